@@ -1,0 +1,1 @@
+"""MaskGIT as a pipeline: the paper's models, masking and decoding, and the experiment around them."""

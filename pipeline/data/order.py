@@ -1,0 +1,46 @@
+"""The order in which training reads its data."""
+
+import numpy as np
+
+
+class BatchOrder:
+    """Which items step k reads: epochs of a seeded permutation, a pure function of (seed, k).
+
+    Args:
+        block_start: for data read in blocks, where each begins (and the last ends): blocks are
+            permuted, then items within every `window` blocks, so that no more than those need be in
+            memory. Without it the permutation is over all items.
+    """
+
+    def __init__(
+        self,
+        items: int,
+        batch_size: int,
+        seed: int,
+        block_start: np.ndarray | None = None,
+        window: int = 1,
+    ):
+        self.items, self.batch_size, self.seed = items, batch_size, seed
+        self.block_start = np.array([0, items]) if block_start is None else block_start
+        self.window = window
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __call__(self, step: int) -> np.ndarray:
+        """Indices (batch_size,) of step `step`; a batch may span two epochs."""
+        position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs = position // self.items
+        return np.concatenate(
+            [self._permutation(e)[position[epochs == e] % self.items] for e in np.unique(epochs)]
+        )
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self.seed, int(epoch)])
+            blocks = rng.permutation(len(self.block_start) - 1)
+            windows = []
+            for first in range(0, len(blocks), self.window):
+                chosen = blocks[first : first + self.window]
+                items = [np.arange(self.block_start[b], self.block_start[b + 1]) for b in chosen]
+                windows.append(rng.permutation(np.concatenate(items)))
+            self._epoch, self._order = epoch, np.concatenate(windows)
+        return self._order

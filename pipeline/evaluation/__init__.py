@@ -1,0 +1,1 @@
+"""Measuring samples: features, FID, IS, precision/recall, CAS."""

@@ -1,0 +1,11 @@
+"""Where the DAG's outputs lie, in one place for the stages; dvc.yaml declares the same paths."""
+
+from pathlib import Path
+
+IMAGES = Path("data/images")
+TOKENS = Path("data/tokens")
+CLASSIFIER = Path("models/classifier")
+TOKENIZER = Path("models/tokenizer")
+TRANSFORMER = Path("models/transformer")
+RESULTS = Path("results")
+SAMPLES = Path("data/samples")

@@ -1,0 +1,1 @@
+"""Everything that is not science: files, run directories, MLflow, Ray, progress."""

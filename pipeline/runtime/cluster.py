@@ -1,0 +1,62 @@
+"""Joining Ray: the cluster that RAY_ADDRESS names, or a local one."""
+
+import os
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+# Read by Ray when it is imported or started; see each comment for what happens without.
+_ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in workers would lead elsewhere
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C would yield a partial grid without an error
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep keeps its own files
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # each report would wait two seconds
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would build an environment per worker
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "AIR_VERBOSITY": "0",
+}
+
+
+def join_ray() -> None:
+    """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster on loopback."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet = {"log_to_driver": True, "logging_level": "warning", "configure_logging": True}
+    # Workers import this project whatever their working directory.
+    path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
+    env = {"env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _ENVIRONMENT}}
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(runtime_env=env, **quiet)
+        else:
+            ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
+    except (ConnectionError, RuntimeError) as error:
+        address = os.environ.get("RAY_ADDRESS", "local")
+        raise UserError(
+            f"cannot join Ray at '{address}': {str(error).splitlines()[0]}; start a head with "
+            f"`ray start --head`, or unset RAY_ADDRESS"
+        ) from error
+
+
+def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
+    """Fail before any work where the cluster could never place the workers.
+
+    Args:
+        key: the param that asks for them, named in the error.
+    """
+    import ray
+
+    have = ray.cluster_resources()
+    for kind, need in (("CPU", workers * cpus_per_worker), ("GPU", workers * use_gpu)):
+        if need > have.get(kind, 0):
+            raise UserError(
+                f"{key}: {workers} workers need {need} {kind}s and the Ray cluster has "
+                f"{have.get(kind, 0):g}; lower it, or join a larger cluster with RAY_ADDRESS"
+            )

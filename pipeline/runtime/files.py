@@ -1,0 +1,113 @@
+"""Whole-or-not-at-all writes, content hashes and small file formats. The only place that writes."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes the final name only if the block succeeds.
+
+    Raises:
+        UserError: the file cannot be written (disk full, read-only folder).
+    """
+    path = Path(path)
+    temporary = _aside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Like `atomic_file`, for a folder; an existing folder of that name is replaced.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = _aside(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; run `dvc repro` to make it") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+def write_csv(path: Path | str, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV; floats keep 10 significant digits, enough to tell runs apart."""
+    import pandas as pd
+
+    with atomic_file(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.10g")
+
+
+def file_hash(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def tree_hash(path: Path | str) -> str:
+    """Content hash of a file, or of a folder: its `manifest.json` where it has one (which carries
+    the content hash of what lies beside it), else every file in it."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} is missing; run `dvc repro` to make it")
+    if path.is_file():
+        return file_hash(path)
+    manifest = path / "manifest.json"
+    if manifest.exists():
+        return file_hash(manifest)
+    files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+    return value_hash({str(f.relative_to(path)): file_hash(f) for f in files})
+
+
+def value_hash(value: Any) -> str:
+    """SHA-256 of a JSON-serialisable value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,75 @@
+"""Run directories: where live checkpoints lie, keyed by everything the result depends on.
+
+DVC deletes a stage's outputs before it runs, so a checkpoint that must survive a kill lives outside
+of them, under `runs/<stage>/<key>/`. The key hashes what DVC itself watches for the stage — the
+params and dependencies that dvc.yaml lists — so a run goes on only where it would be the same run.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pipeline.params import PARAMS_FILE, read_yaml
+from pipeline.runtime.files import tree_hash, value_hash, write_json
+
+
+def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
+    """Everything that dvc.yaml says the stage depends on, by value and by content.
+
+    Args:
+        ignore: dotted params that do not matter to the run in question (the sweep's grid does not
+            matter to one trial of it).
+    """
+    declared = read_yaml(Path("dvc.yaml"))["stages"][stage]
+    values = read_yaml(PARAMS_FILE)
+    params = flatten({name: _lookup(values, name) for name in declared.get("params", [])})
+    dropped = tuple(ignore)
+    return {
+        "params": {k: v for k, v in params.items() if k not in dropped},
+        "deps": {dep: tree_hash(dep) for dep in declared.get("deps", [])},
+    }
+
+
+def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path:
+    """The absolute run directory of that key; made, with the key beside it, if it is new."""
+    path = Path(storage_path).absolute() / stage / value_hash(key)[:16]
+    if not (path / "key.json").exists():
+        write_json(path / "key.json", key)
+    return path
+
+
+def provenance() -> dict[str, str]:
+    """Where a run came from, as MLflow tags: commit, dirty flag, DVC stage and lock, host."""
+    import platform
+    import subprocess
+
+    def git(*args: str) -> str:
+        result = subprocess.run(("git", *args), capture_output=True, text=True, check=False)
+        return result.stdout.strip()
+
+    lock = Path("dvc.lock")
+    return {
+        "git.commit": os.environ.get("MASKGIT_COMMIT") or git("rev-parse", "HEAD") or "unknown",
+        "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "dvc.stage": os.environ.get("DVC_STAGE", ""),
+        "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
+        "dvc.lock": tree_hash(lock)[:16] if lock.exists() else "none",
+        "host": platform.node(),
+    }
+
+
+def _lookup(values: dict, dotted: str) -> Any:
+    for part in dotted.split("."):
+        values = values[part]
+    return values
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level of dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat = {}
+    for name, item in value.items():
+        flat |= flatten(item, f"{prefix}.{name}" if prefix else name)
+    return flat

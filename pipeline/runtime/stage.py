@@ -1,0 +1,35 @@
+"""What every stage script shares: validated params, quiet libraries, one-line errors."""
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+from pipeline.errors import UserError
+from pipeline.params import Params, load_params
+
+
+def run_stage(main: Callable[[Params], str]) -> None:
+    """Run a stage's main function; it returns its closing summary.
+
+    A `UserError` becomes one line on stderr and exit code 1; anything else keeps its traceback.
+    """
+    quiet()
+    started = time.monotonic()
+    try:
+        summary = main(load_params())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)
+
+
+def quiet() -> None:
+    """Silence what users can do nothing about: libraries' start-up chatter and known notices."""
+    os.environ.setdefault("TQDM_MININTERVAL", "0.5")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for name in ("mlflow", "alembic", "ray", "ray.train", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer.*")
+    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,114 @@
+"""The token cache: every image's token grids, as memory-mapped uint16 arrays."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.shards import ImageShards, View, as_float
+from pipeline.errors import UserError
+from pipeline.params import Params
+from pipeline.quantizer import code_usage
+from pipeline.runtime.files import atomic_file, file_hash, read_json, write_json
+from pipeline.tokenizer import Tokenizer
+
+SHARD = 8192  # images whose tokens lie in one file
+
+
+def cache_tokens(
+    tokenizer: Tokenizer, images_dir: Path, split: str, crops: int, params: Params, folder: Path
+) -> list[dict]:
+    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; whole shards are kept.
+
+    Args:
+        crops: seeded random views of each image; 0 for its one centre crop.
+
+    Returns:
+        One {file, count, hash} a shard.
+    """
+    images = ImageShards(images_dir, split)
+    view = View(images, params.data, params.seed)
+    device = next(tokenizer.parameters()).device
+    shards = []
+    for number, start in enumerate(range(0, len(images), SHARD)):
+        path = folder / f"{split}-{number:05d}.npy"
+        stop = min(start + SHARD, len(images))
+        if not path.exists():
+            tokens = np.empty((stop - start, max(crops, 1), params.num_tokens), dtype=np.uint16)
+            for first in range(start, stop, params.tokens.batch_size):
+                chosen = range(first, min(first + params.tokens.batch_size, stop))
+                for draw in range(max(crops, 1)):
+                    views = [view.crop(i, draw) if crops else view.center(i) for i in chosen]
+                    batch = as_float(torch.from_numpy(np.stack(views))).to(device)
+                    grid = tokenizer.encode(batch).flatten(1).cpu().numpy()
+                    tokens[first - start : first - start + len(chosen), draw] = grid
+            with atomic_file(path) as temporary, open(temporary, "wb") as handle:
+                np.save(handle, tokens)
+            print(f"tokens: {split} {stop}/{len(images)} images", flush=True)
+        shards.append({"file": path.name, "count": stop - start, "hash": file_hash(path)})
+    labels = folder / f"{split}-labels.npy"
+    with atomic_file(labels) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, images.labels.astype(np.int32))
+    return shards
+
+
+def write_manifest(folder: Path, params: Params, tokenizer_hash: str, shards: dict) -> dict:
+    """Write and return what a reader must know: grid, codebook size, views, tokenizer, hashes."""
+    manifest = {
+        "grid": params.grid,
+        "codebook_size": params.tokenizer.codebook_size,
+        "crops_per_image": params.tokens.crops_per_image,
+        "dtype": "uint16",
+        "layout": "(images, views, grid * grid), row by row",
+        "tokenizer": tokenizer_hash,
+        "shards": shards,
+    }
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+class TokenCache:
+    """One split of the cache; tokens stay on disk until they are asked for."""
+
+    def __init__(self, folder: Path | str, split: str):
+        folder = Path(folder)
+        manifest = read_json(folder / "manifest.json")
+        try:
+            self.shards = [
+                np.load(folder / s["file"], mmap_mode="r") for s in manifest["shards"][split]
+            ]
+            self.labels = np.load(folder / f"{split}-labels.npy")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"token cache {folder}: {error}; run `dvc repro cache_tokens`"
+            ) from error
+        self._start = np.cumsum([0] + [len(s) for s in self.shards])
+        self.views = self.shards[0].shape[1]
+        self.num_tokens = self.shards[0].shape[2]
+
+    def __len__(self) -> int:
+        return int(self._start[-1])
+
+    def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Tokens (B, N) int64 and labels (B,) int64 of chosen images, each in a chosen view."""
+        shard = np.searchsorted(self._start, indices, side="right") - 1
+        tokens = np.empty((len(indices), self.num_tokens), dtype=np.int64)
+        for number in np.unique(shard):
+            rows = shard == number
+            tokens[rows] = self.shards[number][indices[rows] - self._start[number], views[rows]]
+        return torch.from_numpy(tokens), torch.from_numpy(self.labels[indices].astype(np.int64))
+
+    def everything(self) -> tuple[Tensor, Tensor]:
+        """First view of every image: tokens (M, N) and labels (M,)."""
+        indices = np.arange(len(self))
+        return self.batch(indices, np.zeros_like(indices))
+
+
+def cached_code_usage(tokens: TokenCache, codebook_size: int) -> tuple[float, float]:
+    """Fraction of codes used in the whole cache, and perplexity; one shard in memory at a time."""
+    counts = torch.zeros(codebook_size, dtype=torch.long)
+    for shard in tokens.shards:
+        values = torch.from_numpy(shard.astype(np.int64)).flatten()
+        counts += torch.bincount(values, minlength=codebook_size)
+    return code_usage(counts)

@@ -1,0 +1,1 @@
+"""Optimisation: one loop that survives kills, and the four things it trains."""

@@ -1,0 +1,167 @@
+"""The transformer's training under Ray Train: data-parallel workers, checkpoints in Ray's storage.
+
+The run's name carries the hash of everything it depends on, since Ray Train takes up whatever run
+it finds under the same name and storage path.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.params import Params
+from pipeline.training.loop import load_checkpoint, save_checkpoint, train
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What every worker needs, as plain values that travel."""
+
+    params: dict[str, Any]  # `Params.model_dump()`
+    tokens_dir: str  # absolute
+    num_classes: int
+    schedule: str
+    seed: int
+    name: str  # in messages
+    run_dir: str  # absolute: the run's name and storage path
+
+
+def fit(
+    job: TrainingJob,
+    *,
+    workers: int,
+    on_row: Callable[[dict[str, float]], None] = lambda row: None,
+    on_evaluate: Callable = lambda model, step: None,
+) -> dict[str, Any]:
+    """Train with `workers` data-parallel workers, taking up an earlier run of the same name.
+
+    Args:
+        on_row: called on the first worker with each new row of the history.
+        on_evaluate: called on the first worker with the averaged model and the step.
+
+    Returns:
+        The final checkpoint: {task, step, history}.
+
+    Raises:
+        UserError: training failed, with the worker's own message where it was a `UserError`.
+    """
+    from ray.train import (
+        CheckpointConfig,
+        FailureConfig,
+        RunConfig,
+        ScalingConfig,
+        TrainingFailedError,
+    )
+    from ray.train.torch import TorchTrainer
+
+    ray_params = Params.model_validate(job.params).ray
+    run = Path(job.run_dir)
+    _reason(job).unlink(missing_ok=True)
+    resources = {"CPU": ray_params.cpus_per_worker}
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job, "on_row": on_row, "on_evaluate": on_evaluate},
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=ray_params.use_gpu,
+            resources_per_worker=resources | ({"GPU": 1} if ray_params.use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=run.name,
+            storage_path=str(run.parent),
+            failure_config=FailureConfig(
+                max_failures=ray_params.max_failures, controller_failure_limit=3
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        if _reason(job).exists():
+            raise UserError(_reason(job).read_text()) from error
+        last_line = str(error).strip().splitlines()[-1]
+        raise UserError(
+            f"{job.name}: a worker failed ({last_line}); run again to go on from the last checkpoint"
+        ) from error
+    with result.checkpoint.as_directory() as folder:
+        return load_checkpoint(Path(folder) / CHECKPOINT)
+
+
+class RayTrainSession:
+    """Checkpoints through Ray Train; the first worker writes, all report together."""
+
+    def __init__(self, on_row: Callable[[dict[str, float]], None]):
+        import ray.train
+
+        self.rank = ray.train.get_context().get_world_rank()
+        self.on_row = on_row
+
+    def load(self) -> dict[str, Any] | None:
+        import ray.train
+
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            return load_checkpoint(Path(folder) / CHECKPOINT)
+
+    def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
+        import ray.train
+
+        if self.rank != 0:
+            ray.train.report(row)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            save_checkpoint(state, Path(folder) / CHECKPOINT)
+            ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        self.on_row(row)
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """One data-parallel worker."""
+    import ray.train
+    import ray.train.torch
+
+    from pipeline.runtime.stage import quiet
+    from pipeline.training.transformer import TransformerTask
+
+    quiet()
+    job: TrainingJob = config["job"]
+    if _reason(job).exists():  # a restart cannot mend what a user has to
+        raise UserError(_reason(job).read_text())
+    params = Params.model_validate(job.params)
+    context = ray.train.get_context()
+    try:
+        task = TransformerTask(
+            params,
+            job.tokens_dir,
+            job.num_classes,
+            schedule=job.schedule,
+            seed=job.seed,
+            device=ray.train.torch.get_device(),
+            rank=context.get_world_rank(),
+            world_size=context.get_world_size(),
+            wrap=ray.train.torch.prepare_model,
+            on_evaluate=config["on_evaluate"],
+        )
+        train(
+            task,
+            name=job.name,
+            steps=params.training.steps,
+            every=params.training.checkpoint_every,
+            seed=job.seed,
+            session=RayTrainSession(config["on_row"]),
+        )
+    except UserError as error:
+        _reason(job).write_text(str(error))
+        raise
+
+
+def _reason(job: TrainingJob) -> Path:
+    """Where a worker leaves the one line that a user must read."""
+    return Path(job.run_dir) / "error.txt"

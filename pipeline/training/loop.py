@@ -1,0 +1,163 @@
+"""The training loop: every step's randomness is a function of (seed, step), so that a run that was
+killed and taken up from its last checkpoint ends with the same bytes as one that was not."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.seeds import mix
+
+
+class Ema:
+    """Exponential moving average of a module's weights, with the usual short-run correction."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay = decay
+        self.weights = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        new = module.state_dict()
+        names = [k for k, v in self.weights.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.weights[k] for k in names], [new[k] for k in names], 1 - decay)
+
+
+class Task(Protocol):
+    """What is trained: owns its models and optimizers."""
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """One optimisation step; returns scalar tensors to average into the log."""
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Measurements at a logging point, after `step` steps."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Session(Protocol):
+    """Where a loop keeps its state: a run directory, or Ray Train."""
+
+    rank: int
+
+    def load(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None."""
+
+    def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
+        """Keep a checkpoint, whole or not at all, and pass on the newest row of the history."""
+
+
+class RunDirSession:
+    """One process; the checkpoint is a file in a run directory."""
+
+    rank = 0
+
+    def __init__(self, folder: Path, on_row: Callable[[dict[str, float]], None] = lambda row: None):
+        self.path, self.on_row = Path(folder) / "checkpoint.pt", on_row
+
+    def load(self) -> dict[str, Any] | None:
+        return load_checkpoint(self.path) if self.path.exists() else None
+
+    def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
+        save_checkpoint(state, self.path)
+        self.on_row(row)
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    from pipeline.runtime.files import atomic_file
+
+    with atomic_file(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def train(
+    task: Task, *, name: str, steps: int, every: int, seed: int, session: Session
+) -> list[dict[str, float]]:
+    """Train from the session's checkpoint to `steps`.
+
+    Args:
+        name: of the run, in messages.
+        every: steps between checkpoints, each a row of the history.
+
+    Returns:
+        The history: one row of averaged losses and measurements a checkpoint.
+
+    Raises:
+        UserError: a loss became NaN or infinite; the checkpoint before that is kept.
+    """
+    start, history = 0, []
+    state = session.load()
+    if state is not None:
+        task.load_state_dict(state["task"])
+        start, history = state["step"], state["history"]
+        if session.rank == 0 and start < steps:
+            print(f"{name}: going on from step {start} of {steps}", flush=True)
+
+    sums: dict[str, Tensor] = {}
+    last = start
+    with progress(name, start, steps, enabled=session.rank == 0) as bar:
+        for step in range(start, steps):
+            torch.manual_seed(mix(seed, "step", step, session.rank))  # dropout
+            for key, value in task.step(step).items():
+                sums[key] = sums.get(key, 0) + value.detach()
+            if (step + 1) % every and step + 1 < steps:
+                continue
+            row = {"step": step + 1}
+            row |= {key: float(value) / (step + 1 - last) for key, value in sums.items()}
+            _require_finite(row, name, last, step + 1)
+            torch.manual_seed(mix(seed, "evaluate", step))
+            row |= task.evaluate(step + 1)
+            history = [*history, row]
+            session.save({"task": task.state_dict(), "step": step + 1, "history": history}, row)
+            bar(row)
+            sums, last = {}, step + 1
+    return history
+
+
+def _require_finite(row: dict[str, float], name: str, last: int, now: int) -> None:
+    for key, value in row.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"{name}: {key} became {value} between steps {last} and {now}; the checkpoint at "
+                f"step {last} is kept. Lower the learning rate (or turn bf16 off) and run again"
+            )
+
+
+class progress:
+    """A bar on a terminal; sparse lines, one every few checkpoints, in a log."""
+
+    def __init__(self, name: str, start: int, total: int, enabled: bool):
+        self.name, self.start, self.total, self.enabled = name, start, total, enabled
+        self._next_line = start
+
+    def __enter__(self) -> Callable[[dict[str, float]], None]:
+        import sys
+
+        from tqdm import tqdm
+
+        show_bar = self.enabled and sys.stderr.isatty()
+        self.bar = tqdm(total=self.total, initial=self.start, desc=self.name, disable=not show_bar)
+        return self._update
+
+    def _update(self, row: dict[str, float]) -> None:
+        text = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
+        self.bar.update(row["step"] - self.bar.n)
+        self.bar.set_postfix_str(text[:100], refresh=False)
+        due = row["step"] >= self._next_line or row["step"] == self.total
+        if self.enabled and self.bar.disable and due:
+            print(f"{self.name} {row['step']}/{self.total}  {text}", flush=True)
+            self._next_line = row["step"] + self.total // 5
+
+    def __exit__(self, *exc) -> None:
+        self.bar.close()

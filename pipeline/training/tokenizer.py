@@ -1,0 +1,160 @@
+"""Training the VQGAN tokenizer: reconstruction, perceptual, adversarial, commitment and entropy
+losses, with unused codes revived (paper, section 4.1; weights as in the authors' release)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.classifier import Classifier, perceptual_loss
+from pipeline.data.shards import ImageBatches, as_float, as_uint8
+from pipeline.discriminator import (
+    Discriminator,
+    adversarial_ramp,
+    discriminator_loss,
+    generator_loss,
+    r1_penalty,
+)
+from pipeline.params import Tokenizer as TokenizerParams
+from pipeline.quantizer import code_usage, entropy_loss
+from pipeline.seeds import generator, mix
+from pipeline.tokenizer import Tokenizer, TokenizerConfig
+from pipeline.training.loop import Ema
+
+
+class TokenizerTask:
+    """
+    Args:
+        classifier: frozen; its features make the perceptual loss.
+        validation: uint8 images (M, C, H, W) for the logged reconstruction quality.
+    """
+
+    def __init__(
+        self,
+        config: TokenizerConfig,
+        params: TokenizerParams,
+        classifier: Classifier,
+        batches: ImageBatches,
+        validation: Tensor,
+        seed: int,
+        device: torch.device,
+    ):
+        torch.manual_seed(mix(seed, "init"))
+        self.model = Tokenizer(config).to(device)
+        self.discriminator = Discriminator(config.channels, params.discriminator_filters).to(device)
+        self.ema = Ema(self.model, params.ema_decay)
+        self.params, self.seed, self.device = params, seed, device
+        self.classifier, self.batches, self.validation = classifier, batches, validation
+        adam = {"lr": params.lr, "betas": tuple(params.betas), "fused": True}
+        self.optimizer = torch.optim.Adam(self.model.parameters(), **adam)
+        self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
+        self.idle = torch.zeros(config.codebook_size, dtype=torch.long, device=device)
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        images = as_float(self.batches(step)[0].to(self.device))
+        self.model.train()
+        z = self.model.encoder(images)
+        self._revive_codes(z, step)
+        quantized = self.model.quantizer(z)
+        reconstruction = self.model.decoder(quantized.embedding)
+
+        p = self.params
+        adversarial_weight = p.adversarial_weight * adversarial_ramp(step, p.adversarial_start)
+        losses = {
+            "reconstruction": F.mse_loss(reconstruction, images),
+            "perceptual": perceptual_loss(self.classifier, images, reconstruction),
+            "commitment": quantized.commitment_loss,
+            "codebook": quantized.codebook_loss,
+            "entropy": entropy_loss(quantized.distances, p.entropy_temperature),
+        }
+        total = (
+            losses["reconstruction"]
+            + p.perceptual_weight * losses["perceptual"]
+            + p.commitment_weight * losses["commitment"]
+            + losses["codebook"]
+            + p.entropy_weight * losses["entropy"]
+        )
+        if adversarial_weight > 0:
+            self.discriminator.requires_grad_(False)
+            losses["adversarial"] = generator_loss(self.discriminator(reconstruction))
+            total = total + adversarial_weight * losses["adversarial"]
+            self.discriminator.requires_grad_(True)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        self.optimizer.step()
+        self.ema.update(self.model, step)
+        self._count_idle(quantized.tokens)
+        if p.adversarial_weight > 0 and step >= p.adversarial_start:
+            losses |= self._discriminator_step(images, reconstruction.detach(), step)
+        return losses
+
+    def _discriminator_step(self, images: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
+        loss = discriminator_loss(self.discriminator(images), self.discriminator(fake))
+        total = loss
+        if step % self.params.r1_every == 0:  # lazily, weighted up for the steps it is left out
+            weight = self.params.r1_weight * self.params.r1_every
+            total = total + weight * r1_penalty(self.discriminator, images)
+        self.d_optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        self.d_optimizer.step()
+        return {"discriminator": loss}
+
+    def _revive_codes(self, z: Tensor, step: int) -> None:
+        dead = self.idle >= self.params.revive_after
+        self.model.quantizer.revive(z.detach(), dead, generator(self.seed, "revive", step))
+        self.idle.masked_fill_(dead, 0)
+
+    def _count_idle(self, tokens: Tensor) -> None:
+        used = torch.bincount(tokens.flatten(), minlength=len(self.idle)) > 0
+        self.idle = (self.idle + 1).masked_fill(used, 0)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        model = self.published()
+        _, metrics = reconstruct(model, self.validation, self.device)
+        return metrics
+
+    def published(self) -> Tokenizer:
+        """The tokenizer with averaged weights, in evaluation mode."""
+        model = Tokenizer(self.model.config).to(self.device)
+        model.load_state_dict(self.ema.weights)
+        return model.eval().requires_grad_(False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "d_optimizer": self.d_optimizer.state_dict(),
+            "ema": self.ema.weights,
+            "idle": self.idle,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("model", "discriminator", "optimizer", "d_optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.ema.weights = {k: v.to(self.device) for k, v in state["ema"].items()}
+        self.idle = state["idle"].to(self.device)
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB, for images in [0, 1]."""
+    return 10 * torch.tensor(1 / max(mse, 1e-10)).log10().item()
+
+
+@torch.no_grad()
+def reconstruct(
+    model: Tokenizer, images: Tensor, device: torch.device, batch_size: int = 128
+) -> tuple[Tensor, dict[str, float]]:
+    """Reconstructions (uint8) of uint8 images, with PSNR and code usage over all of them."""
+    counts = torch.zeros(model.config.codebook_size, dtype=torch.long)
+    outputs, squared = [], 0.0
+    for chunk in images.split(batch_size):
+        tokens = model.encode(as_float(chunk).to(device))
+        output = as_uint8(model.decode(tokens)).cpu()
+        squared += (as_float(output) - as_float(chunk)).pow(2).mean().item() * len(chunk)
+        counts += torch.bincount(tokens.flatten().cpu(), minlength=len(counts))
+        outputs.append(output)
+    usage, perplexity = code_usage(counts)
+    metrics = {"psnr": psnr(squared / len(images)), "code_usage": usage}
+    return torch.cat(outputs), metrics | {"code_perplexity": perplexity}

@@ -1,0 +1,97 @@
+"""Ray Tune around the sweep: queues the trials on whatever resources there are."""
+
+from collections.abc import Callable
+
+from pipeline.errors import UserError
+from pipeline.params import Params
+from pipeline.sweep import Trial, run_trial
+
+
+def run_trials(
+    trials: list[Trial],
+    params: Params,
+    *,
+    on_done: Callable[[Trial], None],
+    on_failed: Callable[[Trial], None],
+) -> None:
+    """Run the trials, as many at once as fit; finished ones keep their files whatever happens.
+
+    Raises:
+        UserError: a trial failed or did not finish.
+    """
+    from ray import tune
+
+    ray_params = params.ray
+    workers = params.sweep.workers_per_trial
+    per_worker = {"CPU": ray_params.cpus_per_worker}
+    if ray_params.use_gpu:
+        per_worker["GPU"] = 1
+    # A trial that is a Ray Train run itself only waits for its workers: were it to hold a CPU, the
+    # trials could take all CPUs and wait for ever. Their number is bounded by the workers instead.
+    resources = per_worker if workers == 1 else {"CPU": 0.01}
+
+    by_name = {trial.name: trial for trial in trials}
+
+    class Watch(tune.Callback):
+        def on_trial_complete(self, iteration, trials, trial, **info):
+            on_done(by_name[trial.config["trial"].name])
+
+        def on_trial_error(self, iteration, trials, trial, **info):
+            on_failed(by_name[trial.config["trial"].name])
+
+    storage = f"{_storage(params)}/tune"
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable, resources),
+        param_space={"trial": tune.grid_search(trials)},
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            max_concurrent_trials=_concurrent(workers, per_worker),
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=storage,
+            verbose=0,
+            callbacks=[Watch()],
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    )
+    results = tuner.fit()
+    for result in results:
+        if result.error is not None:
+            trial = result.config["trial"]
+            raise UserError(f"sweep: trial {trial.name} failed: {_reason(result.error)}")
+    for trial in trials:
+        if trial.missing():
+            raise UserError(f"sweep: trial {trial.name} did not finish; run again to go on")
+
+
+def _trainable(config: dict) -> None:
+    from ray import tune
+
+    from pipeline.runtime.stage import quiet
+
+    quiet()
+    trial: Trial = config["trial"]
+    run_trial(trial)
+    tune.report({"cells": len(trial.iterations)})
+
+
+def _concurrent(workers: int, per_worker: dict[str, float]) -> int:
+    """How many trials the cluster can hold at once; at least one."""
+    import ray
+
+    have = ray.cluster_resources()
+    return max(1, min(int(have.get(k, 0) // (workers * need)) for k, need in per_worker.items()))
+
+
+def _storage(params: Params) -> str:
+    from pathlib import Path
+
+    return str(Path(params.ray.storage_path).absolute())
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of a worker's traceback that names an error."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    named = [line for line in lines if "Error" in line] or lines
+    return named[-1].removeprefix("pipeline.errors.UserError: ")

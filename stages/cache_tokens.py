@@ -1,0 +1,43 @@
+"""Stage 4: every image as token grids."""
+
+import os
+import shutil
+
+from pipeline.layout import IMAGES, RESULTS, TOKENIZER, TOKENS
+from pipeline.models import load_model
+from pipeline.params import Params
+from pipeline.runtime.device import pick_device
+from pipeline.runtime.files import tree_hash, value_hash, write_json
+from pipeline.runtime.runs import run_dir, stage_key
+from pipeline.runtime.stage import run_stage
+from pipeline.runtime.tracking import stage_run
+from pipeline.tokens import TokenCache, cache_tokens, cached_code_usage, write_manifest
+
+
+def main(params: Params) -> str:
+    key = stage_key("cache_tokens")
+    with stage_run("cache_tokens", params, value_hash(key)) as run:
+        tokenizer = load_model(TOKENIZER, "tokenizer", pick_device())
+        folder = run_dir("cache_tokens", key, params.ray.storage_path) / "tokens"
+        folder.mkdir(exist_ok=True)
+        crops = {"train": params.tokens.crops_per_image, "val": 0}
+        shards = {
+            split: cache_tokens(tokenizer, IMAGES, split, number, params, folder)
+            for split, number in crops.items()
+        }
+        write_manifest(folder, params, tree_hash(TOKENIZER), shards)
+        TOKENS.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(TOKENS, ignore_errors=True)
+        os.replace(folder, TOKENS)
+
+        train, val = TokenCache(TOKENS, "train"), TokenCache(TOKENS, "val")
+        usage, perplexity = cached_code_usage(train, params.tokenizer.codebook_size)
+        metrics = {"train_grids": len(train) * train.views, "val_grids": len(val)}
+        metrics |= {"code_usage": usage, "code_perplexity": perplexity}
+        write_json(RESULTS / "tokens/metrics.json", metrics)
+        run.log_metrics(metrics)
+    return f"cache_tokens: {metrics['train_grids']} training grids in {TOKENS}"
+
+
+if __name__ == "__main__":
+    run_stage(main)
