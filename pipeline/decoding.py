@@ -40,7 +40,8 @@ def gumbel_noise(shape: torch.Size, generator: torch.Generator, device: torch.de
     """Standard Gumbel noise, -log(-log(u)), drawn on the generator's device."""
     uniform = torch.rand(shape, generator=generator, device=generator.device)
     tiny = torch.finfo(uniform.dtype).tiny
-    return -torch.log(-torch.log(uniform.clamp(min=tiny)).clamp(min=tiny)).to(device)
+    exponential = (-uniform.clamp(min=tiny).log()).clamp(min=tiny)
+    return -exponential.log().to(device)
 
 
 def mask_by_confidence(confidence: Tensor, mask_len: Tensor) -> Tensor:

@@ -84,6 +84,7 @@ class Tokenizer(Section):
     r1_weight: NonNegative
     r1_every: Count
     discriminator_filters: Count
+    bf16: bool
     checkpoint_every: Count
 
     @property
@@ -140,6 +141,7 @@ class Ray(Section):
 class Decoding(Section):
     iterations: Count
     choice_temperature: NonNegative
+    bf16: bool
     batch_size: Count
 
 

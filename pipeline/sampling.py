@@ -25,14 +25,20 @@ def generate(
     iterations: int,
     schedule: str,
     choice_temperature: float,
+    bf16: bool,
     seed: int,
     device: torch.device | str = "cpu",
 ) -> list[DecodingStep]:
     """Decode one batch from a blank canvas; every iteration's tokens (B, N) and mask."""
     labels = labels.to(device)
+
+    def predict(tokens: Tensor, mask: Tensor) -> Tensor:
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=bf16):
+            return model.predict(tokens, mask, labels)
+
     shape = (len(labels), model.config.num_tokens)
     return decode(
-        lambda tokens, mask: model.predict(tokens, mask, labels),
+        predict,
         torch.zeros(shape, dtype=torch.long, device=device),
         torch.ones(shape, dtype=torch.bool, device=device),
         iterations=iterations,

@@ -104,6 +104,7 @@ def run_trial(trial: Trial) -> None:
             iterations=iterations,
             schedule=trial.schedule,
             choice_temperature=params.decoding.choice_temperature,
+            bf16=params.decoding.bf16,
         )
         images = list(batches)
         decode_seconds = time.monotonic() - started

@@ -68,6 +68,7 @@ class Observer:
             iterations=self.params.decoding.iterations,
             schedule=self.params.training.mask_schedule,
             choice_temperature=self.params.decoding.choice_temperature,
+            bf16=self.params.decoding.bf16,
             seed=self.params.seed,
             device=device,
         )

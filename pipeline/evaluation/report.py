@@ -43,6 +43,7 @@ def evaluate_model(params: Params, run_folder: Path, results: Path) -> dict[str,
         "iterations": decoding.iterations,
         "schedule": params.training.mask_schedule,
         "choice_temperature": decoding.choice_temperature,
+        "bf16": decoding.bf16,
         "seed": params.seed,
         "device": device,
     }

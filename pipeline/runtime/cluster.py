@@ -28,7 +28,7 @@ def join_ray() -> None:
 
     if ray.is_initialized():
         return
-    quiet = {"log_to_driver": True, "logging_level": "warning", "configure_logging": True}
+    quiet = {"log_to_driver": True, "logging_level": "error", "configure_logging": True}
     # Workers import this project whatever their working directory.
     path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
     env = {"env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _ENVIRONMENT}}
@@ -36,7 +36,9 @@ def join_ray() -> None:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(runtime_env=env, **quiet)
         else:
-            ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
+            # One machine of one's own is not preempted; the watcher would only log an error.
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+            ray.init(address="local", dashboard_host="127.0.0.1", runtime_env=env, **quiet)
     except (ConnectionError, RuntimeError) as error:
         address = os.environ.get("RAY_ADDRESS", "local")
         raise UserError(

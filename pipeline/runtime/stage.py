@@ -29,6 +29,8 @@ def quiet() -> None:
     """Silence what users can do nothing about: libraries' start-up chatter and known notices."""
     os.environ.setdefault("TQDM_MININTERVAL", "0.5")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.getLogger().setLevel(logging.WARNING)
     for name in ("mlflow", "alembic", "ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer.*")

@@ -52,6 +52,7 @@ def fit(
     from ray.train import (
         CheckpointConfig,
         FailureConfig,
+        LoggingConfig,
         RunConfig,
         ScalingConfig,
         TrainingFailedError,
@@ -77,6 +78,7 @@ def fit(
                 max_failures=ray_params.max_failures, controller_failure_limit=3
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     try:

@@ -54,16 +54,21 @@ class TokenizerTask:
     def step(self, step: int) -> dict[str, Tensor]:
         images = as_float(self.batches(step)[0].to(self.device))
         self.model.train()
-        z = self.model.encoder(images)
+        p = self.params
+        with self._autocast():
+            z = self.model.encoder(images)
+        z = z.float()  # the nearest code is found in full precision
         self._revive_codes(z, step)
         quantized = self.model.quantizer(z)
-        reconstruction = self.model.decoder(quantized.embedding)
+        with self._autocast():
+            reconstruction = self.model.decoder(quantized.embedding)
+            perceptual = perceptual_loss(self.classifier, images, reconstruction)
+        reconstruction = reconstruction.float()
 
-        p = self.params
         adversarial_weight = p.adversarial_weight * adversarial_ramp(step, p.adversarial_start)
         losses = {
             "reconstruction": F.mse_loss(reconstruction, images),
-            "perceptual": perceptual_loss(self.classifier, images, reconstruction),
+            "perceptual": perceptual,
             "commitment": quantized.commitment_loss,
             "codebook": quantized.codebook_loss,
             "entropy": entropy_loss(quantized.distances, p.entropy_temperature),
@@ -88,6 +93,9 @@ class TokenizerTask:
         if p.adversarial_weight > 0 and step >= p.adversarial_start:
             losses |= self._discriminator_step(images, reconstruction.detach(), step)
         return losses
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.bf16)
 
     def _discriminator_step(self, images: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         loss = discriminator_loss(self.discriminator(images), self.discriminator(fake))

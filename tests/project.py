@@ -1,0 +1,118 @@
+"""A copy of the project to run for real, as a user's clone would be."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+class Project:
+    """A folder with the project's files in it, and commands run there."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "RAY_"))}
+        self.env |= {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            # The environment's own `pipeline` is the checkout's; this copy comes first.
+            "PYTHONPATH": str(folder),
+            "GIT_AUTHOR_NAME": "t",
+            "GIT_AUTHOR_EMAIL": "t@t",
+            "GIT_COMMITTER_NAME": "t",
+            "GIT_COMMITTER_EMAIL": "t@t",
+        }
+        self.env.pop("MLFLOW_TRACKING_URI", None)
+
+    @classmethod
+    def clone(cls, folder: Path) -> "Project":
+        """The checkout's files as they are now, committed in a repository of their own."""
+        listed = subprocess.run(
+            ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        ).stdout.decode()
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).exists():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        (folder / "dvc.lock").unlink(missing_ok=True)
+        project = cls(folder)
+        for command in ("git init -q", "git add -A", "git commit -q -m clone"):
+            project.run(*command.split())
+        return project
+
+    def copy(self, folder: Path) -> "Project":
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+    def run(self, *command: str, ok: bool = True, timeout: int = 900, **env: str):
+        """Run to the end; (exit code, stdout + stderr). Fails the test on a wrong exit code."""
+        result = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.env | env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+        )
+        assert (result.returncode == 0) == ok, f"{command}: {result.returncode}\n{result.stdout}"
+        return result.stdout
+
+    def stage(self, name: str, **kwargs) -> str:
+        return self.run("python", f"stages/{name}.py", **kwargs)
+
+    def set(self, **values) -> None:
+        """Change params by dotted key (dots written as `__`), as a user edits params.yaml."""
+        from ruamel.yaml import YAML
+
+        yaml = YAML()
+        path = self.folder / "params.yaml"
+        document = yaml.load(path)
+        for key, value in values.items():
+            *parents, last = key.split("__")
+            section = document
+            for parent in parents:
+                section = section[parent]
+            section[last] = value
+        yaml.dump(document, path)
+
+    def kill_stage_when(self, name: str, ready, timeout: float = 240) -> str:
+        """Start a stage, SIGKILL it as soon as `ready()` is true; what it had printed."""
+        log = self.folder / f"{name}.killed.log"
+        with open(log, "w") as handle:
+            process = subprocess.Popen(
+                ("python", f"stages/{name}.py"),
+                cwd=self.folder,
+                env=self.env,
+                stdout=handle,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + timeout
+        while not ready():
+            assert process.poll() is None, f"{name} ended before it was killed:\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"{name} was not ready in time:\n{log.read_text()}"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return log.read_text()
+
+    def strays(self) -> list[str]:
+        """Command lines of processes that still work in this folder."""
+        import psutil
+
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if Path(process.cwd()).is_relative_to(self.folder):
+                    found.append(" ".join(process.cmdline()))
+            except (psutil.Error, OSError):
+                continue
+        return found

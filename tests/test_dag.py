@@ -1,0 +1,199 @@
+"""The whole DAG at smoke size, run for real: what it makes, what it runs again, what a kill costs."""
+
+import re
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.runtime.files import file_hash, tree_hash
+from tests.project import Project
+
+STAGES = [
+    "prepare",
+    "train_classifier",
+    "train_tokenizer",
+    "cache_tokens",
+    "train_transformer",
+    "sweep",
+    "evaluate",
+    "analysis",
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Project:
+    """A clone in which `dvc repro` ran once with the smoke preset. Tests copy it to change it."""
+    project = Project.clone(tmp_path_factory.mktemp("smoke") / "project")
+    project.run("python", "-m", "pipeline", "preset", "smoke")
+    started = time.monotonic()
+    project.log = project.run("dvc", "repro")
+    project.seconds = time.monotonic() - started
+    return project
+
+
+def would_run(project: Project) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", project.run("dvc", "repro", "--dry"))
+
+
+def test_every_stage_ran_and_left_its_results(finished):
+    assert re.findall(r"Running stage '(\w+)'", finished.log) == STAGES
+    for path in (
+        "data/images/manifest.json",
+        "results/prepare/contact_sheet.png",
+        "results/tokenizer/reconstructions.png",
+        "data/tokens/manifest.json",
+        "models/transformer/model.safetensors",
+        "results/evaluation/samples.png",
+        "analysis/tables/table3.md",
+        "analysis/tables/table3.tex",
+        "analysis/figures/figure8.png",
+        "analysis/figures/figure2.png",
+    ):
+        assert (finished.folder / path).stat().st_size > 0, path
+
+
+def test_sweep_rows_are_tidy_and_named_after_their_extractor(finished):
+    rows = pd.read_csv(finished.folder / "results/sweep/rows.csv")
+    assert len(rows) == 3 * 2 * 1
+    assert not rows.duplicated(["schedule", "iterations", "seed"]).any()
+    assert {"fid_classifier", "is_classifier", "precision_classifier", "nll"} <= set(rows.columns)
+    assert "fid" not in rows.columns
+    assert rows.notna().all().all()
+
+
+def test_stages_print_no_warnings(finished):
+    noise = [line for line in finished.log.splitlines() if re.search(r"[Ww]arning|Traceback", line)]
+    assert noise == []
+
+
+def test_second_repro_runs_nothing(finished):
+    started = time.monotonic()
+    log = finished.run("dvc", "repro")
+    assert "Running stage" not in log
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"analysis__dpi": 60}, ["analysis"]),
+        ({"sweep__samples": 120}, ["sweep", "analysis"]),
+        ({"mlflow__experiment": "other"}, []),
+        ({"training__mask_schedule": "linear"}, ["train_transformer", "evaluate", "analysis"]),
+    ],
+)
+def test_a_changed_param_runs_only_what_depends_on_it(finished, tmp_path, change, expected):
+    project = finished.copy(tmp_path / "project")
+    project.set(**change)
+    assert would_run(project) == expected
+
+
+def test_dvc_shows_metrics_plots_and_experiments(finished):
+    assert "class_accuracy" in finished.run("dvc", "metrics", "show")
+    assert "transformer" in finished.run("dvc", "dag")
+    plots = finished.run("dvc", "plots", "show", "--json")
+    assert "figure8.png" in plots and "val_nll" in plots
+
+
+def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{finished.folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("maskgit")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    (sweep,) = [r for r in runs if r.info.run_name == "sweep"]
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == sweep.info.run_id]
+    assert {r.info.run_name for r in children} == {
+        "cosine/seed0",
+        "linear/seed0",
+        "square_root/seed0",
+    }
+    for child in children:
+        points = client.get_metric_history(child.info.run_id, "fid_classifier")
+        assert sorted(p.step for p in points) == [2, 4]
+        assert child.data.metrics["best_iterations"] in (2, 4)
+    assert sweep.data.tags["git.commit"] and sweep.data.tags["dvc.stage"] == "sweep"
+
+
+def _kill_and_rerun(project: Project, stage: str, ready) -> str:
+    project.kill_stage_when(stage, ready)
+    deadline = time.monotonic() + 90  # Ray's agents notice within about a minute
+    while project.strays() and time.monotonic() < deadline:
+        time.sleep(1)
+    assert project.strays() == []
+    return project.stage(stage)
+
+
+def _first_checkpoint(folder: Path):
+    return lambda: any(folder.rglob("checkpoint.pt"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "published"),
+    [("train_tokenizer", "models/tokenizer"), ("train_transformer", "models/transformer")],
+)
+def test_killed_training_goes_on_and_ends_with_the_same_bytes(
+    finished, tmp_path, stage, published
+):
+    import shutil
+
+    project = finished.copy(tmp_path / "project")
+    expected = tree_hash(project.folder / published)
+    history = file_hash(project.folder / f"results/{published.split('/')[1]}/history.csv")
+    shutil.rmtree(project.folder / "runs" / stage)
+    shutil.rmtree(project.folder / published)
+
+    log = _kill_and_rerun(project, stage, _first_checkpoint(project.folder / "runs" / stage))
+
+    assert "going on from step" in log
+    assert tree_hash(project.folder / published) == expected
+    assert file_hash(project.folder / f"results/{published.split('/')[1]}/history.csv") == history
+
+
+def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
+    import shutil
+
+    project = finished.copy(tmp_path / "project")
+    rows = project.folder / "results/sweep/rows.csv"
+    expected = rows.read_bytes()
+    trials = project.folder / "runs/sweep"
+    shutil.rmtree(trials)
+    rows.unlink()
+
+    def one_trial_done():
+        return any(len(list(t.glob("cells/*.json"))) == 2 for t in trials.glob("*"))
+
+    project.kill_stage_when("sweep", one_trial_done)
+    cells = {p: p.stat().st_mtime_ns for p in trials.rglob("cells/*.json")}
+    log = project.stage("sweep")
+
+    assert re.search(r"3 trials, [12] finished before", log)
+    assert {p: p.stat().st_mtime_ns for p in cells} == cells
+    assert rows.read_bytes() == expected
+
+
+def test_a_larger_grid_runs_only_what_is_new(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.set(sweep__schedules=["cosine", "linear", "square_root", "cubic"])
+    project.set(sweep__iterations=[2, 3, 4])
+    before = project.folder / "runs/sweep"
+    # Paths hold the copy's own folder, the key does not: trials are found where they were.
+    cells = {p: p.stat().st_mtime_ns for p in before.rglob("cells/*.json")}
+
+    log = project.run("dvc", "repro", "sweep")
+
+    assert re.findall(r"Running stage '(\w+)'", log) == ["sweep"]
+    rows = pd.read_csv(project.folder / "results/sweep/rows.csv")
+    assert len(rows) == 4 * 3
+    assert {p: p.stat().st_mtime_ns for p in cells} == cells
+    assert len(re.findall(r"\w+/seed0 20/20", log)) <= 1  # cubic alone was trained
+
+
+def test_sweep_of_distributed_trials_does_not_starve(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.set(sweep__schedules=["cosine", "cubic"], sweep__workers_per_trial=2)
+    project.stage("sweep", timeout=400)
+    assert len(pd.read_csv(project.folder / "results/sweep/rows.csv")) == 2 * 2

@@ -1,0 +1,140 @@
+"""Ray itself: data-parallel training against one worker, and the sweep as a submitted job."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.params import load_params
+from pipeline.runtime.files import write_json
+from tests.project import ROOT, Project
+
+
+@pytest.fixture
+def tokens_dir(tmp_path) -> Path:
+    """A token cache of random grids: 64 training and 8 validation images of 4 classes."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    shards = {}
+    for split, count in (("train", 64), ("val", 8)):
+        np.save(folder / f"{split}-00000.npy", rng.integers(64, size=(count, 1, 49)).astype("u2"))
+        np.save(folder / f"{split}-labels.npy", (np.arange(count) % 4).astype("i4"))
+        shards[split] = [{"file": f"{split}-00000.npy", "count": count}]
+    write_json(folder / "manifest.json", {"shards": shards})
+    return folder
+
+
+def _job(params, tokens_dir: Path, run_dir: Path):
+    from pipeline.training.distributed import TrainingJob
+
+    return TrainingJob(
+        params=params.model_dump(),
+        tokens_dir=str(tokens_dir),
+        num_classes=4,
+        schedule="cosine",
+        seed=0,
+        name="transformer",
+        run_dir=str(run_dir),
+    )
+
+
+def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_path, monkeypatch):
+    """Without dropout and in float32, DDP over two workers is the same optimisation."""
+    import ray
+
+    from pipeline.runtime.cluster import join_ray
+    from pipeline.training.distributed import fit
+
+    monkeypatch.chdir(ROOT)
+    params = load_params(ROOT / "presets/mnist5k.yaml")
+    small = {"layers": 2, "hidden": 32, "heads": 2, "mlp": 64, "dropout": 0.0}
+    training = {"steps": 6, "batch_size": 16, "bf16": False, "checkpoint_every": 3}
+    params = params.model_copy(
+        update={
+            "transformer": params.transformer.model_copy(update=small),
+            "training": params.training.model_copy(update=training),
+        }
+    )
+    join_ray()
+    try:
+        one = fit(_job(params, tokens_dir, tmp_path / "one"), workers=1)
+        two = fit(_job(params, tokens_dir, tmp_path / "two"), workers=2)
+        again = fit(_job(params, tokens_dir, tmp_path / "two"), workers=2)
+    finally:
+        ray.shutdown()
+
+    assert one["step"] == two["step"] == 6
+    for name, weight in one["task"]["model"].items():
+        torch.testing.assert_close(two["task"]["model"][name], weight, rtol=1e-4, atol=1e-5)
+    val = [[row["val_nll"] for row in state["history"]] for state in (one, two)]
+    assert val[0] == pytest.approx(val[1], rel=1e-4)
+    # A finished run of that name is taken up, not trained again.
+    assert again["history"] == two["history"]
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_submitted_sweep_comes_back_into_the_project(tmp_path):
+    """`make submit` on loopback: a head, a job, and the same rows as without one."""
+    project = Project.clone(tmp_path / "project")
+    project.run("python", "-m", "pipeline", "preset", "smoke")
+    project.set(sweep__schedules=["cosine", "linear"], sweep__iterations=[2])
+    project.run("dvc", "repro", "cache_tokens")
+    project.stage("sweep")
+    rows = project.folder / "results/sweep/rows.csv"
+    expected = rows.read_bytes()
+    shutil.rmtree(project.folder / "runs/sweep")
+    rows.unlink()
+
+    ports = {"port": _free_port(), "dashboard-port": _free_port()}
+    env = project.env | {"RAY_AUTH_MODE": "token", "RAY_TMPDIR": "/tmp"}
+    project.env = env
+    project.run("python", "-c", "import ray; ray.init(num_cpus=1)")  # writes the token, if new
+    head = subprocess.Popen(
+        [
+            *("ray", "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1"),
+            *(f"--{name}={port}" for name, port in ports.items()),
+            f"--temp-dir=/tmp/rt{os.getpid()}",
+        ],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        address = f"http://127.0.0.1:{ports['dashboard-port']}"
+        _wait_for_port(ports["dashboard-port"])
+        venv = Path(shutil.which("ray", path=env["PATH"])).parents[1]
+        (venv / ".ready").touch()
+        project.run("make", "submit", f"ADDRESS={address}", f"VENV={venv}", "-o", f"{venv}/.ready")
+    finally:
+        head.send_signal(signal.SIGTERM)
+        head.wait(timeout=60)
+    assert rows.read_bytes() == expected
+    lock = (project.folder / "dvc.lock").read_text()
+    assert "results/sweep/rows.csv" in lock
+    jobs = json.loads(json.dumps(project.run("dvc", "status", "sweep")))
+    assert "up to date" in jobs
+
+
+def _wait_for_port(port: int) -> None:
+    for _ in range(120):
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                time.sleep(3)
+                return
+        time.sleep(0.5)
+    raise AssertionError(f"no head on port {port}")
