@@ -1,1 +1,1 @@
-"""MaskGIT as a pipeline: the paper's models, masking and decoding, and the experiment around them."""
+"""MaskGIT as a pipeline: the paper's models, masking and decoding, and the experiment."""

@@ -59,7 +59,7 @@ def mask_by_confidence(confidence: Tensor, mask_len: Tensor) -> Tensor:
 
 
 def sample_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw from softmax(logits) over the last axis by the Gumbel-max identity; shape logits[:-1]."""
+    """Draw from softmax(logits) over the last axis, by the Gumbel-max identity."""
     return (logits + gumbel_noise(logits.shape, generator, logits.device)).argmax(dim=-1)
 
 

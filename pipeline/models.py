@@ -26,10 +26,11 @@ def save_model(folder: Path | str, kind: str, config, weights: dict[str, Tensor]
         kind: a key of `MODELS`.
         config: the dataclass the model is built from.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     with atomic_folder(folder) as temporary:
-        save_file({k: v.contiguous() for k, v in weights.items()}, temporary / "model.safetensors")
+        content = save({k: v.contiguous() for k, v in weights.items()})
+        (temporary / "model.safetensors").write_bytes(content)
         write_json(temporary / "config.json", {"kind": kind} | dataclasses.asdict(config))
 
 

@@ -68,7 +68,7 @@ class VectorQuantizer(nn.Module):
 
 
 def entropy_loss(distances: Tensor, temperature: float) -> Tensor:
-    """Mean entropy of the code posteriors minus the entropy of their mean (release: "entropy_loss").
+    """Mean entropy of the code posteriors minus the entropy of their mean, as in the release.
 
     Minimal when every position is certain of its code and all codes are used equally.
 

@@ -19,7 +19,7 @@ SHARD = 8192  # images whose tokens lie in one file
 def cache_tokens(
     tokenizer: Tokenizer, images_dir: Path, split: str, crops: int, params: Params, folder: Path
 ) -> list[dict]:
-    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; whole shards are kept.
+    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; whole ones are kept.
 
     Args:
         crops: seeded random views of each image; 0 for its one centre crop.

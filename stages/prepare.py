@@ -19,7 +19,10 @@ def main(params: Params) -> str:
     with stage_run("prepare", params, value_hash(key)) as run:
         source = open_source(params.data.source, params.data.download_dir)
         splits = stratified_split(source, params.data.val_fraction, params.seed)
-        folder = run_dir("prepare", key, params.ray.storage_path) / "shards"
+        # A folder of images may change under the same params: shards of a killed run are taken up
+        # only where the same items are listed in the same order.
+        listing = {"items": value_hash(source.items)}
+        folder = run_dir("prepare", key | listing, params.ray.storage_path) / "shards"
         shards = {
             split: write_shards(source, indices, split, params.data.shard_size, folder)
             for split, indices in splits.items()

@@ -1,4 +1,4 @@
-"""The whole DAG at smoke size, run for real: what it makes, what it runs again, what a kill costs."""
+"""The whole DAG at smoke size, run for real: what it makes, runs again, and loses to a kill."""
 
 import re
 import time
@@ -135,9 +135,7 @@ def _first_checkpoint(folder: Path):
     ("stage", "published"),
     [("train_tokenizer", "models/tokenizer"), ("train_transformer", "models/transformer")],
 )
-def test_killed_training_goes_on_and_ends_with_the_same_bytes(
-    finished, tmp_path, stage, published
-):
+def test_killed_training_goes_on_and_ends_with_the_same_bytes(finished, tmp_path, stage, published):
     import shutil
 
     project = finished.copy(tmp_path / "project")

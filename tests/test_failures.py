@@ -58,7 +58,9 @@ def test_failed_trial_names_itself_and_is_marked_failed(project, tmp_path):
     assert "cosine/seed0" in line and "loss became" in line
     client = MlflowClient(f"sqlite:///{copy.folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("maskgit")
-    status = {r.info.run_name: r.info.status for r in client.search_runs([experiment.experiment_id])}
+    status = {
+        r.info.run_name: r.info.status for r in client.search_runs([experiment.experiment_id])
+    }
     assert status["cosine/seed0"] == status["sweep"] == "FAILED"
 
 

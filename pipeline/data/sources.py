@@ -64,7 +64,7 @@ class Mnist5kSource:
 
 
 class FolderSource:
-    """A folder with one subfolder a class; `train/` and `val/` (or `test/`) above them if present."""
+    """A folder with one subfolder a class; `train/` and `val/` (or `test/`) above them if any."""
 
     def __init__(self, root: Path):
         if not root.is_dir():

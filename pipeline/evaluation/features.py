@@ -57,8 +57,8 @@ class InceptionExtractor(nn.Module):
         except Exception as error:  # a download, a file or a state dict may fail in many ways
             raise UserError(
                 f"evaluation.inception_weights: Inception does not load from "
-                f"{weights or 'its download'} ({' '.join(str(error).split())[:200]}); give the path "
-                f"of torch-fidelity's weights file, or use evaluation.extractor: classifier"
+                f"{weights or 'its download'} ({' '.join(str(error).split())[:200]}); give the "
+                f"path of torch-fidelity's weights file, or set evaluation.extractor: classifier"
             ) from error
         self.device = device
         self.network.to(device).eval().requires_grad_(False)

@@ -56,7 +56,7 @@ def inception_score(logits: Tensor, splits: int, seed: int) -> float:
 
 
 def precision_recall(samples: Tensor, reference: Tensor, neighbors: int) -> tuple[float, float]:
-    """Share of samples inside the reference's k-NN manifold, and the reverse (Kynkäänniemi 2019)."""
+    """Share of samples in the reference's k-NN manifold, and the reverse (Kynkäänniemi 2019)."""
     from torch_fidelity.metric_prc import calculate_precision_recall_part
 
     if min(len(samples), len(reference)) <= neighbors:

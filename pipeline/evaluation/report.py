@@ -79,7 +79,7 @@ def evaluate_model(params: Params, run_folder: Path, results: Path) -> dict[str,
 def _quality(
     params: Params, classifier, samples: np.ndarray, labels: Tensor, real: Tensor, device
 ) -> dict[str, float]:
-    """FID, IS, precision, recall and class accuracy; the real validation images beside (`_real`)."""
+    """FID, IS, precision, recall, class accuracy; the same of real validation images (`_real`)."""
     evaluation = params.evaluation
     extractor = open_extractor(
         evaluation.extractor, classifier, evaluation.inception_weights, device

@@ -13,6 +13,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep keeps its own files
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # each report would wait two seconds
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_DEDUP_LOGS": "0",  # progress lines of trials look alike and are not
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would build an environment per worker
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -31,7 +31,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(_cannot_write(path, error)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -51,9 +51,16 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(_cannot_write(path, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    return (
+        f"cannot write {path}: {error.strerror or error}; make room or change permissions and run "
+        f"again, nothing made so far is lost"
+    )
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -22,6 +22,8 @@ def run_stage(main: Callable[[Params], str]) -> None:
         summary = main(load_params())
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted; run again to go on from the last checkpoint")
     print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)
 
 

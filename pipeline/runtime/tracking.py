@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.params import PARAMS_FILE, Params
 from pipeline.runtime.runs import flatten, provenance
 
 # A server that goes away must stop the run within seconds, not after MLflow's minutes of retries;
@@ -69,10 +69,13 @@ class Run:
             self._client.log_batch(self.run_id, metrics=batch)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log params that the run does not have yet: a run that is taken up again may find one that
+        it does not depend on changed, and MLflow refuses to change it."""
         from mlflow.entities import Param
 
-        batch = [Param(name, str(value)[:6000]) for name, value in params.items()]
         with _one_line_errors(self.uri):
+            known = self._client.get_run(self.run_id).data.params
+            batch = [Param(k, str(v)[:6000]) for k, v in params.items() if k not in known]
             self._client.log_batch(self.run_id, params=batch)
 
     def log_artifact(self, path: Path | str) -> None:
@@ -104,6 +107,7 @@ def stage_run(stage: str, params: Params, key: str) -> Iterator[Run]:
     check_reachable(uri)
     run = _find_or_create(uri, key, stage, provenance(), params.mlflow.experiment)
     run.log_params(flatten(params.model_dump()))
+    run.log_artifact(PARAMS_FILE)
     monitor = _system_metrics(run)
     try:
         yield run

@@ -88,7 +88,7 @@ def fit(
             raise UserError(_reason(job).read_text()) from error
         last_line = str(error).strip().splitlines()[-1]
         raise UserError(
-            f"{job.name}: a worker failed ({last_line}); run again to go on from the last checkpoint"
+            f"{job.name}: a worker failed ({last_line}); run again to go on from its checkpoint"
         ) from error
     with result.checkpoint.as_directory() as folder:
         return load_checkpoint(Path(folder) / CHECKPOINT)

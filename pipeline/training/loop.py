@@ -74,7 +74,10 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     from pipeline.runtime.files import atomic_file
 
     with atomic_file(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch's word for a full disk
+            raise OSError(f"no space, or {str(error).splitlines()[0]}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -16,6 +16,10 @@ from pipeline.tokens import TokenCache
 from pipeline.training.loop import Ema
 from pipeline.transformer import MaskGitTransformer, TransformerConfig, masked_token_loss
 
+# The number of masked tokens differs from step to step. The head gets a multiple of this many rows,
+# since kernels are built, and kept, for every shape that they meet.
+ROWS = 512
+
 
 def transformer_config(params: Params, num_classes: int) -> TransformerConfig:
     return TransformerConfig(
@@ -76,11 +80,12 @@ class TransformerTask:
         loss_at = mask if self.training.loss_on == "masked" else torch.ones_like(mask)
         where = loss_at.flatten().nonzero()[:, 0]  # still on the CPU: no device sync
         target, sample = tokens.flatten()[where], where // tokens.shape[1]
-        inputs = [x.to(self.device, non_blocking=True) for x in (tokens, mask, labels, where)]
+        padded = nn.functional.pad(where, (0, -len(where) % ROWS))
+        inputs = [x.to(self.device, non_blocking=True) for x in (tokens, mask, labels, padded)]
 
         self.parallel.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bf16):
-            logits = self.parallel(*inputs)
+            logits = self.parallel(*inputs)[: len(where)]
         loss = masked_token_loss(
             logits.float(),
             target.to(self.device, non_blocking=True),

@@ -1,0 +1,270 @@
+"""Parallel decoding against the authors' numbers, a plain re-implementation, and its invariants."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import decoding
+from pipeline.decoding import (
+    decode,
+    gumbel_noise,
+    mask_by_confidence,
+    num_tokens_to_mask,
+    sample_categorical,
+)
+from pipeline.masking import SCHEDULES
+from tests.test_masking import gamma
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "still_masked"),
+    [
+        ("cosine", [251, 236, 212, 181, 142, 97, 49, 1]),
+        ("exponential", [254, 252, 248, 240, 224, 192, 128, 1]),
+        ("logarithmic", [96, 64, 45, 32, 21, 13, 6, 1]),
+    ],
+)
+def test_number_masked_matches_the_release(schedule, still_masked):
+    now, counts = torch.tensor([256]), []
+    for step in range(8):
+        now = num_tokens_to_mask(schedule, step, 8, torch.tensor([256]), now)
+        counts.append(now.item())
+    assert counts == still_masked
+
+
+def test_number_masked_is_per_sample():
+    start, now = torch.tensor([0, 1, 2, 16, 256]), torch.tensor([0, 1, 2, 16, 3])
+    # ⌊N·cos(π/4)⌋ = 0, 0, 1, 11, 181, then at most one fewer than now and at least one.
+    assert num_tokens_to_mask("cosine", 0, 2, start, now).tolist() == [1, 1, 1, 11, 2]
+
+
+def test_mask_by_confidence_is_strict_and_spares_infinite():
+    confidence = torch.tensor([[0.3, 0.1, torch.inf, 0.2], [torch.inf] * 4, [0.5, 0.5, 0.5, 0.9]])
+    masked = mask_by_confidence(confidence, torch.tensor([2, 1, 3]))
+    assert masked.tolist() == [
+        [False, True, False, True],
+        [False] * 4,
+        [True, True, True, False],
+    ]
+    tied = mask_by_confidence(torch.tensor([[0.1, 0.2, 0.2]]), torch.tensor([2]))
+    assert tied.tolist() == [[True, False, False]]  # what equals the cut-off stays
+
+
+# --- the whole of it, again, in plain loops -------------------------------------------------------
+
+
+def reference_decode(predict, tokens, unknown, iterations, schedule, temperature, noises):
+    """paper-notes, "One decoding step", with numpy scalars, sorted() and loops."""
+    batch, length = tokens.shape
+    tokens, unknown = tokens.copy(), unknown.copy()
+    at_start = [int(sum(row)) for row in unknown]
+    history = []
+    for step in range(iterations):
+        ratio = (step + 1) / iterations
+        logits = predict(tokens, unknown)
+        token_noise, choice_noise = next(noises), next(noises)
+        sample, still_masked = tokens.copy(), np.zeros_like(unknown)
+        for b in range(batch):
+            confidence = []
+            for i in range(length):
+                if not unknown[b, i]:
+                    confidence.append(math.inf)
+                    continue
+                scores = logits[b, i] + token_noise[b, i]  # Gumbel-max: a draw from the softmax
+                token = max(range(len(scores)), key=lambda k: scores[k])
+                sample[b, i] = token
+                row = [float(x) for x in logits[b, i]]
+                log_p = row[token] - math.log(sum(math.exp(x) for x in row))
+                confidence.append(log_p + temperature * (1 - ratio) * float(choice_noise[b, i]))
+            now = int(sum(unknown[b]))
+            scheduled = math.floor(at_start[b] * gamma(schedule, ratio, max(at_start[b], 2)))
+            mask_len = max(1, min(now - 1, scheduled))
+            cut_off = sorted(confidence)[mask_len]
+            still_masked[b] = [c < cut_off for c in confidence]
+        tokens, unknown = sample, still_masked
+        history.append((sample.copy(), still_masked.copy()))
+    return history
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "exponential", "logarithmic"])
+@pytest.mark.parametrize("temperature", [0.0, 4.5])
+def test_decode_matches_a_plain_reimplementation(monkeypatch, schedule, temperature):
+    batch, length, codes, iterations = 5, 13, 7, 6
+    rng = np.random.default_rng(len(schedule))
+    by_token = rng.normal(size=(codes + 30, length, codes)).astype(np.float32)
+    at_mask = rng.normal(size=(length, codes)).astype(np.float32)
+
+    def predict(tokens, unknown):
+        """Any function of what is known: here each position sees its left neighbour."""
+        left, left_unknown = np.roll(tokens, 1, axis=1), np.roll(unknown, 1, axis=1)
+        seen = by_token[left, np.arange(length)]
+        return np.where(left_unknown[..., None], at_mask, seen) * 2
+
+    def predict_torch(tokens, unknown):
+        return torch.from_numpy(predict(tokens.numpy(), unknown.numpy()))
+
+    tokens = rng.integers(0, codes + 30, (batch, length))  # known ones may lie outside the codes
+    unknown = rng.random((batch, length)) < np.array([0.0, 0.2, 0.5, 0.8, 1.0])[:, None]
+    noises = []
+
+    def recorded(shape, generator, device):
+        noises.append(rng.gumbel(size=tuple(shape)).astype(np.float32))
+        return torch.from_numpy(noises[-1])
+
+    monkeypatch.setattr(decoding, "gumbel_noise", recorded)
+    steps = decode(
+        predict_torch,
+        torch.from_numpy(tokens),
+        torch.from_numpy(unknown),
+        iterations=iterations,
+        schedule=schedule,
+        choice_temperature=temperature,
+        generator=seeded(0),
+    )
+    reference = reference_decode(
+        predict, tokens, unknown, iterations, schedule, temperature, iter(noises)
+    )
+    assert len(steps) == iterations
+    for step, (sampled, masked) in zip(steps, reference, strict=True):
+        np.testing.assert_array_equal(step.sampled.numpy(), sampled)
+        np.testing.assert_array_equal(step.masked.numpy(), masked)
+
+
+# --- invariants -----------------------------------------------------------------------------------
+
+
+@st.composite
+def canvases(draw):
+    batch, length = draw(st.integers(1, 4)), draw(st.integers(1, 12))
+    codes = draw(st.integers(2, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    share = draw(st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=batch, max_size=batch))
+    unknown = rng.random((batch, length)) < np.array(share)[:, None]
+    return {
+        "tokens": torch.from_numpy(rng.integers(0, 2 * codes, (batch, length))),
+        "unknown": torch.from_numpy(unknown),
+        "logits": torch.from_numpy(3 * rng.normal(size=(batch, length, codes))).float(),
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    canvas=canvases(),
+    iterations=st.integers(1, 15),
+    schedule=st.sampled_from(sorted(SCHEDULES)),
+    temperature=st.sampled_from([0.0, 4.5, 100.0]),
+    seed=st.integers(0, 2**32),
+)
+def test_decode_invariants(canvas, iterations, schedule, temperature, seed):
+    tokens, unknown, logits = canvas["tokens"], canvas["unknown"], canvas["logits"]
+    seen = []
+
+    def predict(now, mask):
+        seen.append(mask.clone())
+        return logits
+
+    def run():
+        return decode(
+            predict,
+            tokens,
+            unknown,
+            iterations=iterations,
+            schedule=schedule,
+            choice_temperature=temperature,
+            generator=seeded(seed),
+        )
+
+    steps = run()
+    assert len(steps) == iterations
+    at_start, before, previous = unknown.sum(dim=1), unknown, tokens
+    for i, step in enumerate(steps):
+        assert torch.equal(seen[i], before)  # the model is asked with the mask as it stands
+        assert torch.equal(step.sampled[~before], previous[~before])  # known tokens stay
+        assert (step.sampled[before] < logits.shape[-1]).all()  # what was unknown is now a code
+        assert not (step.masked & ~before).any()  # a known token is never masked again
+        wanted = num_tokens_to_mask(schedule, i, iterations, at_start, before.sum(dim=1))
+        wanted = torch.minimum(wanted, before.sum(dim=1))
+        wanted = wanted.clamp(max=tokens.shape[1] - 1)  # a grid of one token has nothing to sort
+        assert torch.equal(step.masked.sum(dim=1), wanted)
+        before, previous = step.masked, step.sampled
+    assert torch.equal(steps[-1].sampled[~unknown], tokens[~unknown])
+    again = run()
+    assert all(torch.equal(a.sampled, b.sampled) for a, b in zip(steps, again, strict=True))
+
+
+def test_decode_reads_no_token_under_the_mask():
+    """Values at unknown positions are ignored, whatever they are."""
+
+    def predict(tokens, mask):
+        return torch.linspace(0, 1, 8 * 4).view(1, 8, 4)
+
+    unknown = torch.arange(8)[None] % 2 == 0
+    options = {"iterations": 3, "schedule": "cosine", "choice_temperature": 4.5}
+    tokens = torch.arange(8)[None]
+    garbage = torch.where(unknown, 10**6, tokens)
+    one = decode(predict, tokens, unknown, generator=seeded(3), **options)
+    other = decode(predict, garbage, unknown, generator=seeded(3), **options)
+    assert torch.equal(one[-1].sampled, other[-1].sampled)
+
+
+def test_one_iteration_is_one_draw_of_everything():
+    logits = torch.full((1, 6, 3), -50.0)
+    logits[..., 2] = 50.0
+    (step,) = decode(
+        lambda tokens, mask: logits,
+        torch.zeros(1, 6, dtype=torch.long),
+        torch.ones(1, 6, dtype=torch.bool),
+        iterations=1,
+        schedule="cosine",
+        choice_temperature=4.5,
+        generator=seeded(0),
+    )
+    assert (step.sampled == 2).all()
+
+
+def test_confident_tokens_are_kept_first():
+    """Without noise, the most certain half is known after the first of two linear steps."""
+    choices = torch.tensor([1, 8, 2, 7, 3, 6, 4, 5])  # equally likely codes: log p = -log(choices)
+    logits = torch.where(torch.arange(8) < choices[:, None], 0.0, -torch.inf)[None]
+    first = decode(
+        lambda tokens, mask: logits,
+        torch.zeros(1, 8, dtype=torch.long),
+        torch.ones(1, 8, dtype=torch.bool),
+        iterations=2,
+        schedule="linear",
+        choice_temperature=0.0,
+        generator=seeded(0),
+    )[0]
+    assert first.masked[0].tolist() == (choices > 4).tolist()
+
+
+# --- noise ----------------------------------------------------------------------------------------
+
+
+def test_gumbel_moments():
+    noise = gumbel_noise(torch.Size([200_000]), seeded(0), torch.device("cpu"))
+    assert noise.isfinite().all()
+    assert noise.mean().item() == pytest.approx(0.57722, abs=0.015)
+    assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.04)
+
+
+def test_sample_categorical_frequencies():
+    logits = torch.tensor([2.0, 0.5, -1.0, -8.0])
+    draws = 60_000
+    sampled = sample_categorical(logits.expand(draws, 4), seeded(1))
+    frequency = np.bincount(sampled.numpy(), minlength=4) / draws
+    p = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum()
+    assert (np.abs(frequency - p) < 5 * np.sqrt(p * (1 - p) / draws) + 1e-4).all()
+
+
+def test_sampling_ignores_impossible_codes():
+    logits = torch.tensor([0.0, -torch.inf, 0.0]).expand(2000, 3)
+    assert set(sample_categorical(logits, seeded(2)).tolist()) == {0, 2}
