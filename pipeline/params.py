@@ -21,6 +21,7 @@ def _known_schedule(name: str) -> str:
 
 Schedule = Annotated[str, AfterValidator(_known_schedule)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -148,7 +149,7 @@ class Decoding(Section):
 class Sweep(Section):
     schedules: Annotated[list[Schedule], Field(min_length=1)]
     iterations: Annotated[list[Count], Field(min_length=1)]
-    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     steps: Count
     samples: Count
     workers_per_trial: Count
@@ -181,7 +182,7 @@ class Mlflow(Section):
 
 class Params(Section):
     preset: str
-    seed: int
+    seed: Seed
     data: Data
     classifier: Classifier
     tokenizer: Tokenizer
@@ -262,7 +263,7 @@ def load_params(path: Path | str = PARAMS_FILE) -> Params:
     """
     path = Path(path)
     try:
-        return Params(**read_yaml(path))
+        return Params.model_validate(read_yaml(path))
     except ValidationError as error:
         raise UserError(f"{path}: {_one_line(error)}") from None
 

@@ -209,7 +209,11 @@ def test_run_dir_changes_with_what_the_run_depends_on(project, file, old, new, s
 
 
 def test_flatten():
-    assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
+    assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {
+        "a.b": 1,
+        "a.c.d": [2],
+        "e": None,
+    }
 
 
 def test_seeds_are_named_by_all_their_parts():

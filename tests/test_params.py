@@ -112,13 +112,18 @@ def test_several_mistakes_are_counted(tmp_path):
         ("training: 1\ntraining: 2\n", "not valid YAML"),
         ("- a\n- b\n", "must hold sections"),
         ("", "must hold sections"),
-        ("1: 2\n", "1"),
     ],
 )
 def test_a_file_that_is_no_parameter_file(tmp_path, content, words):
     path = tmp_path / "params.yaml"
     path.write_text(content)
     assert words in message(path)
+
+
+def test_a_key_that_is_no_word(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(PRESET.read_text(encoding="utf-8") + "\n1: 2\n", encoding="utf-8")
+    assert ": 1: " in message(path)
 
 
 def test_a_missing_file_says_where_to_run(tmp_path, monkeypatch):

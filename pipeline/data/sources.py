@@ -69,12 +69,15 @@ class FolderSource:
     def __init__(self, root: Path):
         if not root.is_dir():
             raise UserError(f"data.source: folder {root} does not exist; give an existing folder")
-        splits = {"train": root / "train"}
-        splits["val"] = next((d for n in ("val", "test") if (d := root / n).is_dir()), root / "val")
-        if all(folder.is_dir() for folder in splits.values()):
-            folders: dict[str | None, Path] = dict(splits)
+        train, held_out = root / "train", [root / "val", root / "test"]
+        val = next((folder for folder in held_out if folder.is_dir()), None)
+        folders: dict[str | None, Path]
+        if train.is_dir() and val:
+            folders = {"train": train, "val": val}
+        elif val:
+            raise UserError(f"data.source: {root} has {val.name}/ and no train/; add it")
         else:
-            folders = {None: root}
+            folders = {None: train if train.is_dir() else root}
         first = next(iter(folders.values()))
         self.class_names = sorted(d.name for d in first.iterdir() if d.is_dir())
         if not self.class_names:
@@ -120,7 +123,7 @@ class TorchvisionSource:
         import torchvision
 
         cls = getattr(torchvision.datasets, name, None)
-        if cls is None:
+        if not inspect.isclass(cls):
             raise UserError(f"data.source: torchvision has no data set '{name}'; see its docs")
         accepted = inspect.signature(cls).parameters
         common = {"root": download_dir} if "root" in accepted else {}
@@ -135,8 +138,8 @@ class TorchvisionSource:
             splits = {None: {}}
         try:
             self._sets = {split: cls(**common, **kwargs) for split, kwargs in splits.items()}
-        except (RuntimeError, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        except (RuntimeError, OSError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise UserError(f"data.source: torchvision cannot load {name}: {reason}") from error
         self.items, self._index = [], []
         for split, dataset in self._sets.items():

@@ -1,6 +1,8 @@
 """FID, Inception Score (torchmetrics) and improved precision/recall (torch-fidelity), from features
 that were computed once."""
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -47,10 +49,12 @@ def inception_score(logits: Tensor, splits: int, seed: int) -> float:
     """exp E KL(p(y|x) ‖ p(y)) from logits (M, classes), mean over seeded random splits."""
     from torchmetrics.image.inception import InceptionScore
 
-    metric = InceptionScore(feature=_Precomputed(logits.shape[1]), splits=splits)
-    metric.update(logits.double())
-    with torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        # Of buffers that are small here, and of the spread over one split, which is not used.
+        warnings.simplefilter("ignore")
         torch.manual_seed(mix(seed, "is_splits"))
+        metric = InceptionScore(feature=_Precomputed(logits.shape[1]), splits=splits)
+        metric.update(logits.double())
         mean, _ = metric.compute()
     return mean.item()
 

@@ -99,7 +99,7 @@ def _quality(
             seed=params.seed,
         )
 
-    images = torch.from_numpy(np.ascontiguousarray(samples))
+    images = torch.from_numpy(np.array(samples))
     metrics = measure(images)
     metrics |= {f"{name}_real": value for name, value in measure(real).items()}
     judge = open_extractor("classifier", classifier, None, device)

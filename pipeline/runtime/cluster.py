@@ -10,14 +10,13 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in workers would lead elsewhere
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C would yield a partial grid without an error
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the sweep keeps its own files
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # each report would wait two seconds
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_DEDUP_LOGS": "0",  # progress lines of trials look alike and are not
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would build an environment per worker
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "AIR_VERBOSITY": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints tables at any verbosity
 }
 
 

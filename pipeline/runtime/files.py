@@ -33,7 +33,8 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise UserError(_cannot_write(path, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

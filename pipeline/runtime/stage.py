@@ -35,5 +35,4 @@ def quiet() -> None:
     logging.getLogger().setLevel(logging.WARNING)
     for name in ("mlflow", "alembic", "ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer.*")
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -121,6 +121,7 @@ def train(
             _require_finite(row, name, last, step + 1)
             torch.manual_seed(mix(seed, "evaluate", step))
             row |= task.evaluate(step + 1)
+            _require_finite(row, name, last, step + 1)  # weights may break in the last update
             history = [*history, row]
             session.save({"task": task.state_dict(), "step": step + 1, "history": history}, row)
             bar(row)
