@@ -26,9 +26,10 @@ def run_trials(
     per_worker = {"CPU": ray_params.cpus_per_worker}
     if ray_params.use_gpu:
         per_worker["GPU"] = 1
-    # A trial that is a Ray Train run itself only waits for its workers: were it to hold a CPU, the
-    # trials could take all CPUs and wait for ever. Their number is bounded by the workers instead.
-    resources = per_worker if workers == 1 else {"CPU": 0.01}
+    # A trial that is a Ray Train run itself only waits for its workers: were it to hold even a part
+    # of a CPU, its workers might not fit beside it and would wait for ever. It asks for a little
+    # memory instead (Tune wants something); the number of trials is bounded by their workers.
+    resources = per_worker if workers == 1 else {"memory": 2**20}
 
     by_name = {trial.name: trial for trial in trials}
 
