@@ -49,6 +49,11 @@ class Trial:
     def cell(self, iterations: int) -> Path:
         return Path(self.folder) / "cells" / f"T{iterations:04d}.json"
 
+    @property
+    def reason(self) -> Path:
+        """Where a trial that failed leaves the one line that a user must read."""
+        return Path(self.folder) / "error.txt"
+
     def missing(self) -> list[int]:
         """The T that are not measured yet."""
         return [t for t in self.iterations if not self.cell(t).exists()]

@@ -1,6 +1,7 @@
 """Ray Tune around the sweep: queues the trials on whatever resources there are."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.params import Params
@@ -35,7 +36,8 @@ def run_trials(
 
     class Watch(tune.Callback):
         def on_trial_complete(self, iteration, trials, trial, **info):
-            on_done(by_name[trial.config["trial"].name])
+            finished = by_name[trial.config["trial"].name]
+            (on_failed if finished.missing() else on_done)(finished)
 
         def on_trial_error(self, iteration, trials, trial, **info):
             on_failed(by_name[trial.config["trial"].name])
@@ -56,14 +58,16 @@ def run_trials(
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )
-    results = tuner.fit()
-    for result in results:
-        if result.error is not None:
-            trial = result.config["trial"]
-            raise UserError(f"sweep: trial {trial.name} failed: {_reason(result.error)}")
+    for trial in trials:
+        trial.reason.unlink(missing_ok=True)
+    tuner.fit()
     for trial in trials:
         if trial.missing():
-            raise UserError(f"sweep: trial {trial.name} did not finish; run again to go on")
+            reason = trial.reason.read_text() if trial.reason.exists() else "its worker was lost"
+            raise UserError(
+                f"sweep: trial {trial.name} failed: {reason}; finished trials are kept, run again "
+                f"to go on"
+            )
 
 
 def _trainable(config: dict) -> None:
@@ -73,8 +77,11 @@ def _trainable(config: dict) -> None:
 
     quiet()
     trial: Trial = config["trial"]
-    run_trial(trial)
-    tune.report({"cells": len(trial.iterations)})
+    try:
+        run_trial(trial)
+    except UserError as error:  # told in one line by the driver; Ray would log it at length
+        trial.reason.write_text(str(error))
+    tune.report({"missing": len(trial.missing())})
 
 
 def _concurrent(workers: int, per_worker: dict[str, float]) -> int:
@@ -86,13 +93,4 @@ def _concurrent(workers: int, per_worker: dict[str, float]) -> int:
 
 
 def _storage(params: Params) -> str:
-    from pathlib import Path
-
     return str(Path(params.ray.storage_path).absolute())
-
-
-def _reason(error: BaseException) -> str:
-    """The last line of a worker's traceback that names an error."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    named = [line for line in lines if "Error" in line] or lines
-    return named[-1].removeprefix("pipeline.errors.UserError: ")

@@ -1,6 +1,7 @@
 """Joining Ray: the cluster that RAY_ADDRESS names, or a local one."""
 
 import os
+import socket
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -28,23 +29,39 @@ def join_ray() -> None:
 
     if ray.is_initialized():
         return
+    address = os.environ.get("RAY_ADDRESS", "")
+    _check_reachable(address)
     quiet = {"log_to_driver": True, "logging_level": "error", "configure_logging": True}
     # Workers import this project whatever their working directory.
     path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
     env = {"env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _ENVIRONMENT}}
     try:
-        if os.environ.get("RAY_ADDRESS"):
+        if address:
             ray.init(runtime_env=env, **quiet)
         else:
             # One machine of one's own is not preempted; the watcher would only log an error.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             ray.init(address="local", dashboard_host="127.0.0.1", runtime_env=env, **quiet)
     except (ConnectionError, RuntimeError) as error:
-        address = os.environ.get("RAY_ADDRESS", "local")
-        raise UserError(
-            f"cannot join Ray at '{address}': {str(error).splitlines()[0]}; start a head with "
-            f"`ray start --head`, or unset RAY_ADDRESS"
-        ) from error
+        raise UserError(_cannot_join(address or "local", str(error).splitlines()[0])) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Fail at once where RAY_ADDRESS names a host and port that nothing listens on."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return  # none, "auto", "local"
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise UserError(_cannot_join(address, error.strerror or str(error))) from None
+
+
+def _cannot_join(address: str, reason: str) -> str:
+    return (
+        f"cannot join Ray at '{address}': {reason}; start a head with `ray start --head`, or unset "
+        f"RAY_ADDRESS"
+    )
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.training.loop import load_checkpoint, save_checkpoint, train
+from pipeline.training.loop import Diverged, load_checkpoint, save_checkpoint, train
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -83,6 +85,8 @@ def fit(
     )
     try:
         result = trainer.fit()
+        if _reason(job).exists():
+            raise UserError(_reason(job).read_text())
     except TrainingFailedError as error:
         if _reason(job).exists():
             raise UserError(_reason(job).read_text()) from error
@@ -102,6 +106,17 @@ class RayTrainSession:
 
         self.rank = ray.train.get_context().get_world_rank()
         self.on_row = on_row
+
+    def average(self, row: dict[str, float]) -> dict[str, float]:
+        import ray.train.torch
+        import torch.distributed as dist
+
+        if not dist.is_initialized():  # a single worker
+            return row
+        values = torch.tensor(list(row.values()), dtype=torch.float64)
+        values = values.to(ray.train.torch.get_device())
+        dist.all_reduce(values)
+        return dict(zip(row, (values / dist.get_world_size()).tolist(), strict=True))
 
     def load(self) -> dict[str, Any] | None:
         import ray.train
@@ -161,7 +176,10 @@ def _worker(config: dict[str, Any]) -> None:
         )
     except UserError as error:
         _reason(job).write_text(str(error))
-        raise
+        # Workers that all end here need not fail, which Ray would log at length; one that fails
+        # alone must, or the others would wait for it.
+        if not isinstance(error, Diverged):
+            raise
 
 
 def _reason(job: TrainingJob) -> Path:

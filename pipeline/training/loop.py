@@ -28,6 +28,11 @@ class Ema:
         torch._foreach_lerp_([self.weights[k] for k in names], [new[k] for k in names], 1 - decay)
 
 
+class Diverged(UserError):
+    """A loss or measurement is not finite. Losses are averaged over workers before they are looked
+    at, so all workers raise together."""
+
+
 class Task(Protocol):
     """What is trained: owns its models and optimizers."""
 
@@ -47,6 +52,9 @@ class Session(Protocol):
 
     rank: int
 
+    def average(self, row: dict[str, float]) -> dict[str, float]:
+        """Mean of each value over all workers, the same on every one."""
+
     def load(self) -> dict[str, Any] | None:
         """The last checkpoint, or None."""
 
@@ -61,6 +69,9 @@ class RunDirSession:
 
     def __init__(self, folder: Path, on_row: Callable[[dict[str, float]], None] = lambda row: None):
         self.path, self.on_row = Path(folder) / "checkpoint.pt", on_row
+
+    def average(self, row: dict[str, float]) -> dict[str, float]:
+        return row
 
     def load(self) -> dict[str, Any] | None:
         return load_checkpoint(self.path) if self.path.exists() else None
@@ -116,8 +127,8 @@ def train(
                 sums[key] = sums.get(key, 0) + value.detach()
             if (step + 1) % every and step + 1 < steps:
                 continue
-            row = {"step": step + 1}
-            row |= {key: float(value) / (step + 1 - last) for key, value in sums.items()}
+            means = {key: float(value) / (step + 1 - last) for key, value in sums.items()}
+            row = {"step": step + 1} | session.average(means)
             _require_finite(row, name, last, step + 1)
             torch.manual_seed(mix(seed, "evaluate", step))
             row |= task.evaluate(step + 1)
@@ -132,7 +143,7 @@ def train(
 def _require_finite(row: dict[str, float], name: str, last: int, now: int) -> None:
     for key, value in row.items():
         if not math.isfinite(value):
-            raise UserError(
+            raise Diverged(
                 f"{name}: {key} became {value} between steps {last} and {now}; the checkpoint at "
                 f"step {last} is kept. Lower the learning rate (or turn bf16 off) and run again"
             )
