@@ -16,7 +16,7 @@ help: ## Show this help
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --upgrade pip 'setuptools>=77'
-	pip install --quiet --editable '.[test]'
+	PYTHONWARNINGS=ignore pip install --quiet --editable '.[test]'
 	touch $@
 
 env: $(VENV)/.ready ## Make the environment in .venv from pyproject.toml

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from pipeline.data.shards import ImageShards, View
 from pipeline.evaluation.features import open_extractor, reference_features
-from pipeline.layout import CLASSIFIER, IMAGES, RESULTS, TOKENS
+from pipeline.layout import CLASSIFIER, RESULTS, TOKENS
 from pipeline.models import load_model
 from pipeline.params import Params
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import tree_hash, value_hash, write_csv
+from pipeline.runtime.files import value_hash, write_csv
 from pipeline.runtime.runs import run_dir, stage_key
 from pipeline.runtime.stage import run_stage
 from pipeline.runtime.tracking import Run, stage_run
@@ -92,9 +91,7 @@ def _reference(params: Params) -> Path:
     extractor = open_extractor(
         evaluation.extractor, classifier, evaluation.inception_weights, device
     )
-    view = View(ImageShards(IMAGES, "train"), params.data, params.seed)
-    key = [tree_hash(IMAGES), tree_hash(CLASSIFIER), params.data.model_dump()]
-    return reference_features(extractor, view, key, params.ray.storage_path)
+    return reference_features(extractor, params)
 
 
 def _log(trial: Trial, child: Run, params: Params) -> None:

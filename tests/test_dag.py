@@ -125,6 +125,25 @@ def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):
     assert sweep.data.tags["git.commit"] and sweep.data.tags["dvc.stage"] == "sweep"
 
 
+def locked_hashes(project: Project) -> dict[str, str]:
+    """What DVC recorded of every output, but for the files that hold timings."""
+    from ruamel.yaml import YAML
+
+    stages = YAML(typ="safe").load(project.folder / "dvc.lock")["stages"]
+    outs = [out for stage in stages.values() for out in stage["outs"]]
+    return {out["path"]: out["md5"] for out in outs if "timings" not in out["path"]}
+
+
+def test_two_clones_give_the_same_bytes(finished, tmp_path):
+    """Every model, token, sample, result, table and figure, from another folder."""
+    other = Project.clone(tmp_path / "elsewhere")
+    other.run("python", "-m", "pipeline", "preset", "smoke")
+    other.run("dvc", "repro")
+    hashes = locked_hashes(finished)
+    assert len(hashes) > 20
+    assert locked_hashes(other) == hashes
+
+
 def _kill_and_rerun(project: Project, stage: str, ready) -> str:
     project.kill_stage_when(stage, ready)
     deadline = time.monotonic() + 90  # Ray's agents notice within about a minute

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.classifier import Classifier
-from pipeline.data.shards import View, as_float
+from pipeline.data.shards import ImageShards, View, as_float
 from pipeline.errors import UserError
-from pipeline.runtime.files import atomic_file, value_hash
+from pipeline.layout import CLASSIFIER, IMAGES
+from pipeline.params import Params
+from pipeline.runtime.files import atomic_file, tree_hash, value_hash
+
+BATCH = 250  # images whose features are computed at once
 
 
 class Features(NamedTuple):
@@ -98,16 +102,16 @@ def load_features(path: Path) -> Features:
     return Features(**load_file(path))
 
 
-def reference_features(extractor: Extractor, view: View, key: object, storage_path: str) -> Path:
-    """File with the features of every image of `view` (centre crops), computed once.
-
-    Args:
-        key: what the features depend on; with the extractor's name, the file's content address.
-    """
-    address = value_hash([extractor.name, key])[:16]
-    path = Path(storage_path).absolute() / "features" / f"{address}.safetensors"
+def reference_features(extractor: Extractor, params: Params) -> Path:
+    """File with the features of every training image (centre crops), which samples are compared
+    with; computed once for everything that it depends on, and shared by sweep and evaluation."""
+    depends = [extractor.name, tree_hash(IMAGES), tree_hash(CLASSIFIER), params.data.model_dump()]
+    depends.append(params.evaluation.inception_weights)
+    address = value_hash(depends)[:16]
+    path = Path(params.ray.storage_path).absolute() / "features" / f"{address}.safetensors"
     if not path.exists():
-        count = len(view.images)
-        batches = (view.centers(range(i, min(i + 250, count))) for i in range(0, count, 250))
+        view = View(ImageShards(IMAGES, "train"), params.data, params.seed)
+        starts = range(0, len(view.images), BATCH)
+        batches = (view.centers(range(i, min(i + BATCH, len(view.images)))) for i in starts)
         save_features(extract(extractor, batches), path)
     return path

@@ -5,25 +5,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pipeline.data.crops import random_resized_crop
 from pipeline.data.order import BatchOrder
 from pipeline.data.shards import ImageShards, View, to_chw
-from pipeline.evaluation.features import extract, load_features, open_extractor, reference_features
+from pipeline.evaluation.features import (
+    BATCH,
+    extract,
+    load_features,
+    open_extractor,
+    reference_features,
+)
 from pipeline.evaluation.metrics import class_accuracy, sample_metrics
 from pipeline.layout import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER, TOKENS, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
 from pipeline.pictures import grid_picture, save_picture
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import atomic_file, tree_hash
+from pipeline.runtime.files import atomic_file
 from pipeline.sampling import balanced_labels, generate, masked_nll, sample_images, tokens_to_images
 from pipeline.tokens import TokenCache
 from pipeline.training.classifier import ClassifierTask, accuracy
 from pipeline.training.loop import RunDirSession, train
 
-BATCH = 250
 PICTURED_CLASSES = 10
 PICTURED_ITERATIONS = 4  # samples whose every iteration is kept
 
@@ -84,10 +90,7 @@ def _quality(
     extractor = open_extractor(
         evaluation.extractor, classifier, evaluation.inception_weights, device
     )
-    view = View(ImageShards(IMAGES, "train"), params.data, params.seed)
-    key = [tree_hash(IMAGES), tree_hash(CLASSIFIER), params.data.model_dump()]
-    path = reference_features(extractor, view, key, params.ray.storage_path)
-    reference = load_features(path)
+    reference = load_features(reference_features(extractor, params))
 
     def measure(images: Tensor) -> dict[str, float]:
         return sample_metrics(
@@ -117,8 +120,6 @@ def _cas(
 ) -> dict[str, float]:
     """Classification Accuracy Score (section 4.2): a classifier that saw samples only, on real
     validation images. Its recipe is the reference classifier's."""
-    from pipeline.models import load_model
-
     config = load_model(CLASSIFIER, "classifier").config
     number = params.evaluation.cas_samples
     task = ClassifierTask(
@@ -154,8 +155,6 @@ class SampleBatches:
         return torch.from_numpy(images), self.labels[indices]
 
     def _crop(self, index: int, step: int) -> np.ndarray:
-        from PIL import Image
-
         data = self.params.data
         array = self.samples[index].transpose(1, 2, 0)
         image = Image.fromarray(array[..., 0] if data.channels == 1 else array)
