@@ -18,14 +18,14 @@ def summary() -> str:
     cells = rows.groupby(["schedule", "iterations"])[fid].mean()
     (schedule, iterations), best = cells.idxmin(), cells.min()
     return f"""
-Preset {params.preset}: {params.data.source}, features from {extractor}
-  tokenizer    PSNR {tokenizer["psnr"]:.1f} dB, rFID {tokenizer[f"rfid_{extractor}"]:.2f}, \
+Preset {params.preset}: features of {extractor} on {params.data.source}
+  tokenizer    PSNR {tokenizer["psnr"]:.1f} dB, rFID ({extractor}) {tokenizer[f"rfid_{extractor}"]:.2f}, \
 {tokenizer["code_usage"]:.0%} of codes used
   main model   {metrics["class_accuracy"]:.1%} of samples recognised as their class
-               FID {metrics[fid]:.2f}, IS {metrics[f"is_{extractor}"]:.2f}, \
+               FID ({extractor}) {metrics[fid]:.2f}, IS {metrics[f"is_{extractor}"]:.2f}, \
 precision {metrics[f"precision_{extractor}"]:.2f}, recall {metrics[f"recall_{extractor}"]:.2f}
                CAS {metrics["cas_top1"]:.1%} (real data {metrics["cas_real_top1"]:.1%})
-  ablation     best: {schedule}, T = {iterations}, FID {best:.2f}; {len(rows)} cells
+  ablation     best: {schedule}, T = {iterations}, FID ({extractor}) {best:.2f}; {len(rows)} cells
 Where
   analysis/tables/table3.md      Table 3, the paper's values beside
   analysis/figures/              Figure 8, Figure 2, samples
