@@ -14,12 +14,12 @@ def summary() -> str:
     metrics = read_json(RESULTS / "evaluation/metrics.json")
     tokenizer = read_json(RESULTS / "tokenizer/metrics.json")
     rows = pd.read_csv(RESULTS / "sweep/rows.csv")
-    fid = f"fid_{extractor}"
+    fid, rfid = f"fid_{extractor}", tokenizer[f"rfid_{extractor}"]
     cells = rows.groupby(["schedule", "iterations"])[fid].mean()
     (schedule, iterations), best = cells.idxmin(), cells.min()
     return f"""
 Preset {params.preset}: features of {extractor} on {params.data.source}
-  tokenizer    PSNR {tokenizer["psnr"]:.1f} dB, rFID ({extractor}) {tokenizer[f"rfid_{extractor}"]:.2f}, \
+  tokenizer    PSNR {tokenizer["psnr"]:.1f} dB, rFID ({extractor}) {rfid:.2f}, \
 {tokenizer["code_usage"]:.0%} of codes used
   main model   {metrics["class_accuracy"]:.1%} of samples recognised as their class
                FID ({extractor}) {metrics[fid]:.2f}, IS {metrics[f"is_{extractor}"]:.2f}, \

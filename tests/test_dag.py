@@ -104,6 +104,11 @@ def test_dvc_shows_metrics_plots_and_experiments(finished):
     assert "figure8.png" in plots and "val_nll" in plots
 
 
+def test_summary_names_the_extractor_and_where_results_are(finished):
+    summary = finished.run("python", "-m", "pipeline", "summary")
+    assert "FID (classifier)" in summary and "analysis/tables/table3.md" in summary
+
+
 def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):
     from mlflow import MlflowClient
 
