@@ -111,12 +111,3 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes)."""
         return self.outputs(images).logits
-
-
-def perceptual_loss(classifier: Classifier, images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Squared distance of channel-normalised feature maps, summed over stages (as in LPIPS, with
-    unit weights and the classifier of the data at hand, so that nothing is downloaded)."""
-    pairs = zip(
-        classifier.outputs(images).maps, classifier.outputs(reconstruction).maps, strict=True
-    )
-    return sum((F.normalize(a) - F.normalize(b)).pow(2).sum(dim=1).mean() for a, b in pairs)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.errors import UserError
 from pipeline.runtime.files import atomic_folder, read_json, write_json
@@ -16,6 +17,7 @@ MODELS = {
     "classifier": (Classifier, ClassifierConfig),
     "tokenizer": (Tokenizer, TokenizerConfig),
     "transformer": (MaskGitTransformer, TransformerConfig),
+    "autoregressive": (AutoregressiveTransformer, TransformerConfig),
 }
 
 

@@ -65,6 +65,7 @@ class Classifier(Section):
 
 
 class Tokenizer(Section):
+    pretrained: str | None
     filters: Annotated[int, Field(ge=32, multiple_of=32)]
     multipliers: Annotated[list[Count], Field(min_length=1)]
     res_blocks: Count
@@ -75,6 +76,7 @@ class Tokenizer(Section):
     lr: Positive
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
     ema_decay: Fraction
+    perceptual: Literal["classifier", "lpips_vgg", "lpips_alex", "lpips_squeeze"]
     perceptual_weight: NonNegative
     commitment_weight: NonNegative
     entropy_weight: NonNegative
@@ -99,6 +101,7 @@ class Tokens(Section):
 
 
 class Transformer(Section):
+    pretrained: str | None
     layers: Count
     hidden: Count
     heads: Count
@@ -127,8 +130,15 @@ class Training(Section):
     mask_schedule: Schedule
     min_masking_rate: Annotated[float, Field(ge=0, le=1)]
     loss_on: Literal["masked", "all"]
+    label_drop: Fraction
     bf16: bool
+    compile: bool
     checkpoint_every: Count
+
+
+class Autoregressive(Section):
+    steps: Count
+    bf16: bool
 
 
 class Ray(Section):
@@ -142,6 +152,7 @@ class Ray(Section):
 class Decoding(Section):
     iterations: Count
     choice_temperature: NonNegative
+    guidance_scale: NonNegative
     bf16: bool
     batch_size: Count
 
@@ -164,11 +175,65 @@ class Sweep(Section):
 
 class Evaluation(Section):
     extractor: Extractor
+    second_extractor: Literal["random", "classifier", "inception", "vgg"]
     inception_weights: str | None
+    vgg_weights: str | None
+    reference_statistics: str | None
     samples: Count
     neighbors: Count
+    manifold_images: Count
     is_splits: Count
-    cas_samples: Count
+    kid_subsets: Count
+    kid_subset_size: Annotated[int, Field(ge=2)]
+    bootstrap: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _extractors_differ(self):
+        if self.second_extractor == self.extractor:
+            raise ValueError(
+                f"second_extractor: {self.extractor} is the first one already; choose another"
+            )
+        return self
+
+
+class Cas(Section):
+    samples: Count
+    steps: Count
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+class Temperature(Section):
+    values: Annotated[list[NonNegative], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    samples: Count
+
+
+class Editing(Section):
+    images: Count
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    iterations: Count
+    dilate: Annotated[int, Field(ge=0)]
+    feather: Annotated[int, Field(ge=0)]
+
+
+class Rejection(Section):
+    acceptance: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+
+
+class Reconstruction(Section):
+    images: Count
+    mask_ratios: Annotated[list[Ratio], Field(min_length=1)]
+    draws: Count
+    iterations: Count
+
+
+class Speed(Section):
+    grids: Annotated[list[Count], Field(min_length=1)]
+    batch_sizes: Annotated[list[Count], Field(min_length=1)]
+    repeats: Count
 
 
 class Analysis(Section):
@@ -189,10 +254,17 @@ class Params(Section):
     tokens: Tokens
     transformer: Transformer
     training: Training
+    autoregressive: Autoregressive
     ray: Ray
     decoding: Decoding
     sweep: Sweep
     evaluation: Evaluation
+    cas: Cas
+    temperature: Temperature
+    editing: Editing
+    rejection: Rejection
+    reconstruction: Reconstruction
+    speed: Speed
     analysis: Analysis
     mlflow: Mlflow
 
@@ -215,6 +287,8 @@ class Params(Section):
             )
         for key, iterations in (
             ("decoding.iterations", self.decoding.iterations),
+            ("editing.iterations", self.editing.iterations),
+            ("reconstruction.iterations", self.reconstruction.iterations),
             ("sweep.iterations", max(self.sweep.iterations)),
         ):
             if iterations > self.num_tokens:
@@ -222,6 +296,12 @@ class Params(Section):
                     f"{key}: {iterations} iterations are more than the {self.num_tokens} tokens "
                     f"of an image; use at most {self.num_tokens}"
                 )
+        drops = self.training.label_drop > 0 or self.transformer.pretrained
+        if self.decoding.guidance_scale > 0 and not drops:
+            raise ValueError(
+                "decoding.guidance_scale: guidance needs a model that has seen images without "
+                "their class; set training.label_drop (0.1, say), or guidance_scale to 0"
+            )
         if self.training.batch_size % self.ray.num_workers:
             raise ValueError(
                 f"training.batch_size: {self.training.batch_size} does not split over "

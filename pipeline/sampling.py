@@ -1,21 +1,55 @@
 """Class-conditional generation: labels → tokens → images, and the likelihood of held-out tokens."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.data.shards import as_uint8
 from pipeline.decoding import DecodingStep, decode
 from pipeline.masking import sample_training_mask
+from pipeline.params import Params
 from pipeline.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer
-from pipeline.transformer import MaskGitTransformer, masked_token_loss
+from pipeline.transformer import (
+    MaskGitTransformer,
+    TokenTransformer,
+    masked_token_loss,
+    with_bfloat16_linears,
+)
 
 
 def balanced_labels(count: int, num_classes: int) -> Tensor:
     """(count,) labels that cycle through the classes."""
     return torch.arange(count) % num_classes
+
+
+def predictor(
+    model: MaskGitTransformer, labels: Tensor, *, bf16: bool, guidance_scale: float = 0.0
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """What `decode` asks for logits (B, N, K), for fixed labels (B,) on the model's device.
+
+    Args:
+        guidance_scale: s of classifier-free guidance, (1 + s)·conditional − s·unconditional logits;
+            0, as in the paper, computes no unconditional ones. Above 0 it needs a model that was
+            trained with `training.label_drop`.
+    """
+    if bf16:
+        model = with_bfloat16_linears(model)
+    no_class = torch.full_like(labels, model.config.num_classes)
+
+    def predict(tokens: Tensor, mask: Tensor) -> Tensor:
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=bf16):
+            if guidance_scale == 0:
+                return model.predict(tokens, mask, labels)
+            both = model.predict(
+                tokens.repeat(2, 1), mask.repeat(2, 1), torch.cat([labels, no_class])
+            )
+        conditional, unconditional = both.float().chunk(2)
+        return (1 + guidance_scale) * conditional - guidance_scale * unconditional
+
+    return predict
 
 
 def generate(
@@ -27,18 +61,13 @@ def generate(
     choice_temperature: float,
     bf16: bool,
     seed: int,
+    guidance_scale: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> list[DecodingStep]:
     """Decode one batch from a blank canvas; every iteration's tokens (B, N) and mask."""
-    labels = labels.to(device)
-
-    def predict(tokens: Tensor, mask: Tensor) -> Tensor:
-        with torch.autocast(labels.device.type, torch.bfloat16, enabled=bf16):
-            return model.predict(tokens, mask, labels)
-
     shape = (len(labels), model.config.num_tokens)
     return decode(
-        predict,
+        predictor(model, labels.to(device), bf16=bf16, guidance_scale=guidance_scale),
         torch.zeros(shape, dtype=torch.long, device=device),
         torch.ones(shape, dtype=torch.bool, device=device),
         iterations=iterations,
@@ -48,20 +77,50 @@ def generate(
     )
 
 
+def sampler(
+    model: TokenTransformer, params: Params, *, iterations: int | None = None
+) -> Callable[[Tensor, int], Tensor]:
+    """(labels (B,), seed) → tokens (B, N) of either transformer, decoded as the params say.
+
+    Args:
+        iterations: T in place of `decoding.iterations`.
+    """
+    device = next(model.parameters()).device
+    if isinstance(model, AutoregressiveTransformer):
+        return lambda labels, seed: generate_autoregressive(
+            model, labels, seed=seed, bf16=params.autoregressive.bf16, device=device
+        )
+    decoding = params.decoding
+    return lambda labels, seed: (
+        generate(
+            model,
+            labels,
+            iterations=iterations or decoding.iterations,
+            schedule=params.training.mask_schedule,
+            choice_temperature=decoding.choice_temperature,
+            guidance_scale=decoding.guidance_scale,
+            bf16=decoding.bf16,
+            seed=seed,
+            device=device,
+        )[-1].sampled
+    )
+
+
 def sample_images(
-    model: MaskGitTransformer,
+    draw: Callable[[Tensor, int], Tensor],
     tokenizer: Tokenizer,
     labels: Tensor,
     *,
     batch_size: int,
     seed: int,
-    device: torch.device | str = "cpu",
-    **decoding,
 ) -> Iterator[Tensor]:
-    """Batches of uint8 images (B, C, H, W), in the order of `labels`."""
+    """Batches of uint8 images (B, C, H, W), in the order of `labels`.
+
+    Args:
+        draw: a `sampler`.
+    """
     for number, chunk in enumerate(labels.split(batch_size)):
-        steps = generate(model, chunk, seed=mix(seed, "batch", number), device=device, **decoding)
-        yield tokens_to_images(tokenizer, steps[-1].sampled)
+        yield tokens_to_images(tokenizer, draw(chunk, mix(seed, "batch", number)))
 
 
 def tokens_to_images(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ from pipeline.evaluation.metrics import class_accuracy, sample_metrics
 from pipeline.models import load_model
 from pipeline.params import Params
 from pipeline.runtime.files import read_json, write_json
-from pipeline.sampling import balanced_labels, masked_nll, sample_images
+from pipeline.sampling import balanced_labels, masked_nll, sample_images, sampler
 from pipeline.seeds import mix
 from pipeline.tokens import TokenCache
 from pipeline.training.distributed import TrainingJob, fit
 from pipeline.training.loop import RunDirSession, train
-from pipeline.training.transformer import TransformerTask, transformer_config
+from pipeline.training.transformer import TransformerTask, open_pretrained, transformer_config
 from pipeline.transformer import MaskGitTransformer
 
 # Params of the grid: no single trial depends on them.
@@ -100,16 +100,11 @@ def run_trial(trial: Trial) -> None:
         started = time.monotonic()
         labels = balanced_labels(params.sweep.samples, model.config.num_classes)
         batches = sample_images(
-            model,
+            sampler(model, params, iterations=iterations),
             tokenizer,
             labels,
             batch_size=params.decoding.batch_size,
             seed=mix(trial.seed, "sweep"),
-            device=device,
-            iterations=iterations,
-            schedule=trial.schedule,
-            choice_temperature=params.decoding.choice_temperature,
-            bf16=params.decoding.bf16,
         )
         images = list(batches)
         decode_seconds = time.monotonic() - started
@@ -135,8 +130,11 @@ def run_trial(trial: Trial) -> None:
 
 
 def _trained(trial: Trial, params: Params, device: torch.device) -> MaskGitTransformer:
-    """The trial's averaged model."""
+    """The trial's averaged model; the released one, where there is one to take."""
     folder = Path(trial.folder)
+    if params.transformer.pretrained:
+        write_json(folder / "history.json", [])
+        return open_pretrained(params, device)
     train_tokens = TokenCache(trial.tokens_dir, "train")
     num_classes = int(train_tokens.labels.max()) + 1
     if params.sweep.workers_per_trial > 1:
@@ -144,6 +142,7 @@ def _trained(trial: Trial, params: Params, device: torch.device) -> MaskGitTrans
             params=trial.params,
             tokens_dir=trial.tokens_dir,
             num_classes=num_classes,
+            network="transformer",
             schedule=trial.schedule,
             seed=trial.seed,
             name=trial.name,
@@ -173,3 +172,4 @@ def _trained(trial: Trial, params: Params, device: torch.device) -> MaskGitTrans
     model = MaskGitTransformer(transformer_config(params, num_classes)).to(device)
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
+

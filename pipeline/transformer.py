@@ -5,7 +5,10 @@ holds, in this order, the K codes of the tokenizer, the classes and [MASK]; it i
 projection. Shape suffixes: B batch, S sequence (class token + N tokens), D hidden, V vocabulary.
 """
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -37,62 +40,107 @@ class TransformerConfig:
         return self.codebook_size + self.num_classes + 1
 
 
-class SelfAttention(nn.Module):
-    def __init__(self, config: TransformerConfig):
+class Cache(Protocol):
+    """Keys and values of one layer, kept between the steps of autoregressive decoding."""
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add new positions (B, heads, s, d); all so far."""
+
+
+class Dropout(nn.Module):
+    """Dropout. On a CPU torch draws one element at a time in one thread, up to a fifth of a training
+    step; here every 64 random bits decide on four elements (p is rounded to a 65,536th)."""
+
+    def __init__(self, p: float):
         super().__init__()
-        self.heads, self.dropout = config.heads, config.dropout
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.p)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        dropped = round(self.p * 2**16)
+        kept = bits.view(torch.int16)[: x.numel()].view(x.shape).ge_(dropped - 2**15)
+        return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout, causal: bool) -> Tensor:
+    """softmax(q·kᵀ / √d)·v, with dropout of the softmax; all (B, heads, S, d)."""
+    p = dropout.p if dropout.training else 0.0
+    import os
+    if (os.environ.get("FL") and p == 0) or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
+    # torch's own on a CPU goes over to float32 where there is dropout.
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    if causal:
+        scores = scores + torch.full(scores.shape[-2:], -torch.inf, dtype=scores.dtype).triu(1)
+    return dropout(scores.softmax(dim=-1)) @ v
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: TransformerConfig, causal: bool):
+        super().__init__()
+        self.heads, self.causal = config.heads, causal
+        self.dropout = Dropout(config.dropout)
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
         self.out = nn.Linear(config.hidden, config.hidden)
 
-    def forward(self, x_BSD: Tensor) -> Tensor:
+    def forward(self, x_BSD: Tensor, cache: Cache | None = None) -> Tensor:
         qkv = self.qkv(x_BSD).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, S, D / heads)
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        if cache is not None:  # x is the newest position alone: it may look at all others
+            k, v = cache.append(k, v)
+        y = attend(q, k, v, self.dropout, causal=self.causal and cache is None)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
     """Attention and MLP, each followed by dropout, the residual sum and LayerNorm (post-LN)."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, causal: bool):
         super().__init__()
-        self.attention = SelfAttention(config)
+        self.attention = SelfAttention(config, causal)
         self.attention_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.mlp_in = nn.Linear(config.hidden, config.mlp)
         self.mlp_out = nn.Linear(config.mlp, config.hidden)
         self.mlp_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
-    def forward(self, x_BSD: Tensor) -> Tensor:
-        x_BSD = self.attention_norm(x_BSD + self.dropout(self.attention(x_BSD)))
+    def forward(self, x_BSD: Tensor, cache: Cache | None = None) -> Tensor:
+        x_BSD = self.attention_norm(x_BSD + self.dropout(self.attention(x_BSD, cache)))
         y = self.mlp_out(F.gelu(self.mlp_in(x_BSD), approximate="tanh"))
         return self.mlp_norm(x_BSD + self.dropout(y))
 
 
-class MaskGitTransformer(nn.Module):
-    """Predicts every masked token from all others and the class."""
+class TokenTransformer(nn.Module):
+    """Embeddings, blocks and tied head: what MaskGIT shares with its autoregressive baseline."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig, *, causal: bool):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocabulary, config.hidden)
         self.position_embedding = nn.Parameter(torch.empty(config.num_tokens + 1, config.hidden))
         self.embedding_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, causal) for _ in range(config.layers))
         self.head = nn.Linear(config.hidden, config.hidden)
         self.head_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.vocabulary_bias = nn.Parameter(torch.zeros(config.vocabulary))
         self.apply(_init_weights)
         nn.init.trunc_normal_(self.position_embedding, std=0.02, a=-0.04, b=0.04)
 
-    def encode(self, ids_BS: Tensor) -> Tensor:
-        """Hidden states (B, S, D) of a full sequence of vocabulary ids, class token first."""
-        x_BSD = self.token_embedding(ids_BS) + self.position_embedding
-        x_BSD = self.dropout(self.embedding_norm(x_BSD))
-        for block in self.blocks:
-            x_BSD = block(x_BSD)
+    def encode(self, ids_BS: Tensor, caches: Sequence[Cache] = (), start: int = 0) -> Tensor:
+        """Hidden states (B, S, D) of a sequence of vocabulary ids, class token first.
+
+        Args:
+            caches: one a block, for a sequence whose first `start` positions went before.
+        """
+        positions_SD = self.position_embedding[start : start + ids_BS.shape[1]]
+        x_BSD = self.dropout(self.embedding_norm(self.token_embedding(ids_BS) + positions_SD))
+        for i, block in enumerate(self.blocks):
+            x_BSD = block(x_BSD, caches[i] if caches else None)
         return x_BSD
 
     def logits(self, x: Tensor) -> Tensor:
@@ -107,11 +155,22 @@ class MaskGitTransformer(nn.Module):
         y = self.head_norm(F.gelu(self.head(x), approximate="tanh"))
         return F.linear(y, self.token_embedding.weight[:rows], self.vocabulary_bias[:rows])
 
+    def class_ids(self, labels_B: Tensor) -> Tensor:
+        """Vocabulary ids (B, 1) of labels; the label `num_classes`, which is no class, is [MASK]:
+        the input without a class that classifier-free guidance needs."""
+        return labels_B[:, None] + self.config.codebook_size
+
+
+class MaskGitTransformer(TokenTransformer):
+    """Predicts every masked token from all others and the class."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config, causal=False)
+
     def sequence(self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor) -> Tensor:
         """Vocabulary ids (B, S): the class token, then the tokens with [MASK] where masked."""
         ids_BN = tokens_BN.masked_fill(mask_BN, self.config.mask_id)
-        class_ids = labels_B[:, None] + self.config.codebook_size
-        return torch.cat([class_ids, ids_BN], dim=1)
+        return torch.cat([self.class_ids(labels_B), ids_BN], dim=1)
 
     def predict(self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor) -> Tensor:
         """Logits (B, N, K) over the codes at every position, as decoding needs them."""
@@ -129,6 +188,16 @@ class MaskGitTransformer(nn.Module):
         """
         hidden_BSD = self.encode(self.sequence(tokens_BN, mask_BN, labels_B))
         return self.logits(hidden_BSD[:, 1:].flatten(0, 1).index_select(0, where))
+
+
+def with_bfloat16_linears(model: TokenTransformer) -> TokenTransformer:
+    """The model with bfloat16 weights in its linear layers, for use under autocast without gradients:
+    the same results, without a cast of every weight at every call. Other weights are shared."""
+    copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    for linear in (m for m in copied.modules() if isinstance(m, nn.Linear)):
+        for name, value in list(linear.named_parameters()):
+            setattr(linear, name, nn.Parameter(value.bfloat16(), requires_grad=False))
+    return copied
 
 
 def _init_weights(module: nn.Module) -> None:

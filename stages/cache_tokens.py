@@ -1,4 +1,4 @@
-"""Stage 4: every image as token grids."""
+"""Every image as token grids."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Stage 1: the data set as Parquet shards, with a manifest and a contact sheet."""
+"""The data set as Parquet shards, with a manifest and a contact sheet."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Stage 6: the ablation over mask schedule and iteration count, with Ray Tune."""
+"""The ablation over mask schedule and iteration count, with Ray Tune."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from pipeline.models import load_model
 from pipeline.params import Params
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import value_hash, write_csv
+from pipeline.runtime.files import file_hash, value_hash, write_csv
 from pipeline.runtime.runs import run_dir, stage_key
 from pipeline.runtime.stage import run_stage
 from pipeline.runtime.tracking import Run, stage_run
@@ -71,6 +71,8 @@ def _trial(params: Params, schedule: str, seed: int, key: dict, reference: Path)
         }
     )
     identity = {"schedule": schedule, "seed": seed}
+    if params.transformer.pretrained:
+        key = key | {"pretrained": file_hash(params.transformer.pretrained)}
     return Trial(
         schedule=schedule,
         seed=seed,

@@ -1,4 +1,4 @@
-"""Stage 2: the reference classifier on real images."""
+"""The reference classifier on real images."""
 
 from pipeline.classifier import ClassifierConfig
 from pipeline.data.shards import ImageBatches, ImageShards, View

@@ -1,76 +1,62 @@
-"""Stage 3: the VQGAN tokenizer."""
+"""The VQGAN tokenizer, trained or taken from released weights."""
 
 import torch
+from torch import Tensor
 
+from pipeline.classifier import Classifier
 from pipeline.data.shards import ImageBatches, ImageShards, View
 from pipeline.evaluation.features import extract, open_extractor
 from pipeline.evaluation.metrics import fid
 from pipeline.layout import CLASSIFIER, IMAGES, RESULTS, TOKENIZER
 from pipeline.models import load_model, save_model
 from pipeline.params import Params
+from pipeline.perceptual import open_perceptual
 from pipeline.pictures import grid_picture, save_picture
+from pipeline.released import load_pretrained
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import value_hash, write_csv, write_json
+from pipeline.runtime.files import file_hash, value_hash, write_csv, write_json
 from pipeline.runtime.runs import run_dir, stage_key
 from pipeline.runtime.stage import run_stage
 from pipeline.runtime.tracking import stage_run
-from pipeline.tokenizer import TokenizerConfig
+from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.training.loop import RunDirSession, train
-from pipeline.training.tokenizer import TokenizerTask, reconstruct
+from pipeline.training.tokenizer import TokenizerTask, reconstruct, tokenizer_config
 
 PICTURED = 16
 LOGGED = 256  # validation images behind each point of the curves
 
 
 def main(params: Params) -> str:
-    key = stage_key("train_tokenizer")
+    pretrained, config = params.tokenizer.pretrained, tokenizer_config(params)
+    weights = load_pretrained(pretrained, config) if pretrained else None
+    key = stage_key("train_tokenizer") | ({"pretrained": file_hash(pretrained)} if weights else {})
     device = pick_device()
     with stage_run("train_tokenizer", params, value_hash(key)) as run:
         classifier = load_model(CLASSIFIER, "classifier", device)
         validation, _ = View(ImageShards(IMAGES, "val"), params.data, params.seed).everything()
-        config = TokenizerConfig(
-            channels=params.data.channels,
-            filters=params.tokenizer.filters,
-            multipliers=tuple(params.tokenizer.multipliers),
-            res_blocks=params.tokenizer.res_blocks,
-            embedding_dim=params.tokenizer.embedding_dim,
-            codebook_size=params.tokenizer.codebook_size,
-        )
-        images = ImageShards(IMAGES, "train")
-        task = TokenizerTask(
-            config,
-            params.tokenizer,
-            classifier,
-            ImageBatches(images, params.data, params.tokenizer.batch_size, params.seed),
-            validation[:LOGGED],
-            params.seed,
-            device,
-        )
-        folder = run_dir("train_tokenizer", key, params.ray.storage_path)
-        history = train(
-            task,
-            name="tokenizer",
-            steps=params.tokenizer.steps,
-            every=params.tokenizer.checkpoint_every,
-            seed=params.seed,
-            session=RunDirSession(folder, lambda row: run.log_metrics(row, row["step"])),
-        )
-        model = task.published()
-        reconstruction, metrics = reconstruct(model, validation, device)
-        extractor = open_extractor(
-            params.evaluation.extractor, classifier, params.evaluation.inception_weights, device
-        )
-        real, rebuilt = (
-            extract(extractor, batch.split(250)) for batch in (validation, reconstruction)
-        )
-        metrics[f"rfid_{extractor.name}"] = fid(rebuilt.features, real.features)
+        history = []
+        if weights is None:
+            task = _task(config, params, classifier, validation, device)
+            folder = run_dir("train_tokenizer", key, params.ray.storage_path)
+            history = train(
+                task,
+                name="tokenizer",
+                steps=params.tokenizer.steps,
+                every=params.tokenizer.checkpoint_every,
+                seed=params.seed,
+                session=RunDirSession(folder, lambda row: run.log_metrics(row, row["step"])),
+            )
+            weights = task.ema.weights
+        model = Tokenizer(config).to(device).eval().requires_grad_(False)
+        model.load_state_dict(weights)
+        reconstruction, metrics = _measure(model, validation, params, classifier, device)
 
         save_model(TOKENIZER, "tokenizer", config, model.state_dict())
         pairs = torch.cat([validation[:PICTURED], reconstruction[:PICTURED]])
         picture = save_picture(
             grid_picture(pairs, columns=PICTURED), RESULTS / "tokenizer/reconstructions.png"
         )
-        write_csv(RESULTS / "tokenizer/history.csv", history)
+        write_csv(RESULTS / "tokenizer/history.csv", history or [{"step": 0} | metrics])
         write_json(RESULTS / "tokenizer/metrics.json", metrics)
         run.log_metrics(metrics)
         run.log_artifact(picture)
@@ -78,6 +64,35 @@ def main(params: Params) -> str:
         f"train_tokenizer: PSNR {metrics['psnr']:.1f} dB, {metrics['code_usage']:.0%} of codes "
         f"used; model in {TOKENIZER}"
     )
+
+
+def _task(
+    config: TokenizerConfig, params: Params, classifier: Classifier, validation: Tensor, device
+) -> TokenizerTask:
+    images = ImageShards(IMAGES, "train")
+    return TokenizerTask(
+        config,
+        params.tokenizer,
+        open_perceptual(params.tokenizer.perceptual, classifier, device),
+        ImageBatches(images, params.data, params.tokenizer.batch_size, params.seed),
+        validation[:LOGGED],
+        params.seed,
+        device,
+    )
+
+
+def _measure(
+    model: Tokenizer, validation: Tensor, params: Params, classifier: Classifier, device
+) -> tuple[Tensor, dict[str, float]]:
+    """Reconstructions of the validation images, with PSNR, code usage and rFID."""
+    reconstruction, metrics = reconstruct(model, validation, device)
+    extractor = open_extractor(
+        params.evaluation.extractor, classifier, params.evaluation.inception_weights, device
+    )
+    real, rebuilt = (extract(extractor, x.split(250)) for x in (validation, reconstruction))
+    return reconstruction, metrics | {
+        f"rfid_{extractor.name}": fid(rebuilt.features, real.features)
+    }
 
 
 if __name__ == "__main__":

@@ -215,18 +215,17 @@ def test_decode_reads_no_token_under_the_mask():
     assert torch.equal(one[-1].sampled, other[-1].sampled)
 
 
+def decode_blank(logits, **options):
+    """Decode a grid of which nothing is known, with the same logits (B, N, K) at every step."""
+    tokens = torch.zeros(logits.shape[:2], dtype=torch.long)
+    unknown = torch.ones_like(tokens, dtype=torch.bool)
+    return decode(lambda *_: logits, tokens, unknown, generator=seeded(0), **options)
+
+
 def test_one_iteration_is_one_draw_of_everything():
     logits = torch.full((1, 6, 3), -50.0)
     logits[..., 2] = 50.0
-    (step,) = decode(
-        lambda tokens, mask: logits,
-        torch.zeros(1, 6, dtype=torch.long),
-        torch.ones(1, 6, dtype=torch.bool),
-        iterations=1,
-        schedule="cosine",
-        choice_temperature=4.5,
-        generator=seeded(0),
-    )
+    (step,) = decode_blank(logits, iterations=1, schedule="cosine", choice_temperature=4.5)
     assert (step.sampled == 2).all()
 
 
@@ -234,15 +233,7 @@ def test_confident_tokens_are_kept_first():
     """Without noise, the most certain half is known after the first of two linear steps."""
     choices = torch.tensor([1, 8, 2, 7, 3, 6, 4, 5])  # equally likely codes: log p = -log(choices)
     logits = torch.where(torch.arange(8) < choices[:, None], 0.0, -torch.inf)[None]
-    first = decode(
-        lambda tokens, mask: logits,
-        torch.zeros(1, 8, dtype=torch.long),
-        torch.ones(1, 8, dtype=torch.bool),
-        iterations=2,
-        schedule="linear",
-        choice_temperature=0.0,
-        generator=seeded(0),
-    )[0]
+    first, _ = decode_blank(logits, iterations=2, schedule="linear", choice_temperature=0.0)
     assert first.masked[0].tolist() == (choices > 4).tolist()
 
 

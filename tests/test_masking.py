@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.masking import PAPER_SCHEDULES, SCHEDULES, mask_ratio, sample_training_mask
-from tests.flax_fixture import expected, needs_fixture
+from tests.release import expected, needs_fixture
 
 CLOSED_FORMS = {
     "exponential": lambda r, n: 1 - 2 ** (-math.log2(n) * (1 - r)),

@@ -16,9 +16,10 @@ from pipeline.discriminator import (
     r1_penalty,
 )
 from pipeline.quantizer import VectorQuantizer, code_usage, entropy_loss
+from pipeline.released import load_pretrained
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.training.tokenizer import psnr, reconstruct
-from tests.flax_fixture import FOLDER, expected, needs_fixture, read_checkpoint, tokenizer_weights
+from tests.release import FOLDER, expected, needs_fixture
 
 RELEASED = TokenizerConfig(
     channels=3,
@@ -40,8 +41,7 @@ def small(**changes) -> Tokenizer:
 @needs_fixture
 def test_tokenizer_matches_the_release():
     model = Tokenizer(RELEASED).eval()
-    flax = read_checkpoint(FOLDER / "tokenizer_tiny_checkpoint")
-    model.load_state_dict(tokenizer_weights(flax, levels=3, res_blocks=2))
+    model.load_state_dict(load_pretrained(FOLDER / "tokenizer_tiny_checkpoint", RELEASED))
     arrays = {name: torch.from_numpy(value) for name, value in expected().items()}
     images = arrays["image"].permute(0, 3, 1, 2)
     with torch.no_grad():

@@ -8,15 +8,10 @@ import torch.nn.functional as F
 
 from pipeline.errors import UserError
 from pipeline.models import load_model, save_model
+from pipeline.released import load_pretrained
 from pipeline.sampling import balanced_labels, generate, masked_nll
 from pipeline.transformer import MaskGitTransformer, TransformerConfig, masked_token_loss
-from tests.flax_fixture import (
-    FOLDER,
-    expected,
-    needs_fixture,
-    read_checkpoint,
-    transformer_weights,
-)
+from tests.release import FOLDER, expected, needs_fixture
 
 RELEASED = TransformerConfig(
     num_tokens=16, codebook_size=64, num_classes=10, layers=3, hidden=32, heads=4, mlp=64, dropout=0
@@ -41,9 +36,7 @@ def batch(model: MaskGitTransformer, size: int = 3):
 @needs_fixture
 def test_logits_match_the_release():
     model = MaskGitTransformer(RELEASED).eval()
-    model.load_state_dict(
-        transformer_weights(read_checkpoint(FOLDER / "transformer_tiny_checkpoint"))
-    )
+    model.load_state_dict(load_pretrained(FOLDER / "transformer_tiny_checkpoint", RELEASED))
     arrays = expected()
     ids = torch.from_numpy(arrays["ids"]).long()
     assert (ids == -1).any()

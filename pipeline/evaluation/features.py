@@ -1,7 +1,13 @@
 """Feature extractors: images → what the metrics compare. The extractor's name is part of every
-metric's name, and a bare "FID" never means anything but Inception."""
+metric's name, and a bare "FID" never means anything but Inception.
 
+Features are computed once for an image set and kept in a file that is addressed by the extractor's
+weights and the images.
+"""
+
+import hashlib
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -9,25 +15,33 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.classifier import Classifier
-from pipeline.data.shards import ImageShards, View, as_float
+from pipeline.data.shards import as_float
 from pipeline.errors import UserError
-from pipeline.layout import CLASSIFIER, IMAGES
+from pipeline.evaluation.images import BATCH, ImageSet, TrainingImages
+from pipeline.layout import IMAGES
 from pipeline.params import Params
-from pipeline.runtime.files import atomic_file, tree_hash, value_hash
-
-BATCH = 250  # images whose features are computed at once
+from pipeline.runtime.files import atomic_file, value_hash
 
 
 class Features(NamedTuple):
     features: Tensor  # (M, F) float32
-    logits: Tensor  # (M, classes of the extractor) float32
+    logits: Tensor | None = None  # (M, classes of the extractor) float32, where it has any
 
 
 class Extractor(Protocol):
     name: str
+    identity: str  # hash of the weights
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, F) and logits (B, classes) of uint8 images (B, C, H, W)."""
+    def __call__(self, images: Tensor) -> Features:
+        """Features of uint8 images (B, C, H, W)."""
+
+
+def weights_hash(network: nn.Module) -> str:
+    """SHA-256 of a network's weights and buffers, wherever they came from."""
+    from safetensors.torch import save
+
+    weights = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
+    return hashlib.sha256(save(weights)).hexdigest()
 
 
 class ClassifierExtractor:
@@ -38,80 +52,161 @@ class ClassifierExtractor:
     def __init__(self, classifier: Classifier, device: torch.device):
         self.classifier, self.device = classifier, device
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.classifier.outputs(as_float(images.to(self.device)))
-        return outputs.features, outputs.logits
+    @cached_property
+    def identity(self) -> str:
+        return weights_hash(self.classifier)
 
-
-class InceptionExtractor(nn.Module):
-    """The Inception network of the original FID, 2048-d pool and unbiased logits."""
-
-    name = "inception"
-
-    def __init__(self, weights: str | None, device: torch.device):
-        super().__init__()
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-        try:
-            self.network = FeatureExtractorInceptionV3(
-                "inception-v3-compat",
-                ["2048", "logits_unbiased"],
-                feature_extractor_weights_path=weights,
-            )
-        except Exception as error:  # a download, a file or a state dict may fail in many ways
+    def __call__(self, images: Tensor) -> Features:
+        channels = self.classifier.config.channels
+        if images.shape[1] != channels:
             raise UserError(
-                f"evaluation.inception_weights: Inception does not load from "
-                f"{weights or 'its download'} ({' '.join(str(error).split())[:200]}); give the "
-                f"path of torch-fidelity's weights file, or set evaluation.extractor: classifier"
-            ) from error
-        self.device = device
-        self.network.to(device).eval().requires_grad_(False)
+                f"the classifier was trained on images of {channels} channels and these have "
+                f"{images.shape[1]}; use images of data.channels, or another extractor"
+            )
+        outputs = self.classifier.outputs(as_float(images.to(self.device)))
+        return Features(outputs.features, outputs.logits)
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        rgb = images.expand(-1, 3, -1, -1).to(self.device)
-        features, logits = self.network(rgb)
-        return features, logits
+
+class PretrainedExtractor:
+    """A network of torch-fidelity, which takes RGB of any size and resizes it as TensorFlow 1 did.
+
+    `inception` is the network of the original FID: 2048-d pool and unbiased logits. `vgg` is VGG-16
+    behind its second fully connected layer and ReLU, 4096-d: precision/recall's (Kynkäänniemi 2019;
+    the paper's Table 1).
+    """
+
+    def __init__(self, name: str, weights: str | None, device: torch.device):
+        """
+        Args:
+            weights: the file; None downloads it to torch's cache.
+
+        Raises:
+            UserError: the weights cannot be downloaded or do not load.
+        """
+        self.name, self.device = name, device
+        try:
+            network = _inception(weights) if name == "inception" else _vgg(weights)
+        except Exception as error:  # a download, a file or a state dict may fail in many ways
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"evaluation.{name}_weights: {name} does not load from "
+                f"{weights or 'its download'} ({reason}); give the path of {WEIGHTS_OF[name]} "
+                f"weights file, or choose the extractor classifier, which needs none"
+            ) from error
+        self.network = network.to(device).eval().requires_grad_(False)
+
+    @cached_property
+    def identity(self) -> str:
+        return weights_hash(self.network)
+
+    def __call__(self, images: Tensor) -> Features:
+        return Features(*self.network(images.expand(-1, 3, -1, -1).to(self.device)))
+
+
+WEIGHTS_OF = {"inception": "torch-fidelity's", "vgg": "torchvision's VGG-16"}
+
+
+def _inception(weights: str | None) -> nn.Module:
+    from torch_fidelity import feature_extractor_inceptionv3 as library
+
+    path = _checked(weights, library.URL_INCEPTION_V3)
+    return library.FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=path
+    )
+
+
+def _vgg(weights: str | None) -> nn.Module:
+    from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
+    from torchvision.models import VGG16_Weights
+
+    path = _checked(weights, VGG16_Weights.IMAGENET1K_V1.url)
+    return FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=path)
+
+
+def _checked(weights: str | None, url: str) -> str:
+    """Path of a weights file, downloaded where none is given. torch-fidelity loads it without a
+    look at what its pickle would run, so that it must first load as plain tensors."""
+    path = Path(weights or Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name)
+    if weights is None and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path))
+    torch.load(path, map_location="cpu", weights_only=True)
+    return str(path)
 
 
 def open_extractor(
     name: str, classifier: Classifier, weights: str | None, device: torch.device
 ) -> Extractor:
-    if name == "inception":
-        return InceptionExtractor(weights, device)
-    return ClassifierExtractor(classifier, device)
+    """The extractor of that name: classifier, inception or vgg.
+
+    Args:
+        weights: file of a pretrained network; None downloads it.
+
+    Raises:
+        UserError: the weights cannot be downloaded or do not load.
+    """
+    if name == "classifier":
+        return ClassifierExtractor(classifier, device)
+    return PretrainedExtractor(name, weights, device)
 
 
 @torch.no_grad()
 def extract(extractor: Extractor, batches: Iterable[Tensor]) -> Features:
     """Features of a stream of uint8 image batches."""
-    pairs = [tuple(x.float().cpu() for x in extractor(batch)) for batch in batches]
-    features, logits = (torch.cat(column) for column in zip(*pairs, strict=True))
-    return Features(features, logits)
+    rows = [[x.float().cpu() for x in extractor(b) if x is not None] for b in batches]
+    return Features(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
 
 def save_features(features: Features, path: Path) -> None:
     from safetensors.torch import save_file
 
     with atomic_file(path) as temporary:
-        save_file(features._asdict(), temporary)
+        save_file({k: v for k, v in features._asdict().items() if v is not None}, temporary)
 
 
 def load_features(path: Path) -> Features:
+    """Read what `save_features` wrote.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return Features(**load_file(path))
+    try:
+        return Features(**load_file(path))
+    except (SafetensorError, OSError, TypeError) as error:
+        raise UserError(f"{path} holds no features ({error}); delete it and run again") from error
+
+
+def features_path(images: ImageSet, extractor: Extractor, cache_dir: Path) -> Path:
+    """Where the features of an image set are kept: addressed by the extractor's weights and the
+    images' content."""
+    address = value_hash([extractor.name, extractor.identity, images.content_hash])[:16]
+    return cache_dir / f"{address}.safetensors"
+
+
+def cached_features(images: ImageSet, extractor: Extractor, cache_dir: Path) -> Features:
+    """Features of an image set, computed if they are not kept already, or if the file is damaged.
+
+    Raises:
+        UserError: the images cannot be read, or the features not written.
+    """
+    path = features_path(images, extractor, cache_dir)
+    if path.exists():
+        try:
+            return load_features(path)
+        except UserError as error:
+            print(f"computed again: {error}", flush=True)
+    features = extract(extractor, images.batches(BATCH))
+    save_features(features, path)
+    return features
 
 
 def reference_features(extractor: Extractor, params: Params) -> Path:
     """File with the features of every training image (centre crops), which samples are compared
-    with; computed once for everything that it depends on, and shared by sweep and evaluation."""
-    depends = [extractor.name, tree_hash(IMAGES), tree_hash(CLASSIFIER), params.data.model_dump()]
-    depends.append(params.evaluation.inception_weights)
-    address = value_hash(depends)[:16]
-    path = Path(params.ray.storage_path).absolute() / "features" / f"{address}.safetensors"
-    if not path.exists():
-        view = View(ImageShards(IMAGES, "train"), params.data, params.seed)
-        starts = range(0, len(view.images), BATCH)
-        batches = (view.centers(range(i, min(i + BATCH, len(view.images)))) for i in starts)
-        save_features(extract(extractor, batches), path)
-    return path
+    with; computed once, and shared by sweep and evaluation."""
+    images = TrainingImages(IMAGES, params.data, params.seed)
+    cache_dir = Path(params.ray.storage_path).absolute() / "features"
+    cached_features(images, extractor, cache_dir)
+    return features_path(images, extractor, cache_dir)

@@ -1,14 +1,71 @@
-"""FID, Inception Score (torchmetrics) and improved precision/recall (torch-fidelity), from features
-that were computed once."""
+"""FID, KID, precision/recall (torch-fidelity), Inception Score (torchmetrics), density/coverage and
+the spread of each, from features that were computed once."""
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.evaluation.features import Features
-from pipeline.seeds import mix
+from pipeline.evaluation.statistics import ReferenceStatistics, statistics
+from pipeline.seeds import generator, mix
+
+BLOCK = 1000  # samples whose distances to all the others are held at once
+
+
+def fid(samples: Tensor, reference: Tensor | ReferenceStatistics) -> float:
+    """Fréchet distance of Gaussians fitted to features (M, F) and (R, F), or to features and
+    published statistics.
+
+    Raises:
+        UserError: too few samples for a covariance, or statistics of another extractor.
+    """
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    if isinstance(reference, Tensor):
+        reference = statistics(reference)
+    if len(reference.mu) != samples.shape[1]:
+        raise UserError(
+            f"FID: the reference statistics are of {len(reference.mu)}-dimensional features and "
+            f"the samples' features have {samples.shape[1]} dimensions; use statistics that were "
+            f"made with the same extractor"
+        )
+    pair = (statistics(samples, "samples"), reference)
+    arrays = ({"mu": s.mu.numpy(), "sigma": s.sigma.numpy()} for s in pair)
+    return max(fid_statistics_to_metric(*arrays, verbose=False)[KEY_METRIC_FID], 0.0)
+
+
+def kid(
+    samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, seed: int
+) -> tuple[float, float]:
+    """Kernel Inception Distance (Bińkowski 2018): unbiased squared MMD of features (M, F) and
+    (R, F) under the kernel (x·y / F + 1)³, mean and standard deviation over random subsets.
+
+    Raises:
+        UserError: a subset is larger than the sets.
+    """
+    from torch_fidelity.metric_kid import (
+        KEY_METRIC_KID_MEAN,
+        KEY_METRIC_KID_STD,
+        kid_features_to_metric,
+    )
+
+    if subset_size > min(len(samples), len(reference)):
+        raise UserError(
+            f"evaluation.kid_subset_size: subsets of {subset_size} cannot be drawn from "
+            f"{len(samples)} samples and {len(reference)} reference images; use fewer"
+        )
+    values = kid_features_to_metric(
+        samples.double(),
+        reference.double(),
+        kid_subsets=subsets,
+        kid_subset_size=subset_size,
+        rng_seed=mix(seed, "kid") % 2**32,
+        verbose=False,
+    )
+    return values[KEY_METRIC_KID_MEAN], values[KEY_METRIC_KID_STD]
 
 
 class _Precomputed(nn.Module):
@@ -20,29 +77,6 @@ class _Precomputed(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features
-
-
-def fid(samples: Tensor, reference: Tensor) -> float:
-    """Fréchet distance of Gaussians fitted to features (M, F) and (R, F).
-
-    Raises:
-        UserError: too few samples for a covariance.
-    """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    for name, features in (("samples", samples), ("reference images", reference)):
-        count, dimension = features.shape
-        if count < dimension + 1:
-            raise UserError(
-                f"FID: {count} {name} cannot give a covariance of {dimension}-dimensional "
-                f"features; use at least {dimension + 1} (sweep.samples, evaluation.samples)"
-            )
-    metric = FrechetInceptionDistance(feature=_Precomputed(samples.shape[1])).set_dtype(
-        torch.float64
-    )
-    metric.update(reference.double(), real=True)
-    metric.update(samples.double(), real=False)
-    return max(metric.compute().item(), 0.0)
 
 
 def inception_score(logits: Tensor, splits: int, seed: int) -> float:
@@ -60,15 +94,64 @@ def inception_score(logits: Tensor, splits: int, seed: int) -> float:
 
 
 def precision_recall(samples: Tensor, reference: Tensor, neighbors: int) -> tuple[float, float]:
-    """Share of samples in the reference's k-NN manifold, and the reverse (Kynkäänniemi 2019)."""
+    """Share of samples in the reference's k-NN manifold, and the reverse (Kynkäänniemi 2019).
+
+    Raises:
+        UserError: fewer images than neighbours.
+    """
     from torch_fidelity.metric_prc import calculate_precision_recall_part
 
+    _require_neighbors(samples, reference, neighbors)
+    return calculate_precision_recall_part(samples, reference, neighbors, batch_size=5000)
+
+
+def density_coverage(samples: Tensor, reference: Tensor, neighbors: int) -> tuple[float, float]:
+    """How many of the reference's k-NN balls a sample lies in, over k, and the share of those balls
+    that hold a sample (Naeem 2020): precision and recall that outliers do not inflate. Density may
+    exceed 1.
+
+    Raises:
+        UserError: fewer images than neighbours.
+    """
+    _require_neighbors(samples, reference, neighbors)
+    radii_R = torch.cat(
+        [
+            # An image is its own nearest neighbour.
+            torch.cdist(block, reference).kthvalue(neighbors + 1, dim=1).values
+            for block in reference.split(BLOCK)
+        ]
+    )
+    hits, covered_R = 0, torch.zeros(len(reference), dtype=torch.bool)
+    for block in samples.split(BLOCK):
+        inside_BR = torch.cdist(block, reference) <= radii_R
+        hits += inside_BR.sum().item()
+        covered_R |= inside_BR.any(dim=0)
+    return hits / (neighbors * len(samples)), covered_R.double().mean().item()
+
+
+def _require_neighbors(samples: Tensor, reference: Tensor, neighbors: int) -> None:
     if min(len(samples), len(reference)) <= neighbors:
         raise UserError(
             f"evaluation.neighbors: {neighbors} nearest neighbours need more than {neighbors} "
             f"images on each side; there are {len(samples)} and {len(reference)}"
         )
-    return calculate_precision_recall_part(samples, reference, neighbors, batch_size=5000)
+
+
+def bootstrap(metric: Callable[..., float], *samples: Tensor, repeats: int, seed: int) -> float:
+    """Standard deviation of a metric over sets of samples drawn with replacement (Efron 1979).
+
+    Samples drawn twice are their own neighbours, and a drawn set lies a step further from the
+    reference than the samples do: not for recall, and too large for a distance close to 0.
+
+    Args:
+        metric: of tensors like `samples`; the reference is bound to it and not drawn again.
+        samples: tensors (M, …) whose rows belong together.
+        repeats: sets drawn, at least 2.
+    """
+    count, draws = len(samples[0]), generator(seed, "bootstrap")
+    chosen = (torch.randint(count, (count,), generator=draws) for _ in range(repeats))
+    values = [metric(*(x[rows] for x in samples)) for rows in chosen]
+    return torch.tensor(values, dtype=torch.float64).std().item()
 
 
 def sample_metrics(
@@ -80,7 +163,8 @@ def sample_metrics(
     is_splits: int,
     seed: int,
 ) -> dict[str, float]:
-    """Every metric of a set of samples, each named after its extractor."""
+    """FID, IS, precision and recall of a set of samples, each named after its extractor; its
+    features must come with logits."""
     precision, recall = precision_recall(samples.features, reference.features, neighbors)
     values = {
         "fid": fid(samples.features, reference.features),
@@ -88,6 +172,17 @@ def sample_metrics(
         "precision": precision,
         "recall": recall,
     }
+    return {f"{name}_{extractor}": value for name, value in values.items()}
+
+
+def manifold_metrics(
+    samples: Tensor, reference: Tensor, extractor: str, *, neighbors: int
+) -> dict[str, float]:
+    """Precision, recall, density and coverage of features (M, F) and (R, F), each named after their
+    extractor."""
+    precision, recall = precision_recall(samples, reference, neighbors)
+    density, coverage = density_coverage(samples, reference, neighbors)
+    values = {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
     return {f"{name}_{extractor}": value for name, value in values.items()}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pipeline.layout import RESULTS
 from pipeline.params import PARAMS_FILE, read_yaml
 from pipeline.runtime.files import tree_hash, value_hash, write_json
 
@@ -57,6 +58,31 @@ def provenance() -> dict[str, str]:
         "dvc.lock": tree_hash(lock)[:16] if lock.exists() else "none",
         "host": platform.node(),
     }
+
+
+def write_source(stage: str, run_id: str, key: str, started: float) -> None:
+    """Write `results/sources/<stage>.json`: which run, commit, params and machine made the stage's
+    results, and how long it took, so that every cell of a table can be traced."""
+    import time
+
+    import psutil
+    import torch
+
+    tags = provenance()
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    source = {
+        "run_id": run_id,
+        "key": key,
+        "commit": tags["git.commit"],
+        "dirty": tags["git.dirty"] == "true",
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.time() - started, 1),
+        "host": tags["host"],
+        "cpus": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": gpus,
+    }
+    write_json(RESULTS / "sources" / f"{stage}.json", source)
 
 
 def _lookup(values: dict, dotted: str) -> Any:

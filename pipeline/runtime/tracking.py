@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 
 from pipeline.errors import UserError
 from pipeline.params import PARAMS_FILE, Params
-from pipeline.runtime.runs import flatten, provenance
+from pipeline.runtime.runs import flatten, provenance, write_source
 
 # A server that goes away must stop the run within seconds, not after MLflow's minutes of retries;
 # live checkpoints are on disk, so running again goes on.
@@ -108,7 +108,7 @@ def stage_run(stage: str, params: Params, key: str) -> Iterator[Run]:
     run = _find_or_create(uri, key, stage, provenance(), params.mlflow.experiment)
     run.log_params(flatten(params.model_dump()))
     run.log_artifact(PARAMS_FILE)
-    monitor = _system_metrics(run)
+    monitor, started = _system_metrics(run), time.time()
     try:
         yield run
     except BaseException:
@@ -117,6 +117,7 @@ def stage_run(stage: str, params: Params, key: str) -> Iterator[Run]:
         raise
     monitor.finish()
     run.finish(ok=True)
+    write_source(stage, run.run_id, key, started)
 
 
 def _system_metrics(run: Run):

@@ -1,4 +1,4 @@
-"""The transformer's training under Ray Train: data-parallel workers, checkpoints in Ray's storage.
+"""A transformer's training under Ray Train: data-parallel workers, checkpoints in Ray's storage.
 
 The run's name carries the hash of everything it depends on, since Ray Train takes up whatever run
 it finds under the same name and storage path.
@@ -26,7 +26,8 @@ class TrainingJob:
     params: dict[str, Any]  # `Params.model_dump()`
     tokens_dir: str  # absolute
     num_classes: int
-    schedule: str
+    network: str  # "transformer" or "autoregressive"
+    schedule: str  # of the masks; the autoregressive network has none
     seed: int
     name: str  # in messages
     run_dir: str  # absolute: the run's name and storage path
@@ -145,6 +146,7 @@ def _worker(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     from pipeline.runtime.stage import quiet
+    from pipeline.training.autoregressive import AutoregressiveTask
     from pipeline.training.transformer import TransformerTask
 
     quiet()
@@ -154,7 +156,8 @@ def _worker(config: dict[str, Any]) -> None:
     params = Params.model_validate(job.params)
     context = ray.train.get_context()
     try:
-        task = TransformerTask(
+        task_type = AutoregressiveTask if job.network == "autoregressive" else TransformerTask
+        task = task_type(
             params,
             job.tokens_dir,
             job.num_classes,

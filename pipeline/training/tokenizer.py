@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.classifier import Classifier, perceptual_loss
 from pipeline.data.shards import ImageBatches, as_float, as_uint8
 from pipeline.discriminator import (
     Discriminator,
@@ -16,17 +15,31 @@ from pipeline.discriminator import (
     generator_loss,
     r1_penalty,
 )
+from pipeline.params import Params
 from pipeline.params import Tokenizer as TokenizerParams
+from pipeline.perceptual import Perceptual
 from pipeline.quantizer import code_usage, entropy_loss
 from pipeline.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.training.loop import Ema
 
 
+def tokenizer_config(params: Params) -> TokenizerConfig:
+    p = params.tokenizer
+    return TokenizerConfig(
+        channels=params.data.channels,
+        filters=p.filters,
+        multipliers=tuple(p.multipliers),
+        res_blocks=p.res_blocks,
+        embedding_dim=p.embedding_dim,
+        codebook_size=p.codebook_size,
+    )
+
+
 class TokenizerTask:
     """
     Args:
-        classifier: frozen; its features make the perceptual loss.
+        perceptual: (images, reconstruction) → loss.
         validation: uint8 images (M, C, H, W) for the logged reconstruction quality.
     """
 
@@ -34,7 +47,7 @@ class TokenizerTask:
         self,
         config: TokenizerConfig,
         params: TokenizerParams,
-        classifier: Classifier,
+        perceptual: Perceptual,
         batches: ImageBatches,
         validation: Tensor,
         seed: int,
@@ -45,7 +58,7 @@ class TokenizerTask:
         self.discriminator = Discriminator(config.channels, params.discriminator_filters).to(device)
         self.ema = Ema(self.model, params.ema_decay)
         self.params, self.seed, self.device = params, seed, device
-        self.classifier, self.batches, self.validation = classifier, batches, validation
+        self.perceptual, self.batches, self.validation = perceptual, batches, validation
         adam = {"lr": params.lr, "betas": tuple(params.betas), "fused": True}
         self.optimizer = torch.optim.Adam(self.model.parameters(), **adam)
         self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
@@ -62,7 +75,7 @@ class TokenizerTask:
         quantized = self.model.quantizer(z)
         with self._autocast():
             reconstruction = self.model.decoder(quantized.embedding)
-            perceptual = perceptual_loss(self.classifier, images, reconstruction)
+            perceptual = self.perceptual(images, reconstruction)
         reconstruction = reconstruction.float()
 
         adversarial_weight = p.adversarial_weight * adversarial_ramp(step, p.adversarial_start)

@@ -10,11 +10,17 @@ from torch import Tensor, nn
 from pipeline.data.order import BatchOrder
 from pipeline.masking import sample_training_mask
 from pipeline.params import Params
+from pipeline.released import load_pretrained, pretrained_num_classes
 from pipeline.sampling import masked_nll
 from pipeline.seeds import generator, mix
 from pipeline.tokens import TokenCache
 from pipeline.training.loop import Ema
-from pipeline.transformer import MaskGitTransformer, TransformerConfig, masked_token_loss
+from pipeline.transformer import (
+    MaskGitTransformer,
+    TokenTransformer,
+    TransformerConfig,
+    masked_token_loss,
+)
 
 # The number of masked tokens differs from step to step. The head gets a multiple of this many rows,
 # since kernels are built, and kept, for every shape that they meet.
@@ -26,8 +32,22 @@ def transformer_config(params: Params, num_classes: int) -> TransformerConfig:
         num_tokens=params.num_tokens,
         codebook_size=params.tokenizer.codebook_size,
         num_classes=num_classes,
-        **params.transformer.model_dump(),
+        **params.transformer.model_dump(exclude={"pretrained"}),
     )
+
+
+def open_pretrained(params: Params, device: torch.device) -> MaskGitTransformer:
+    """The released transformer `transformer.pretrained`, with the classes that it knows.
+
+    Raises:
+        UserError: the file does not hold this architecture.
+    """
+    path = params.transformer.pretrained
+    classes = pretrained_num_classes(path, params.tokenizer.codebook_size)
+    config = transformer_config(params, classes)
+    model = MaskGitTransformer(config).to(device)
+    model.load_state_dict(load_pretrained(path, config))
+    return model.eval().requires_grad_(False)
 
 
 class TransformerTask:
@@ -44,6 +64,8 @@ class TransformerTask:
         on_evaluate: called with the averaged model at each checkpoint, on the first worker.
     """
 
+    network: type[TokenTransformer] = MaskGitTransformer
+
     def __init__(
         self,
         params: Params,
@@ -56,7 +78,7 @@ class TransformerTask:
         rank: int = 0,
         world_size: int = 1,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
-        on_evaluate: Callable[[MaskGitTransformer, int], None] = lambda model, step: None,
+        on_evaluate: Callable[[TokenTransformer, int], None] = lambda model, step: None,
     ):
         self.training, self.schedule, self.seed = params.training, schedule, seed
         self.device, self.rank, self.world_size = device, rank, world_size
@@ -64,9 +86,11 @@ class TransformerTask:
         self.train_tokens = TokenCache(tokens_dir, "train")
         self.order = BatchOrder(len(self.train_tokens), self.training.batch_size, seed)
         torch.manual_seed(mix(seed, "init"))
-        self.model = MaskGitTransformer(transformer_config(params, num_classes)).to(device)
+        self.model = self.network(transformer_config(params, num_classes)).to(device)
         self.ema = Ema(self.model, self.training.ema_decay)
         self.parallel = wrap(self.model)
+        if self.training.compile:
+            self.parallel = torch.compile(self.parallel)
         self.optimizer = _adamw(self.model, params)
         warmup = max(self.training.warmup_steps, 1)
         self.warmup = torch.optim.lr_scheduler.LambdaLR(
@@ -76,23 +100,8 @@ class TransformerTask:
             self.validation = TokenCache(tokens_dir, "val").everything()
 
     def step(self, step: int) -> dict[str, Tensor]:
-        tokens, labels, mask = self._batch(step)
-        loss_at = mask if self.training.loss_on == "masked" else torch.ones_like(mask)
-        where = loss_at.flatten().nonzero()[:, 0]  # still on the CPU: no device sync
-        target, sample = tokens.flatten()[where], where // tokens.shape[1]
-        padded = nn.functional.pad(where, (0, -len(where) % ROWS))
-        inputs = [x.to(self.device, non_blocking=True) for x in (tokens, mask, labels, padded)]
-
         self.parallel.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bf16):
-            logits = self.parallel(*inputs)[: len(where)]
-        loss = masked_token_loss(
-            logits.float(),
-            target.to(self.device, non_blocking=True),
-            sample.to(self.device, non_blocking=True),
-            len(tokens),
-            self.training.label_smoothing,
-        )
+        loss = self._loss(step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.training.grad_clip is not None:
@@ -102,43 +111,70 @@ class TransformerTask:
         self.ema.update(self.model, step)
         return {"loss": loss}
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """This worker's tokens (b, N), labels (b,) and mask (b, N) of the global batch."""
+    def _loss(self, step: int) -> Tensor:
+        """Cross-entropy of the masked tokens (or of all) in this worker's share of the batch."""
         noise = generator(self.seed, "batch", step)
+        tokens, labels = self._batch(step, noise)
+        mask = self._share(
+            sample_training_mask(
+                self.training.batch_size,
+                tokens.shape[1],
+                self.schedule,
+                noise,
+                self.training.min_masking_rate,
+            )
+        )
+        dropped = torch.rand(self.training.batch_size, generator=noise) < self.training.label_drop
+        labels = labels.masked_fill(self._share(dropped), self.model.config.num_classes)
+        loss_at = mask if self.training.loss_on == "masked" else torch.ones_like(mask)
+        where = loss_at.flatten().nonzero()[:, 0]  # still on the CPU: no device sync
+        padded = nn.functional.pad(where, (0, -len(where) % ROWS))
+        with self._autocast():
+            logits = self.parallel(*self._move(tokens, mask, labels, padded))[: len(where)]
+        target, sample = self._move(tokens.flatten()[where], where // tokens.shape[1])
+        return masked_token_loss(
+            logits.float(), target, sample, len(tokens), self.training.label_smoothing
+        )
+
+    def _batch(self, step: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """This worker's tokens (b, N) and labels (b,) of the global batch."""
         indices = self.order(step)
         views = torch.randint(self.train_tokens.views, (len(indices),), generator=noise)
-        mask = sample_training_mask(
-            len(indices),
-            self.train_tokens.num_tokens,
-            self.schedule,
-            noise,
-            self.training.min_masking_rate,
-        )
-        share = len(indices) // self.world_size
-        rows = slice(self.rank * share, (self.rank + 1) * share)
-        tokens, labels = self.train_tokens.batch(indices[rows], views[rows].numpy())
-        return tokens, labels, mask[rows]
+        return self.train_tokens.batch(self._share(indices), self._share(views).numpy())
+
+    def _share(self, batch):
+        """This worker's rows of the global batch."""
+        size = len(batch) // self.world_size
+        return batch[self.rank * size : (self.rank + 1) * size]
+
+    def _move(self, *tensors: Tensor) -> list[Tensor]:
+        return [x.to(self.device, non_blocking=True) for x in tensors]
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bf16)
 
     def evaluate(self, step: int) -> dict[str, float]:
         if self.rank != 0:
             return {}
         model = self.averaged()
-        tokens, labels = self.validation
-        nll = masked_nll(
+        nll = self._nll(model)
+        self.on_evaluate(model, step)
+        return {"val_nll": nll, "lr": self.warmup.get_last_lr()[0]}
+
+    def _nll(self, model: TokenTransformer) -> float:
+        """Of the validation tokens, in nats a token."""
+        return masked_nll(
             model,
-            tokens,
-            labels,
+            *self.validation,
             schedule=self.schedule,
             seed=self.seed,
             batch_size=500,
             device=self.device,
         )
-        self.on_evaluate(model, step)
-        return {"val_nll": nll, "lr": self.warmup.get_last_lr()[0]}
 
-    def averaged(self) -> MaskGitTransformer:
+    def averaged(self) -> TokenTransformer:
         """The model with averaged weights, in evaluation mode."""
-        model = MaskGitTransformer(self.model.config).to(self.device)
+        model = self.network(self.model.config).to(self.device)
         model.load_state_dict(self.ema.weights)
         return model.eval().requires_grad_(False)
 

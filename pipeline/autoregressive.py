@@ -1,0 +1,116 @@
+"""VQGAN∗, the paper's own autoregressive baseline (section 4.2): the same tokenizer, tokens and
+hyperparameters as MaskGIT, but causal, one token after the other in raster order.
+
+The input is the class token followed by all tokens but the last; the output at each position is the
+next token. Shape suffixes: B batch, N tokens, V vocabulary, K codes.
+"""
+
+import torch
+from torch import Tensor
+
+from pipeline.decoding import sample_categorical
+from pipeline.seeds import generator
+from pipeline.transformer import (
+    TokenTransformer,
+    TransformerConfig,
+    masked_token_loss,
+    with_bfloat16_linears,
+)
+
+
+class AutoregressiveTransformer(TokenTransformer):
+    """Predicts each token from the class and the tokens before it."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config, causal=True)
+
+    def sequence(self, tokens_BN: Tensor, labels_B: Tensor) -> Tensor:
+        """Vocabulary ids (B, N): the class token, then all tokens but the last."""
+        return torch.cat([self.class_ids(labels_B), tokens_BN[:, :-1]], dim=1)
+
+    def predict(self, tokens_BN: Tensor, labels_B: Tensor) -> Tensor:
+        """Logits (B, N, K) over the codes, of each token given those before it."""
+        return self.code_logits(self.encode(self.sequence(tokens_BN, labels_B)))
+
+    def forward(self, tokens_BN: Tensor, labels_B: Tensor) -> Tensor:
+        """Logits over the whole vocabulary, (B, N, V), for the training loss."""
+        return self.logits(self.encode(self.sequence(tokens_BN, labels_B)))
+
+
+class KeyValueCache:
+    """Keys and values of one layer; memory for the whole sequence is taken once."""
+
+    def __init__(self, length: int):
+        self.length, self.filled = length, 0
+        self.keys = self.values = torch.empty(0)
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if self.filled == 0:
+            batch, heads, _, dim = k.shape
+            self.keys, self.values = (x.new_empty(batch, heads, self.length, dim) for x in (k, v))
+        start, self.filled = self.filled, self.filled + k.shape[2]
+        self.keys[:, :, start : self.filled] = k
+        self.values[:, :, start : self.filled] = v
+        return self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
+
+
+@torch.no_grad()
+def generate_autoregressive(
+    model: AutoregressiveTransformer,
+    labels: Tensor,
+    *,
+    seed: int,
+    bf16: bool = False,
+    cache: bool = True,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Tokens (B, N) int64, drawn one after the other from softmax(logits).
+
+    Args:
+        labels: (B,).
+        cache: keep the keys and values of earlier positions, so that a step computes one position
+            only. Without it every step computes the whole sequence, as Figure 4's baseline does.
+            In float32 both draw the same tokens; bfloat16 rounds them differently.
+    """
+    if bf16:
+        model = with_bfloat16_linears(model)
+    config, noise = model.config, generator(seed, "autoregressive")
+    device = torch.device(device)
+    labels = labels.to(device)
+    tokens_BN = torch.zeros(len(labels), config.num_tokens, dtype=torch.long, device=device)
+    caches = [KeyValueCache(config.num_tokens) for _ in model.blocks] if cache else []
+    ids_BN = model.sequence(tokens_BN, labels)
+    for n in range(config.num_tokens):
+        first = n if cache else 0
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            hidden = model.encode(ids_BN[:, first : n + 1], caches, start=first)
+            logits_BK = model.code_logits(hidden[:, -1])
+        tokens_BN[:, n] = sample_categorical(logits_BK.float(), noise)
+        if n + 1 < config.num_tokens:
+            ids_BN[:, n + 1] = tokens_BN[:, n]
+    return tokens_BN
+
+
+@torch.no_grad()
+def token_nll(
+    model: AutoregressiveTransformer,
+    tokens: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+) -> float:
+    """Mean negative log-likelihood of a token in nats, exact, over the K codes.
+
+    Args:
+        tokens: (M, N) int64.
+        labels: (M,) int64.
+    """
+    total = 0.0
+    for chunk, chunk_labels in zip(tokens.split(batch_size), labels.split(batch_size), strict=True):
+        chunk, chunk_labels = chunk.to(device), chunk_labels.to(device)
+        logits = model.predict(chunk, chunk_labels).float().flatten(0, 1)
+        sample = torch.arange(len(chunk), device=device).repeat_interleave(chunk.shape[1])
+        loss = masked_token_loss(logits, chunk.flatten(), sample, len(chunk), label_smoothing=0.0)
+        total += len(chunk) * loss.item()
+    return total / len(tokens)

@@ -1,0 +1,275 @@
+"""Editing as a constraint on the mask that decoding starts with (paper, section 4.3).
+
+Inpainting, outpainting and class-conditional editing are the same call with another mask or label.
+Pixel masks are bool, True where the content is unknown and is to be generated; a token grid is
+(B, h, w), and f is the tokenizer's downsampling, in pixels per token.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from pipeline.data.shards import as_float
+from pipeline.decoding import decode
+from pipeline.errors import UserError
+from pipeline.sampling import predictor, tokens_to_images
+from pipeline.seeds import generator, mix
+from pipeline.tokenizer import Tokenizer
+from pipeline.transformer import MaskGitTransformer
+
+Side = Literal["left", "right", "top", "bottom"]
+# The axis that a side lies on, and whether it comes before the image; in the order of `F.pad`.
+SIDES: dict[Side, tuple[int, bool]] = {
+    "left": (-1, True),
+    "right": (-1, False),
+    "top": (-2, True),
+    "bottom": (-2, False),
+}
+
+
+class Edited(NamedTuple):
+    """What an edit made, on the CPU."""
+
+    tokens: Tensor  # (B, h, w) int64: the full sample
+    unknown: Tensor  # (B, h, w) bool: the tokens that were generated
+    canvas: Tensor  # (B, C, H, W) uint8: the decoded sample, reconstructions of known tokens in it
+    composite: Tensor  # (B, C, H, W) uint8: the canvas blended into the original images
+
+
+def box_mask(size: tuple[int, int], top: int, left: int, height: int, width: int) -> Tensor:
+    """(H, W) pixel mask of a box.
+
+    Args:
+        size: (H, W) of the image, in pixels as all others.
+
+    Raises:
+        UserError: the box is empty or sticks out of the image.
+    """
+    inside = 0 <= top < top + height <= size[0] and 0 <= left < left + width <= size[1]
+    if not inside:
+        raise UserError(
+            f"box: top {top}, left {left}, height {height}, width {width} is not inside an image "
+            f"of {size[0]}×{size[1]} pixels (height × width); give a box that is"
+        )
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def center_mask(size: tuple[int, int], fraction: float) -> Tensor:
+    """(H, W) pixel mask of a centred box with `fraction` of each side; 0.5 is Table 2's."""
+    height, width = round(fraction * size[0]), round(fraction * size[1])
+    return box_mask(size, (size[0] - height) // 2, (size[1] - width) // 2, height, width)
+
+
+def outpaint_mask(size: tuple[int, int], side: Side, fraction: float) -> Tensor:
+    """(H, W) pixel mask of the outermost `fraction` at a side; right, 0.5 is Table 2's."""
+    axis, before = SIDES[side]
+    count = round(fraction * size[axis])
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask.narrow(axis, 0 if before else size[axis] - count, count).fill_(True)
+    return mask
+
+
+def _dilate(mask: Tensor, radius: int) -> Tensor:
+    """Maximum of a (B, H, W) float mask over squares of 2·radius + 1."""
+    return F.max_pool2d(mask[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
+
+
+def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
+    """A token is unknown if any of its pixels is, or a token at most `dilate` away.
+
+    The release has boxes only, and its arithmetic gives the same for boxes on token borders; of
+    other boxes it can leave out the last row or column.
+
+    Args:
+        mask: (B, H, W) bool; H and W are multiples of `grid`.
+        dilate: tokens added around; the release's 1.
+
+    Returns:
+        (B, grid, grid) bool.
+    """
+    height, width = mask.shape[-2:]
+    tokens = F.max_pool2d(mask[:, None].float(), (height // grid, width // grid))[:, 0]
+    return _dilate(tokens, dilate).bool()
+
+
+def feather_weight(mask: Tensor, feather: int) -> Tensor:
+    """Weight of the generated image: 1 on the mask, falling to 0 within `feather` pixels around it.
+
+    The mask is grown by half of the feather and blurred with a Gaussian cut off at the other half,
+    so that the ramp is finite and outside of the mask. (The release blurs the dilated token mask
+    with a σ of about one token: hidden pixels shine through at the mask's border, and known ones
+    are mixed with their reconstruction far from it.)
+
+    Args:
+        mask: (B, H, W) bool.
+
+    Returns:
+        (B, H, W) float32; exactly 0 where the mask is more than `feather` rows or columns away.
+    """
+    radius = feather // 2
+    offset = torch.arange(-radius, radius + 1)
+    kernel = torch.exp(-0.5 * (offset / max(radius / 2, 1)) ** 2)
+    kernel /= kernel.sum()
+    grown = _dilate(mask.float(), feather - radius)
+    padded = F.pad(grown[:, None], [radius] * 4, mode="replicate")[:, 0]
+    # Windows times kernel and not a convolution, some of whose algorithms turn exact zeros into
+    # small numbers.
+    rows = padded.unfold(-1, len(kernel), 1) @ kernel
+    blurred = rows.unfold(-2, len(kernel), 1) @ kernel
+    return torch.where(mask, 1.0, blurred.clamp(max=1))
+
+
+def fill_unknown(images: Tensor, mask: Tensor) -> Tensor:
+    """Give every unknown pixel the value of the known pixel nearest to it; 0 if none is known.
+
+    The encoder sees far and normalizes over the whole image, so whatever lies under the mask moves
+    known tokens too. A tokenizer of MNIST digits, the right half hidden, gives 80% of the known
+    tokens as in the complete image (with the known pixels' mean for a fill 77%, with zeros 75%).
+
+    Args:
+        images: (B, C, H, W) on the CPU.
+        mask: (B, H, W) bool.
+    """
+    filled = images.clone()
+    for image, unknown in zip(filled, mask.numpy(), strict=True):
+        if unknown.all():
+            image.zero_()
+        else:
+            nearest = distance_transform_edt(unknown, return_distances=False, return_indices=True)
+            rows, columns = torch.from_numpy(nearest).long()
+            image.copy_(image[:, rows, columns])
+    return filled
+
+
+def edit(
+    model: MaskGitTransformer,
+    tokenizer: Tokenizer,
+    images: Tensor,
+    mask: Tensor,
+    labels: Tensor,
+    *,
+    iterations: int,
+    schedule: str,
+    choice_temperature: float,
+    bf16: bool,
+    seed: int,
+    guidance_scale: float = 0.0,
+    dilate: int = 1,
+    feather: int | None = None,
+) -> Edited:
+    """Generate what the mask hides, for the labels, and blend it into the images.
+
+    The masked image is tokenized, as the paper does for inpainting: the result does not depend on
+    the pixels under the mask. (The release has class-conditional editing only; it encodes the whole
+    image, and begins with the third of 12 iterations. Here all T are spent on the unknown tokens.)
+
+    Args:
+        images: (B, C, H, W) uint8 on the CPU, of the size that the model makes.
+        mask: (B, H, W) bool, or (H, W) for all images.
+        labels: (B,) int64; the images' own class, or another to put into the mask (Figure 6).
+        dilate: tokens generated around those that the mask touches, as context for the blend.
+            On a grid of a few tokens the release's 1 can leave nothing known.
+        feather: width of the blend around the mask in pixels. None reaches as far as `dilate`
+            does, so that known content is blended with generated content and nothing else.
+
+    Returns:
+        See `Edited`. The composite equals the canvas on the mask and, bit for bit, the image
+        further than the feather from it.
+
+    Raises:
+        UserError: images or mask have another size than the model's.
+    """
+    f, grid = tokenizer.config.downsampling, math.isqrt(model.config.num_tokens)
+    for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
+        if given != (grid * f, grid * f):
+            raise UserError(
+                f"the {name} has {given[0]}×{given[1]} pixels (height × width), the model's have "
+                f"{grid * f}×{grid * f}; resize or crop it"
+            )
+    mask = mask.expand(len(images), -1, -1)
+    unknown = pixel_mask_to_tokens(mask, grid, dilate)
+    device = next(model.parameters()).device
+    known_tokens = tokenizer.encode(as_float(fill_unknown(images, mask)).to(device))
+    steps = decode(
+        predictor(model, labels.to(device), bf16=bf16, guidance_scale=guidance_scale),
+        known_tokens.flatten(1),
+        unknown.flatten(1).to(device),
+        iterations=iterations,
+        schedule=schedule,
+        choice_temperature=choice_temperature,
+        generator=generator(seed, "edit", schedule, iterations),
+    )
+    tokens = steps[-1].sampled
+    canvas = tokens_to_images(tokenizer, tokens)
+    weight = feather_weight(mask, dilate * f if feather is None else feather)
+    # lerp is exact at weights 0 and 1.
+    blended = torch.lerp(images.float(), canvas.float(), weight[:, None])
+    return Edited(
+        tokens=tokens.view_as(known_tokens).cpu(),
+        unknown=unknown,
+        canvas=canvas,
+        composite=blended.round().to(torch.uint8),
+    )
+
+
+def outpaint_beyond(
+    model: MaskGitTransformer,
+    tokenizer: Tokenizer,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    side: Side,
+    pixels: int,
+    overlap: int,
+    seed: int,
+    **editing,
+) -> Tensor:
+    """Extend images beyond a side by sliding a window of the model's size over it.
+
+    Every window but the last moves on by its size − overlap, keeps what is known in it, and has the
+    rest generated by `edit`; the last one moves by what is left.
+
+    Args:
+        images: (B, C, H, W) uint8; as high as the model's images for the sides left and right (as
+            wide for top and bottom), and as wide or wider: a result can be extended again.
+        pixels: how far to extend.
+        overlap: least number of known pixels in a window; what `dilate` leaves of them is its
+            whole context.
+        editing: as for `edit`.
+
+    Returns:
+        (B, C, H, W + pixels), or (B, C, H + pixels, W); bit for bit the images further than the
+        feather from the side.
+
+    Raises:
+        UserError: the images are smaller than a window, or no overlap is left.
+    """
+    axis, before = SIDES[side]
+    size = tokenizer.config.downsampling * math.isqrt(model.config.num_tokens)
+    extent = images.shape[axis]
+    if extent < size:
+        raise UserError(
+            f"the image has {extent} pixels from side to side, a window {size}; resize it"
+        )
+    if not 0 < overlap < size:
+        raise UserError(
+            f"overlap: windows have {size} pixels, {overlap} is not within 1–{size - 1}"
+        )
+    length = extent + pixels
+    wide = F.pad(images, [pixels if name == side else 0 for name in SIDES])
+    for number, known in enumerate(range(extent, length, size - overlap)):
+        # Distances run from the far side of the image: `known` pixels are there already.
+        end = min(known + size - overlap, length)
+        window = wide.narrow(axis, length - end if before else end - size, size)
+        mask = outpaint_mask((size, size), side, (end - known) / size)
+        edited = edit(
+            model, tokenizer, window, mask, labels, seed=mix(seed, "window", number), **editing
+        )
+        window.copy_(edited.composite)
+    return wide

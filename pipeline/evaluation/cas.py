@@ -1,0 +1,125 @@
+"""Classification Accuracy Score (paper, section 4.2): a classifier trained on samples only, tested
+on real validation images; with RandAugment (Table 1) and without (Table 5)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.data.crops import random_resized_crop
+from pipeline.data.order import BatchOrder
+from pipeline.data.shards import ImageShards, View, decode_image, to_chw
+from pipeline.models import load_model
+from pipeline.params import Params
+from pipeline.runtime.device import pick_device
+from pipeline.runtime.files import read_json, write_json
+from pipeline.seeds import mix
+from pipeline.training.classifier import ClassifierTask, accuracy
+from pipeline.training.loop import RunDirSession, train
+
+REAL = "real"
+AUGMENTATIONS = {"none": False, "randaugment": True}
+
+
+@dataclass(frozen=True)
+class CasJob:
+    """One classifier to train, as plain values that travel to a worker. Paths are absolute."""
+
+    images: str  # what it is trained on: `REAL`, or the name of a set of samples
+    augmentation: str  # a key of `AUGMENTATIONS`
+    seed: int
+    params: dict[str, Any]
+    folder: str  # its run directory
+    images_dir: str
+    samples_dir: str  # holds a folder for each set of samples
+    classifier_dir: str  # the reference classifier, whose architecture it has
+
+    @property
+    def name(self) -> str:
+        return f"{self.images}/{self.augmentation}/seed{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        return Path(self.folder) / "result.json"
+
+    def row(self) -> dict[str, Any]:
+        return read_json(self.result)
+
+
+def run_cas(job: CasJob) -> None:
+    """Train (or take up) the job's classifier, and write its accuracies."""
+    params, device = Params.model_validate(job.params), pick_device()
+    held_out = View(ImageShards(job.images_dir, "val"), params.data, params.seed).everything()
+    load, labels = _training_images(job, params)
+    task = ClassifierTask(
+        load_model(job.classifier_dir, "classifier").config,
+        params.classifier,
+        CasBatches(load, labels, params, AUGMENTATIONS[job.augmentation], job.seed),
+        held_out,
+        job.seed,
+        device,
+    )
+    train(
+        task,
+        name=f"cas {job.name}",
+        steps=params.classifier.steps,
+        every=params.classifier.checkpoint_every,
+        seed=job.seed,
+        session=RunDirSession(Path(job.folder)),
+    )
+    top1, top5 = accuracy(task.model, *held_out, device)
+    row = {"images": job.images, "augmentation": job.augmentation, "seed": job.seed}
+    write_json(job.result, row | {"training_images": len(labels), "top1": top1, "top5": top5})
+
+
+def _training_images(job: CasJob, params: Params) -> tuple[Callable[[int], Image.Image], Tensor]:
+    """index → picture, and all labels."""
+    if job.images == REAL:
+        images = ImageShards(job.images_dir, "train")
+        channels = params.data.channels
+        return lambda i: decode_image(images.read(i)[1], channels), torch.from_numpy(images.labels)
+    folder = Path(job.samples_dir) / job.images
+    samples = np.load(folder / "images.npy", mmap_mode="r")[: params.cas.samples]
+    labels = torch.from_numpy(np.load(folder / "labels.npy")[: len(samples)].astype(np.int64))
+    return lambda i: _picture(samples[i]), labels
+
+
+def _picture(array: np.ndarray) -> Image.Image:
+    """Of a (C, H, W) array."""
+    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+
+
+class CasBatches:
+    """Randomly cropped, perhaps augmented batches; batch k is a pure function of (seed, k)."""
+
+    def __init__(
+        self,
+        load: Callable[[int], Image.Image],
+        labels: Tensor,
+        params: Params,
+        rand_augment: bool,
+        seed: int,
+    ):
+        from torchvision.transforms import RandAugment
+
+        self.load, self.labels, self.data, self.seed = load, labels, params.data, seed
+        self.augment = RandAugment() if rand_augment else lambda image: image
+        self.order = BatchOrder(len(labels), params.classifier.batch_size, seed)
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        indices = self.order(step)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(self.seed, "randaugment", step))
+            images = np.stack([to_chw(self.augment(self._crop(int(i), step))) for i in indices])
+        return torch.from_numpy(images), self.labels[indices]
+
+    def _crop(self, index: int, step: int) -> Image.Image:
+        data, seed = self.data, (self.seed, f"cas/{index}", step)
+        return random_resized_crop(
+            self.load(index), data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
+        )

@@ -1,0 +1,117 @@
+"""What Table 1 is made of: samples of MaskGIT and the baseline, reconstructions (the ceiling of
+both) and held-out real images, all measured in the same way."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.autoregressive import AutoregressiveTransformer, token_nll
+from pipeline.data.shards import ImageShards, View
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.images import ArrayImages
+from pipeline.layout import AUTOREGRESSIVE, IMAGES, SAMPLES, TOKENIZER, TOKENS, TRANSFORMER
+from pipeline.models import load_model
+from pipeline.params import Params
+from pipeline.runtime.files import atomic_file, atomic_folder
+from pipeline.sampling import balanced_labels, masked_nll, sample_images, sampler
+from pipeline.tokenizer import Tokenizer
+from pipeline.tokens import TokenCache
+from pipeline.training.tokenizer import reconstruct
+from pipeline.transformer import TokenTransformer
+
+NETWORKS = {"transformer": TRANSFORMER, "autoregressive": AUTOREGRESSIVE}
+
+
+def evaluate_all(
+    params: Params, run_folder: Path, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Metrics of each set: the samples of every network, "reconstruction" and "real".
+
+    Args:
+        run_folder: keeps samples between kills; they are published under `SAMPLES`.
+    """
+    tokenizer = load_model(TOKENIZER, "tokenizer", device)
+    evaluator = Evaluator(params, device)
+    metrics = {}
+    for network, folder in NETWORKS.items():
+        model = load_model(folder, network, device)
+        images, labels = published_samples(params, network, model, tokenizer, run_folder)
+        chosen = slice(params.evaluation.samples)
+        metrics[network] = evaluator.measure(ArrayImages(images[chosen]), labels[chosen])
+        metrics[network] |= {
+            "nll": held_out_nll(model, params, device),
+            "parameters": sum(p.numel() for m in (model, tokenizer) for p in m.parameters()),
+            "steps": _steps(model, params),
+        }
+        print(f"evaluate: {network} measured on {params.evaluation.samples} samples", flush=True)
+    real, labels = View(ImageShards(IMAGES, "val"), params.data, params.seed).everything()
+    rebuilt, _ = reconstruct(tokenizer, real, device)
+    metrics["reconstruction"] = evaluator.measure(ArrayImages(rebuilt.numpy()), labels)
+    metrics["real"] = evaluator.measure(ArrayImages(real.numpy()), labels)
+    return metrics
+
+
+def published_samples(
+    params: Params,
+    network: str,
+    model: TokenTransformer,
+    tokenizer: Tokenizer,
+    run_folder: Path,
+) -> tuple[np.ndarray, Tensor]:
+    """Samples of a network, (M, C, H, W) uint8 on disk, and their labels (M,), decoded if they are
+    not yet, and published as `SAMPLES/<network>/images.npy` and `labels.npy`."""
+    count = max(params.evaluation.samples, params.cas.samples)
+    labels = balanced_labels(count, model.config.num_classes)
+    path = run_folder / f"{network}.npy"
+    if not path.exists():
+        images = sample_images(
+            sampler(model, params),
+            tokenizer,
+            labels,
+            batch_size=params.decoding.batch_size,
+            seed=params.seed,
+        )
+        side = params.data.image_size
+        _write_stream(path, images, (count, params.data.channels, side, side))
+        print(f"evaluate: {count} samples of the {network} decoded", flush=True)
+    with atomic_folder(SAMPLES / network) as folder:
+        shutil.copyfile(path, folder / "images.npy")
+        np.save(folder / "labels.npy", labels.numpy().astype(np.int32))
+    return np.load(path, mmap_mode="r"), labels
+
+
+def _write_stream(path: Path, batches, shape: tuple[int, ...]) -> None:
+    """Batches of images as one .npy, never all in memory."""
+    with atomic_file(path) as temporary:
+        out = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        filled = 0
+        for batch in batches:
+            out[filled : filled + len(batch)] = batch.numpy()
+            filled += len(batch)
+        out.flush()
+
+
+def held_out_nll(model: TokenTransformer, params: Params, device: torch.device) -> float:
+    """Of the validation tokens, in nats a token: MaskGIT's over masked tokens, the baseline's exact
+    (the two are not comparable)."""
+    tokens, labels = TokenCache(TOKENS, "val").everything()
+    if isinstance(model, AutoregressiveTransformer):
+        return token_nll(model, tokens, labels, batch_size=500, device=device)
+    return masked_nll(
+        model,
+        tokens,
+        labels,
+        schedule=params.training.mask_schedule,
+        seed=params.seed,
+        batch_size=500,
+        device=device,
+    )
+
+
+def _steps(model: TokenTransformer, params: Params) -> int:
+    """Forward passes per image."""
+    autoregressive = isinstance(model, AutoregressiveTransformer)
+    return model.config.num_tokens if autoregressive else params.decoding.iterations

@@ -1,0 +1,115 @@
+"""Arrays behind the pictures of Table 1's models: class by class (Figure 5), iteration by iteration
+(Figure 2), and the training images nearest to samples, which show whether the model memorised."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.data.shards import ImageShards, View
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.images import ArrayImages
+from pipeline.layout import IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
+from pipeline.models import load_model
+from pipeline.params import Params
+from pipeline.runtime.files import atomic_file
+from pipeline.sampling import balanced_labels, generate, tokens_to_images
+
+CLASSES = 10  # pictured
+PER_CLASS = 10
+DECODED = 4  # samples whose every iteration is kept
+NEIGHBOURS = 5  # training images beside each sample
+COMPARED = 10  # samples that they are shown for
+
+
+def write_gallery(params: Params, folder: Path, device: torch.device) -> dict[str, float]:
+    """Write `class_grid.npz`, `decoding.npz` and `neighbours.npz` to `folder`.
+
+    Returns:
+        Mean distance to the nearest training image, in the extractor's features, of samples and of
+        held-out real images: samples that are much nearer than these would be copies.
+    """
+    images = ImageShards(IMAGES, "train")
+    names = images.class_names
+    shown = range(min(CLASSES, len(names)))
+    grids = {}
+    for network in ("transformer", "autoregressive"):
+        samples = np.load(SAMPLES / network / "images.npy", mmap_mode="r")
+        grids[network] = _rows([range(c, len(samples), len(names)) for c in shown], samples)
+    view = View(images, params.data, params.seed)
+    members = [np.flatnonzero(images.labels == c)[:PER_CLASS] for c in shown]
+    grids["real"] = np.stack([_channels_last(view.centers(row).numpy()) for row in members])
+    _save_npz(folder / "class_grid.npz", class_names=np.array(names[: len(shown)]), **grids)
+    _write_decoding(params, folder / "decoding.npz", device)
+    return _write_neighbours(params, view, folder / "neighbours.npz", device)
+
+
+def _rows(indices, samples: np.ndarray) -> np.ndarray:
+    """(classes, per_class, H, W, C)."""
+    few = min(PER_CLASS, min(len(row) for row in indices))
+    return np.stack([_channels_last(samples[np.array(row[:few])]) for row in indices])
+
+
+def _channels_last(images: np.ndarray) -> np.ndarray:
+    return images.transpose(0, 2, 3, 1)
+
+
+def _write_decoding(params: Params, path: Path, device: torch.device) -> None:
+    tokenizer = load_model(TOKENIZER, "tokenizer", device)
+    model = load_model(TRANSFORMER, "transformer", device)
+    decoding = params.decoding
+    steps = generate(
+        model,
+        balanced_labels(DECODED, model.config.num_classes),
+        iterations=decoding.iterations,
+        schedule=params.training.mask_schedule,
+        choice_temperature=decoding.choice_temperature,
+        guidance_scale=decoding.guidance_scale,
+        bf16=decoding.bf16,
+        seed=params.seed,
+        device=device,
+    )
+    side = params.grid
+    canvases = [_channels_last(tokens_to_images(tokenizer, s.sampled).numpy()) for s in steps]
+    masks = [s.masked.unflatten(-1, (side, side)).cpu().numpy() for s in steps]
+    _save_npz(path, images=np.stack(canvases), masked=np.stack(masks))
+
+
+def _write_neighbours(
+    params: Params, view: View, path: Path, device: torch.device
+) -> dict[str, float]:
+    evaluator = Evaluator(params, device)
+    reference = evaluator.reference.features
+    held_out, _ = View(ImageShards(IMAGES, "val"), params.data, params.seed).everything()
+    samples = np.load(SAMPLES / "transformer/images.npy", mmap_mode="r")
+    chosen = ArrayImages(samples[: params.evaluation.samples])
+    distance, index = _nearest(evaluator.features(chosen).features, reference)
+    real_distance, _ = _nearest(
+        evaluator.features(ArrayImages(held_out.numpy())).features, reference
+    )
+    nearest = np.stack([_channels_last(view.centers(row).numpy()) for row in index[:COMPARED]])
+    _save_npz(
+        path,
+        samples=_channels_last(samples[:COMPARED]),
+        nearest=nearest,
+        distance=distance[:COMPARED].numpy(),
+    )
+    name = evaluator.extractor.name
+    return {
+        f"nearest_distance_{name}": distance[:, 0].mean().item(),
+        f"nearest_distance_{name}_real": real_distance[:, 0].mean().item(),
+    }
+
+
+def _nearest(features: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distances and indices (M, NEIGHBOURS) of the nearest reference features, in blocks."""
+    blocks = [
+        torch.cdist(block, reference).topk(NEIGHBOURS, dim=1, largest=False)
+        for block in features.split(1000)
+    ]
+    return torch.cat([b.values for b in blocks]), torch.cat([b.indices for b in blocks])
+
+
+def _save_npz(path: Path, **arrays: np.ndarray) -> None:
+    with atomic_file(path) as temporary, open(temporary, "wb") as handle:
+        np.savez_compressed(handle, **arrays)

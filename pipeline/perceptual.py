@@ -1,0 +1,59 @@
+"""The perceptual loss of the tokenizer: distance of deep features, of the data's own reference
+classifier (offline) or LPIPS (Zhang et al. 2018)."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.classifier import Classifier
+from pipeline.errors import UserError
+
+Perceptual = Callable[[Tensor, Tensor], Tensor]
+
+
+def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
+    """A loss of two image batches (B, C, H, W) in [0, 1], differentiable in both.
+
+    Args:
+        name: `tokenizer.perceptual`: "classifier", or "lpips_<backbone>", whose weights
+            torchvision downloads (or finds in $TORCH_HOME).
+
+    Raises:
+        UserError: the backbone cannot be had.
+    """
+    if name == "classifier":
+        return lambda images, reconstruction: classifier_distance(
+            classifier, images, reconstruction
+        )
+    return _lpips(name.removeprefix("lpips_"), device)
+
+
+def classifier_distance(classifier: Classifier, images: Tensor, reconstruction: Tensor) -> Tensor:
+    """Squared distance of channel-normalised feature maps, summed over stages: LPIPS with unit
+    weights and the classifier of the data at hand."""
+    pairs = zip(
+        classifier.outputs(images).maps, classifier.outputs(reconstruction).maps, strict=True
+    )
+    return sum((F.normalize(a) - F.normalize(b)).pow(2).sum(dim=1).mean() for a, b in pairs)
+
+
+def _lpips(backbone: str, device: torch.device) -> Perceptual:
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    try:
+        network = LearnedPerceptualImagePatchSimilarity(backbone).net
+    except Exception as error:  # a download may fail in many ways
+        raise UserError(
+            f"tokenizer.perceptual: the backbone of lpips_{backbone} cannot be had "
+            f"({' '.join(str(error).split())[:200]}); put torchvision's file into $TORCH_HOME, or "
+            f"set it to classifier"
+        ) from error
+    network = network.to(device).eval().requires_grad_(False)
+
+    def distance(images: Tensor, reconstruction: Tensor) -> Tensor:
+        rgb = (x.expand(-1, 3, -1, -1) for x in (images, reconstruction))
+        return network(*rgb, normalize=True).mean()  # normalize: from [0, 1] to its [-1, 1]
+
+    return distance

@@ -1,0 +1,27 @@
+"""Training the autoregressive baseline: MaskGIT's recipe with another network and objective."""
+
+import torch
+from torch import Tensor
+
+from pipeline.autoregressive import AutoregressiveTransformer, token_nll
+from pipeline.seeds import generator
+from pipeline.training.transformer import TransformerTask
+from pipeline.transformer import masked_token_loss
+
+
+class AutoregressiveTask(TransformerTask):
+    """Every token is predicted from those before it; batches and views are MaskGIT's."""
+
+    network = AutoregressiveTransformer
+
+    def _loss(self, step: int) -> Tensor:
+        tokens, labels = self._move(*self._batch(step, generator(self.seed, "batch", step)))
+        with self._autocast():
+            logits = self.parallel(tokens, labels).flatten(0, 1)
+        sample = torch.arange(len(tokens), device=self.device).repeat_interleave(tokens.shape[1])
+        return masked_token_loss(
+            logits.float(), tokens.flatten(), sample, len(tokens), self.training.label_smoothing
+        )
+
+    def _nll(self, model: AutoregressiveTransformer) -> float:
+        return token_nll(model, *self.validation, batch_size=500, device=self.device)

@@ -1,0 +1,19 @@
+"""The autoregressive baseline VQGAN∗ with Ray Train, at the transformer's own training params."""
+
+from pipeline.layout import AUTOREGRESSIVE
+from pipeline.params import Params
+from pipeline.runtime.network import train_network
+from pipeline.runtime.stage import run_stage
+
+
+def main(params: Params) -> str:
+    training = params.training.model_copy(update={"steps": params.autoregressive.steps})
+    own = params.model_copy(update={"training": training})
+    metrics = train_network(own, "autoregressive", AUTOREGRESSIVE)
+    return (
+        f"train_autoregressive: validation NLL {metrics['val_nll']:.3f}; model in {AUTOREGRESSIVE}"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

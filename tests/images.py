@@ -1,0 +1,57 @@
+"""Images, and caches of their tokens, to test with."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.runtime.files import write_json
+
+
+def noise_image(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    shape = (height, width) if mode == "L" else (height, width, 3)
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
+
+
+def image_batches(step: int) -> tuple[Tensor, Tensor]:
+    """Six grey noise images (6, 1, 8, 8) uint8 of three classes, as a training step reads them."""
+    noise = torch.Generator().manual_seed(step)
+    images = torch.randint(256, (6, 1, 8, 8), generator=noise).to(torch.uint8)
+    return images, torch.arange(6) % 3
+
+
+def banded_batches(step: int) -> tuple[Tensor, Tensor]:
+    """Twelve grey images (12, 1, 8, 8) uint8 that can be learned: the class, of three, is where the
+    bright band of four rows lies; dim noise over all."""
+    noise = torch.Generator().manual_seed(step)
+    images = torch.randint(64, (12, 1, 8, 8), generator=noise)
+    labels = torch.arange(12) % 3
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, 2 * label : 2 * label + 4] += 160
+    return images.to(torch.uint8), labels
+
+
+def write_token_cache(
+    folder: Path, grids: dict[str, list[np.ndarray]], labels: dict[str, np.ndarray]
+) -> Path:
+    """A token cache of ready-made grids.
+
+    Args:
+        grids: of each split, its shards (n, views, N).
+        labels: of each split.
+    """
+    folder.mkdir()
+    manifest = {}
+    for split, shards in grids.items():
+        names = [f"{split}-{number:05d}.npy" for number in range(len(shards))]
+        for name, shard in zip(names, shards, strict=True):
+            np.save(folder / name, shard.astype(np.uint16))
+        manifest[split] = [
+            {"file": name, "count": len(shard)} for name, shard in zip(names, shards, strict=True)
+        ]
+        np.save(folder / f"{split}-labels.npy", labels[split].astype(np.int32))
+    write_json(folder / "manifest.json", {"shards": manifest})
+    return folder

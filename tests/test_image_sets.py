@@ -1,0 +1,337 @@
+"""Image sets on disk, their exports, and the features that are kept of them."""
+
+import os
+import pickle
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.errors import UserError
+from pipeline.evaluation.features import (
+    ClassifierExtractor,
+    Features,
+    cached_features,
+    extract,
+    features_path,
+    load_features,
+    open_extractor,
+    save_features,
+)
+from pipeline.evaluation.images import ArrayImages, export_npz, export_pngs, open_images
+
+
+def noise(count: int, channels: int, seed: int = 0) -> np.ndarray:
+    """(count, channels, 5, 7) uint8."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, channels, 5, 7), dtype=np.uint8)
+
+
+def everything(images, size: int = 4) -> np.ndarray:
+    return torch.cat(list(images.batches(size))).numpy()
+
+
+def one_line(error) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def forms(tmp_path):
+    """Writes an array in every form: `.npy`, PNGs and `.npz`."""
+
+    def write(array: np.ndarray, labels=None) -> dict[str, Path]:
+        paths = {"npy": tmp_path / "set.npy", "png": tmp_path / "set", "npz": tmp_path / "set.npz"}
+        np.save(paths["npy"], array)
+        export_pngs(ArrayImages(array), paths["png"])
+        export_npz(ArrayImages(array), labels, paths["npz"])
+        return paths
+
+    return write
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_every_form_gives_the_images_back(forms, channels, size):
+    array = noise(11, channels)
+    for form, path in forms(array).items():
+        images = open_images(path)
+        wanted = np.repeat(array, 3, axis=1) if form == "npz" and channels == 1 else array
+        batches = list(images.batches(size))
+        assert len(images) == 11 and images.shape == wanted.shape[1:]
+        assert [len(b) for b in batches] == [size] * (11 // size) + [11 % size] * (11 % size > 0)
+        assert all(b.dtype == torch.uint8 and b.is_contiguous() for b in batches)
+        assert np.array_equal(torch.cat(batches).numpy(), wanted)
+
+
+def test_pngs_are_what_other_programs_read(forms):
+    grey, colour = noise(3, 1), noise(3, 3)
+    folder = forms(grey)["png"]
+    assert sorted(p.name for p in folder.iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    with Image.open(folder / "000002.png") as image:
+        assert image.mode == "L" and np.array_equal(np.asarray(image), grey[2, 0])
+    with Image.open(forms(colour)["png"] / "000002.png") as image:
+        assert image.mode == "RGB" and np.array_equal(
+            np.asarray(image), colour[2].transpose(1, 2, 0)
+        )
+
+
+def test_npz_is_what_numpy_reads_and_writes(forms, tmp_path):
+    array, labels = noise(6, 3), torch.tensor([3, 1, 4, 1, 5, 9])
+    path = forms(array, labels)["npz"]
+    with np.load(path) as archive:
+        assert set(archive) == {"arr_0", "arr_1"}
+        assert np.array_equal(archive["arr_0"], array.transpose(0, 2, 3, 1))
+        assert archive["arr_1"].dtype == np.int64 and archive["arr_1"].tolist() == labels.tolist()
+    assert np.array_equal(open_images(path).labels, labels.numpy())
+    assert open_images(forms(array)["npz"]).labels is None
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "theirs.npz", array.transpose(0, 2, 3, 1), labels.numpy())
+        images = open_images(tmp_path / "theirs.npz")
+        assert np.array_equal(everything(images), array)
+        assert images.labels.tolist() == labels.tolist()
+
+
+def test_exports_are_the_same_bytes_each_time(forms):
+    def contents() -> list[bytes]:
+        paths = forms(noise(5, 3), [1, 2, 3, 4, 5])
+        return [p.read_bytes() for p in (paths["npz"], *sorted(paths["png"].iterdir()))]
+
+    assert contents() == contents()
+
+
+def test_exports_hold_a_batch_at_a_time(tmp_path):
+    """50 MB of images under 20 MB of memory."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4000, 3, 64, 64), dtype=np.uint8)
+    np.save(tmp_path / "large.npy", images)
+    del images
+    tracemalloc.start()
+    export_npz(open_images(tmp_path / "large.npy"), None, tmp_path / "large.npz")
+    assert sum(len(b) for b in open_images(tmp_path / "large.npz").batches(250)) == 4000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6 < (tmp_path / "large.npz").stat().st_size
+
+
+def test_export_does_not_replace_a_folder_of_other_files(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=tmp_path.name) as error:
+        export_pngs(ArrayImages(noise(2, 1)), tmp_path)
+    assert "new folder" in one_line(error)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_content_hash_is_of_the_images_and_their_order(forms):
+    array = noise(5, 3)
+    changed = array.copy()
+    changed[4, 2, 4, 6] ^= 1
+    hashes = {}
+    for name, images in (("a", array), ("again", array.copy()), ("changed", changed)):
+        hashes[name] = [open_images(path).content_hash for path in forms(images).values()]
+    hashes["order"] = [open_images(path).content_hash for path in forms(array[::-1]).values()]
+    assert hashes["a"] == hashes["again"]
+    for other in ("changed", "order"):
+        assert all(x != y for x, y in zip(hashes["a"], hashes[other], strict=True))
+
+
+def test_a_slice_of_a_file_is_the_set_that_holds_the_same(tmp_path):
+    array = noise(9, 1)
+    np.save(tmp_path / "set.npy", array)
+    mapped = np.load(tmp_path / "set.npy", mmap_mode="r")
+    assert ArrayImages(mapped[:4]).content_hash == ArrayImages(array[:4].copy()).content_hash
+    assert ArrayImages(mapped[:4]).content_hash != ArrayImages(mapped).content_hash
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "size", "channels"])
+def test_a_bad_png_is_named(forms, damage):
+    folder = forms(noise(5, 3))["png"]
+    bad = folder / "000003.png"
+    if damage == "truncated":
+        bad.write_bytes(bad.read_bytes()[:60])
+    elif damage == "text":
+        bad.write_text("no image")
+    elif damage == "size":
+        Image.new("RGB", (8, 5)).save(bad)
+    else:
+        Image.new("L", (7, 5)).save(bad)
+    with pytest.raises(UserError, match=r"000003\.png") as error:
+        everything(open_images(folder))
+    line = one_line(error)
+    if damage in ("size", "channels"):
+        assert "7×5" in line and ("8×5" in line or "grey" in line)
+
+
+@pytest.mark.parametrize("damage", ["half", "one byte", "text", "no arr_0"])
+def test_a_damaged_npz_is_named(forms, damage):
+    path = forms(noise(50, 3), range(50))["npz"]
+    content = bytearray(path.read_bytes())
+    if damage == "half":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "one byte":
+        content[2000] ^= 1
+        path.write_bytes(content)
+    elif damage == "text":
+        path.write_text("no archive")
+    else:
+        np.savez(path, images=noise(3, 3))
+    with pytest.raises(UserError, match=r"set\.npz") as error:
+        everything(open_images(path))
+    one_line(error)
+
+
+def test_an_npz_that_promises_more_images_than_it_holds(tmp_path):
+    header = {"descr": "|u1", "fortran_order": False, "shape": (9, 5, 7, 3)}
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive, archive.open("arr_0.npy", "w") as f:
+        np.lib.format.write_array_header_1_0(f, header)
+        f.write(bytes(4 * 5 * 7 * 3))
+    with pytest.raises(UserError, match=r"set\.npz"):
+        everything(open_images(tmp_path / "set.npz"))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        noise(4, 3).astype(np.float32),
+        noise(4, 2),
+        noise(4, 3)[0],
+        noise(0, 3),
+        np.array([{}], dtype=object),
+    ],
+    ids=["float", "two channels", "one image", "none", "objects"],
+)
+def test_other_arrays_are_refused(tmp_path, array):
+    np.save(tmp_path / "set.npy", array)
+    np.savez(tmp_path / "set.npz", array if array.ndim < 4 else array.transpose(0, 2, 3, 1))
+    for name in ("set.npy", "set.npz"):
+        with pytest.raises(UserError, match=name) as error:
+            open_images(tmp_path / name)
+        one_line(error)
+
+
+def test_a_missing_set_and_an_empty_folder_are_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        open_images(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no PNG files"):
+        open_images(tmp_path)
+
+
+class Means:
+    """Extracts the mean of each image and nothing else, and counts what it is shown."""
+
+    name = "means"
+
+    def __init__(self, identity: str = "first"):
+        self.identity, self.seen = identity, 0
+
+    def __call__(self, images: Tensor) -> Features:
+        self.seen += len(images)
+        return Features(images.double().mean(dim=(1, 2, 3))[:, None])
+
+
+def test_features_are_computed_once(tmp_path):
+    array = noise(600, 1)
+    extractor = Means()
+    first = cached_features(ArrayImages(array), extractor, tmp_path)
+    again = cached_features(ArrayImages(array.copy()), extractor, tmp_path)
+    wanted = array.mean(axis=(1, 2, 3))
+    assert np.allclose(first.features[:, 0].numpy(), wanted) and first.logits is None
+    assert first.features.dtype == torch.float32
+    assert torch.equal(first.features, again.features) and again.logits is None
+    assert extractor.seen == 600
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_images_or_weights_have_features_of_their_own(tmp_path):
+    array = noise(6, 1)
+    paths = {
+        features_path(ArrayImages(images), extractor, tmp_path)
+        for images in (array, array[:5], array[::-1])
+        for extractor in (Means(), Means("second"))
+    }
+    assert len(paths) == 6
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "other tensors"])
+def test_damaged_features_are_computed_again(tmp_path, capsys, damage):
+    from safetensors.torch import save_file
+
+    images, extractor = ArrayImages(noise(6, 1)), Means()
+    first = cached_features(images, extractor, tmp_path)
+    path = features_path(images, extractor, tmp_path)
+    if damage == "other tensors":
+        save_file({"weights": torch.zeros(3)}, path)
+    else:
+        content = {"truncated": path.read_bytes()[:-3], "text": b"no features", "empty": b""}
+        path.write_bytes(content[damage])
+    with pytest.raises(UserError, match=path.name) as error:
+        load_features(path)
+    one_line(error)
+    again = cached_features(images, extractor, tmp_path)
+    assert torch.equal(first.features, again.features)
+    assert extractor.seen == 12 and path.name in capsys.readouterr().out
+    assert torch.equal(load_features(path).features, first.features)
+
+
+def test_features_round_trip(tmp_path):
+    features = Features(torch.rand(5, 4), torch.rand(5, 3))
+    save_features(features, tmp_path / "deep" / "features.safetensors")
+    loaded = load_features(tmp_path / "deep" / "features.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(features, loaded, strict=True))
+
+
+def classifier(channels: int = 1, seed: int = 0) -> ClassifierExtractor:
+    torch.manual_seed(seed)
+    model = Classifier(ClassifierConfig("small", channels, 3, 4)).eval()
+    return ClassifierExtractor(model, torch.device("cpu"))
+
+
+def test_identity_is_of_the_weights():
+    assert classifier().identity == classifier().identity
+    assert classifier().identity != classifier(seed=1).identity
+
+
+def test_classifier_of_other_channels_gives_one_line():
+    with pytest.raises(UserError, match="1 channels and these have 3") as error:
+        extract(classifier(), [torch.zeros(2, 3, 8, 8, dtype=torch.uint8)])
+    one_line(error)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+@pytest.mark.parametrize("name", ["inception", "vgg"])
+@pytest.mark.parametrize("kind", ["missing", "text", "other weights", "bomb"])
+def test_weights_that_do_not_load_name_the_param(tmp_path, monkeypatch, name, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weights.pth"
+    if kind == "text":
+        path.write_text("no weights")
+    elif kind == "other weights":
+        torch.save({"x": torch.zeros(2)}, path)
+    elif kind == "bomb":
+        path.write_bytes(pickle.dumps(Bomb(), protocol=2))
+    with pytest.raises(UserError, match=rf"evaluation\.{name}_weights.*weights\.pth") as error:
+        open_extractor(name, classifier().classifier, str(path), torch.device("cpu"))
+    one_line(error)
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize("name", ["inception", "vgg"])
+def test_a_failed_download_names_the_param(tmp_path, monkeypatch, name):
+    def fail(url: str, path: str) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(UserError, match=rf"evaluation\.{name}_weights.*no network") as error:
+        open_extractor(name, classifier().classifier, None, torch.device("cpu"))
+    one_line(error)

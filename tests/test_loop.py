@@ -1,0 +1,121 @@
+"""The loop: a killed run ends with the bytes of one that was not."""
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.errors import UserError
+from pipeline.training.loop import Ema, RunDirSession, load_checkpoint
+from tests.interruption import Killed, KilledAfter, fit, weight_bytes
+
+
+class ToyTask:
+    """A linear fit with momentum and noise from the global generator, as dropout's."""
+
+    def __init__(self, nan_loss_at: int = -1, nan_weights_at: int = -1):
+        torch.manual_seed(0)
+        self.model = nn.Linear(3, 2)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
+        self.nan_loss_at, self.nan_weights_at = nan_loss_at, nan_weights_at
+        self.steps_taken = []
+
+    def step(self, step: int) -> dict[str, torch.Tensor]:
+        self.steps_taken.append(step)
+        loss = (self.model(torch.randn(4, 3)) - 1).pow(2).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if step == self.nan_weights_at:
+            with torch.no_grad():
+                self.model.weight.fill_(torch.nan)
+        return {"loss": loss * (torch.nan if step == self.nan_loss_at else 1)}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        return {"norm": self.model.weight.norm().item(), "drawn": torch.rand(()).item()}
+
+    def state_dict(self):
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state):
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+@pytest.mark.parametrize("saves", [1, 2, 3, 4])
+def test_interrupted_training_ends_with_the_same_bytes(tmp_path, saves):
+    straight = ToyTask()
+    history = fit(straight, RunDirSession(tmp_path / "straight"))
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path / "killed", saves))
+    rows = []
+    resumed = ToyTask()
+    again = fit(resumed, RunDirSession(tmp_path / "killed", on_row=rows.append))
+    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+    assert again == history
+    assert rows == history[saves:]
+    assert resumed.steps_taken == list(range(min(3 * saves, 11), 11))
+
+
+def test_history_averages_the_losses_of_each_interval(tmp_path):
+    class Counting(ToyTask):
+        def step(self, step):
+            return {"loss": torch.tensor(float(step))}
+
+    history = fit(Counting(), RunDirSession(tmp_path), steps=8, every=3)
+    assert [(row["step"], row["loss"]) for row in history] == [(3, 1.0), (6, 4.0), (8, 6.5)]
+
+
+def test_every_step_has_its_own_noise(tmp_path):
+    drawn = []
+
+    class Drawing(ToyTask):
+        def step(self, step):
+            drawn.append(torch.rand(()).item())
+            return {"loss": torch.zeros(())}
+
+    fit(Drawing(), RunDirSession(tmp_path / "a"))
+    first, drawn[:] = list(drawn), []
+    assert len(set(first)) == 11
+    session = RunDirSession(tmp_path / "b")
+    session.rank = 1
+    fit(Drawing(), session)
+    assert not set(first) & set(drawn)  # workers draw differently
+
+
+@pytest.mark.parametrize("bad_step", [4, 5])
+def test_nan_loss_names_the_steps_and_keeps_the_checkpoint_before(tmp_path, bad_step):
+    with pytest.raises(UserError, match="loss became nan between steps 3 and 6") as error:
+        fit(ToyTask(nan_loss_at=bad_step), RunDirSession(tmp_path))
+    assert "\n" not in str(error.value)
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert state["step"] == 3 and len(state["history"]) == 1
+    assert all(v.isfinite().all() for v in state["task"]["model"].values())
+
+
+def test_weights_that_turn_nan_at_a_checkpoint_do_not_replace_the_good_one(tmp_path):
+    """The last update of an interval shows in no loss yet, but in the measurements."""
+    with pytest.raises(UserError, match="norm became nan between steps 3 and 6"):
+        fit(ToyTask(nan_weights_at=5), RunDirSession(tmp_path))
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 3
+
+
+def test_finished_run_is_not_trained_again(tmp_path):
+    history = fit(ToyTask(), RunDirSession(tmp_path))
+    task = ToyTask()
+    assert fit(task, RunDirSession(tmp_path)) == history
+    assert task.steps_taken == []
+
+
+def test_ema_closed_form():
+    module = nn.Linear(1, 1, bias=False)
+    values = [3.0, -1.0, 4.0, 1.0, -5.0]
+    nn.init.zeros_(module.weight)
+    ema, wanted = Ema(module, decay=0.3), 0.0
+    for step, value in enumerate(values):
+        with torch.no_grad():
+            module.weight.fill_(value)
+        ema.update(module, step)
+        decay = min(0.3, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * value
+        assert ema.weights["weight"].item() == pytest.approx(wanted, rel=1e-5)
+    assert module.weight.item() == -5  # the module itself is untouched

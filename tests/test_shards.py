@@ -1,0 +1,180 @@
+"""Splits, Parquet shards, and the images and batches that are read from them."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.data.crops import center_crop
+from pipeline.data.order import BatchOrder
+from pipeline.data.shards import (
+    ROW_GROUP,
+    ImageBatches,
+    ImageShards,
+    View,
+    as_float,
+    as_uint8,
+    decode_image,
+    stratified_split,
+    write_manifest,
+    write_shards,
+)
+from pipeline.data.sources import Item, encode_png
+from pipeline.errors import UserError
+from tests.images import noise_image
+
+
+class FakeSource:
+    """`counts[c]` small images of class c; remembers which were read, and can fail at one."""
+
+    def __init__(self, counts: list[int], fail_at: int | None = None, size: int = 6):
+        labels = [label for label, count in enumerate(counts) for _ in range(count)]
+        self.class_names = [f"class {c}" for c in range(len(counts))]
+        self.items = [Item(f"k/{i:04d}", label, None) for i, label in enumerate(labels)]
+        self.fail_at, self.size, self.was_read = fail_at, size, []
+
+    def read(self, index: int) -> bytes:
+        if index == self.fail_at:
+            raise KeyboardInterrupt
+        self.was_read.append(index)
+        return encode_png(noise_image(self.size, self.size, "L", seed=index))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(2, 30), min_size=1, max_size=5),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 1000),
+)
+def test_split_holds_out_the_same_share_of_each_class(counts, fraction, seed):
+    source = FakeSource(counts)
+    split = stratified_split(source, fraction, seed)
+    assert sorted(split["train"] + split["val"]) == list(range(sum(counts)))
+    for label, count in enumerate(counts):
+        held_out = sum(source.items[i].label == label for i in split["val"])
+        assert 1 <= held_out <= count - 1
+        assert abs(held_out - fraction * count) <= 1
+    assert split == stratified_split(source, fraction, seed)
+
+
+def test_split_depends_on_the_seed_and_mixes_classes():
+    source = FakeSource([50, 50])
+    one, other = (stratified_split(source, 0.2, seed) for seed in (0, 1))
+    assert set(one["val"]) != set(other["val"])
+    labels = [source.items[i].label for i in one["train"]]
+    assert labels != sorted(labels)
+
+
+def test_class_of_one_image_is_named():
+    with pytest.raises(UserError, match="'class 1' has one image") as error:
+        stratified_split(FakeSource([3, 1]), 0.2, seed=0)
+    assert "\n" not in str(error.value)
+
+
+def written(folder: Path, source, indices, shard_size: int) -> ImageShards:
+    shards = {"train": write_shards(source, indices, "train", shard_size, folder)}
+    write_manifest(folder, source, "fake", shards)
+    return ImageShards(folder, "train")
+
+
+def test_shards_round_trip_across_row_groups(tmp_path):
+    source = FakeSource([100, 70])
+    indices = np.random.default_rng(0).permutation(170).tolist()
+    images = written(tmp_path, source, indices, shard_size=100)
+    assert len(images) == 170 and images.class_names == source.class_names
+    assert images.group_start.tolist() == [0, ROW_GROUP, 100, 100 + ROW_GROUP, 170]
+    for position in (*range(0, 170, 7), 63, 64, 99, 100, 163, 164, 169):
+        item = source.items[indices[position]]
+        assert images.read(position) == (item.key, source.read(indices[position]))
+        assert images.labels[position] == item.label
+
+
+def test_manifest_counts_every_class(tmp_path):
+    source = FakeSource([3, 4])
+    split = {"train": [0, 1, 3, 4, 5], "val": [2, 6]}
+    shards = {name: write_shards(source, i, name, 2, tmp_path) for name, i in split.items()}
+    manifest = write_manifest(tmp_path, source, "fake", shards)
+    assert manifest["counts"] == {
+        "train": {"class 0": 2, "class 1": 3},
+        "val": {"class 0": 1, "class 1": 1},
+    }
+    assert [s["count"] for s in manifest["shards"]["train"]] == [2, 2, 1]
+
+
+def test_interrupted_write_goes_on_without_rewriting(tmp_path):
+    indices = list(range(10))
+    whole = write_shards(FakeSource([10]), indices, "train", 4, tmp_path / "whole")
+    folder = tmp_path / "resumed"
+    folder.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(FakeSource([10], fail_at=6), indices, "train", 4, folder)
+    assert [p.name for p in folder.iterdir()] == ["train-00000.parquet"]
+    before = (folder / "train-00000.parquet").stat().st_mtime_ns
+    source = FakeSource([10])
+    resumed = write_shards(source, indices, "train", 4, folder)
+    assert (folder / "train-00000.parquet").stat().st_mtime_ns == before
+    assert source.was_read == [4, 5, 6, 7, 8, 9]
+    assert resumed == whole  # names, counts and hashes
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_cut(tmp_path):
+    ramp = np.linspace(0, 65535, 16 * 16).astype(np.uint16).reshape(16, 16)
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, format="png")
+    decoded = np.asarray(decode_image(buffer.getvalue(), channels=1)).astype(float)
+    assert np.abs(decoded - ramp / 257).max() <= 1
+
+
+def test_views(tmp_path, make_params):
+    data = make_params(data={"image_size": 20, "crop_scale": [0.3, 0.6]}).data
+    source = FakeSource([6], size=30)
+    images = written(tmp_path, source, list(range(6)), shard_size=4)
+    view = View(images, data, seed=0)
+    center = center_crop(decode_image(source.read(5), 1), 20)
+    np.testing.assert_array_equal(view.center(5)[0], np.asarray(center))
+    np.testing.assert_array_equal(view.crop(2, 3), View(images, data, seed=0).crop(2, 3))
+    draws = {view.crop(2, draw).tobytes() for draw in range(5)}
+    assert len(draws) == 5 and view.crop(2, 3).shape == (1, 20, 20)
+    everything, labels = view.everything()
+    assert everything.shape == (6, 1, 20, 20) and everything.dtype == torch.uint8
+    assert np.array_equal(everything[5].numpy(), view.center(5))
+    assert labels.tolist() == [0] * 6
+
+
+def test_crops_are_seeded_by_seed_key_and_draw(tmp_path, make_params):
+    class Twins(FakeSource):
+        def read(self, index):
+            return super().read(0)
+
+    data = make_params(data={"image_size": 20, "crop_scale": [0.3, 0.6]}).data
+    images = written(tmp_path, Twins([2], size=30), [0, 1], shard_size=4)
+    one, other = View(images, data, seed=0), View(images, data, seed=1)
+    crops = [one.crop(0, 0), one.crop(1, 0), one.crop(0, 1), other.crop(0, 0)]
+    assert len({crop.tobytes() for crop in crops}) == 4
+
+
+def test_batches_are_a_function_of_the_step(tmp_path, make_params):
+    data = make_params(data={"image_size": 20, "crop_scale": [0.3, 0.6]}).data
+    source = FakeSource([40, 50], size=30)
+    images = written(tmp_path, source, list(range(90)), shard_size=70)
+    batches = ImageBatches(images, data, batch_size=32, seed=1)
+    straight = [batches(step) for step in range(6)]
+    assert straight[0][0].shape == (32, 1, 20, 20)
+    for step in (4, 0, 5):  # out of order, as after a restart
+        pixels, labels = ImageBatches(images, data, batch_size=32, seed=1)(step)
+        assert torch.equal(pixels, straight[step][0]) and torch.equal(labels, straight[step][1])
+    order = BatchOrder(90, 32, 1, images.group_start, 256)
+    assert straight[3][1].tolist() == images.labels[order(3)].tolist()
+
+
+def test_as_uint8_rounds_and_clips():
+    values = torch.tensor([0.0, 0.499 / 255, 0.501 / 255, 1.0, 254.6 / 255, -0.2, 1.3])
+    assert as_uint8(values).tolist() == [0, 0, 1, 255, 255, 0, 255]
+    everything = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(as_uint8(as_float(everything)), everything)
+    assert as_float(everything).min() == 0 and as_float(everything).max() == 1

@@ -1,0 +1,187 @@
+"""The tokenizer's task: the objective of a step, and what it trains."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.discriminator import discriminator_loss, generator_loss, r1_penalty
+from pipeline.perceptual import open_perceptual
+from pipeline.quantizer import entropy_loss
+from pipeline.training.tokenizer import TokenizerTask, reconstruct, tokenizer_config
+from tests.images import banded_batches, image_batches
+from tests.interruption import straight_and_resumed, weight_bytes
+
+CPU = torch.device("cpu")
+
+
+def tokenizer_task(make_params, batches=image_batches, **changes) -> TokenizerTask:
+    values = {"filters": 32, "multipliers": [1, 1], "res_blocks": 1, "embedding_dim": 4}
+    values |= {"codebook_size": 256, "bf16": False, "discriminator_filters": 4}
+    values |= {"adversarial_start": 1, "r1_every": 2, "revive_after": 2}
+    params = make_params(data={"image_size": 28}, tokenizer=values | changes)
+    torch.manual_seed(0)
+    classifier = Classifier(ClassifierConfig("small", 1, 3, 4)).eval().requires_grad_(False)
+    return TokenizerTask(
+        tokenizer_config(params),
+        params.tokenizer,
+        open_perceptual("classifier", classifier, CPU),
+        batches,
+        batches(99)[0],
+        seed=1,
+        device=CPU,
+    )
+
+
+# Weights that no other number could be taken for; the adversarial one is large, for a discriminator
+# fresh from its initialisation has gradients that are small.
+WEIGHTS = {"perceptual_weight": 0.7, "commitment_weight": 0.31, "entropy_weight": 0.23}
+WEIGHTS |= {"entropy_temperature": 0.4, "adversarial_weight": 43.0, "r1_weight": 0.9}
+
+
+@pytest.fixture(params=[1, 2, 3, 6], ids=lambda step: f"step {step}")
+def one_step(request, make_params):
+    """A step of a task whose discriminator joins at step 2 with weight 1/2, at 3 with its whole,
+    and pays R1 at every third: what was there before it, and what it left."""
+    task = tokenizer_task(
+        make_params, adversarial_start=2, r1_every=3, revive_after=1000, **WEIGHTS
+    )
+    before = SimpleNamespace(
+        model=copy.deepcopy(task.model), discriminator=copy.deepcopy(task.discriminator)
+    )
+    losses = task.step(request.param)
+    images = image_batches(request.param)[0].float() / 255
+    return SimpleNamespace(
+        step=request.param, task=task, losses=losses, before=before, images=images
+    )
+
+
+def assert_same_gradients(module: torch.nn.Module, other: torch.nn.Module) -> None:
+    largest = max(p.grad.abs().max().item() for p in other.parameters())
+    for mine, wanted in zip(module.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-3, atol=1e-5 * largest)
+
+
+def test_a_step_descends_the_weighted_sum_of_its_losses(one_step):
+    step, model, images = one_step.step, one_step.before.model, one_step.images
+    z = model.encoder(images)
+    nearest = torch.cdist(z.movedim(1, -1), model.quantizer.codebook).argmin(dim=-1)
+    codes = model.quantizer.codebook[nearest].movedim(-1, 1)
+    reconstruction = model.decoder(z + (codes - z).detach())
+    wanted = {
+        "reconstruction": (reconstruction - images).square().mean(),
+        "perceptual": one_step.task.perceptual(images, reconstruction),
+        "commitment": (z - codes.detach()).square().mean(),
+        "codebook": (z.detach() - codes).square().mean(),
+        "entropy": entropy_loss(model.quantizer.distances(z), 0.4),
+    }
+    weight = {"reconstruction": 1, "perceptual": 0.7, "commitment": 0.31, "codebook": 1}
+    weight |= {"entropy": 0.23, "adversarial": 43 / 2 if step == 2 else 43}
+    if step >= 2:
+        logits = one_step.before.discriminator(reconstruction)
+        wanted["adversarial"] = generator_loss(logits)
+    assert set(one_step.losses) - {"discriminator"} == set(wanted)
+    for name, loss in wanted.items():
+        assert one_step.losses[name].item() == pytest.approx(loss.item(), rel=1e-4), name
+        assert abs(loss.item()) > 1e-6, name  # a term that says something
+    sum(weight[name] * loss for name, loss in wanted.items()).backward()
+    assert_same_gradients(one_step.task.model, model)
+
+
+def test_discriminator_descends_its_loss_and_lazily_r1(one_step):
+    """R1, taken at every third step, counts three times there."""
+    step, images = one_step.step, one_step.images
+    discriminator, trained = one_step.before.discriminator, one_step.task.discriminator
+    if step < 2:
+        assert "discriminator" not in one_step.losses
+        assert weight_bytes(trained) == weight_bytes(discriminator)
+        return
+    with torch.no_grad():
+        fake = one_step.before.model(images)[0]
+    loss = discriminator_loss(discriminator(images), discriminator(fake))
+    assert one_step.losses["discriminator"].item() == pytest.approx(loss.item(), rel=1e-5)
+    penalty = 3 * 0.9 * r1_penalty(discriminator, images) if step % 3 == 0 else 0
+    (loss + penalty).backward()
+    assert_same_gradients(trained, discriminator)
+    assert weight_bytes(trained) != weight_bytes(discriminator)
+
+
+def test_both_networks_take_the_step_of_adam(one_step):
+    params = one_step.task.params
+    pairs = [(one_step.task.model, one_step.before.model)]
+    if one_step.step >= 2:
+        pairs.append((one_step.task.discriminator, one_step.before.discriminator))
+    for trained, before in pairs:
+        for mine, wanted in zip(trained.parameters(), before.parameters(), strict=True):
+            wanted.grad = mine.grad
+        torch.optim.Adam(before.parameters(), lr=params.lr, betas=tuple(params.betas)).step()
+        for mine, wanted in zip(trained.parameters(), before.parameters(), strict=True):
+            torch.testing.assert_close(mine, wanted)
+
+
+def test_without_an_adversarial_weight_there_is_no_discriminator(make_params):
+    task = tokenizer_task(make_params, adversarial_weight=0.0, adversarial_start=0)
+    before = weight_bytes(task.discriminator)
+    assert not {"adversarial", "discriminator"} & set(task.step(0))
+    assert weight_bytes(task.discriminator) == before
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_reconstruction_improves(make_params, bf16):
+    """In float32 and under autocast, with the discriminator at work from the middle on."""
+    task = tokenizer_task(
+        make_params, banded_batches, adversarial_start=15, revive_after=5, ema_decay=0.8, bf16=bf16
+    )
+    before = task.evaluate(0)["psnr"]
+    losses = [{k: v.item() for k, v in task.step(step).items()} for step in range(30)]
+    after = task.evaluate(30)
+    print(before, after, losses[0], losses[-1])
+    assert after["psnr"] > before + 6
+    assert losses[-1]["reconstruction"] < losses[0]["reconstruction"] / 4
+
+
+def test_averaged_weights_are_those_of_all_steps_and_are_what_is_measured(make_params):
+    task = tokenizer_task(make_params, banded_batches, ema_decay=0.4)
+    wanted = task.model.decoder.out.bias.detach().clone()
+    for step in range(6):
+        task.step(step)
+        decay = min(0.4, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * task.model.decoder.out.bias.detach()
+    published = task.published()
+    torch.testing.assert_close(published.decoder.out.bias.detach(), wanted)
+    assert not published.training and not any(p.requires_grad for p in published.parameters())
+    measured = task.evaluate(6)
+    assert measured == reconstruct(published, task.validation, CPU)[1]
+    assert measured != reconstruct(task.model, task.validation, CPU)[1]
+
+
+def test_interrupted_tokenizer_ends_with_the_same_bytes(make_params, tmp_path):
+    """Codes are revived at step 4, by what was counted before the interruption at step 3."""
+
+    def task():
+        return tokenizer_task(make_params, revive_after=4)
+
+    (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=6, every=3)
+    assert again == history
+    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+    assert weight_bytes(resumed.published()) == weight_bytes(straight.published())
+    assert weight_bytes(resumed.discriminator) == weight_bytes(straight.discriminator)
+    assert torch.equal(resumed.idle, straight.idle) and resumed.idle.any()
+
+
+def test_codes_are_revived_after_their_time(make_params):
+    task = tokenizer_task(make_params, revive_after=2, lr=1e-8)
+    task.step(0)
+    idle = task.idle == 1
+    assert idle.any()
+    before = task.model.quantizer.codebook.detach().clone()
+    task.step(1)
+    moved = (task.model.quantizer.codebook - before).abs().amax(dim=1) > 1e-5
+    assert not moved.any()
+    dead = task.idle == 2
+    assert dead.any()
+    task.step(2)
+    moved = (task.model.quantizer.codebook - before).abs().amax(dim=1) > 1e-5
+    assert torch.equal(moved, dead)
