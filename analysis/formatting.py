@@ -1,21 +1,42 @@
 """Numbers and tables as text: Markdown and LaTeX."""
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
-LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$", "–": "--", "×": r"$\times$"}
+NONE = "–"
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "_": r"\_",
+    "%": r"\%",
+    "&": r"\&",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "…": r"\dots{}",
+    "×": r"$\times$",
+    "∗": r"$^*$",
+    "ρ": r"$\rho$",
+    "γ": r"$\gamma$",
+    "→": r"$\to$",
+}
 
 
 def number(value: float, like: float | None = None) -> str:
     """Four significant digits, or as many decimals as `like` is printed with; "–" for none."""
     if math.isnan(value):
-        return "–"
+        return NONE
     scale = abs(value if like is None else like)
     if math.isinf(scale):
         return f"{value:g}"
     decimals = 3 - math.floor(math.log10(scale)) if scale else 3
-    return f"{value:.{min(max(decimals, 0), 4)}f}"
+    return f"{value:.{min(max(decimals, 0), 6)}f}"
 
 
 def spread(mean: float, std: float) -> str:
@@ -23,6 +44,46 @@ def spread(mean: float, std: float) -> str:
     if math.isnan(mean) or math.isnan(std):
         return number(mean)
     return f"{number(mean)} ± {number(std, like=mean)}"
+
+
+def spreads(cells: pd.DataFrame, metric: str, mean: str = "_mean", std: str = "_std") -> list[str]:
+    """A column of "mean ± std"; `mean` and `std` are what its columns' names end with."""
+    pairs = zip(cells[f"{metric}{mean}"], cells[f"{metric}{std}"], strict=True)
+    return [spread(*pair) for pair in pairs]
+
+
+def printed(values: pd.Series, decimals: int) -> list[str]:
+    """A column of the paper's values, with the decimals that it prints; "–" for none."""
+    return [NONE if pd.isna(value) else f"{value:.{decimals}f}" for value in values]
+
+
+def count(value: float) -> str:
+    """An integer with its thousands set apart; "–" for none."""
+    return NONE if math.isnan(value) else f"{int(value):,}"
+
+
+def millions(value: float) -> str:
+    """A number of parameters as the paper writes it: 227M; "–" for none."""
+    if math.isnan(value):
+        return NONE
+    return f"{value / 1e6:.0f}M" if value >= 1e7 else f"{value / 1e6:.2f}M"
+
+
+def percent(value: float) -> str:
+    """A share: 0.125 is 12.5%."""
+    return NONE if math.isnan(value) else f"{100 * value:.1f}".removesuffix(".0") + "%"
+
+
+def listed(items: Iterable[str]) -> str:
+    """ "a, b and c"."""
+    *first, last = items
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def extent(values: pd.Series) -> str:
+    """An integer, or the range of several: "100", "100 to 400"."""
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def markdown(table: pd.DataFrame) -> str:

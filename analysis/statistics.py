@@ -1,4 +1,5 @@
-"""Statistics of the sweep: means over seeds, the best T of each schedule, agreement of rankings."""
+"""Means over seeds, the best T of each mask schedule, and the agreement of its ranking with the
+paper's."""
 
 from itertools import permutations
 
@@ -7,10 +8,31 @@ import pandas as pd
 from scipy.stats import rankdata, spearmanr
 
 from analysis import paper
+from analysis.metrics import LOWER_IS_BETTER
 from analysis.results import Sweep
 
-# FID and NLL are better when lower.
-HIGHER_IS_BETTER = {"fid": False, "is": True, "nll": False}
+
+def over_seeds(rows: pd.DataFrame, keys: list[str], metrics: list[str]) -> pd.DataFrame:
+    """Mean and sample standard deviation over seeds, for each combination of `keys`, sorted by them.
+
+    Returns:
+        The keys, seeds (how many), and `<metric>_mean` and `<metric>_std` of every metric; the std
+        of a single seed is NaN.
+    """
+    cells = rows.groupby(keys)
+    columns = {"seeds": cells["seed"].nunique()}
+    for metric in metrics:
+        columns[f"{metric}_mean"] = cells[metric].mean()
+        columns[f"{metric}_std"] = cells[metric].std(ddof=1)
+    return pd.DataFrame(columns).reset_index()
+
+
+def beside(ours: pd.DataFrame, theirs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Our rows with the paper's columns joined to them, then the rows that only the paper has."""
+    joined = ours.merge(theirs, how="left", on=keys)
+    known = set(ours[keys].itertuples(index=False, name=None))
+    new = [key not in known for key in theirs[keys].itertuples(index=False, name=None)]
+    return pd.concat([joined, theirs[new]], ignore_index=True)
 
 
 def schedule_order(names: pd.Series) -> list[str]:
@@ -21,18 +43,15 @@ def schedule_order(names: pd.Series) -> list[str]:
 
 
 def summarize(sweep: Sweep) -> pd.DataFrame:
-    """Mean and sample standard deviation over seeds of every metric, per (schedule, T).
+    """Means over seeds of the sweep, per (schedule, T), in the paper's order of schedules.
 
     Returns:
-        Columns schedule, iterations, seeds, samples (of one seed), and `<metric>_mean` and
-        `<metric>_std` for every metric; the std of a single seed is NaN.
+        As `over_seeds`, and samples (of one seed).
     """
-    cells = sweep.rows.groupby(["schedule", "iterations"])
-    columns = {"seeds": cells["seed"].nunique(), "samples": cells["samples"].min()}
-    for metric in sweep.metrics:
-        columns[f"{metric}_mean"] = cells[metric].mean()
-        columns[f"{metric}_std"] = cells[metric].std(ddof=1)
-    summary = pd.DataFrame(columns).reset_index()
+    keys = ["schedule", "iterations"]
+    summary = over_seeds(sweep.rows, keys, sweep.metrics)
+    samples = sweep.rows.groupby(keys)["samples"].min().to_numpy()  # sorted by the keys as well
+    summary.insert(summary.columns.get_loc("seeds") + 1, "samples", samples)
     order = {name: place for place, name in enumerate(schedule_order(summary["schedule"]))}
     place = summary["schedule"].map(order)
     return summary.iloc[np.lexsort((summary["iterations"], place))].reset_index(drop=True)
@@ -42,7 +61,7 @@ def best_iterations(summary: pd.DataFrame, sweep: Sweep, kind: str) -> pd.DataFr
     """The row of each schedule's best T by the mean of a metric; of equal ones the smallest T."""
     means = summary[f"{sweep.column(kind)}_mean"]
     groups = means.groupby(summary["schedule"], sort=False)
-    best = groups.idxmax() if HIGHER_IS_BETTER[kind] else groups.idxmin()
+    best = groups.idxmin() if kind in LOWER_IS_BETTER else groups.idxmax()
     return summary.loc[best].reset_index(drop=True)
 
 
@@ -55,7 +74,8 @@ def rank_correlation(best: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     shared = best[best["schedule"].isin(paper.TABLE_3)]
     theirs = pd.DataFrame([paper.TABLE_3[name] for name in shared["schedule"]])
     rows = []
-    for kind, field in {"fid": "fid", "is": "is_", "nll": "nll"}.items():
+    fields = {"fid": ("fid", paper.FID), "is": ("is_", paper.IS), "nll": ("nll", paper.NLL)}
+    for kind, (field, label) in fields.items():
         metric = sweep.column(kind)
         rho = p_value = float("nan")
         values = shared[f"{metric}_mean"].to_numpy()
@@ -65,7 +85,7 @@ def rank_correlation(best: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
         rows.append(
             {
                 "metric": metric,
-                "paper_metric": paper.LABELS[kind],
+                "paper_metric": label,
                 "schedules": len(shared),
                 "spearman_rho": rho,
                 "p_value": p_value,

@@ -5,6 +5,8 @@ The input is the class token followed by all tokens but the last; the output at 
 next token. Shape suffixes: B batch, N tokens, V vocabulary, K codes.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -54,6 +56,19 @@ class KeyValueCache:
         return self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
 
 
+def next_token_logits(
+    model: AutoregressiveTransformer, ids_BN: Tensor, n: int, caches: Sequence[KeyValueCache] = ()
+) -> Tensor:
+    """Logits (B, K) of token n, from the class and the tokens before it (`model.sequence`).
+
+    Args:
+        caches: one a block, filled with the first n positions; only the newest is computed then.
+    """
+    first = n if caches else 0
+    hidden_BSD = model.encode(ids_BN[:, first : n + 1], caches, start=first)
+    return model.code_logits(hidden_BSD[:, -1])
+
+
 @torch.no_grad()
 def generate_autoregressive(
     model: AutoregressiveTransformer,
@@ -81,10 +96,8 @@ def generate_autoregressive(
     caches = [KeyValueCache(config.num_tokens) for _ in model.blocks] if cache else []
     ids_BN = model.sequence(tokens_BN, labels)
     for n in range(config.num_tokens):
-        first = n if cache else 0
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            hidden = model.encode(ids_BN[:, first : n + 1], caches, start=first)
-            logits_BK = model.code_logits(hidden[:, -1])
+            logits_BK = next_token_logits(model, ids_BN, n, caches)
         tokens_BN[:, n] = sample_categorical(logits_BK.float(), noise)
         if n + 1 < config.num_tokens:
             ids_BN[:, n + 1] = tokens_BN[:, n]

@@ -112,14 +112,7 @@ def run_trial(trial: Trial) -> None:
         recognised = samples if evaluation.extractor == judge.name else extract(judge, images)
         row = {"schedule": trial.schedule, "iterations": iterations, "seed": trial.seed}
         row |= {"samples": len(labels), "nll": nll}
-        row |= sample_metrics(
-            samples,
-            reference,
-            extractor.name,
-            neighbors=evaluation.neighbors,
-            is_splits=evaluation.is_splits,
-            seed=trial.seed,
-        )
+        row |= sample_metrics(samples, reference, extractor.name, evaluation, trial.seed)
         row["class_accuracy"] = class_accuracy(recognised.logits, labels)
         timing = {"schedule": trial.schedule, "iterations": iterations, "seed": trial.seed}
         timing |= {"train_seconds": round(train_seconds, 2)}
@@ -172,4 +165,3 @@ def _trained(trial: Trial, params: Params, device: torch.device) -> MaskGitTrans
     model = MaskGitTransformer(transformer_config(params, num_classes)).to(device)
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
-

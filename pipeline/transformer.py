@@ -48,8 +48,8 @@ class Cache(Protocol):
 
 
 class Dropout(nn.Module):
-    """Dropout. On a CPU torch draws one element at a time in one thread, up to a fifth of a training
-    step; here every 64 random bits decide on four elements (p is rounded to a 65,536th)."""
+    """Dropout. On a CPU torch draws one element at a time, in one thread: a sixth of a training step
+    at the paper's size. Here 64 random bits decide on four (which rounds p to a 65,536th)."""
 
     def __init__(self, p: float):
         super().__init__()
@@ -69,10 +69,9 @@ class Dropout(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout, causal: bool) -> Tensor:
     """softmax(q·kᵀ / √d)·v, with dropout of the softmax; all (B, heads, S, d)."""
     p = dropout.p if dropout.training else 0.0
-    import os
-    if (os.environ.get("FL") and p == 0) or q.device.type != "cpu":
+    if q.device.type != "cpu" or (p == 0 and q.dtype == torch.float32):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
-    # torch's own on a CPU goes over to float32 where there is dropout.
+    # On a CPU torch computes this in float32 where there is dropout, and slowly in bfloat16.
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     if causal:
         scores = scores + torch.full(scores.shape[-2:], -torch.inf, dtype=scores.dtype).triu(1)
@@ -191,10 +190,10 @@ class MaskGitTransformer(TokenTransformer):
 
 
 def with_bfloat16_linears(model: TokenTransformer) -> TokenTransformer:
-    """The model with bfloat16 weights in its linear layers, for use under autocast without gradients:
-    the same results, without a cast of every weight at every call. Other weights are shared."""
+    """For use under autocast without gradients: the model with its linear layers in bfloat16, which
+    gives the same results and saves a cast of every weight at every call. The rest is shared."""
     copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
-    for linear in (m for m in copied.modules() if isinstance(m, nn.Linear)):
+    for linear in (module for module in copied.modules() if isinstance(module, nn.Linear)):
         for name, value in list(linear.named_parameters()):
             setattr(linear, name, nn.Parameter(value.bfloat16(), requires_grad=False))
     return copied

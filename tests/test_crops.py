@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
 from pipeline.data.crops import center_crop, crop_box, random_resized_crop
 from tests.images import noise_image
@@ -24,22 +27,24 @@ def test_crop_box_lies_in_the_image(width, height, scale, ratio, seed):
     assert all(isinstance(x, int) for x in box)
 
 
-def test_crop_box_has_the_area_and_aspect_asked_for():
-    scale, ratio = (0.1, 0.7), (3 / 4, 4 / 3)
-    areas, aspects, corners = [], [], set()
-    for seed in range(500):
-        left, top, right, bottom = crop_box(300, 200, scale, ratio, np.random.default_rng(seed))
-        w, h = right - left, bottom - top
-        slack = 0.5 / w + 0.5 / h + 1e-3  # sides are rounded to pixels
-        area, aspect = w * h / (300 * 200), w / h
-        assert scale[0] * (1 - slack) <= area <= scale[1] * (1 + slack)
-        assert ratio[0] * (1 - slack) <= aspect <= ratio[1] * (1 + slack)
-        areas.append(area)
-        aspects.append(np.log(aspect))
-        corners.add((left, top))
-    # The whole range is used, evenly: area uniform (but for boxes that stuck out), aspect in log.
-    assert min(areas) < 0.13 and max(areas) > 0.6 and abs(np.mean(aspects)) < 0.05
-    assert len(corners) > 400
+def test_crop_box_has_the_area_aspect_and_place_asked_for():
+    """Area uniform, aspect uniform in its logarithm, and the place uniform among those that fit; in
+    an image so large that rounding to pixels does not matter and every box fits."""
+    width, height, scale, ratio = 30_000, 20_000, (0.1, 0.5), (3 / 4, 4 / 3)
+    rng = np.random.default_rng(0)
+    boxes = np.array([crop_box(width, height, scale, ratio, rng) for _ in range(3000)])
+    (left, top), (w, h) = boxes[:, :2].T, (boxes[:, 2:] - boxes[:, :2]).T
+    area, aspect = w * h / (width * height), np.log(w / h)
+    parts = {
+        "area": (area - scale[0]) / (scale[1] - scale[0]),
+        "aspect": (aspect - np.log(ratio[0])) / np.log(ratio[1] / ratio[0]),
+        "left": left / (width - w),
+        "top": top / (height - h),
+    }
+    for name, part in parts.items():
+        assert kstest(part, "uniform").pvalue > 0.01, name
+    correlation = np.corrcoef(list(parts.values()))
+    assert np.abs(correlation - np.eye(4)).max() < 0.06  # drawn apart
 
 
 def test_crop_box_that_cannot_fit_is_the_centre():
@@ -59,6 +64,26 @@ def test_center_crop_cuts_the_middle(size):
     left, top = (size[0] - 28) // 2, (size[1] - 28) // 2
     middle = np.asarray(image)[top : top + 28, left : left + 28]
     np.testing.assert_array_equal(np.asarray(center_crop(image, 28)), middle)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [(24, 24), (50, 50), (40, 20), (9, 9), (7, 31)])
+def test_resizing_is_bilinear_and_antialiased(size, mode):
+    """As torch's own, to a rounded grey level: smaller, larger, and of another aspect."""
+
+    def resized(image: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(image).float()
+        x = x[None, None] if x.ndim == 2 else x.permute(2, 0, 1)[None]
+        y = F.interpolate(x, (16, 16), mode="bilinear", antialias=True)
+        return y[0, 0].numpy() if image.ndim == 2 else y[0].permute(1, 2, 0).numpy()
+
+    image = noise_image(*size, mode)
+    wanted = resized(np.asarray(image).copy())
+    whole = (size[0] / size[1],) * 2
+    crop = random_resized_crop(image, 16, (1.0, 1.0), whole, False, seed=(0,))
+    np.testing.assert_allclose(np.asarray(crop), wanted, atol=1.01)
+    if size[0] == size[1]:
+        np.testing.assert_allclose(np.asarray(center_crop(image, 16)), wanted, atol=1.01)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (200, 7)])

@@ -35,7 +35,7 @@ def pictures(count: int, seed: int, contrast: float) -> np.ndarray:
 def sets(tmp_path_factory) -> Path:
     """A folder with the sets `samples` and `reference`, as PNGs, `.npy` and `.npz`."""
     folder = tmp_path_factory.mktemp("sets")
-    arrays = {"samples": pictures(70, 0, 1.0), "reference": pictures(76, 1, 0.8)}
+    arrays = {"samples": pictures(66, 0, 1.0), "reference": pictures(68, 1, 0.8)}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
         export_pngs(ArrayImages(array), folder / name)
@@ -105,7 +105,7 @@ def test_fid_of_every_form(sets, weights, tmp_path):
 
 
 def test_is_kid_precision_and_recall(sets, weights, tmp_path):
-    counts = {"samples": 20, "reference": 24}
+    counts = {"samples": 18, "reference": 22}
     for name, count in counts.items():
         images = np.load(sets / f"{name}.npy")[:count]
         export_pngs(ArrayImages(images), tmp_path / name)
@@ -127,14 +127,13 @@ def test_is_kid_precision_and_recall(sets, weights, tmp_path):
         cached_features(open_images(tmp_path / name), extractor, tmp_path / "cache")
         for name in counts
     )
-    assert samples.features.shape == (20, 2048) and samples.logits.shape == (20, 1008)
+    assert samples.features.shape == (18, 2048) and samples.logits.shape == (18, 1008)
     score = inception_score(samples.logits, 1, seed=7)
     assert score == pytest.approx(wanted["inception_score_mean"], rel=1e-3) and score > 2
     mean, std = kid(samples.features, reference.features, subsets=10, subset_size=12, seed=7)
     assert mean == pytest.approx(wanted["kernel_inception_distance_mean"], rel=1e-3)
     assert std == pytest.approx(wanted["kernel_inception_distance_std"], rel=1e-3)
     precision, recall = precision_recall(samples.features, reference.features, NEIGHBORS)
-    print(score, mean, std, precision, recall, wanted)
     assert precision == pytest.approx(wanted["precision"], rel=1e-3)
     assert recall == pytest.approx(wanted["recall"], rel=1e-3)
 
@@ -149,7 +148,7 @@ def test_vgg_is_torchvisions_second_fully_connected_layer(tmp_path):
         network = vgg16().eval()
     torch.save(network.state_dict(), tmp_path / "vgg.pth")
     extractor = open_extractor("vgg", None, str(tmp_path / "vgg.pth"), CPU)
-    grey = torch.randint(256, (2, 1, 224, 224), generator=torch.Generator().manual_seed(0))
+    grey = torch.randint(256, (1, 1, 224, 224), generator=torch.Generator().manual_seed(0))
     grey = grey.to(torch.uint8)
     colour = normalize(
         grey.expand(-1, 3, -1, -1) / 255, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]
@@ -157,5 +156,5 @@ def test_vgg_is_torchvisions_second_fully_connected_layer(tmp_path):
     with torch.no_grad():
         wanted = network.classifier[:5](network.avgpool(network.features(colour)).flatten(1))
     features = extract(extractor, [grey])
-    assert features.logits is None and features.features.shape == (2, 4096)
+    assert features.logits is None and features.features.shape == (1, 4096)
     torch.testing.assert_close(features.features, wanted, rtol=1e-3, atol=1e-4)

@@ -1,11 +1,15 @@
 """The loop: a killed run ends with the bytes of one that was not."""
 
+import os
+import pickle
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.training.loop import Ema, RunDirSession, load_checkpoint
+from pipeline.training.loop import Diverged, Ema, RunDirSession, load_checkpoint, save_checkpoint
 from tests.interruption import Killed, KilledAfter, fit, weight_bytes
 
 
@@ -97,6 +101,71 @@ def test_weights_that_turn_nan_at_a_checkpoint_do_not_replace_the_good_one(tmp_p
     with pytest.raises(UserError, match="norm became nan between steps 3 and 6"):
         fit(ToyTask(nan_weights_at=5), RunDirSession(tmp_path))
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 3
+
+
+class Shared(RunDirSession):
+    """One of two workers; the other reports `other` in every row."""
+
+    def __init__(self, folder, other: float):
+        super().__init__(folder)
+        self.other = other
+
+    def average(self, row):
+        return {key: (value + self.other) / 2 for key, value in row.items()}
+
+
+def test_history_holds_the_losses_of_all_workers(tmp_path):
+    class Counting(ToyTask):
+        def step(self, step):
+            return {"loss": torch.tensor(float(step))}
+
+    history = fit(Counting(), Shared(tmp_path, other=9.0), steps=6, every=3)
+    assert [(row["step"], row["loss"]) for row in history] == [(3, 5.0), (6, 6.5)]
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["history"] == history
+
+
+def test_a_worker_ends_when_the_loss_of_another_is_nan(tmp_path):
+    task = ToyTask()
+    with pytest.raises(Diverged, match="loss became nan between steps 0 and 3"):
+        fit(task, Shared(tmp_path, other=float("nan")))
+    assert task.steps_taken == [0, 1, 2]
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    made = tmp_path / "made"
+    torch.save({"step": Payload(made)}, tmp_path / "checkpoint.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+    assert not made.exists()
+    torch.load(tmp_path / "checkpoint.pt", weights_only=False)
+    assert made.exists()  # it would have
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint({"step": 1}, path)
+
+    def full(state, file):
+        Path(file).write_bytes(b"half of it")
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos\nmore")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"cannot write .*checkpoint\.pt: no space") as error:
+        save_checkpoint({"step": 2}, path)
+    assert "\n" not in str(error.value)
+    monkeypatch.undo()
+    assert load_checkpoint(path) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_finished_run_is_not_trained_again(tmp_path):

@@ -15,7 +15,6 @@ from pipeline.evaluation.metrics import (
     fid,
     inception_score,
     kid,
-    manifold_metrics,
     precision_recall,
     sample_metrics,
 )
@@ -233,19 +232,13 @@ def test_too_few_neighbours_name_the_numbers(samples, reference, metric):
     assert "\n" not in str(error.value)
 
 
-def test_metrics_are_named_after_their_extractor():
+def test_metrics_are_named_after_their_extractor(make_params):
     features = Features(gaussian(50, 4, 8), gaussian(50, 3, 9))
-    values = sample_metrics(features, features, "classifier", neighbors=3, is_splits=1, seed=0)
-    assert set(values) == {f"{m}_classifier" for m in ("fid", "is", "precision", "recall")}
+    settings = make_params(evaluation={"kid_subset_size": 20}).evaluation
+    values = sample_metrics(features, features, "classifier", settings, seed=0)
+    names = ("fid", "is", "kid", "precision", "recall", "density", "coverage")
+    assert set(values) == {f"{name}_classifier" for name in names}
     assert values["precision_classifier"] == values["recall_classifier"] == 1
-
-
-def test_manifold_metrics_are_those_of_their_extractor():
-    samples, reference = gaussian(40, 3, 5), gaussian(60, 3, 6)
-    values = manifold_metrics(samples, reference, "vgg", neighbors=3)
-    pairs = (*precision_recall(samples, reference, 3), *density_coverage(samples, reference, 3))
-    names = ("precision_vgg", "recall_vgg", "density_vgg", "coverage_vgg")
-    assert values == dict(zip(names, pairs, strict=True))
 
 
 def test_class_accuracy():

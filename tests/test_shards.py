@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data.crops import center_crop
-from pipeline.data.order import BatchOrder
 from pipeline.data.shards import (
     ROW_GROUP,
     ImageBatches,
@@ -21,6 +21,7 @@ from pipeline.data.shards import (
     as_uint8,
     decode_image,
     stratified_split,
+    to_chw,
     write_manifest,
     write_shards,
 )
@@ -30,19 +31,26 @@ from tests.images import noise_image
 
 
 class FakeSource:
-    """`counts[c]` small images of class c; remembers which were read, and can fail at one."""
+    """`counts[c]` small grey images of class c; remembers which were read, can fail at one, and
+    can hold one ready-made image over and over."""
 
-    def __init__(self, counts: list[int], fail_at: int | None = None, size: int = 6):
+    def __init__(
+        self,
+        counts: list[int],
+        fail_at: int | None = None,
+        size: int = 6,
+        image: Image.Image | None = None,
+    ):
         labels = [label for label, count in enumerate(counts) for _ in range(count)]
         self.class_names = [f"class {c}" for c in range(len(counts))]
         self.items = [Item(f"k/{i:04d}", label, None) for i, label in enumerate(labels)]
-        self.fail_at, self.size, self.was_read = fail_at, size, []
+        self.fail_at, self.size, self.image, self.was_read = fail_at, size, image, []
 
     def read(self, index: int) -> bytes:
         if index == self.fail_at:
             raise KeyboardInterrupt
         self.was_read.append(index)
-        return encode_png(noise_image(self.size, self.size, "L", seed=index))
+        return encode_png(self.image or noise_image(self.size, self.size, "L", seed=index))
 
 
 @settings(max_examples=60, deadline=None)
@@ -76,6 +84,15 @@ def test_class_of_one_image_is_named():
     assert "\n" not in str(error.value)
 
 
+def test_class_without_a_training_image_is_named():
+    source = FakeSource([2, 1])
+    splits = ["train", "val", "val"]
+    source.items = [item._replace(split=s) for item, s in zip(source.items, splits, strict=True)]
+    with pytest.raises(UserError, match="'class 1' has no training image") as error:
+        stratified_split(source, 0.2, seed=0)
+    assert "\n" not in str(error.value)
+
+
 def written(folder: Path, source, indices, shard_size: int) -> ImageShards:
     shards = {"train": write_shards(source, indices, "train", shard_size, folder)}
     write_manifest(folder, source, "fake", shards)
@@ -92,6 +109,25 @@ def test_shards_round_trip_across_row_groups(tmp_path):
         item = source.items[indices[position]]
         assert images.read(position) == (item.key, source.read(indices[position]))
         assert images.labels[position] == item.label
+
+
+def test_recently_used_row_groups_are_kept_and_others_dropped(tmp_path, monkeypatch):
+    """A window of two: what was used last stays, and memory does not grow."""
+    monkeypatch.setattr("pipeline.data.shards.ROW_GROUP", 4)
+    monkeypatch.setattr("pipeline.data.shards.WINDOW", 2)
+    source = FakeSource([20])
+    images = written(tmp_path, source, list(range(20)), shard_size=8)
+    reads, read = [], pq.ParquetFile.read_row_group
+
+    def counted(file, group, columns):
+        table = read(file, group, columns)
+        reads.append(table["key"][0].as_py())
+        return table
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    for index in (0, 5, 2, 7, 1, 17, 3, 6, 4, 16):  # of groups 0 1 0 1 0 4 0 1 1 4
+        assert images.read(index) == (source.items[index].key, source.read(index))
+    assert reads == ["k/0000", "k/0004", "k/0016", "k/0004", "k/0016"]
 
 
 def test_manifest_counts_every_class(tmp_path):
@@ -146,30 +182,97 @@ def test_views(tmp_path, make_params):
     assert labels.tolist() == [0] * 6
 
 
-def test_crops_are_seeded_by_seed_key_and_draw(tmp_path, make_params):
-    class Twins(FakeSource):
-        def read(self, index):
-            return super().read(0)
+def ramps(side: int) -> Image.Image:
+    """Red grows from left to right and green from top to bottom, from 0 to 255."""
+    ramp = np.linspace(0, 255, side)
+    red, green = np.meshgrid(ramp, ramp)
+    return Image.fromarray(np.stack([red, green, 0 * red], axis=2).round().astype(np.uint8))
 
+
+def test_crops_have_the_scale_ratio_and_flip_of_the_params(tmp_path, make_params):
+    images = written(tmp_path, FakeSource([2], image=ramps(64)), [0, 1], shard_size=4)
+
+    def crops(**data) -> np.ndarray:
+        data = make_params(data={"image_size": 20, "channels": 3} | data).data
+        view = View(images, data, seed=0)
+        return np.stack([view.crop(0, draw) for draw in range(40)]).astype(float)
+
+    def sides(crops: np.ndarray) -> tuple[float, float]:
+        """Width and height of the boxes as fractions of the image's, from the ramps' extent."""
+        return tuple(np.ptp(crops[:, c], axis=(1, 2)).mean() / (255 * 19 / 20) for c in (0, 1))
+
+    whole = {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": False}
+    small = whole | {"crop_scale": [0.25, 0.25]}
+    wide = small | {"crop_ratio": [4.0, 4.0]}
+    for data, wanted in ((whole, (1, 1)), (small, (0.5, 0.5)), (wide, (1, 0.25))):
+        assert sides(crops(**data)) == pytest.approx(wanted, abs=0.03)
+    to_the_right = crops(**whole)[:, 0, 0, -1] > 128
+    assert to_the_right.all()
+    to_the_right = crops(**whole | {"flip": True})[:, 0, 0, -1] > 128
+    assert 8 < to_the_right.sum() < 32
+
+
+def test_crops_are_seeded_by_seed_key_and_draw(tmp_path, make_params):
     data = make_params(data={"image_size": 20, "crop_scale": [0.3, 0.6]}).data
-    images = written(tmp_path, Twins([2], size=30), [0, 1], shard_size=4)
+    twins = FakeSource([2], image=noise_image(30, 30, "L"))
+    images = written(tmp_path, twins, [0, 1], shard_size=4)
     one, other = View(images, data, seed=0), View(images, data, seed=1)
     crops = [one.crop(0, 0), one.crop(1, 0), one.crop(0, 1), other.crop(0, 0)]
     assert len({crop.tobytes() for crop in crops}) == 4
 
 
-def test_batches_are_a_function_of_the_step(tmp_path, make_params):
+def test_batches_are_a_function_of_seed_and_step(tmp_path, make_params):
     data = make_params(data={"image_size": 20, "crop_scale": [0.3, 0.6]}).data
-    source = FakeSource([40, 50], size=30)
-    images = written(tmp_path, source, list(range(90)), shard_size=70)
-    batches = ImageBatches(images, data, batch_size=32, seed=1)
-    straight = [batches(step) for step in range(6)]
+    images = written(tmp_path, FakeSource([40, 50], size=30), list(range(90)), shard_size=70)
+
+    def batches(seed: int) -> ImageBatches:
+        return ImageBatches(images, data, batch_size=32, seed=seed)
+
+    in_order = batches(1)
+    straight = [in_order(step) for step in range(6)]
     assert straight[0][0].shape == (32, 1, 20, 20)
     for step in (4, 0, 5):  # out of order, as after a restart
-        pixels, labels = ImageBatches(images, data, batch_size=32, seed=1)(step)
+        pixels, labels = batches(1)(step)
         assert torch.equal(pixels, straight[step][0]) and torch.equal(labels, straight[step][1])
-    order = BatchOrder(90, 32, 1, images.group_start, 256)
-    assert straight[3][1].tolist() == images.labels[order(3)].tolist()
+    pixels, labels = batches(2)(0)
+    assert not torch.equal(pixels, straight[0][0]) and not torch.equal(labels, straight[0][1])
+
+
+def test_an_epoch_of_batches_shows_every_image_once_with_its_label(tmp_path, make_params):
+    """Images of one grey each, so that a crop tells which it is of."""
+
+    class Greys(FakeSource):
+        def read(self, index):
+            return encode_png(Image.new("L", (30, 30), index))
+
+    data = make_params(data={"image_size": 20, "crop_scale": [0.3, 0.6]}).data
+    source = Greys([40, 56])
+    images = written(tmp_path, source, list(range(96)), shard_size=70)
+    batches = ImageBatches(images, data, batch_size=32, seed=1)
+    epochs = []
+    for epoch in range(2):
+        read = [batches(3 * epoch + step) for step in range(3)]
+        seen = torch.cat([pixels[:, 0, 0, 0] for pixels, _ in read]).tolist()
+        assert sorted(seen) == list(range(96))
+        labels = torch.cat([labels for _, labels in read]).tolist()
+        assert labels == [source.items[i].label for i in seen]
+        epochs.append(seen)
+    assert epochs[0] != epochs[1]
+
+
+def test_batches_show_another_crop_of_an_image_each_time(tmp_path, make_params):
+    """One picture, 8 times, in batches of 8: all crops differ, in a batch and between epochs."""
+    images = written(tmp_path, FakeSource([8], image=ramps(64)), list(range(8)), shard_size=8)
+
+    def crops(**data) -> set[bytes]:
+        data = make_params(data={"image_size": 20, "channels": 3} | data).data
+        batches = ImageBatches(images, data, batch_size=8, seed=1)
+        return {crop.numpy().tobytes() for step in range(4) for crop in batches(step)[0]}
+
+    assert len(crops(crop_scale=[0.3, 0.6])) == 32
+    assert len(crops(crop_scale=[1.0, 1.0], crop_ratio=[1.0, 1.0], flip=True)) == 2
+    (still,) = crops(crop_scale=[1.0, 1.0], crop_ratio=[1.0, 1.0])
+    assert still == to_chw(center_crop(ramps(64), 20)).tobytes()
 
 
 def test_as_uint8_rounds_and_clips():

@@ -1,5 +1,6 @@
 """Sources of images: the digits, folders and torchvision's sets; broken ones are named."""
 
+import inspect
 import struct
 from pathlib import Path
 
@@ -139,6 +140,14 @@ def test_validation_class_unknown_to_training_is_named(tmp_path):
     assert str(tmp_path / "val") in one_line(error)
 
 
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_held_out_folder_without_train_is_named(tmp_path, held_out):
+    save(noise_image(8, 8), tmp_path / held_out / "a" / "0.png")
+    with pytest.raises(UserError, match=f"{held_out}/ and no train/") as error:
+        folder_source(tmp_path)
+    assert str(tmp_path) in one_line(error)
+
+
 def write_mnist(root: Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
@@ -164,6 +173,79 @@ def test_torchvision_data_set_that_is_there_already(tmp_path):
         images, labels = data[split]
         np.testing.assert_array_equal(np.asarray(decode_image(source.read(index), 1)), images[i])
         assert source.items[index].label == labels[i]
+
+
+class GreySet:
+    """A data set in torchvision's manner: image i is of grey level i, its class is i % 3."""
+
+    keeps_labels_as: str | None = None
+
+    def prepare(self, root: str, split: str) -> None:
+        self.root, self.split, self.decoded = root, split, []
+        if self.keeps_labels_as:
+            labels = np.arange(len(self)) % 3
+            setattr(self, self.keeps_labels_as, labels.tolist())
+
+    def __len__(self) -> int:
+        return {"train": 6, "test": 3}[self.split]
+
+    def __getitem__(self, i: int):
+        self.decoded.append(i)
+        return Image.new("L", (4, 4), i), i % 3
+
+
+class ByTrain(GreySet):
+    classes = ("zero", "one", "two")
+
+    def __init__(self, root, train=True, transform=None, download=False):
+        assert download
+        self.prepare(root, "train" if train else "test")
+
+
+class BySplit(GreySet):
+    classes = (("zero", "nought"), ("one", "single"), ("two", "pair"))
+
+    def __init__(self, root, split="train", transform=None, download=False):
+        assert download
+        self.prepare(root, split)
+
+
+class Whole(GreySet):
+    def __init__(self, root, transform=None):
+        self.prepare(root, "train")
+
+
+@pytest.mark.parametrize("kept", ["targets", "_labels", "labels", None])
+@pytest.mark.parametrize("kind", [ByTrain, BySplit, Whole])
+def test_torchvision_data_sets_of_every_manner(monkeypatch, tmp_path, kind, kept):
+    """With labels under any name or with none, and split by `train`, by `split` or not at all."""
+    import torchvision
+
+    opened = []
+
+    class Set(kind):
+        keeps_labels_as = kept
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            opened.append(self)
+
+    Set.__signature__ = inspect.signature(kind)
+    monkeypatch.setattr(torchvision.datasets, "GreySet", Set, raising=False)
+    source = open_source("torchvision:GreySet", str(tmp_path))
+    assert {dataset.root for dataset in opened} == {str(tmp_path)}
+    if kept:  # an image is decoded only when it is asked for
+        assert not any(dataset.decoded for dataset in opened)
+    if kind is Whole:
+        assert [item.split for item in source.items] == [None] * 6
+        assert source.class_names == ["0", "1", "2"]
+    else:
+        assert [item.split for item in source.items] == ["train"] * 6 + ["val"] * 3
+        assert source.class_names == ["zero", "one", "two"]
+    assert [item.label for item in source.items] == [i % 3 for i in range(len(source.items))]
+    assert len({item.key for item in source.items}) == len(source.items)
+    greys = [decode_image(source.read(i), 1).getpixel((0, 0)) for i in range(len(source.items))]
+    assert greys == [*range(6), *range(3)][: len(source.items)]
 
 
 @pytest.mark.parametrize("name", ["NoSuchSet", "mnist", "DatasetFolder"])

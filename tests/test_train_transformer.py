@@ -1,54 +1,90 @@
 """The transformer's task: what a step trains. The token cache that it reads."""
 
+import copy
 import math
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.runtime.files import write_json
+from pipeline.params import Params
+from pipeline.sampling import masked_nll
 from pipeline.tokens import TokenCache, cached_code_usage
 from pipeline.training.transformer import TransformerTask, transformer_config
+from tests.images import write_token_cache
 from tests.interruption import straight_and_resumed, weight_bytes
+
+CLASSES = 3
+CPU = torch.device("cpu")
+
+
+def tiny_params(make_params, dropout=0.0, **training) -> Params:
+    """Parameters of a transformer of one layer over 49 tokens of 16 codes."""
+    values = {"steps": 4, "batch_size": 8, "warmup_steps": 2, "checkpoint_every": 2}
+    return make_params(
+        tokenizer={"codebook_size": 16},
+        transformer={"layers": 1, "hidden": 16, "heads": 2, "mlp": 16, "dropout": dropout},
+        training=values | {"bf16": False} | training,
+    )
+
+
+def random_tokens(folder: Path) -> Path:
+    """A token cache of 20 + 6 images in two shards, 2 views of 49 tokens each."""
+    rng = np.random.default_rng(0)
+    counts = {"train": [13, 7], "val": [6]}
+    return write_token_cache(
+        folder,
+        {split: [rng.integers(0, 16, (n, 2, 49)) for n in ns] for split, ns in counts.items()},
+        {split: rng.integers(0, CLASSES, sum(ns)) for split, ns in counts.items()},
+    )
+
+
+class Call(NamedTuple):
+    """What the network was asked for in one step."""
+
+    tokens: Tensor
+    mask: Tensor
+    labels: Tensor
+    where: Tensor
+
+
+class Spy(nn.Module):
+    """In the place of a data-parallel module: passes on what it is called with, and keeps it."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module, self.calls = module, []
+
+    def forward(self, *args: Tensor) -> Tensor:
+        assert self.training
+        self.calls.append(args)
+        return self.module(*args)
+
+
+def transformer_task(params, tokens_dir, **options) -> TransformerTask:
+    options = {"schedule": "cosine", "seed": 3, "device": CPU} | options
+    return TransformerTask(params, tokens_dir, CLASSES, **options)
+
+
+def calls(params, tokens_dir, steps=range(1), **options) -> list[Call]:
+    task = transformer_task(params, tokens_dir, wrap=Spy, **options)
+    for step in steps:
+        task.step(step)
+    return [Call(*call) for call in task.parallel.calls]
 
 
 @pytest.fixture
 def tiny(make_params):
-    def make(**training):
-        values = {"steps": 4, "batch_size": 8, "warmup_steps": 2, "checkpoint_every": 2}
-        return make_params(
-            tokenizer={"codebook_size": 16},
-            transformer={"layers": 1, "hidden": 16, "heads": 2, "mlp": 16, "dropout": 0.0},
-            training=values | {"bf16": False} | training,
-        )
-
-    return make
+    return lambda **changes: tiny_params(make_params, **changes)
 
 
 @pytest.fixture
 def tokens_dir(tmp_path):
-    """A token cache of 20 + 6 images in two shards, 2 views of 49 tokens each."""
-    folder, rng = tmp_path / "tokens", np.random.default_rng(0)
-    folder.mkdir()
-    shards = {"train": [13, 7], "val": [6]}
-    manifest = {"grid": 7, "codebook_size": 16, "shards": {}}
-    for split, counts in shards.items():
-        listed = []
-        for number, count in enumerate(counts):
-            file = f"{split}-{number:05d}.npy"
-            np.save(folder / file, rng.integers(0, 16, (count, 2, 49)).astype(np.uint16))
-            listed.append({"file": file, "count": count})
-        manifest["shards"][split] = listed
-        np.save(folder / f"{split}-labels.npy", rng.integers(0, 3, sum(counts)).astype(np.int32))
-    write_json(folder / "manifest.json", manifest)
-    return folder
-
-
-def transformer_task(params, tokens_dir, **options) -> TransformerTask:
-    options = {"schedule": "cosine", "seed": 3, "device": torch.device("cpu")} | options
-    return TransformerTask(params, tokens_dir, 3, **options)
+    return random_tokens(tmp_path / "tokens")
 
 
 def test_token_cache_reads_across_shards(tokens_dir):
@@ -73,18 +109,38 @@ def test_damaged_token_cache_is_one_line(tokens_dir):
     assert "\n" not in str(error.value)
 
 
+# --- what a step reads ----------------------------------------------------------------------------
+
+
+def test_an_epoch_shows_every_image_in_a_random_view_with_its_label(tiny, tokens_dir):
+    """20 images in batches of 8: five steps are two epochs."""
+    whole, labels = TokenCache(tokens_dir, "train"), {}
+    for view in range(2):
+        rows = whole.batch(np.arange(20), np.full(20, view))
+        for i, (tokens, label) in enumerate(zip(*(x.tolist() for x in rows), strict=True)):
+            labels[tuple(tokens)] = i, view, label
+    seen = []
+    for call in calls(tiny(), tokens_dir, range(40)):
+        for tokens, label in zip(call.tokens.tolist(), call.labels.tolist(), strict=True):
+            index, view, wanted = labels[tuple(tokens)]
+            assert label == wanted
+            seen.append((index, view))
+    for epoch in range(16):
+        assert sorted(i for i, _ in seen[20 * epoch : 20 * (epoch + 1)]) == list(range(20))
+    assert 120 < sum(view for _, view in seen) < 200  # of 320, ± 4.5 deviations
+    assert len(set(seen)) == 40
+
+
 @pytest.mark.parametrize("step", [0, 1, 2, 7])
 def test_workers_share_out_the_batch_of_one(tiny, tokens_dir, step):
-    whole = transformer_task(tiny(), tokens_dir)._batch(step)
-    ranks = [
-        transformer_task(tiny(), tokens_dir, rank=rank, world_size=2)._batch(step)
-        for rank in range(2)
-    ]
-    for alone, shared in zip(whole, zip(*ranks, strict=True), strict=True):
-        assert torch.equal(alone, torch.cat(shared))
-    tokens, labels, mask = whole
-    assert tokens.shape == mask.shape == (8, 49) and labels.shape == (8,)
-    assert mask.any(dim=1).all()
+    params = tiny(label_drop=0.5)
+    (whole,) = calls(params, tokens_dir, [step])
+    shares = [calls(params, tokens_dir, [step], rank=r, world_size=2)[0] for r in range(2)]
+    for name in ("tokens", "mask", "labels"):
+        alone, *shared = (getattr(call, name) for call in (whole, *shares))
+        assert torch.equal(alone, torch.cat(shared)), name
+    assert whole.tokens.shape == whole.mask.shape == (8, 49) and whole.labels.shape == (8,)
+    assert whole.mask.any(dim=1).all()
 
 
 def test_mean_gradient_of_two_workers_is_that_of_one(tiny, tokens_dir):
@@ -100,36 +156,78 @@ def test_mean_gradient_of_two_workers_is_that_of_one(tiny, tokens_dir):
 
 
 def test_batches_and_masks_change_with_step_seed_and_schedule(tiny, tokens_dir):
-    batch = transformer_task(tiny(), tokens_dir)._batch(0)
-    for other in (
-        transformer_task(tiny(), tokens_dir)._batch(1),
-        transformer_task(tiny(), tokens_dir, seed=4)._batch(0),
-    ):
-        assert not torch.equal(batch[0], other[0]) and not torch.equal(batch[2], other[2])
-    other = transformer_task(tiny(), tokens_dir, schedule="linear")._batch(0)
-    assert torch.equal(batch[0], other[0]) and not torch.equal(batch[2], other[2])
+    (call,) = calls(tiny(), tokens_dir)
+    (again,) = calls(tiny(), tokens_dir)
+    assert all(torch.equal(a, b) for a, b in zip(call, again, strict=True))
+    for options in ({"steps": [1]}, {"seed": 4}):
+        (other,) = calls(tiny(), tokens_dir, **options)
+        assert not torch.equal(call.tokens, other.tokens)
+        assert not torch.equal(call.mask, other.mask)
+    (other,) = calls(tiny(), tokens_dir, schedule="linear")
+    assert torch.equal(call.tokens, other.tokens) and not torch.equal(call.mask, other.mask)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "mean"), [("cosine", 2 / math.pi), ("cubic", 3 / 4), ("square_root", 1 / 3)]
+)
+def test_masks_follow_the_schedule(tiny, tokens_dir, schedule, mean):
+    """∫γ(r)dr of the tokens are masked, and half a token more for the rounding up."""
+    masks = [call.mask for call in calls(tiny(), tokens_dir, range(60), schedule=schedule)]
+    ratio = torch.cat(masks).float().mean().item()
+    assert ratio == pytest.approx(mean + 0.5 / 49, abs=0.05)  # 3.5 deviations
 
 
 def test_min_masking_rate_reaches_the_masks(tiny, tokens_dir):
-    task = transformer_task(tiny(min_masking_rate=0.5), tokens_dir, schedule="logarithmic")
-    counts = torch.cat([task._batch(step)[2].sum(dim=1) for step in range(10)])
-    assert counts.min() == math.ceil(0.5 * 49)
+    params = tiny(min_masking_rate=0.5)
+    seen = calls(params, tokens_dir, range(10), schedule="logarithmic")
+    assert torch.cat([call.mask.sum(dim=1) for call in seen]).min() == math.ceil(0.5 * 49)
 
 
+# --- what it descends -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("loss_on", ["masked", "all"])
-def test_loss_is_that_of_the_chosen_positions(tiny, tokens_dir, loss_on):
+def test_loss_is_that_of_the_chosen_positions(tiny, tokens_dir, loss_on, smoothing):
     """However the head's rows are picked and padded."""
-    task = transformer_task(tiny(loss_on=loss_on), tokens_dir)
-    tokens, labels, mask = task._batch(0)
-    model = task.model
+    params = tiny(loss_on=loss_on, label_smoothing=smoothing)
+    task = transformer_task(params, tokens_dir, wrap=Spy)
+    model = copy.deepcopy(task.model)
+    loss = task.step(0)["loss"].item()
+    tokens, mask, labels, _ = task.parallel.calls[0]
     with torch.no_grad():
         logits = model.logits(model.encode(model.sequence(tokens, mask, labels))[:, 1:])
     chosen = mask if loss_on == "masked" else torch.ones_like(mask)
     wanted = [
-        nn.functional.cross_entropy(logits[b][chosen[b]], tokens[b][chosen[b]], label_smoothing=0.1)
+        nn.functional.cross_entropy(
+            logits[b][chosen[b]], tokens[b][chosen[b]], label_smoothing=smoothing
+        )
         for b in range(8)
     ]
-    assert task.step(0)["loss"].item() == pytest.approx(torch.stack(wanted).mean().item(), rel=1e-5)
+    assert loss == pytest.approx(torch.stack(wanted).mean().item(), rel=1e-5)
+
+
+def test_gradients_are_clipped_by_their_global_norm(tiny, tokens_dir):
+    def gradient(grad_clip):
+        task = transformer_task(tiny(grad_clip=grad_clip), tokens_dir)
+        task.step(0)
+        return torch.cat([p.grad.flatten() for p in task.model.parameters()])
+
+    free = gradient(None)
+    norm = free.norm().item()
+    assert norm > 0.1
+    torch.testing.assert_close(gradient(norm / 4), free / 4, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(gradient(norm * 4), free)
+
+
+def test_dropout_is_on_in_training_and_at_its_rate_only(tiny, tokens_dir):
+    def loss(dropout: float, noise: int) -> float:
+        task = transformer_task(tiny(dropout=dropout), tokens_dir)
+        torch.manual_seed(noise)
+        return task.step(0)["loss"].item()
+
+    assert loss(0.1, noise=0) == loss(0.1, noise=0) != loss(0.1, noise=1)
+    assert loss(0.0, noise=0) == loss(0.0, noise=1)
 
 
 def test_warm_up_weight_decay_and_betas(tiny, tokens_dir):
@@ -148,19 +246,35 @@ def test_warm_up_weight_decay_and_betas(tiny, tokens_dir):
     assert count == len(list(task.model.parameters()))
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_transformer_learns_constant_tokens(tiny, tmp_path, bf16):
+    fives = {split: [np.full((20, 2, 49), 5)] for split in ("train", "val")}
+    labels = {split: np.arange(20) % CLASSES for split in fives}
+    tokens_dir = write_token_cache(tmp_path / "fives", fives, labels)
+    task = transformer_task(tiny(lr=1e-2, ema_decay=0.5, bf16=bf16), tokens_dir)
+    before = task.evaluate(0)["val_nll"]
+    for step in range(30):
+        task.step(step)
+    assert before > 2.5 and task.evaluate(30)["val_nll"] < 0.5
+
+
+# --- what is kept and measured --------------------------------------------------------------------
+
+
 def test_interrupted_transformer_ends_with_the_same_bytes(tiny, tokens_dir, tmp_path):
-    params = tiny().model_copy(
-        update={"transformer": tiny().transformer.model_copy(update={"dropout": 0.1})}
-    )
+    """With dropout on, which is drawn anew in every step."""
 
     def task():
-        return transformer_task(params, tokens_dir)
+        return transformer_task(tiny(dropout=0.1), tokens_dir)
 
     (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=4, every=2)
     assert again == history
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
-    assert weight_bytes(resumed.ema.weights) == weight_bytes(straight.ema.weights)
-    assert weight_bytes(straight.averaged()) == weight_bytes(straight.ema.weights)
+    assert weight_bytes(resumed.averaged()) == weight_bytes(straight.averaged())
+    without = transformer_task(tiny(dropout=0.0), tokens_dir)
+    for step in range(4):
+        without.step(step)
+    assert weight_bytes(without.model) != weight_bytes(straight.model)
 
 
 def test_averaged_weights_are_those_of_all_steps(tiny, tokens_dir):
@@ -173,15 +287,27 @@ def test_averaged_weights_are_those_of_all_steps(tiny, tokens_dir):
     torch.testing.assert_close(task.averaged().vocabulary_bias.detach(), wanted)
 
 
-def test_transformer_learns_constant_tokens(tiny, tokens_dir):
-    for split in ("train-00000", "train-00001", "val-00000"):
-        array = np.load(tokens_dir / f"{split}.npy")
-        np.save(tokens_dir / f"{split}.npy", np.full_like(array, 5))
-    task = transformer_task(tiny(lr=1e-2, ema_decay=0.5), tokens_dir)
-    before = task.evaluate(0)["val_nll"]
-    for step in range(30):
+def test_evaluation_is_of_the_averaged_weights_and_shows_them(tiny, tokens_dir):
+    shown = []
+    params = tiny(lr=1e-2, ema_decay=0.9)
+    task = transformer_task(params, tokens_dir, on_evaluate=lambda *args: shown.append(args))
+    for step in range(3):
         task.step(step)
-    assert before > 2.5 and task.evaluate(30)["val_nll"] < 0.5
+    row = task.evaluate(3)
+    ((model, at),) = shown
+    assert at == 3 and not model.training
+    assert weight_bytes(model) == weight_bytes(task.averaged()) != weight_bytes(task.model)
+    val = TokenCache(tokens_dir, "val").everything()
+    options = {"schedule": "cosine", "seed": 3, "batch_size": 500}
+    assert row == {"val_nll": masked_nll(model, *val, **options), "lr": pytest.approx(1e-2)}
+    assert row["val_nll"] != masked_nll(copy.deepcopy(task.model).eval(), *val, **options)
+
+
+def test_only_the_first_worker_evaluates(tiny, tokens_dir):
+    task = transformer_task(
+        tiny(), tokens_dir, rank=1, world_size=2, on_evaluate=lambda *args: pytest.fail("called")
+    )
+    assert task.evaluate(0) == {}
 
 
 def test_transformer_config_is_the_params(tiny):

@@ -18,16 +18,15 @@ from pipeline.evaluation.images import ImageSet
 from pipeline.evaluation.metrics import (
     bootstrap,
     class_accuracy,
-    density_coverage,
     fid,
     inception_score,
-    kid,
-    precision_recall,
+    manifold_metrics,
+    sample_metrics,
 )
+from pipeline.evaluation.statistics import load_statistics, statistics
 from pipeline.layout import CLASSIFIER
 from pipeline.models import load_model
 from pipeline.params import Params
-from pipeline.seeds import generator
 
 
 class Evaluator:
@@ -46,6 +45,10 @@ class Evaluator:
         )
         self.cache_dir = Path(params.ray.storage_path).absolute() / "features"
         self.reference = load_features(reference_features(self.extractor, params))
+        published = evaluation.reference_statistics
+        self.reference_statistics = (
+            load_statistics(published) if published else statistics(self.reference.features)
+        )
 
     def features(self, images: ImageSet) -> Features:
         return cached_features(images, self.extractor, self.cache_dir)
@@ -60,42 +63,28 @@ class Evaluator:
         values = self.quality(self.features(images))
         second = cached_features(images, self.second, self.cache_dir)
         reference = load_features(reference_features(self.second, self.params))
-        values |= self._manifold(second.features, reference.features, self.second.name)
+        values |= manifold_metrics(
+            second.features,
+            reference.features,
+            self.second.name,
+            self.params.evaluation,
+            self.params.seed,
+        )
         if labels is not None:
             values["class_accuracy"] = class_accuracy(self.recognised(images), labels)
-        return values | {"samples": len(images)}
+        return values | {"samples": len(images), "is_splits": self.params.evaluation.is_splits}
 
     def quality(self, samples: Features) -> dict[str, float]:
-        """FID, IS and KID, and the manifold metrics, of features from the main extractor."""
+        """FID, IS, KID and the manifold metrics of features from the main extractor."""
         evaluation, seed, name = self.params.evaluation, self.params.seed, self.extractor.name
-        reference = self.reference.features
         score = partial(inception_score, splits=evaluation.is_splits, seed=seed)
+        distance = partial(fid, reference=self.reference_statistics)
         spread = partial(bootstrap, repeats=evaluation.bootstrap, seed=seed)
-        mean, std = kid(
-            samples.features,
-            reference,
-            subsets=evaluation.kid_subsets,
-            subset_size=evaluation.kid_subset_size,
-            seed=seed,
-        )
-        return {
-            f"fid_{name}": fid(samples.features, reference),
-            f"fid_{name}_std": spread(lambda x: fid(x, reference), samples.features),
-            f"is_{name}": score(samples.logits),
+        return sample_metrics(
+            samples, self.reference, name, evaluation, seed, self.reference_statistics
+        ) | {
+            f"fid_{name}_std": spread(
+                partial(fid, reference=self.reference_statistics), samples.features
+            ),
             f"is_{name}_std": spread(score, samples.logits),
-            f"kid_{name}": mean,
-            f"kid_{name}_std": std,
-        } | self._manifold(samples.features, reference, name)
-
-    def _manifold(self, samples: Tensor, reference: Tensor, name: str) -> dict[str, float]:
-        """Precision, recall, density and coverage, on at most `manifold_images` of each side."""
-        evaluation, draw = self.params.evaluation, generator(self.params.seed, "manifold")
-        sides = [
-            x[torch.randperm(len(x), generator=draw)[: evaluation.manifold_images].sort().values]
-            for x in (samples, reference)
-        ]
-        precision, recall = precision_recall(*sides, evaluation.neighbors)
-        density, coverage = density_coverage(*sides, evaluation.neighbors)
-        values = {"precision": precision, "recall": recall}
-        values |= {"density": density, "coverage": coverage}
-        return {f"{metric}_{name}": value for metric, value in values.items()}
+        }

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from pipeline.classifier import Classifier
+from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.data.shards import as_float
 from pipeline.errors import UserError
 from pipeline.evaluation.images import BATCH, ImageSet, TrainingImages
@@ -47,10 +47,8 @@ def weights_hash(network: nn.Module) -> str:
 class ClassifierExtractor:
     """The reference classifier of this data set: offline, comparable only with itself."""
 
-    name = "classifier"
-
-    def __init__(self, classifier: Classifier, device: torch.device):
-        self.classifier, self.device = classifier, device
+    def __init__(self, classifier: Classifier, device: torch.device, name: str = "classifier"):
+        self.classifier, self.device, self.name = classifier, device, name
 
     @cached_property
     def identity(self) -> str:
@@ -65,6 +63,15 @@ class ClassifierExtractor:
             )
         outputs = self.classifier.outputs(as_float(images.to(self.device)))
         return Features(outputs.features, outputs.logits)
+
+
+def random_extractor(config: ClassifierConfig, device: torch.device) -> ClassifierExtractor:
+    """The reference classifier's architecture with seeded random weights: features that no data set
+    has shaped, for precision/recall where no pretrained network fits (Naeem 2020)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Classifier(config)
+    return ClassifierExtractor(network.to(device).eval().requires_grad_(False), device, "random")
 
 
 class PretrainedExtractor:
@@ -137,7 +144,7 @@ def _checked(weights: str | None, url: str) -> str:
 def open_extractor(
     name: str, classifier: Classifier, weights: str | None, device: torch.device
 ) -> Extractor:
-    """The extractor of that name: classifier, inception or vgg.
+    """The extractor of that name: classifier, random, inception or vgg.
 
     Args:
         weights: file of a pretrained network; None downloads it.
@@ -147,6 +154,8 @@ def open_extractor(
     """
     if name == "classifier":
         return ClassifierExtractor(classifier, device)
+    if name == "random":
+        return random_extractor(classifier.config, device)
     return PretrainedExtractor(name, weights, device)
 
 

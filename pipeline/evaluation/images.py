@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -24,7 +23,6 @@ from pipeline.params import Data
 from pipeline.runtime.files import atomic_file, atomic_folder, file_hash, tree_hash, value_hash
 
 BATCH = 64  # images held in memory at once, and that a network sees at once
-DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError)  # as readers raise it
 GREY_MODES = ("1", "L", "I;16")  # Pillow's
 
 
@@ -240,10 +238,10 @@ def _check(
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Whatever a damaged file does to its reader becomes one line that names the file."""
+    """What goes wrong while a file is read becomes one line that names the file."""
     try:
         yield
-    except (*DAMAGE, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # a damaged file makes its reader raise nearly anything
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged or no image file ({reason}); replace it") from error
 

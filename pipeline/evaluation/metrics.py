@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.statistics import ReferenceStatistics, statistics
+from pipeline.sections import Evaluation
 from pipeline.seeds import generator, mix
 
 BLOCK = 1000  # samples whose distances to all the others are held at once
@@ -158,30 +159,46 @@ def sample_metrics(
     samples: Features,
     reference: Features,
     extractor: str,
-    *,
-    neighbors: int,
-    is_splits: int,
+    evaluation: Evaluation,
     seed: int,
+    reference_statistics: ReferenceStatistics | None = None,
 ) -> dict[str, float]:
-    """FID, IS, precision and recall of a set of samples, each named after its extractor; its
-    features must come with logits."""
-    precision, recall = precision_recall(samples.features, reference.features, neighbors)
+    """FID, IS, KID, precision and recall of a set of samples, each named after its extractor.
+
+    Args:
+        samples: of an extractor that gives logits.
+        reference_statistics: FID's reference, where it is not the reference features.
+    """
+    kid_mean, _ = kid(
+        samples.features,
+        reference.features,
+        subsets=evaluation.kid_subsets,
+        subset_size=evaluation.kid_subset_size,
+        seed=seed,
+    )
     values = {
-        "fid": fid(samples.features, reference.features),
-        "is": inception_score(samples.logits, is_splits, seed),
-        "precision": precision,
-        "recall": recall,
+        "fid": fid(samples.features, reference_statistics or reference.features),
+        "is": inception_score(samples.logits, evaluation.is_splits, seed),
+        "kid": kid_mean,
     }
-    return {f"{name}_{extractor}": value for name, value in values.items()}
+    named = {f"{name}_{extractor}": value for name, value in values.items()}
+    return named | manifold_metrics(
+        samples.features, reference.features, extractor, evaluation, seed
+    )
 
 
 def manifold_metrics(
-    samples: Tensor, reference: Tensor, extractor: str, *, neighbors: int
+    samples: Tensor, reference: Tensor, extractor: str, evaluation: Evaluation, seed: int
 ) -> dict[str, float]:
-    """Precision, recall, density and coverage of features (M, F) and (R, F), each named after their
-    extractor."""
-    precision, recall = precision_recall(samples, reference, neighbors)
-    density, coverage = density_coverage(samples, reference, neighbors)
+    """Precision, recall, density and coverage, on at most `manifold_images` of each side, drawn at
+    random."""
+    draw = generator(seed, "manifold")
+    sides = [
+        x[torch.randperm(len(x), generator=draw)[: evaluation.manifold_images].sort().values]
+        for x in (samples, reference)
+    ]
+    precision, recall = precision_recall(*sides, evaluation.neighbors)
+    density, coverage = density_coverage(*sides, evaluation.neighbors)
     values = {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
     return {f"{name}_{extractor}": value for name, value in values.items()}
 

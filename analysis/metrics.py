@@ -1,0 +1,66 @@
+"""Names of the metrics: what result files call them, and what readers see."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+# Metrics whose value depends on the network that extracts the features.
+FEATURE_METRICS = {
+    "fid": "FID",
+    "is": "IS",
+    "kid": "KID",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+}
+OTHER_METRICS = {"nll": "NLL", "class_accuracy": "recognised", "psnr": "PSNR"}
+LOWER_IS_BETTER = {"fid", "kid", "nll"}
+
+# Sets of images that are measured, by the paper's names for the networks that made them.
+MODELS = {
+    "transformer": "MaskGIT",
+    "autoregressive": "VQGAN∗",
+    "reconstruction": "tokenizer's reconstructions",
+    "real": "real images",
+}
+
+
+def find_extractor(names: Iterable[str], path: Path) -> str:
+    """The feature extractor that FID was measured with, from the name `fid_<extractor>`.
+
+    Raises:
+        UserError: no such name, so that FID and IS could not be labelled.
+    """
+    for name in names:
+        if match := re.fullmatch(r"fid_([^_]+)", name):
+            return match[1]
+    raise UserError(f"{path} has no fid_<extractor>; delete it and run dvc repro")
+
+
+def find_second_extractor(names: Iterable[str], extractor: str, path: Path) -> str:
+    """The other extractor that precision was measured with (Table 5).
+
+    Raises:
+        UserError: there is none.
+    """
+    for name in names:
+        match = re.fullmatch(r"precision_([^_]+)", name)
+        if match and match[1] != extractor:
+            return match[1]
+    raise UserError(f"{path} has no second precision_<extractor>; delete it and run dvc repro")
+
+
+def metric_column(kind: str, extractor: str) -> str:
+    """The column of a kind of metric: "fid" is `fid_classifier`, "nll" is `nll`."""
+    return f"{kind}_{extractor}" if kind in FEATURE_METRICS else kind
+
+
+def metric_label(name: str, extractor: str) -> str:
+    """What readers see. FID and IS always carry their extractor: "FID (classifier)"."""
+    kind, _, rest = name.partition("_")
+    if kind in FEATURE_METRICS and rest == extractor:
+        return f"{FEATURE_METRICS[kind]} ({extractor})"
+    return OTHER_METRICS.get(name, name.replace("_", " "))

@@ -1,0 +1,139 @@
+"""Table 1: quality of the samples, between the tokenizer's ceiling and real images."""
+
+import pandas as pd
+
+from analysis import cas, paper
+from analysis.exhibits import Table
+from analysis.findings import Measured, contrast
+from analysis.formatting import count, millions, number, percent, printed, spreads
+from analysis.metrics import MODELS, metric_label
+from analysis.results import Results
+from analysis.statistics import beside
+from pipeline.params import Params
+
+SPREAD = ("fid", "is", "kid")  # these have a standard deviation
+EXACT = ("precision", "recall", "density", "coverage")
+
+
+def table(results: Results, params: Params) -> Table:
+    """Every set of images in a row, beside the paper's rows of the nearest image size."""
+    side = paper.side(params.data.image_size)
+    ours, theirs = paper.TABLE_1[side]["MaskGIT"], paper.TABLE_1[side]["VQGAN∗"]
+    cells = beside(_measured(results), _printed(side), ["model"])
+    by_model = cells.set_index("model")
+    return Table(
+        name="table1",
+        title=f"Table 1: class-conditional samples, beside the paper's on ImageNet {side}×{side}",
+        cells=cells,
+        readable=_readable(cells, results),
+        notes=_notes(cells, results, params, side),
+        paper=f"MaskGIT beats VQGAN∗, the autoregressive baseline with the same tokenizer and "
+        f"hyperparameters, by a wide margin: FID (Inception) {ours.fid} against {theirs.fid}, "
+        f"IS (Inception) {ours.is_} against {theirs.is_}, recall {ours.recall:.2f} against "
+        f"{theirs.recall:.2f}, CAS top-1 {percent(ours.cas_top1)} against "
+        f"{percent(theirs.cas_top1)}, in {ours.steps} steps instead of {theirs.steps}.",
+        here=_findings(by_model, results),
+        files=["evaluation/metrics.json", "cas/rows.csv"],
+    )
+
+
+def _measured(results: Results) -> pd.DataFrame:
+    columns = []
+    for kind in SPREAD:
+        columns += [results.metric(kind), f"{results.metric(kind)}_std"]
+    columns += [results.metric(kind) for kind in EXACT]
+    columns += ["class_accuracy", "samples", "parameters", "steps"]
+    sets = pd.DataFrame(results.evaluation[name] for name in MODELS).reindex(columns=columns)
+    sets.insert(0, "model", list(MODELS.values()))
+    return sets.merge(cas.scores(results, "randaugment"), how="left", on="model")
+
+
+def _printed(side: int) -> pd.DataFrame:
+    table = pd.DataFrame(paper.TABLE_1[side].values())
+    table = table.rename(
+        columns={
+            "fid": "fid_inception",
+            "is_": "is_inception",
+            "precision": "precision_vgg",
+            "recall": "recall_vgg",
+        }
+    ).add_prefix("paper_")
+    table.insert(0, "model", list(paper.TABLE_1[side]))
+    real = paper.TABLE_1_REAL
+    table.loc[len(table)] = {
+        "model": MODELS["real"],
+        "paper_cas_top1": real.top1,
+        "paper_cas_top5": real.top5,
+    }
+    return table
+
+
+def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
+    table = {"model": cells["model"]}
+    for kind in SPREAD:
+        metric = results.metric(kind)
+        table[metric_label(metric, results.extractor)] = spreads(cells, metric, mean="")
+    for kind in EXACT:
+        metric = results.metric(kind)
+        table[metric_label(metric, results.extractor)] = cells[metric].map(number)
+    table["recognised"] = cells["class_accuracy"].map(number)
+    table |= cas.readable(cells)
+    table["parameters"] = cells["parameters"].map(millions)
+    table["steps"] = cells["steps"].map(count)
+    table[paper.FID] = printed(cells["paper_fid_inception"], 2)
+    table[paper.IS] = printed(cells["paper_is_inception"], 1)
+    table["precision (paper, VGG)"] = printed(cells["paper_precision_vgg"], 2)
+    table["recall (paper, VGG)"] = printed(cells["paper_recall_vgg"], 2)
+    table["CAS top-1 (paper)"] = printed(cells["paper_cas_top1"], 4)
+    table["CAS top-5 (paper)"] = printed(cells["paper_cas_top5"], 4)
+    table["parameters (paper)"] = cells["paper_parameters"].map(millions)
+    table["steps (paper)"] = cells["paper_steps"].map(count)
+    return pd.DataFrame(table)
+
+
+def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> list[str]:
+    evaluation, x = params.evaluation, results.extractor
+    samples = cells.set_index("model")["samples"].dropna()
+    sets = ", ".join(f"{count(n)} of {model}" for model, n in samples.items())
+    return [
+        f"FID ({x}), IS ({x}), KID, precision, recall, density and coverage compare features of "
+        f"the {x} network with those of the training images; sets: {sets}. The tokenizer's "
+        "reconstructions of the validation images are the ceiling of both networks.",
+        f"± : of FID ({x}) and IS ({x}) the standard deviation over {evaluation.bootstrap} "
+        f"bootstrap resamples of the one set, of KID over {evaluation.kid_subsets} subsets; "
+        f"IS ({x}) over {evaluation.is_splits} "
+        f"{'split' if evaluation.is_splits == 1 else 'splits'}.",
+        cas.note(cells, "with RandAugment"),
+        f"Columns marked (paper …) are the paper's Table 1 on ImageNet {side}×{side}, with "
+        "ResNet-50 for CAS: compare orderings, not values. Accuracies are fractions; recognised: "
+        "share whose class the reference classifier finds. NLL is left out: MaskGIT's is over "
+        "masked tokens and the baseline's over all, so they cannot be compared.",
+    ]
+
+
+def _findings(cells: pd.DataFrame, results: Results) -> list[str]:
+    def metric(kind: str, model: str) -> Measured:
+        column, row = results.metric(kind), cells.loc[model]
+        return Measured(model, row[column], row.get(f"{column}_std", float("nan")))
+
+    found = [
+        contrast(
+            metric_label(results.metric(kind), results.extractor),
+            metric(kind, "MaskGIT"),
+            metric(kind, "VQGAN∗"),
+            lower_is_better=kind == "fid",
+            spread_over="bootstrap resamples",
+        )
+        for kind in ("fid", "is", "recall")
+    ]
+    found.append(
+        contrast("CAS top-1", cas.measured(cells, "MaskGIT"), cas.measured(cells, "VQGAN∗"))
+    )
+    label = metric_label(results.metric("fid"), results.extractor)
+    ceiling, real = (metric("fid", MODELS[name]) for name in ("reconstruction", "real"))
+    found.append(
+        f"MaskGIT takes {count(cells.loc['MaskGIT', 'steps'])} forward passes an image, VQGAN∗ "
+        f"{count(cells.loc['VQGAN∗', 'steps'])}. For scale: the tokenizer's reconstructions have "
+        f"{label} {ceiling}, held-out real images {real}."
+    )
+    return found

@@ -1,0 +1,123 @@
+"""Table 2: inpainting and outpainting, measured on the composites."""
+
+import pandas as pd
+
+from analysis import paper
+from analysis.exhibits import Table
+from analysis.findings import Measured, contrast
+from analysis.formatting import count, extent, listed, number, printed, spreads
+from analysis.metrics import metric_label
+from analysis.results import Results
+from analysis.statistics import beside, over_seeds
+from pipeline.params import Params
+
+TASKS = {
+    "inpaint_center": "inpainting, centre 50% × 50%",
+    "outpaint_right": "outpainting, right 50%",
+    "outpaint_left": "outpainting, left 50%",
+    "outpaint_top": "outpainting, top 50%",
+    "outpaint_bottom": "outpainting, bottom 50%",
+}
+FLOOR = "nearest pixel (floor)"
+METHODS = {"maskgit": "MaskGIT", "nearest": FLOOR}
+
+
+def table(results: Results, params: Params) -> Table:
+    """Every task and method in a row, then the paper's other models."""
+    fid, is_ = results.metric("fid"), results.metric("is")
+    cells = beside(_measured(results), _printed(), ["task", "model"])
+    order = [list(TASKS).index(task) for task in cells["task"]]
+    cells = cells.iloc[pd.Series(order).argsort(kind="stable")].reset_index(drop=True)
+    inpaint, outpaint = (paper.TABLE_2[task]["MaskGIT"] for task in paper.TABLE_2)
+    return Table(
+        name="table2",
+        title="Table 2: inpainting and outpainting, beside the paper's on Places2",
+        cells=cells,
+        readable=pd.DataFrame(
+            {
+                "task": cells["task"].map(TASKS),
+                "model": cells["model"],
+                metric_label(fid, results.extractor): spreads(cells, fid),
+                metric_label(is_, results.extractor): spreads(cells, is_),
+                "recognised": spreads(cells, "class_accuracy"),
+                paper.FID: printed(cells["paper_fid_inception"], 2),
+                paper.IS: printed(cells["paper_is_inception"], 2),
+            }
+        ),
+        notes=_notes(results, cells),
+        paper=f"Without any training for it, MaskGIT comes close to the best dedicated model at "
+        f"inpainting (FID (Inception) {inpaint.fid} against CoModGAN's "
+        f"{paper.TABLE_2['inpaint_center']['CoModGAN'].fid}) and beats all at outpainting "
+        f"({outpaint.fid}; Boundless {paper.TABLE_2['outpaint_right']['Boundless (TF)'].fid:.2f}).",
+        here=_findings(cells, results),
+        files=["editing/rows.csv"],
+    )
+
+
+def _measured(results: Results) -> pd.DataFrame:
+    metrics = [results.metric("fid"), results.metric("is"), "class_accuracy"]
+    means = over_seeds(results.editing, ["task", "method"], [*metrics, "images"])
+    means = means.rename(columns={"images_mean": "images"}).drop(columns="images_std")
+    means["method"] = means["method"].map(METHODS)
+    return means.rename(columns={"method": "model"})
+
+
+def _printed() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "task": task,
+            "model": model,
+            "paper_fid_inception": score.fid,
+            "paper_is_inception": score.is_,
+        }
+        for task, scores in paper.TABLE_2.items()
+        for model, score in scores.items()
+    )
+
+
+def _notes(results: Results, cells: pd.DataFrame) -> list[str]:
+    rows, x = results.editing, results.extractor
+    seeds = int(cells["seeds"].max())
+    over = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    return [
+        f"FID ({x}) and IS ({x}) of {extent(rows['images'])} composites, the generated part blended "
+        f"into validation images, against the training images; {over}. The floor gives every "
+        "unknown pixel the value of the nearest known one. Class labels are given to the model.",
+        "Columns marked (paper …) are the paper's Table 2, on Places2 and without classes: compare "
+        "orderings, not values.",
+    ]
+
+
+def _findings(cells: pd.DataFrame, results: Results) -> list[str]:
+    fid = results.metric("fid")
+    label = metric_label(fid, results.extractor)
+    rows = cells.set_index(["task", "model"])
+    tasks = [task for task in TASKS if {"MaskGIT", FLOOR} <= set(cells[cells.task == task].model)]
+    measured = {
+        (task, model): Measured(
+            model, rows.loc[(task, model), f"{fid}_mean"], rows.loc[(task, model), f"{fid}_std"]
+        )
+        for task in tasks
+        for model in ("MaskGIT", FLOOR)
+    }
+    won = [t for t in tasks if measured[t, "MaskGIT"].value < measured[t, FLOOR].value]
+    found = [
+        f"By {label} **MaskGIT is better than the floor in {len(won)} of {count(len(tasks))} tasks** "
+        "here."
+    ]
+    found += [
+        contrast(
+            f"{TASKS[task][0].upper()}{TASKS[task][1:]}, {label}",
+            measured[task, "MaskGIT"],
+            measured[task, FLOOR],
+            lower_is_better=True,
+            paper_has_first_better=False,
+        )
+        for task in tasks
+        if task in paper.TABLE_2
+    ]
+    sides = [task for task in tasks if task.startswith("outpaint")]
+    if len(sides) > 1:
+        each = [f"{task.split('_')[1]} {number(measured[task, 'MaskGIT'].value)}" for task in sides]
+        found.append(f"MaskGIT's {label} by the side that is outpainted: {listed(each)}.")
+    return found

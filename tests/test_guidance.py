@@ -1,0 +1,168 @@
+"""Classifier-free guidance: images shown without their class in training, and what decoding makes
+of it. (The paper has none; other reproductions do.)"""
+
+import pytest
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from pipeline.decoding import decode
+from pipeline.sampling import generate, predictor, sampler
+from pipeline.seeds import generator
+from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from tests.test_params import message, write
+from tests.test_train_transformer import CLASSES, calls, random_tokens, tiny_params
+
+NO_CLASS = CLASSES  # the label of an image without one
+
+
+@pytest.fixture
+def model() -> MaskGitTransformer:
+    """Random, and with large enough weights that classes differ."""
+    torch.manual_seed(0)
+    config = TransformerConfig(
+        num_tokens=9,
+        codebook_size=20,
+        num_classes=4,
+        layers=2,
+        hidden=32,
+        heads=4,
+        mlp=64,
+        dropout=0,
+    )
+    model = MaskGitTransformer(config).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if "norm" not in name:
+            parameter.normal_(std=0.3)
+    return model
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    tokens = torch.randint(20, (3, 9), generator=draw)
+    return tokens, torch.rand(3, 9, generator=draw) < 0.5, torch.tensor([2, 0, 3])
+
+
+def logits_by_hand(
+    model: MaskGitTransformer, tokens: Tensor, mask: Tensor, first: Tensor
+) -> Tensor:
+    """With rows `first` of the vocabulary in the place of the class token."""
+    ids = torch.cat([first[:, None], tokens.masked_fill(mask, model.config.mask_id)], dim=1)
+    return model.code_logits(model.encode(ids)[:, 1:])
+
+
+# --- decoding -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_guided_logits_are_pushed_away_from_those_without_the_class(model, scale):
+    """(1 + s)·conditional − s·unconditional; without a class its token is [MASK], row 24."""
+    tokens, mask, labels = batch()
+    conditional = logits_by_hand(model, tokens, mask, 20 + labels)
+    unconditional = logits_by_hand(model, tokens, mask, torch.full((3,), 24))
+    assert (conditional - unconditional).abs().mean() > 0.1
+    guided = predictor(model, labels, bf16=False, guidance_scale=scale)(tokens, mask)
+    wanted = (1 + scale) * conditional - scale * unconditional
+    torch.testing.assert_close(guided, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_scale_zero_is_the_plain_model_and_costs_no_more(model, monkeypatch):
+    tokens, mask, labels = batch()
+    sizes, encode = [], model.encode
+    monkeypatch.setattr(model, "encode", lambda ids: (sizes.append(len(ids)), encode(ids))[1])
+    plain = predictor(model, labels, bf16=False, guidance_scale=0.0)(tokens, mask)
+    assert torch.equal(plain, model.predict(tokens, mask, labels))
+    assert torch.equal(plain, predictor(model, labels, bf16=False)(tokens, mask))
+    assert sizes == [3, 3, 3]
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+def test_bfloat16_is_that_of_autocast_and_leaves_the_model_alone(model, scale):
+    tokens, mask, labels = batch()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rounded = predictor(model, labels, bf16=True, guidance_scale=scale)(tokens, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = logits_by_hand(model, tokens, mask, 20 + labels).float()
+        unconditional = logits_by_hand(model, tokens, mask, torch.full((3,), 24)).float()
+    wanted = (1 + scale) * wanted - scale * unconditional
+    torch.testing.assert_close(rounded.float(), wanted, atol=0.05, rtol=0.05)
+    assert not torch.equal(rounded.float(), predictor(model, labels, bf16=False)(tokens, mask))
+    for name, value in model.state_dict().items():
+        assert value.dtype == torch.float32 and torch.equal(value, before[name])
+
+
+def test_generation_and_sampler_are_guided(model, make_params):
+    labels = torch.arange(8) % 4
+    options = {"iterations": 3, "schedule": "linear", "choice_temperature": 2.0}
+
+    def by_hand(tokens, mask):
+        conditional = logits_by_hand(model, tokens, mask, 20 + labels)
+        return 3 * conditional - 2 * logits_by_hand(model, tokens, mask, torch.full((8,), 24))
+
+    blank = torch.zeros(8, 9, dtype=torch.long), torch.ones(8, 9, dtype=torch.bool)
+    noise = generator(5, "decode", "linear", 3)
+    wanted = decode(by_hand, *blank, generator=noise, **options)[-1].sampled
+    guided = generate(model, labels, seed=5, bf16=False, guidance_scale=2.0, **options)[-1].sampled
+    assert torch.equal(guided, wanted)
+    plain = generate(model, labels, seed=5, bf16=False, **options)[-1].sampled
+    assert not torch.equal(plain, wanted)
+
+    decoding = {"iterations": 3, "choice_temperature": 2.0, "bf16": False}
+    training = {"mask_schedule": "linear", "label_drop": 0.1}
+    for scale, expected in ((2.0, wanted), (0.0, plain)):
+        params = make_params(decoding=decoding | {"guidance_scale": scale}, training=training)
+        assert torch.equal(sampler(model, params)(labels, 5), expected)
+    other = sampler(model, params, iterations=2)(labels, 5)
+    options["iterations"] = 2
+    assert torch.equal(other, generate(model, labels, seed=5, bf16=False, **options)[-1].sampled)
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen(make_params, tmp_path):
+    """What the network is called with in 60 steps of 8 images, at a rate of dropped labels."""
+    tokens_dir = random_tokens(tmp_path / "tokens")
+    return lambda rate, seed=3: calls(
+        tiny_params(make_params, label_drop=rate), tokens_dir, range(60), seed=seed
+    )
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_labels_are_dropped_at_the_rate_and_nothing_else_changes(seen, rate):
+    dropped = 0
+    for with_drop, without in zip(seen(rate), seen(0.0), strict=True):
+        assert torch.equal(with_drop.tokens, without.tokens)
+        assert torch.equal(with_drop.mask, without.mask)
+        assert without.labels.max() < NO_CLASS  # a rate of 0 drops none
+        kept = with_drop.labels != NO_CLASS
+        assert torch.equal(with_drop.labels[kept], without.labels[kept])
+        dropped += (~kept).sum().item()
+    assert binomtest(dropped, 60 * 8, rate).pvalue > 0.01
+
+
+def test_dropped_labels_are_drawn_by_seed_and_step(seen):
+    one, same, other = (
+        [(call.labels == NO_CLASS).tolist() for call in seen(0.5, seed)] for seed in (3, 3, 4)
+    )
+    assert one == same != other
+    assert len(set(map(tuple, one))) > 40  # of 60 steps
+
+
+def test_an_image_without_its_class_begins_with_mask(model):
+    tokens, mask, _ = batch()
+    ids = model.sequence(tokens, mask, torch.tensor([4, 0, 4]))
+    assert ids[:, 0].tolist() == [24, 20, 24]
+
+
+# --- params ---------------------------------------------------------------------------------------
+
+
+def test_guidance_needs_a_model_that_has_seen_images_without_their_class(tmp_path, make_params):
+    line = message(write(tmp_path, {"decoding.guidance_scale": 1.5}))  # one, that names the file
+    assert "decoding.guidance_scale" in line and "training.label_drop" in line
+    guided, dropped = {"guidance_scale": 1.5}, {"label_drop": 0.1}
+    assert make_params(decoding=guided, training=dropped).decoding.guidance_scale == 1.5
+    make_params(decoding=guided, transformer={"pretrained": "weights.safetensors"})
+    make_params(training=dropped)  # trained for guidance, decoded without
