@@ -83,8 +83,6 @@ class Evaluator:
         return sample_metrics(
             samples, self.reference, name, evaluation, seed, self.reference_statistics
         ) | {
-            f"fid_{name}_std": spread(
-                partial(fid, reference=self.reference_statistics), samples.features
-            ),
+            f"fid_{name}_std": spread(distance, samples.features),
             f"is_{name}_std": spread(score, samples.logits),
         }
