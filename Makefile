@@ -8,7 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_AUTH_MODE ?= token
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro smoke test lint ui submit analysis clean
+.PHONY: help env repro smoke test bench lint ui submit analysis clean
 
 help: ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ smoke: env ## The same at its smallest, in about 2 minutes (edits params.yaml: `
 
 test: env ## Run the tests
 	pytest
+
+bench: env ## Time training and decoding here, in about 10 minutes (results/bench.json)
+	python -m pipeline bench
 
 lint: env ## Check style
 	ruff check .

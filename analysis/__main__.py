@@ -1,54 +1,52 @@
-"""Regenerate every table and figure from the result files: `python -m analysis`, from the root."""
+"""Make every table and figure, and the report: `python -m analysis`, from the root."""
 
 import sys
 from pathlib import Path
 
-from analysis.curves import draw_quality, draw_schedules
-from analysis.pictures import draw_decoding, draw_samples
-from analysis.results import read_arrays, read_metrics, read_sweep
-from analysis.tables import write_evaluation_table, write_sweep_table, write_table3
+from analysis import figure5
+from analysis.contents import sections
+from analysis.exhibits import Figure, Table
+from analysis.report import write_report
+from analysis.results import read_results
+from analysis.sources import write_sources
 from pipeline.errors import UserError
+from pipeline.params import Params, load_params
 
 
-def build(results: Path, output: Path, dpi: int, best_by: str) -> list[Path]:
-    """Read the results, write `output/tables` and `output/figures`, and return the files written.
+def build(results_folder: Path, output: Path, params: Params) -> list[Path]:
+    """Make everything from the result files alone, and return the files written.
 
     Args:
-        dpi: resolution of the figures.
-        best_by: metric that picks the best T of a schedule, "fid" or "is".
+        output: gets tables/ (CSV, Markdown, LaTeX), figures/, timings/ (tables that no second run
+            repeats), sources/ (what each table was made from) and report.html.
 
     Raises:
         UserError: a result file is missing or damaged; nothing has been written then.
     """
-    sweep = read_sweep(results / "sweep/rows.csv")
-    metrics_file = results / "evaluation/metrics.json"
-    metrics = read_metrics(metrics_file)
-    samples = read_arrays(results / "evaluation/class_grid.npz", "images", "class_names")
-    decoding = read_arrays(results / "evaluation/decoding.npz", "images", "masked")
-
-    tables, figures = output / "tables", output / "figures"
-    written = write_evaluation_table(metrics, metrics_file, tables)
-    written += write_table3(sweep, best_by, tables)
-    written += write_sweep_table(sweep, tables)
-    names = ("schedules", "figure8", "samples", "figure2")
-    pictures = [figures / f"{name}.png" for name in names]
-    draw_schedules(sweep, pictures[0], dpi)
-    draw_quality(sweep, pictures[1], dpi)
-    draw_samples(*samples, pictures[2], dpi)
-    draw_decoding(*decoding, pictures[3], dpi)
-    return written + pictures
+    results = read_results(results_folder)
+    contents = sections(results, params)
+    samples = figure5.samples(results, params)
+    exhibits = [exhibit for section in contents for exhibit in section.exhibits]
+    written = []
+    for table in (exhibit for exhibit in exhibits if isinstance(exhibit, Table)):
+        written += table.write(output / ("timings" if table.timed else "tables"))
+        written.append(write_sources(table, results, output / "sources"))
+    figures = output / "figures"
+    for drawing in [samples, *(exhibit for exhibit in exhibits if isinstance(exhibit, Figure))]:
+        drawing.draw(figures / f"{drawing.name}.png", params.analysis.dpi)
+        written.append(figures / f"{drawing.name}.png")
+    report = output / "report.html"
+    write_report(report, contents, samples, figures, results, params)
+    return [*written, report]
 
 
 def main() -> int:
-    from pipeline.params import load_params  # imports torch, which `build` can do without
-
     try:
-        settings = load_params().analysis
-        written = build(Path("results"), Path("analysis"), settings.dpi, settings.best_by)
+        written = build(Path("results"), Path("analysis"), load_params())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"wrote {len(written)} files from results/:")
+    print(f"wrote {len(written)} files from results/; open {written[-1]}")
     for path in written:
         print(f"  {path}")
     return 0

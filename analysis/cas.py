@@ -1,9 +1,9 @@
-"""Classification Accuracy Scores, as Table 1 (RandAugment) and Table 5 (no augmentation) have them."""
+"""Classification Accuracy Scores: with RandAugment (Table 1) and without augmentation (Table 5)."""
 
 import pandas as pd
 
 from analysis.findings import Measured
-from analysis.formatting import count, listed, spreads
+from analysis.formatting import count, printed, spreads
 from analysis.metrics import MODELS
 from analysis.results import Results
 from analysis.statistics import over_seeds
@@ -25,9 +25,12 @@ def scores(results: Results, augmentation: str) -> pd.DataFrame:
 
 
 def readable(cells: pd.DataFrame) -> dict[str, list[str]]:
+    """The columns of a table that shows them, beside the paper's."""
     return {
         "CAS top-1": spreads(cells, "cas_top1"),
+        "CAS top-1 (paper)": printed(cells["paper_cas_top1"], 4),
         "CAS top-5": spreads(cells, "cas_top5"),
+        "CAS top-5 (paper)": printed(cells["paper_cas_top5"], 4),
     }
 
 
@@ -35,7 +38,7 @@ def note(table: pd.DataFrame, trained: str) -> str:
     """What the scores stand on; `trained` says how the classifiers were trained."""
     known = table.dropna(subset="cas_seeds")
     pairs = zip(known["model"], known["cas_training_images"], strict=True)
-    sets = listed(f"{count(images)} of {model}" for model, images in pairs)
+    sets = ", ".join(f"{model} {count(images)}" for model, images in pairs)
     seeds = int(known["cas_seeds"].max())
     over = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     return (

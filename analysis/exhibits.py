@@ -52,7 +52,7 @@ class Table(Exhibit):
         if self.paper:
             text.append(f"In the paper: {self.paper}")
         if self.here:
-            text.append("Here: " + "\n\n".join(self.here))
+            text += ["Here:", "\n".join(f"- {sentence}" for sentence in self.here)]
         paths = [folder / f"{self.name}.{suffix}" for suffix in ("csv", "md", "tex")]
         write_csv(paths[0], self.cells.to_dict("records"))
         write_text(paths[1], "\n\n".join(text) + "\n")
@@ -79,6 +79,5 @@ class Figure(Exhibit):
 class Section:
     """One subject of the paper."""
 
-    name: str
     title: str
     exhibits: list[Exhibit]

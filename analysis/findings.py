@@ -1,4 +1,4 @@
-"""What this run found, in plain sentences made from its numbers, whether or not it is the paper's."""
+"""What this run found, in plain sentences made from its numbers, whatever the paper found."""
 
 import math
 from typing import NamedTuple
@@ -7,14 +7,14 @@ from analysis.formatting import number, spread
 
 
 class Measured(NamedTuple):
-    """A value of something that was measured, and its standard deviation, NaN if unknown."""
+    """A value that was measured, and its standard deviation: NaN if unknown, 0 if it has none."""
 
     name: str
     value: float
     std: float = math.nan
 
     def __str__(self) -> str:
-        return spread(self.value, self.std)
+        return spread(self.value, self.std) if self.std else number(self.value)
 
 
 def contrast(
@@ -23,14 +23,14 @@ def contrast(
     second: Measured,
     *,
     lower_is_better: bool = False,
-    spread_over: str = "seeds",
+    noise: str = "seeds",
     paper_has_first_better: bool = True,
 ) -> str:
     """Say which of two is better by a metric, by how much, and whether that is more than noise.
 
     Args:
         first: where the paper compares the two, the one that it found better.
-        spread_over: what the standard deviations are over: seeds, bootstrap resamples, …
+        noise: what the standard deviations are over: seeds, bootstrap.
         paper_has_first_better: the paper compares the two.
     """
     for side in (first, second):
@@ -43,19 +43,19 @@ def contrast(
     agreement = ""
     if paper_has_first_better:
         agreement = ", as in the paper" if first_wins else ", unlike in the paper"
-    gap, noise = abs(first.value - second.value), math.hypot(first.std, second.std)
     return (
-        f"{label}: **{better.name}** is better than {worse.name} here{agreement} ({better} against "
-        f"{worse}); {significance(gap, noise, spread_over)}."
+        f"{label}: **{better.name}** is better than {worse.name}{agreement} ({better} against "
+        f"{worse}); {significance(better, worse, noise)}."
     )
 
 
-def significance(gap: float, noise: float, spread_over: str) -> str:
-    """Set a gap against the combined standard deviation of what it lies between."""
-    if math.isnan(noise):
+def significance(first: Measured, second: Measured, noise: str) -> str:
+    """Set the gap between two values against the standard deviation of their difference."""
+    gap, std = abs(first.value - second.value), math.hypot(first.std, second.std)
+    if math.isnan(std):
         return f"nothing measured here says whether the gap of {number(gap)} is noise"
-    relation = "more" if gap > noise else "no more"
+    relation = "more" if gap > std else "no more"
     return (
-        f"the gap of {number(gap)} is {relation} than the combined standard deviation over "
-        f"{spread_over}, {number(noise, like=gap)}"
+        f"the gap of {number(gap)} is {relation} than their combined standard deviation of "
+        f"{number(std)} ({noise})"
     )

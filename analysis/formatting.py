@@ -29,13 +29,14 @@ LATEX = {
 
 
 def number(value: float, like: float | None = None) -> str:
-    """Four significant digits, or as many decimals as `like` is printed with; "–" for none."""
+    """Four significant digits, below 1 three, or as many decimals as `like` has; "–" for none."""
     if math.isnan(value):
         return NONE
     scale = abs(value if like is None else like)
     if math.isinf(scale):
         return f"{value:g}"
-    decimals = 3 - math.floor(math.log10(scale)) if scale else 3
+    exponent = math.floor(math.log10(scale)) if scale else 0
+    decimals = 3 - exponent if exponent >= 0 else 2 - exponent
     return f"{value:.{min(max(decimals, 0), 6)}f}"
 
 
@@ -86,14 +87,20 @@ def extent(values: pd.Series) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
+def is_text(column: pd.Series) -> bool:
+    """Whether a column of strings holds words and no numbers."""
+    return all(value[:1].isalpha() for value in column)
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table of strings in Markdown: text to the left, numbers to the right."""
-    align = ["left"] + ["right"] * (len(table.columns) - 1)
+    align = ["left" if is_text(table[name]) else "right" for name in table]
     return table.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
 def latex(table: pd.DataFrame, caption: str) -> str:
     """A table of strings in LaTeX; it needs the packages booktabs and graphicx."""
+    align = "".join("l" if is_text(table[name]) else "r" for name in table)
     lines = [" & ".join(map(_escape, row)) + r" \\" for row in table.itertuples(index=False)]
     return "\n".join(
         [
@@ -101,7 +108,7 @@ def latex(table: pd.DataFrame, caption: str) -> str:
             r"\centering",
             rf"\caption{{{_escape(caption)}}}",
             r"\resizebox{\textwidth}{!}{%",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+            rf"\begin{{tabular}}{{{align}}}",
             r"\toprule",
             " & ".join(map(_escape, table.columns)) + r" \\",
             r"\midrule",

@@ -23,8 +23,15 @@ LOWER_IS_BETTER = {"fid", "kid", "nll"}
 MODELS = {
     "transformer": "MaskGIT",
     "autoregressive": "VQGAN∗",
-    "reconstruction": "tokenizer's reconstructions",
+    "reconstruction": "reconstructions",
     "real": "real images",
+}
+# Extractors in a sentence; others are called by their name.
+EXTRACTORS = {
+    "classifier": "this data's own classifier",
+    "random": "an untrained classifier",
+    "inception": "Inception",
+    "vgg": "VGG",
 }
 
 

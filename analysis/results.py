@@ -12,8 +12,61 @@ from pipeline.errors import UserError
 from pipeline.runtime.files import read_json
 
 KEYS = ["schedule", "iterations", "seed", "samples"]
-MANIFOLD = ["precision", "recall", "density", "coverage"]
 Arrays = dict[str, np.ndarray]
+
+# Fields of `Results`, the files that they are read from, and what must be in them: the keys that
+# name a row, and values, with {x} for the extractor; the names of arrays.
+SCORES, DEVIATIONS = ["fid_{x}", "is_{x}"], ["fid_{x}_std", "is_{x}_std"]
+MANIFOLD = ["precision_{x}", "recall_{x}", "density_{x}", "coverage_{x}"]
+MACHINE = ["parameters", "threads", "device"]
+TABLES: dict[str, tuple[str, list[str], list[str]]] = {
+    "cas": (
+        "cas/rows.csv",
+        ["images", "augmentation", "seed"],
+        ["training_images", "top1", "top5"],
+    ),
+    "temperature": (
+        "temperature/rows.csv",
+        ["choice_temperature", "seed"],
+        ["samples", *SCORES, "class_accuracy"],
+    ),
+    "editing": (
+        "editing/rows.csv",
+        ["task", "method", "seed"],
+        ["images", *SCORES, "class_accuracy"],
+    ),
+    "rejection": (
+        "rejection/rows.csv",
+        ["network", "selection", "acceptance"],
+        ["candidates", "samples", *SCORES, *DEVIATIONS, *MANIFOLD, "class_accuracy"],
+    ),
+    "reconstruction": (
+        "reconstruction/rows.csv",
+        ["mask_ratio", "draw"],
+        ["images", "psnr", "psnr_std", "perceptual", "perceptual_std"],
+    ),
+    "speed": (
+        "speed_timings.csv",
+        ["method", "tokens", "batch_size"],
+        ["iterations", "seconds_per_image", "low", "high", "repeats", *MACHINE],
+    ),
+}
+ARRAYS: dict[str, tuple[str, list[str]]] = {
+    "class_grid": (
+        "evaluation/class_grid.npz",
+        ["class_names", "transformer", "autoregressive", "real"],
+    ),
+    "decoding": ("evaluation/decoding.npz", ["images", "masked"]),
+    "neighbours": ("evaluation/neighbours.npz", ["samples", "nearest", "distance"]),
+    "edits": (
+        "editing/pictures.npz",
+        ["inpainting", "class_edit", "class_edit_labels", "outpainting", "panorama"],
+    ),
+    "rebuilt": (
+        "reconstruction/pictures.npz",
+        ["originals", "inputs", "samples", "medians", "mask_ratios"],
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -77,68 +130,25 @@ def read_results(folder: Path) -> Results:
     sweep = read_sweep(folder / "sweep/rows.csv")
     metrics_file = folder / "evaluation/metrics.json"
     evaluation = read_evaluation(metrics_file)
-    names = list(evaluation["transformer"])
-    extractor = find_extractor(names, metrics_file)
-    scores = [f"{kind}_{extractor}" for kind in ("fid", "is")]
-    manifold = [f"{kind}_{extractor}" for kind in MANIFOLD]
+    metrics = list(evaluation["transformer"])
+    extractor = find_extractor(metrics, metrics_file)
+    tables = {
+        field: read_rows(folder / name, keys, [value.format(x=extractor) for value in values])
+        for field, (name, keys, values) in TABLES.items()
+    }
+    arrays = {field: read_arrays(folder / name, names) for field, (name, names) in ARRAYS.items()}
     sources = sorted((folder / "sources").glob("*.json"))
     return Results(
         folder=folder,
         sweep=sweep,
         evaluation=evaluation,
         extractor=extractor,
-        second_extractor=find_second_extractor(names, extractor, metrics_file),
-        cas=read_rows(
-            folder / "cas/rows.csv",
-            keys=["images", "augmentation", "seed"],
-            values=["training_images", "top1", "top5"],
-        ),
-        temperature=read_rows(
-            folder / "temperature/rows.csv",
-            keys=["choice_temperature", "seed"],
-            values=["samples", *scores, "class_accuracy"],
-        ),
-        editing=read_rows(
-            folder / "editing/rows.csv",
-            keys=["task", "method", "seed"],
-            values=["images", *scores, "class_accuracy"],
-        ),
-        rejection=read_rows(
-            folder / "rejection/rows.csv",
-            keys=["network", "selection", "acceptance"],
-            values=["candidates", "samples", *scores, *[f"{s}_std" for s in scores], *manifold]
-            + ["class_accuracy"],
-        ),
-        reconstruction=read_rows(
-            folder / "reconstruction/rows.csv",
-            keys=["mask_ratio", "draw"],
-            values=["images", "psnr", "psnr_std", "perceptual", "perceptual_std"],
-        ),
-        speed=read_rows(
-            folder / "speed_timings.csv",
-            keys=["method", "tokens", "batch_size"],
-            values=["iterations", "seconds_per_image", "low", "high", "repeats", "parameters"]
-            + ["threads", "device"],
-        ),
+        second_extractor=find_second_extractor(metrics, extractor, metrics_file),
         data=read_json(_existing(folder / "prepare/metrics.json")),
         tokenizer=read_json(_existing(folder / "tokenizer/metrics.json")),
-        class_grid=read_arrays(
-            folder / "evaluation/class_grid.npz",
-            ["class_names", "transformer", "autoregressive", "real"],
-        ),
-        decoding=read_arrays(folder / "evaluation/decoding.npz", ["images", "masked"]),
-        neighbours=read_arrays(
-            folder / "evaluation/neighbours.npz", ["samples", "nearest", "distance"]
-        ),
-        edits=read_arrays(
-            folder / "editing/pictures.npz",
-            ["inpainting", "class_edit", "class_edit_labels", "outpainting", "panorama"],
-        ),
-        rebuilt=read_arrays(
-            folder / "reconstruction/pictures.npz",
-            ["originals", "inputs", "samples", "medians", "mask_ratios"],
-        ),
         sources={path.stem: read_json(path) for path in sources},
+        **tables,
+        **arrays,
     )
 
 

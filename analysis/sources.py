@@ -1,4 +1,4 @@
-"""Where the numbers of a table come from: the result files and the runs of the stages behind them."""
+"""Where the numbers of a table come from: result files, and the runs of the stages behind them."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ STAGES = {
     "editing/rows.csv": [*NETWORKS[:5], "edit"],
     "rejection/rows.csv": [*NETWORKS, "evaluate", "reject"],
     "reconstruction/rows.csv": [*NETWORKS[:5], "reconstruct"],
-    "speed_timings.csv": ["speed"],
+    "speed_timings.csv": ["prepare", "speed"],
 }
 
 

@@ -13,7 +13,7 @@ from analysis.results import Sweep
 
 
 def over_seeds(rows: pd.DataFrame, keys: list[str], metrics: list[str]) -> pd.DataFrame:
-    """Mean and sample standard deviation over seeds, for each combination of `keys`, sorted by them.
+    """Mean and sample standard deviation over seeds, by `keys` and sorted by them.
 
     Returns:
         The keys, seeds (how many), and `<metric>_mean` and `<metric>_std` of every metric; the std

@@ -26,12 +26,13 @@ STYLE = {
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; its yellow is too pale for lines
 # on white and is replaced by Tol's olive.
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 COLOURS = {
-    "exponential": "#E69F00",
+    "exponential": ORANGE,
     "cubic": "#56B4E9",
-    "square": "#009E73",
-    "cosine": "#D55E00",
-    "linear": "#0072B2",
+    "square": GREEN,
+    "cosine": VERMILION,
+    "linear": BLUE,
     "square_root": "#CC79A7",
     "logarithmic": "#4D4D4D",
     "arccos": "#999933",
@@ -47,7 +48,9 @@ def schedule_colours(schedules: list[str]) -> dict[str, str]:
 
 
 @contextmanager
-def figure(path: Path, size: tuple[float, float], dpi: int) -> Iterator[Figure]:
+def figure(
+    path: Path, size: tuple[float, float], dpi: int, facecolor: str = "white"
+) -> Iterator[Figure]:
     """Yield a figure (size in inches) and save it as PNG, the same bytes for the same content.
 
     Made without pyplot, so no display and no global state is involved; the user's own matplotlib
@@ -63,5 +66,6 @@ def figure(path: Path, size: tuple[float, float], dpi: int) -> Iterator[Figure]:
                 dpi=dpi,
                 bbox_inches="tight",
                 pad_inches=0.05,
+                facecolor=facecolor,
                 metadata={"Software": None},
             )

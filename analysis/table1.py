@@ -6,7 +6,7 @@ from analysis import cas, paper
 from analysis.exhibits import Table
 from analysis.findings import Measured, contrast
 from analysis.formatting import count, millions, number, percent, printed, spreads
-from analysis.metrics import MODELS, metric_label
+from analysis.metrics import EXTRACTORS, MODELS, metric_label
 from analysis.results import Results
 from analysis.statistics import beside
 from pipeline.params import Params
@@ -69,36 +69,42 @@ def _printed(side: int) -> pd.DataFrame:
 
 
 def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
-    table = {"model": cells["model"]}
-    for kind in SPREAD:
-        metric = results.metric(kind)
-        table[metric_label(metric, results.extractor)] = spreads(cells, metric, mean="")
-    for kind in EXACT:
-        metric = results.metric(kind)
-        table[metric_label(metric, results.extractor)] = cells[metric].map(number)
-    table["recognised"] = cells["class_accuracy"].map(number)
-    table |= cas.readable(cells)
-    table["parameters"] = cells["parameters"].map(millions)
-    table["steps"] = cells["steps"].map(count)
-    table[paper.FID] = printed(cells["paper_fid_inception"], 2)
-    table[paper.IS] = printed(cells["paper_is_inception"], 1)
-    table["precision (paper, VGG)"] = printed(cells["paper_precision_vgg"], 2)
-    table["recall (paper, VGG)"] = printed(cells["paper_recall_vgg"], 2)
-    table["CAS top-1 (paper)"] = printed(cells["paper_cas_top1"], 4)
-    table["CAS top-5 (paper)"] = printed(cells["paper_cas_top5"], 4)
-    table["parameters (paper)"] = cells["paper_parameters"].map(millions)
-    table["steps (paper)"] = cells["paper_steps"].map(count)
-    return pd.DataFrame(table)
+    fid, is_, kid = (results.metric(kind) for kind in SPREAD)
+    manifold = [results.metric(kind) for kind in EXACT]
+    labels = {name: metric_label(name, results.extractor) for name in (fid, is_, kid, *manifold)}
+    precision, recall, density, coverage = manifold
+    return pd.DataFrame(
+        {
+            "model": cells["model"],
+            labels[fid]: spreads(cells, fid, mean=""),
+            paper.FID: printed(cells["paper_fid_inception"], 2),
+            labels[is_]: spreads(cells, is_, mean=""),
+            paper.IS: printed(cells["paper_is_inception"], 1),
+            labels[precision]: cells[precision].map(number),
+            "precision (paper, VGG)": printed(cells["paper_precision_vgg"], 2),
+            labels[recall]: cells[recall].map(number),
+            "recall (paper, VGG)": printed(cells["paper_recall_vgg"], 2),
+            **cas.readable(cells),
+            "parameters": cells["parameters"].map(millions),
+            "parameters (paper)": cells["paper_parameters"].map(millions),
+            "steps": cells["steps"].map(count),
+            "steps (paper)": cells["paper_steps"].map(count),
+            "recognised": cells["class_accuracy"].map(number),
+            labels[kid]: spreads(cells, kid, mean=""),
+            labels[density]: cells[density].map(number),
+            labels[coverage]: cells[coverage].map(number),
+        }
+    )
 
 
 def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> list[str]:
     evaluation, x = params.evaluation, results.extractor
     samples = cells.set_index("model")["samples"].dropna()
-    sets = ", ".join(f"{count(n)} of {model}" for model, n in samples.items())
+    sets = ", ".join(f"{model} {count(images)}" for model, images in samples.items())
     return [
-        f"FID ({x}), IS ({x}), KID, precision, recall, density and coverage compare features of "
-        f"the {x} network with those of the training images; sets: {sets}. The tokenizer's "
-        "reconstructions of the validation images are the ceiling of both networks.",
+        f"FID ({x}), IS ({x}), KID, precision, recall, density and coverage are over features of "
+        f"{EXTRACTORS.get(x, x)}, compared with those of the training images; images: {sets}. "
+        "Reconstructions are the tokenizer's, of validation images: the ceiling of both networks.",
         f"± : of FID ({x}) and IS ({x}) the standard deviation over {evaluation.bootstrap} "
         f"bootstrap resamples of the one set, of KID over {evaluation.kid_subsets} subsets; "
         f"IS ({x}) over {evaluation.is_splits} "
@@ -122,7 +128,7 @@ def _findings(cells: pd.DataFrame, results: Results) -> list[str]:
             metric(kind, "MaskGIT"),
             metric(kind, "VQGAN∗"),
             lower_is_better=kind == "fid",
-            spread_over="bootstrap resamples",
+            noise="bootstrap",
         )
         for kind in ("fid", "is", "recall")
     ]

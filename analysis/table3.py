@@ -1,12 +1,10 @@
 """Table 3: the mask schedules, each at its best T; the whole grid; agreement with the paper."""
 
-import math
-
 import pandas as pd
 
 from analysis import paper
 from analysis.exhibits import Table
-from analysis.findings import significance
+from analysis.findings import Measured, significance
 from analysis.formatting import extent, number, printed, spread, spreads
 from analysis.metrics import LOWER_IS_BETTER, metric_label
 from analysis.results import Results, Sweep
@@ -22,10 +20,20 @@ def table(results: Results, params: Params) -> Table:
     best = best_iterations(summarize(sweep), sweep, best_by)
     cells = best.join(pd.DataFrame(_printed(name) for name in best["schedule"]))
     readable = _readable(cells, sweep, sweep.table_metrics).drop(columns="seeds")
-    readable["T (paper)"] = printed(cells["paper_iterations"], 0)
-    readable[paper.FID] = printed(cells["paper_fid_inception"], 2)
-    readable[paper.IS] = printed(cells["paper_is_inception"], 1)
-    readable[paper.NLL] = printed(cells["paper_nll"], 2)
+    theirs = {
+        "T": ("T (paper)", printed(cells["paper_iterations"], 0)),
+        metric_label(sweep.column("fid"), sweep.extractor): (
+            paper.FID,
+            printed(cells["paper_fid_inception"], 2),
+        ),
+        metric_label(sweep.column("is"), sweep.extractor): (
+            paper.IS,
+            printed(cells["paper_is_inception"], 1),
+        ),
+        "NLL": (paper.NLL, printed(cells["paper_nll"], 2)),
+    }
+    for ours, (label, values) in theirs.items():
+        readable.insert(readable.columns.get_loc(ours) + 1, label, values)
     chosen_by = metric_label(sweep.column(best_by), sweep.extractor)
     return Table(
         name="table3",
@@ -38,8 +46,8 @@ def table(results: Results, params: Params) -> Table:
             "distribution, in nats. Columns marked (paper …) are the paper's Table 3 on ImageNet "
             "256×256: compare orderings, not values.",
         ],
-        paper="concave schedules are better than linear, and linear than convex ones; cosine is the "
-        f"best, at T = {paper.TABLE_3['cosine'].iterations} (FID (Inception) "
+        paper="concave schedules are better than linear, and linear than convex ones; cosine is "
+        f"the best, at T = {paper.TABLE_3['cosine'].iterations} (FID (Inception) "
         f"{paper.TABLE_3['cosine'].fid}), just before square, while exponential masks too much.",
         here=verdict(best, sweep, best_by),
         files=FILES,
@@ -117,11 +125,13 @@ def verdict(best: pd.DataFrame, sweep: Sweep, kind: str) -> list[str]:
         )
     if len(names) > 1:
         rival = ranked[names.index(reference if better else names[1])]
-        gap = abs(ranked[0][f"{metric}_mean"] - rival[f"{metric}_mean"])
-        noise = math.hypot(ranked[0][f"{metric}_std"], rival[f"{metric}_std"])
+        sides = (
+            Measured(_plain(row["schedule"]), row[f"{metric}_mean"], row[f"{metric}_std"])
+            for row in (ranked[0], rival)
+        )
         sentences.append(
             f"Between {_plain(winner)} and {_plain(rival['schedule'])} "
-            f"{significance(gap, noise, 'seeds')}."
+            f"{significance(*sides, 'seeds')}."
         )
     return sentences
 

@@ -6,14 +6,12 @@ import pandas as pd
 
 from analysis import paper
 from analysis.exhibits import Figure, Table
-from analysis.formatting import extent, number, spread, spreads
+from analysis.formatting import extent, percent, spread, spreads
 from analysis.metrics import metric_label
 from analysis.results import Results
 from analysis.statistics import over_seeds
 from analysis.style import BLUE, figure
 from pipeline.params import Params
-
-PAPER = "noise on the confidence, annealed to none, is there to encourage diversity; its scale is not given."
 
 
 def table(results: Results, params: Params) -> Table:
@@ -26,27 +24,26 @@ def table(results: Results, params: Params) -> Table:
     over = f"mean ± sample standard deviation over {seeds} seeds" if seeds != "1" else "one seed"
     return Table(
         name="temperature",
-        title="Sensitivity to the choice temperature",
+        title="Choice temperature in numbers",
         cells=cells,
         readable=pd.DataFrame(readable),
         notes=[
-            f"The main model at T = {params.decoding.iterations}, {samples} samples each; {over}. "
-            f"The authors' release has {paper.CHOICE_TEMPERATURE:g}."
+            f"The main model at T = {params.decoding.iterations}, {samples} samples each; {over}."
         ],
-        paper=PAPER,
-        here=_findings(cells, results, params),
         files=["temperature/rows.csv"],
     )
 
 
 def chart(results: Results, params: Params) -> Figure:
     """FID and IS against the choice temperature."""
+    fid, is_ = (metric_label(name, results.extractor) for name in _metrics(results)[:2])
     return Figure(
         name="temperature",
-        title="Quality against the choice temperature",
-        alt="Two curves: FID and IS of samples by choice temperature.".replace(
-            "FID and IS", f"FID ({results.extractor}) and IS ({results.extractor})"
-        ),
+        title=f"Choice temperature: {fid} and {is_}",
+        alt=f"Two charts with a curve each: {fid} and {is_} of samples by choice temperature.",
+        paper="noise on the confidence, annealed to none, encourages diversity; the paper does not "
+        f"give its scale, the release has {paper.CHOICE_TEMPERATURE:g}.",
+        here=_findings(_means(results), results, params),
         draw=lambda path, dpi: _draw(results, params, path, dpi),
         chart=True,
     )
@@ -63,7 +60,9 @@ def _means(results: Results) -> pd.DataFrame:
 def _findings(cells: pd.DataFrame, results: Results, params: Params) -> list[str]:
     fid = results.metric("fid")
     label = metric_label(fid, results.extractor)
-    rows = cells.sort_values(f"{fid}_mean", kind="stable")
+    rows = cells.dropna(subset=f"{fid}_mean").sort_values(f"{fid}_mean", kind="stable")
+    if rows.empty:
+        return [f"{label}: the samples are too few for it."]
     best, worst = rows.iloc[0], rows.iloc[-1]
 
     def cell(row: pd.Series) -> str:
@@ -77,8 +76,11 @@ def _findings(cells: pd.DataFrame, results: Results, params: Params) -> list[str
     own = cells[cells["choice_temperature"] == used]
     if len(own):
         row = own.iloc[0]
-        shares = f"{number(row['class_accuracy_mean'])} of the samples recognised"
-        found.append(f"At {used:g}, which all else here uses, it is {cell(row)}, with {shares}.")
+        share = percent(row["class_accuracy_mean"])
+        found.append(
+            f"At {used:g}, which all else here uses, it is {cell(row)}, with {share} of samples "
+            "recognised."
+        )
     return found
 
 

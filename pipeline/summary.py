@@ -10,25 +10,35 @@ def summary() -> str:
     import pandas as pd
 
     params = load_params()
-    extractor = params.evaluation.extractor
+    name = params.evaluation.extractor
     metrics = read_json(RESULTS / "evaluation/metrics.json")
     tokenizer = read_json(RESULTS / "tokenizer/metrics.json")
+    cas = pd.read_csv(RESULTS / "cas/rows.csv").query("augmentation == 'none'")
+    top1 = cas.groupby("images")["top1"].mean()
     rows = pd.read_csv(RESULTS / "sweep/rows.csv")
-    fid, rfid = f"fid_{extractor}", tokenizer[f"rfid_{extractor}"]
-    cells = rows.groupby(["schedule", "iterations"])[fid].mean()
+    cells = rows.groupby(["schedule", "iterations"])[f"fid_{name}"].mean()
     (schedule, iterations), best = cells.idxmin(), cells.min()
+
+    def network(label: str, key: str) -> str:
+        values = metrics[key]
+        fid, spread = values[f"fid_{name}"], values[f"fid_{name}_std"]
+        precision, recall = values[f"precision_{name}"], values[f"recall_{name}"]
+        return f"""\
+  {label:<12} {values["class_accuracy"]:.1%} of samples recognised as their class
+               FID ({name}) {fid:.2f} ± {spread:.2f}, IS {values[f"is_{name}"]:.2f}, \
+precision {precision:.2f}, recall {recall:.2f}
+               CAS {top1[key]:.1%} (real data {top1["real"]:.1%})"""
+
     return f"""
-Preset {params.preset}: features of {extractor} on {params.data.source}
-  tokenizer    PSNR {tokenizer["psnr"]:.1f} dB, rFID ({extractor}) {rfid:.2f}, \
+Preset {params.preset}: features of {name} on {params.data.source}
+  tokenizer    PSNR {tokenizer["psnr"]:.1f} dB, rFID ({name}) {tokenizer[f"rfid_{name}"]:.2f}, \
 {tokenizer["code_usage"]:.0%} of codes used
-  main model   {metrics["class_accuracy"]:.1%} of samples recognised as their class
-               FID ({extractor}) {metrics[fid]:.2f}, IS {metrics[f"is_{extractor}"]:.2f}, \
-precision {metrics[f"precision_{extractor}"]:.2f}, recall {metrics[f"recall_{extractor}"]:.2f}
-               CAS {metrics["cas_top1"]:.1%} (real data {metrics["cas_real_top1"]:.1%})
-  ablation     best: {schedule}, T = {iterations}, FID ({extractor}) {best:.2f}; {len(rows)} cells
+{network("MaskGIT", "transformer")}
+{network("VQGAN*", "autoregressive")}
+  ablation     best: {schedule}, T = {iterations}, FID ({name}) {best:.2f}; {len(rows)} cells
 Where
-  analysis/tables/table3.md      Table 3, the paper's values beside
-  analysis/figures/              Figure 8, Figure 2, samples
-  results/                       metrics.json, rows.csv and curves of every stage
+  analysis/report.html           every table and figure, the paper's values beside
+  analysis/tables/, figures/     the same as files
+  results/                       metrics, rows and curves of every stage
   make ui                        MLflow
 """

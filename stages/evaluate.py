@@ -19,6 +19,7 @@ def main(params: Params) -> str:
         metrics["transformer"] |= write_gallery(params, RESULTS / "evaluation", device)
         write_json(RESULTS / "evaluation/metrics.json", metrics)
         run.log_metrics(flatten(metrics))
+        run.log_artifact(RESULTS / "evaluation/samples.png")
     fid, ours = f"fid_{params.evaluation.extractor}", metrics["transformer"]
     return (
         f"evaluate: {ours['class_accuracy']:.1%} of samples recognised, {fid} {ours[fid]:.2f}; in "

@@ -1,6 +1,9 @@
-"""The analysis on small synthetic results whose right answers are known."""
+"""The analysis on small synthetic results whose right answers are known: its tables."""
 
+import hashlib
 import json
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,87 +14,77 @@ import pytest
 
 from analysis import paper
 from analysis.__main__ import build
-from analysis.formatting import number, spread
-from analysis.results import metric_label, read_sweep
+from analysis.contents import sections
+from analysis.exhibits import Table
+from analysis.figure4 import with_speedups
+from analysis.figure10 import by_mask_ratio
+from analysis.findings import Measured, contrast
+from analysis.formatting import count, latex, listed, millions, number, percent, spread
+from analysis.metrics import metric_label
+from analysis.results import read_results, read_sweep
+from analysis.sources import STAGES
 from analysis.statistics import best_iterations, rank_correlation, summarize
 from pipeline.errors import UserError
-from pipeline.runtime.files import tree_hash
+from pipeline.params import read_yaml
+from tests.synthetic_results import (
+    BEST_FID,
+    FILES,
+    rejection_rows,
+    speed_rows,
+    sweep_rows,
+    write_results,
+    write_source,
+)
 
 ROOT = Path(__file__).parents[1]
 
-# FID at the best T (8): the paper's ranking, except that linear and cosine change places. By FID
-# the paper ranks them 5 3 2 1 4 6 7, ours 5 3 2 4 1 6 7, so Σd² = 3² + 3² = 18 and Spearman's
-# ρ = 1 − 6·18 / (7·48).
-BEST_FID = {
-    "exponential": 5.0,
-    "cubic": 3.0,
-    "square": 2.0,
-    "cosine": 4.0,
-    "linear": 1.0,
-    "square_root": 6.0,
-    "logarithmic": 7.0,
-}
+# By FID the paper ranks the schedules 5 3 2 1 4 6 7, `BEST_FID` 5 3 2 4 1 6 7, so
+# Σd² = 3² + 3² = 18 and Spearman's ρ = 1 − 6·18 / (7·48).
 FID_RHO = 1 - 6 * 18 / (7 * 48)
 
 
-def sweep_rows(schedules=BEST_FID, seeds=(0, 1), extractor="classifier") -> pd.DataFrame:
-    """FID is lowest at T = 8 and IS highest at T = 16; seeds differ by 0.2 in FID."""
-    return pd.DataFrame(
-        {
-            "schedule": name,
-            "iterations": iterations,
-            "seed": seed,
-            "samples": 100,
-            "nll": paper.TABLE_3[name].nll - 1 if name in paper.TABLE_3 else 0.5,
-            f"fid_{extractor}": schedules[name] + abs(iterations - 8) + 0.2 * seed,
-            f"is_{extractor}": 20.0 - schedules[name] - abs(iterations - 16) / 10,
-            f"precision_{extractor}": 0.7,
-            f"recall_{extractor}": 0.4,
-            "class_accuracy": 0.9,
-        }
-        for name in schedules
-        for iterations in (4, 8, 16)
-        for seed in seeds
-    )
-
-
-def write_results(folder: Path, rows: pd.DataFrame, extractor: str = "classifier") -> Path:
-    rng = np.random.default_rng(0)
-    for name in ("sweep", "evaluation"):
-        (folder / name).mkdir(parents=True)
-    rows.to_csv(folder / "sweep/rows.csv", index=False)
-    metrics = {
-        f"fid_{extractor}": 3.5,
-        f"fid_{extractor}_real": 0.25,
-        f"is_{extractor}": 9.0,
-        f"precision_{extractor}": 0.75,
-        "cas_top1": 0.5,
-        "cas_real_top1": 0.875,
-        "class_accuracy": 0.95,
-    }
-    (folder / "evaluation/metrics.json").write_text(json.dumps(metrics))
-    np.savez(
-        folder / "evaluation/class_grid.npz",
-        images=rng.integers(0, 256, (3, 4, 8, 8, 1), dtype=np.uint8),
-        class_names=np.array(["zero", "one", "two"]),
-    )
-    np.savez(
-        folder / "evaluation/decoding.npz",
-        images=rng.integers(0, 256, (5, 2, 8, 8, 3), dtype=np.uint8),
-        masked=rng.random((5, 2, 3, 3)) < 0.5,
-    )
-    return folder
+@pytest.fixture
+def results(tmp_path) -> Path:
+    return write_results(tmp_path / "results")
 
 
 @pytest.fixture
-def results(tmp_path):
-    return write_results(tmp_path / "results", sweep_rows())
+def params(make_params):
+    return make_params(analysis={"dpi": 40})
 
 
 @pytest.fixture
-def tables(results, tmp_path):
-    build(results, tmp_path / "out", dpi=40, best_by="fid")
-    return tmp_path / "out/tables"
+def make(results, params, tmp_path):
+    """Makes the tables, and no figures, and returns their folder."""
+
+    def run() -> Path:
+        for section in sections(read_results(results), params):
+            for exhibit in section.exhibits:
+                if isinstance(exhibit, Table):
+                    exhibit.write(tmp_path / "tables")
+        return tmp_path / "tables"
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> Path:
+    """Everything the analysis makes of the synthetic results, for tests that only look at it."""
+    from pipeline.params import Params
+
+    folder = tmp_path_factory.mktemp("analysis")
+    values = read_yaml(ROOT / "presets/mnist5k.yaml")
+    values["analysis"]["dpi"] = 40
+    results = write_results(folder / "results")
+    write_source(results, "prepare")
+    write_source(results, "evaluate", run_id="run-of-evaluate")
+    build(results, folder / "out", Params(**values))
+    return folder / "out"
+
+
+@pytest.fixture
+def tables(outputs) -> Path:
+    return outputs / "tables"
 
 
 @pytest.mark.parametrize(("best_by", "best"), [("fid", 8), ("is", 16)])
@@ -115,6 +108,7 @@ def test_table3_has_mean_and_sample_std_over_seeds(tables):
     row = pd.read_csv(tables / "table3.csv").set_index("schedule").loc["linear"]
     assert row["fid_classifier_mean"] == pytest.approx(1.1)
     assert row["fid_classifier_std"] == pytest.approx(0.2 / 2**0.5)
+    assert row["kid_classifier_mean"] == pytest.approx(0.002)
     assert row["seeds"] == 2 and row["samples"] == 100
     assert "1.100 ± 0.141" in (tables / "table3.md").read_text()
     assert r"1.100 $\pm$ 0.141" in (tables / "table3.tex").read_text()
@@ -154,112 +148,390 @@ def test_verdict_says_when_linear_beats_cosine(tables):
     assert "Unlike in the paper" in text and "linear (1.100 ± 0.141 at T = 8)" in text
 
 
-def test_verdict_does_not_claim_a_difference_when_cosine_wins(results, tmp_path):
+def test_verdict_does_not_claim_a_difference_when_cosine_wins(results, make):
     sweep_rows({**BEST_FID, "cosine": 0.95}).to_csv(results / "sweep/rows.csv", index=False)
-    build(results, tmp_path / "out", dpi=40, best_by="fid")
-    text = (tmp_path / "out/tables/table3.md").read_text()
+    text = (make() / "table3.md").read_text()
     assert "**cosine**" in text and "Unlike" not in text
-    assert "no more than their seeds' combined standard deviation" in text
+    assert "no more than their combined standard deviation of 0.200 (seeds)" in text
 
 
-def test_one_seed_has_no_spread_and_says_so(results, tmp_path):
+def test_one_seed_has_no_spread_and_says_so(results, make):
     sweep_rows(seeds=(7,)).to_csv(results / "sweep/rows.csv", index=False)
-    build(results, tmp_path / "out", dpi=40, best_by="fid")
-    text = (tmp_path / "out/tables/table3.md").read_text()
+    tables = make()
+    text = (tables / "table3.md").read_text()
     assert "One seed" in text and "±" not in text and "nan" not in text
-    assert pd.read_csv(tmp_path / "out/tables/table3.csv")["fid_classifier_std"].isna().all()
+    assert pd.read_csv(tables / "table3.csv")["fid_classifier_std"].isna().all()
 
 
-def test_a_schedule_unknown_to_paper_and_code_comes_last_without_paper_values(results, tmp_path):
+def test_a_schedule_unknown_to_paper_and_code_comes_last_without_paper_values(results, make):
     sweep_rows({"mine": 0.5, **BEST_FID}).to_csv(results / "sweep/rows.csv", index=False)
-    build(results, tmp_path / "out", dpi=40, best_by="fid")
-    row = pd.read_csv(tmp_path / "out/tables/table3.csv").iloc[-1]
+    row = pd.read_csv(make() / "table3.csv").iloc[-1]
     assert row["schedule"] == "mine" and np.isnan(row["paper_fid_inception"])
 
 
+def test_sweep_table_has_every_cell_and_metrics_added_since(results, make):
+    sweep_rows().assign(novelty=0.5).to_csv(results / "sweep/rows.csv", index=False)
+    table = pd.read_csv(make() / "sweep.csv")
+    assert len(table) == 7 * 3
+    assert (table["novelty_mean"] == 0.5).all()
+
+
+def test_table1_has_ours_their_spread_and_the_papers_rows(tables):
+    table = pd.read_csv(tables / "table1.csv").set_index("model")
+    models = ["MaskGIT", "VQGAN∗", "reconstructions", "real images", "BigGAN-deep", "ADM"]
+    assert list(table.index) == models
+    ours = table.loc["MaskGIT"]
+    assert (ours["fid_classifier"], ours["fid_classifier_std"]) == (3.5, 0.3)
+    assert (ours["steps"], ours["parameters"]) == (8, 1_250_000)
+    # RandAugment's three seeds: 0.5, 0.6, 0.7.
+    assert ours["cas_top1_mean"] == pytest.approx(0.6)
+    assert ours["cas_top1_std"] == pytest.approx(0.1)
+    assert (ours["paper_fid_inception"], ours["paper_cas_top1"]) == (6.18, 0.6314)
+    assert table.loc["VQGAN∗", "paper_fid_inception"] == 18.65
+    assert table.loc["real images", "paper_cas_top5"] == 0.931
+    assert table.loc["BigGAN-deep"].filter(like="classifier").isna().all()
+    assert np.isnan(table.loc["ADM", "paper_cas_top1"])
+    assert "nll" not in table.columns
+    text = (tables / "table1.md").read_text()
+    assert "3.500 ± 0.300" in text and "bootstrap" in text and "over 3 seeds" in text
+
+
+def test_table1_says_what_agrees_with_the_paper_and_what_does_not(tables):
+    text = (tables / "table1.md").read_text()
+    assert "FID (classifier): **MaskGIT** is better than VQGAN∗, as in the paper" in text
+    # √(0.3² + 0.4²)
+    assert "gap of 1.000 is more than their combined standard deviation of 0.500" in text
+    assert "recall (classifier): **VQGAN∗** is better than MaskGIT, unlike in the paper" in text
+
+
+def test_images_of_512_pixels_are_beside_the_papers_rows_for_512(results, make_params, tmp_path):
+    data = {"image_size": 512, "source": "folder:/somewhere/else/places"}
+    own = make_params(preset="mine", data=data, analysis={"dpi": 40})
+    build(results, tmp_path / "out", own)
+    tables = tmp_path / "out/tables"
+    assert pd.read_csv(tables / "table1.csv").loc[0, "paper_fid_inception"] == 7.32
+    assert 4.46 in set(pd.read_csv(tables / "table4.csv")["paper_fid_inception"])
+    for path in sorted(tables.parent.rglob("*.*")):
+        if path.suffix in (".md", ".tex", ".csv", ".html"):
+            assert "mnist" not in path.read_text().lower(), path
+    assert "MaskGIT on places" in (tables.parent / "report.html").read_text()
+
+
+def test_table2_has_every_task_the_floor_and_the_papers_models(tables):
+    table = pd.read_csv(tables / "table2.csv")
+    assert list(dict.fromkeys(table["task"])) == [
+        "inpaint_center",
+        "outpaint_right",
+        "outpaint_left",
+        "outpaint_top",
+        "outpaint_bottom",
+    ]
+    rows = table.set_index(["task", "model"]).sort_index()
+    ours = rows.loc[("outpaint_right", "MaskGIT")]
+    assert ours["fid_classifier_mean"] == pytest.approx(2.1)
+    assert ours["fid_classifier_std"] == pytest.approx(0.2 / 2**0.5)
+    assert (ours["paper_fid_inception"], ours["paper_is_inception"]) == (6.78, 11.69)
+    assert rows.loc[("inpaint_center", "CoModGAN"), "paper_fid_inception"] == 7.13
+    assert rows.loc[("outpaint_right", "nearest pixel (floor)"), "fid_classifier_mean"] == 3
+    assert np.isnan(rows.loc[("inpaint_center", "HiFill"), "fid_classifier_mean"])
+    text = (tables / "table2.md").read_text()
+    assert "MaskGIT is better than the floor in **4 of 5 tasks**" in text
+    # The floor is no draw: the noise is MaskGIT's own.
+    assert "(2.100 ± 0.141 against 3.000); the gap of 0.900 is more than" in text
+    assert "combined standard deviation of 0.141 (seeds)" in text
+
+
+def test_images_too_few_for_a_fid_are_no_error(results, make):
+    for name in ("editing", "temperature"):
+        rows = pd.read_csv(results / f"{name}/rows.csv").assign(fid_classifier=np.nan)
+        rows.to_csv(results / f"{name}/rows.csv", index=False)
+    tables = make()
+    assert pd.read_csv(tables / "temperature.csv")["fid_classifier_mean"].isna().all()
+    for name in ("table2", "temperature"):
+        assert "nan" not in (tables / f"{name}.md").read_text()
+
+
+def test_table4_sets_rejection_beside_a_random_selection_of_the_same_size(tables):
+    table = pd.read_csv(tables / "table4.csv").set_index(["model", "selection", "acceptance"])
+    assert table.loc[("MaskGIT", "rejection", 0.5), "fid_classifier"].item() == 2
+    assert table.loc[("MaskGIT", "random", 0.5), "fid_classifier"].item() == 3
+    assert table.loc[("MaskGIT", "rejection", 0.05), "paper_fid_inception"].item() == 4.02
+    assert table.loc[("MaskGIT", "rejection", 1.0), "paper_fid_inception"].item() == 6.18
+    assert table.loc[("VQGAN", "rejection", 0.05), "paper_is_inception"].item() == 304.8
+    text = (tables / "table4.md").read_text()
+    assert "too few samples for a covariance" in text and "nan" not in text
+    # 0.05 has no FID here, so that one half is the smallest share to compare.
+    assert "MaskGIT at 50%, FID (classifier): **rejection** is better" in text
+    assert "recall 0.300 with, 0.500 without" in text
+
+
+def test_table4_compares_at_the_smallest_acceptance(results, make):
+    rows = rejection_rows().fillna({"fid_classifier": 1.5, "fid_classifier_std": 0.1})
+    rows.to_csv(results / "rejection/rows.csv", index=False)
+    text = (make() / "table4.md").read_text()
+    assert "MaskGIT at 5%, FID" in text and "at 50%" not in text
+
+
+def test_table4_keeps_the_papers_row_where_its_acceptance_was_not_run(results, make):
+    rows = rejection_rows()
+    rows[rows["acceptance"] != 0.05].to_csv(results / "rejection/rows.csv", index=False)
+    tables = make()
+    table = pd.read_csv(tables / "table4.csv").set_index(["model", "selection", "acceptance"])
+    row = table.loc[("MaskGIT", "rejection", 0.05)]
+    assert row["paper_fid_inception"].item() == 4.02 and np.isnan(row["fid_classifier"].item())
+    assert "too few samples" not in (tables / "table4.md").read_text()
+
+
+def test_table5_has_the_second_extractor_and_cas_without_augmentation(tables):
+    table = pd.read_csv(tables / "table5.csv").set_index("model")
+    assert table.loc["VQGAN∗", "recall_random"] == 0.625
+    assert table.loc["MaskGIT", "cas_top1_mean"] == pytest.approx(0.5)
+    assert table.loc["MaskGIT", "paper_recall_inception"] == 0.50
+    assert table.loc["real images", "paper_cas_top1"] == 0.731
+    text = (tables / "table5.md").read_text()
+    assert "recall (random)" in text and "recall (classifier)" not in text
+    assert "an untrained classifier" in text and "trained without augmentation" in text
+
+
+def test_temperature_names_the_best_and_the_one_that_is_used(outputs):
+    table = pd.read_csv(outputs / "tables/temperature.csv").set_index("choice_temperature")
+    assert table.loc[2.0, "fid_classifier_mean"] == pytest.approx(1.1)
+    report = (outputs / "report.html").read_text()
+    assert "FID (classifier) is best at <strong>2</strong>" in report
+    assert "At 4.5, which all else here uses" in report
+
+
+def test_reconstructions_are_pooled_over_draws(tables):
+    table = pd.read_csv(tables / "reconstruction.csv").set_index("mask_ratio")
+    assert list(table.index) == [0, 0.5, 0.9] and set(table["draws"]) == {2}
+    # Two draws with stds over images of 3 and 4: the root of their mean variance.
+    assert table.loc[0.5, "psnr_sample"] == pytest.approx(18)
+    assert table.loc[0.5, "psnr_sample_std"] == pytest.approx(math.sqrt((9 + 16) / 2))
+    assert table.loc[0.9, "psnr_median"] == pytest.approx(9.8)
+
+
+def test_the_steepest_fall_of_psnr_is_found(outputs):
+    # 2 dB over half of the tokens, then 10 dB over four tenths.
+    report = (outputs / "report.html").read_text()
+    assert "<strong>most steeply between 50% and 90%</strong>: by 2.500 dB" in report
+
+
+def test_medians_may_be_missing(results):
+    rows = pd.read_csv(results / "reconstruction/rows.csv")
+    cells = by_mask_ratio(rows[rows["draw"] >= 0])
+    assert cells["psnr_median"].isna().all() and cells["psnr_sample"].notna().all()
+
+
+def test_speedups_compare_the_same_tokens_and_batch():
+    rows = speed_rows().sample(frac=1, random_state=0)
+    cells = with_speedups(rows)
+    for row in cells.to_dict("records"):
+        if row["method"] == "maskgit":
+            assert row["speedup_ar_uncached"] == pytest.approx(row["tokens"] / 4)
+            assert row["speedup_ar_cached"] == pytest.approx(2)
+        else:
+            assert np.isnan(row["speedup_ar_uncached"]) and np.isnan(row["speedup_ar_cached"])
+
+
+def test_a_size_without_a_baseline_has_no_speedup():
+    rows = speed_rows()
+    alone = (rows["tokens"] == 256) & (rows["method"] == "ar_uncached") & (rows["batch_size"] == 1)
+    cells = with_speedups(rows[~alone]).query("method == 'maskgit' and batch_size == 1")
+    assert list(cells["speedup_ar_uncached"].isna()) == [False, False, True]
+    assert list(cells["speedup_ar_cached"]) == pytest.approx([2, 2, 2])
+
+
+def test_the_speed_table_is_kept_apart_and_says_what_the_paper_compares(outputs):
+    assert not (outputs / "tables/speed.csv").exists()
+    text = (outputs / "timings/speed.md").read_text()
+    assert "The paper compares with uncached decoding" in text and "on cpu with 2 threads" in text
+    assert "(the paper&#39;s comparison is without)" in (outputs / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ((1.0, 0.3), (2.0, 0.4), "**A** is better than B, as in the paper"),
+        ((2.0, 0.3), (1.0, 0.4), "**B** is better than A, unlike in the paper"),
+        ((1.0, 0.3), (2.0, 0.4), "1.000 ± 0.300 against 2.000 ± 0.400"),
+        ((1.0, 0.3), (2.0, 0.4), "more than their combined standard deviation of 0.500 (seeds)"),
+        ((1.0, 0.3), (1.4, 0.4), "no more than their combined standard deviation of 0.500"),
+        ((1.0, math.nan), (2.0, 0.4), "nothing measured here says whether the gap of 1.000"),
+        ((1.0, 0.3), (1.0, 0.4), "A and B are equal (1.000)"),
+        ((math.nan, 0.3), (1.0, 0.4), "no comparison, as A has no value"),
+    ],
+)
+def test_a_contrast_says_who_wins_and_whether_it_is_noise(first, second, expected):
+    sentence = contrast("FID", Measured("A", *first), Measured("B", *second), lower_is_better=True)
+    assert expected in sentence
+    higher = contrast("IS", Measured("A", *second), Measured("B", *first))
+    assert ("as in the paper" in sentence) == ("as in the paper" in higher)
+
+
+def test_a_contrast_that_the_paper_does_not_have_does_not_mention_it():
+    pair = Measured("A", 1.0), Measured("B", 2.0)
+    assert "in the paper" not in contrast("FID", *pair, paper_has_first_better=False)
+
+
 @pytest.mark.parametrize("extractor", ["classifier", "inception"])
-def test_fid_and_is_always_carry_their_extractor(tmp_path, extractor):
-    results = write_results(tmp_path / "results", sweep_rows(extractor=extractor), extractor)
-    build(results, tmp_path / "out", dpi=40, best_by="fid")
-    for path in sorted((tmp_path / "out/tables").iterdir()):
-        text = path.read_text()
-        assert text.count("FID") == text.count("FID (")
-        assert text.count("IS") == text.count("IS (")
-        if path.suffix != ".csv":
+def test_fid_and_is_always_carry_their_extractor(tmp_path, params, extractor):
+    results = write_results(tmp_path / "results", extractor=extractor)
+    build(results, tmp_path / "out", params)
+    for path in sorted((tmp_path / "out").rglob("*.*")):
+        if path.suffix not in (".md", ".tex", ".csv", ".html"):
+            continue
+        text = re.sub(r'"data:[^"]*"|<pre.*?</pre>', "", path.read_text(), flags=re.DOTALL)
+        assert re.findall(r"\b(?:FID|IS)\b(?! \()", text) == [], path
+        if path.suffix != ".csv" and "FID" in text:
             assert f"FID ({extractor})" in text
     header = (tmp_path / "out/tables/sweep.csv").read_text().splitlines()[0]
     assert f"fid_{extractor}_mean,fid_{extractor}_std" in header
 
 
-def test_sweep_table_has_every_cell_and_metrics_added_since(results, tmp_path):
-    sweep_rows().assign(density=0.5).to_csv(results / "sweep/rows.csv", index=False)
-    build(results, tmp_path / "out", dpi=40, best_by="fid")
-    table = pd.read_csv(tmp_path / "out/tables/sweep.csv")
-    assert len(table) == 7 * 3
-    assert (table["density_mean"] == 0.5).all()
-
-
-def test_evaluation_is_beside_table_1_only_where_the_metric_is_of_the_same_kind(tables):
-    table = pd.read_csv(tables / "evaluation.csv").set_index("metric")
-    assert table.loc["fid_classifier", "paper_value"] == 6.18
-    assert table.loc["cas_top1", "paper_value"] == 0.6314
-    assert table.loc["cas_real_top1", "paper_value"] == 0.766
-    assert table.loc[["fid_classifier_real", "class_accuracy"], "paper_value"].isna().all()
-    assert "FID (classifier), real" in (tables / "evaluation.md").read_text()
-
-
 def test_labels_and_numbers():
     assert metric_label("is_inception", "inception") == "IS (inception)"
+    assert metric_label("precision_random", "random") == "precision (random)"
     assert metric_label("nll", "classifier") == "NLL"
     assert metric_label("is_splits", "classifier") == "is splits"
     assert number(181.5) == "181.5" and number(0.0) == "0.000" and number(float("nan")) == "–"
+    assert number(0.5) == "0.500" and number(0.00123) == "0.00123" and number(-12.344) == "-12.34"
     assert spread(12.344, 0.5) == "12.34 ± 0.50"
+    assert count(1234.0) == "1,234" and millions(226.97e6) == "227M" and millions(1.25e6) == "1.25M"
+    assert percent(0.05) == "5%" and percent(0.985) == "98.5%"
+    assert listed(["a"]) == "a" and listed(iter("abc")) == "a, b and c"
 
 
-def test_same_results_give_the_same_bytes_whatever_the_order_of_the_rows(results, tmp_path):
-    first = build(results, tmp_path / "first", dpi=40, best_by="fid")
-    shuffled = pd.read_csv(results / "sweep/rows.csv").sample(frac=1, random_state=3)
-    shuffled.to_csv(results / "sweep/rows.csv", index=False)
-    second = build(results, tmp_path / "second", dpi=40, best_by="fid")
-    assert len(first) == 12
-    assert [tree_hash(path) for path in first] == [tree_hash(path) for path in second]
+def test_latex_is_plain_ascii_with_as_many_cells_as_columns(outputs):
+    files = sorted(outputs.rglob("*.tex"))
+    assert len(files) == 10
+    for path in files:
+        text = path.read_text()
+        assert text.isascii(), path
+        columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)[1])
+        rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+        cells = [len(re.split(r"(?<!\\)&", row)) for row in rows]
+        assert len(rows) > 1 and set(cells) == {columns}, path
+        unescaped = re.sub(r"\\[{}]", "", text)
+        assert unescaped.count("{") == unescaped.count("}")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "sweep/rows.csv",
-        "evaluation/metrics.json",
-        "evaluation/class_grid.npz",
-        "evaluation/decoding.npz",
-    ],
-)
+def test_latex_escapes_what_names_may_hold():
+    text = latex(pd.DataFrame({"a": ["x_1 & 50% #2 $^~{\\}"], "b": ["1"]}), "c")
+    assert r"x\_1 \& 50\% \#2 \$\textasciicircum{}\textasciitilde{}\{\textbackslash{}\}" in text
+
+
+def test_every_table_has_a_sidecar_with_the_hashes_of_what_it_was_made_from(outputs):
+    tables = [*(outputs / "tables").glob("*.csv"), *(outputs / "timings").glob("*.csv")]
+    assert len(tables) == 10
+    for table in tables:
+        sources = json.loads((outputs / f"sources/{table.stem}.sources.json").read_text())
+        assert sources["files"] and sources["stages"]
+        for name, digest in sources["files"].items():
+            content = (outputs.parent / "results" / name).read_bytes()
+            assert digest == hashlib.sha256(content).hexdigest()
+    sources = json.loads((outputs / "sources/table1.sources.json").read_text())
+    assert set(sources["files"]) == {"evaluation/metrics.json", "cas/rows.csv"}
+    assert sources["stages"]["evaluate"]["run_id"] == "run-of-evaluate"
+    assert sources["stages"]["cas"] is None  # it recorded nothing
+
+
+def test_the_stages_behind_a_result_file_are_those_of_the_dag():
+    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
+    makers = {}
+    for stage, declared in stages.items():
+        for out in declared.get("outs", []) + declared.get("metrics", []):
+            makers[out if isinstance(out, str) else next(iter(out))] = stage
+
+    def behind(stage: str) -> set[str]:
+        direct = {makers[dep] for dep in stages[stage]["deps"] if dep in makers}
+        return direct.union({stage}, *(behind(other) for other in direct))
+
+    for name, expected in STAGES.items():
+        maker = makers.get(f"results/{name}")
+        assert maker == expected[-1], name
+        assert behind(maker) == set(expected), name
+
+
+def test_same_results_give_the_same_bytes_whatever_the_order_of_the_rows(results, params, tmp_path):
+    write_source(results, "evaluate")
+    first = build(results, tmp_path / "first", params)
+    for name in FILES:
+        if name.endswith(".csv"):
+            rows = pd.read_csv(results / name, keep_default_na=False)
+            rows.sample(frac=1, random_state=3).to_csv(results / name, index=False)
+    second = build(results, tmp_path / "second", params)
+    assert len(first) == 10 * 4 + 14 + 1
+    for path, again in zip(first, second, strict=True):
+        # The hashes in the sidecars are of the files themselves, which differ now.
+        assert path.parent.name == "sources" or path.read_bytes() == again.read_bytes(), path
+    written = {path for path in (tmp_path / "first").rglob("*") if path.is_file()}
+    assert written == set(first)
+
+
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["missing", "empty"])
-def test_a_missing_or_damaged_file_is_named_and_nothing_is_written(results, tmp_path, name, damage):
+def test_a_missing_or_damaged_file_is_named_and_nothing_is_written(
+    results, params, tmp_path, name, damage
+):
     (results / name).unlink()
     if damage == "empty":
         (results / name).touch()
     with pytest.raises(UserError, match=name) as caught:
-        build(results, tmp_path / "out", dpi=40, best_by="fid")
+        build(results, tmp_path / "out", params)
     assert "\n" not in str(caught.value)
     assert damage == "empty" or "run dvc repro first" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_column_is_named(results):
-    sweep_rows().drop(columns="nll").to_csv(results / "sweep/rows.csv", index=False)
-    with pytest.raises(UserError, match="nll"):
-        read_sweep(results / "sweep/rows.csv")
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".csv")])
+def test_a_missing_column_and_a_table_without_rows_are_named(results, params, tmp_path, name):
+    rows = pd.read_csv(results / name)
+    rows.head(0).to_csv(results / name, index=False)
+    with pytest.raises(UserError, match=rf"{name} has no rows"):
+        build(results, tmp_path / "out", params)
+    column = {"sweep/rows.csv": "nll", "cas/rows.csv": "top1", "speed_timings.csv": "low"}.get(
+        name, rows.columns[0]
+    )
+    rows.drop(columns=column).to_csv(results / name, index=False)
+    with pytest.raises(UserError, match=rf"{name} lacks the column {column}"):
+        build(results, tmp_path / "out", params)
+
+
+def test_metrics_without_a_set_are_named(results, params, tmp_path):
+    path = results / "evaluation/metrics.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps(metrics["transformer"]))
+    with pytest.raises(UserError, match=r"metrics.json has no metrics of transformer"):
+        build(results, tmp_path / "out", params)
 
 
 def test_command_without_results_fails_in_one_line(tmp_path):
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    run = subprocess.run(
-        [sys.executable, "-m", "analysis"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    (tmp_path / "params.yaml").write_bytes((ROOT / "presets/mnist5k.yaml").read_bytes())
+    run = _run(tmp_path, "-m", "analysis")
     assert run.returncode == 1
     assert run.stderr == "error: results/sweep/rows.csv is missing; run dvc repro first\n"
+
+
+def test_command_needs_no_cluster_no_server_and_no_network_of_its_own(tmp_path):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "presets/mnist5k.yaml").read_bytes())
+    write_results(tmp_path / "results")
+    program = (
+        "import sys; from analysis.__main__ import main; code = main(); "
+        "print([m for m in ('ray', 'mlflow', 'dvc', 'torchvision') if m in sys.modules]); "
+        "sys.exit(code)"
+    )
+    run = _run(tmp_path, "-c", program)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith("[]\n") and "analysis/report.html" in run.stdout
+    assert (tmp_path / "analysis/report.html").stat().st_size < 6_000_000
+
+
+def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -176,11 +176,15 @@ def test_samples_follow_the_models_distribution(cache):
         assert chisquare(found[label], count * wanted[1 - label]).pvalue < 1e-9
 
 
-def test_sampler_draws_from_the_baseline(make_params):
-    model, labels = decided(), torch.arange(6) % 4
-    params = make_params(autoregressive={"bf16": False})
-    drawn = sampler(model, params)(labels, 5)
-    assert torch.equal(drawn, generate_autoregressive(model, labels, seed=5))
+def test_sampler_draws_from_the_baseline_in_the_precision_asked_for(make_params):
+    model, labels = decided(), torch.arange(200) % 4
+    drawn = {}
+    for bf16 in (False, True):
+        drawn[bf16] = sampler(model, make_params(autoregressive={"bf16": bf16}))(labels, 5)
+        wanted = generate_autoregressive(model, labels, seed=5, bf16=bf16)
+        assert torch.equal(drawn[bf16], wanted)
+    assert 0.5 < (drawn[False] == drawn[True]).float().mean() < 1  # rounding decides few draws
+    assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -219,7 +223,7 @@ def test_interrupted_baseline_ends_with_the_same_bytes(tiny, tmp_path):
     tokens_dir = random_tokens(tmp_path / "tokens")
 
     def task():
-        return autoregressive_task(tiny(dropout=0.1), tokens_dir)
+        return autoregressive_task(tiny(dropout=0.1, warmup_steps=3), tokens_dir)
 
     (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=4, every=2)
     assert again == history

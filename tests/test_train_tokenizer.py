@@ -120,6 +120,8 @@ def test_both_networks_take_the_step_of_adam(one_step):
         torch.optim.Adam(before.parameters(), lr=params.lr, betas=tuple(params.betas)).step()
         for mine, wanted in zip(trained.parameters(), before.parameters(), strict=True):
             torch.testing.assert_close(mine, wanted)
+    for optimizer in (one_step.task.optimizer, one_step.task.d_optimizer):
+        assert [group["betas"] for group in optimizer.param_groups] == [tuple(params.betas)]
 
 
 def test_without_an_adversarial_weight_there_is_no_discriminator(make_params):
@@ -187,3 +189,4 @@ def test_codes_are_revived_after_their_time(make_params):
     task.step(2)
     moved = (task.model.quantizer.codebook - before).abs().amax(dim=1) > 1e-5
     assert torch.equal(moved, dead)
+    assert task.idle[dead].max() == 1  # they have their time again

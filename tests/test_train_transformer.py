@@ -207,6 +207,13 @@ def test_loss_is_that_of_the_chosen_positions(tiny, tokens_dir, loss_on, smoothi
     assert loss == pytest.approx(torch.stack(wanted).mean().item(), rel=1e-5)
 
 
+def test_the_head_gets_rows_of_one_shape(tiny, tokens_dir):
+    """However many tokens are masked, since kernels are kept for every shape."""
+    seen = calls(tiny(), tokens_dir, range(5))
+    assert len({call.mask.sum().item() for call in seen}) == 5
+    assert len({len(call.where) for call in seen}) == 1
+
+
 def test_gradients_are_clipped_by_their_global_norm(tiny, tokens_dir):
     def gradient(grad_clip):
         task = transformer_task(tiny(grad_clip=grad_clip), tokens_dir)
@@ -220,7 +227,7 @@ def test_gradients_are_clipped_by_their_global_norm(tiny, tokens_dir):
     torch.testing.assert_close(gradient(norm * 4), free)
 
 
-def test_dropout_is_on_in_training_and_at_its_rate_only(tiny, tokens_dir):
+def test_dropout_is_on_in_training_where_it_is_asked_for(tiny, tokens_dir):
     def loss(dropout: float, noise: int) -> float:
         task = transformer_task(tiny(dropout=dropout), tokens_dir)
         torch.manual_seed(noise)
@@ -262,16 +269,16 @@ def test_transformer_learns_constant_tokens(tiny, tmp_path, bf16):
 
 
 def test_interrupted_transformer_ends_with_the_same_bytes(tiny, tokens_dir, tmp_path):
-    """With dropout on, which is drawn anew in every step."""
+    """In the middle of the warm-up, and with dropout on, which is drawn anew in every step."""
 
     def task():
-        return transformer_task(tiny(dropout=0.1), tokens_dir)
+        return transformer_task(tiny(dropout=0.1, warmup_steps=3), tokens_dir)
 
     (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=4, every=2)
     assert again == history
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
     assert weight_bytes(resumed.averaged()) == weight_bytes(straight.averaged())
-    without = transformer_task(tiny(dropout=0.0), tokens_dir)
+    without = transformer_task(tiny(dropout=0.0, warmup_steps=3), tokens_dir)
     for step in range(4):
         without.step(step)
     assert weight_bytes(without.model) != weight_bytes(straight.model)

@@ -12,6 +12,7 @@ from pipeline.evaluation.images import ArrayImages
 from pipeline.layout import IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
+from pipeline.pictures import grid_picture, save_picture
 from pipeline.runtime.files import atomic_file
 from pipeline.sampling import balanced_labels, generate, tokens_to_images
 
@@ -23,7 +24,7 @@ COMPARED = 10  # samples that they are shown for
 
 
 def write_gallery(params: Params, folder: Path, device: torch.device) -> dict[str, float]:
-    """Write `class_grid.npz`, `decoding.npz` and `neighbours.npz` to `folder`.
+    """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`.
 
     Returns:
         Mean distance to the nearest training image, in the extractor's features, of samples and of
@@ -39,6 +40,8 @@ def write_gallery(params: Params, folder: Path, device: torch.device) -> dict[st
     view = View(images, params.data, params.seed)
     members = [np.flatnonzero(images.labels == c)[:PER_CLASS] for c in shown]
     grids["real"] = np.stack([_channels_last(view.centers(row).numpy()) for row in members])
+    flat = torch.from_numpy(grids["transformer"]).flatten(0, 1).permute(0, 3, 1, 2)
+    save_picture(grid_picture(flat, grids["transformer"].shape[1]), folder / "samples.png")
     _save_npz(folder / "class_grid.npz", class_names=np.array(names[: len(shown)]), **grids)
     _write_decoding(params, folder / "decoding.npz", device)
     return _write_neighbours(params, view, folder / "neighbours.npz", device)

@@ -27,9 +27,9 @@ def run_tasks(
     jobs = list(jobs)
     if not jobs:
         return
+    join_ray()
     import ray
 
-    join_ray()
     require_resources(1, params.ray.cpus_per_worker, params.ray.use_gpu, "ray.cpus_per_worker")
     options = {
         "num_cpus": params.ray.cpus_per_worker,

@@ -1,0 +1,135 @@
+"""Table 4: classifier-based rejection sampling (paper, appendix B), which keeps of each class's
+samples the share that the reference classifier rates highest for the class."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.features import Features
+from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.metrics import (
+    bootstrap,
+    class_accuracy,
+    fid,
+    inception_score,
+    manifold_metrics,
+)
+from pipeline.layout import SAMPLES
+from pipeline.params import Params
+from pipeline.seeds import generator
+
+NETWORKS = ("transformer", "autoregressive")
+
+
+def rejection_rows(params: Params, device: torch.device) -> list[dict[str, Any]]:
+    """A row for every network, acceptance and selection of its published samples: "rejection", and
+    "random" of the same size and classes, since FID falls with the number of samples.
+
+    Where `evaluation.extractor` is the reference classifier itself, the network that selects is the
+    one that measures: IS and the recognised share rise by construction.
+    """
+    evaluator = Evaluator(params, device)
+    manifold = partial(
+        manifold_metrics,
+        reference=evaluator.reference.features,
+        extractor=evaluator.extractor.name,
+        evaluation=params.evaluation,
+        seed=params.seed,
+    )
+    rows = []
+    for network in NETWORKS:
+        images = ArrayImages(np.load(SAMPLES / network / "images.npy", mmap_mode="r"))
+        labels = torch.from_numpy(np.load(SAMPLES / network / "labels.npy").astype(np.int64))
+        features, logits = evaluator.features(images), evaluator.recognised(images)
+        ratings = {
+            "rejection": class_log_odds(logits, labels),
+            "random": torch.rand(len(labels), generator=generator(params.seed, "reject", network)),
+        }
+        for acceptance in params.rejection.acceptance:
+            for selection, rating in ratings.items():
+                kept = select(rating, labels, acceptance)
+                samples = Features(features.features[kept], features.logits[kept])
+                row = {"network": network, "selection": selection, "acceptance": acceptance}
+                row |= {"candidates": len(labels), "samples": len(kept)}
+                row |= scores(evaluator, samples, logits[kept], labels[kept])
+                row |= _spreads(evaluator, samples)
+                rows.append(row | manifold(samples.features))
+                print(
+                    f"reject: {network}, {selection} {acceptance:g}: {len(kept)} samples, "
+                    f"{row['class_accuracy']:.1%} recognised",
+                    flush=True,
+                )
+    return rows
+
+
+def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    """log p/(1 − p) of p(label | image), (M,) float64, of logits (M, classes): ranks as p does, which
+    rounds to 1 for the surest, so that they would tie."""
+    own = F.one_hot(labels, logits.shape[1]).bool()
+    logits = logits.double()
+    return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
+
+
+def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
+    """The highest rated share of each class, to the nearest number of samples and at least one; of
+    equal ratings the earlier sample.
+
+    Args:
+        ratings: (M,).
+        labels: (M,).
+        acceptance: in (0, 1].
+
+    Returns:
+        Indices (kept,) in ascending order.
+    """
+    kept = []
+    for label in labels.unique():
+        members = (labels == label).nonzero()[:, 0]
+        count = max(1, round(acceptance * len(members)))
+        order = ratings[members].argsort(descending=True, stable=True)
+        kept.append(members[order[:count]])
+    return torch.cat(kept).sort().values
+
+
+def scores(
+    evaluator: Evaluator, samples: Features, recognised: Tensor, labels: Tensor
+) -> dict[str, float | None]:
+    """FID and IS of the main extractor's features, and the share that is recognised.
+
+    Args:
+        recognised: logits (M, classes) of the reference classifier.
+        labels: (M,).
+
+    Returns:
+        fid_<extractor> (None where the samples are too few for a covariance, which is said),
+        is_<extractor> and class_accuracy.
+    """
+    name, params = evaluator.extractor.name, evaluator.params
+    count, dimensions = samples.features.shape
+    distance = None
+    if count > dimensions:
+        distance = fid(samples.features, evaluator.reference_statistics)
+    else:
+        print(f"no FID: {count} images give no covariance of {dimensions}-dimensional features")
+    score = inception_score(samples.logits, params.evaluation.is_splits, params.seed)
+    accuracy = class_accuracy(recognised, labels)
+    return {f"fid_{name}": distance, f"is_{name}": score, "class_accuracy": accuracy}
+
+
+def _spreads(evaluator: Evaluator, samples: Features) -> dict[str, float | None]:
+    """Standard deviations under resampling; none of an FID that there is not."""
+    evaluation, seed = evaluator.params.evaluation, evaluator.params.seed
+    count, dimensions = samples.features.shape
+    distance = partial(fid, reference=evaluator.reference_statistics)
+    score = partial(inception_score, splits=evaluation.is_splits, seed=seed)
+    spread = partial(bootstrap, repeats=evaluation.bootstrap, seed=seed)
+    name = evaluator.extractor.name
+    return {
+        f"fid_{name}_std": spread(distance, samples.features) if count > dimensions else None,
+        f"is_{name}_std": spread(score, samples.logits),
+    }

@@ -1,0 +1,115 @@
+"""Figure 4: time per image against its number of tokens (paper, section 4.2); from label to tokens,
+without the tokenizer, whose time is the same for all methods."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
+from pipeline.params import Params
+from pipeline.sampling import balanced_labels, generate
+from pipeline.seeds import mix
+from pipeline.training.transformer import transformer_config
+from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to draw tokens."""
+
+    network: TokenTransformer
+    iterations: int  # forward passes per image
+    draw: Callable[[Tensor], Tensor]  # labels (B,) → tokens (B, N)
+
+
+def methods(params: Params, config: TransformerConfig, device: torch.device) -> dict[str, Method]:
+    """MaskGIT, and the autoregressive baseline with and without its key-value cache, at random
+    weights: what is drawn does not matter for the time.
+
+    All compute alike: in bfloat16 where both `decoding.bf16` and `autoregressive.bf16` say so, else
+    in float32, in which the baseline draws the same tokens with and without its cache.
+    """
+    torch.manual_seed(mix(params.seed, "speed", config.num_tokens))
+    maskgit, baseline = (
+        network(config).to(device).eval().requires_grad_(False)
+        for network in (MaskGitTransformer, AutoregressiveTransformer)
+    )
+    decoding = params.decoding
+    common = {"seed": params.seed, "device": device}
+    common["bf16"] = decoding.bf16 and params.autoregressive.bf16
+    iterations = min(decoding.iterations, config.num_tokens)
+
+    def parallel(labels: Tensor) -> Tensor:
+        steps = generate(
+            maskgit,
+            labels,
+            iterations=iterations,
+            schedule=params.training.mask_schedule,
+            choice_temperature=decoding.choice_temperature,
+            guidance_scale=decoding.guidance_scale,
+            **common,
+        )
+        return steps[-1].sampled
+
+    def one_by_one(cache: bool) -> Callable[[Tensor], Tensor]:
+        return lambda labels: generate_autoregressive(baseline, labels, cache=cache, **common)
+
+    return {
+        "maskgit": Method(maskgit, iterations, parallel),
+        "ar_cached": Method(baseline, config.num_tokens, one_by_one(cache=True)),
+        "ar_uncached": Method(baseline, config.num_tokens, one_by_one(cache=False)),
+    }
+
+
+def speed_rows(
+    params: Params, grid: int, num_classes: int, device: torch.device
+) -> list[dict[str, Any]]:
+    """A row for every method and batch size at grid² tokens: seconds per image, the median, least
+    and most of `speed.repeats` batches after one that is not counted."""
+    config = dataclasses.replace(transformer_config(params, num_classes), num_tokens=grid**2)
+    gpu = device.type == "cuda"
+    rows = []
+    for name, method in methods(params, config, device).items():
+        for batch_size in params.speed.batch_sizes:
+            labels = balanced_labels(batch_size, num_classes)
+            times = _seconds(method.draw, labels, params.speed.repeats, device)
+            row = {"method": name, "tokens": config.num_tokens, "batch_size": batch_size}
+            row |= {"iterations": method.iterations}
+            row |= {"seconds_per_image": statistics.median(times) / batch_size}
+            row |= {"low": min(times) / batch_size, "high": max(times) / batch_size}
+            row |= {"repeats": len(times)}
+            row |= {"parameters": sum(p.numel() for p in method.network.parameters())}
+            row |= {"threads": torch.get_num_threads()}
+            row |= {"device": torch.cuda.get_device_name(device) if gpu else "cpu"}
+            rows.append(row)
+            print(
+                f"speed: {config.num_tokens} tokens, {name}, batch {batch_size}: "
+                f"{row['seconds_per_image']:.4f} s per image",
+                flush=True,
+            )
+    return rows
+
+
+def _seconds(
+    draw: Callable[[Tensor], Tensor], labels: Tensor, repeats: int, device: torch.device
+) -> list[float]:
+    """Wall time of each of so many calls, after a first one, with the device's queue empty at both
+    ends."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    draw(labels)
+    times = []
+    for _ in range(repeats):
+        started = now()
+        draw(labels)
+        times.append(now() - started)
+    return times

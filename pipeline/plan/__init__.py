@@ -1,0 +1,1 @@
+"""What a run of given params would take, told without training anything."""

@@ -1,0 +1,115 @@
+"""The analysis' pictures, read back as pixels, and what it says of them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analysis import figure2, figure7
+from analysis.figure2 import draw_decoding
+from analysis.mosaic import draw_mosaic, even_selection, shortened
+from analysis.results import read_results
+from analysis.style import schedule_colours
+from tests.synthetic_results import write_results
+
+COLOURS = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]], np.uint8)
+DPI = 80  # at which a cell of the smallest size, 0.6 inches, has whole pixels
+
+
+def solid(rows: int, columns: int, side: int = 16) -> np.ndarray:
+    """(rows, columns, side, side, 3): cell i has colour i."""
+    cells = COLOURS[: rows * columns].reshape(rows, columns, 1, 1, 3)
+    return np.broadcast_to(cells, (rows, columns, side, side, 3))
+
+
+def found(path, colour: np.ndarray) -> np.ndarray:
+    """(n, 2) rows and columns of the pixels of a colour."""
+    pixels = np.asarray(Image.open(path).convert("RGBA"))
+    return np.argwhere((pixels[..., :3] == colour).all(-1) & (pixels[..., 3] == 255))
+
+
+def test_a_mosaic_has_every_picture_in_its_place_on_a_transparent_ground(tmp_path):
+    path = tmp_path / "mosaic.png"
+    draw_mosaic(solid(2, 2), path, DPI, title="t", row_labels=["a", "b"], column_labels=["c", "d"])
+    places = [found(path, colour) for colour in COLOURS]
+    areas = [len(place) for place in places]
+    assert min(areas) == pytest.approx((0.6 * DPI) ** 2, rel=0.1)
+    (top, left), (_, right), (bottom, _) = (place.mean(axis=0) for place in places[:3])
+    assert left < right and top < bottom
+    corner = np.asarray(Image.open(path))[-1, -1]
+    assert corner[3] == 0
+
+
+def test_an_empty_cell_of_a_mosaic_is_transparent_and_blocks_are_set_apart(tmp_path):
+    empty = np.array([[False, True], [False, False]])
+    draw_mosaic(solid(2, 2), tmp_path / "a.png", DPI, title="", empty=empty)
+    draw_mosaic(solid(2, 2), tmp_path / "b.png", DPI, title="", block=(2, 1))
+    draw_mosaic(solid(2, 2), tmp_path / "c.png", DPI, title="")
+    assert len(found(tmp_path / "a.png", COLOURS[1])) == 0
+    assert len(found(tmp_path / "a.png", COLOURS[2])) > 0
+
+    def gap(name: str) -> int:
+        left, right = (found(tmp_path / name, COLOURS[i])[:, 1] for i in (0, 1))
+        return right.min() - left.max()
+
+    assert gap("b.png") > 2 * gap("c.png")
+
+
+def test_grey_pictures_stay_grey(tmp_path):
+    images = np.full((1, 2, 8, 8, 1), 100, np.uint8)
+    draw_mosaic(images, tmp_path / "grey.png", DPI, title="")
+    assert len(found(tmp_path / "grey.png", np.array([100, 100, 100]))) > 1000
+
+
+def test_tokens_that_are_masked_again_are_covered_but_not_those_of_the_answer(tmp_path):
+    images = np.zeros((2, 1, 16, 16, 3), np.uint8) + COLOURS[0]
+    masked = np.zeros((2, 1, 2, 2), bool)
+    masked[0, 0, 0] = True  # the upper half after the first iteration
+    masked[1] = True  # the working state of the last, which is not the answer's
+    draw_decoding(images, masked, tmp_path / "decoding.png", DPI)
+    covered = np.rint(COLOURS[0] * 0.2 + 150 * 0.8)
+    seen, hidden = (found(tmp_path / "decoding.png", c) for c in (COLOURS[0], covered))
+    # Of two pictures one and a half are seen.
+    assert len(seen) == pytest.approx(3 * len(hidden), rel=0.1)
+    assert hidden[:, 0].max() < seen[:, 0].max()
+    assert hidden[:, 1].max() < seen[:, 1].max()
+
+
+def test_many_pictures_are_thinned_out_evenly_and_long_names_cut():
+    assert list(even_selection(3, 20)) == [0, 1, 2]
+    chosen = even_selection(1000, 20)
+    assert len(chosen) == 20 and (chosen[0], chosen[-1]) == (0, 999)
+    assert set(np.diff(chosen)) <= {52, 53}
+    assert shortened("a" * 40) == "a" * 27 + "…" and shortened("a" * 28) == "a" * 28
+
+
+def test_unknown_schedules_have_colours_of_their_own():
+    colours = schedule_colours(["cosine", "mine", "yours"])
+    assert len(set(colours.values())) == 3
+    assert colours["cosine"] == schedule_colours(["cosine"])["cosine"]
+
+
+@pytest.fixture
+def results(tmp_path):
+    return read_results(write_results(tmp_path / "results"))
+
+
+def test_the_share_of_masked_tokens_is_told(results, make_params):
+    masked = np.zeros((5, 1, 2, 2), bool)
+    masked[0, 0].flat[:3] = True
+    masked[1, 0].flat[:2] = True
+    masked[4] = True
+    results.decoding["masked"] = masked
+    text = figure2.pictures(results, make_params()).here[0]
+    assert text == (
+        "75% of the tokens are still masked after the first of 5 iterations, 50% after 2, none "
+        "after the last."
+    )
+
+
+def test_outpainting_measures_the_spread_over_seeds_where_seeds_differ(results, make_params):
+    images = np.zeros((1, 3, 4, 4, 1), np.uint8)
+    images[0, 1:, :, 2:] = np.array([10, 30], np.uint8)[:, None, None, None]
+    results.edits["outpainting"] = images
+    text = figure7.outpainting(results, make_params()).here[0]
+    assert "2 seeds for each of 1 images" in text
+    assert "in 50% of the pixels" in text and "**10 of 255 levels**" in text
