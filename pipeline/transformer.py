@@ -48,7 +48,7 @@ class Cache(Protocol):
 
 
 class Dropout(nn.Module):
-    """Dropout. On a CPU torch draws one element at a time, in one thread: a sixth of a training step
+    """Dropout. On a CPU torch draws one element at a time in one thread, a sixth of a training step
     at the paper's size. Here 64 random bits decide on four (which rounds p to a 65,536th)."""
 
     def __init__(self, p: float):

@@ -27,6 +27,7 @@ from pipeline.benchmark.subjects import (
     write_synthetic_cache,
 )
 from pipeline.benchmark.timing import Timing, measure, product_rate, product_shapes
+from pipeline.errors import UserError
 from pipeline.sampling import masked_nll, predictor
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import (
@@ -301,6 +302,11 @@ def test_bench_writes_what_it_prints(tiny_size, tmp_path, monkeypatch, capsys):
     for case in cases.values():
         assert case["per_second"] == pytest.approx(case["items"] / case["seconds"])
         assert (case["flops"] == 0) == (case["case"] == "token loading")
+
+
+def test_bench_needs_a_thread():
+    with pytest.raises(UserError, match="--threads 0"):
+        report.bench(["default"], threads=0)
 
 
 def test_table_says_where_bfloat16_does_not_pay():

@@ -1,5 +1,6 @@
 """The loop: a killed run ends with the bytes of one that was not."""
 
+import math
 import os
 import pickle
 from pathlib import Path
@@ -108,9 +109,10 @@ class Shared(RunDirSession):
 
     def __init__(self, folder, other: float):
         super().__init__(folder)
-        self.other = other
+        self.other, self.averaged = other, 0
 
     def average(self, row):
+        self.averaged += 1
         return {key: (value + self.other) / 2 for key, value in row.items()}
 
 
@@ -124,11 +126,13 @@ def test_history_holds_the_losses_of_all_workers(tmp_path):
     assert load_checkpoint(tmp_path / "checkpoint.pt")["history"] == history
 
 
-def test_a_worker_ends_when_the_loss_of_another_is_nan(tmp_path):
-    task = ToyTask()
+@pytest.mark.parametrize(("mine", "other"), [(-1, math.nan), (1, 0.0)])
+def test_workers_end_together_when_the_loss_of_any_is_nan(tmp_path, mine, other):
+    """The one whose own it is averages first, too: the others would wait for it."""
+    task, session = ToyTask(nan_loss_at=mine), Shared(tmp_path, other)
     with pytest.raises(Diverged, match="loss became nan between steps 0 and 3"):
-        fit(task, Shared(tmp_path, other=float("nan")))
-    assert task.steps_taken == [0, 1, 2]
+        fit(task, session)
+    assert task.steps_taken == [0, 1, 2] and session.averaged == 1
 
 
 class Payload:

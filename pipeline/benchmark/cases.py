@@ -91,7 +91,7 @@ def tokenizer_coding(size: Size, device: torch.device) -> Iterator[Result]:
         ("tokenizer encoding", lambda: model.encode(images), flops[0]),
         ("tokenizer decoding", lambda: model.decode(tokens), flops[1]),
     ):
-        yield Result(case, "tokenizer", "float32", measure(run, device), count, batch)
+        yield Result(case, "tokenizer", "float32", measure(run, device, repeats=3), count, batch)
 
 
 def training_step(

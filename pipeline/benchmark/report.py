@@ -11,6 +11,7 @@ import torch
 from pipeline.benchmark.cases import LAYERS, Result, run_cases
 from pipeline.benchmark.subjects import Size, open_size
 from pipeline.benchmark.timing import PRECISIONS, product_rate, product_shapes
+from pipeline.errors import UserError
 from pipeline.layout import RESULTS
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_json
@@ -24,8 +25,13 @@ def bench(names: list[str], threads: int | None = None) -> str:
     Args:
         names: of `SIZES`.
         threads: of PyTorch's CPU work; its own choice without it.
+
+    Raises:
+        UserError: there are to be no threads.
     """
     if threads is not None:
+        if threads < 1:
+            raise UserError(f"bench: --threads {threads} leaves none; give 1 or more")
         torch.set_num_threads(threads)
     device = pick_device()
     report: dict[str, Any] = {"machine": machine(device), "sizes": {}}

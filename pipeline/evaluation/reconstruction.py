@@ -149,8 +149,8 @@ def reconstruct_hidden(
 
 
 def median_image(samples: np.ndarray) -> np.ndarray:
-    """Pixel-wise median (M, C, H, W) uint8 of draws (d, M, C, H, W): the middle two's mean where d is
-    even, halves rounded to even."""
+    """Pixel-wise median (M, C, H, W) uint8 of draws (d, M, C, H, W); of an even number the mean of
+    the middle two, halves rounded to even."""
     return np.median(samples, axis=0).round().astype(np.uint8)
 
 

@@ -68,8 +68,8 @@ def rejection_rows(params: Params, device: torch.device) -> list[dict[str, Any]]
 
 
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
-    """log p/(1 − p) of p(label | image), (M,) float64, of logits (M, classes): ranks as p does, which
-    rounds to 1 for the surest, so that they would tie."""
+    """log p/(1 − p) of p(label | image), (M,) float64, of logits (M, classes): ranks as p does, but
+    does not round to 1 for the surest, which would tie."""
     own = F.one_hot(labels, logits.shape[1]).bool()
     logits = logits.double()
     return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)

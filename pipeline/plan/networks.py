@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from pipeline.autoregressive import AutoregressiveTransformer
+from pipeline.evaluation.edits import TASKS
 from pipeline.params import Params
 from pipeline.plan import costs
 from pipeline.tokenizer import Tokenizer
@@ -13,8 +14,8 @@ from pipeline.training.tokenizer import tokenizer_config
 from pipeline.training.transformer import transformer_config
 from pipeline.transformer import MaskGitTransformer
 
-SAMPLED_SETS = 2  # MaskGIT's and the baseline's
-CAS_SETS = 6  # those and real images, with and without augmentation
+CAS_SETS = 6  # MaskGIT's and the baseline's samples and real images, augmented and not
+UNCOUNTED = ("prepare", "reject", "speed", "analysis")  # stages
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,27 @@ def plan_networks(params: Params, data: DataSize) -> list[Network]:
 
 
 def plan_stages(params: Params, data: DataSize, networks: list[Network]) -> list[Stage]:
-    """Every stage that computes with networks.
-
-    Left out: preparing images, features of samples, validation, and arithmetic that is not matrix
-    products or convolutions.
-    """
+    """Every stage whose networks compute much: `UNCOUNTED` are not among them."""
     by_name = {network.name: network for network in networks}
-    grid, workers = params.grid, params.ray.num_workers
-    encode, decode = costs.tokenizer_coding(tokenizer_config(params), grid, batch=1)
+    workers = params.ray.num_workers
+    encode, decode = costs.tokenizer_coding(tokenizer_config(params), params.grid, batch=1)
     one_pass, autoregressive = _sampling(params, data)
+
+    def images(count: int, iterations: int) -> int:
+        """FLOPs of MaskGIT's samples."""
+        return count * (iterations * one_pass + decode)
+
     views = data.train * params.tokens.crops_per_image + data.val
-    sampled = max(params.evaluation.samples, params.cas.samples)
-    ours = params.decoding.iterations * one_pass
-    classifier = by_name["classifier"].step_flops * params.cas.steps
-    classifiers = CAS_SETS * len(params.cas.seeds)
     tokenizer = sum(n.total_flops for n in networks if n.name in ("tokenizer", "discriminator"))
+    sampled, iterations = (
+        max(params.evaluation.samples, params.cas.samples),
+        params.decoding.iterations,
+    )
+    classifiers = CAS_SETS * len(params.cas.seeds)
+    heated = len(params.temperature.values) * len(params.temperature.seeds)
+    edited = len(TASKS) * len(params.editing.seeds) * min(params.editing.images, data.val)
+    hidden = params.reconstruction
+    rebuilt = min(hidden.images, data.val) * hidden.draws * len(hidden.mask_ratios)
     return [
         Stage("train_classifier", by_name["classifier"].total_flops, 1),
         Stage("train_tokenizer", tokenizer, 1),
@@ -77,8 +84,15 @@ def plan_stages(params: Params, data: DataSize, networks: list[Network]) -> list
         Stage("train_transformer", by_name["transformer"].total_flops, workers),
         Stage("train_autoregressive", by_name["autoregressive"].total_flops, workers),
         Stage("sweep", _sweep(params, data, one_pass, decode), workers),
-        Stage("evaluate", sampled * (ours + autoregressive + SAMPLED_SETS * decode), 1),
-        Stage("cas", classifiers * classifier, min(workers, classifiers)),
+        Stage("evaluate", images(sampled, iterations) + sampled * (autoregressive + decode), 1),
+        Stage(
+            "cas",
+            classifiers * params.cas.steps * by_name["classifier"].step_flops,
+            min(workers, classifiers),
+        ),
+        Stage("temperature", images(heated * params.temperature.samples, iterations), 1),
+        Stage("edit", images(edited, params.editing.iterations) + edited * encode, 1),
+        Stage("reconstruct", images(rebuilt, hidden.iterations), 1),
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.layout import IMAGES
 from pipeline.params import PARAMS_FILE, Params
-from pipeline.plan.networks import DataSize, Network, Stage, plan_networks, plan_stages
+from pipeline.plan.networks import UNCOUNTED, DataSize, Network, Stage, plan_networks, plan_stages
 from pipeline.presets import apply_preset
 from pipeline.runtime.files import read_json
 from pipeline.tokens import SHARD
@@ -39,8 +39,11 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
         images: in all; `data.val_fraction` of them are held out.
 
     Raises:
-        UserError: nothing tells.
+        UserError: nothing tells, or what is given is no size.
     """
+    for option, value in (("--images", images), ("--classes", classes)):
+        if value is not None and value < 1:
+            raise UserError(f"plan: {option} {value} is no size; give 1 or more")
     source, manifest_file = params.data.source, IMAGES / "manifest.json"
     manifest = read_json(manifest_file) if manifest_file.exists() else {}
     if manifest.get("source") == source:
@@ -88,7 +91,14 @@ def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> st
     """
     Args:
         tflops: rate that a device achieves, in 10¹² FLOP/s; without it no times are told.
+
+    Raises:
+        UserError: the rate is not above 0.
     """
+    if tflops is not None and not tflops > 0:
+        raise UserError(
+            f"plan: --tflops {tflops:g} is no rate; give what a device achieves, as 0.3"
+        )
     networks = plan_networks(params, data)
     stages = plan_stages(params, data, networks)
     cache = token_cache_bytes(params, data)
@@ -98,7 +108,8 @@ def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> st
             _network_table(networks),
             _stage_table(stages, tflops),
             "FLOPs are of matrix products and convolutions, a multiply-add as two. Not counted: "
-            "features of samples,\nvalidation, preparing images, start-up. Memory is an estimate.",
+            "features of samples,\nvalidation, start-up, and the stages "
+            f"{', '.join(UNCOUNTED)}. Memory is an estimate.",
         ]
     )
 

@@ -1,0 +1,167 @@
+"""Images from a part of their tokens, against the tokenizer and other libraries."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from pipeline.data.shards import as_float
+from pipeline.evaluation import reconstruction
+from pipeline.layout import CLASSIFIER, TOKENIZER
+from pipeline.models import load_model
+from pipeline.perceptual import classifier_distance
+from pipeline.training.tokenizer import reconstruct
+from tests.tiny_project import (
+    CODES,
+    CPU,
+    GRID,
+    SIDE,
+    check_resumes,
+    make_project,
+    validation,
+    with_params,
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    return make_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(autouse=True)
+def in_project(project, monkeypatch):
+    monkeypatch.chdir(project)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 30), st.lists(st.floats(0, 1), min_size=2, max_size=2), st.integers(0, 99))
+def test_hidden_tokens_are_nested_and_of_the_right_number(num_tokens, ratios, seed):
+    low, high = (reconstruction.hide_tokens(5, num_tokens, ratio, seed) for ratio in sorted(ratios))
+    assert (low.sum(dim=1) == round(min(ratios) * num_tokens)).all()
+    assert (high.sum(dim=1) == round(max(ratios) * num_tokens)).all()
+    assert not (low & ~high).any()
+
+
+def test_hidden_tokens_are_uniform():
+    share = reconstruction.hide_tokens(20000, 10, 0.3, seed=0).double().mean(dim=0)
+    np.testing.assert_allclose(share, 0.3, atol=5 * math.sqrt(0.3 * 0.7 / 20000))
+
+
+def rebuilt(tmp_path: Path, **changes) -> tuple[list[dict], dict[str, np.ndarray]]:
+    tmp_path.mkdir(exist_ok=True)
+    params = with_params(reconstruction=changes)
+    return reconstruction.reconstruct_hidden(params, tmp_path, CPU)
+
+
+def test_without_hidden_tokens_it_is_the_tokenizers_reconstruction(tmp_path):
+    rows, pictures = rebuilt(tmp_path, images=10, mask_ratios=[0.0])
+    images, _ = validation(10)
+    expected, _ = reconstruct(load_model(TOKENIZER, "tokenizer"), images, CPU)
+    samples = np.load(tmp_path / "0.0.npy")
+    assert samples.shape == (3, 10, 1, SIDE, SIDE)
+    assert all(np.array_equal(draw, expected) for draw in samples)
+    assert len({row["psnr"] for row in rows}) == 1  # of the median too
+    channels_last = expected.permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(pictures["samples"][0], channels_last[:8])
+    np.testing.assert_array_equal(pictures["inputs"][0], pictures["originals"])
+
+
+def test_distances_match_other_libraries(tmp_path):
+    rows, _ = rebuilt(tmp_path)
+    images, _ = validation(21)
+    classifier = load_model(CLASSIFIER, "classifier")
+    keys = [(row["mask_ratio"], row["draw"]) for row in rows]
+    assert keys == [(ratio, draw) for ratio in (0.0, 0.5) for draw in (0, 1, 2, -1)]
+    for row in rows:
+        samples = np.load(tmp_path / f"{row['mask_ratio']}.npy")
+        median = np.sort(samples, axis=0)[1]  # of three
+        given = as_float(torch.from_numpy(median if row["draw"] < 0 else samples[row["draw"]]))
+        wanted = peak_signal_noise_ratio(
+            given, as_float(images), data_range=1.0, reduction="none", dim=(1, 2, 3)
+        )
+        assert row["psnr"] == pytest.approx(wanted.mean().item(), rel=1e-5)
+        assert row["psnr_std"] == pytest.approx(wanted.std(correction=0).item(), rel=1e-4)
+        distance = classifier_distance(classifier, as_float(images), given)  # a mean over images
+        assert row["perceptual"] == pytest.approx(distance.item(), rel=1e-4)
+        assert row["images"] == 21 and row["perceptual_std"] > 0
+
+
+def test_median_of_an_even_number_lies_between_the_middle_two():
+    samples = np.array([0, 10, 255, 20], np.uint8).reshape(4, 1, 1, 1, 1)
+    assert reconstruction.median_image(samples).item() == 15
+
+
+class Coarse(torch.nn.Module):
+    """A tokenizer that needs no training: a code is the grey level of its pixels."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        levels = torch.nn.functional.avg_pool2d(images, SIDE // GRID)[:, 0]
+        return (levels * (CODES - 1)).round().long()
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        levels = tokens[:, None].float() / (CODES - 1)
+        return torch.nn.functional.interpolate(levels, scale_factor=SIDE // GRID)
+
+
+@pytest.fixture
+def coarse(monkeypatch):
+    def load(folder, kind, device="cpu"):
+        return Coarse() if kind == "tokenizer" else load_model(folder, kind, device)
+
+    monkeypatch.setattr(reconstruction, "load_model", load)
+
+
+RATIOS = [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_quality_falls_with_the_hidden_share(coarse, tmp_path):
+    rows, _ = rebuilt(tmp_path, mask_ratios=RATIOS)
+    for draw in (0, 1, 2, -1):
+        values = [row["psnr"] for row in rows if row["draw"] == draw]
+        assert values == sorted(values, reverse=True) and len(set(values)) == len(RATIOS)
+
+
+def test_a_model_that_knows_the_answer_loses_nothing(coarse, tmp_path, monkeypatch):
+    images, _ = validation(10)
+    truth = torch.nn.functional.one_hot(Coarse().encode(as_float(images)).flatten(1), CODES)
+    monkeypatch.setattr(reconstruction, "predictor", lambda *_, **__: lambda *_: 1e4 * truth)
+    rows, _ = rebuilt(tmp_path, images=10, mask_ratios=RATIOS)
+    assert len({row["psnr"] for row in rows}) == 1
+
+
+def test_images_are_rebuilt_for_their_own_class(tmp_path, monkeypatch):
+    given = []
+    predictor = reconstruction.predictor
+    monkeypatch.setattr(
+        reconstruction,
+        "predictor",
+        lambda model, labels, **rest: given.append(labels) or predictor(model, labels, **rest),
+    )
+    rebuilt(tmp_path, mask_ratios=[0.5], draws=1)
+    assert torch.equal(torch.cat(given), validation(21)[1])
+
+
+def test_inputs_show_which_tokens_are_hidden(tmp_path):
+    _, pictures = rebuilt(tmp_path, mask_ratios=[0.0, 0.5, 1.0])
+    shape = (8, SIDE, SIDE, 1)
+    assert pictures["originals"].shape == shape
+    assert all(pictures[k].shape == (3, *shape) for k in ("inputs", "samples", "medians"))
+    assert pictures["mask_ratios"].tolist() == [0.0, 0.5, 1.0]
+    hidden = reconstruction.hide_tokens(21, GRID**2, 0.5, seed=0)[:8].view(8, GRID, GRID).numpy()
+    pixels = np.kron(hidden, np.ones((1, 2, 2), bool))[..., None]
+    expected = np.where(pixels, reconstruction.GREY, pictures["originals"])
+    np.testing.assert_array_equal(pictures["inputs"][1], expected)
+    assert (pictures["inputs"][2] == reconstruction.GREY).all()
+
+
+def test_killed_reconstruction_goes_on(tmp_path):
+    # Three draws of three batches a ratio: killed in the second.
+    check_resumes(
+        lambda folder: rebuilt(folder)[0], tmp_path, reconstruction, "decode", calls=12, kept=1
+    )

@@ -1,0 +1,181 @@
+"""A project of tiny models with random weights and a data set of noise, and its images' scores."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+from torch import Tensor
+
+from pipeline.autoregressive import AutoregressiveTransformer
+from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.data.shards import (
+    ImageShards,
+    View,
+    as_float,
+    stratified_split,
+    write_manifest,
+    write_shards,
+)
+from pipeline.data.sources import open_source
+from pipeline.evaluation.rejection import NETWORKS
+from pipeline.layout import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER
+from pipeline.models import load_model, save_model
+from pipeline.params import Params, read_yaml
+from pipeline.sampling import balanced_labels
+from pipeline.seeds import mix
+from pipeline.tokenizer import Tokenizer, TokenizerConfig
+from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from tests.images import noise_image
+from tests.project import ROOT
+
+CPU = torch.device("cpu")
+SIDE, GRID, CODES, CLASSES = 8, 4, 11, 3
+VAL = 24  # validation images; the classifier's features have 16 dimensions
+CHANGES = {
+    "data": {"source": "folder:pictures", "image_size": SIDE},
+    "classifier": {"width": 4},
+    "tokenizer": {"multipliers": [1, 1], "embedding_dim": 8, "codebook_size": CODES},
+    "transformer": {"layers": 2, "hidden": 16, "heads": 2, "mlp": 32},
+    "decoding": {"iterations": 3, "bf16": False, "batch_size": 10},
+    "sweep": {"iterations": [2]},
+    "evaluation": {"kid_subset_size": 10, "bootstrap": 3},
+    "temperature": {"values": [0.0, 9.0], "seeds": [0, 1], "samples": 23},
+    "editing": {"images": 23, "seeds": [0, 1], "iterations": 3, "feather": 1},
+    "rejection": {"acceptance": [1.0, 0.5, 0.2]},
+    "reconstruction": {"images": 21, "mask_ratios": [0.0, 0.5], "draws": 3, "iterations": 2},
+    "speed": {"grids": [1, 2], "batch_sizes": [1, 3], "repeats": 3},
+}
+PRESET = read_yaml(ROOT / "presets/mnist5k.yaml")
+
+
+def with_params(**sections: dict) -> Params:
+    """The tiny project's, with changes given as section={key: value}."""
+    values = dict(PRESET)
+    for name in CHANGES | sections:
+        values[name] = PRESET[name] | CHANGES.get(name, {}) | sections.get(name, {})
+    return Params(**values)
+
+
+def write_images() -> None:
+    """Noise of three contrasts, one a class, as `data/images`."""
+    for split, count in (("train", 60), ("val", VAL)):
+        for number in range(count):
+            label = number % CLASSES
+            image = noise_image(SIDE, SIDE, "L", seed=mix(split, number) % 2**32)
+            path = Path("pictures", split, f"class{label}", f"{number}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.point([int(v / (1 + label)) for v in range(256)]).save(path)
+    source = open_source("folder:pictures", "")
+    split = stratified_split(source, 0.2, seed=0)
+    shards = {k: write_shards(source, v, k, 50, IMAGES) for k, v in split.items()}
+    write_manifest(IMAGES, source, "folder:pictures", shards)
+
+
+def write_models(params: Params) -> None:
+    """Random weights, scaled up so that what is predicted depends on the input."""
+    torch.manual_seed(1)
+    t = params.transformer
+    config = TransformerConfig(GRID**2, CODES, CLASSES, t.layers, t.hidden, t.heads, t.mlp, 0.1)
+    for name, cls in (
+        ("transformer", MaskGitTransformer),
+        ("autoregressive", AutoregressiveTransformer),
+    ):
+        weights = {k: 20 * v if v.ndim == 2 else v for k, v in cls(config).state_dict().items()}
+        save_model(Path("models", name), name, config, weights)
+    tokenizer = Tokenizer(TokenizerConfig(1, 32, (1, 1), 1, 8, CODES))
+    torch.nn.init.normal_(tokenizer.quantizer.codebook)
+    torch.nn.init.constant_(tokenizer.decoder.out.bias, 0.5)
+    save_model(TOKENIZER, "tokenizer", tokenizer.config, tokenizer.state_dict())
+    classifier = Classifier(ClassifierConfig("small", 1, CLASSES, params.classifier.width))
+    classifier.head.weight.data.normal_()
+    images = View(ImageShards(IMAGES, "train"), params.data, 0).everything()[0]
+    with torch.no_grad():  # every class is recognised in some
+        classifier.head.bias -= classifier.eval()(as_float(images)).mean(dim=0)
+    save_model(CLASSIFIER, "classifier", classifier.config, classifier.state_dict())
+
+
+def write_samples(count: int) -> None:
+    noise = np.random.default_rng(0)
+    for network in NETWORKS:
+        folder = SAMPLES / network
+        folder.mkdir(parents=True)
+        contrast = noise.uniform(size=(count, 1, 1, 1))
+        images = contrast * noise.integers(256, size=(count, 1, SIDE, SIDE))
+        np.save(folder / "images.npy", images.astype(np.uint8))
+        np.save(folder / "labels.npy", balanced_labels(count, CLASSES).numpy().astype(np.int32))
+
+
+def make_project(folder: Path) -> Path:
+    """Write data, models and samples to a folder that is to be the working directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_images()
+        write_models(with_params())
+        write_samples(90)
+    return folder
+
+
+def validation(count: int) -> tuple[Tensor, Tensor]:
+    view = View(ImageShards(IMAGES, "val"), with_params().data, 0)
+    images, labels = view.everything()
+    return images[:count], labels[:count]
+
+
+def classified(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features and logits of the reference classifier."""
+    outputs = load_model(CLASSIFIER, "classifier").outputs(as_float(torch.from_numpy(images)))
+    return outputs.features.double().numpy(), outputs.logits.double().numpy()
+
+
+def frechet(images: np.ndarray) -> float:
+    """FID (classifier) by its formula."""
+    train = View(ImageShards(IMAGES, "train"), with_params().data, 0).everything()[0].numpy()
+    (a, _), (b, _) = classified(images), classified(train)
+    ca, cb = np.cov(a.T), np.cov(b.T)
+    root = np.sqrt(np.linalg.eigvals(ca @ cb).real.clip(0)).sum()  # trace of the matrix root
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca + cb) - 2 * root
+
+
+def inception(logits: np.ndarray) -> float:
+    p = scipy.special.softmax(logits, axis=1)
+    return math.exp((p * np.log(p / p.mean(axis=0))).sum(axis=1).mean())
+
+
+def check_scores(row: dict, images: np.ndarray, labels: Tensor) -> None:
+    _, logits = classified(images)
+    assert row["fid_classifier"] == pytest.approx(frechet(images), rel=1e-3)
+    assert row["is_classifier"] == pytest.approx(inception(logits), rel=1e-6)
+    assert row["class_accuracy"] == (logits.argmax(axis=1) == labels.numpy()).mean()
+
+
+class Dies:
+    """A function that stands for a process killed in its n-th call."""
+
+    def __init__(self, function, calls: int):
+        self.function, self.left = function, calls
+
+    def __call__(self, *args, **kwargs):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return self.function(*args, **kwargs)
+
+
+def check_resumes(rows_of, folder: Path, module, name: str, calls: int, kept: int) -> list[dict]:
+    """Killed in a call of module.name, then taken up again: finished files stay as they are, and
+    the rows are those of a run in one go, which are returned."""
+    straight = rows_of(folder / "straight")
+    killed = folder / "killed"
+    killed.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, Dies(getattr(module, name), calls))
+        with pytest.raises(KeyboardInterrupt):
+            rows_of(killed)
+    before = {p.name: p.stat().st_ino for p in killed.iterdir()}
+    assert len(before) == kept
+    assert rows_of(killed) == straight
+    assert before.items() <= {p.name: p.stat().st_ino for p in killed.iterdir()}.items()
+    return straight
