@@ -94,6 +94,11 @@ class Params(Section):
                     f"{key}: {samples} are fewer than evaluation.kid_subset_size "
                     f"{self.evaluation.kid_subset_size}; raise it or lower the subset's size"
                 )
+        if self.tokenizer.perceptual != "classifier" and self.data.image_size < 32:
+            raise ValueError(
+                f"tokenizer.perceptual: {self.tokenizer.perceptual} needs images of 32 pixels or "
+                f"more, not {self.data.image_size}; use classifier"
+            )
         drops = self.training.label_drop > 0 or self.transformer.pretrained
         if self.decoding.guidance_scale > 0 and not drops:
             raise ValueError(

@@ -21,11 +21,12 @@ def main(params: Params) -> str:
         folder = run_dir("speed", key, params.ray.storage_path)
         rows = []
         for grid in params.speed.grids:
-            # Times are compared within a grid: all of them are of one process.
+            # Times are compared within a grid, so that all of them are of one process.
             cell = folder / f"{device.type}-{torch.get_num_threads()}-{grid}.json"
             if not cell.exists():
                 write_json(cell, speed_rows(params, grid, num_classes, device))
-            rows += read_json(cell)
+            for row in read_json(cell):
+                rows.append({"method": row["method"], "tokens": row["tokens"]} | row)
         write_csv(target, rows)
         run.log_artifact(target)
         for row in rows:

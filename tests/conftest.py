@@ -4,10 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.params import Params, read_yaml
 
 ROOT = Path(__file__).parents[1]
+
+torch.set_num_threads(1)  # the tensors of tests are small: threads would only wait for each other
 
 
 @pytest.fixture

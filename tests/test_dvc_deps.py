@@ -55,6 +55,26 @@ NOT_USED = {
         "pipeline/perceptual.py",
         "pipeline/training/loop.py",
     },
+    "edit": {"pipeline/autoregressive.py"},
+    "reconstruct": {
+        "pipeline/autoregressive.py",
+        "pipeline/discriminator.py",
+        "pipeline/training/loop.py",
+    },
+    "speed": {  # times random weights: no image, no training
+        "pipeline/data/crops.py",
+        "pipeline/data/order.py",
+        "pipeline/data/shards.py",
+        "pipeline/data/sources.py",
+        "pipeline/quantizer.py",
+        "pipeline/released.py",
+        "pipeline/released_files.py",
+        "pipeline/released_names.py",
+        "pipeline/tokenizer.py",
+        "pipeline/tokens.py",
+        "pipeline/training/loop.py",
+        "pipeline/training/transformer.py",
+    },
 }
 
 

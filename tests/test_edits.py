@@ -144,7 +144,7 @@ def test_edit_pictures():
         np.testing.assert_array_equal(left, originals[:, :, : half - 1])
     for column in range(1, 1 + CLASSES):
         np.testing.assert_array_equal(pictures["class_edit"][:, column, 0], originals[:, 0])
-    others = {picture.tobytes() for picture in pictures["class_edit"][0, 1:]}
-    assert len(others) > 1  # the class matters
+    others = pictures["class_edit"][:, 1:]
+    assert (others != others[:, :1]).any()  # of one seed: the class matters
     middle = pictures["panorama"][:, :, SIDE + 1 : 2 * SIDE - 1]
     np.testing.assert_array_equal(middle, originals[:, :, 1:-1])

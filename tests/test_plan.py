@@ -286,12 +286,12 @@ def test_edits_are_of_the_held_out_images_that_there_are(make_params):
         stages = plan_stages(params, data, plan_networks(params, data))
         return next(s.flops for s in stages if s.name == "edit")
 
-    few = edit(10, images=400, seeds=[0], iterations=4)
-    assert edit(20, images=400, seeds=[0, 1], iterations=4) == 4 * few
-    assert edit(1000, images=10, seeds=[0], iterations=4) == few
+    few = edit(100, images=400, seeds=[0], iterations=4)
+    assert edit(200, images=400, seeds=[0, 1], iterations=4) == 4 * few
+    assert edit(1000, images=100, seeds=[0], iterations=4) == few
     params = make_params()
     one_pass = costs.decoding_pass(transformer_config(params, 10), 1)
-    assert edit(10, images=400, seeds=[0], iterations=6) - few == 5 * 10 * 2 * one_pass
+    assert edit(100, images=400, seeds=[0], iterations=6) - few == 5 * 100 * 2 * one_pass
 
 
 def test_guidance_doubles_the_decoding(make_params):

@@ -40,6 +40,7 @@ def _job(params, tokens_dir: Path, run_dir: Path):
         params=params.model_dump(),
         tokens_dir=str(tokens_dir),
         num_classes=4,
+        network="transformer",
         schedule="cosine",
         seed=0,
         name="transformer",

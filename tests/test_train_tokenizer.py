@@ -157,8 +157,28 @@ def test_averaged_weights_are_those_of_all_steps_and_are_what_is_measured(make_p
     torch.testing.assert_close(published.decoder.out.bias.detach(), wanted)
     assert not published.training and not any(p.requires_grad for p in published.parameters())
     measured = task.evaluate(6)
+    del measured["adversarial_balance"]  # of the weights that are trained
     assert measured == reconstruct(published, task.validation, CPU)[1]
     assert measured != reconstruct(task.model, task.validation, CPU)[1]
+
+
+def test_the_adversarial_balance_is_logged_once_the_discriminator_joins(make_params):
+    """Its weighted pull at the last layer, over that of the losses that ask for faithfulness."""
+    task = tokenizer_task(make_params, adversarial_start=2, **WEIGHTS)
+    assert "adversarial_balance" not in task.evaluate(1)
+    logged = task.evaluate(2)["adversarial_balance"]  # the ramp is at 1/2
+
+    images = task.validation[: task.params.batch_size] / 255
+    norms = {}
+    for name in ("faithful", "fooling"):
+        output, _ = task.model(images)
+        if name == "faithful":
+            loss = (output - images).square().mean() + 0.7 * task.perceptual(images, output)
+        else:
+            loss = 43 / 2 * generator_loss(task.discriminator(output))
+        (gradient,) = torch.autograd.grad(loss, task.model.decoder.out.weight)
+        norms[name] = gradient.norm()
+    assert logged == pytest.approx((norms["fooling"] / norms["faithful"]).item(), rel=1e-4)
 
 
 def test_interrupted_tokenizer_ends_with_the_same_bytes(make_params, tmp_path):

@@ -1,7 +1,7 @@
 """Table 2: validation images in- and outpainted; and the pictures of Figures 6, 7 and 16 (paper,
 section 4.3)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,10 @@ from pipeline.editing import (
     pixel_mask_to_tokens,
 )
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages
-from pipeline.evaluation.rejection import scores
+from pipeline.evaluation.images import ArrayImages, write_images
 from pipeline.layout import IMAGES, TOKENIZER, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
-from pipeline.runtime.files import atomic_file
 from pipeline.seeds import mix
 
 # Pixels (H, W) that are unknown; the first two are Table 2's.
@@ -110,21 +108,12 @@ def edit_rows(params: Params, run_folder: Path, device: torch.device) -> list[di
                 write_images(path, editor.composites(task, seed), shape)
             images = ArrayImages(np.load(path, mmap_mode="r"))
             row = {"task": task, "method": "nearest" if seed is None else "maskgit", "seed": seed}
-            values = scores(
-                evaluator, evaluator.features(images), evaluator.recognised(images), editor.labels
+            values = evaluator.scores(
+                evaluator.features(images), evaluator.recognised(images), editor.labels
             )
             rows.append(row | {"images": len(images)} | values)
             print(f"edit: {task} {name}: {values['class_accuracy']:.1%} recognised", flush=True)
     return rows
-
-
-def write_images(path: Path, batches: Iterable[Tensor], shape: tuple[int, ...]) -> None:
-    """Batches of images (B, C, H, W) uint8 as one .npy of a shape, never all of them in memory."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with atomic_file(path) as temporary, open(temporary, "wb") as out:
-        np.lib.format.write_array_header_1_0(out, header)
-        for batch in batches:
-            out.write(batch.contiguous().numpy())
 
 
 def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]:
@@ -148,7 +137,7 @@ def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]
 
     inpainted = editor.edit(images, center, labels, seed("inpainting"))
     others = [
-        editor.edit(images, center, torch.full_like(labels, label), seed("class", label))
+        editor.edit(images, center, torch.full_like(labels, label), seed("class"))
         for label in range(len(names))
     ]
     outpainted = [

@@ -11,11 +11,11 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.data.shards import ImageShards, View
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.images import ArrayImages, write_images
 from pipeline.layout import AUTOREGRESSIVE, IMAGES, SAMPLES, TOKENIZER, TOKENS, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
-from pipeline.runtime.files import atomic_file, atomic_folder
+from pipeline.runtime.files import atomic_folder
 from pipeline.sampling import balanced_labels, masked_nll, sample_images, sampler
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokens import TokenCache
@@ -75,23 +75,12 @@ def published_samples(
             seed=params.seed,
         )
         side = params.data.image_size
-        _write_stream(path, images, (count, params.data.channels, side, side))
+        write_images(path, images, (count, params.data.channels, side, side))
         print(f"evaluate: {count} samples of the {network} decoded", flush=True)
     with atomic_folder(SAMPLES / network) as folder:
         shutil.copyfile(path, folder / "images.npy")
         np.save(folder / "labels.npy", labels.numpy().astype(np.int32))
     return np.load(path, mmap_mode="r"), labels
-
-
-def _write_stream(path: Path, batches, shape: tuple[int, ...]) -> None:
-    """Batches of images as one .npy, never all in memory."""
-    with atomic_file(path) as temporary:
-        out = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        filled = 0
-        for batch in batches:
-            out[filled : filled + len(batch)] = batch.numpy()
-            filled += len(batch)
-        out.flush()
 
 
 def held_out_nll(model: TokenTransformer, params: Params, device: torch.device) -> float:

@@ -86,3 +86,30 @@ class Evaluator:
             f"fid_{name}_std": spread(distance, samples.features),
             f"is_{name}_std": spread(score, samples.logits),
         }
+
+    def scores(
+        self, samples: Features, recognised: Tensor, labels: Tensor
+    ) -> dict[str, float | None]:
+        """FID, IS and the share that is recognised, of sets that may be small.
+
+        Args:
+            samples: of the main extractor.
+            recognised: logits (M, classes) of the reference classifier.
+            labels: (M,).
+
+        Returns:
+            fid_<extractor> (None where the samples are too few for a covariance, which is said),
+            is_<extractor> and class_accuracy.
+        """
+        evaluation, name = self.params.evaluation, self.extractor.name
+        count, dimensions = samples.features.shape
+        distance = None
+        if count > dimensions:
+            distance = fid(samples.features, self.reference_statistics)
+        else:
+            print(f"no FID: {count} images give no covariance of {dimensions}-dimensional features")
+        return {
+            f"fid_{name}": distance,
+            f"is_{name}": inception_score(samples.logits, evaluation.is_splits, self.params.seed),
+            "class_accuracy": class_accuracy(recognised, labels),
+        }

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -249,3 +249,12 @@ def _naming(path: Path) -> Iterator[None]:
 def _size(shape: tuple[int, ...]) -> str:
     channels, height, width = shape
     return f"{width}×{height} {'grey' if channels == 1 else 'RGB'}"
+
+
+def write_images(path: Path, batches: Iterable[Tensor], shape: tuple[int, ...]) -> None:
+    """Batches of images (B, C, H, W) uint8 as one .npy of a shape, never all of them in memory."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with atomic_file(path) as temporary, open(temporary, "wb") as out:
+        np.lib.format.write_array_header_1_0(out, header)
+        for batch in batches:
+            out.write(batch.contiguous().numpy())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.data.shards import ImageShards, View, as_float
 from pipeline.decoding import decode
-from pipeline.evaluation.edits import write_images
+from pipeline.evaluation.images import write_images
 from pipeline.layout import CLASSIFIER, IMAGES, TOKENIZER, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params

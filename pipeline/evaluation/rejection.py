@@ -14,7 +14,6 @@ from pipeline.evaluation.features import Features
 from pipeline.evaluation.images import ArrayImages
 from pipeline.evaluation.metrics import (
     bootstrap,
-    class_accuracy,
     fid,
     inception_score,
     manifold_metrics,
@@ -56,7 +55,7 @@ def rejection_rows(params: Params, device: torch.device) -> list[dict[str, Any]]
                 samples = Features(features.features[kept], features.logits[kept])
                 row = {"network": network, "selection": selection, "acceptance": acceptance}
                 row |= {"candidates": len(labels), "samples": len(kept)}
-                row |= scores(evaluator, samples, logits[kept], labels[kept])
+                row |= evaluator.scores(samples, logits[kept], labels[kept])
                 row |= _spreads(evaluator, samples)
                 rows.append(row | manifold(samples.features))
                 print(
@@ -94,31 +93,6 @@ def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
         order = ratings[members].argsort(descending=True, stable=True)
         kept.append(members[order[:count]])
     return torch.cat(kept).sort().values
-
-
-def scores(
-    evaluator: Evaluator, samples: Features, recognised: Tensor, labels: Tensor
-) -> dict[str, float | None]:
-    """FID and IS of the main extractor's features, and the share that is recognised.
-
-    Args:
-        recognised: logits (M, classes) of the reference classifier.
-        labels: (M,).
-
-    Returns:
-        fid_<extractor> (None where the samples are too few for a covariance, which is said),
-        is_<extractor> and class_accuracy.
-    """
-    name, params = evaluator.extractor.name, evaluator.params
-    count, dimensions = samples.features.shape
-    distance = None
-    if count > dimensions:
-        distance = fid(samples.features, evaluator.reference_statistics)
-    else:
-        print(f"no FID: {count} images give no covariance of {dimensions}-dimensional features")
-    score = inception_score(samples.logits, params.evaluation.is_splits, params.seed)
-    accuracy = class_accuracy(recognised, labels)
-    return {f"fid_{name}": distance, f"is_{name}": score, "class_accuracy": accuracy}
 
 
 def _spreads(evaluator: Evaluator, samples: Features) -> dict[str, float | None]:

@@ -69,47 +69,45 @@ def methods(params: Params, config: TransformerConfig, device: torch.device) -> 
 def speed_rows(
     params: Params, grid: int, num_classes: int, device: torch.device
 ) -> list[dict[str, Any]]:
-    """A row for every method and batch size at grid² tokens: seconds per image, the median, least
-    and most of `speed.repeats` batches after one that is not counted."""
+    """A row for every batch size and method at grid² tokens: seconds per image, the median, least
+    and most of `speed.repeats` rounds after one that is not counted.
+
+    A round times every method once, so that other work on the machine falls on all alike.
+    """
     config = dataclasses.replace(transformer_config(params, num_classes), num_tokens=grid**2)
-    gpu = device.type == "cuda"
+    timed = methods(params, config, device)
+    on = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     rows = []
-    for name, method in methods(params, config, device).items():
-        for batch_size in params.speed.batch_sizes:
-            labels = balanced_labels(batch_size, num_classes)
-            times = _seconds(method.draw, labels, params.speed.repeats, device)
+    for batch_size in params.speed.batch_sizes:
+        labels = balanced_labels(batch_size, num_classes)
+        rounds = [
+            [_seconds(method.draw, labels, device) / batch_size for method in timed.values()]
+            for _ in range(1 + params.speed.repeats)
+        ]
+        for (name, method), times in zip(timed.items(), zip(*rounds[1:], strict=True), strict=True):
             row = {"method": name, "tokens": config.num_tokens, "batch_size": batch_size}
             row |= {"iterations": method.iterations}
-            row |= {"seconds_per_image": statistics.median(times) / batch_size}
-            row |= {"low": min(times) / batch_size, "high": max(times) / batch_size}
-            row |= {"repeats": len(times)}
+            row |= {"seconds_per_image": statistics.median(times)}
+            row |= {"low": min(times), "high": max(times), "repeats": len(times)}
             row |= {"parameters": sum(p.numel() for p in method.network.parameters())}
-            row |= {"threads": torch.get_num_threads()}
-            row |= {"device": torch.cuda.get_device_name(device) if gpu else "cpu"}
+            row |= {"threads": torch.get_num_threads(), "device": on}
             rows.append(row)
             print(
-                f"speed: {config.num_tokens} tokens, {name}, batch {batch_size}: "
+                f"speed: {config.num_tokens} tokens, batch {batch_size}, {name}: "
                 f"{row['seconds_per_image']:.4f} s per image",
                 flush=True,
             )
     return rows
 
 
-def _seconds(
-    draw: Callable[[Tensor], Tensor], labels: Tensor, repeats: int, device: torch.device
-) -> list[float]:
-    """Wall time of each of so many calls, after a first one, with the device's queue empty at both
-    ends."""
+def _seconds(draw: Callable[[Tensor], Tensor], labels: Tensor, device: torch.device) -> float:
+    """Wall time of a call, with the device's queue empty at both ends."""
 
     def now() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
+    started = now()
     draw(labels)
-    times = []
-    for _ in range(repeats):
-        started = now()
-        draw(labels)
-        times.append(now() - started)
-    return times
+    return now() - started

@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.evaluation.edits import write_images
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages
-from pipeline.evaluation.rejection import scores
+from pipeline.evaluation.images import ArrayImages, write_images
 from pipeline.layout import TOKENIZER, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
@@ -50,8 +48,8 @@ def temperature_rows(
                 samples = run_folder / "samples.npy"
                 write_images(samples, batches, shape)
                 images = ArrayImages(np.load(samples, mmap_mode="r"))
-                values = scores(
-                    evaluator, evaluator.features(images), evaluator.recognised(images), labels
+                values = evaluator.scores(
+                    evaluator.features(images), evaluator.recognised(images), labels
                 )
                 write_json(cell, values)
                 samples.unlink()

@@ -131,9 +131,28 @@ class TokenizerTask:
         self.idle = (self.idle + 1).masked_fill(used, 0)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        model = self.published()
-        _, metrics = reconstruct(model, self.validation, self.device)
-        return metrics
+        _, metrics = reconstruct(self.published(), self.validation, self.device)
+        return metrics | self._balance(step)
+
+    def _balance(self, step: int) -> dict[str, float]:
+        """How hard the discriminator pulls: the norm of the weighted adversarial gradient at the
+        decoder's last layer, over that of the reconstruction and perceptual losses (the quantity
+        that VQGAN's adaptive weight is made of)."""
+        p = self.params
+        weight = p.adversarial_weight * adversarial_ramp(step, p.adversarial_start)
+        if weight == 0:
+            return {}
+        images = as_float(self.validation[: p.batch_size].to(self.device))
+        output, _ = self.model(images)
+        faithful = F.mse_loss(output, images) + p.perceptual_weight * self.perceptual(
+            images, output
+        )
+        fooling = weight * generator_loss(self.discriminator(output))
+        norms = [
+            torch.autograd.grad(loss, self.model.last_layer, retain_graph=True)[0].norm()
+            for loss in (fooling, faithful)
+        ]
+        return {"adversarial_balance": (norms[0] / norms[1].clamp(min=1e-12)).item()}
 
     def published(self) -> Tokenizer:
         """The tokenizer with averaged weights, in evaluation mode."""
