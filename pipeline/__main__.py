@@ -40,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--count", type=int, default=40, help="of samples (default: 40)")
     sample.add_argument("--classes", help="indices that they cycle through, as 3,5; default: all")
     sample.add_argument("--output", type=Path, default=Path("samples.png"))
+    export = command(_export, "write the samples of a model for evaluators elsewhere")
+    export.add_argument("network", choices=["transformer", "autoregressive"])
+    export.add_argument("path", type=Path, help="an .npz (the ADM suite's), or a folder of PNGs")
     return parser
 
 
@@ -92,6 +95,12 @@ def _sample(arguments: argparse.Namespace) -> None:
     if arguments.count < 1:
         raise UserError(f"--count: {arguments.count} samples cannot be drawn; give 1 or more")
     print(f"samples in {sample(load_params(), arguments.count, classes, arguments.output)}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from pipeline.evaluation.evaluate import export_samples
+
+    print(f"{export_samples(arguments.network, arguments.path)} samples in {arguments.path}")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,15 @@ from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.data.shards import ImageShards, View
+from pipeline.errors import UserError
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages, write_images
+from pipeline.evaluation.images import (
+    ArrayImages,
+    export_npz,
+    export_pngs,
+    open_images,
+    write_images,
+)
 from pipeline.layout import AUTOREGRESSIVE, IMAGES, SAMPLES, TOKENIZER, TOKENS, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
@@ -81,6 +88,26 @@ def published_samples(
         shutil.copyfile(path, folder / "images.npy")
         np.save(folder / "labels.npy", labels.numpy().astype(np.int32))
     return np.load(path, mmap_mode="r"), labels
+
+
+def export_samples(network: str, path: Path) -> int:
+    """Write a network's published samples as an `.npz` in the ADM suite's layout, or as PNGs.
+
+    Returns:
+        How many.
+
+    Raises:
+        UserError: there are no samples yet, or the path cannot be written.
+    """
+    folder = SAMPLES / network
+    if not (folder / "images.npy").exists():
+        raise UserError(f"{folder} holds no samples; run `dvc repro evaluate`")
+    images = open_images(folder / "images.npy")
+    if path.suffix == ".npz":
+        export_npz(images, np.load(folder / "labels.npy"), path)
+    else:
+        export_pngs(images, path)
+    return len(images)
 
 
 def held_out_nll(model: TokenTransformer, params: Params, device: torch.device) -> float:
