@@ -1,4 +1,4 @@
-"""Classification Accuracy Scores: with RandAugment (Table 1) and without augmentation (Table 5)."""
+"""Classification Accuracy Scores: with RandAugment (Table 1) and without (Table 5)."""
 
 import pandas as pd
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.params import Params
 
 # Metrics whose value depends on the network that extracts the features.
 FEATURE_METRICS = {
@@ -58,6 +59,15 @@ def find_second_extractor(names: Iterable[str], extractor: str, path: Path) -> s
         if match and match[1] != extractor:
             return match[1]
     raise UserError(f"{path} has no second precision_<extractor>; delete it and run dvc repro")
+
+
+def measure_note(params: Params, extractor: str) -> str:
+    """What every FID was measured against, and how many splits the IS has."""
+    evaluation = params.evaluation
+    published = evaluation.reference_statistics
+    reference = f"the statistics in {Path(published).name}" if published else "the training images"
+    splits = "1 split" if evaluation.is_splits == 1 else f"{evaluation.is_splits} splits"
+    return f"FID ({extractor}) is against {reference}; IS ({extractor}) over {splits}."
 
 
 def metric_column(kind: str, extractor: str) -> str:

@@ -87,9 +87,11 @@ class Sweep:
 
     @property
     def metrics(self) -> list[str]:
-        """Every metric column: Table 3's first, then any that was added since."""
+        """Every metric column: Table 3's first, then any that was added since; the seeds are the
+        spread here, and not what a single set has."""
         known = self.table_metrics
-        return known + [name for name in self.rows.columns if name not in KEYS + known]
+        others = (name for name in self.rows.columns if name not in KEYS + known)
+        return known + [name for name in others if not name.endswith("_std")]
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ class Results:
     folder: Path
     sweep: Sweep
     evaluation: dict[str, dict[str, float]]  # a key of `MODELS` → metric → value
-    extractor: str  # of FID, IS, KID, precision and recall
-    second_extractor: str  # of Table 5's precision and recall
+    extractor: str  # of FID, IS and KID
+    second_extractor: str  # of precision and recall, beside the first
     cas: pd.DataFrame
     temperature: pd.DataFrame
     editing: pd.DataFrame
@@ -119,6 +121,14 @@ class Results:
     def metric(self, kind: str) -> str:
         """The name of a metric of the main extractor in every file."""
         return metric_column(kind, self.extractor)
+
+    @property
+    def manifold_extractors(self) -> tuple[str, str]:
+        """Those of precision and recall in Table 1 and in Table 5: as in the paper VGG and
+        Inception where either was used, else the main one and the second."""
+        pair = (self.extractor, self.second_extractor)
+        as_printed = self.second_extractor == "vgg" or self.extractor == "inception"
+        return pair[::-1] if as_printed else pair
 
 
 def read_results(folder: Path) -> Results:
@@ -200,7 +210,11 @@ def read_evaluation(path: Path) -> dict[str, dict[str, float]]:
     for name in MODELS:
         if not isinstance(metrics, dict) or not isinstance(metrics.get(name), dict):
             raise UserError(f"{path} has no metrics of {name}; delete it and run dvc repro")
-    return metrics
+    missing = float("nan")  # what could not be measured is null in the file
+    return {
+        name: {k: missing if v is None else v for k, v in values.items()}
+        for name, values in metrics.items()
+    }
 
 
 def read_arrays(path: Path, names: list[str]) -> Arrays:

@@ -6,7 +6,7 @@ from analysis import cas, paper
 from analysis.exhibits import Table
 from analysis.findings import Measured, contrast
 from analysis.formatting import count, millions, number, percent, printed, spreads
-from analysis.metrics import EXTRACTORS, MODELS, metric_label
+from analysis.metrics import EXTRACTORS, MODELS, measure_note, metric_label
 from analysis.results import Results
 from analysis.statistics import beside
 from pipeline.params import Params
@@ -41,11 +41,16 @@ def _measured(results: Results) -> pd.DataFrame:
     columns = []
     for kind in SPREAD:
         columns += [results.metric(kind), f"{results.metric(kind)}_std"]
-    columns += [results.metric(kind) for kind in EXACT]
+    columns += _manifold(results)
     columns += ["class_accuracy", "samples", "parameters", "steps"]
     sets = pd.DataFrame(results.evaluation[name] for name in MODELS).reindex(columns=columns)
     sets.insert(0, "model", list(MODELS.values()))
     return sets.merge(cas.scores(results, "randaugment"), how="left", on="model")
+
+
+def _manifold(results: Results) -> list[str]:
+    extractor, _ = results.manifold_extractors
+    return [f"{kind}_{extractor}" for kind in EXACT]
 
 
 def _printed(side: int) -> pd.DataFrame:
@@ -70,8 +75,9 @@ def _printed(side: int) -> pd.DataFrame:
 
 def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
     fid, is_, kid = (results.metric(kind) for kind in SPREAD)
-    manifold = [results.metric(kind) for kind in EXACT]
-    labels = {name: metric_label(name, results.extractor) for name in (fid, is_, kid, *manifold)}
+    manifold = _manifold(results)
+    labels = {name: metric_label(name, results.extractor) for name in (fid, is_, kid)}
+    labels |= {name: metric_label(name, results.manifold_extractors[0]) for name in manifold}
     precision, recall, density, coverage = manifold
     return pd.DataFrame(
         {
@@ -98,17 +104,17 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
 
 
 def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> list[str]:
-    evaluation, x = params.evaluation, results.extractor
+    evaluation, x, (y, _) = params.evaluation, results.extractor, results.manifold_extractors
     samples = cells.set_index("model")["samples"].dropna()
     sets = ", ".join(f"{model} {count(images)}" for model, images in samples.items())
     return [
-        f"FID ({x}), IS ({x}), KID, precision, recall, density and coverage are over features of "
-        f"{EXTRACTORS.get(x, x)}, compared with those of the training images; images: {sets}. "
+        f"FID ({x}), IS ({x}) and KID are over features of {EXTRACTORS.get(x, x)}, precision, "
+        f"recall, density and coverage over those of {EXTRACTORS.get(y, y)} (k = "
+        f"{evaluation.neighbors}), compared with those of the training images; images: {sets}. "
         "Reconstructions are the tokenizer's, of validation images: the ceiling of both networks.",
         f"± : of FID ({x}) and IS ({x}) the standard deviation over {evaluation.bootstrap} "
-        f"bootstrap resamples of the one set, of KID over {evaluation.kid_subsets} subsets; "
-        f"IS ({x}) over {evaluation.is_splits} "
-        f"{'split' if evaluation.is_splits == 1 else 'splits'}.",
+        f"bootstrap resamples of the one set, of KID over {evaluation.kid_subsets} subsets. "
+        + measure_note(params, x),
         cas.note(cells, "with RandAugment"),
         f"Columns marked (paper …) are the paper's Table 1 on ImageNet {side}×{side}, with "
         "ResNet-50 for CAS: compare orderings, not values. Accuracies are fractions; recognised: "
@@ -118,25 +124,27 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
 
 
 def _findings(cells: pd.DataFrame, results: Results) -> list[str]:
-    def metric(kind: str, model: str) -> Measured:
-        column, row = results.metric(kind), cells.loc[model]
+    def metric(column: str, model: str) -> Measured:
+        row = cells.loc[model]
         return Measured(model, row[column], row.get(f"{column}_std", float("nan")))
 
+    x, (y, _) = results.extractor, results.manifold_extractors
+    fid, is_ = results.metric("fid"), results.metric("is")
     found = [
         contrast(
-            metric_label(results.metric(kind), results.extractor),
-            metric(kind, "MaskGIT"),
-            metric(kind, "VQGAN∗"),
-            lower_is_better=kind == "fid",
+            metric_label(column, extractor),
+            metric(column, "MaskGIT"),
+            metric(column, "VQGAN∗"),
+            lower_is_better=column == fid,
             noise="bootstrap",
         )
-        for kind in ("fid", "is", "recall")
+        for column, extractor in ((fid, x), (is_, x), (f"recall_{y}", y))
     ]
     found.append(
         contrast("CAS top-1", cas.measured(cells, "MaskGIT"), cas.measured(cells, "VQGAN∗"))
     )
-    label = metric_label(results.metric("fid"), results.extractor)
-    ceiling, real = (metric("fid", MODELS[name]) for name in ("reconstruction", "real"))
+    label = metric_label(fid, x)
+    ceiling, real = (metric(fid, MODELS[name]) for name in ("reconstruction", "real"))
     found.append(
         f"MaskGIT takes {count(cells.loc['MaskGIT', 'steps'])} forward passes an image, VQGAN∗ "
         f"{count(cells.loc['VQGAN∗', 'steps'])}. For scale: the tokenizer's reconstructions have "

@@ -6,7 +6,7 @@ from analysis import paper
 from analysis.exhibits import Table
 from analysis.findings import Measured, contrast
 from analysis.formatting import extent, listed, number, printed, spreads
-from analysis.metrics import metric_label
+from analysis.metrics import measure_note, metric_label
 from analysis.results import Results
 from analysis.statistics import beside, over_seeds
 from pipeline.params import Params
@@ -44,7 +44,7 @@ def table(results: Results, params: Params) -> Table:
                 "recognised": spreads(cells, "class_accuracy"),
             }
         ),
-        notes=_notes(results, cells),
+        notes=_notes(results, cells, params),
         paper=f"without any training for it MaskGIT comes close to the best dedicated model at "
         f"inpainting (FID (Inception) {inpaint.fid} against CoModGAN's "
         f"{paper.TABLE_2['inpaint_center']['CoModGAN'].fid}) and beats all at outpainting "
@@ -75,14 +75,14 @@ def _printed() -> pd.DataFrame:
     )
 
 
-def _notes(results: Results, cells: pd.DataFrame) -> list[str]:
+def _notes(results: Results, cells: pd.DataFrame, params: Params) -> list[str]:
     rows, x = results.editing, results.extractor
     seeds = int(cells["seeds"].max())
     over = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     return [
         f"FID ({x}) and IS ({x}) of {extent(rows['images'])} composites, the generated part "
-        f"blended into validation images, against the training images; {over}. The floor gives "
-        "every unknown pixel the value of the nearest known one. The model is told the class.",
+        f"blended into validation images; {over}. The floor gives every unknown pixel the value "
+        f"of the nearest known one. The model is told the class. {measure_note(params, x)}",
         "Columns marked (paper …) are the paper's Table 2, on Places2 and without classes: compare "
         "orderings, not values.",
     ]

@@ -6,7 +6,7 @@ from analysis import paper
 from analysis.exhibits import Table
 from analysis.findings import Measured, significance
 from analysis.formatting import extent, number, printed, spread, spreads
-from analysis.metrics import LOWER_IS_BETTER, metric_label
+from analysis.metrics import LOWER_IS_BETTER, measure_note, metric_label
 from analysis.results import Results, Sweep
 from analysis.statistics import best_iterations, rank_correlation, summarize
 from pipeline.params import Params
@@ -41,7 +41,7 @@ def table(results: Results, params: Params) -> Table:
         cells=cells,
         readable=readable,
         notes=[
-            _sampling_note(best),
+            f"{_sampling_note(best)} {measure_note(params, sweep.extractor)}",
             "NLL: mean over masked validation tokens, masks drawn from the schedule's own training "
             "distribution, in nats. Columns marked (paper …) are the paper's Table 3 on ImageNet "
             "256×256: compare orderings, not values.",

@@ -6,7 +6,7 @@ from analysis import paper
 from analysis.exhibits import Table
 from analysis.findings import Measured, contrast
 from analysis.formatting import count, number, percent, printed, spreads
-from analysis.metrics import MODELS, metric_label
+from analysis.metrics import MODELS, measure_note, metric_label
 from analysis.results import Results
 from analysis.statistics import beside
 from pipeline.params import Params
@@ -78,7 +78,7 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params) -> list[str]:
         f"without looking, since FID ({x}) depends on the number of samples.",
         f"± : standard deviation over {params.evaluation.bootstrap} bootstrap resamples. Columns "
         "marked (paper …) are the paper's Tables 4 and 1; its VQGAN is the published model, not "
-        "VQGAN∗.",
+        f"VQGAN∗. {measure_note(params, x)}",
     ]
     if x == "classifier":
         notes.append(

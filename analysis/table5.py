@@ -1,4 +1,4 @@
-"""Table 5: precision and recall over another network's features, CAS without augmentation."""
+"""Table 5: precision and recall over another network's features, CAS without RandAugment."""
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ KINDS = ("precision", "recall", "density", "coverage")
 
 def table(results: Results, params: Params) -> Table:
     """Every set of images in a row, beside the paper's Table 5."""
-    x = results.second_extractor
+    _, x = results.manifold_extractors
     metrics = [f"{kind}_{x}" for kind in KINDS]
     sets = pd.DataFrame(results.evaluation[name] for name in MODELS).reindex(columns=metrics)
     sets.insert(0, "model", list(MODELS.values()))
@@ -36,18 +36,18 @@ def table(results: Results, params: Params) -> Table:
     ours, theirs = paper.TABLE_5["MaskGIT"], paper.TABLE_5["VQGAN∗"]
     return Table(
         name="table5",
-        title="Table 5: diversity with a second network, and without augmentation",
+        title="Table 5: diversity with a second network, and without RandAugment",
         cells=cells,
         readable=pd.DataFrame(readable),
         notes=[
             f"Precision, recall, density and coverage are over features of {EXTRACTORS.get(x, x)}, "
             f"compared with those of the training images (k = {params.evaluation.neighbors}).",
-            cas.note(cells, "without augmentation"),
+            cas.note(cells, "without RandAugment"),
             "Columns marked (paper …) are the paper's Table 5 on ImageNet 256×256, with ResNet-50 "
             "for CAS: compare orderings, not values.",
         ],
         paper=f"MaskGIT has a higher recall than VQGAN∗ with Inception's features too "
-        f"({ours.recall:.2f} against {theirs.recall:.2f}), and a higher CAS without augmentation "
+        f"({ours.recall:.2f} against {theirs.recall:.2f}), and a higher CAS without RandAugment "
         f"(top-1 {percent(ours.cas_top1)} against {percent(theirs.cas_top1)}).",
         here=_findings(cells.set_index("model"), x),
         files=["evaluation/metrics.json", "cas/rows.csv"],

@@ -7,7 +7,7 @@ import pandas as pd
 from analysis import paper
 from analysis.exhibits import Figure, Table
 from analysis.formatting import extent, percent, spread, spreads
-from analysis.metrics import metric_label
+from analysis.metrics import measure_note, metric_label
 from analysis.results import Results
 from analysis.statistics import over_seeds
 from analysis.style import BLUE, figure
@@ -28,7 +28,8 @@ def table(results: Results, params: Params) -> Table:
         cells=cells,
         readable=pd.DataFrame(readable),
         notes=[
-            f"The main model at T = {params.decoding.iterations}, {samples} samples each; {over}."
+            f"The main model at T = {params.decoding.iterations}, {samples} samples each; {over}. "
+            + measure_note(params, results.extractor)
         ],
         files=["temperature/rows.csv"],
     )

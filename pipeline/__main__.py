@@ -1,4 +1,5 @@
-"""`python -m pipeline`: presets, resolved parameters, what a run would take, samples, results."""
+"""`python -m pipeline`: presets, resolved parameters, what a run would take, samples, metrics,
+results."""
 
 import argparse
 import sys
@@ -42,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--output", type=Path, default=Path("samples.png"))
     export = command(_export, "write the samples of a model for evaluators elsewhere")
     export.add_argument("network", choices=["transformer", "autoregressive"])
-    export.add_argument("path", type=Path, help="an .npz (the ADM suite's), or a folder of PNGs")
+    export.add_argument("path", type=Path, help="an .npz (the ADM suite's), or a folder for PNGs")
+    export.add_argument("--all", action="store_true", help="not only those that Table 1 measures")
+    measure = command(_measure, "print the metrics of an image set against the training images")
+    measure.add_argument("path", type=Path, help="a folder of PNGs, an .npy or an .npz")
     return parser
 
 
@@ -70,7 +74,8 @@ def _summary(arguments: argparse.Namespace) -> None:
 
 def _plan(arguments: argparse.Namespace) -> None:
     from pipeline.params import load_params
-    from pipeline.plan.report import data_size, plan_text, preset_params
+    from pipeline.plan.report import data_size, plan_text
+    from pipeline.presets import preset_params
 
     params = preset_params(arguments.name) if arguments.name else load_params()
     size = data_size(params, arguments.images, arguments.classes)
@@ -98,9 +103,17 @@ def _sample(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from pipeline.evaluation.evaluate import export_samples
+    from pipeline.evaluation.export import export_samples
 
-    print(f"{export_samples(arguments.network, arguments.path)} samples in {arguments.path}")
+    count = export_samples(arguments.network, arguments.path, everything=arguments.all)
+    print(f"{count} samples in {arguments.path}")
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    from pipeline.evaluation.measure import measure
+    from pipeline.params import load_params
+
+    print(measure(load_params(), arguments.path))
 
 
 if __name__ == "__main__":

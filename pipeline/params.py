@@ -64,6 +64,13 @@ class Params(Section):
     def num_tokens(self) -> int:
         return self.grid**2
 
+    @property
+    def feature_dimensions(self) -> int | None:
+        """Of the main extractor; None where only its network tells."""
+        if self.evaluation.extractor == "inception":
+            return 2048
+        return 4 * self.classifier.width if self.classifier.architecture == "small" else None
+
     @model_validator(mode="after")
     def _combinations(self):
         factor = self.tokenizer.downsampling
@@ -94,6 +101,22 @@ class Params(Section):
                     f"{key}: {samples} are fewer than evaluation.kid_subset_size "
                     f"{self.evaluation.kid_subset_size}; raise it or lower the subset's size"
                 )
+        dimensions = self.feature_dimensions
+        for key, samples in (
+            ("sweep.samples", self.sweep.samples),
+            ("evaluation.samples", self.evaluation.samples),
+        ):
+            if dimensions and samples <= dimensions:
+                raise ValueError(
+                    f"{key}: {samples} samples give no covariance of the {dimensions}-dimensional "
+                    f"features of evaluation.extractor {self.evaluation.extractor}, and so no FID; "
+                    f"use at least {dimensions + 1}"
+                )
+        if self.evaluation.second_extractor == self.evaluation.extractor:
+            raise ValueError(
+                f"evaluation.second_extractor: {self.evaluation.extractor} is the first one; "
+                f"choose another"
+            )
         if self.tokenizer.perceptual != "classifier" and self.data.image_size < 32:
             raise ValueError(
                 f"tokenizer.perceptual: {self.tokenizer.perceptual} needs images of 32 pixels or "

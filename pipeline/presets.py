@@ -4,6 +4,7 @@ Choosing one edits params.yaml in place, as `dvc exp run -S key=value` would for
 an ordinary parameter file, the comments stay, and `git diff params.yaml` shows what the preset is.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,16 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
     finally:
         candidate.unlink(missing_ok=True)
     return params
+
+
+def preset_params(name: str) -> Params:
+    """Params of a preset, which leaves params.yaml as it is.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return apply_preset(name, Path(folder) / PARAMS_FILE.name)
 
 
 def _header(path: Path) -> str:

@@ -138,6 +138,7 @@ def masked_nll(
     schedule: str,
     seed: int,
     batch_size: int,
+    min_masking_rate: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> float:
     """Mean negative log-likelihood in nats of masked tokens, the NLL of Table 3.
@@ -153,7 +154,7 @@ def masked_nll(
         zip(tokens.split(batch_size), labels.split(batch_size), strict=True)
     ):
         noise = generator(seed, "nll", number)
-        mask = sample_training_mask(*chunk.shape, schedule, noise)
+        mask = sample_training_mask(*chunk.shape, schedule, noise, min_masking_rate)
         where = mask.flatten().nonzero()[:, 0]
         logits = model(
             chunk.to(device), mask.to(device), chunk_labels.to(device), where.to(device)

@@ -19,19 +19,22 @@ def summary() -> str:
     cells = rows.groupby(["schedule", "iterations"])[f"fid_{name}"].mean()
     (schedule, iterations), best = cells.idxmin(), cells.min()
 
+    def shown(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
     def network(label: str, key: str) -> str:
         values = metrics[key]
         fid, spread = values[f"fid_{name}"], values[f"fid_{name}_std"]
         precision, recall = values[f"precision_{name}"], values[f"recall_{name}"]
         return f"""\
   {label:<12} {values["class_accuracy"]:.1%} of samples recognised as their class
-               FID ({name}) {fid:.2f} ± {spread:.2f}, IS {values[f"is_{name}"]:.2f}, \
+               FID ({name}) {shown(fid)} ± {shown(spread)}, IS {values[f"is_{name}"]:.2f}, \
 precision {precision:.2f}, recall {recall:.2f}
                CAS {top1[key]:.1%} (real data {top1["real"]:.1%})"""
 
     return f"""
 Preset {params.preset}: features of {name} on {params.data.source}
-  tokenizer    PSNR {tokenizer["psnr"]:.1f} dB, rFID ({name}) {tokenizer[f"rfid_{name}"]:.2f}, \
+  tokenizer    PSNR {tokenizer["psnr"]:.1f} dB, rFID ({name}) {shown(tokenizer[f"rfid_{name}"])}, \
 {tokenizer["code_usage"]:.0%} of codes used
 {network("MaskGIT", "transformer")}
 {network("VQGAN*", "autoregressive")}

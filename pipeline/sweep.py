@@ -1,8 +1,8 @@
 """The ablation of Table 3 and Figure 8: one training per (schedule, seed), every T decoded from it.
 
-A trial lives in a folder of its own, keyed by what it depends on and not by the grid around it:
-its training goes on from its last checkpoint, each T that was measured is a file that is whole, and
-a larger grid runs only what is new.
+A trial lives in folders of its own, keyed by what it depends on and not by the grid around it: its
+training goes on from its last checkpoint, each T that was measured is a file that is whole, and a
+larger grid runs only what is new. Other samples or metrics are measured without training again.
 """
 
 import time
@@ -10,12 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from pipeline.evaluation.features import extract, load_features, open_extractor
+from pipeline.errors import UserError
+from pipeline.evaluation.features import (
+    ClassifierExtractor,
+    extract,
+    load_features,
+    open_extractor,
+)
+from pipeline.evaluation.images import BATCH, ArrayImages, write_images
 from pipeline.evaluation.metrics import class_accuracy, sample_metrics
-from pipeline.models import load_model
+from pipeline.evaluation.statistics import load_statistics
+from pipeline.models import load_model, save_model
 from pipeline.params import Params
+from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import read_json, write_json
 from pipeline.sampling import balanced_labels, masked_nll, sample_images, sampler
 from pipeline.seeds import mix
@@ -25,8 +35,9 @@ from pipeline.training.loop import RunDirSession, train
 from pipeline.training.transformer import TransformerTask, open_pretrained, transformer_config
 from pipeline.transformer import MaskGitTransformer
 
-# Params of the grid: no single trial depends on them.
+# Params that no single trial depends on, and those that its training does not.
 GRID_PARAMS = ("sweep.schedules", "sweep.iterations", "sweep.seeds")
+MEASURING_PARAMS = ("sweep.samples", "decoding", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,8 @@ class Trial:
     schedule: str
     seed: int
     iterations: list[int]
-    folder: str
+    folder: str  # of what is measured
+    training_folder: str  # of its checkpoint and its finished model
     params: dict[str, Any]
     tokens_dir: str
     models_dir: str
@@ -48,6 +60,16 @@ class Trial:
 
     def cell(self, iterations: int) -> Path:
         return Path(self.folder) / "cells" / f"T{iterations:04d}.json"
+
+    @property
+    def model(self) -> Path:
+        """Its finished model."""
+        return Path(self.training_folder) / "model"
+
+    @property
+    def trained(self) -> Path:
+        """The history of the training that made it, and the seconds that took."""
+        return Path(self.training_folder) / "training.json"
 
     @property
     def reason(self) -> Path:
@@ -66,32 +88,34 @@ class Trial:
         return [read_json(self.cell(t))["timing"] for t in self.iterations]
 
     def history(self) -> list[dict[str, float]]:
-        return read_json(Path(self.folder) / "history.json")
+        """Of its training; empty where released weights took its place."""
+        released = self.params["transformer"]["pretrained"]
+        return [] if released else read_json(self.trained)["history"]
 
 
-def run_trial(trial: Trial) -> None:
-    """Train (or take up) the trial's model, then measure every T that is missing."""
+def measure_trial(trial: Trial) -> None:
+    """Decode and measure every T that is missing, from the trial's model."""
     params = Params.model_validate(trial.params)
-    device = torch.device("cuda" if params.ray.use_gpu and torch.cuda.is_available() else "cpu")
-    started = time.monotonic()
-    model = _trained(trial, params, device)
-    train_seconds = time.monotonic() - started
-
+    device = _device(params)
+    if params.transformer.pretrained:
+        model, train_seconds = _released(trial, params, device), 0.0
+    else:
+        model = load_model(trial.model, "transformer", device)
+        train_seconds = read_json(trial.trained)["seconds"]
     models = Path(trial.models_dir)
     tokenizer = load_model(models / "tokenizer", "tokenizer", device)
     classifier = load_model(models / "classifier", "classifier", device)
     evaluation = params.evaluation
-    extractor = open_extractor(
-        evaluation.extractor, classifier, evaluation.inception_weights, device
-    )
-    judge = open_extractor("classifier", classifier, None, device)
+    extractor = open_extractor(evaluation.extractor, classifier, evaluation, device)
+    judge = ClassifierExtractor(classifier, device)
     reference = load_features(Path(trial.reference))
-    tokens, labels = TokenCache(trial.tokens_dir, "val").everything()
+    published = evaluation.reference_statistics
+    statistics = load_statistics(published) if published else None
     nll = masked_nll(
         model,
-        tokens,
-        labels,
+        *TokenCache(trial.tokens_dir, "val").everything(),
         schedule=trial.schedule,
+        min_masking_rate=params.training.min_masking_rate,
         seed=trial.seed,
         batch_size=500,
         device=device,
@@ -106,30 +130,36 @@ def run_trial(trial: Trial) -> None:
             batch_size=params.decoding.batch_size,
             seed=mix(trial.seed, "sweep"),
         )
-        images = list(batches)
+        path = Path(trial.folder) / "samples.npy"
+        side = params.data.image_size
+        write_images(path, batches, (len(labels), params.data.channels, side, side))
         decode_seconds = time.monotonic() - started
-        samples = extract(extractor, images)
-        recognised = samples if evaluation.extractor == judge.name else extract(judge, images)
+        images = ArrayImages(np.load(path, mmap_mode="r"))
+        samples = extract(extractor, images.batches(BATCH))
+        same = evaluation.extractor == judge.name
+        recognised = samples if same else extract(judge, images.batches(BATCH))
+        path.unlink()
         row = {"schedule": trial.schedule, "iterations": iterations, "seed": trial.seed}
         row |= {"samples": len(labels), "nll": nll}
-        row |= sample_metrics(samples, reference, extractor.name, evaluation, trial.seed)
+        row |= sample_metrics(
+            samples, reference, extractor.name, evaluation, trial.seed, statistics
+        )
         row["class_accuracy"] = class_accuracy(recognised.logits, labels)
         timing = {"schedule": trial.schedule, "iterations": iterations, "seed": trial.seed}
-        timing |= {"train_seconds": round(train_seconds, 2)}
+        timing |= {"train_seconds": train_seconds}
         timing |= {"decode_seconds": round(decode_seconds, 2)}
         timing |= {"seconds": round(time.monotonic() - started, 2)}
         write_json(trial.cell(iterations), {"row": row, "timing": timing})
     print(f"sweep: {trial.name} done, T = {trial.iterations}", flush=True)
 
 
-def _trained(trial: Trial, params: Params, device: torch.device) -> MaskGitTransformer:
-    """The trial's averaged model; the released one, where there is one to take."""
-    folder = Path(trial.folder)
-    if params.transformer.pretrained:
-        write_json(folder / "history.json", [])
-        return open_pretrained(params, device)
-    train_tokens = TokenCache(trial.tokens_dir, "train")
-    num_classes = int(train_tokens.labels.max()) + 1
+def train_trial(trial: Trial) -> None:
+    """Train (or take up) the trial's model: the averaged weights, kept beside the checkpoint."""
+    params = Params.model_validate(trial.params)
+    if params.transformer.pretrained or trial.model.exists():
+        return
+    started = time.monotonic()
+    folder, num_classes = Path(trial.training_folder), _num_classes(trial)
     if params.sweep.workers_per_trial > 1:
         job = TrainingJob(
             params=trial.params,
@@ -150,7 +180,7 @@ def _trained(trial: Trial, params: Params, device: torch.device) -> MaskGitTrans
             num_classes,
             schedule=trial.schedule,
             seed=trial.seed,
-            device=device,
+            device=_device(params),
         )
         history = train(
             task,
@@ -161,7 +191,24 @@ def _trained(trial: Trial, params: Params, device: torch.device) -> MaskGitTrans
             session=RunDirSession(folder),
         )
         weights = task.ema.weights
-    write_json(folder / "history.json", history)
-    model = MaskGitTransformer(transformer_config(params, num_classes)).to(device)
-    model.load_state_dict(weights)
-    return model.eval().requires_grad_(False)
+    seconds = round(time.monotonic() - started, 2)
+    write_json(trial.trained, {"history": history, "seconds": seconds})
+    save_model(trial.model, "transformer", transformer_config(params, num_classes), weights)
+
+
+def _released(trial: Trial, params: Params, device: torch.device) -> MaskGitTransformer:
+    model, classes = open_pretrained(params, device), _num_classes(trial)
+    if model.config.num_classes != classes:
+        raise UserError(
+            f"transformer.pretrained: its model has {model.config.num_classes} classes and the "
+            f"data set {classes}; measure it on the data set that it was trained on"
+        )
+    return model
+
+
+def _num_classes(trial: Trial) -> int:
+    return int(TokenCache(trial.tokens_dir, "train").labels.max()) + 1
+
+
+def _device(params: Params) -> torch.device:
+    return pick_device() if params.ray.use_gpu else torch.device("cpu")

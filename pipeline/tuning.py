@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.sweep import Trial, run_trial
+from pipeline.sweep import Trial, measure_trial, train_trial
 
 
 def run_trials(
@@ -13,17 +13,18 @@ def run_trials(
     params: Params,
     *,
     on_done: Callable[[Trial], None],
-    on_failed: Callable[[Trial], None],
 ) -> None:
     """Run the trials, as many at once as fit; finished ones keep their files whatever happens.
+
+    Args:
+        on_done: called here with each trial that ended well.
 
     Raises:
         UserError: a trial failed or did not finish.
     """
     from ray import tune
 
-    ray_params = params.ray
-    workers = params.sweep.workers_per_trial
+    ray_params, workers = params.ray, workers_per_trial(params)
     per_worker = {"CPU": ray_params.cpus_per_worker}
     if ray_params.use_gpu:
         per_worker["GPU"] = 1
@@ -37,10 +38,8 @@ def run_trials(
     class Watch(tune.Callback):
         def on_trial_complete(self, iteration, trials, trial, **info):
             finished = by_name[trial.config["trial"].name]
-            (on_failed if finished.missing() else on_done)(finished)
-
-        def on_trial_error(self, iteration, trials, trial, **info):
-            on_failed(by_name[trial.config["trial"].name])
+            if not finished.missing():
+                on_done(finished)
 
     storage = f"{_storage(params)}/tune"
     tuner = tune.Tuner(
@@ -55,7 +54,7 @@ def run_trials(
             storage_path=storage,
             verbose=0,
             callbacks=[Watch()],
-            failure_config=tune.FailureConfig(max_failures=0),
+            failure_config=tune.FailureConfig(max_failures=ray_params.max_failures),
         ),
     )
     for trial in trials:
@@ -70,7 +69,13 @@ def run_trials(
             )
 
 
+def workers_per_trial(params: Params) -> int:
+    """Workers that train a trial; released weights are not trained."""
+    return 1 if params.transformer.pretrained else params.sweep.workers_per_trial
+
+
 def _trainable(config: dict) -> None:
+    import ray
     from ray import tune
 
     from pipeline.runtime.stage import quiet
@@ -78,10 +83,30 @@ def _trainable(config: dict) -> None:
     quiet()
     trial: Trial = config["trial"]
     try:
-        run_trial(trial)
+        train_trial(trial)
+        params = Params.model_validate(trial.params)
+        if workers_per_trial(params) == 1:
+            measure_trial(trial)
+        else:  # this process holds no device
+            options = {"num_cpus": params.ray.cpus_per_worker, "num_gpus": int(params.ray.use_gpu)}
+            failure = ray.get(ray.remote(_measure).options(**options).remote(trial))
+            if failure:
+                raise UserError(failure)
     except UserError as error:  # told in one line by the driver; Ray would log it at length
         trial.reason.write_text(str(error))
     tune.report({"missing": len(trial.missing())})
+
+
+def _measure(trial: Trial) -> str | None:
+    """The line of a `UserError`, which Ray would wrap if it were raised."""
+    from pipeline.runtime.stage import quiet
+
+    quiet()
+    try:
+        measure_trial(trial)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _concurrent(workers: int, per_worker: dict[str, float]) -> int:

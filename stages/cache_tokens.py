@@ -1,13 +1,10 @@
 """Every image as token grids."""
 
-import os
-import shutil
-
 from pipeline.layout import IMAGES, RESULTS, TOKENIZER, TOKENS
 from pipeline.models import load_model
 from pipeline.params import Params
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import tree_hash, value_hash, write_json
+from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json
 from pipeline.runtime.runs import run_dir, stage_key
 from pipeline.runtime.stage import run_stage
 from pipeline.runtime.tracking import stage_run
@@ -26,9 +23,7 @@ def main(params: Params) -> str:
             for split, number in crops.items()
         }
         write_manifest(folder, params, tree_hash(TOKENIZER), shards)
-        TOKENS.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(TOKENS, ignore_errors=True)
-        os.replace(folder, TOKENS)
+        publish_folder(folder, TOKENS)
 
         train, val = TokenCache(TOKENS, "train"), TokenCache(TOKENS, "val")
         usage, perplexity = cached_code_usage(train, params.tokenizer.codebook_size)

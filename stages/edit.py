@@ -1,4 +1,4 @@
-"""Validation images in- and outpainted, measured and pictured (Table 2, Figures 6, 7 and 16)."""
+"""Validation images in- and outpainted, measured and pictured (Table 2, Figures 6 and 7)."""
 
 import numpy as np
 

@@ -1,14 +1,11 @@
 """The data set as Parquet shards, with a manifest and a contact sheet."""
 
-import os
-import shutil
-
 from pipeline.data.shards import ImageShards, View, stratified_split, write_manifest, write_shards
 from pipeline.data.sources import open_source
 from pipeline.layout import IMAGES, RESULTS
 from pipeline.params import Params
 from pipeline.pictures import grid_picture, save_picture
-from pipeline.runtime.files import tree_hash, value_hash, write_json
+from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json
 from pipeline.runtime.runs import run_dir, stage_key
 from pipeline.runtime.stage import run_stage
 from pipeline.runtime.tracking import stage_run
@@ -28,9 +25,7 @@ def main(params: Params) -> str:
             for split, indices in splits.items()
         }
         manifest = write_manifest(folder, source, params.data.source, shards)
-        IMAGES.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(IMAGES, ignore_errors=True)
-        os.replace(folder, IMAGES)
+        publish_folder(folder, IMAGES)
 
         metrics = {f"{split}_images": len(indices) for split, indices in splits.items()}
         metrics |= {"classes": len(source.class_names)}

@@ -8,25 +8,24 @@ from pipeline.models import load_model
 from pipeline.params import Params
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import file_hash, value_hash, write_csv
+from pipeline.runtime.files import tree_hash, value_hash, write_csv
 from pipeline.runtime.runs import run_dir, stage_key
 from pipeline.runtime.stage import run_stage
 from pipeline.runtime.tracking import Run, stage_run
-from pipeline.sweep import GRID_PARAMS, Trial
-from pipeline.tuning import run_trials
+from pipeline.sweep import GRID_PARAMS, MEASURING_PARAMS, Trial
+from pipeline.tuning import run_trials, workers_per_trial
 
 
 def main(params: Params) -> str:
-    trial_key = stage_key("sweep", ignore=GRID_PARAMS)
     stage = value_hash(stage_key("sweep"))
     with stage_run("sweep", params, stage) as run:
-        reference = _reference(params)
-        trials = [
-            _trial(params, schedule, seed, trial_key, reference)
-            for schedule in params.sweep.schedules
-            for seed in params.sweep.seeds
-        ]
+        trials = _trials(params)
         pending = [trial for trial in trials if trial.missing()]
+        print(f"sweep: {len(trials)} trials, {len(trials) - len(pending)} finished before")
+        if pending:
+            join_ray()
+            ray, workers = params.ray, workers_per_trial(params)
+            require_resources(workers, ray.cpus_per_worker, ray.use_gpu, "sweep.workers_per_trial")
         children = {
             trial.name: run.child(f"{stage}/{trial.name}", trial.name, _identity(trial))
             for trial in trials
@@ -34,18 +33,17 @@ def main(params: Params) -> str:
         for trial in trials:
             if trial not in pending:
                 _log(trial, children[trial.name], params)
-        print(f"sweep: {len(trials)} trials, {len(trials) - len(pending)} finished before")
         if pending:
-            join_ray()
-            ray = params.ray
-            workers = params.sweep.workers_per_trial
-            require_resources(workers, ray.cpus_per_worker, ray.use_gpu, "sweep.workers_per_trial")
-            run_trials(
-                pending,
-                params,
-                on_done=lambda trial: _log(trial, children[trial.name], params),
-                on_failed=lambda trial: children[trial.name].finish(ok=False),
-            )
+            try:
+                run_trials(
+                    pending,
+                    params,
+                    on_done=lambda trial: _log(trial, children[trial.name], params),
+                )
+            finally:
+                for trial in pending:
+                    if trial.missing():
+                        children[trial.name].finish(ok=False)
         rows = [row for trial in trials for row in trial.rows()]
         write_csv(RESULTS / "sweep/rows.csv", rows)
         timings = [
@@ -62,27 +60,30 @@ def _identity(trial: Trial) -> dict:
     return {"schedule": trial.schedule, "seed": trial.seed}
 
 
-def _trial(params: Params, schedule: str, seed: int, key: dict, reference: Path) -> Trial:
-    own = params.model_copy(
-        update={
-            "training": params.training.model_copy(
-                update={"steps": params.sweep.steps, "mask_schedule": schedule}
-            )
-        }
-    )
-    identity = {"schedule": schedule, "seed": seed}
+def _trials(params: Params) -> list[Trial]:
+    key = stage_key("sweep", ignore=GRID_PARAMS)
+    training_key = stage_key("sweep", ignore=(*GRID_PARAMS, *MEASURING_PARAMS))
     if params.transformer.pretrained:
-        key = key | {"pretrained": file_hash(params.transformer.pretrained)}
-    return Trial(
-        schedule=schedule,
-        seed=seed,
-        iterations=sorted(params.sweep.iterations),
-        folder=str(run_dir("sweep", key | identity, params.ray.storage_path)),
-        params=own.model_dump(),
-        tokens_dir=str(TOKENS.absolute()),
-        models_dir=str(CLASSIFIER.parent.absolute()),
-        reference=str(reference),
-    )
+        key = key | {"pretrained": tree_hash(params.transformer.pretrained)}
+    reference, storage = _reference(params), params.ray.storage_path
+
+    def trial(schedule: str, seed: int) -> Trial:
+        changes = {"steps": params.sweep.steps, "mask_schedule": schedule}
+        training = params.training.model_copy(update=changes)
+        identity = {"schedule": schedule, "seed": seed}
+        return Trial(
+            schedule=schedule,
+            seed=seed,
+            iterations=sorted(params.sweep.iterations),
+            folder=str(run_dir("sweep", key | identity, storage)),
+            training_folder=str(run_dir("sweep/training", training_key | identity, storage)),
+            params=params.model_copy(update={"training": training}).model_dump(),
+            tokens_dir=str(TOKENS.absolute()),
+            models_dir=str(CLASSIFIER.parent.absolute()),
+            reference=str(reference),
+        )
+
+    return [trial(s, seed) for s in params.sweep.schedules for seed in params.sweep.seeds]
 
 
 def _reference(params: Params) -> Path:
@@ -90,9 +91,7 @@ def _reference(params: Params) -> Path:
     device = pick_device()
     classifier = load_model(CLASSIFIER, "classifier", device)
     evaluation = params.evaluation
-    extractor = open_extractor(
-        evaluation.extractor, classifier, evaluation.inception_weights, device
-    )
+    extractor = open_extractor(evaluation.extractor, classifier, evaluation, device)
     return reference_features(extractor, params)
 
 

@@ -1,5 +1,7 @@
 """The reference classifier on real images."""
 
+import torch
+
 from pipeline.classifier import ClassifierConfig
 from pipeline.data.shards import ImageBatches, ImageShards, View
 from pipeline.layout import CLASSIFIER, IMAGES, RESULTS
@@ -10,7 +12,7 @@ from pipeline.runtime.files import value_hash, write_csv, write_json
 from pipeline.runtime.runs import run_dir, stage_key
 from pipeline.runtime.stage import run_stage
 from pipeline.runtime.tracking import stage_run
-from pipeline.training.classifier import ClassifierTask, accuracy
+from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy
 from pipeline.training.loop import RunDirSession, train
 
 
@@ -18,7 +20,7 @@ def main(params: Params) -> str:
     key = stage_key("train_classifier")
     with stage_run("train_classifier", params, value_hash(key)) as run:
         images, held_out = ImageShards(IMAGES, "train"), ImageShards(IMAGES, "val")
-        validation = View(held_out, params.data, params.seed).everything()
+        validation = View(held_out, params.data, params.seed)
         config = ClassifierConfig(
             architecture=params.classifier.architecture,
             channels=params.data.channels,
@@ -29,7 +31,7 @@ def main(params: Params) -> str:
             config,
             params.classifier,
             ImageBatches(images, params.data, params.classifier.batch_size, params.seed),
-            validation,
+            validation.first(LOGGED),
             params.seed,
             pick_device(),
         )
@@ -42,7 +44,8 @@ def main(params: Params) -> str:
             seed=params.seed,
             session=RunDirSession(folder, lambda row: run.log_metrics(row, row["step"])),
         )
-        top1, top5 = accuracy(task.model, *validation, pick_device())
+        labels = torch.from_numpy(held_out.labels)
+        top1, top5 = accuracy(task.model, validation.batches(BATCH), labels, pick_device())
         metrics = {"real_top1": top1, "real_top5": top5}
         save_model(CLASSIFIER, "classifier", config, task.model.state_dict())
         write_csv(RESULTS / "classifier/history.csv", history)

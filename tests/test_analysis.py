@@ -290,7 +290,7 @@ def test_table5_has_the_second_extractor_and_cas_without_augmentation(tables):
     assert table.loc["real images", "paper_cas_top1"] == 0.731
     text = (tables / "table5.md").read_text()
     assert "recall (random)" in text and "recall (classifier)" not in text
-    assert "an untrained classifier" in text and "trained without augmentation" in text
+    assert "an untrained classifier" in text and "trained without RandAugment" in text
 
 
 def test_temperature_names_the_best_and_the_one_that_is_used(outputs):
@@ -386,6 +386,52 @@ def test_fid_and_is_always_carry_their_extractor(tmp_path, params, extractor):
             assert f"FID ({extractor})" in text
     header = (tmp_path / "out/tables/sweep.csv").read_text().splitlines()[0]
     assert f"fid_{extractor}_mean,fid_{extractor}_std" in header
+
+
+def test_precision_stands_beside_the_papers_of_the_same_network(tmp_path, params):
+    """The paper's Table 1 has VGG, its Table 5 Inception."""
+    results = write_results(tmp_path / "results", extractor="inception")
+    path = results / "evaluation/metrics.json"
+    path.write_text(path.read_text().replace("_random", "_vgg"))
+    metrics = json.loads(path.read_text())["transformer"]
+    build(results, tmp_path / "out", params)
+    for name, network in (("table1", "vgg"), ("table5", "inception")):
+        row = pd.read_csv(tmp_path / f"out/tables/{name}.csv").set_index("model").loc["MaskGIT"]
+        assert row[f"recall_{network}"] == metrics[f"recall_{network}"]
+        assert f"paper_recall_{network}" in row
+        text = (tmp_path / f"out/tables/{name}.md").read_text()
+        assert f"recall ({network})" in text and f"precision ({network})" in text
+
+
+def test_metrics_that_could_not_be_measured_are_no_error(tmp_path, params):
+    results = write_results(tmp_path / "results")
+    path = results / "evaluation/metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["real"] |= {"fid_classifier": None, "fid_classifier_std": None, "kid_classifier": None}
+    path.write_text(json.dumps(metrics))
+    build(results, tmp_path / "out", params)
+    table = pd.read_csv(tmp_path / "out/tables/table1.csv").set_index("model")
+    assert np.isnan(table.loc["real images", "fid_classifier"])
+    assert table.loc["MaskGIT", "fid_classifier"] == 3.5
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "said"),
+    [
+        ({}, "FID (classifier) is against the training images; IS (classifier) over 1 split."),
+        (
+            {"reference_statistics": "/some/VIRTUAL.npz", "is_splits": 10},
+            "FID (classifier) is against the statistics in VIRTUAL.npz; IS (classifier) over 10 "
+            "splits.",
+        ),
+    ],
+)
+def test_tables_say_what_they_were_measured_against(
+    tmp_path, make_params, results, evaluation, said
+):
+    build(results, tmp_path / "out", make_params(evaluation=evaluation, analysis={"dpi": 40}))
+    for name in ("table1", "table2", "table3", "table4", "temperature"):
+        assert said in (tmp_path / f"out/tables/{name}.md").read_text(), name
 
 
 def test_labels_and_numbers():

@@ -128,11 +128,17 @@ def test_summary_names_the_extractor_and_where_results_are(finished):
 def test_samples_are_exported_for_evaluators_elsewhere(finished, tmp_path):
     import numpy as np
 
-    for name in ("adm.npz", "pngs"):
-        finished.run("python", "-m", "pipeline", "export", "transformer", str(tmp_path / name))
-    with np.load(tmp_path / "adm.npz") as archive:
-        assert archive["arr_0"].shape == (200, 28, 28, 3) and len(archive["arr_1"]) == 200
-    assert len(list((tmp_path / "pngs").glob("*.png"))) == 200
+    def export(name: str, *options: str) -> None:
+        path = str(tmp_path / name)
+        finished.run("python", "-m", "pipeline", "export", "transformer", path, *options)
+
+    export("pngs")
+    assert len(list((tmp_path / "pngs").glob("*.png"))) == 100
+    for options, count in (((), 100), (("--all",), 200)):
+        export("adm.npz", *options)
+        with np.load(tmp_path / "adm.npz") as archive:
+            assert archive["arr_0"].shape == (count, 28, 28, 3)
+            assert archive["arr_1"].tolist() == [i % 10 for i in range(count)]
 
 
 def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):

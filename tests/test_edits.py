@@ -106,7 +106,7 @@ def test_edits_of_a_seed_do_not_depend_on_the_others(tmp_path):
 def test_too_few_images_have_no_fid_and_say_so(tmp_path, capsys):
     rows = edits.edit_rows(with_params(editing={"images": 16, "seeds": [0]}), tmp_path, CPU)
     assert all(row["fid_classifier"] is None and row["is_classifier"] >= 1 for row in rows)
-    line = "no FID: 16 images give no covariance of 16-dimensional features"
+    line = "not measured: FID: 16 samples cannot give a covariance of 16-dimensional features"
     assert capsys.readouterr().out.count(line) == len(rows)
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch_fidelity import calculate_metrics
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
+from pipeline.evaluation.export import export_npz, export_pngs
 from pipeline.evaluation.features import Features, cached_features, extract, open_extractor
-from pipeline.evaluation.images import ArrayImages, export_npz, export_pngs, open_images
+from pipeline.evaluation.images import ArrayImages, open_images
 from pipeline.evaluation.metrics import fid, inception_score, kid, precision_recall
 from pipeline.seeds import mix
 
@@ -104,7 +105,7 @@ def test_fid_of_every_form(sets, weights, tmp_path):
     assert len(list(tmp_path.iterdir())) == 4  # no form took another's features
 
 
-def test_is_kid_precision_and_recall(sets, weights, tmp_path):
+def test_is_kid_precision_and_recall(sets, weights, tmp_path, make_params):
     counts = {"samples": 18, "reference": 22}
     for name, count in counts.items():
         images = np.load(sets / f"{name}.npy")[:count]
@@ -122,7 +123,8 @@ def test_is_kid_precision_and_recall(sets, weights, tmp_path):
         prc=True,
         prc_neighborhood=NEIGHBORS,
     )
-    extractor = open_extractor("inception", None, weights, CPU)
+    evaluation = make_params(evaluation={"inception_weights": weights}).evaluation
+    extractor = open_extractor("inception", None, evaluation, CPU)
     samples, reference = (
         cached_features(open_images(tmp_path / name), extractor, tmp_path / "cache")
         for name in counts
@@ -138,7 +140,7 @@ def test_is_kid_precision_and_recall(sets, weights, tmp_path):
     assert recall == pytest.approx(wanted["recall"], rel=1e-3)
 
 
-def test_vgg_is_torchvisions_second_fully_connected_layer(tmp_path):
+def test_vgg_is_torchvisions_second_fully_connected_layer(tmp_path, make_params):
     """At its own 224 × 224, where nothing is resized; a grey image counts as grey RGB."""
     from torchvision.models import vgg16
     from torchvision.transforms.v2.functional import normalize
@@ -147,7 +149,8 @@ def test_vgg_is_torchvisions_second_fully_connected_layer(tmp_path):
         torch.manual_seed(0)
         network = vgg16().eval()
     torch.save(network.state_dict(), tmp_path / "vgg.pth")
-    extractor = open_extractor("vgg", None, str(tmp_path / "vgg.pth"), CPU)
+    evaluation = make_params(evaluation={"vgg_weights": str(tmp_path / "vgg.pth")}).evaluation
+    extractor = open_extractor("vgg", None, evaluation, CPU)
     grey = torch.randint(256, (1, 1, 224, 224), generator=torch.Generator().manual_seed(0))
     grey = grey.to(torch.uint8)
     colour = normalize(

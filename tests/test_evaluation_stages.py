@@ -1,5 +1,5 @@
 """The stages of editing, rejection, reconstruction, choice temperature and speed, run as `dvc
-repro` would, without MLflow; and the scores by temperature."""
+repro` would, without MLflow; the scores by temperature, CAS and the gallery."""
 
 import importlib
 import json
@@ -9,19 +9,26 @@ import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.evaluation import edits, temperature
-from pipeline.layout import TOKENIZER, TRANSFORMER
+from pipeline.data import shards
+from pipeline.data.sources import open_source
+from pipeline.evaluation import cas, edits, temperature
+from pipeline.evaluation.gallery import write_gallery
+from pipeline.layout import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
 from pipeline.models import load_model
+from pipeline.params import Params
 from pipeline.sampling import balanced_labels, generate, tokens_to_images
 from pipeline.seeds import mix
 from tests.tiny_project import (
     CHANGES,
     CLASSES,
     CPU,
+    SIDE,
     Dies,
     check_resumes,
     check_scores,
@@ -78,6 +85,94 @@ def test_killed_temperatures_go_on(tmp_path):
         with_params(temperature={"values": [0.0, 5.0, 9.0]}), tmp_path / "killed", CPU
     )
     assert [row for row in more if row["choice_temperature"] != 5.0] == straight
+
+
+def write_shards_of(pictures: Path, folder: Path) -> None:
+    """A folder of classes as shards."""
+    source = open_source(f"folder:{pictures}", "")
+    splits = shards.stratified_split(source, 0.2, seed=0)
+    written = {k: shards.write_shards(source, v, k, 50, folder) for k, v in splits.items()}
+    shards.write_manifest(folder, source, f"folder:{pictures}", written)
+
+
+def cas_job(
+    params: Params, images: str, augmentation: str, folder: Path, images_dir: Path = IMAGES
+) -> cas.CasJob:
+    folders = map(str, (folder, images_dir, SAMPLES, CLASSIFIER))
+    return cas.CasJob(images, augmentation, 1, params.model_dump(), *folders)
+
+
+@pytest.mark.parametrize("augmentation", cas.AUGMENTATIONS)
+@pytest.mark.parametrize("images", [cas.REAL, "transformer"])
+def test_cas_batches_are_a_function_of_seed_and_step(tmp_path, images, augmentation):
+    """Out of order, as after a restart, and whatever others draw from torch's generator."""
+    params = with_params(classifier={"batch_size": 7})
+    pictures = cas.training_pictures(cas_job(params, images, augmentation, tmp_path), params)
+
+    def batches(seed: int) -> cas.CasBatches:
+        return cas.CasBatches(pictures, params, cas.AUGMENTATIONS[augmentation], seed)
+
+    in_order, straight = batches(1), []
+    for step in range(12):
+        torch.rand(step)
+        state = torch.get_rng_state()
+        straight.append(in_order(step))
+        assert torch.equal(torch.get_rng_state(), state)
+    assert straight[0][0].shape == (7, 1, SIDE, SIDE) and straight[0][0].dtype == torch.uint8
+    for step in (11, 0, 5):
+        again, labels = batches(1)(step)
+        assert torch.equal(again, straight[step][0]) and torch.equal(labels, straight[step][1])
+    assert not torch.equal(batches(2)(0)[0], straight[0][0])
+
+
+def test_cas_reads_real_images_a_row_group_at_a_time(tmp_path, monkeypatch):
+    """An epoch of 16 row groups, of which two are kept: each is read once, and a few ahead."""
+    monkeypatch.setattr(shards, "ROW_GROUP", 4)
+    for module in (shards, cas):
+        monkeypatch.setattr(module, "WINDOW", 2)
+    write_shards_of(Path("pictures"), tmp_path)
+    params = with_params(classifier={"batch_size": 6})
+    job = cas_job(params, cas.REAL, "none", tmp_path, images_dir=tmp_path)
+    read, reads = pq.ParquetFile.read_row_group, []
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda *args: reads.append(args) or read(*args)
+    )
+    batches = cas.CasBatches(cas.training_pictures(job, params), params, False, seed=0)
+    labels = torch.cat([batches(step)[1] for step in range(10)])
+    assert labels.bincount().tolist() == [20, 20, 20]
+    assert 16 <= len(reads) <= 16 + 4
+
+
+@pytest.mark.parametrize(("images", "count"), [(cas.REAL, 60), ("transformer", 90)])
+def test_cas_made_anew_is_the_same(tmp_path, images, count):
+    params = with_params(classifier={"steps": 4, "batch_size": 20, "checkpoint_every": 2})
+    rows = []
+    for name in ("first", "second"):
+        job = cas_job(params, images, "randaugment", tmp_path / name)
+        cas.run_cas(job)
+        rows.append(job.row())
+    assert rows[0] == rows[1] and rows[0]["training_images"] == count
+    assert 0 <= rows[0]["top1"] <= rows[0]["top5"] <= 1
+
+
+def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(
+    project, tmp_path, monkeypatch
+):
+    shutil.copytree(project, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    shutil.rmtree(IMAGES)
+    for path in sorted(Path("pictures/train/class1").iterdir())[4:]:
+        path.unlink()
+    write_shards_of(Path("pictures"), IMAGES)
+    write_gallery(with_params(), Path("gallery"), CPU)
+    images = shards.ImageShards(IMAGES, "train")
+    view = shards.View(images, with_params().data, seed=0)
+    with np.load("gallery/class_grid.npz") as grid:
+        assert grid["transformer"].shape == (CLASSES, 10, SIDE, SIDE, 1)
+        assert grid["real"].shape == (CLASSES, 4, SIDE, SIDE, 1)
+        for label, row in enumerate(grid["real"]):
+            chosen = np.flatnonzero(images.labels == label)[:4]
+            assert np.array_equal(row, view.centers(chosen).permute(0, 2, 3, 1).numpy())
 
 
 RESULTS = {

@@ -1,7 +1,9 @@
 """Whole-or-not-at-all writes, hashes, and the run directories that are keyed by them."""
 
+import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from pipeline.runtime.files import (
     atomic_file,
     atomic_folder,
     file_hash,
+    publish_folder,
     read_json,
     tree_hash,
     value_hash,
@@ -91,6 +94,27 @@ def test_full_disk_is_one_line_and_keeps_the_old_content(tmp_path):
         raise OSError(28, "No space left on device")
     assert str(path) in str(error.value)
     assert names(tmp_path) == ["file"] and path.read_text() == "old"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_published_folder_moves_from_any_file_system(tmp_path, monkeypatch, elsewhere):
+    source, target = tmp_path / "runs/made", tmp_path / "data/images"
+    source.mkdir(parents=True)
+    (source / "new").write_text("new")
+    target.mkdir(parents=True)
+    (target / "old").write_text("old")
+    if elsewhere:
+        rename = os.rename
+
+        def refuse(a, b, **options):
+            if Path(a) == source:
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            rename(a, b, **options)
+
+        monkeypatch.setattr("os.rename", refuse)
+    publish_folder(source, target)
+    assert [path.name for path in target.iterdir()] == ["new"] and not source.exists()
+    assert [path.name for path in target.parent.iterdir()] == ["images"]
 
 
 def test_tree_hash_sees_names_and_contents(tmp_path):
@@ -187,6 +211,7 @@ def test_stage_key_holds_what_dvc_watches(project):
     assert key["params"] == {"seed": 0, "training.lr": 1e-3, "training.steps": 10, "data.size": 8}
     assert set(key["deps"]) == {"code.py", "inputs"}
     assert "training.steps" not in stage_key("train", ignore=["training.steps"])["params"]
+    assert set(stage_key("train", ignore=["training", "dat"])["params"]) == {"seed", "data.size"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Image sets on disk, their exports, and the features that are kept of them."""
 
+import itertools
 import os
 import pickle
 import tracemalloc
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.errors import UserError
+from pipeline.evaluation.export import export_npz, export_pngs, export_samples
 from pipeline.evaluation.features import (
     ClassifierExtractor,
     Features,
@@ -24,7 +26,8 @@ from pipeline.evaluation.features import (
     open_extractor,
     save_features,
 )
-from pipeline.evaluation.images import ArrayImages, export_npz, export_pngs, open_images
+from pipeline.evaluation.images import ArrayImages, open_images
+from pipeline.runtime.files import write_json
 
 
 def noise(count: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -44,10 +47,13 @@ def one_line(error) -> str:
 
 @pytest.fixture
 def forms(tmp_path):
-    """Writes an array in every form: `.npy`, PNGs and `.npz`."""
+    """Writes an array in every form: `.npy`, PNGs and `.npz`, in a new folder each time."""
+    numbers = itertools.count()
 
     def write(array: np.ndarray, labels=None) -> dict[str, Path]:
-        paths = {"npy": tmp_path / "set.npy", "png": tmp_path / "set", "npz": tmp_path / "set.npz"}
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        paths = {"npy": folder / "set.npy", "png": folder / "set", "npz": folder / "set.npz"}
         np.save(paths["npy"], array)
         export_pngs(ArrayImages(array), paths["png"])
         export_npz(ArrayImages(array), labels, paths["npz"])
@@ -89,13 +95,11 @@ def test_npz_is_what_numpy_reads_and_writes(forms, tmp_path):
         assert set(archive) == {"arr_0", "arr_1"}
         assert np.array_equal(archive["arr_0"], array.transpose(0, 2, 3, 1))
         assert archive["arr_1"].dtype == np.int64 and archive["arr_1"].tolist() == labels.tolist()
-    assert np.array_equal(open_images(path).labels, labels.numpy())
-    assert open_images(forms(array)["npz"]).labels is None
+    with np.load(forms(array)["npz"]) as archive:
+        assert set(archive) == {"arr_0"}
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "theirs.npz", array.transpose(0, 2, 3, 1), labels.numpy())
-        images = open_images(tmp_path / "theirs.npz")
-        assert np.array_equal(everything(images), array)
-        assert images.labels.tolist() == labels.tolist()
+        assert np.array_equal(everything(open_images(tmp_path / "theirs.npz")), array)
 
 
 def test_exports_are_the_same_bytes_each_time(forms):
@@ -120,12 +124,47 @@ def test_exports_hold_a_batch_at_a_time(tmp_path):
     assert peak < 20e6 < (tmp_path / "large.npz").stat().st_size
 
 
-def test_export_does_not_replace_a_folder_of_other_files(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match=tmp_path.name) as error:
-        export_pngs(ArrayImages(noise(2, 1)), tmp_path)
-    assert "new folder" in one_line(error)
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+@pytest.mark.parametrize("path", ["mine/thesis.tex", "mine/holiday.png", "mine"])
+def test_export_of_pngs_replaces_nothing(tmp_path, path):
+    """Neither a folder that holds something, PNGs or not, nor a file."""
+    kept = tmp_path / path
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("years of work")
+    with pytest.raises(UserError, match="mine is there already") as error:
+        export_pngs(ArrayImages(noise(2, 1)), tmp_path / "mine")
+    assert "give a new one" in one_line(error)
+    assert kept.read_text() == "years of work" and os.listdir(tmp_path) == ["mine"]
+
+
+def test_export_fills_an_empty_folder_and_replaces_an_npz(tmp_path):
+    array = noise(2, 3)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "set.npz").write_text("old")
+    export_pngs(ArrayImages(array), tmp_path / "empty")
+    export_npz(ArrayImages(array), None, tmp_path / "set.npz")
+    for name in ("empty", "set.npz"):
+        assert np.array_equal(everything(open_images(tmp_path / name)), array)
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_exported_are_the_samples_that_were_measured_or_all(tmp_path, monkeypatch, all_of_them):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("data/samples/transformer")
+    with pytest.raises(UserError, match="dvc repro evaluate") as error:
+        export_samples("transformer", Path("set.npz"))
+    one_line(error)
+    array, labels = noise(9, 1), np.arange(9, dtype=np.int32) % 3
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", array)
+    np.save(folder / "labels.npy", labels)
+    write_json("results/evaluation/metrics.json", {"transformer": {"samples": 6}})
+    count = 9 if all_of_them else 6
+    for name in ("set.npz", "pngs"):
+        assert export_samples("transformer", Path(name), everything=all_of_them) == count
+    assert np.array_equal(everything(open_images("pngs")), array[:count])
+    with np.load("set.npz") as archive:
+        assert np.array_equal(archive["arr_0"][..., :1], array[:count].transpose(0, 2, 3, 1))
+        assert archive["arr_1"].tolist() == labels[:count].tolist()
 
 
 def test_content_hash_is_of_the_images_and_their_order(forms):
@@ -310,7 +349,7 @@ class Bomb:
 
 @pytest.mark.parametrize("name", ["inception", "vgg"])
 @pytest.mark.parametrize("kind", ["missing", "text", "other weights", "bomb"])
-def test_weights_that_do_not_load_name_the_param(tmp_path, monkeypatch, name, kind):
+def test_weights_that_do_not_load_name_the_param(tmp_path, monkeypatch, make_params, name, kind):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pth"
     if kind == "text":
@@ -319,19 +358,21 @@ def test_weights_that_do_not_load_name_the_param(tmp_path, monkeypatch, name, ki
         torch.save({"x": torch.zeros(2)}, path)
     elif kind == "bomb":
         path.write_bytes(pickle.dumps(Bomb(), protocol=2))
+    evaluation = make_params(evaluation={f"{name}_weights": str(path)}).evaluation
     with pytest.raises(UserError, match=rf"evaluation\.{name}_weights.*weights\.pth") as error:
-        open_extractor(name, classifier().classifier, str(path), torch.device("cpu"))
+        open_extractor(name, classifier().classifier, evaluation, torch.device("cpu"))
     one_line(error)
     assert not Path("exploded").exists()
 
 
 @pytest.mark.parametrize("name", ["inception", "vgg"])
-def test_a_failed_download_names_the_param(tmp_path, monkeypatch, name):
+def test_a_failed_download_names_the_param(tmp_path, monkeypatch, make_params, name):
     def fail(url: str, path: str) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    evaluation = make_params().evaluation
     with pytest.raises(UserError, match=rf"evaluation\.{name}_weights.*no network") as error:
-        open_extractor(name, classifier().classifier, None, torch.device("cpu"))
+        open_extractor(name, classifier().classifier, evaluation, torch.device("cpu"))
     one_line(error)

@@ -12,13 +12,14 @@ from pipeline.evaluation.metrics import (
     bootstrap,
     class_accuracy,
     density_coverage,
+    drawn,
     fid,
     inception_score,
     kid,
     precision_recall,
     sample_metrics,
 )
-from pipeline.evaluation.statistics import load_statistics, statistics
+from pipeline.evaluation.statistics import TooFew, load_statistics, statistics
 
 # torchmetrics' notices on its buffer, and on the deviation over a single split.
 pytestmark = pytest.mark.filterwarnings(
@@ -59,18 +60,13 @@ def test_fid_of_too_few_samples_names_the_numbers(samples, reference):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_fid_against_published_statistics(tmp_path, dtype):
-    samples, reference, spatial = gaussian(150, 8, 0), gaussian(210, 8, 1), gaussian(50, 5, 2)
-    values = {}
-    for suffix, features in (("", reference), ("_s", spatial)):
-        array = features.double().numpy()
-        values[f"mu{suffix}"] = array.mean(axis=0).astype(dtype)
-        values[f"sigma{suffix}"] = np.cov(array, rowvar=False).astype(dtype)
-    np.savez(tmp_path / "reference.npz", **values)
+    samples, reference = gaussian(150, 8, 0), gaussian(210, 8, 1)
+    array = reference.double().numpy()
+    mu, sigma = array.mean(axis=0).astype(dtype), np.cov(array, rowvar=False).astype(dtype)
+    np.savez(tmp_path / "reference.npz", mu=mu, sigma=sigma, mu_s=np.zeros(5))  # as the ADM suite's
     published = load_statistics(tmp_path / "reference.npz")
     assert fid(samples, published) == pytest.approx(fid(samples, reference), rel=1e-4)
     assert fid(samples, statistics(reference)) == fid(samples, reference)
-    published = load_statistics(tmp_path / "reference.npz", spatial=True)
-    assert fid(spatial, published) == pytest.approx(0, abs=1e-4)
 
 
 def test_statistics_of_another_extractor_are_refused():
@@ -237,8 +233,37 @@ def test_metrics_are_named_after_their_extractor(make_params):
     settings = make_params(evaluation={"kid_subset_size": 20}).evaluation
     values = sample_metrics(features, features, "classifier", settings, seed=0)
     names = ("fid", "is", "kid", "precision", "recall", "density", "coverage")
-    assert set(values) == {f"{name}_classifier" for name in names}
+    assert set(values) == {f"{name}_classifier" for name in names} | {"kid_classifier_std"}
     assert values["precision_classifier"] == values["recall_classifier"] == 1
+
+
+def test_metrics_of_few_samples_are_an_error_or_left_out_and_told(make_params, capsys):
+    few, many = Features(gaussian(4, 4, 8), gaussian(4, 3, 9)), Features(gaussian(50, 4, 8))
+    settings = make_params(evaluation={"kid_subset_size": 20, "neighbors": 2}).evaluation
+    with pytest.raises(TooFew, match=r"4 samples .* use at least 5"):
+        sample_metrics(few, many, "random", settings, seed=0)
+    values = sample_metrics(few, many, "random", settings, seed=0, skip_few=True)
+    assert [values[f"{name}_random"] for name in ("fid", "kid", "kid")] == [None] * 3
+    assert values["is_random"] >= 1 and values["precision_random"] is not None
+    told = capsys.readouterr().out
+    assert told.count("not measured: ") == 2 and "kid_subset_size" in told
+
+
+def test_statistics_are_the_same_whatever_the_blocks(monkeypatch):
+    features = gaussian(50, 4, 8).float()
+    mu, sigma = features.double().mean(dim=0), torch.cov(features.double().T)
+    monkeypatch.setattr("pipeline.evaluation.statistics.BLOCK", 7)
+    torch.testing.assert_close(statistics(features).mu, mu)
+    torch.testing.assert_close(statistics(features).sigma, sigma)
+
+
+def test_a_part_is_drawn_in_its_order_and_the_same_again():
+    features = torch.arange(100.0)[:, None]
+    part = drawn(features, 10, seed=1)
+    assert len(part) == 10 and (part.diff(dim=0) > 0).all()
+    assert torch.equal(part, drawn(features, 10, seed=1))
+    assert not torch.equal(part, drawn(features, 10, seed=2))
+    assert drawn(features, 100, seed=1) is features
 
 
 def test_class_accuracy():

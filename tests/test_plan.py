@@ -19,7 +19,8 @@ from pipeline.models import save_model
 from pipeline.params import read_yaml
 from pipeline.plan import costs
 from pipeline.plan.networks import UNCOUNTED, DataSize, Network, plan_networks, plan_stages
-from pipeline.plan.report import data_size, plan_text, preset_params, token_cache_bytes
+from pipeline.plan.report import data_size, plan_text, token_cache_bytes
+from pipeline.presets import preset_params
 from pipeline.seeds import generator
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokens import cache_tokens

@@ -16,7 +16,7 @@ from pipeline.evaluation import reconstruction
 from pipeline.layout import CLASSIFIER, TOKENIZER
 from pipeline.models import load_model
 from pipeline.perceptual import classifier_distance
-from pipeline.training.tokenizer import reconstruct
+from pipeline.training.tokenizer import Reconstruction
 from tests.tiny_project import (
     CODES,
     CPU,
@@ -62,7 +62,7 @@ def rebuilt(tmp_path: Path, **changes) -> tuple[list[dict], dict[str, np.ndarray
 def test_without_hidden_tokens_it_is_the_tokenizers_reconstruction(tmp_path):
     rows, pictures = rebuilt(tmp_path, images=10, mask_ratios=[0.0])
     images, _ = validation(10)
-    expected, _ = reconstruct(load_model(TOKENIZER, "tokenizer"), images, CPU)
+    expected = Reconstruction(load_model(TOKENIZER, "tokenizer"), CPU)(images)
     samples = np.load(tmp_path / "0.0.npy")
     assert samples.shape == (3, 10, 1, SIDE, SIDE)
     assert all(np.array_equal(draw, expected) for draw in samples)

@@ -125,7 +125,7 @@ def test_a_selection_too_small_for_fid_is_a_line_and_empty_columns(capsys):
     assert table.loc[few, empty].isna().all(axis=None)
     assert table.loc[~few, empty].notna().all(axis=None)
     assert table.drop(columns=empty).notna().all(axis=None)
-    line = "no FID: 12 images give no covariance of 16-dimensional features"
+    line = "not measured: FID: 12 samples cannot give a covariance of 16-dimensional features"
     assert capsys.readouterr().out.count(line) == 4
 
 

@@ -176,10 +176,15 @@ def test_views(tmp_path, make_params):
     np.testing.assert_array_equal(view.crop(2, 3), View(images, data, seed=0).crop(2, 3))
     draws = {view.crop(2, draw).tobytes() for draw in range(5)}
     assert len(draws) == 5 and view.crop(2, 3).shape == (1, 20, 20)
-    everything, labels = view.everything()
+    everything, labels = view.first(100)
     assert everything.shape == (6, 1, 20, 20) and everything.dtype == torch.uint8
     assert np.array_equal(everything[5].numpy(), view.center(5))
     assert labels.tolist() == [0] * 6
+    few, labels = view.first(2)
+    assert torch.equal(few, everything[:2]) and len(labels) == 2
+    batches = list(view.batches(4))
+    assert [len(batch) for batch in batches] == [4, 2]
+    assert torch.equal(torch.cat(batches), everything)
 
 
 def ramps(side: int) -> Image.Image:

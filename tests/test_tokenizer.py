@@ -25,7 +25,7 @@ from pipeline.perceptual import classifier_distance, open_perceptual
 from pipeline.quantizer import VectorQuantizer, code_usage, entropy_loss
 from pipeline.released import load_pretrained
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
-from pipeline.training.tokenizer import psnr, reconstruct
+from pipeline.training.tokenizer import Reconstruction, psnr
 from tests.release import FOLDER, expected, needs_fixture
 
 RELEASED = TokenizerConfig(
@@ -322,7 +322,9 @@ def test_psnr_and_reconstruction_metrics():
     assert psnr(0.01) == pytest.approx(20, abs=1e-4)
     model = small()
     images = torch.randint(256, (10, 1, 8, 8), generator=seeded(10)).to(torch.uint8)
-    outputs, metrics = reconstruct(model, images, torch.device("cpu"), batch_size=4)
+    reconstruction = Reconstruction(model, torch.device("cpu"))
+    outputs = torch.cat([reconstruction(batch) for batch in images.split(4)])
+    metrics = reconstruction.metrics()
     assert outputs.shape == images.shape and outputs.dtype == torch.uint8
     error = (outputs.double() - images.double()) / 255
     assert metrics["psnr"] == pytest.approx(-10 * math.log10(error.pow(2).mean()), abs=1e-3)

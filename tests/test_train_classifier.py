@@ -88,7 +88,7 @@ def test_accuracy_counts():
     model = Fixed(ClassifierConfig("small", 1, 6, 4))
     rows = torch.tensor([[9, 1, 2, 3, 4, 5], [9, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]])
     images = rows.to(torch.uint8).view(3, 1, 1, 6)
-    top1, top5 = accuracy(model, images, torch.tensor([0, 5, 0]), CPU, batch_size=2)
+    top1, top5 = accuracy(model, images.split(2), torch.tensor([0, 5, 0]), CPU)
     assert (top1, top5) == (1 / 3, 2 / 3)
 
 
@@ -103,5 +103,5 @@ def test_accuracy_judges_each_image_alone_and_leaves_the_model_as_it_is(make_par
     with torch.no_grad():
         answers = frozen(images.float() / 255).argmax(dim=1)
     for batch_size in (1, 500):
-        assert accuracy(model.train(), images, answers, CPU, batch_size)[0] == 1
+        assert accuracy(model.train(), images.split(batch_size), answers, CPU)[0] == 1
     assert weight_bytes(model) == before

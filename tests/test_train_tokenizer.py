@@ -11,7 +11,7 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.discriminator import discriminator_loss, generator_loss, r1_penalty
 from pipeline.perceptual import open_perceptual
 from pipeline.quantizer import entropy_loss
-from pipeline.training.tokenizer import TokenizerTask, reconstruct, tokenizer_config
+from pipeline.training.tokenizer import Reconstruction, TokenizerTask, tokenizer_config
 from tests.images import banded_batches, image_batches
 from tests.interruption import straight_and_resumed, weight_bytes
 
@@ -158,8 +158,9 @@ def test_averaged_weights_are_those_of_all_steps_and_are_what_is_measured(make_p
     assert not published.training and not any(p.requires_grad for p in published.parameters())
     measured = task.evaluate(6)
     del measured["adversarial_balance"]  # of the weights that are trained
-    assert measured == reconstruct(published, task.validation, CPU)[1]
-    assert measured != reconstruct(task.model, task.validation, CPU)[1]
+    averaged, trained = Reconstruction(published, CPU), Reconstruction(task.model, CPU)
+    averaged(task.validation), trained(task.validation)
+    assert measured == averaged.metrics() != trained.metrics()
 
 
 def test_the_adversarial_balance_is_logged_once_the_discriminator_joins(make_params):

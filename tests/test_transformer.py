@@ -185,6 +185,15 @@ def test_nll_of_a_model_that_knows_nothing_is_that_of_the_codes_alone():
     assert nll == pytest.approx(math.log(20), abs=1e-5)  # K codes; the classes and [MASK] are out
 
 
+def test_nll_has_the_masks_of_the_models_own_training():
+    model = small()
+    tokens, _, labels = batch(model, 10)
+    options = {"schedule": "cosine", "seed": 0, "batch_size": 4}
+    nll = masked_nll(model, tokens, labels, **options)
+    assert nll == masked_nll(model, tokens, labels, **options, min_masking_rate=0.0)
+    assert nll != masked_nll(model, tokens, labels, **options, min_masking_rate=0.9)
+
+
 def test_nll_does_not_depend_on_how_it_is_reported_but_on_the_model():
     model, other = small(), small(layers=1)
     tokens, _, labels = batch(model, 8)

@@ -91,7 +91,7 @@ def write_models(params: Params) -> None:
     save_model(TOKENIZER, "tokenizer", tokenizer.config, tokenizer.state_dict())
     classifier = Classifier(ClassifierConfig("small", 1, CLASSES, params.classifier.width))
     classifier.head.weight.data.normal_()
-    images = View(ImageShards(IMAGES, "train"), params.data, 0).everything()[0]
+    images = training_images()
     with torch.no_grad():  # every class is recognised in some
         classifier.head.bias -= classifier.eval()(as_float(images)).mean(dim=0)
     save_model(CLASSIFIER, "classifier", classifier.config, classifier.state_dict())
@@ -119,9 +119,12 @@ def make_project(folder: Path) -> Path:
 
 
 def validation(count: int) -> tuple[Tensor, Tensor]:
-    view = View(ImageShards(IMAGES, "val"), with_params().data, 0)
-    images, labels = view.everything()
-    return images[:count], labels[:count]
+    return View(ImageShards(IMAGES, "val"), with_params().data, 0).first(count)
+
+
+def training_images() -> Tensor:
+    images = ImageShards(IMAGES, "train")
+    return View(images, with_params().data, 0).first(len(images))[0]
 
 
 def classified(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +135,7 @@ def classified(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def frechet(images: np.ndarray) -> float:
     """FID (classifier) by its formula."""
-    train = View(ImageShards(IMAGES, "train"), with_params().data, 0).everything()[0].numpy()
+    train = training_images().numpy()
     (a, _), (b, _) = classified(images), classified(train)
     ca, cb = np.cov(a.T), np.cov(b.T)
     root = np.sqrt(np.linalg.eigvals(ca @ cb).real.clip(0)).sum()  # trace of the matrix root

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.params import Params
-from pipeline.plan.report import preset_params
+from pipeline.presets import preset_params
 from pipeline.runtime.files import write_json
 from pipeline.training.transformer import TransformerTask, transformer_config
 from pipeline.transformer import LAYER_NORM_EPS, MaskGitTransformer, TransformerConfig

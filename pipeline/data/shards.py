@@ -2,9 +2,10 @@
 
 import io
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -177,27 +178,47 @@ class View:
         """(len(indices), C, size, size) uint8."""
         return torch.from_numpy(np.stack([self.center(int(i)) for i in indices]))
 
-    def everything(self) -> tuple[Tensor, Tensor]:
-        """Centre crops (M, C, size, size) uint8 and labels (M,) of the whole split, for validation
-        splits that fit in memory."""
-        return self.centers(range(len(self.images))), torch.from_numpy(self.images.labels)
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """Centre crops (M, C, size, size) uint8 and labels (M,) of the first `count` images, or of
+        all where there are fewer."""
+        chosen = range(min(count, len(self.images)))
+        return self.centers(chosen), torch.from_numpy(self.images.labels[: len(chosen)])
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Centre crops of the whole split in order, (B, C, size, size) uint8, B at most `size`."""
+        for start in range(0, len(self.images), size):
+            yield self.centers(range(start, min(start + size, len(self.images))))
+
+
+class Prefetched:
+    """What `load` makes of a step, made in a thread while the one before is used.
+
+    Args:
+        load: a pure function of the step; random draws must be from generators of its own.
+    """
+
+    def __init__(self, load: Callable[[int], Any]):
+        self._load = load
+        self._pool = ThreadPoolExecutor(1)
+        self._ahead: dict[int, Future] = {}
+
+    def __call__(self, step: int) -> Any:
+        future = self._ahead.pop(step, None) or self._pool.submit(self._load, step)
+        self._ahead = {step + 1: self._pool.submit(self._load, step + 1)}
+        return future.result()
 
 
 class ImageBatches:
-    """Randomly cropped training batches; batch k is a pure function of (seed, k), and is prepared
-    while the one before it is used."""
+    """Randomly cropped training batches; batch k is a pure function of (seed, k)."""
 
     def __init__(self, images: ImageShards, data: Data, batch_size: int, seed: int):
         self.view = View(images, data, seed)
         self.order = BatchOrder(len(images), batch_size, seed, images.group_start, WINDOW)
-        self._pool = ThreadPoolExecutor(1)
-        self._ahead: dict[int, Future] = {}
+        self._loaded = Prefetched(self._load)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Images (B, C, size, size) uint8 and labels (B,) int64 of step `step`."""
-        future = self._ahead.pop(step, None) or self._pool.submit(self._load, step)
-        self._ahead = {step + 1: self._pool.submit(self._load, step + 1)}
-        return future.result()
+        return self._loaded(step)
 
     def _load(self, step: int) -> tuple[Tensor, Tensor]:
         indices = self.order(step)

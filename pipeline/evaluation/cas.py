@@ -4,7 +4,7 @@ on real validation images; with RandAugment (Table 1) and without (Table 5)."""
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from pipeline.data.crops import random_resized_crop
 from pipeline.data.order import BatchOrder
-from pipeline.data.shards import ImageShards, View, decode_image, to_chw
+from pipeline.data.shards import WINDOW, ImageShards, Prefetched, View, decode_image, to_chw
 from pipeline.models import load_model
 from pipeline.params import Params
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import read_json, write_json
 from pipeline.seeds import mix
-from pipeline.training.classifier import ClassifierTask, accuracy
+from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy
 from pipeline.training.loop import RunDirSession, train
 
 REAL = "real"
@@ -54,13 +54,13 @@ class CasJob:
 def run_cas(job: CasJob) -> None:
     """Train (or take up) the job's classifier, and write its accuracies."""
     params, device = Params.model_validate(job.params), pick_device()
-    held_out = View(ImageShards(job.images_dir, "val"), params.data, params.seed).everything()
-    load, labels = _training_images(job, params)
+    held_out = View(ImageShards(job.images_dir, "val"), params.data, params.seed)
+    pictures = training_pictures(job, params)
     task = ClassifierTask(
         load_model(job.classifier_dir, "classifier").config,
         params.classifier,
-        CasBatches(load, labels, params, AUGMENTATIONS[job.augmentation], job.seed),
-        held_out,
+        CasBatches(pictures, params, AUGMENTATIONS[job.augmentation], job.seed),
+        held_out.first(LOGGED),
         job.seed,
         device,
     )
@@ -72,21 +72,33 @@ def run_cas(job: CasJob) -> None:
         seed=job.seed,
         session=RunDirSession(Path(job.folder)),
     )
-    top1, top5 = accuracy(task.model, *held_out, device)
+    truth = torch.from_numpy(held_out.images.labels)
+    top1, top5 = accuracy(task.model, held_out.batches(BATCH), truth, device)
     row = {"images": job.images, "augmentation": job.augmentation, "seed": job.seed}
-    write_json(job.result, row | {"training_images": len(labels), "top1": top1, "top5": top5})
+    row |= {"training_images": len(pictures.labels), "top1": top1, "top5": top5}
+    write_json(job.result, row)
 
 
-def _training_images(job: CasJob, params: Params) -> tuple[Callable[[int], Image.Image], Tensor]:
-    """index → picture, and all labels."""
+class Pictures(NamedTuple):
+    """What a classifier is trained on."""
+
+    load: Callable[[int], Image.Image]  # index → picture
+    labels: Tensor  # (M,) int64
+    block_start: np.ndarray | None = None  # of blocks they are read in, as `BatchOrder` takes it
+
+
+def training_pictures(job: CasJob, params: Params) -> Pictures:
     if job.images == REAL:
         images = ImageShards(job.images_dir, "train")
-        channels = params.data.channels
-        return lambda i: decode_image(images.read(i)[1], channels), torch.from_numpy(images.labels)
+        return Pictures(
+            lambda i: decode_image(images.read(i)[1], params.data.channels),
+            torch.from_numpy(images.labels),
+            images.group_start,
+        )
     folder = Path(job.samples_dir) / job.images
     samples = np.load(folder / "images.npy", mmap_mode="r")[: params.cas.samples]
     labels = torch.from_numpy(np.load(folder / "labels.npy")[: len(samples)].astype(np.int64))
-    return lambda i: _picture(samples[i]), labels
+    return Pictures(lambda i: _picture(samples[i]), labels)
 
 
 def _picture(array: np.ndarray) -> Image.Image:
@@ -97,29 +109,32 @@ def _picture(array: np.ndarray) -> Image.Image:
 class CasBatches:
     """Randomly cropped, perhaps augmented batches; batch k is a pure function of (seed, k)."""
 
-    def __init__(
-        self,
-        load: Callable[[int], Image.Image],
-        labels: Tensor,
-        params: Params,
-        rand_augment: bool,
-        seed: int,
-    ):
+    def __init__(self, pictures: Pictures, params: Params, rand_augment: bool, seed: int):
         from torchvision.transforms import RandAugment
 
-        self.load, self.labels, self.data, self.seed = load, labels, params.data, seed
+        self.pictures, self.data, self.seed = pictures, params.data, seed
         self.augment = RandAugment() if rand_augment else lambda image: image
-        self.order = BatchOrder(len(labels), params.classifier.batch_size, seed)
+        batch_size = params.classifier.batch_size
+        count = len(pictures.labels)
+        self.order = BatchOrder(count, batch_size, seed, pictures.block_start, WINDOW)
+        self._cropped = Prefetched(self._crops)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        indices = self.order(step)
+        """Images (B, C, size, size) uint8 and labels (B,) of step `step`."""
+        crops, labels = self._cropped(step)
+        # RandAugment draws from torch's global generator, which dropout shares: not in the thread.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(self.seed, "randaugment", step))
-            images = np.stack([to_chw(self.augment(self._crop(int(i), step))) for i in indices])
-        return torch.from_numpy(images), self.labels[indices]
+            images = np.stack([to_chw(self.augment(crop)) for crop in crops])
+        return torch.from_numpy(images), labels
+
+    def _crops(self, step: int) -> tuple[list[Image.Image], Tensor]:
+        indices = self.order(step)
+        return [self._crop(int(i), step) for i in indices], self.pictures.labels[indices]
 
     def _crop(self, index: int, step: int) -> Image.Image:
         data, seed = self.data, (self.seed, f"cas/{index}", step)
+        picture = self.pictures.load(index)
         return random_resized_crop(
-            self.load(index), data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
+            picture, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
         )

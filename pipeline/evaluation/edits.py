@@ -1,4 +1,4 @@
-"""Table 2: validation images in- and outpainted; and the pictures of Figures 6, 7 and 16 (paper,
+"""Table 2: validation images in- and outpainted; and the pictures of Figures 6 and 7 (paper,
 section 4.3)."""
 
 from collections.abc import Callable, Iterator

@@ -9,16 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
-from pipeline.data.shards import ImageShards, View
-from pipeline.errors import UserError
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import (
-    ArrayImages,
-    export_npz,
-    export_pngs,
-    open_images,
-    write_images,
-)
+from pipeline.evaluation.images import ArrayImages, CenterCrops, write_images
 from pipeline.layout import AUTOREGRESSIVE, IMAGES, SAMPLES, TOKENIZER, TOKENS, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
@@ -26,7 +18,7 @@ from pipeline.runtime.files import atomic_folder
 from pipeline.sampling import balanced_labels, masked_nll, sample_images, sampler
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokens import TokenCache
-from pipeline.training.tokenizer import reconstruct
+from pipeline.training.tokenizer import BATCH, Reconstruction
 from pipeline.transformer import TokenTransformer
 
 NETWORKS = {"transformer": TRANSFORMER, "autoregressive": AUTOREGRESSIVE}
@@ -54,10 +46,14 @@ def evaluate_all(
             "steps": _steps(model, params),
         }
         print(f"evaluate: {network} measured on {params.evaluation.samples} samples", flush=True)
-    real, labels = View(ImageShards(IMAGES, "val"), params.data, params.seed).everything()
-    rebuilt, _ = reconstruct(tokenizer, real, device)
-    metrics["reconstruction"] = evaluator.measure(ArrayImages(rebuilt.numpy()), labels)
-    metrics["real"] = evaluator.measure(ArrayImages(real.numpy()), labels)
+    real = CenterCrops(IMAGES, "val", params.data, params.seed)
+    path = run_folder / "reconstruction.npy"
+    if not path.exists():
+        rebuilt = map(Reconstruction(tokenizer, device), real.batches(BATCH))
+        write_images(path, rebuilt, (len(real), *real.shape))
+    ceiling = ArrayImages(np.load(path, mmap_mode="r"))
+    metrics["reconstruction"] = evaluator.measure(ceiling, real.labels)
+    metrics["real"] = evaluator.measure(real, real.labels)
     return metrics
 
 
@@ -90,26 +86,6 @@ def published_samples(
     return np.load(path, mmap_mode="r"), labels
 
 
-def export_samples(network: str, path: Path) -> int:
-    """Write a network's published samples as an `.npz` in the ADM suite's layout, or as PNGs.
-
-    Returns:
-        How many.
-
-    Raises:
-        UserError: there are no samples yet, or the path cannot be written.
-    """
-    folder = SAMPLES / network
-    if not (folder / "images.npy").exists():
-        raise UserError(f"{folder} holds no samples; run `dvc repro evaluate`")
-    images = open_images(folder / "images.npy")
-    if path.suffix == ".npz":
-        export_npz(images, np.load(folder / "labels.npy"), path)
-    else:
-        export_pngs(images, path)
-    return len(images)
-
-
 def held_out_nll(model: TokenTransformer, params: Params, device: torch.device) -> float:
     """Of the validation tokens, in nats a token: MaskGIT's over masked tokens, the baseline's exact
     (the two are not comparable)."""
@@ -121,6 +97,7 @@ def held_out_nll(model: TokenTransformer, params: Params, device: torch.device) 
         tokens,
         labels,
         schedule=params.training.mask_schedule,
+        min_masking_rate=params.training.min_masking_rate,
         seed=params.seed,
         batch_size=500,
         device=device,

@@ -1,6 +1,6 @@
 """One measure for every set of images: extractors, reference and settings in one place."""
 
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline.evaluation.features import (
     ClassifierExtractor,
+    Extractor,
     Features,
     cached_features,
     load_features,
@@ -18,10 +19,12 @@ from pipeline.evaluation.images import ImageSet
 from pipeline.evaluation.metrics import (
     bootstrap,
     class_accuracy,
+    drawn,
     fid,
     inception_score,
     manifold_metrics,
     sample_metrics,
+    unless_few,
 )
 from pipeline.evaluation.statistics import load_statistics, statistics
 from pipeline.layout import CLASSIFIER
@@ -37,18 +40,24 @@ class Evaluator:
         classifier = load_model(CLASSIFIER, "classifier", device)
         evaluation = params.evaluation
         self.judge = ClassifierExtractor(classifier, device)
-        self.extractor = open_extractor(
-            evaluation.extractor, classifier, evaluation.inception_weights, device
-        )
-        self.second = open_extractor(
-            evaluation.second_extractor, classifier, evaluation.vgg_weights, device
-        )
+        self.extractor = open_extractor(evaluation.extractor, classifier, evaluation, device)
         self.cache_dir = Path(params.ray.storage_path).absolute() / "features"
         self.reference = load_features(reference_features(self.extractor, params))
         published = evaluation.reference_statistics
         self.reference_statistics = (
             load_statistics(published) if published else statistics(self.reference.features)
         )
+
+    @cached_property
+    def second(self) -> tuple[Extractor, Tensor]:
+        """The second extractor, and features of as many training images, drawn at random, as a
+        manifold is made of."""
+        evaluation = self.params.evaluation
+        extractor = open_extractor(
+            evaluation.second_extractor, self.judge.classifier, evaluation, self.judge.device
+        )
+        reference = load_features(reference_features(extractor, self.params)).features
+        return extractor, drawn(reference, evaluation.manifold_images, self.params.seed)
 
     def features(self, images: ImageSet) -> Features:
         return cached_features(images, self.extractor, self.cache_dir)
@@ -57,16 +66,16 @@ class Evaluator:
         """Logits (M, classes) of the reference classifier."""
         return cached_features(images, self.judge, self.cache_dir).logits
 
-    def measure(self, images: ImageSet, labels: Tensor | None = None) -> dict[str, float]:
-        """Every metric of a set, each named after its extractor, with the standard deviation under
-        resampling as `…_std`; with labels (M,), the share that is recognised too."""
+    def measure(self, images: ImageSet, labels: Tensor | None = None) -> dict[str, float | None]:
+        """Every metric of a set, each named after its extractor, with the standard deviation of FID
+        and IS under resampling, and of KID over subsets, as `…_std`; with labels (M,), the share
+        that is recognised too."""
         values = self.quality(self.features(images))
-        second = cached_features(images, self.second, self.cache_dir)
-        reference = load_features(reference_features(self.second, self.params))
+        extractor, reference = self.second
         values |= manifold_metrics(
-            second.features,
-            reference.features,
-            self.second.name,
+            cached_features(images, extractor, self.cache_dir).features,
+            reference,
+            extractor.name,
             self.params.evaluation,
             self.params.seed,
         )
@@ -74,16 +83,29 @@ class Evaluator:
             values["class_accuracy"] = class_accuracy(self.recognised(images), labels)
         return values | {"samples": len(images), "is_splits": self.params.evaluation.is_splits}
 
-    def quality(self, samples: Features) -> dict[str, float]:
-        """FID, IS, KID and the manifold metrics of features from the main extractor."""
+    def quality(self, samples: Features) -> dict[str, float | None]:
+        """FID, IS, KID and the manifold metrics of features from the main extractor; FID or KID is
+        None where the samples are too few, which is said."""
+        values = sample_metrics(
+            samples,
+            self.reference,
+            self.extractor.name,
+            self.params.evaluation,
+            self.params.seed,
+            self.reference_statistics,
+            skip_few=True,
+        )
+        return values | self.spreads(samples)
+
+    def spreads(self, samples: Features) -> dict[str, float | None]:
+        """Standard deviations of FID and IS under resampling; None of an FID that there is not."""
         evaluation, seed, name = self.params.evaluation, self.params.seed, self.extractor.name
-        score = partial(inception_score, splits=evaluation.is_splits, seed=seed)
-        distance = partial(fid, reference=self.reference_statistics)
         spread = partial(bootstrap, repeats=evaluation.bootstrap, seed=seed)
-        return sample_metrics(
-            samples, self.reference, name, evaluation, seed, self.reference_statistics
-        ) | {
-            f"fid_{name}_std": spread(distance, samples.features),
+        distance = partial(fid, reference=self.reference_statistics)
+        score = partial(inception_score, splits=evaluation.is_splits, seed=seed)
+        count, dimensions = samples.features.shape
+        return {
+            f"fid_{name}_std": spread(distance, samples.features) if count > dimensions else None,
             f"is_{name}_std": spread(score, samples.logits),
         }
 
@@ -102,12 +124,9 @@ class Evaluator:
             is_<extractor> and class_accuracy.
         """
         evaluation, name = self.params.evaluation, self.extractor.name
-        count, dimensions = samples.features.shape
         distance = None
-        if count > dimensions:
+        with unless_few():
             distance = fid(samples.features, self.reference_statistics)
-        else:
-            print(f"no FID: {count} images give no covariance of {dimensions}-dimensional features")
         return {
             f"fid_{name}": distance,
             f"is_{name}": inception_score(samples.logits, evaluation.is_splits, self.params.seed),

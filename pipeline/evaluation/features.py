@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.data.shards import as_float
 from pipeline.errors import UserError
-from pipeline.evaluation.images import BATCH, ImageSet, TrainingImages
+from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet
 from pipeline.layout import IMAGES
 from pipeline.params import Params
 from pipeline.runtime.files import atomic_file, value_hash
+from pipeline.sections import Evaluation
 
 
 class Features(NamedTuple):
@@ -142,12 +143,12 @@ def _checked(weights: str | None, url: str) -> str:
 
 
 def open_extractor(
-    name: str, classifier: Classifier, weights: str | None, device: torch.device
+    name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
 ) -> Extractor:
     """The extractor of that name: classifier, random, inception or vgg.
 
     Args:
-        weights: file of a pretrained network; None downloads it.
+        evaluation: names the weights files of the pretrained networks.
 
     Raises:
         UserError: the weights cannot be downloaded or do not load.
@@ -156,7 +157,7 @@ def open_extractor(
         return ClassifierExtractor(classifier, device)
     if name == "random":
         return random_extractor(classifier.config, device)
-    return PretrainedExtractor(name, weights, device)
+    return PretrainedExtractor(name, getattr(evaluation, f"{name}_weights"), device)
 
 
 @torch.no_grad()
@@ -215,7 +216,7 @@ def cached_features(images: ImageSet, extractor: Extractor, cache_dir: Path) -> 
 def reference_features(extractor: Extractor, params: Params) -> Path:
     """File with the features of every training image (centre crops), which samples are compared
     with; computed once, and shared by sweep and evaluation."""
-    images = TrainingImages(IMAGES, params.data, params.seed)
+    images = CenterCrops(IMAGES, "train", params.data, params.seed)
     cache_dir = Path(params.ray.storage_path).absolute() / "features"
     cached_features(images, extractor, cache_dir)
     return features_path(images, extractor, cache_dir)

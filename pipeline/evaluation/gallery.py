@@ -1,6 +1,7 @@
 """Arrays behind the pictures of Table 1's models: class by class (Figure 5), iteration by iteration
 (Figure 2), and the training images nearest to samples, which show whether the model memorised."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from pipeline.data.shards import ImageShards, View
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.images import ArrayImages, CenterCrops
 from pipeline.layout import IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
@@ -36,10 +37,11 @@ def write_gallery(params: Params, folder: Path, device: torch.device) -> dict[st
     grids = {}
     for network in ("transformer", "autoregressive"):
         samples = np.load(SAMPLES / network / "images.npy", mmap_mode="r")
-        grids[network] = _rows([range(c, len(samples), len(names)) for c in shown], samples)
+        rows = _even([range(c, len(samples), len(names)) for c in shown])
+        grids[network] = np.stack([_channels_last(samples[row]) for row in rows])
     view = View(images, params.data, params.seed)
-    members = [np.flatnonzero(images.labels == c)[:PER_CLASS] for c in shown]
-    grids["real"] = np.stack([_channels_last(view.centers(row).numpy()) for row in members])
+    rows = _even([np.flatnonzero(images.labels == c) for c in shown])
+    grids["real"] = np.stack([_channels_last(view.centers(row).numpy()) for row in rows])
     flat = torch.from_numpy(grids["transformer"]).flatten(0, 1).permute(0, 3, 1, 2)
     save_picture(grid_picture(flat, grids["transformer"].shape[1]), folder / "samples.png")
     _save_npz(folder / "class_grid.npz", class_names=np.array(names[: len(shown)]), **grids)
@@ -47,10 +49,10 @@ def write_gallery(params: Params, folder: Path, device: torch.device) -> dict[st
     return _write_neighbours(params, view, folder / "neighbours.npz", device)
 
 
-def _rows(indices, samples: np.ndarray) -> np.ndarray:
-    """(classes, per_class, H, W, C)."""
-    few = min(PER_CLASS, min(len(row) for row in indices))
-    return np.stack([_channels_last(samples[np.array(row[:few])]) for row in indices])
+def _even(rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """Rows of indices, a class each, cut to `PER_CLASS` and to the shortest of them."""
+    few = min(PER_CLASS, *map(len, rows))
+    return [np.array(row[:few]) for row in rows]
 
 
 def _channels_last(images: np.ndarray) -> np.ndarray:
@@ -83,13 +85,11 @@ def _write_neighbours(
 ) -> dict[str, float]:
     evaluator = Evaluator(params, device)
     reference = evaluator.reference.features
-    held_out, _ = View(ImageShards(IMAGES, "val"), params.data, params.seed).everything()
+    held_out = CenterCrops(IMAGES, "val", params.data, params.seed)
     samples = np.load(SAMPLES / "transformer/images.npy", mmap_mode="r")
     chosen = ArrayImages(samples[: params.evaluation.samples])
     distance, index = _nearest(evaluator.features(chosen).features, reference)
-    real_distance, _ = _nearest(
-        evaluator.features(ArrayImages(held_out.numpy())).features, reference
-    )
+    real_distance, _ = _nearest(evaluator.features(held_out).features, reference)
     nearest = np.stack([_channels_last(view.centers(row).numpy()) for row in index[:COMPARED]])
     _save_npz(
         path,

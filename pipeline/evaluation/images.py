@@ -1,6 +1,5 @@
-"""Image sets: our own samples (`.npy`), a folder of PNGs, the `.npz` of the ADM suite. They are
-read as a stream of batches, and written as the latter two for evaluators outside of this project.
-"""
+"""Image sets: our own samples (`.npy`), a folder of PNGs, the `.npz` of the ADM suite, the data set
+itself; read as a stream of batches."""
 
 import contextlib
 import hashlib
@@ -20,7 +19,7 @@ from torch import Tensor
 from pipeline.data.shards import ImageShards, View, decode_image, to_chw
 from pipeline.errors import UserError
 from pipeline.params import Data
-from pipeline.runtime.files import atomic_file, atomic_folder, file_hash, tree_hash, value_hash
+from pipeline.runtime.files import atomic_file, file_hash, tree_hash, value_hash
 
 BATCH = 64  # images held in memory at once, and that a network sees at once
 GREY_MODES = ("1", "L", "I;16")  # Pillow's
@@ -105,25 +104,24 @@ class PngImages:
         image = _read_png(path)
         if image.shape != self.shape:
             raise UserError(
-                f"{path} is {_size(image.shape)} and {self._paths[0].name} {_size(self.shape)}; "
-                f"images of one set must have one size: resize or delete it"
+                f"{path} is {size_text(image.shape)} and {self._paths[0].name} "
+                f"{size_text(self.shape)}; images of one set have one size: resize or delete it"
             )
         return image
 
 
 class NpzImages:
-    """The ADM suite's file: `arr_0` (n, H, W, C) uint8, and class labels `arr_1` where present.
-    It is streamed out of the archive, which cannot be memory-mapped."""
+    """The ADM suite's file: `arr_0` (n, H, W, C) uint8. It is streamed out of the archive, which
+    cannot be memory-mapped."""
 
     def __init__(self, path: Path):
         self.path = path
-        with _naming(path), zipfile.ZipFile(path) as archive:
-            with archive.open("arr_0.npy") as stream:
-                shape, fortran, dtype = _read_header(stream)
-            self.labels: np.ndarray | None = None
-            if "arr_1.npy" in archive.namelist():
-                with archive.open("arr_1.npy") as stream:
-                    self.labels = np.lib.format.read_array(stream)
+        with (
+            _naming(path),
+            zipfile.ZipFile(path) as archive,
+            archive.open("arr_0.npy") as stream,
+        ):
+            shape, fortran, dtype = _read_header(stream)
         _check(path, dtype, shape, channels=3, fortran=fortran)
         self._length, height, width, channels = shape
         self.shape = (channels, height, width)
@@ -150,63 +148,21 @@ class NpzImages:
                 yield images_BHWC.permute(0, 3, 1, 2).contiguous()
 
 
-class TrainingImages:
-    """Centre crops of the training split, the usual reference on ImageNet."""
+class CenterCrops:
+    """Centre crops of a split of the data set. Those of the training split are what samples are
+    compared with, as is usual on ImageNet."""
 
-    def __init__(self, folder: Path, data: Data, seed: int):
-        self._view = View(ImageShards(folder, "train"), data, seed)
+    def __init__(self, folder: Path, split: str, data: Data, seed: int):
+        self._view = View(ImageShards(folder, split), data, seed)
         self.shape = (data.channels, data.image_size, data.image_size)
-        self.content_hash = value_hash([tree_hash(folder), data.model_dump()])
+        self.content_hash = value_hash([tree_hash(folder), split, data.model_dump()])
+        self.labels = torch.from_numpy(self._view.images.labels)
 
     def __len__(self) -> int:
         return len(self._view.images)
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        for start in range(0, len(self), size):
-            yield self._view.centers(range(start, min(start + size, len(self)))).contiguous()
-
-
-def export_pngs(images: ImageSet, folder: Path | str) -> None:
-    """Write `000000.png` …, grey images as grey; the folder appears when it is whole.
-
-    Raises:
-        UserError: the folder holds something else, which would be replaced, or cannot be written.
-    """
-    folder = Path(folder)
-    if folder.exists() and any(p.suffix.lower() != ".png" for p in folder.iterdir()):
-        raise UserError(f"{folder} holds more than PNG files; give a new folder to export to")
-    with atomic_folder(folder) as temporary, ThreadPoolExecutor() as pool:
-
-        def save(item: tuple[int, Tensor]) -> None:
-            number, image = item
-            array = image.permute(1, 2, 0).numpy()
-            picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-            picture.save(temporary / f"{number:06d}.png")
-
-        first = 0
-        for batch in images.batches(BATCH):
-            list(pool.map(save, enumerate(batch, start=first)))
-            first += len(batch)
-
-
-def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path | str) -> None:
-    """Write what the ADM suite reads, batch by batch: `arr_0` (n, H, W, 3) uint8, grey repeated to
-    RGB, and `arr_1` (n,) int64 where labels are given. The same images give the same bytes.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    _, height, width = images.shape
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), height, width, 3)}
-    with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        with archive.open("arr_0.npy", "w", force_zip64=True) as out:
-            np.lib.format.write_array_header_1_0(out, header)
-            for batch in images.batches(BATCH):
-                rgb_BHWC = batch.permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
-                out.write(rgb_BHWC.contiguous().numpy())
-        if labels is not None:
-            with archive.open("arr_1.npy", "w", force_zip64=True) as out:
-                np.lib.format.write_array(out, np.asarray(labels, np.int64))
+        return self._view.batches(size)
 
 
 def _read_png(path: Path) -> np.ndarray:
@@ -246,7 +202,8 @@ def _naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is damaged or no image file ({reason}); replace it") from error
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def size_text(shape: tuple[int, ...]) -> str:
+    """Of images of a shape (C, H, W), as "28×28 grey"."""
     channels, height, width = shape
     return f"{width}×{height} {'grey' if channels == 1 else 'RGB'}"
 

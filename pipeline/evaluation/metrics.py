@@ -2,14 +2,16 @@
 the spread of each, from features that were computed once."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.evaluation.features import Features
-from pipeline.evaluation.statistics import ReferenceStatistics, statistics
+from pipeline.evaluation.statistics import ReferenceStatistics, TooFew, statistics
 from pipeline.sections import Evaluation
 from pipeline.seeds import generator, mix
 
@@ -21,7 +23,8 @@ def fid(samples: Tensor, reference: Tensor | ReferenceStatistics) -> float:
     published statistics.
 
     Raises:
-        UserError: too few samples for a covariance, or statistics of another extractor.
+        TooFew: samples for a covariance.
+        UserError: the statistics are of another extractor.
     """
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
@@ -45,28 +48,22 @@ def kid(
     (R, F) under the kernel (x·y / F + 1)³, mean and standard deviation over random subsets.
 
     Raises:
-        UserError: a subset is larger than the sets.
+        TooFew: a subset is larger than the sets.
     """
-    from torch_fidelity.metric_kid import (
-        KEY_METRIC_KID_MEAN,
-        KEY_METRIC_KID_STD,
-        kid_features_to_metric,
-    )
+    from torch_fidelity.metric_kid import kernel_mmd
 
     if subset_size > min(len(samples), len(reference)):
-        raise UserError(
+        raise TooFew(
             f"evaluation.kid_subset_size: subsets of {subset_size} cannot be drawn from "
             f"{len(samples)} samples and {len(reference)} reference images; use fewer"
         )
-    values = kid_features_to_metric(
-        samples.double(),
-        reference.double(),
-        kid_subsets=subsets,
-        kid_subset_size=subset_size,
-        rng_seed=mix(seed, "kid") % 2**32,
-        verbose=False,
-    )
-    return values[KEY_METRIC_KID_MEAN], values[KEY_METRIC_KID_STD]
+    draw = np.random.RandomState(mix(seed, "kid") % 2**32)
+
+    def subset(features: Tensor) -> np.ndarray:
+        return features[draw.choice(len(features), subset_size, replace=False)].double().numpy()
+
+    values = [kernel_mmd(subset(samples), subset(reference)) for _ in range(subsets)]
+    return float(np.mean(values)), float(np.std(values))
 
 
 class _Precomputed(nn.Module):
@@ -155,6 +152,17 @@ def bootstrap(metric: Callable[..., float], *samples: Tensor, repeats: int, seed
     return torch.tensor(values, dtype=torch.float64).std().item()
 
 
+@contextmanager
+def unless_few(skip: bool = True) -> Iterator[None]:
+    """Pass over, and say so, what needs more samples than there are; without `skip`, raise."""
+    try:
+        yield
+    except TooFew as error:
+        if not skip:
+            raise
+        print(f"not measured: {error}", flush=True)
+
+
 def sample_metrics(
     samples: Features,
     reference: Features,
@@ -162,27 +170,37 @@ def sample_metrics(
     evaluation: Evaluation,
     seed: int,
     reference_statistics: ReferenceStatistics | None = None,
-) -> dict[str, float]:
-    """FID, IS, KID, precision and recall of a set of samples, each named after its extractor.
+    skip_few: bool = False,
+) -> dict[str, float | None]:
+    """FID, IS, KID (its standard deviation over the subsets as `…_std`), precision and recall of a
+    set of samples, each named after its extractor.
 
     Args:
         samples: of an extractor that gives logits.
         reference_statistics: FID's reference, where it is not the reference features.
+        skip_few: leave FID or KID None, and say so, where the samples do not suffice.
+
+    Raises:
+        TooFew: samples for FID or KID.
     """
-    kid_mean, _ = kid(
-        samples.features,
-        reference.features,
-        subsets=evaluation.kid_subsets,
-        subset_size=evaluation.kid_subset_size,
-        seed=seed,
-    )
+    distance, kid_mean, kid_std = None, None, None
+    with unless_few(skip_few):
+        distance = fid(samples.features, reference_statistics or reference.features)
+    with unless_few(skip_few):
+        kid_mean, kid_std = kid(
+            samples.features,
+            reference.features,
+            subsets=evaluation.kid_subsets,
+            subset_size=evaluation.kid_subset_size,
+            seed=seed,
+        )
     values = {
-        "fid": fid(samples.features, reference_statistics or reference.features),
-        "is": inception_score(samples.logits, evaluation.is_splits, seed),
-        "kid": kid_mean,
+        f"fid_{extractor}": distance,
+        f"is_{extractor}": inception_score(samples.logits, evaluation.is_splits, seed),
+        f"kid_{extractor}": kid_mean,
+        f"kid_{extractor}_std": kid_std,
     }
-    named = {f"{name}_{extractor}": value for name, value in values.items()}
-    return named | manifold_metrics(
+    return values | manifold_metrics(
         samples.features, reference.features, extractor, evaluation, seed
     )
 
@@ -192,15 +210,19 @@ def manifold_metrics(
 ) -> dict[str, float]:
     """Precision, recall, density and coverage, on at most `manifold_images` of each side, drawn at
     random."""
-    draw = generator(seed, "manifold")
-    sides = [
-        x[torch.randperm(len(x), generator=draw)[: evaluation.manifold_images].sort().values]
-        for x in (samples, reference)
-    ]
+    sides = [drawn(x, evaluation.manifold_images, seed) for x in (samples, reference)]
     precision, recall = precision_recall(*sides, evaluation.neighbors)
     density, coverage = density_coverage(*sides, evaluation.neighbors)
     values = {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
     return {f"{name}_{extractor}": value for name, value in values.items()}
+
+
+def drawn(features: Tensor, count: int, seed: int) -> Tensor:
+    """At most `count` rows of features (M, F), drawn at random, in their order."""
+    if len(features) <= count:
+        return features
+    chosen = torch.randperm(len(features), generator=generator(seed, "manifold", len(features)))
+    return features[chosen[:count].sort().values]
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:

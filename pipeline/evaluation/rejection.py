@@ -12,12 +12,7 @@ from torch import Tensor
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.images import ArrayImages
-from pipeline.evaluation.metrics import (
-    bootstrap,
-    fid,
-    inception_score,
-    manifold_metrics,
-)
+from pipeline.evaluation.metrics import manifold_metrics
 from pipeline.layout import SAMPLES
 from pipeline.params import Params
 from pipeline.seeds import generator
@@ -56,7 +51,7 @@ def rejection_rows(params: Params, device: torch.device) -> list[dict[str, Any]]
                 row = {"network": network, "selection": selection, "acceptance": acceptance}
                 row |= {"candidates": len(labels), "samples": len(kept)}
                 row |= evaluator.scores(samples, logits[kept], labels[kept])
-                row |= _spreads(evaluator, samples)
+                row |= evaluator.spreads(samples)
                 rows.append(row | manifold(samples.features))
                 print(
                     f"reject: {network}, {selection} {acceptance:g}: {len(kept)} samples, "
@@ -93,17 +88,3 @@ def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
         order = ratings[members].argsort(descending=True, stable=True)
         kept.append(members[order[:count]])
     return torch.cat(kept).sort().values
-
-
-def _spreads(evaluator: Evaluator, samples: Features) -> dict[str, float | None]:
-    """Standard deviations under resampling; none of an FID that there is not."""
-    evaluation, seed = evaluator.params.evaluation, evaluator.params.seed
-    count, dimensions = samples.features.shape
-    distance = partial(fid, reference=evaluator.reference_statistics)
-    score = partial(inception_score, splits=evaluation.is_splits, seed=seed)
-    spread = partial(bootstrap, repeats=evaluation.bootstrap, seed=seed)
-    name = evaluator.extractor.name
-    return {
-        f"fid_{name}_std": spread(distance, samples.features) if count > dimensions else None,
-        f"is_{name}_std": spread(score, samples.logits),
-    }

@@ -10,6 +10,12 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 
+BLOCK = 10_000  # rows held in double precision at once
+
+
+class TooFew(UserError):
+    """A set of images is too small for a metric."""
+
 
 class ReferenceStatistics(NamedTuple):
     mu: Tensor  # (F,) float64
@@ -23,42 +29,42 @@ def statistics(features: Tensor, what: str = "reference images") -> ReferenceSta
         what: the images they are features of, for the error.
 
     Raises:
-        UserError: too few images for a covariance.
+        TooFew: for a covariance.
     """
     count, dimension = features.shape
     if count < dimension + 1:
-        raise UserError(
-            f"FID: {count} {what} cannot give a covariance of {dimension}-dimensional "
-            f"features; use at least {dimension + 1} (sweep.samples, evaluation.samples)"
+        raise TooFew(
+            f"FID: {count} {what} cannot give a covariance of {dimension}-dimensional features; "
+            f"use at least {dimension + 1} (sweep.samples, evaluation.samples, more images)"
         )
-    features = features.double()
-    return ReferenceStatistics(features.mean(dim=0), torch.cov(features.T))
+    mu = features.mean(dim=0, dtype=torch.float64)
+    sigma = torch.zeros(dimension, dimension, dtype=torch.float64)
+    for block in features.split(BLOCK):  # in double precision, ImageNet's features fill 20 GB
+        centred = block.double() - mu
+        sigma.addmm_(centred.T, centred)
+    return ReferenceStatistics(mu, sigma / (count - 1))
 
 
-def load_statistics(path: Path | str, *, spatial: bool = False) -> ReferenceStatistics:
+def load_statistics(path: Path | str) -> ReferenceStatistics:
     """Published statistics: an `.npz` with `mu` and `sigma`, as the ADM suite's and pytorch-fid's.
-
-    Args:
-        spatial: the ADM suite's second pair, `mu_s` and `sigma_s`, of the spatial features of sFID.
 
     Raises:
         UserError: the file is missing, damaged, or holds no such pair.
     """
-    names = ("mu_s", "sigma_s") if spatial else ("mu", "sigma")
     try:
         with np.load(path) as archive:
-            mu, sigma = (torch.from_numpy(np.array(archive[name], np.float64)) for name in names)
+            pair = (np.array(archive[name], np.float64) for name in ("mu", "sigma"))
+            mu, sigma = map(torch.from_numpy, pair)
     except FileNotFoundError as error:
         raise UserError(f"reference statistics {path} do not exist; give an .npz file") from error
     except Exception as error:  # a damaged file makes its reader raise nearly anything
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} gives no {names[0]} and {names[1]} ({reason}); FID statistics are an .npz "
-            f"with both"
+            f"{path} gives no mu and sigma ({reason}); FID statistics are an .npz with both"
         ) from error
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         raise UserError(
-            f"{path}: {names[0]} {tuple(mu.shape)} and {names[1]} {tuple(sigma.shape)} are no mean "
-            f"and covariance of one size; replace the file"
+            f"{path}: mu {tuple(mu.shape)} and sigma {tuple(sigma.shape)} are no mean and "
+            f"covariance of one size; replace the file"
         )
     return ReferenceStatistics(mu, sigma)

@@ -1,14 +1,11 @@
 """`python -m pipeline plan`: the plan as text."""
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.layout import IMAGES
-from pipeline.params import PARAMS_FILE, Params
+from pipeline.params import Params
 from pipeline.plan.networks import UNCOUNTED, DataSize, Network, Stage, plan_networks, plan_stages
-from pipeline.presets import apply_preset
 from pipeline.runtime.files import read_json
 from pipeline.tokens import SHARD
 
@@ -66,16 +63,6 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
         val = round(params.data.val_fraction * known.images)
     train = known.images if known.val is not None else known.images - val
     return DataSize(train, val, classes or known.classes, origin)
-
-
-def preset_params(name: str) -> Params:
-    """Params of a preset, which leaves params.yaml as it is.
-
-    Raises:
-        UserError: there is no such preset.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        return apply_preset(name, Path(folder) / PARAMS_FILE.name)
 
 
 def token_cache_bytes(params: Params, data: DataSize) -> int:

@@ -57,6 +57,18 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def publish_folder(source: Path, target: Path) -> None:
+    """Move a finished folder to `target`, replacing what is there: renamed, or copied where it lies
+    on another file system.
+
+    Raises:
+        UserError: the target cannot be written.
+    """
+    with atomic_folder(target) as temporary:
+        temporary.rmdir()
+        shutil.move(source, temporary)
+
+
 def _cannot_write(path: Path, error: OSError) -> str:
     return (
         f"cannot write {path}: {error.strerror or error}; make room or change permissions and run "

@@ -19,17 +19,26 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
     """Everything that dvc.yaml says the stage depends on, by value and by content.
 
     Args:
-        ignore: dotted params that do not matter to the run in question (the sweep's grid does not
-            matter to one trial of it).
+        ignore: params, or sections of them, that do not matter to the run in question (the sweep's
+            grid does not matter to one trial of it).
     """
-    declared = read_yaml(Path("dvc.yaml"))["stages"][stage]
-    values = read_yaml(PARAMS_FILE)
-    params = flatten({name: _lookup(values, name) for name in declared.get("params", [])})
     dropped = tuple(ignore)
+
+    def matters(name: str) -> bool:
+        return not any(name == d or name.startswith(f"{d}.") for d in dropped)
+
+    deps = read_yaml(Path("dvc.yaml"))["stages"][stage].get("deps", [])
     return {
-        "params": {k: v for k, v in params.items() if k not in dropped},
-        "deps": {dep: tree_hash(dep) for dep in declared.get("deps", [])},
+        "params": {k: v for k, v in stage_params(stage).items() if matters(k)},
+        "deps": {dep: tree_hash(dep) for dep in deps},
     }
+
+
+def stage_params(stage: str) -> dict[str, Any]:
+    """The params that dvc.yaml lists for a stage, by dotted key."""
+    declared = read_yaml(Path("dvc.yaml"))["stages"][stage].get("params", [])
+    values = read_yaml(PARAMS_FILE)
+    return flatten({name: _lookup(values, name) for name in declared})
 
 
 def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path:
@@ -73,6 +82,7 @@ def write_source(stage: str, run_id: str, key: str, started: float) -> None:
     source = {
         "run_id": run_id,
         "key": key,
+        "params": stage_params(stage),
         "commit": tags["git.commit"],
         "dirty": tags["git.dirty"] == "true",
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

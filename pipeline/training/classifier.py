@@ -1,6 +1,6 @@
 """Training a classifier: on real images for reference, on samples for CAS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from pipeline.params import Classifier as ClassifierParams
 from pipeline.seeds import mix
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
+BATCH = 500  # validation images seen at once
+LOGGED = 5000  # validation images behind each point of the curves, at most
 
 
 class ClassifierTask:
@@ -20,7 +22,7 @@ class ClassifierTask:
 
     Args:
         batches: step → uint8 images (B, C, H, W) and labels (B,).
-        validation: uint8 images and labels on which accuracy is measured.
+        validation: uint8 images and labels for the logged accuracy.
     """
 
     def __init__(
@@ -57,7 +59,8 @@ class ClassifierTask:
         return {"loss": loss}
 
     def evaluate(self, step: int) -> dict[str, float]:
-        top1, _ = accuracy(self.model, *self.validation, self.device)
+        images, labels = self.validation
+        top1, _ = accuracy(self.model, images.split(BATCH), labels, self.device)
         return {"val_accuracy": top1}
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,15 +78,11 @@ class ClassifierTask:
 
 @torch.no_grad()
 def accuracy(
-    model: Classifier, images: Tensor, labels: Tensor, device: torch.device, batch_size: int = 500
+    model: Classifier, batches: Iterable[Tensor], labels: Tensor, device: torch.device
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy on uint8 images (M, C, H, W)."""
+    """Top-1 and top-5 accuracy on batches (B, C, H, W) uint8 of images with labels (M,)."""
     model.eval()
     k = min(5, model.config.num_classes)
-    top1 = top5 = 0
-    for chunk, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        best = model(as_float(chunk.to(device))).topk(k, dim=1).indices.cpu()
-        hit = best == truth[:, None]
-        top1 += hit[:, 0].sum().item()
-        top5 += hit.any(dim=1).sum().item()
-    return top1 / len(images), top5 / len(images)
+    best = [model(as_float(batch.to(device))).topk(k, dim=1).indices.cpu() for batch in batches]
+    hit_Mk = torch.cat(best) == labels[:, None]
+    return hit_Mk[:, 0].double().mean().item(), hit_Mk.any(dim=1).double().mean().item()

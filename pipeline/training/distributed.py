@@ -145,6 +145,7 @@ def _worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
+    from pipeline.runtime.device import repeatable
     from pipeline.runtime.stage import quiet
     from pipeline.training.autoregressive import AutoregressiveTask
     from pipeline.training.transformer import TransformerTask
@@ -154,6 +155,8 @@ def _worker(config: dict[str, Any]) -> None:
     if _reason(job).exists():  # a restart cannot mend what a user has to
         raise UserError(_reason(job).read_text())
     params = Params.model_validate(job.params)
+    if params.ray.use_gpu:  # a CPU repeats without
+        repeatable()
     context = ray.train.get_context()
     try:
         task_type = AutoregressiveTask if job.network == "autoregressive" else TransformerTask

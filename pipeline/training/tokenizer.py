@@ -23,6 +23,8 @@ from pipeline.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.training.loop import Ema
 
+BATCH = 128  # images reconstructed at once
+
 
 def tokenizer_config(params: Params) -> TokenizerConfig:
     p = params.tokenizer
@@ -131,8 +133,10 @@ class TokenizerTask:
         self.idle = (self.idle + 1).masked_fill(used, 0)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        _, metrics = reconstruct(self.published(), self.validation, self.device)
-        return metrics | self._balance(step)
+        reconstruction = Reconstruction(self.published(), self.device)
+        for images in self.validation.split(BATCH):
+            reconstruction(images)
+        return reconstruction.metrics() | self._balance(step)
 
     def _balance(self, step: int) -> dict[str, float]:
         """How hard the discriminator pulls: the norm of the weighted adversarial gradient at the
@@ -182,19 +186,26 @@ def psnr(mse: float) -> float:
     return 10 * torch.tensor(1 / max(mse, 1e-10)).log10().item()
 
 
-@torch.no_grad()
-def reconstruct(
-    model: Tokenizer, images: Tensor, device: torch.device, batch_size: int = 128
-) -> tuple[Tensor, dict[str, float]]:
-    """Reconstructions (uint8) of uint8 images, with PSNR and code usage over all of them."""
-    counts = torch.zeros(model.config.codebook_size, dtype=torch.long)
-    outputs, squared = [], 0.0
-    for chunk in images.split(batch_size):
-        tokens = model.encode(as_float(chunk).to(device))
-        output = as_uint8(model.decode(tokens)).cpu()
-        squared += (as_float(output) - as_float(chunk)).pow(2).mean().item() * len(chunk)
-        counts += torch.bincount(tokens.flatten().cpu(), minlength=len(counts))
-        outputs.append(output)
-    usage, perplexity = code_usage(counts)
-    metrics = {"psnr": psnr(squared / len(images)), "code_usage": usage}
-    return torch.cat(outputs), metrics | {"code_perplexity": perplexity}
+class Reconstruction:
+    """Reconstructs batch after batch of images, and measures PSNR and code usage over them all."""
+
+    def __init__(self, model: Tokenizer, device: torch.device):
+        self.model, self.device = model, device
+        self._counts = torch.zeros(model.config.codebook_size, dtype=torch.long)
+        self._squared, self._images = 0.0, 0
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) uint8 from their tokens."""
+        tokens = self.model.encode(as_float(images).to(self.device))
+        output = as_uint8(self.model.decode(tokens)).cpu()
+        mse = (as_float(output) - as_float(images)).pow(2).mean().item()
+        self._squared += mse * len(images)
+        self._images += len(images)
+        self._counts += torch.bincount(tokens.flatten().cpu(), minlength=len(self._counts))
+        return output
+
+    def metrics(self) -> dict[str, float]:
+        usage, perplexity = code_usage(self._counts)
+        quality = {"psnr": psnr(self._squared / self._images)}
+        return quality | {"code_usage": usage, "code_perplexity": perplexity}

@@ -167,6 +167,7 @@ class TransformerTask:
             model,
             *self.validation,
             schedule=self.schedule,
+            min_masking_rate=self.training.min_masking_rate,
             seed=self.seed,
             batch_size=500,
             device=self.device,

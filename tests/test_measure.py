@@ -1,0 +1,137 @@
+"""`python -m pipeline measure`: the metrics of any image set, and one line where there are none."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.__main__ import main
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.export import export_npz, export_pngs
+from pipeline.evaluation.images import ArrayImages
+from pipeline.layout import SAMPLES
+from tests.tiny_project import CPU, SIDE, make_project, with_params
+
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    folder = make_project(tmp_path_factory.mktemp("project"))
+    (folder / "params.yaml").write_text(json.dumps(with_params().model_dump()))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_project(project, monkeypatch):
+    monkeypatch.chdir(project)
+
+
+@pytest.fixture
+def measure(monkeypatch, capsys):
+    """Run the command on a path; its output."""
+
+    def run(path: Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["pipeline", "measure", str(path)])
+        main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def error_of(measure):
+    """The line that the command ends with on a bad path."""
+
+    def run(path: Path) -> str:
+        with pytest.raises(SystemExit) as stop:
+            measure(path)
+        line = stop.value.code  # a text: printed to stderr, exit code 1
+        assert line.startswith("error: ") and "\n" not in line
+        return line
+
+    return run
+
+
+def samples(count: int = COUNT) -> np.ndarray:
+    return np.load(SAMPLES / "transformer/images.npy")[:count]
+
+
+def test_metrics_of_every_form_are_the_evaluators(tmp_path, measure):
+    array = samples()
+    np.save(tmp_path / "set.npy", array)
+    export_pngs(ArrayImages(array), tmp_path / "set")
+    export_npz(ArrayImages(array), None, tmp_path / "set.npz")
+    wanted = Evaluator(with_params(), CPU).measure(ArrayImages(array))
+    tables = [measure(tmp_path / name) for name in ("set.npy", "set", "set.npz")]
+    assert tables[0] == tables[1] == tables[2]
+    rows = dict(re.findall(r"^(\w+) +(\S+)", tables[0], flags=re.MULTILINE))
+    assert rows.keys() == {name for name in wanted if not name.endswith("_std")}
+    assert {"fid_classifier", "kid_classifier", "precision_random", "samples"} <= set(rows)
+    for name, text in rows.items():
+        assert float(text) == pytest.approx(wanted[name], rel=1e-3), name
+    spreads = dict(re.findall(r"^(\w+) .*± (\S+)$", tables[0], flags=re.MULTILINE))
+    assert spreads.keys() == {"fid_classifier", "is_classifier", "kid_classifier"}
+    for name, text in spreads.items():
+        assert float(text) == pytest.approx(wanted[f"{name}_std"], rel=0.06), name
+
+
+def test_table_is_aligned(tmp_path, measure):
+    np.save(tmp_path / "set.npy", samples())
+    lines = measure(tmp_path / "set.npy").splitlines()
+    starts = {len(re.match(r"\w+ +", line)[0]) for line in lines}
+    assert len(starts) == 1 and max(map(len, lines)) < 80
+    assert len({line.index("±") for line in lines if "±" in line}) == 1
+
+
+def test_images_of_another_size_or_channels_name_both(tmp_path, error_of):
+    np.save(tmp_path / "large.npy", np.zeros((20, 1, 9, 12), np.uint8))
+    line = error_of(tmp_path / "large.npy")
+    assert "large.npy" in line and "12×9 grey" in line and f"{SIDE}×{SIDE} grey" in line
+    assert "data.image_size" in line and "data.channels" in line
+    colour = np.repeat(samples(), 3, axis=1)
+    colour[30, 0] += 1
+    export_npz(ArrayImages(colour), None, tmp_path / "colour.npz")
+    line = error_of(tmp_path / "colour.npz")
+    assert "colour.npz" in line and "data.channels" in line
+
+
+def test_corrupt_png_is_named(tmp_path, error_of):
+    folder = tmp_path / "set"
+    export_pngs(ArrayImages(samples()), folder)
+    bad = folder / "000030.png"
+    bad.write_bytes(bad.read_bytes()[:50])
+    assert "000030.png" in error_of(folder)
+    Image.new("L", (SIDE + 1, SIDE)).save(bad)
+    assert f"000030.png is {SIDE + 1}×{SIDE}" in error_of(folder)
+
+
+@pytest.mark.parametrize("count", [12, 3])
+def test_too_few_images_for_a_covariance(tmp_path, error_of, count):
+    np.save(tmp_path / "few.npy", samples(count))
+    line = error_of(tmp_path / "few.npy")
+    assert f"{count} images" in line and "16-dimensional" in line and "at least 17" in line
+
+
+def test_too_few_for_kid_leaves_it_out(tmp_path, project, measure, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "models", "runs"):
+        Path(name).symlink_to(project / name)
+    params = with_params(evaluation={"kid_subset_size": 20})
+    Path("params.yaml").write_text(json.dumps(params.model_dump()))
+    np.save("set.npy", np.load(project / SAMPLES / "transformer/images.npy")[:18])
+    text = measure(Path("set.npy"))
+    assert re.search(r"^kid_classifier +–$", text, flags=re.MULTILINE)
+    assert re.search(r"^fid_classifier +\d", text, flags=re.MULTILINE)
+
+
+def test_missing_set_and_missing_project_name_the_way_out(tmp_path, error_of, monkeypatch):
+    assert "does not exist" in error_of(tmp_path / "nowhere")
+    np.save(tmp_path / "set.npy", samples())
+    (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    assert "run `dvc repro`" in error_of(Path("set.npy"))
