@@ -134,6 +134,7 @@ class Training(Section):
 
 class Autoregressive(Section):
     steps: Count
+    label_smoothing: Fraction
     bf16: bool
 
 
