@@ -116,11 +116,27 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
         f"bootstrap resamples of the one set, of KID over {evaluation.kid_subsets} subsets. "
         + measure_note(params, x),
         cas.note(cells, "with RandAugment"),
+        f"{_training(params)}.",
         f"Columns marked (paper …) are the paper's Table 1 on ImageNet {side}×{side}, with "
         "ResNet-50 for CAS: compare orderings, not values. Accuracies are fractions; recognised: "
         "share whose class the reference classifier finds. NLL is left out: MaskGIT's is over "
         "masked tokens and the baseline's over all, so they cannot be compared.",
     ]
+
+
+def _training(params: Params) -> str:
+    """How far the two networks' training was the same."""
+    ours, theirs = params.training, params.autoregressive
+    baseline = (
+        f"VQGAN∗ was trained for {count(theirs.steps)} steps with label smoothing "
+        f"{theirs.label_smoothing:g}"
+    )
+    if params.transformer.pretrained:
+        return f"{baseline}; MaskGIT's weights are the file's that the params name"
+    return (
+        f"{baseline}, MaskGIT for {count(ours.steps)} with {ours.label_smoothing:g}; "
+        "otherwise alike"
+    )
 
 
 def _findings(cells: pd.DataFrame, results: Results) -> list[str]:

@@ -194,6 +194,7 @@ def test_table1_has_ours_their_spread_and_the_papers_rows(tables):
     assert "nll" not in table.columns
     text = (tables / "table1.md").read_text()
     assert "3.500 ± 0.300" in text and "bootstrap" in text and "over 3 seeds" in text
+    assert "1,200 steps with label smoothing 0, MaskGIT for 1,200 with 0.1" in text
 
 
 def test_table1_says_what_agrees_with_the_paper_and_what_does_not(tables):
