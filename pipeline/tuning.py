@@ -87,8 +87,12 @@ def _trainable(config: dict) -> None:
         params = Params.model_validate(trial.params)
         if workers_per_trial(params) == 1:
             measure_trial(trial)
-        else:  # this process holds no device
-            options = {"num_cpus": params.ray.cpus_per_worker, "num_gpus": int(params.ray.use_gpu)}
+        else:  # this process holds no device, and its placement group has no room for one
+            options = {
+                "num_cpus": params.ray.cpus_per_worker,
+                "num_gpus": int(params.ray.use_gpu),
+                "scheduling_strategy": "DEFAULT",
+            }
             failure = ray.get(ray.remote(_measure).options(**options).remote(trial))
             if failure:
                 raise UserError(failure)

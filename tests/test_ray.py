@@ -100,7 +100,9 @@ def test_submitted_sweep_comes_back_into_the_project(tmp_path):
     shutil.rmtree(project.folder / "runs/sweep")
     rows.unlink()
 
-    ports = {"port": _free_port(), "dashboard-port": _free_port()}
+    ports = {
+        name: _free_port() for name in ("port", "dashboard-port", "dashboard-agent-listen-port")
+    }
     env = project.env | {"RAY_AUTH_MODE": "token", "RAY_TMPDIR": "/tmp"}
     project.env = env
     project.run("python", "-c", "import ray; ray.init(num_cpus=1)")  # writes the token, if new
@@ -118,6 +120,7 @@ def test_submitted_sweep_comes_back_into_the_project(tmp_path):
     try:
         address = f"http://127.0.0.1:{ports['dashboard-port']}"
         _wait_for_port(ports["dashboard-port"])
+        _wait_for_port(ports["dashboard-agent-listen-port"])  # jobs start through it
         venv = Path(shutil.which("ray", path=env["PATH"])).parents[1]
         (venv / ".ready").touch()
         project.run("make", "submit", f"ADDRESS={address}", f"VENV={venv}", "-o", f"{venv}/.ready")
