@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.params import Params, read_yaml
+from tests.synthetic_results import write_results, write_source
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,3 +28,30 @@ def make_params() -> Callable[..., Params]:
         return Params(**values)
 
     return make
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """Synthetic results, for tests that change them."""
+    return write_results(tmp_path / "results")
+
+
+@pytest.fixture
+def params(make_params) -> Params:
+    """The default preset's, with pictures that are quickly drawn."""
+    return make_params(analysis={"dpi": 40})
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> Path:
+    """Everything the analysis makes of the synthetic results, for tests that only look at it."""
+    from analysis.__main__ import build
+
+    folder = tmp_path_factory.mktemp("analysis")
+    values = read_yaml(ROOT / "presets/mnist5k.yaml")
+    values["analysis"]["dpi"] = 40
+    results = write_results(folder / "results")
+    write_source(results, "prepare")
+    write_source(results, "evaluate", run_id="run-of-evaluate")
+    build(results, folder / "out", Params(**values))
+    return folder / "out"

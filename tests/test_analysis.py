@@ -1,11 +1,8 @@
 """The analysis on small synthetic results whose right answers are known: its tables."""
 
-import hashlib
 import json
 import math
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +19,13 @@ from analysis.findings import Measured, contrast
 from analysis.formatting import count, latex, listed, millions, number, percent, spread
 from analysis.metrics import metric_label
 from analysis.results import read_results, read_sweep
-from analysis.sources import STAGES
 from analysis.statistics import best_iterations, rank_correlation, summarize
-from pipeline.errors import UserError
-from pipeline.params import read_yaml
 from tests.synthetic_results import (
     BEST_FID,
-    FILES,
     rejection_rows,
     speed_rows,
     sweep_rows,
     write_results,
-    write_source,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -41,16 +33,6 @@ ROOT = Path(__file__).parents[1]
 # By FID the paper ranks the schedules 5 3 2 1 4 6 7, `BEST_FID` 5 3 2 4 1 6 7, so
 # Σd² = 3² + 3² = 18 and Spearman's ρ = 1 − 6·18 / (7·48).
 FID_RHO = 1 - 6 * 18 / (7 * 48)
-
-
-@pytest.fixture
-def results(tmp_path) -> Path:
-    return write_results(tmp_path / "results")
-
-
-@pytest.fixture
-def params(make_params):
-    return make_params(analysis={"dpi": 40})
 
 
 @pytest.fixture
@@ -65,21 +47,6 @@ def make(results, params, tmp_path):
         return tmp_path / "tables"
 
     return run
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory) -> Path:
-    """Everything the analysis makes of the synthetic results, for tests that only look at it."""
-    from pipeline.params import Params
-
-    folder = tmp_path_factory.mktemp("analysis")
-    values = read_yaml(ROOT / "presets/mnist5k.yaml")
-    values["analysis"]["dpi"] = 40
-    results = write_results(folder / "results")
-    write_source(results, "prepare")
-    write_source(results, "evaluate", run_id="run-of-evaluate")
-    build(results, folder / "out", Params(**values))
-    return folder / "out"
 
 
 @pytest.fixture
@@ -465,120 +432,3 @@ def test_latex_is_plain_ascii_with_as_many_cells_as_columns(outputs):
 def test_latex_escapes_what_names_may_hold():
     text = latex(pd.DataFrame({"a": ["x_1 & 50% #2 $^~{\\}"], "b": ["1"]}), "c")
     assert r"x\_1 \& 50\% \#2 \$\textasciicircum{}\textasciitilde{}\{\textbackslash{}\}" in text
-
-
-def test_every_table_has_a_sidecar_with_the_hashes_of_what_it_was_made_from(outputs):
-    tables = [*(outputs / "tables").glob("*.csv"), *(outputs / "timings").glob("*.csv")]
-    assert len(tables) == 10
-    for table in tables:
-        sources = json.loads((outputs / f"sources/{table.stem}.sources.json").read_text())
-        assert sources["files"] and sources["stages"]
-        for name, digest in sources["files"].items():
-            content = (outputs.parent / "results" / name).read_bytes()
-            assert digest == hashlib.sha256(content).hexdigest()
-    sources = json.loads((outputs / "sources/table1.sources.json").read_text())
-    assert set(sources["files"]) == {"evaluation/metrics.json", "cas/rows.csv"}
-    assert sources["stages"]["evaluate"]["run_id"] == "run-of-evaluate"
-    assert sources["stages"]["cas"] is None  # it recorded nothing
-
-
-def test_the_stages_behind_a_result_file_are_those_of_the_dag():
-    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
-    makers = {}
-    for stage, declared in stages.items():
-        for out in declared.get("outs", []) + declared.get("metrics", []):
-            makers[out if isinstance(out, str) else next(iter(out))] = stage
-
-    def behind(stage: str) -> set[str]:
-        direct = {makers[dep] for dep in stages[stage]["deps"] if dep in makers}
-        return direct.union({stage}, *(behind(other) for other in direct))
-
-    for name, expected in STAGES.items():
-        maker = makers.get(f"results/{name}")
-        assert maker == expected[-1], name
-        assert behind(maker) == set(expected), name
-
-
-def test_same_results_give_the_same_bytes_whatever_the_order_of_the_rows(results, params, tmp_path):
-    write_source(results, "evaluate")
-    first = build(results, tmp_path / "first", params)
-    for name in FILES:
-        if name.endswith(".csv"):
-            rows = pd.read_csv(results / name, keep_default_na=False)
-            rows.sample(frac=1, random_state=3).to_csv(results / name, index=False)
-    second = build(results, tmp_path / "second", params)
-    assert len(first) == 10 * 4 + 14 + 1
-    for path, again in zip(first, second, strict=True):
-        # The hashes in the sidecars are of the files themselves, which differ now.
-        assert path.parent.name == "sources" or path.read_bytes() == again.read_bytes(), path
-    written = {path for path in (tmp_path / "first").rglob("*") if path.is_file()}
-    assert written == set(first)
-
-
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", ["missing", "empty"])
-def test_a_missing_or_damaged_file_is_named_and_nothing_is_written(
-    results, params, tmp_path, name, damage
-):
-    (results / name).unlink()
-    if damage == "empty":
-        (results / name).touch()
-    with pytest.raises(UserError, match=name) as caught:
-        build(results, tmp_path / "out", params)
-    assert "\n" not in str(caught.value)
-    assert damage == "empty" or "run dvc repro first" in str(caught.value)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".csv")])
-def test_a_missing_column_and_a_table_without_rows_are_named(results, params, tmp_path, name):
-    rows = pd.read_csv(results / name)
-    rows.head(0).to_csv(results / name, index=False)
-    with pytest.raises(UserError, match=rf"{name} has no rows"):
-        build(results, tmp_path / "out", params)
-    column = {"sweep/rows.csv": "nll", "cas/rows.csv": "top1", "speed_timings.csv": "low"}.get(
-        name, rows.columns[0]
-    )
-    rows.drop(columns=column).to_csv(results / name, index=False)
-    with pytest.raises(UserError, match=rf"{name} lacks the column {column}"):
-        build(results, tmp_path / "out", params)
-
-
-def test_metrics_without_a_set_are_named(results, params, tmp_path):
-    path = results / "evaluation/metrics.json"
-    metrics = json.loads(path.read_text())
-    path.write_text(json.dumps(metrics["transformer"]))
-    with pytest.raises(UserError, match=r"metrics.json has no metrics of transformer"):
-        build(results, tmp_path / "out", params)
-
-
-def test_command_without_results_fails_in_one_line(tmp_path):
-    (tmp_path / "params.yaml").write_bytes((ROOT / "presets/mnist5k.yaml").read_bytes())
-    run = _run(tmp_path, "-m", "analysis")
-    assert run.returncode == 1
-    assert run.stderr == "error: results/sweep/rows.csv is missing; run dvc repro first\n"
-
-
-def test_command_needs_no_cluster_no_server_and_no_network_of_its_own(tmp_path):
-    (tmp_path / "params.yaml").write_bytes((ROOT / "presets/mnist5k.yaml").read_bytes())
-    write_results(tmp_path / "results")
-    program = (
-        "import sys; from analysis.__main__ import main; code = main(); "
-        "print([m for m in ('ray', 'mlflow', 'dvc', 'torchvision') if m in sys.modules]); "
-        "sys.exit(code)"
-    )
-    run = _run(tmp_path, "-c", program)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.endswith("[]\n") and "analysis/report.html" in run.stdout
-    assert (tmp_path / "analysis/report.html").stat().st_size < 6_000_000
-
-
-def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )

@@ -1,0 +1,135 @@
+"""The files that the analysis reads and writes: sidecars, repeated bytes, damage, the command."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.__main__ import build
+from analysis.sources import STAGES
+from pipeline.errors import UserError
+from pipeline.params import read_yaml
+from tests.synthetic_results import FILES, write_results, write_source
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_table_has_a_sidecar_with_the_hashes_of_what_it_was_made_from(outputs):
+    tables = [*(outputs / "tables").glob("*.csv"), *(outputs / "timings").glob("*.csv")]
+    assert len(tables) == 10
+    for table in tables:
+        sources = json.loads((outputs / f"sources/{table.stem}.sources.json").read_text())
+        assert sources["files"] and sources["stages"]
+        for name, digest in sources["files"].items():
+            content = (outputs.parent / "results" / name).read_bytes()
+            assert digest == hashlib.sha256(content).hexdigest()
+    sources = json.loads((outputs / "sources/table1.sources.json").read_text())
+    assert set(sources["files"]) == {"evaluation/metrics.json", "cas/rows.csv"}
+    assert sources["stages"]["evaluate"]["run_id"] == "run-of-evaluate"
+    assert sources["stages"]["cas"] is None  # it recorded nothing
+
+
+def test_the_stages_behind_a_result_file_are_those_of_the_dag():
+    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
+    makers = {}
+    for stage, declared in stages.items():
+        for out in declared.get("outs", []) + declared.get("metrics", []):
+            makers[out if isinstance(out, str) else next(iter(out))] = stage
+
+    def behind(stage: str) -> set[str]:
+        direct = {makers[dep] for dep in stages[stage]["deps"] if dep in makers}
+        return direct.union({stage}, *(behind(other) for other in direct))
+
+    for name, expected in STAGES.items():
+        maker = makers.get(f"results/{name}")
+        assert maker == expected[-1], name
+        assert behind(maker) == set(expected), name
+
+
+def test_same_results_give_the_same_bytes_whatever_the_order_of_the_rows(results, params, tmp_path):
+    write_source(results, "evaluate")
+    first = build(results, tmp_path / "first", params)
+    for name in FILES:
+        if name.endswith(".csv"):
+            rows = pd.read_csv(results / name, keep_default_na=False)
+            rows.sample(frac=1, random_state=3).to_csv(results / name, index=False)
+    second = build(results, tmp_path / "second", params)
+    assert len(first) == 10 * 4 + 14 + 1
+    for path, again in zip(first, second, strict=True):
+        # The hashes in the sidecars are of the files themselves, which differ now.
+        assert path.parent.name == "sources" or path.read_bytes() == again.read_bytes(), path
+    written = {path for path in (tmp_path / "first").rglob("*") if path.is_file()}
+    assert written == set(first)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["missing", "empty"])
+def test_a_missing_or_damaged_file_is_named_and_nothing_is_written(
+    results, params, tmp_path, name, damage
+):
+    (results / name).unlink()
+    if damage == "empty":
+        (results / name).touch()
+    with pytest.raises(UserError, match=name) as caught:
+        build(results, tmp_path / "out", params)
+    assert "\n" not in str(caught.value)
+    assert damage == "empty" or "run dvc repro first" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".csv")])
+def test_a_missing_column_and_a_table_without_rows_are_named(results, params, tmp_path, name):
+    rows = pd.read_csv(results / name)
+    rows.head(0).to_csv(results / name, index=False)
+    with pytest.raises(UserError, match=rf"{name} has no rows"):
+        build(results, tmp_path / "out", params)
+    column = {"sweep/rows.csv": "nll", "cas/rows.csv": "top1", "speed_timings.csv": "low"}.get(
+        name, rows.columns[0]
+    )
+    rows.drop(columns=column).to_csv(results / name, index=False)
+    with pytest.raises(UserError, match=rf"{name} lacks the column {column}"):
+        build(results, tmp_path / "out", params)
+
+
+def test_metrics_without_a_set_are_named(results, params, tmp_path):
+    path = results / "evaluation/metrics.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps(metrics["transformer"]))
+    with pytest.raises(UserError, match=r"metrics.json has no metrics of transformer"):
+        build(results, tmp_path / "out", params)
+
+
+def test_command_without_results_fails_in_one_line(tmp_path):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "presets/mnist5k.yaml").read_bytes())
+    run = _run(tmp_path, "-m", "analysis")
+    assert run.returncode == 1
+    assert run.stderr == "error: results/sweep/rows.csv is missing; run dvc repro first\n"
+
+
+def test_command_needs_no_cluster_no_server_and_no_network_of_its_own(tmp_path):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "presets/mnist5k.yaml").read_bytes())
+    write_results(tmp_path / "results")
+    program = (
+        "import sys; from analysis.__main__ import main; code = main(); "
+        "print([m for m in ('ray', 'mlflow', 'dvc', 'torchvision') if m in sys.modules]); "
+        "sys.exit(code)"
+    )
+    run = _run(tmp_path, "-c", program)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith("[]\n") and "analysis/report.html" in run.stdout
+    assert (tmp_path / "analysis/report.html").stat().st_size < 6_000_000
+
+
+def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
