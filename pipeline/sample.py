@@ -45,7 +45,8 @@ def sample(params: Params, count: int, classes: list[int] | None, output: Path) 
         batch_size=params.decoding.batch_size,
         seed=params.seed,
     )
-    return save_picture(grid_picture(torch.cat(list(batches)), min(count, COLUMNS)), output)
+    images = torch.cat([make() for make in batches])
+    return save_picture(grid_picture(images, min(count, COLUMNS)), output)
 
 
 def _open_tokenizer(params: Params, device: torch.device) -> Tokenizer:

@@ -1,6 +1,7 @@
 """Class-conditional generation: labels → tokens → images, and the likelihood of held-out tokens."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -113,14 +114,18 @@ def sample_images(
     *,
     batch_size: int,
     seed: int,
-) -> Iterator[Tensor]:
-    """Batches of uint8 images (B, C, H, W), in the order of `labels`.
+) -> list[Callable[[], Tensor]]:
+    """What makes each batch of uint8 images (B, C, H, W), in the order of `labels`; none needs the
+    others.
 
     Args:
         draw: a `sampler`.
     """
-    for number, chunk in enumerate(labels.split(batch_size)):
-        yield tokens_to_images(tokenizer, draw(chunk, mix(seed, "batch", number)))
+
+    def make(number: int, chunk: Tensor) -> Tensor:
+        return tokens_to_images(tokenizer, draw(chunk, mix(seed, "batch", number)))
+
+    return [partial(make, *batch) for batch in enumerate(labels.split(batch_size))]
 
 
 def tokens_to_images(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:

@@ -20,9 +20,10 @@ from pipeline.evaluation.features import (
     load_features,
     open_extractor,
 )
-from pipeline.evaluation.images import BATCH, ArrayImages, write_images
+from pipeline.evaluation.images import BATCH, ArrayImages
 from pipeline.evaluation.metrics import class_accuracy, sample_metrics
 from pipeline.evaluation.statistics import load_statistics
+from pipeline.evaluation.writing import write_images
 from pipeline.models import load_model, save_model
 from pipeline.params import Params
 from pipeline.runtime.device import pick_device
@@ -130,9 +131,9 @@ def measure_trial(trial: Trial) -> None:
             batch_size=params.decoding.batch_size,
             seed=mix(trial.seed, "sweep"),
         )
-        path = Path(trial.folder) / "samples.npy"
-        side = params.data.image_size
-        write_images(path, batches, (len(labels), params.data.channels, side, side))
+        path, side = trial.cell(iterations).with_suffix(".npy"), params.data.image_size
+        shape = (len(labels), params.data.channels, side, side)
+        write_images(path, batches, shape, f"sweep: {trial.name} T={iterations}")
         decode_seconds = time.monotonic() - started
         images = ArrayImages(np.load(path, mmap_mode="r"))
         samples = extract(extractor, images.batches(BATCH))

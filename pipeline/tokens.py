@@ -39,9 +39,8 @@ def cache_tokens(
             for first in range(start, stop, params.tokens.batch_size):
                 chosen = range(first, min(first + params.tokens.batch_size, stop))
                 for draw in range(max(crops, 1)):
-                    views = [view.crop(i, draw) if crops else view.center(i) for i in chosen]
-                    batch = as_float(torch.from_numpy(np.stack(views))).to(device)
-                    grid = tokenizer.encode(batch).flatten(1).cpu().numpy()
+                    views = view.crops(chosen, draw) if crops else view.centers(chosen)
+                    grid = tokenizer.encode(as_float(views).to(device)).flatten(1).cpu().numpy()
                     tokens[first - start : first - start + len(chosen), draw] = grid
             with atomic_file(path) as temporary, open(temporary, "wb") as handle:
                 np.save(handle, tokens)

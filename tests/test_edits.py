@@ -93,8 +93,8 @@ def test_killed_editing_goes_on(tmp_path):
         folder.mkdir(exist_ok=True)
         return edits.edit_rows(with_params(editing={"seeds": [3]}), folder, CPU)
 
-    # Three batches a cell: killed in the second cell of the model, with its floor's before it.
-    check_resumes(rows_of, tmp_path, edits, "edit", calls=4, kept=3)
+    # Three batches a cell: killed within the second cell of the model.
+    check_resumes(rows_of, tmp_path, edits, "edit", calls=4)
 
 
 def test_edits_of_a_seed_do_not_depend_on_the_others(tmp_path):

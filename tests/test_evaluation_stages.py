@@ -72,14 +72,14 @@ def test_every_temperature_and_seed_is_scored(tmp_path):
         check_scores(row, torch.cat(images).numpy(), labels)
         assert row["samples"] == 23
     assert len({row["fid_classifier"] for row in rows}) == 4
-    assert not (tmp_path / "samples.npy").exists()
+    assert not list(tmp_path.glob("*.npy*"))
 
 
 def test_killed_temperatures_go_on(tmp_path):
     def rows_of(folder: Path) -> list[dict]:
         return temperature.temperature_rows(with_params(), folder, CPU)
 
-    straight = check_resumes(rows_of, tmp_path, temperature, "write_images", calls=2, kept=2)
+    straight = check_resumes(rows_of, tmp_path, temperature, "write_images", calls=2)
     more = temperature.temperature_rows(
         with_params(temperature={"values": [0.0, 5.0, 9.0]}), tmp_path / "killed", CPU
     )

@@ -4,6 +4,7 @@ import io
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch import Tensor
 from pipeline.data.crops import center_crop, random_resized_crop
 from pipeline.data.order import BatchOrder
 from pipeline.data.sources import Source
+from pipeline.data.threads import in_threads
 from pipeline.errors import UserError
 from pipeline.params import Data
 from pipeline.runtime.files import atomic_file, file_hash, read_json, write_json
+from pipeline.runtime.progress import PAUSE, progress
 
 SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
 ROW_GROUP = 64  # images that are read at once
@@ -68,19 +71,21 @@ def write_shards(
         One {file, count, hash} a shard.
     """
     shards = []
-    for number, start in enumerate(range(0, len(indices), shard_size)):
-        chosen = indices[start : start + shard_size]
-        path = folder / f"{split}-{number:05d}.parquet"
-        if not path.exists():
-            columns = {
-                "key": [source.items[i].key for i in chosen],
-                "label": [source.items[i].label for i in chosen],
-                "image": [source.read(i) for i in chosen],
-            }
-            with atomic_file(path) as temporary:
-                table = pa.table(columns, schema=SCHEMA)
-                pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="none")
-        shards.append({"file": path.name, "count": len(chosen), "hash": file_hash(path)})
+    with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:
+        for number, start in enumerate(range(0, len(indices), shard_size)):
+            chosen = indices[start : start + shard_size]
+            path = folder / f"{split}-{number:05d}.parquet"
+            if not path.exists():
+                columns = {
+                    "key": [source.items[i].key for i in chosen],
+                    "label": [source.items[i].label for i in chosen],
+                    "image": in_threads(source.read, chosen),
+                }
+                with atomic_file(path) as temporary:
+                    table = pa.table(columns, schema=SCHEMA)
+                    pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="none")
+            shards.append({"file": path.name, "count": len(chosen), "hash": file_hash(path)})
+            bar(start + len(chosen))
     return shards
 
 
@@ -153,30 +158,39 @@ def to_chw(image: Image.Image) -> np.ndarray:
 
 
 class View:
-    """Loads one image of a split as (C, size, size) uint8: the centre, or a seeded random crop."""
+    """Loads images of a split as (C, size, size) uint8: the centre, or a seeded random crop."""
 
     def __init__(self, images: ImageShards, data: Data, seed: int):
         self.images, self.data, self.seed = images, data, seed
 
-    def center(self, index: int) -> np.ndarray:
-        _, content = self.images.read(index)
-        image = decode_image(content, self.data.channels)
+    def centers(self, indices: Iterable[int]) -> Tensor:
+        """(len(indices), C, size, size) uint8."""
+        return self._stacked(self._center, indices)
+
+    def crops(self, indices: Iterable[int], draw: int) -> Tensor:
+        """(len(indices), C, size, size) uint8, the `draw`-th random crop of each: a pure function
+        of (seed, the image's key, draw)."""
+        return self._stacked(partial(self._crop, draw), indices)
+
+    def _stacked(
+        self, decode: Callable[[tuple[str, bytes]], np.ndarray], indices: Iterable[int]
+    ) -> Tensor:
+        # Read in order, by one thread, so that each row group is read once.
+        encoded = [self.images.read(int(index)) for index in indices]
+        return torch.from_numpy(np.stack(in_threads(decode, encoded)))
+
+    def _center(self, encoded: tuple[str, bytes]) -> np.ndarray:
+        image = decode_image(encoded[1], self.data.channels)
         return to_chw(center_crop(image, self.data.image_size))
 
-    def crop(self, index: int, draw: int) -> np.ndarray:
-        """The `draw`-th random crop: a pure function of (seed, the image's key, draw)."""
-        key, content = self.images.read(index)
-        image = decode_image(content, self.data.channels)
-        data = self.data
+    def _crop(self, draw: int, encoded: tuple[str, bytes]) -> np.ndarray:
+        key, content = encoded
+        image, data = decode_image(content, self.data.channels), self.data
         seed = (self.seed, key, draw)
         cropped = random_resized_crop(
             image, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
         )
         return to_chw(cropped)
-
-    def centers(self, indices: Iterable[int]) -> Tensor:
-        """(len(indices), C, size, size) uint8."""
-        return torch.from_numpy(np.stack([self.center(int(i)) for i in indices]))
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:
         """Centre crops (M, C, size, size) uint8 and labels (M,) of the first `count` images, or of
@@ -222,8 +236,7 @@ class ImageBatches:
 
     def _load(self, step: int) -> tuple[Tensor, Tensor]:
         indices = self.order(step)
-        images = np.stack([self.view.crop(int(i), step) for i in indices])
-        return torch.from_numpy(images), torch.from_numpy(self.view.images.labels[indices])
+        return self.view.crops(indices, step), torch.from_numpy(self.view.images.labels[indices])
 
 
 def as_float(images: Tensor) -> Tensor:

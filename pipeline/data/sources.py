@@ -25,7 +25,7 @@ class Source(Protocol):
     items: list[Item]
 
     def read(self, index: int) -> bytes:
-        """The encoded image of `items[index]`."""
+        """The encoded image of `items[index]`; asked for by several threads."""
 
 
 def open_source(name: str, download_dir: str) -> Source:

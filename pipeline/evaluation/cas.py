@@ -3,6 +3,7 @@ on real validation images; with RandAugment (Table 1) and without (Table 5)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from pipeline.data.crops import random_resized_crop
 from pipeline.data.order import BatchOrder
 from pipeline.data.shards import WINDOW, ImageShards, Prefetched, View, decode_image, to_chw
+from pipeline.data.threads import in_threads
 from pipeline.models import load_model
 from pipeline.params import Params
 from pipeline.runtime.device import pick_device
@@ -82,7 +84,8 @@ def run_cas(job: CasJob) -> None:
 class Pictures(NamedTuple):
     """What a classifier is trained on."""
 
-    load: Callable[[int], Image.Image]  # index → picture
+    read: Callable[[int], Any]  # index → what a picture is made from
+    decode: Callable[[Any], Image.Image]
     labels: Tensor  # (M,) int64
     block_start: np.ndarray | None = None  # of blocks they are read in, as `BatchOrder` takes it
 
@@ -91,14 +94,15 @@ def training_pictures(job: CasJob, params: Params) -> Pictures:
     if job.images == REAL:
         images = ImageShards(job.images_dir, "train")
         return Pictures(
-            lambda i: decode_image(images.read(i)[1], params.data.channels),
+            lambda i: images.read(i)[1],
+            lambda content: decode_image(content, params.data.channels),
             torch.from_numpy(images.labels),
             images.group_start,
         )
     folder = Path(job.samples_dir) / job.images
     samples = np.load(folder / "images.npy", mmap_mode="r")[: params.cas.samples]
     labels = torch.from_numpy(np.load(folder / "labels.npy")[: len(samples)].astype(np.int64))
-    return Pictures(lambda i: _picture(samples[i]), labels)
+    return Pictures(samples.__getitem__, _picture, labels)
 
 
 def _picture(array: np.ndarray) -> Image.Image:
@@ -130,11 +134,14 @@ class CasBatches:
 
     def _crops(self, step: int) -> tuple[list[Image.Image], Tensor]:
         indices = self.order(step)
-        return [self._crop(int(i), step) for i in indices], self.pictures.labels[indices]
+        # Read in order, by one thread, so that each row group is read once.
+        contents = [(int(i), self.pictures.read(int(i))) for i in indices]
+        return in_threads(partial(self._crop, step), contents), self.pictures.labels[indices]
 
-    def _crop(self, index: int, step: int) -> Image.Image:
+    def _crop(self, step: int, item: tuple[int, Any]) -> Image.Image:
+        index, content = item
         data, seed = self.data, (self.seed, f"cas/{index}", step)
-        picture = self.pictures.load(index)
+        picture = self.pictures.decode(content)
         return random_resized_crop(
             picture, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
         )

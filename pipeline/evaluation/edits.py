@@ -1,7 +1,7 @@
 """Table 2: validation images in- and outpainted; and the pictures of Figures 6 and 7 (paper,
 section 4.3)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from pipeline.editing import (
     pixel_mask_to_tokens,
 )
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages, write_images
+from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.writing import write_images
 from pipeline.layout import IMAGES, TOKENIZER, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
@@ -62,17 +63,19 @@ class Editor:
             "bf16": decoding.bf16,
         }
 
-    def composites(self, task: str, seed: int | None) -> Iterator[Tensor]:
-        """Batches (B, C, H, W) uint8 of every image edited for its own class; without a seed the
-        floor, whose unknown pixels are copied from the nearest known one."""
+    def composites(self, task: str, seed: int | None) -> list[Callable[[], Tensor]]:
+        """What makes each batch (B, C, H, W) uint8 of the images edited for their own classes;
+        without a seed the floor, whose unknown pixels are copied from the nearest known one."""
         mask = TASKS[task](self.size)
-        batches = torch.arange(len(self.labels)).split(self.params.decoding.batch_size)
-        for number, chosen in enumerate(batches):
+
+        def make(number: int, chosen: Tensor) -> Tensor:
             images = self.view.centers(chosen)
             if seed is None:
-                yield fill_unknown(images, mask.expand(len(images), -1, -1))
-            else:
-                yield self.edit(images, mask, self.labels[chosen], mix(seed, task, number))
+                return fill_unknown(images, mask.expand(len(images), -1, -1))
+            return self.edit(images, mask, self.labels[chosen], mix(seed, task, number))
+
+        batches = torch.arange(len(self.labels)).split(self.params.decoding.batch_size)
+        return [partial(make, *batch) for batch in enumerate(batches)]
 
     def edit(self, images: Tensor, mask: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Composites (B, C, H, W) uint8."""
@@ -103,9 +106,8 @@ def edit_rows(params: Params, run_folder: Path, device: torch.device) -> list[di
         for seed in (None, *params.editing.seeds):
             name = "nearest" if seed is None else f"seed{seed}"
             path = run_folder / f"{task}-{name}.npy"
-            if not path.exists():
-                shape = (len(editor.labels), params.data.channels, *editor.size)
-                write_images(path, editor.composites(task, seed), shape)
+            shape = (len(editor.labels), params.data.channels, *editor.size)
+            write_images(path, editor.composites(task, seed), shape, f"edit: {task} {name}")
             images = ArrayImages(np.load(path, mmap_mode="r"))
             row = {"task": task, "method": "nearest" if seed is None else "maskgit", "seed": seed}
             values = evaluator.scores(

@@ -2,6 +2,7 @@
 both) and held-out real images, all measured in the same way."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages, CenterCrops, write_images
+from pipeline.evaluation.images import ArrayImages, CenterCrops
+from pipeline.evaluation.writing import write_images
 from pipeline.layout import AUTOREGRESSIVE, IMAGES, SAMPLES, TOKENIZER, TOKENS, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
@@ -47,14 +49,23 @@ def evaluate_all(
         }
         print(f"evaluate: {network} measured on {params.evaluation.samples} samples", flush=True)
     real = CenterCrops(IMAGES, "val", params.data, params.seed)
-    path = run_folder / "reconstruction.npy"
-    if not path.exists():
-        rebuilt = map(Reconstruction(tokenizer, device), real.batches(BATCH))
-        write_images(path, rebuilt, (len(real), *real.shape))
-    ceiling = ArrayImages(np.load(path, mmap_mode="r"))
+    ceiling = _reconstructed(real, tokenizer, run_folder / "reconstruction.npy", device)
     metrics["reconstruction"] = evaluator.measure(ceiling, real.labels)
     metrics["real"] = evaluator.measure(real, real.labels)
     return metrics
+
+
+def _reconstructed(
+    real: CenterCrops, tokenizer: Tokenizer, path: Path, device: torch.device
+) -> ArrayImages:
+    reconstruction = Reconstruction(tokenizer, device)
+
+    def make(chosen: Tensor) -> Tensor:
+        return reconstruction(real.view.centers(chosen))
+
+    batches = [partial(make, chosen) for chosen in torch.arange(len(real)).split(BATCH)]
+    write_images(path, batches, (len(real), *real.shape), "evaluate: reconstructions")
+    return ArrayImages(np.load(path, mmap_mode="r"))
 
 
 def published_samples(
@@ -68,18 +79,16 @@ def published_samples(
     not yet, and published as `SAMPLES/<network>/images.npy` and `labels.npy`."""
     count = max(params.evaluation.samples, params.cas.samples)
     labels = balanced_labels(count, model.config.num_classes)
-    path = run_folder / f"{network}.npy"
-    if not path.exists():
-        images = sample_images(
-            sampler(model, params),
-            tokenizer,
-            labels,
-            batch_size=params.decoding.batch_size,
-            seed=params.seed,
-        )
-        side = params.data.image_size
-        write_images(path, images, (count, params.data.channels, side, side))
-        print(f"evaluate: {count} samples of the {network} decoded", flush=True)
+    batches = sample_images(
+        sampler(model, params),
+        tokenizer,
+        labels,
+        batch_size=params.decoding.batch_size,
+        seed=params.seed,
+    )
+    path, side = run_folder / f"{network}.npy", params.data.image_size
+    shape = (count, params.data.channels, side, side)
+    write_images(path, batches, shape, f"evaluate: samples of the {network}")
     with atomic_folder(SAMPLES / network) as folder:
         shutil.copyfile(path, folder / "images.npy")
         np.save(folder / "labels.npy", labels.numpy().astype(np.int32))

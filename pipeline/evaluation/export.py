@@ -1,13 +1,13 @@
 """Image sets for evaluators outside of this project: the `.npz` of the ADM suite, or PNGs."""
 
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from pipeline.data.threads import in_threads
 from pipeline.errors import UserError
 from pipeline.evaluation.images import BATCH, ArrayImages, ImageSet
 from pipeline.layout import RESULTS, SAMPLES
@@ -49,7 +49,7 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and no empty folder; give a new one")
-    with atomic_folder(folder) as temporary, ThreadPoolExecutor() as pool:
+    with atomic_folder(folder) as temporary:
 
         def save(item: tuple[int, Tensor]) -> None:
             number, image = item
@@ -59,7 +59,7 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
 
         first = 0
         for batch in images.batches(BATCH):
-            list(pool.map(save, enumerate(batch, start=first)))
+            in_threads(save, enumerate(batch, start=first))
             first += len(batch)
 
 

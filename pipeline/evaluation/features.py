@@ -6,7 +6,7 @@ weights and the images.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -21,6 +21,7 @@ from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet
 from pipeline.layout import IMAGES
 from pipeline.params import Params
 from pipeline.runtime.files import atomic_file, value_hash
+from pipeline.runtime.progress import PAUSE, progress
 from pipeline.sections import Evaluation
 
 
@@ -208,9 +209,18 @@ def cached_features(images: ImageSet, extractor: Extractor, cache_dir: Path) -> 
             return load_features(path)
         except UserError as error:
             print(f"computed again: {error}", flush=True)
-    features = extract(extractor, images.batches(BATCH))
+    with progress(f"features: {extractor.name}", 0, len(images), pause=PAUSE) as bar:
+        features = extract(extractor, _watched(images.batches(BATCH), bar))
     save_features(features, path)
     return features
+
+
+def _watched(batches: Iterable[Tensor], bar: Callable[[int], None]) -> Iterator[Tensor]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        bar(done)
 
 
 def reference_features(extractor: Extractor, params: Params) -> Path:

@@ -5,8 +5,7 @@ import contextlib
 import hashlib
 import math
 import zipfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -17,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.shards import ImageShards, View, decode_image, to_chw
+from pipeline.data.threads import in_threads
 from pipeline.errors import UserError
 from pipeline.params import Data
-from pipeline.runtime.files import atomic_file, file_hash, tree_hash, value_hash
+from pipeline.runtime.files import file_hash, tree_hash, value_hash
 
 BATCH = 64  # images held in memory at once, and that a network sees at once
 GREY_MODES = ("1", "L", "I;16")  # Pillow's
@@ -95,10 +95,9 @@ class PngImages:
         return value_hash([file_hash(path) for path in self._paths])
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        with ThreadPoolExecutor() as pool:
-            for start in range(0, len(self), size):
-                images = pool.map(self._read, self._paths[start : start + size])
-                yield torch.from_numpy(np.stack(list(images))).contiguous()
+        for start in range(0, len(self), size):
+            images = in_threads(self._read, self._paths[start : start + size])
+            yield torch.from_numpy(np.stack(images)).contiguous()
 
     def _read(self, path: Path) -> np.ndarray:
         image = _read_png(path)
@@ -153,16 +152,16 @@ class CenterCrops:
     compared with, as is usual on ImageNet."""
 
     def __init__(self, folder: Path, split: str, data: Data, seed: int):
-        self._view = View(ImageShards(folder, split), data, seed)
+        self.view = View(ImageShards(folder, split), data, seed)
         self.shape = (data.channels, data.image_size, data.image_size)
         self.content_hash = value_hash([tree_hash(folder), split, data.model_dump()])
-        self.labels = torch.from_numpy(self._view.images.labels)
+        self.labels = torch.from_numpy(self.view.images.labels)
 
     def __len__(self) -> int:
-        return len(self._view.images)
+        return len(self.view.images)
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        return self._view.batches(size)
+        return self.view.batches(size)
 
 
 def _read_png(path: Path) -> np.ndarray:
@@ -206,12 +205,3 @@ def size_text(shape: tuple[int, ...]) -> str:
     """Of images of a shape (C, H, W), as "28×28 grey"."""
     channels, height, width = shape
     return f"{width}×{height} {'grey' if channels == 1 else 'RGB'}"
-
-
-def write_images(path: Path, batches: Iterable[Tensor], shape: tuple[int, ...]) -> None:
-    """Batches of images (B, C, H, W) uint8 as one .npy of a shape, never all of them in memory."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with atomic_file(path) as temporary, open(temporary, "wb") as out:
-        np.lib.format.write_array_header_1_0(out, header)
-        for batch in batches:
-            out.write(batch.contiguous().numpy())

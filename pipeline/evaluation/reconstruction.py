@@ -1,6 +1,7 @@
 """Figure 10: validation images from a part of their tokens (paper, appendix A)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pipeline.data.shards import ImageShards, View, as_float
 from pipeline.decoding import decode
-from pipeline.evaluation.images import write_images
+from pipeline.evaluation.writing import write_images
 from pipeline.layout import CLASSIFIER, IMAGES, TOKENIZER, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
@@ -84,12 +85,11 @@ class Reconstructor:
         )
         return tokens_to_images(self.tokenizer, steps[-1].sampled)
 
-    def samples(self, ratio: float) -> Iterator[Tensor]:
-        """Batches (B, C, H, W) uint8 of all images, draw after draw."""
+    def samples(self, ratio: float) -> list[Callable[[], Tensor]]:
+        """What makes each batch (B, C, H, W) uint8 of all images, draw after draw."""
         hidden = self.hidden(ratio)
-        for draw in range(self.params.reconstruction.draws):
-            for chosen in self.batches:
-                yield self.rebuild(chosen, hidden[chosen], draw)
+        draws = range(self.params.reconstruction.draws)
+        return [partial(self.rebuild, b, hidden[b], draw) for draw in draws for b in self.batches]
 
     @torch.no_grad()
     def distances(self, rebuilt: np.ndarray) -> dict[str, float]:
@@ -124,8 +124,7 @@ def reconstruct_hidden(
     rows, columns = [], []
     for ratio in params.reconstruction.mask_ratios:
         path = run_folder / f"{ratio}.npy"
-        if not path.exists():
-            write_images(path, bench.samples(ratio), shape)
+        write_images(path, bench.samples(ratio), shape, f"reconstruct: {ratio:.0%} hidden")
         samples = np.load(path, mmap_mode="r")
         median = median_image(samples)
         for draw, rebuilt in [*enumerate(samples), (MEDIAN, median)]:

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages, write_images
+from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.writing import write_images
 from pipeline.layout import TOKENIZER, TRANSFORMER
 from pipeline.models import load_model
 from pipeline.params import Params
@@ -45,8 +46,8 @@ def temperature_rows(
                     batch_size=decoding.batch_size,
                     seed=mix(seed, "temperature"),
                 )
-                samples = run_folder / "samples.npy"
-                write_images(samples, batches, shape)
+                samples = cell.with_suffix(".npy")
+                write_images(samples, batches, shape, f"temperature: {value:g} seed {seed}")
                 images = ArrayImages(np.load(samples, mmap_mode="r"))
                 values = evaluator.scores(
                     evaluator.features(images), evaluator.recognised(images), labels

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from pipeline.runtime.progress import progress
 from pipeline.seeds import mix
 
 
@@ -135,9 +136,13 @@ def train(
             _require_finite(row, name, last, step + 1)  # weights may break in the last update
             history = [*history, row]
             session.save({"task": task.state_dict(), "step": step + 1, "history": history}, row)
-            bar(row)
+            bar(step + 1, _text(row))
             sums, last = {}, step + 1
     return history
+
+
+def _text(row: dict[str, float]) -> str:
+    return "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
 
 
 def _require_finite(row: dict[str, float], name: str, last: int, now: int) -> None:
@@ -147,32 +152,3 @@ def _require_finite(row: dict[str, float], name: str, last: int, now: int) -> No
                 f"{name}: {key} became {value} between steps {last} and {now}; the checkpoint at "
                 f"step {last} is kept. Lower the learning rate (or turn bf16 off) and run again"
             )
-
-
-class progress:
-    """A bar on a terminal; sparse lines, one every few checkpoints, in a log."""
-
-    def __init__(self, name: str, start: int, total: int, enabled: bool):
-        self.name, self.start, self.total, self.enabled = name, start, total, enabled
-        self._next_line = start
-
-    def __enter__(self) -> Callable[[dict[str, float]], None]:
-        import sys
-
-        from tqdm import tqdm
-
-        show_bar = self.enabled and sys.stderr.isatty()
-        self.bar = tqdm(total=self.total, initial=self.start, desc=self.name, disable=not show_bar)
-        return self._update
-
-    def _update(self, row: dict[str, float]) -> None:
-        text = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
-        self.bar.update(row["step"] - self.bar.n)
-        self.bar.set_postfix_str(text[:100], refresh=False)
-        due = row["step"] >= self._next_line or row["step"] == self.total
-        if self.enabled and self.bar.disable and due:
-            print(f"{self.name} {row['step']}/{self.total}  {text}", flush=True)
-            self._next_line = row["step"] + self.total // 5
-
-    def __exit__(self, *exc) -> None:
-        self.bar.close()
