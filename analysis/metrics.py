@@ -62,12 +62,19 @@ def find_second_extractor(names: Iterable[str], extractor: str, path: Path) -> s
 
 
 def measure_note(params: Params, extractor: str) -> str:
-    """What every FID was measured against, and how many splits the IS has."""
+    """What every FID was measured against, how many splits the IS has, and whether the tokenizer
+    was trained on the network that measures."""
     evaluation = params.evaluation
     published = evaluation.reference_statistics
     reference = f"the statistics in {Path(published).name}" if published else "the training images"
     splits = "1 split" if evaluation.is_splits == 1 else f"{evaluation.is_splits} splits"
-    return f"FID ({extractor}) is against {reference}; IS ({extractor}) over {splits}."
+    note = f"FID ({extractor}) is against {reference}; IS ({extractor}) over {splits}."
+    if extractor == params.tokenizer.perceptual and not params.tokenizer.pretrained:
+        note += (
+            f" The tokenizer's perceptual loss is of the same network, so that FID ({extractor}) "
+            "flatters all that it decodes, beside real images."
+        )
+    return note
 
 
 def metric_column(kind: str, extractor: str) -> str:

@@ -53,7 +53,8 @@ class Score(NamedTuple):
     is_: float
 
 
-# Table 2, Places2 at 512×512 (MaskGIT, HiFill, CoModGAN); the others' own sizes.
+# Table 2, at 512×512 (MaskGIT, HiFill, CoModGAN) or the others' own sizes. Inpainting: validation
+# images of Places2; outpainting: images from the authors of InfinityGAN and In&Out.
 TABLE_2: dict[str, dict[str, Score]] = {
     "inpaint_center": {
         "MaskGIT": Score(7.92, 22.95),
@@ -127,7 +128,7 @@ TABLE_5: dict[str, Diversity] = {
 }
 TABLE_5_REAL = Accuracy(0.731, 0.915)
 
-MAX_SPEEDUP = 64  # over autoregressive decoding without a cache (abstract, Figure 4)
+MAX_SPEEDUP = 64  # over autoregressive decoding (abstract, Figure 4)
 KNEE = 0.9  # mask ratio up to which reconstructions stay close to the original (appendix A)
 CHOICE_TEMPERATURE = 4.5  # the release's; the paper gives none
 

@@ -31,7 +31,7 @@ def table(results: Results, params: Params) -> Table:
     inpaint, outpaint = (paper.TABLE_2[task]["MaskGIT"] for task in paper.TABLE_2)
     return Table(
         name="table2",
-        title="Table 2: inpainting and outpainting, beside the paper's on Places2",
+        title="Table 2: inpainting and outpainting, beside the paper's",
         cells=cells,
         readable=pd.DataFrame(
             {
@@ -83,8 +83,9 @@ def _notes(results: Results, cells: pd.DataFrame, params: Params) -> list[str]:
         f"FID ({x}) and IS ({x}) of {extent(rows['images'])} composites, the generated part "
         f"blended into validation images; {over}. The floor gives every unknown pixel the value "
         f"of the nearest known one. The model is told the class. {measure_note(params, x)}",
-        "Columns marked (paper …) are the paper's Table 2, on Places2 and without classes: compare "
-        "orderings, not values.",
+        "Columns marked (paper …) are the paper's Table 2, of a model of Places2 (it does not say "
+        "whether with classes): inpainting of its validation images, outpainting of the images of "
+        "InfinityGAN's and In&Out's authors. Compare orderings, not values.",
     ]
 
 

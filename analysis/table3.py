@@ -42,11 +42,13 @@ def table(results: Results, params: Params) -> Table:
         readable=readable,
         notes=[
             f"{_sampling_note(best)} {measure_note(params, sweep.extractor)}",
-            "NLL: mean over masked validation tokens, masks drawn from the schedule's own training "
-            "distribution, in nats. Columns marked (paper …) are the paper's Table 3 on ImageNet "
-            "256×256: compare orderings, not values.",
+            "NLL, in nats: mean over the masked tokens of a validation image, then over images; "
+            "masks are drawn from the schedule as in its training. Columns marked (paper …) are "
+            "the paper's Table 3 on ImageNet 256×256: compare orderings, not values.",
+            *training_note(params),
         ],
-        paper="concave schedules are better than linear, and linear than convex ones; cosine is "
+        paper="concave schedules are generally better than linear (exponential is not, by FID "
+        "(Inception)), and linear than convex ones; cosine is "
         f"the best, at T = {paper.TABLE_3['cosine'].iterations} (FID (Inception) "
         f"{paper.TABLE_3['cosine'].fid}), just before square, while exponential masks too much.",
         here=verdict(best, sweep, best_by),
@@ -75,6 +77,7 @@ def agreement(results: Results, params: Params) -> Table:
     best = best_iterations(summarize(sweep), sweep, params.analysis.best_by)
     cells = rank_correlation(best, sweep)
     notes = ["ρ = 1: the same ordering; p: exact, two-sided, over all orderings of the schedules."]
+    notes += training_note(params)
     if cells["spearman_rho"].isna().any():
         notes.append("– : not defined for fewer than three schedules, or if all are equal.")
     return Table(
@@ -93,6 +96,16 @@ def agreement(results: Results, params: Params) -> Table:
         notes=notes,
         files=FILES,
     )
+
+
+def training_note(params: Params) -> list[str]:
+    """What readers must know where released weights took training's place."""
+    if not params.transformer.pretrained:
+        return []
+    return [
+        "Every schedule decodes from the same released weights; the paper trains a model for each. "
+        "Seeds differ in what is sampled, not in the model."
+    ]
 
 
 def verdict(best: pd.DataFrame, sweep: Sweep, kind: str) -> list[str]:

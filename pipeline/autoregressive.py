@@ -84,13 +84,13 @@ def generate_autoregressive(
     Args:
         labels: (B,).
         cache: keep the keys and values of earlier positions, so that a step computes one position
-            only. Without it every step computes the whole sequence, as Figure 4's baseline does.
+            only. Without it every step computes all of them (Figure 4 times both).
             In float32 both draw the same tokens; bfloat16 rounds them differently.
     """
     if bf16:
         model = with_bfloat16_linears(model)
-    config, noise = model.config, generator(seed, "autoregressive")
     device = torch.device(device)
+    config, noise = model.config, generator(seed, "autoregressive", device=device)
     labels = labels.to(device)
     tokens_BN = torch.zeros(len(labels), config.num_tokens, dtype=torch.long, device=device)
     caches = [KeyValueCache(config.num_tokens) for _ in model.blocks] if cache else []

@@ -203,7 +203,7 @@ def edit(
         iterations=iterations,
         schedule=schedule,
         choice_temperature=choice_temperature,
-        generator=generator(seed, "edit", schedule, iterations),
+        generator=generator(seed, "edit", schedule, iterations, device=device),
     )
     tokens = steps[-1].sampled
     canvas = tokens_to_images(tokenizer, tokens)

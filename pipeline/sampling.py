@@ -74,7 +74,7 @@ def generate(
         iterations=iterations,
         schedule=schedule,
         choice_temperature=choice_temperature,
-        generator=generator(seed, "decode", schedule, iterations),
+        generator=generator(seed, "decode", schedule, iterations, device=device),
     )
 
 

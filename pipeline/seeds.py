@@ -11,6 +11,6 @@ def mix(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def generator(*parts: int | str) -> torch.Generator:
-    """A CPU generator seeded by `mix`."""
-    return torch.Generator().manual_seed(mix(*parts))
+def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on the device, seeded by `mix`; each kind of device draws numbers of its own."""
+    return torch.Generator(device).manual_seed(mix(*parts))

@@ -139,7 +139,6 @@ def measure_trial(trial: Trial) -> None:
         samples = extract(extractor, images.batches(BATCH))
         same = evaluation.extractor == judge.name
         recognised = samples if same else extract(judge, images.batches(BATCH))
-        path.unlink()
         row = {"schedule": trial.schedule, "iterations": iterations, "seed": trial.seed}
         row |= {"samples": len(labels), "nll": nll}
         row |= sample_metrics(
@@ -151,6 +150,7 @@ def measure_trial(trial: Trial) -> None:
         timing |= {"decode_seconds": round(decode_seconds, 2)}
         timing |= {"seconds": round(time.monotonic() - started, 2)}
         write_json(trial.cell(iterations), {"row": row, "timing": timing})
+        path.unlink()
     print(f"sweep: {trial.name} done, T = {trial.iterations}", flush=True)
 
 

@@ -20,7 +20,7 @@ def run_trials(
         on_done: called here with each trial that ended well.
 
     Raises:
-        UserError: a trial failed or did not finish.
+        UserError: a trial failed or did not finish, or `on_done` raised it.
     """
     from ray import tune
 
@@ -35,12 +35,27 @@ def run_trials(
 
     by_name = {trial.name: trial for trial in trials}
 
-    class Watch(tune.Callback):
+    class Watch(tune.Callback, tune.Stopper):
+        """Tune would only log what a callback raises: it is kept, and no trial goes on."""
+
+        error: UserError | None = None
+
         def on_trial_complete(self, iteration, trials, trial, **info):
             finished = by_name[trial.config["trial"].name]
-            if not finished.missing():
+            if finished.missing() or self.error:
+                return
+            try:
                 on_done(finished)
+            except UserError as error:
+                self.error = error
 
+        def __call__(self, trial_id, result) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return self.error is not None
+
+    watch = Watch()
     storage = f"{_storage(params)}/tune"
     tuner = tune.Tuner(
         tune.with_resources(_trainable, resources),
@@ -53,13 +68,16 @@ def run_trials(
         run_config=tune.RunConfig(
             storage_path=storage,
             verbose=0,
-            callbacks=[Watch()],
+            callbacks=[watch],
+            stop=watch,
             failure_config=tune.FailureConfig(max_failures=ray_params.max_failures),
         ),
     )
     for trial in trials:
         trial.reason.unlink(missing_ok=True)
     tuner.fit()
+    if watch.error:
+        raise watch.error
     for trial in trials:
         if trial.missing():
             reason = trial.reason.read_text() if trial.reason.exists() else "its worker was lost"

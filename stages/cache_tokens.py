@@ -23,14 +23,15 @@ def main(params: Params) -> str:
             for split, number in crops.items()
         }
         write_manifest(folder, params, tree_hash(TOKENIZER), shards)
-        publish_folder(folder, TOKENS)
 
-        train, val = TokenCache(TOKENS, "train"), TokenCache(TOKENS, "val")
+        train, val = TokenCache(folder, "train"), TokenCache(folder, "val")
         usage, perplexity = cached_code_usage(train, params.tokenizer.codebook_size)
         metrics = {"train_grids": len(train) * train.views, "val_grids": len(val)}
         metrics |= {"code_usage": usage, "code_perplexity": perplexity}
         write_json(RESULTS / "tokens/metrics.json", metrics)
         run.log_metrics(metrics)
+        # Last: DVC deletes what is published where the stage fails after all.
+        publish_folder(folder, TOKENS)
     return f"cache_tokens: {metrics['train_grids']} training grids in {TOKENS}"
 
 

@@ -1,5 +1,7 @@
 """The data set as Parquet shards, with a manifest and a contact sheet."""
 
+from pathlib import Path
+
 from pipeline.data.shards import ImageShards, View, stratified_split, write_manifest, write_shards
 from pipeline.data.sources import open_source
 from pipeline.layout import IMAGES, RESULTS
@@ -17,30 +19,30 @@ def main(params: Params) -> str:
         source = open_source(params.data.source, params.data.download_dir)
         splits = stratified_split(source, params.data.val_fraction, params.seed)
         # A folder of images may change under the same params: shards of a killed run are taken up
-        # only where the same items are listed in the same order.
-        listing = {"items": value_hash(source.items)}
+        # only where the same items are listed in the same order, and none was written since.
+        listing = {"items": value_hash([source.items, source.version])}
         folder = run_dir("prepare", key | listing, params.ray.storage_path) / "shards"
         shards = {
             split: write_shards(source, indices, split, params.data.shard_size, folder)
             for split, indices in splits.items()
         }
         manifest = write_manifest(folder, source, params.data.source, shards)
-        publish_folder(folder, IMAGES)
-
         metrics = {f"{split}_images": len(indices) for split, indices in splits.items()}
         metrics |= {"classes": len(source.class_names)}
         write_json(RESULTS / "prepare/metrics.json", metrics)
-        sheet = save_picture(contact_sheet(params), RESULTS / "prepare/contact_sheet.png")
+        sheet = contact_sheet(folder, params)
         run.log_metrics(metrics)
-        run.log_artifact(sheet)
-        run.log_dataset(params.data.source, tree_hash(IMAGES), str(IMAGES.absolute()))
+        run.log_artifact(save_picture(sheet, RESULTS / "prepare/contact_sheet.png"))
+        run.log_dataset(params.data.source, tree_hash(folder), str(IMAGES.absolute()))
+        # Last: DVC deletes what is published where the stage fails after all.
+        publish_folder(folder, IMAGES)
     total = sum(sum(counts.values()) for counts in manifest["counts"].values())
     return f"prepare: {total} images of {len(source.class_names)} classes in {IMAGES}"
 
 
-def contact_sheet(params: Params):
+def contact_sheet(images: Path, params: Params):
     """Ten training images of each of the first ten classes, as training sees them uncropped."""
-    view = View(ImageShards(IMAGES, "train"), params.data, params.seed)
+    view = View(ImageShards(images, "train"), params.data, params.seed)
     labels = view.images.labels
     chosen = [i for c in range(min(10, labels.max() + 1)) for i in (labels == c).nonzero()[0][:10]]
     return grid_picture(view.centers(chosen), columns=10)

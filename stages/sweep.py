@@ -8,7 +8,7 @@ from pipeline.models import load_model
 from pipeline.params import Params
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import tree_hash, value_hash, write_csv
+from pipeline.runtime.files import value_hash, write_csv
 from pipeline.runtime.runs import run_dir, stage_key
 from pipeline.runtime.stage import run_stage
 from pipeline.runtime.tracking import Run, stage_run
@@ -63,8 +63,6 @@ def _identity(trial: Trial) -> dict:
 def _trials(params: Params) -> list[Trial]:
     key = stage_key("sweep", ignore=GRID_PARAMS)
     training_key = stage_key("sweep", ignore=(*GRID_PARAMS, *MEASURING_PARAMS))
-    if params.transformer.pretrained:
-        key = key | {"pretrained": tree_hash(params.transformer.pretrained)}
     reference, storage = _reference(params), params.ray.storage_path
 
     def trial(schedule: str, seed: int) -> Trial:

@@ -13,7 +13,7 @@ from pipeline.perceptual import open_perceptual
 from pipeline.pictures import grid_picture, save_picture
 from pipeline.released import load_pretrained
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import tree_hash, value_hash, write_csv, write_json
+from pipeline.runtime.files import value_hash, write_csv, write_json
 from pipeline.runtime.runs import run_dir, stage_key
 from pipeline.runtime.stage import run_stage
 from pipeline.runtime.tracking import stage_run
@@ -28,7 +28,7 @@ LOGGED = 256  # validation images behind each point of the curves
 def main(params: Params) -> str:
     pretrained, config = params.tokenizer.pretrained, tokenizer_config(params)
     weights = load_pretrained(pretrained, config) if pretrained else None
-    key = stage_key("train_tokenizer") | ({"pretrained": tree_hash(pretrained)} if weights else {})
+    key = stage_key("train_tokenizer")
     device = pick_device()
     with stage_run("train_tokenizer", params, value_hash(key)) as run:
         classifier = load_model(CLASSIFIER, "classifier", device)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import paper
+from analysis import paper, table3
 from analysis.__main__ import build
 from analysis.contents import sections
 from analysis.exhibits import Table
@@ -17,7 +17,7 @@ from analysis.figure4 import with_speedups
 from analysis.figure10 import by_mask_ratio
 from analysis.findings import Measured, contrast
 from analysis.formatting import count, latex, listed, millions, number, percent, spread
-from analysis.metrics import metric_label
+from analysis.metrics import measure_note, metric_label
 from analysis.results import read_results, read_sweep
 from analysis.statistics import best_iterations, rank_correlation, summarize
 from tests.synthetic_results import (
@@ -312,8 +312,8 @@ def test_a_size_without_a_baseline_has_no_speedup():
 def test_the_speed_table_is_kept_apart_and_says_what_the_paper_compares(outputs):
     assert not (outputs / "tables/speed.csv").exists()
     text = (outputs / "timings/speed.md").read_text()
-    assert "The paper compares with uncached decoding" in text and "on cpu with 2 threads" in text
-    assert "(the paper&#39;s comparison is without)" in (outputs / "report.html").read_text()
+    assert "nor whether its baseline had a cache" in text and "on cpu with 2 threads" in text
+    assert "does not say whether that had a cache" in (outputs / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -400,6 +400,27 @@ def test_tables_say_what_they_were_measured_against(
     build(results, tmp_path / "out", make_params(evaluation=evaluation, analysis={"dpi": 40}))
     for name in ("table1", "table2", "table3", "table4", "temperature"):
         assert said in (tmp_path / f"out/tables/{name}.md").read_text(), name
+
+
+FLATTERS = "perceptual loss is of the same network"
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "said"),
+    [({}, True), ({"perceptual": "lpips_vgg"}, False), ({"pretrained": "file"}, False)],
+)
+def test_tables_say_where_the_tokenizer_was_trained_on_what_measures(make_params, tokenizer, said):
+    params = make_params(data={"image_size": 32}, tokenizer=tokenizer)  # LPIPS needs 32
+    assert (FLATTERS in measure_note(params, "classifier")) == said
+    assert FLATTERS not in measure_note(params, "inception")
+
+
+def test_released_weights_are_not_called_trained_for_a_schedule(tmp_path, make_params, results):
+    released = make_params(transformer={"pretrained": "file"})
+    for params, said in ((released, True), (make_params(), False)):
+        for table in (table3.table, table3.agreement):
+            notes = " ".join(table(read_results(results), params).notes)
+            assert ("from the same released weights" in notes) == said
 
 
 def test_labels_and_numbers():

@@ -214,6 +214,20 @@ def test_stage_key_holds_what_dvc_watches(project):
     assert set(stage_key("train", ignore=["training", "dat"])["params"]) == {"seed", "data.size"}
 
 
+def test_stage_key_holds_the_content_of_files_that_params_name(project):
+    (project / "dvc.yaml").write_text(DVC.replace("data.size", "evaluation"))
+    text = PARAMS + "evaluation: {vgg_weights: null, reference_statistics: reference.npz}"
+    (project / "params.yaml").write_text(text)
+    keys = [stage_key("train")]
+    for content in ("one", "two"):
+        (project / "reference.npz").write_text(content)
+        keys.append(stage_key("train"))
+    assert keys[0] != keys[1] != keys[2]
+    ignored = [stage_key("train", ignore=["evaluation"])]
+    (project / "reference.npz").unlink()
+    assert ignored == [stage_key("train", ignore=["evaluation"])]
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "same"),
     [

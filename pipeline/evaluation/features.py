@@ -20,9 +20,12 @@ from pipeline.errors import UserError
 from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet
 from pipeline.layout import IMAGES
 from pipeline.params import Params
-from pipeline.runtime.files import atomic_file, value_hash
+from pipeline.runtime.files import atomic_file, tree_hash, value_hash
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.sections import Evaluation
+
+PACKAGE = Path(__file__).parents[1]
+CODE = ("data", "classifier.py", "evaluation/features.py", "evaluation/images.py")
 
 
 class Features(NamedTuple):
@@ -191,9 +194,10 @@ def load_features(path: Path) -> Features:
 
 
 def features_path(images: ImageSet, extractor: Extractor, cache_dir: Path) -> Path:
-    """Where the features of an image set are kept: addressed by the extractor's weights and the
-    images' content."""
-    address = value_hash([extractor.name, extractor.identity, images.content_hash])[:16]
+    """Where the features of an image set are kept: addressed by the extractor's weights, the
+    images' content, and the code between the two."""
+    code = [tree_hash(PACKAGE / name) for name in CODE]
+    address = value_hash([extractor.name, extractor.identity, images.content_hash, code])[:16]
     return cache_dir / f"{address}.safetensors"
 
 

@@ -81,7 +81,9 @@ class Reconstructor:
             iterations=self.params.reconstruction.iterations,
             schedule=self.params.training.mask_schedule,
             choice_temperature=decoding.choice_temperature,
-            generator=generator(self.params.seed, "reconstruct", draw, int(chosen[0])),
+            generator=generator(
+                self.params.seed, "reconstruct", draw, int(chosen[0]), device=self.device
+            ),
         )
         return tokens_to_images(self.tokenizer, steps[-1].sampled)
 

@@ -9,7 +9,7 @@ from pipeline.pictures import grid_picture, save_picture
 from pipeline.released import load_pretrained
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import read_json, tree_hash, value_hash, write_csv, write_json
+from pipeline.runtime.files import read_json, value_hash, write_csv, write_json
 from pipeline.runtime.runs import run_dir, stage_key
 from pipeline.runtime.tracking import Run, stage_run
 from pipeline.sampling import balanced_labels, masked_nll, sampler, tokens_to_images
@@ -63,7 +63,7 @@ def convert_transformer(params: Params, target: Path) -> dict[str, float]:
     path = params.transformer.pretrained
     config = transformer_config(params, num_classes())
     weights = load_pretrained(path, config)
-    key = stage_key("train_transformer") | {"pretrained": tree_hash(path)}
+    key = stage_key("train_transformer")
     with stage_run("train_transformer", params, value_hash(key)) as run:
         model = MaskGitTransformer(config)
         model.load_state_dict(weights)

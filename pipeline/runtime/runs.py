@@ -14,9 +14,19 @@ from pipeline.layout import RESULTS
 from pipeline.params import PARAMS_FILE, read_yaml
 from pipeline.runtime.files import tree_hash, value_hash, write_json
 
+# Params that name a file: what it holds matters, not only its name.
+FILE_PARAMS = (
+    "tokenizer.pretrained",
+    "transformer.pretrained",
+    "evaluation.inception_weights",
+    "evaluation.vgg_weights",
+    "evaluation.reference_statistics",
+)
+
 
 def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
-    """Everything that dvc.yaml says the stage depends on, by value and by content.
+    """Everything that dvc.yaml says the stage depends on, by value and by content; and what the
+    files hold that its params name.
 
     Args:
         ignore: params, or sections of them, that do not matter to the run in question (the sweep's
@@ -28,9 +38,13 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
         return not any(name == d or name.startswith(f"{d}.") for d in dropped)
 
     deps = read_yaml(Path("dvc.yaml"))["stages"][stage].get("deps", [])
+    params = {k: v for k, v in stage_params(stage).items() if matters(k)}
+    named = [params[name] for name in FILE_PARAMS if params.get(name)]
     return {
-        "params": {k: v for k, v in stage_params(stage).items() if matters(k)},
+        "params": params,
         "deps": {dep: tree_hash(dep) for dep in deps},
+        # One that is not there is whose loader's to say.
+        "files": {path: tree_hash(path) for path in named if Path(path).exists()},
     }
 
 

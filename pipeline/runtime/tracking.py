@@ -166,11 +166,10 @@ def _experiment_id(client, name: str) -> str:
 
 @contextmanager
 def _one_line_errors(uri: str) -> Iterator[None]:
-    import requests
     from mlflow.exceptions import MlflowException
 
     try:
         yield
-    except (MlflowException, requests.RequestException) as error:
+    except (MlflowException, OSError) as error:  # the network's too are of the latter
         first = str(error).splitlines()[0][:200]
         raise UserError(f"MLflow at {uri} refused: {first}; what was made is kept") from error

@@ -30,8 +30,8 @@ class Ema:
 
 
 class Diverged(UserError):
-    """A loss or measurement is not finite. Losses are averaged over workers before they are looked
-    at, so all workers raise together."""
+    """A loss is not finite: averaged over workers before it is looked at, so that all of them raise
+    together."""
 
 
 class Task(Protocol):
@@ -130,10 +130,11 @@ def train(
                 continue
             means = {key: float(value) / (step + 1 - last) for key, value in sums.items()}
             row = {"step": step + 1} | session.average(means)
-            _require_finite(row, name, last, step + 1)
+            _require_finite(row, name, last, step + 1, Diverged)
             torch.manual_seed(mix(seed, "evaluate", step))
             row |= task.evaluate(step + 1)
-            _require_finite(row, name, last, step + 1)  # weights may break in the last update
+            # Weights may break in the last update; of several workers one alone measures that.
+            _require_finite(row, name, last, step + 1, UserError)
             history = [*history, row]
             session.save({"task": task.state_dict(), "step": step + 1, "history": history}, row)
             bar(step + 1, _text(row))
@@ -145,10 +146,12 @@ def _text(row: dict[str, float]) -> str:
     return "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
 
 
-def _require_finite(row: dict[str, float], name: str, last: int, now: int) -> None:
+def _require_finite(
+    row: dict[str, float], name: str, last: int, now: int, error: type[UserError]
+) -> None:
     for key, value in row.items():
         if not math.isfinite(value):
-            raise Diverged(
+            raise error(
                 f"{name}: {key} became {value} between steps {last} and {now}; the checkpoint at "
                 f"step {last} is kept. Lower the learning rate (or turn bf16 off) and run again"
             )
