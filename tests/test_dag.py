@@ -2,7 +2,6 @@
 
 import re
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -189,17 +188,6 @@ def _kill(project: Project, stage: str, ready) -> None:
     assert project.strays() == []
 
 
-def _first_checkpoint(folder: Path):
-    """A file that is whole; for Ray Train, one that its list of checkpoints names."""
-
-    def ready() -> bool:
-        lists = folder.rglob("checkpoint_manager_snapshot.json")
-        listed = any('"step"' in path.read_text() for path in lists)
-        return listed or any(folder.glob("*/checkpoint.pt"))
-
-    return ready
-
-
 @pytest.mark.parametrize(
     ("stage", "published"),
     [("train_tokenizer", "models/tokenizer"), ("train_transformer", "models/transformer")],
@@ -208,17 +196,22 @@ def test_killed_training_goes_on_and_ends_with_the_same_bytes(finished, tmp_path
     import shutil
 
     project = finished.copy(tmp_path / "project")
-    expected = tree_hash(project.folder / published)
-    history = file_hash(project.folder / f"results/{published.split('/')[1]}/history.csv")
-    shutil.rmtree(project.folder / "runs" / stage)
-    shutil.rmtree(project.folder / published)
+    model = project.folder / published
+    history = project.folder / f"results/{model.name}/history.csv"
+    expected = tree_hash(model), file_hash(history)
+    runs = project.folder / "runs" / stage
 
-    _kill(project, stage, _first_checkpoint(project.folder / "runs" / stage))
-    log = project.stage(stage)
-
-    assert "going on from step" in log
-    assert tree_hash(project.folder / published) == expected
-    assert file_hash(project.folder / f"results/{published.split('/')[1]}/history.csv") == history
+    # The training is so short that a kill may come just after it, or before Ray Train has listed
+    # the checkpoint: then it is killed another time.
+    for _ in range(4):
+        shutil.rmtree(runs)
+        shutil.rmtree(model)
+        _kill(project, stage, lambda: any(runs.rglob("checkpoint.pt")))
+        log = project.stage(stage)
+        assert (tree_hash(model), file_hash(history)) == expected
+        if "going on from step" in log:
+            return
+    pytest.fail("never killed in the middle")
 
 
 def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
