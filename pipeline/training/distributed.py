@@ -155,7 +155,7 @@ def _worker(config: dict[str, Any]) -> None:
     if _reason(job).exists():  # a restart cannot mend what a user has to
         raise UserError(_reason(job).read_text())
     params = Params.model_validate(job.params)
-    if params.ray.use_gpu:  # a CPU repeats without
+    if params.ray.use_gpu:  # a CPU repeats as it is
         repeatable()
     context = ray.train.get_context()
     try:
