@@ -49,7 +49,7 @@ ui: env ## Browse the runs in MLflow, on loopback
 submit: env ## Run the sweep as a Ray job on ADDRESS, then take its rows into the project
 	ray job submit --address $(ADDRESS) \
 	    --runtime-env-json '{"env_vars": {"MLFLOW_TRACKING_URI": "'$$MLFLOW_TRACKING_URI'"}}' \
-	    -- bash -c 'cd $(CURDIR) && $(abspath $(VENV))/bin/python stages/sweep.py'
+	    -- bash -c 'cd $(CURDIR) && $(abspath $(VENV))/bin/python -m stages.sweep'
 	dvc repro --single-item sweep
 
 clean: ## Delete live checkpoints (results and DVC's cache stay)

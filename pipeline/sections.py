@@ -57,6 +57,7 @@ class Classifier(Section):
     lr: Positive
     weight_decay: NonNegative
     label_smoothing: Fraction
+    bf16: bool
     checkpoint_every: Count
 
 

@@ -67,7 +67,7 @@ class Project:
         return result.stdout
 
     def stage(self, name: str, **kwargs) -> str:
-        return self.run("python", f"stages/{name}.py", **kwargs)
+        return self.run("python", "-m", f"stages.{name}", **kwargs)
 
     def set(self, **values) -> None:
         """Change params by dotted key (dots written as `__`), as a user edits params.yaml."""
@@ -89,7 +89,7 @@ class Project:
         log = self.folder / f"{name}.killed.log"
         with open(log, "w") as handle:
             process = subprocess.Popen(
-                ("python", f"stages/{name}.py"),
+                ("python", "-m", f"stages.{name}"),
                 cwd=self.folder,
                 env=self.env,
                 stdout=handle,

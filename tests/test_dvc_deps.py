@@ -112,8 +112,8 @@ def reached(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_lists_the_code_that_it_reaches(stage):
-    script = STAGES[stage]["cmd"].split()[1]
-    script = "analysis/__main__.py" if script == "-m" else script
+    module = STAGES[stage]["cmd"].removeprefix("python -m ")
+    script = "analysis/__main__.py" if module == "analysis" else f"{module.replace('.', '/')}.py"
     deps = [Path(dep) for dep in STAGES[stage]["deps"]]
     assert Path(script) in deps
     missing = {

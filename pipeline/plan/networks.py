@@ -218,5 +218,5 @@ def _classifier(params: Params, data: DataSize) -> Network:
     model = costs.on_meta(lambda: costs.classifier_of(params, data.classes))
     images = costs.image_batch(params, p.batch_size)
     return _network(
-        "classifier", model, lambda: model(images), steps=p.steps, bf16=False, averaged=False
+        "classifier", model, lambda: model(images), steps=p.steps, bf16=p.bf16, averaged=False
     )

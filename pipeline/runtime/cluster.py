@@ -41,7 +41,9 @@ def join_ray() -> None:
         else:
             # One machine of one's own is not preempted; the watcher would only log an error.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-            ray.init(address="local", dashboard_host="127.0.0.1", runtime_env=env, **quiet)
+            # It lives as long as one stage, and shows in MLflow: no dashboard, whose start takes a
+            # CPU from the workers' own.
+            ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
     except (ConnectionError, RuntimeError) as error:
         raise UserError(_cannot_join(address or "local", str(error).splitlines()[0])) from error
 

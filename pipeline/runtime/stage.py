@@ -1,5 +1,6 @@
 """What every stage script shares: validated params, quiet libraries, one-line errors."""
 
+import gc
 import logging
 import os
 import sys
@@ -25,6 +26,7 @@ def run_stage(main: Callable[[Params], str]) -> None:
     except KeyboardInterrupt:
         sys.exit("error: interrupted; run again to go on from the last checkpoint")
     print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)
+    gc.freeze()  # or the interpreter looks through all of the libraries again, a second, to end
 
 
 def quiet() -> None:

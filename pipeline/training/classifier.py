@@ -35,7 +35,8 @@ class ClassifierTask:
         device: torch.device,
     ):
         torch.manual_seed(mix(seed, "init"))
-        self.model = Classifier(config).to(device)
+        # Channels last: what convolutions in bfloat16 are fastest with, on CPUs and GPUs.
+        self.model = Classifier(config).to(device, memory_format=torch.channels_last)
         self.params, self.batches, self.validation = params, batches, validation
         self.device = device
         self.optimizer = torch.optim.AdamW(
@@ -48,9 +49,10 @@ class ClassifierTask:
     def step(self, step: int) -> dict[str, Tensor]:
         images, labels = self.batches(step)
         self.model.train()
-        logits = self.model(as_float(images.to(self.device)))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.bf16):
+            logits = self.model(as_float(images.to(self.device)))
         loss = F.cross_entropy(
-            logits, labels.to(self.device), label_smoothing=self.params.label_smoothing
+            logits.float(), labels.to(self.device), label_smoothing=self.params.label_smoothing
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
