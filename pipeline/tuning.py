@@ -96,9 +96,6 @@ def _trainable(config: dict) -> None:
     import ray
     from ray import tune
 
-    from pipeline.runtime.stage import quiet
-
-    quiet()
     trial: Trial = config["trial"]
     try:
         train_trial(trial)
@@ -121,9 +118,6 @@ def _trainable(config: dict) -> None:
 
 def _measure(trial: Trial) -> str | None:
     """The line of a `UserError`, which Ray would wrap if it were raised."""
-    from pipeline.runtime.stage import quiet
-
-    quiet()
     try:
         measure_trial(trial)
     except UserError as error:

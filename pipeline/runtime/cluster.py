@@ -34,15 +34,20 @@ def join_ray() -> None:
     quiet = {"log_to_driver": True, "logging_level": "error", "configure_logging": True}
     # Workers import this project whatever their working directory.
     path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
-    env = {"env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _ENVIRONMENT}}
+    env = {
+        "env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _ENVIRONMENT},
+        "worker_process_setup_hook": "pipeline.runtime.stage.set_up",
+    }
     try:
         if address:
             ray.init(runtime_env=env, **quiet)
         else:
-            # One machine of one's own is not preempted; the watcher would only log an error.
+            # A machine of one's own is not preempted; the watcher would only log an error.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-            # It lives as long as one stage, and shows in MLflow: no dashboard, whose start takes a
-            # CPU from the workers' own.
+            # Workers that start before they are asked for would not have the environment above.
+            os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+            # It lives as long as one stage, which MLflow shows: no dashboard, whose start takes
+            # seconds of the workers' CPUs.
             ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
     except (ConnectionError, RuntimeError) as error:
         raise UserError(_cannot_join(address or "local", str(error).splitlines()[0])) from error

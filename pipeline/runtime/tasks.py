@@ -54,9 +54,6 @@ def run_tasks(
 
 def _run(function: Callable[[Any], None], job: Any) -> str | None:
     """The line of a `UserError`, which Ray would log at length if it were raised."""
-    from pipeline.runtime.stage import quiet
-
-    quiet()
     try:
         function(job)
     except UserError as error:
