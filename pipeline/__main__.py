@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.runtime.stage import set_up
 
 
 def main() -> None:
     arguments = _parser().parse_args()
+    set_up()
     try:
         arguments.run(arguments)
     except UserError as error:

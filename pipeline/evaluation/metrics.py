@@ -4,6 +4,7 @@ the spread of each, from features that were computed once."""
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -112,19 +113,22 @@ def density_coverage(samples: Tensor, reference: Tensor, neighbors: int) -> tupl
         UserError: fewer images than neighbours.
     """
     _require_neighbors(samples, reference, neighbors)
-    radii_R = torch.cat(
-        [
-            # An image is its own nearest neighbour.
-            torch.cdist(block, reference).kthvalue(neighbors + 1, dim=1).values
-            for block in reference.split(BLOCK)
-        ]
-    )
+    radii_R = _radii(reference, neighbors)
     hits, covered_R = 0, torch.zeros(len(reference), dtype=torch.bool)
     for block in samples.split(BLOCK):
         inside_BR = torch.cdist(block, reference) <= radii_R
         hits += inside_BR.sum().item()
         covered_R |= inside_BR.any(dim=0)
     return hits / (neighbors * len(samples)), covered_R.double().mean().item()
+
+
+@lru_cache(maxsize=2)  # the reference stays the same, set after set
+def _radii(features: Tensor, neighbors: int) -> Tensor:
+    """Distance (M,) of each row of features (M, F) to its k-th nearest other."""
+    blocks = features.split(BLOCK)
+    # An image is its own nearest neighbour.
+    distances = (torch.cdist(block, features).kthvalue(neighbors + 1, dim=1) for block in blocks)
+    return torch.cat([distance.values for distance in distances])
 
 
 def _require_neighbors(samples: Tensor, reference: Tensor, neighbors: int) -> None:
