@@ -29,8 +29,9 @@ def test_interrupted_classifier_ends_with_the_same_bytes(make_params, tmp_path):
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
 
 
-def test_classifier_learns(make_params):
-    task = classifier_task(make_params, banded_batches, steps=30, lr=1e-2)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_classifier_learns(make_params, bf16):
+    task = classifier_task(make_params, banded_batches, steps=30, lr=1e-2, bf16=bf16)
     losses = [task.step(step)["loss"].item() for step in range(30)]
     assert sum(losses[:3]) / 3 > 0.9 and sum(losses[-3:]) / 3 < 0.6
     assert task.evaluate(30)["val_accuracy"] == 1
@@ -38,7 +39,7 @@ def test_classifier_learns(make_params):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_loss_is_smoothed_cross_entropy_and_falls_along_its_gradient(make_params, smoothing):
-    task = classifier_task(make_params, label_smoothing=smoothing)
+    task = classifier_task(make_params, label_smoothing=smoothing, bf16=False)
     model = copy.deepcopy(task.model).train()
     images, labels = image_batches(5)
     log_prob = model(images.float() / 255).log_softmax(dim=1)
@@ -49,6 +50,13 @@ def test_loss_is_smoothed_cross_entropy_and_falls_along_its_gradient(make_params
     assert task.step(5)["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
     for mine, other in zip(task.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad)
+
+
+def test_bfloat16_is_the_same_loss_to_its_precision(make_params):
+    exact, rounded = (
+        classifier_task(make_params, bf16=bf16).step(0)["loss"].item() for bf16 in (False, True)
+    )
+    assert rounded != exact and rounded == pytest.approx(exact, rel=1e-2)
 
 
 def test_learning_rate_is_one_cycle_up_to_the_params_and_down(make_params):

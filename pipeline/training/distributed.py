@@ -146,9 +146,11 @@ def _worker(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     from pipeline.runtime.device import repeatable
+    from pipeline.runtime.stage import set_up
     from pipeline.training.autoregressive import AutoregressiveTask
     from pipeline.training.transformer import TransformerTask
 
+    set_up()  # again: Ray Train has set its loggers since the process began
     job: TrainingJob = config["job"]
     if _reason(job).exists():  # a restart cannot mend what a user has to
         raise UserError(_reason(job).read_text())
