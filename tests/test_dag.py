@@ -80,6 +80,12 @@ def test_stages_print_no_warnings(finished):
     assert noise == []
 
 
+def test_workers_say_how_far_they_are_and_nothing_else(finished):
+    said = [line for line in finished.log.splitlines() if "pid=" in line]
+    assert len(said) > 10
+    assert [line for line in said if not re.search(r"\d+/\d+  loss |: \S+ done", line)] == []
+
+
 def test_second_repro_runs_nothing(finished):
     started = time.monotonic()
     log = finished.run("dvc", "repro")

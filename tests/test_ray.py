@@ -1,5 +1,6 @@
 """Ray itself: data-parallel training against one worker, and the sweep as a submitted job."""
 
+import logging
 import os
 import shutil
 import signal
@@ -45,6 +46,28 @@ def _job(params, tokens_dir: Path, run_dir: Path):
         name="transformer",
         run_dir=str(run_dir),
     )
+
+
+def test_workers_are_set_up_before_they_load_the_libraries(monkeypatch):
+    import ray
+
+    from pipeline.runtime.cluster import join_ray
+
+    @ray.remote
+    def state() -> tuple[int, int, bool]:
+        import gc
+        import logging
+        import sys
+
+        return gc.get_threshold()[0], logging.getLogger("ray.tune").level, "torch" in sys.modules
+
+    monkeypatch.chdir(ROOT)
+    join_ray()
+    try:
+        threshold, level, loaded = ray.get(state.remote())
+    finally:
+        ray.shutdown()
+    assert threshold > 700 and level == logging.WARNING and not loaded
 
 
 def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_path, monkeypatch):
