@@ -122,7 +122,7 @@ def density_coverage(samples: Tensor, reference: Tensor, neighbors: int) -> tupl
     return hits / (neighbors * len(samples)), covered_R.double().mean().item()
 
 
-@lru_cache(maxsize=2)  # the reference stays the same, set after set
+@lru_cache(maxsize=2)  # a reference that is used whole is the same tensor, set after set
 def _radii(features: Tensor, neighbors: int) -> Tensor:
     """Distance (M,) of each row of features (M, F) to its k-th nearest other."""
     blocks = features.split(BLOCK)

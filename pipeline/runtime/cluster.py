@@ -20,9 +20,13 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints tables at any verbosity
 }
 
+# Where nothing listens. Ray Train's watchdog asks the dashboard whether its controller lives: where
+# its own cluster has none, a stranger's on Ray's usual port would say no.
+NO_DASHBOARD = "http://127.0.0.1:9"
+
 
 def join_ray() -> None:
-    """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster on loopback."""
+    """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
@@ -48,6 +52,7 @@ def join_ray() -> None:
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
             # It lives as long as one stage, which MLflow shows: no dashboard, whose start takes
             # seconds of the workers' CPUs.
+            env["env_vars"]["RAY_API_SERVER_ADDRESS"] = NO_DASHBOARD
             ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
     except (ConnectionError, RuntimeError) as error:
         raise UserError(_cannot_join(address or "local", str(error).splitlines()[0])) from error

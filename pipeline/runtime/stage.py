@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from pipeline.errors import UserError
 from pipeline.params import Params, load_params
+from pipeline.runtime.cluster import NO_DASHBOARD
 
 
 def run_stage(main: Callable[[Params], str]) -> None:
@@ -43,9 +44,10 @@ def set_up() -> None:
     logging.getLogger().setLevel(logging.WARNING)
     for name in ("mlflow", "alembic", "ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It asks the dashboard, which a local cluster does without, whether its driver still lives.
-    cleaner = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
-    logging.getLogger(cleaner).setLevel(logging.ERROR)
+    if os.environ.get("RAY_API_SERVER_ADDRESS") == NO_DASHBOARD:
+        # It asks the dashboard every second whether the controller still lives.
+        cleaner = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
+        logging.getLogger(cleaner).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
@@ -54,6 +56,6 @@ def _keep_memory() -> None:
     ones back to the system, which clears every page anew for the next: a tenth of a training step
     on a CPU."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: smaller ones lie in the heap
-        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD: what lies free at its end stays
+    # M_MMAP_THRESHOLD: what is smaller lies in the heap; an old glibc admits 32 MiB at most.
+    if mallopt and (mallopt(-3, 2**30) or mallopt(-3, 2**25)):
+        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD: what lies free at the heap's end stays
