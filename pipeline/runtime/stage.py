@@ -19,7 +19,6 @@ def run_stage(main: Callable[[Params], str]) -> None:
 
     A `UserError` becomes one line on stderr and exit code 1; anything else keeps its traceback.
     """
-    set_up()
     started = time.monotonic()
     try:
         summary = main(load_params())
