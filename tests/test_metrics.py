@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from torchmetrics.image.inception import InceptionScore
 
 from pipeline.errors import UserError
 from pipeline.evaluation import metrics
@@ -20,11 +21,6 @@ from pipeline.evaluation.metrics import (
     sample_metrics,
 )
 from pipeline.evaluation.statistics import TooFew, load_statistics, statistics
-
-# torchmetrics' notices on its buffer, and on the deviation over a single split.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Metric `InceptionScore` will save all:UserWarning", "ignore:std\\(\\):UserWarning"
-)
 
 
 def gaussian(count: int, dimension: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -147,10 +143,23 @@ def test_inception_score_of_one_split():
     assert inception_score(logits, 1, seed=0) == pytest.approx(wanted, rel=1e-6)
 
 
+# Its notices on its buffer, and on the deviation over a single split.
+@pytest.mark.filterwarnings(
+    "ignore:Metric `InceptionScore` will save all:UserWarning", "ignore:std\\(\\):UserWarning"
+)
+def test_inception_score_is_torchmetrics():
+    logits = 2 * gaussian(300, 7, 3)
+    metric = InceptionScore(feature=torch.nn.Identity(), splits=1)
+    metric.update(logits.double())
+    wanted, _ = metric.compute()
+    assert inception_score(logits, 1, seed=0) == pytest.approx(wanted.item(), rel=1e-9)
+
+
 def test_inception_score_extremes_and_seed():
     sure = 200 * torch.eye(5).repeat(20, 1)
     assert inception_score(sure, 1, seed=0) == pytest.approx(5, rel=1e-6)
     assert inception_score(torch.zeros(50, 5), 1, seed=0) == pytest.approx(1, rel=1e-6)
+    assert inception_score(gaussian(3, 5, 4), 10, seed=0) == pytest.approx(1)  # a split each
     logits = gaussian(200, 7, 4)
     state = torch.random.get_rng_state()
     one = inception_score(logits, 10, seed=1)

@@ -1,14 +1,13 @@
-"""FID, KID, precision/recall (torch-fidelity), Inception Score (torchmetrics), density/coverage and
-the spread of each, from features that were computed once."""
+"""FID, Inception Score, KID, precision/recall (torch-fidelity), density/coverage and the spread of
+each, from features that were computed once."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.evaluation.features import Features
@@ -67,29 +66,13 @@ def kid(
     return float(np.mean(values)), float(np.std(values))
 
 
-class _Precomputed(nn.Module):
-    """Stands in for a feature extractor: what goes in has been extracted already."""
-
-    def __init__(self, num_features: int):
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
-
-
 def inception_score(logits: Tensor, splits: int, seed: int) -> float:
-    """exp E KL(p(y|x) ‖ p(y)) from logits (M, classes), mean over seeded random splits."""
-    from torchmetrics.image.inception import InceptionScore
+    """exp E KL(p(y|x) ‖ p(y)) from logits (M, classes), mean over seeded random splits, of which
+    there are at most M."""
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        # Of buffers that are small here, and of the spread over one split, which is not used.
-        warnings.simplefilter("ignore")
-        torch.manual_seed(mix(seed, "is_splits"))
-        metric = InceptionScore(feature=_Precomputed(logits.shape[1]), splits=splits)
-        metric.update(logits.double())
-        mean, _ = metric.compute()
-    return mean.item()
+    splits, draw = min(splits, len(logits)), mix(seed, "is_splits") % 2**32
+    return isc_features_to_metric(logits, splits, rng_seed=draw)[KEY_METRIC_ISC_MEAN]
 
 
 def precision_recall(samples: Tensor, reference: Tensor, neighbors: int) -> tuple[float, float]:
