@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.runtime.stage import set_up
+from pipeline.runtime.process import set_up
 
 
 def main() -> None:

@@ -1,6 +1,9 @@
 """The typed form of params.yaml: its sections, and the combinations of them that cannot work."""
 
+import copy
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError, model_validator
 
@@ -147,17 +150,24 @@ def read_yaml(path: Path) -> dict:
     Raises:
         UserError: it is missing, not YAML, or not a mapping.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAMLError
 
     try:
-        values = YAML(typ="safe").load(path)
+        values = copy.deepcopy(_parse(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run from the project's root folder") from error
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold sections of key: value pairs")
     return values
+
+
+@lru_cache(maxsize=4)  # a stage looks into dvc.yaml and params.yaml again and again
+def _parse(text: str) -> Any:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load(text)
 
 
 def load_params(path: Path | str = PARAMS_FILE) -> Params:

@@ -17,15 +17,13 @@ from pipeline.tuning import run_trials, workers_per_trial
 
 
 def main(params: Params) -> str:
-    stage = value_hash(stage_key("sweep"))
+    stage, ray, workers = value_hash(stage_key("sweep")), params.ray, workers_per_trial(params)
+    join_ray()
+    require_resources(workers, ray.cpus_per_worker, ray.use_gpu, "sweep.workers_per_trial")
     with stage_run("sweep", params, stage) as run:
         trials = _trials(params)
         pending = [trial for trial in trials if trial.missing()]
         print(f"sweep: {len(trials)} trials, {len(trials) - len(pending)} finished before")
-        if pending:
-            join_ray()
-            ray, workers = params.ray, workers_per_trial(params)
-            require_resources(workers, ray.cpus_per_worker, ray.use_gpu, "sweep.workers_per_trial")
         children = {
             trial.name: run.child(f"{stage}/{trial.name}", trial.name, _identity(trial))
             for trial in trials

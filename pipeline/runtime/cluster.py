@@ -40,7 +40,7 @@ def join_ray() -> None:
     path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
     env = {
         "env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _ENVIRONMENT},
-        "worker_process_setup_hook": "pipeline.runtime.stage.set_up",
+        "worker_process_setup_hook": "pipeline.runtime.process.set_up",
     }
     try:
         if address:

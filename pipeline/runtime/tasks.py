@@ -5,7 +5,6 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.runtime.cluster import join_ray, require_resources
 
 
 def run_tasks(
@@ -15,7 +14,8 @@ def run_tasks(
     *,
     on_done: Callable[[Any], None],
 ) -> None:
-    """Run function(job) for each job; what finished before a failure is kept.
+    """Run function(job) for each job, on the cluster that was joined; what finished before a
+    failure is kept.
 
     Args:
         function: importable, leaves its result in files; `UserError` is for the user.
@@ -24,13 +24,8 @@ def run_tasks(
     Raises:
         UserError: a job failed, with its own line; the others have ended.
     """
-    jobs = list(jobs)
-    if not jobs:
-        return
-    join_ray()
     import ray
 
-    require_resources(1, params.ray.cpus_per_worker, params.ray.use_gpu, "ray.cpus_per_worker")
     options = {
         "num_cpus": params.ray.cpus_per_worker,
         "num_gpus": int(params.ray.use_gpu),

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -27,6 +28,13 @@ PARENT = "mlflow.parentRunId"
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else an SQLite file in the project; absolute, since workers chdir."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
+
+
+def load_mlflow() -> None:
+    """Import MLflow and what opens its database, a second's work."""
+    import_module("mlflow")
+    if tracking_uri().startswith("sqlite:"):
+        import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 def check_reachable(uri: str) -> None:

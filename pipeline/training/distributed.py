@@ -146,7 +146,7 @@ def _worker(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     from pipeline.runtime.device import repeatable
-    from pipeline.runtime.stage import set_up
+    from pipeline.runtime.process import set_up
     from pipeline.training.autoregressive import AutoregressiveTask
     from pipeline.training.transformer import TransformerTask
 
