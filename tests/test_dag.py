@@ -142,7 +142,7 @@ def test_samples_are_exported_for_evaluators_elsewhere(finished, tmp_path):
     for options, count in (((), 100), (("--all",), 200)):
         export("adm.npz", *options)
         with np.load(tmp_path / "adm.npz") as archive:
-            assert archive["arr_0"].shape == (count, 28, 28, 3)
+            assert archive["arr_0"].shape == (count, 16, 16, 3)
             assert archive["arr_1"].tolist() == [i % 10 for i in range(count)]
 
 
