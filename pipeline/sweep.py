@@ -53,7 +53,6 @@ class Trial:
     params: dict[str, Any]
     tokens_dir: str
     models_dir: str
-    reference: str  # features of the reference images
 
     @property
     def name(self) -> str:
@@ -94,8 +93,12 @@ class Trial:
         return [] if released else read_json(self.trained)["history"]
 
 
-def measure_trial(trial: Trial) -> None:
-    """Decode and measure every T that is missing, from the trial's model."""
+def measure_trial(trial: Trial, reference: Path) -> None:
+    """Decode and measure every T that is missing, from the trial's model.
+
+    Args:
+        reference: file with the features of the real images that samples are compared with.
+    """
     params = Params.model_validate(trial.params)
     device = _device(params)
     if params.transformer.pretrained:
@@ -109,7 +112,7 @@ def measure_trial(trial: Trial) -> None:
     evaluation = params.evaluation
     extractor = open_extractor(evaluation.extractor, classifier, evaluation, device)
     judge = ClassifierExtractor(classifier, device)
-    reference = load_features(Path(trial.reference))
+    real = load_features(reference)
     published = evaluation.reference_statistics
     statistics = load_statistics(published) if published else None
     nll = masked_nll(
@@ -141,9 +144,7 @@ def measure_trial(trial: Trial) -> None:
         recognised = samples if same else extract(judge, images.batches(BATCH))
         row = {"schedule": trial.schedule, "iterations": iterations, "seed": trial.seed}
         row |= {"samples": len(labels), "nll": nll}
-        row |= sample_metrics(
-            samples, reference, extractor.name, evaluation, trial.seed, statistics
-        )
+        row |= sample_metrics(samples, real, extractor.name, evaluation, trial.seed, statistics)
         row["class_accuracy"] = class_accuracy(recognised.logits, labels)
         timing = {"schedule": trial.schedule, "iterations": iterations, "seed": trial.seed}
         timing |= {"train_seconds": train_seconds}

@@ -11,12 +11,14 @@ from pipeline.sweep import Trial, measure_trial, train_trial
 def run_trials(
     trials: list[Trial],
     params: Params,
+    reference: Path,
     *,
     on_done: Callable[[Trial], None],
 ) -> None:
     """Run the trials, as many at once as fit; finished ones keep their files whatever happens.
 
     Args:
+        reference: file with the features of the real images that samples are compared with.
         on_done: called here with each trial that ended well.
 
     Raises:
@@ -59,7 +61,7 @@ def run_trials(
     storage = f"{_storage(params)}/tune"
     tuner = tune.Tuner(
         tune.with_resources(_trainable, resources),
-        param_space={"trial": tune.grid_search(trials)},
+        param_space={"trial": tune.grid_search(trials), "reference": reference},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
             max_concurrent_trials=_concurrent(workers, per_worker),
@@ -97,18 +99,19 @@ def _trainable(config: dict) -> None:
     from ray import tune
 
     trial: Trial = config["trial"]
+    reference: Path = config["reference"]
     try:
         train_trial(trial)
         params = Params.model_validate(trial.params)
         if workers_per_trial(params) == 1:
-            measure_trial(trial)
+            measure_trial(trial, reference)
         else:  # this process holds no device, and its placement group has no room for one
             options = {
                 "num_cpus": params.ray.cpus_per_worker,
                 "num_gpus": int(params.ray.use_gpu),
                 "scheduling_strategy": "DEFAULT",
             }
-            failure = ray.get(ray.remote(_measure).options(**options).remote(trial))
+            failure = ray.get(ray.remote(_measure).options(**options).remote(trial, reference))
             if failure:
                 raise UserError(failure)
     except UserError as error:  # told in one line by the driver; Ray would log it at length
@@ -116,10 +119,10 @@ def _trainable(config: dict) -> None:
     tune.report({"missing": len(trial.missing())})
 
 
-def _measure(trial: Trial) -> str | None:
+def _measure(trial: Trial, reference: Path) -> str | None:
     """The line of a `UserError`, which Ray would wrap if it were raised."""
     try:
-        measure_trial(trial)
+        measure_trial(trial, reference)
     except UserError as error:
         return str(error)
     return None

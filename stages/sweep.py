@@ -17,12 +17,13 @@ from pipeline.tuning import run_trials, workers_per_trial
 
 
 def main(params: Params) -> str:
-    stage, ray, workers = value_hash(stage_key("sweep")), params.ray, workers_per_trial(params)
-    join_ray()
-    require_resources(workers, ray.cpus_per_worker, ray.use_gpu, "sweep.workers_per_trial")
+    stage, trials = value_hash(stage_key("sweep")), _trials(params)
+    pending = [trial for trial in trials if trial.missing()]
+    if pending:
+        join_ray()
+        ray, workers = params.ray, workers_per_trial(params)
+        require_resources(workers, ray.cpus_per_worker, ray.use_gpu, "sweep.workers_per_trial")
     with stage_run("sweep", params, stage) as run:
-        trials = _trials(params)
-        pending = [trial for trial in trials if trial.missing()]
         print(f"sweep: {len(trials)} trials, {len(trials) - len(pending)} finished before")
         children = {
             trial.name: run.child(f"{stage}/{trial.name}", trial.name, _identity(trial))
@@ -36,6 +37,7 @@ def main(params: Params) -> str:
                 run_trials(
                     pending,
                     params,
+                    _reference(params),
                     on_done=lambda trial: _log(trial, children[trial.name], params),
                 )
             finally:
@@ -61,7 +63,7 @@ def _identity(trial: Trial) -> dict:
 def _trials(params: Params) -> list[Trial]:
     key = stage_key("sweep", ignore=GRID_PARAMS)
     training_key = stage_key("sweep", ignore=(*GRID_PARAMS, *MEASURING_PARAMS))
-    reference, storage = _reference(params), params.ray.storage_path
+    storage = params.ray.storage_path
 
     def trial(schedule: str, seed: int) -> Trial:
         changes = {"steps": params.sweep.steps, "mask_schedule": schedule}
@@ -76,14 +78,13 @@ def _trials(params: Params) -> list[Trial]:
             params=params.model_copy(update={"training": training}).model_dump(),
             tokens_dir=str(TOKENS.absolute()),
             models_dir=str(CLASSIFIER.parent.absolute()),
-            reference=str(reference),
         )
 
     return [trial(s, seed) for s in params.sweep.schedules for seed in params.sweep.seeds]
 
 
 def _reference(params: Params) -> Path:
-    """Features of the training images, which samples are compared with."""
+    """File with the features of the training images, which samples are compared with."""
     device = pick_device()
     classifier = load_model(CLASSIFIER, "classifier", device)
     evaluation = params.evaluation

@@ -195,29 +195,38 @@ def _kill(project: Project, stage: str, ready) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "published"),
-    [("train_tokenizer", "models/tokenizer"), ("train_transformer", "models/transformer")],
+    ("stage", "longer", "kept"),
+    [
+        ("train_tokenizer", {"tokenizer__steps": 60}, ("checkpoint.pt", b"")),
+        # Killed between a checkpoint and Ray Train's listing of it, it goes on from the one before.
+        (
+            "train_transformer",
+            {"training__steps": 400},
+            ("checkpoint_manager_snapshot.json", b"checkpoint_dir_name"),
+        ),
+    ],
 )
-def test_killed_training_goes_on_and_ends_with_the_same_bytes(finished, tmp_path, stage, published):
+def test_killed_training_goes_on_and_ends_with_the_same_bytes(
+    finished, tmp_path, stage, longer, kept
+):
     import shutil
 
     project = finished.copy(tmp_path / "project")
-    model = project.folder / published
-    history = project.folder / f"results/{model.name}/history.csv"
+    network, runs = stage.removeprefix("train_"), project.folder / "runs" / stage
+    model = project.folder / "models" / network
+    history = project.folder / "results" / network / "history.csv"
+    file, text = kept
+    project.set(**longer)  # smoke's own might be over before the kill
+    project.stage(stage)
     expected = tree_hash(model), file_hash(history)
-    runs = project.folder / "runs" / stage
+    shutil.rmtree(runs)
+    shutil.rmtree(model)
 
-    # The training is so short that a kill may come just after it, or before Ray Train has listed
-    # the checkpoint: then it is killed another time.
-    for _ in range(4):
-        shutil.rmtree(runs)
-        shutil.rmtree(model)
-        _kill(project, stage, lambda: any(runs.rglob("checkpoint.pt")))
-        log = project.stage(stage)
-        assert (tree_hash(model), file_hash(history)) == expected
-        if "going on from step" in log:
-            return
-    pytest.fail("never killed in the middle")
+    _kill(project, stage, lambda: any(text in path.read_bytes() for path in runs.rglob(file)))
+    log = project.stage(stage)
+
+    assert "going on from step" in log
+    assert (tree_hash(model), file_hash(history)) == expected
 
 
 def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
@@ -240,6 +249,19 @@ def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
     # More than one where all three ran at once and were told to end after the first had.
     assert re.search(r"3 trials, [123] finished before", log)
     assert {p: p.stat().st_mtime_ns for p in cells} == cells
+    assert rows.read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("stage", "count"), [("sweep", "3 trials, 3"), ("cas", "6 classifiers, 6")]
+)
+def test_what_is_finished_needs_no_cluster(finished, tmp_path, stage, count):
+    project = finished.copy(tmp_path / "project")
+    rows = project.folder / f"results/{stage}/rows.csv"
+    expected = rows.read_bytes()
+    rows.unlink()
+    log = project.stage(stage, RAY_ADDRESS="127.0.0.1:9")
+    assert f"{count} finished before" in log
     assert rows.read_bytes() == expected
 
 

@@ -123,7 +123,7 @@ def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tokens_dir, tmp_pat
         (tmp_path / f"{seed}/model").mkdir(parents=True)
         folder = str(tmp_path / str(seed))
         values = {"params": params.model_dump(), "tokens_dir": str(tokens_dir)}
-        values |= {"models_dir": "", "reference": "", "folder": folder, "training_folder": folder}
+        values |= {"models_dir": "", "folder": folder, "training_folder": folder}
         return Trial(schedule="cosine", seed=seed, iterations=[], **values)
 
     trials, logged = [trial(seed) for seed in range(12)], []
@@ -135,7 +135,7 @@ def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tokens_dir, tmp_pat
     join_ray()
     try:
         with pytest.raises(UserError, match="the tracking server is gone"):
-            run_trials(trials, params, on_done=log)
+            run_trials(trials, params, tmp_path, on_done=log)
     finally:
         ray.shutdown()
     assert len(logged) == 1
