@@ -205,6 +205,7 @@ def _kill(project: Project, stage: str, ready) -> None:
             ("checkpoint_manager_snapshot.json", b"checkpoint_dir_name"),
         ),
     ],
+    ids=["tokenizer", "transformer"],
 )
 def test_killed_training_goes_on_and_ends_with_the_same_bytes(
     finished, tmp_path, stage, longer, kept
@@ -253,7 +254,9 @@ def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stage", "count"), [("sweep", "3 trials, 3"), ("cas", "6 classifiers, 6")]
+    ("stage", "count"),
+    [("sweep", "3 trials, 3"), ("cas", "6 classifiers, 6")],
+    ids=["sweep", "cas"],
 )
 def test_what_is_finished_needs_no_cluster(finished, tmp_path, stage, count):
     project = finished.copy(tmp_path / "project")
