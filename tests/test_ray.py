@@ -33,6 +33,18 @@ def tokens_dir(tmp_path) -> Path:
     return folder
 
 
+def _small_params():
+    params = load_params(ROOT / "presets/mnist5k.yaml")
+    small = {"layers": 2, "hidden": 32, "heads": 2, "mlp": 64, "dropout": 0.0}
+    training = {"steps": 6, "batch_size": 16, "bf16": False, "checkpoint_every": 3}
+    return params.model_copy(
+        update={
+            "transformer": params.transformer.model_copy(update=small),
+            "training": params.training.model_copy(update=training),
+        }
+    )
+
+
 def _job(params, tokens_dir: Path, run_dir: Path):
     from pipeline.training.distributed import TrainingJob
 
@@ -78,15 +90,7 @@ def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_pat
     from pipeline.training.distributed import fit
 
     monkeypatch.chdir(ROOT)
-    params = load_params(ROOT / "presets/mnist5k.yaml")
-    small = {"layers": 2, "hidden": 32, "heads": 2, "mlp": 64, "dropout": 0.0}
-    training = {"steps": 6, "batch_size": 16, "bf16": False, "checkpoint_every": 3}
-    params = params.model_copy(
-        update={
-            "transformer": params.transformer.model_copy(update=small),
-            "training": params.training.model_copy(update=training),
-        }
-    )
+    params = _small_params()
     join_ray()
     try:
         one = fit(_job(params, tokens_dir, tmp_path / "one"), workers=1)
@@ -102,6 +106,53 @@ def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_pat
     assert val[0] == pytest.approx(val[1], rel=1e-4)
     # A finished run of that name is taken up, not trained again.
     assert again["history"] == two["history"]
+
+
+def test_training_goes_on_without_ray_trains_list_of_checkpoints(tokens_dir, tmp_path, monkeypatch):
+    """A kill, or a full disk, may leave the list missing or cut short, and an upload half done."""
+    import ray
+
+    from pipeline.errors import UserError
+    from pipeline.runtime.cluster import join_ray
+    from pipeline.training.distributed import LISTING, fit
+
+    monkeypatch.chdir(ROOT)
+    noted = tmp_path / "steps"
+
+    def stop(row):
+        raise UserError(f"stopped at {row['step']}")
+
+    def note(row):
+        with open(noted, "a") as file:
+            file.write(f"{row['step']}\n")
+
+    def run(name: str, on_row=note):
+        return fit(_job(_small_params(), tokens_dir, tmp_path / name), workers=1, on_row=on_row)
+
+    join_ray()
+    try:
+        whole = run("whole", on_row=lambda row: None)
+        with pytest.raises(UserError, match="stopped at 3"):
+            run("missing", on_row=stop)
+        (uploaded,) = (tmp_path / "missing").glob("checkpoint_*/checkpoint.pt")
+        half = tmp_path / "missing/checkpoint_9999/checkpoint.pt"
+        half.parent.mkdir()
+        half.write_bytes(uploaded.read_bytes()[:-1000])
+        shutil.copytree(tmp_path / "missing", tmp_path / "cut")
+        listing = tmp_path / "cut" / LISTING
+        listing.write_bytes(listing.read_bytes()[:100])
+        (tmp_path / "missing" / LISTING).unlink()
+        missing, cut = run("missing"), run("cut")
+        assert noted.read_text() == "6\n6\n"  # neither began again
+        (tmp_path / "cut" / LISTING).unlink()
+        finished = run("cut")
+    finally:
+        ray.shutdown()
+    assert noted.read_text() == "6\n6\n"
+    for state in (missing, cut, finished):
+        assert state["history"] == whole["history"]
+        for name, weight in whole["task"]["model"].items():
+            assert torch.equal(state["task"]["model"][name], weight)
 
 
 def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tokens_dir, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ The run's name carries the hash of everything it depends on, since Ray Train tak
 it finds under the same name and storage path.
 """
 
+import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pipeline.params import Params
 from pipeline.training.loop import Diverged, load_checkpoint, save_checkpoint, train
 
 CHECKPOINT = "checkpoint.pt"
+LISTING = "checkpoint_manager_snapshot.json"  # Ray's, of the checkpoints that it knows
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,17 @@ def fit(
 
     ray_params = Params.model_validate(job.params).ray
     run = Path(job.run_dir)
+    unlisted = _unlisted_checkpoint(run)
     _reason(job).unlink(missing_ok=True)
     resources = {"CPU": ray_params.cpus_per_worker}
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "on_row": on_row, "on_evaluate": on_evaluate},
+        train_loop_config={
+            "job": job,
+            "unlisted": unlisted,
+            "on_row": on_row,
+            "on_evaluate": on_evaluate,
+        },
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=ray_params.use_gpu,
@@ -95,18 +103,43 @@ def fit(
         raise UserError(
             f"{job.name}: a worker failed ({last_line}); run again to go on from its checkpoint"
         ) from error
+    if result.checkpoint is None:  # an unlisted one was the last already
+        return load_checkpoint(unlisted)
     with result.checkpoint.as_directory() as folder:
         return load_checkpoint(Path(folder) / CHECKPOINT)
+
+
+def _unlisted_checkpoint(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run whose listing is missing or damaged.
+
+    Ray uploads a checkpoint and then writes the listing in place. A kill between the two would lose
+    a first checkpoint; one within the second, or a full disk, would stop every later run.
+    """
+    listing = run / LISTING
+    try:
+        json.loads(listing.read_bytes())
+        return None
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        listing.unlink()
+    for path in sorted(run.glob(f"checkpoint_*/{CHECKPOINT}"), reverse=True):
+        try:
+            load_checkpoint(path)
+            return path
+        except Exception:  # cut short too; torch has many names for that
+            continue
+    return None
 
 
 class RayTrainSession:
     """Checkpoints through Ray Train; the first worker writes, all report together."""
 
-    def __init__(self, on_row: Callable[[dict[str, float]], None]):
+    def __init__(self, on_row: Callable[[dict[str, float]], None], unlisted: Path | None = None):
         import ray.train
 
         self.rank = ray.train.get_context().get_world_rank()
-        self.on_row = on_row
+        self.on_row, self.unlisted = on_row, unlisted
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
         import ray.train.torch
@@ -124,7 +157,7 @@ class RayTrainSession:
 
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
-            return None
+            return self.unlisted and load_checkpoint(self.unlisted)
         with checkpoint.as_directory() as folder:
             return load_checkpoint(Path(folder) / CHECKPOINT)
 
@@ -178,7 +211,7 @@ def _worker(config: dict[str, Any]) -> None:
             steps=params.training.steps,
             every=params.training.checkpoint_every,
             seed=job.seed,
-            session=RayTrainSession(config["on_row"]),
+            session=RayTrainSession(config["on_row"], config["unlisted"]),
         )
     except UserError as error:
         _reason(job).write_text(str(error))
