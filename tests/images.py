@@ -16,6 +16,12 @@ def noise_image(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Im
     return Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
 
 
+def noise_array(count: int, channels: int, seed: int = 0) -> np.ndarray:
+    """(count, channels, 5, 7) uint8."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, channels, 5, 7), dtype=np.uint8)
+
+
 def image_batches(step: int) -> tuple[Tensor, Tensor]:
     """Six grey noise images (6, 1, 8, 8) uint8 of three classes, as a training step reads them."""
     noise = torch.Generator().manual_seed(step)

@@ -18,10 +18,7 @@ from pipeline.decoding import (
 )
 from pipeline.masking import SCHEDULES
 from tests.test_masking import gamma
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from tests.tiny_networks import seeded
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
-"""Image sets on disk, their exports, and the features that are kept of them."""
+"""Image sets on disk, and their exports."""
 
 import itertools
 import os
-import pickle
-import shutil
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -12,39 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
-from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.errors import UserError
-from pipeline.evaluation import features
 from pipeline.evaluation.export import export_npz, export_pngs, export_samples
-from pipeline.evaluation.features import (
-    ClassifierExtractor,
-    Features,
-    cached_features,
-    extract,
-    features_path,
-    load_features,
-    open_extractor,
-    save_features,
-)
 from pipeline.evaluation.images import ArrayImages, open_images
 from pipeline.runtime.files import write_json
-
-
-def noise(count: int, channels: int, seed: int = 0) -> np.ndarray:
-    """(count, channels, 5, 7) uint8."""
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, channels, 5, 7), dtype=np.uint8)
+from tests.errors import one_line
+from tests.images import noise_array
 
 
 def everything(images, size: int = 4) -> np.ndarray:
     return torch.cat(list(images.batches(size))).numpy()
-
-
-def one_line(error) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.fixture
@@ -67,7 +43,7 @@ def forms(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [1, 4, 100])
 def test_every_form_gives_the_images_back(forms, channels, size):
-    array = noise(11, channels)
+    array = noise_array(11, channels)
     for form, path in forms(array).items():
         images = open_images(path)
         wanted = np.repeat(array, 3, axis=1) if form == "npz" and channels == 1 else array
@@ -79,7 +55,7 @@ def test_every_form_gives_the_images_back(forms, channels, size):
 
 
 def test_pngs_are_what_other_programs_read(forms):
-    grey, colour = noise(3, 1), noise(3, 3)
+    grey, colour = noise_array(3, 1), noise_array(3, 3)
     folder = forms(grey)["png"]
     assert sorted(p.name for p in folder.iterdir()) == ["000000.png", "000001.png", "000002.png"]
     with Image.open(folder / "000002.png") as image:
@@ -91,7 +67,7 @@ def test_pngs_are_what_other_programs_read(forms):
 
 
 def test_npz_is_what_numpy_reads_and_writes(forms, tmp_path):
-    array, labels = noise(6, 3), torch.tensor([3, 1, 4, 1, 5, 9])
+    array, labels = noise_array(6, 3), torch.tensor([3, 1, 4, 1, 5, 9])
     path = forms(array, labels)["npz"]
     with np.load(path) as archive:
         assert set(archive) == {"arr_0", "arr_1"}
@@ -106,7 +82,7 @@ def test_npz_is_what_numpy_reads_and_writes(forms, tmp_path):
 
 def test_exports_are_the_same_bytes_each_time(forms):
     def contents() -> list[bytes]:
-        paths = forms(noise(5, 3), [1, 2, 3, 4, 5])
+        paths = forms(noise_array(5, 3), [1, 2, 3, 4, 5])
         return [p.read_bytes() for p in (paths["npz"], *sorted(paths["png"].iterdir()))]
 
     assert contents() == contents()
@@ -133,13 +109,13 @@ def test_export_of_pngs_replaces_nothing(tmp_path, path):
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("years of work")
     with pytest.raises(UserError, match="mine is there already") as error:
-        export_pngs(ArrayImages(noise(2, 1)), tmp_path / "mine")
+        export_pngs(ArrayImages(noise_array(2, 1)), tmp_path / "mine")
     assert "give a new one" in one_line(error)
     assert kept.read_text() == "years of work" and os.listdir(tmp_path) == ["mine"]
 
 
 def test_export_fills_an_empty_folder_and_replaces_an_npz(tmp_path):
-    array = noise(2, 3)
+    array = noise_array(2, 3)
     (tmp_path / "empty").mkdir()
     (tmp_path / "set.npz").write_text("old")
     export_pngs(ArrayImages(array), tmp_path / "empty")
@@ -155,7 +131,7 @@ def test_exported_are_the_samples_that_were_measured_or_all(tmp_path, monkeypatc
     with pytest.raises(UserError, match="dvc repro evaluate") as error:
         export_samples("transformer", Path("set.npz"))
     one_line(error)
-    array, labels = noise(9, 1), np.arange(9, dtype=np.int32) % 3
+    array, labels = noise_array(9, 1), np.arange(9, dtype=np.int32) % 3
     folder.mkdir(parents=True)
     np.save(folder / "images.npy", array)
     np.save(folder / "labels.npy", labels)
@@ -170,7 +146,7 @@ def test_exported_are_the_samples_that_were_measured_or_all(tmp_path, monkeypatc
 
 
 def test_content_hash_is_of_the_images_and_their_order(forms):
-    array = noise(5, 3)
+    array = noise_array(5, 3)
     changed = array.copy()
     changed[4, 2, 4, 6] ^= 1
     hashes = {}
@@ -183,7 +159,7 @@ def test_content_hash_is_of_the_images_and_their_order(forms):
 
 
 def test_a_slice_of_a_file_is_the_set_that_holds_the_same(tmp_path):
-    array = noise(9, 1)
+    array = noise_array(9, 1)
     np.save(tmp_path / "set.npy", array)
     mapped = np.load(tmp_path / "set.npy", mmap_mode="r")
     assert ArrayImages(mapped[:4]).content_hash == ArrayImages(array[:4].copy()).content_hash
@@ -192,7 +168,7 @@ def test_a_slice_of_a_file_is_the_set_that_holds_the_same(tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "size", "channels"])
 def test_a_bad_png_is_named(forms, damage):
-    folder = forms(noise(5, 3))["png"]
+    folder = forms(noise_array(5, 3))["png"]
     bad = folder / "000003.png"
     if damage == "truncated":
         bad.write_bytes(bad.read_bytes()[:60])
@@ -211,7 +187,7 @@ def test_a_bad_png_is_named(forms, damage):
 
 @pytest.mark.parametrize("damage", ["half", "one byte", "text", "no arr_0"])
 def test_a_damaged_npz_is_named(forms, damage):
-    path = forms(noise(50, 3), range(50))["npz"]
+    path = forms(noise_array(50, 3), range(50))["npz"]
     content = bytearray(path.read_bytes())
     if damage == "half":
         path.write_bytes(content[: len(content) // 2])
@@ -221,7 +197,7 @@ def test_a_damaged_npz_is_named(forms, damage):
     elif damage == "text":
         path.write_text("no archive")
     else:
-        np.savez(path, images=noise(3, 3))
+        np.savez(path, images=noise_array(3, 3))
     with pytest.raises(UserError, match=r"set\.npz") as error:
         everything(open_images(path))
     one_line(error)
@@ -239,10 +215,10 @@ def test_an_npz_that_promises_more_images_than_it_holds(tmp_path):
 @pytest.mark.parametrize(
     "array",
     [
-        noise(4, 3).astype(np.float32),
-        noise(4, 2),
-        noise(4, 3)[0],
-        noise(0, 3),
+        noise_array(4, 3).astype(np.float32),
+        noise_array(4, 2),
+        noise_array(4, 3)[0],
+        noise_array(0, 3),
         np.array([{}], dtype=object),
     ],
     ids=["float", "two channels", "one image", "none", "objects"],
@@ -261,138 +237,3 @@ def test_a_missing_set_and_an_empty_folder_are_named(tmp_path):
         open_images(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no PNG files"):
         open_images(tmp_path)
-
-
-class Means:
-    """Extracts the mean of each image and nothing else, and counts what it is shown."""
-
-    name = "means"
-
-    def __init__(self, identity: str = "first"):
-        self.identity, self.seen = identity, 0
-
-    def __call__(self, images: Tensor) -> Features:
-        self.seen += len(images)
-        return Features(images.double().mean(dim=(1, 2, 3))[:, None])
-
-
-def test_features_of_other_code_are_others(tmp_path, monkeypatch):
-    images, extractor = ArrayImages(noise(5, 1)), Means()
-    cached_features(images, extractor, tmp_path / "cache")
-    for name in features.CODE:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        if (features.PACKAGE / name).is_dir():
-            shutil.copytree(features.PACKAGE / name, tmp_path / name)
-        else:
-            shutil.copyfile(features.PACKAGE / name, tmp_path / name)
-    monkeypatch.setattr(features, "PACKAGE", tmp_path)
-    cached_features(images, extractor, tmp_path / "cache")
-    assert extractor.seen == 5  # the same code, elsewhere
-    crops = tmp_path / "data/crops.py"
-    crops.write_text(crops.read_text().replace("BILINEAR", "BICUBIC"))
-    cached_features(images, extractor, tmp_path / "cache")
-    assert extractor.seen == 10
-
-
-def test_features_are_computed_once(tmp_path):
-    array = noise(600, 1)
-    extractor = Means()
-    first = cached_features(ArrayImages(array), extractor, tmp_path)
-    again = cached_features(ArrayImages(array.copy()), extractor, tmp_path)
-    wanted = array.mean(axis=(1, 2, 3))
-    assert np.allclose(first.features[:, 0].numpy(), wanted) and first.logits is None
-    assert first.features.dtype == torch.float32
-    assert torch.equal(first.features, again.features) and again.logits is None
-    assert extractor.seen == 600
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_other_images_or_weights_have_features_of_their_own(tmp_path):
-    array = noise(6, 1)
-    paths = {
-        features_path(ArrayImages(images), extractor, tmp_path)
-        for images in (array, array[:5], array[::-1])
-        for extractor in (Means(), Means("second"))
-    }
-    assert len(paths) == 6
-
-
-@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "other tensors"])
-def test_damaged_features_are_computed_again(tmp_path, capsys, damage):
-    from safetensors.torch import save_file
-
-    images, extractor = ArrayImages(noise(6, 1)), Means()
-    first = cached_features(images, extractor, tmp_path)
-    path = features_path(images, extractor, tmp_path)
-    if damage == "other tensors":
-        save_file({"weights": torch.zeros(3)}, path)
-    else:
-        content = {"truncated": path.read_bytes()[:-3], "text": b"no features", "empty": b""}
-        path.write_bytes(content[damage])
-    with pytest.raises(UserError, match=path.name) as error:
-        load_features(path)
-    one_line(error)
-    again = cached_features(images, extractor, tmp_path)
-    assert torch.equal(first.features, again.features)
-    assert extractor.seen == 12 and path.name in capsys.readouterr().out
-    assert torch.equal(load_features(path).features, first.features)
-
-
-def test_features_round_trip(tmp_path):
-    features = Features(torch.rand(5, 4), torch.rand(5, 3))
-    save_features(features, tmp_path / "deep" / "features.safetensors")
-    loaded = load_features(tmp_path / "deep" / "features.safetensors")
-    assert all(torch.equal(a, b) for a, b in zip(features, loaded, strict=True))
-
-
-def classifier(channels: int = 1, seed: int = 0) -> ClassifierExtractor:
-    torch.manual_seed(seed)
-    model = Classifier(ClassifierConfig("small", channels, 3, 4)).eval()
-    return ClassifierExtractor(model, torch.device("cpu"))
-
-
-def test_identity_is_of_the_weights():
-    assert classifier().identity == classifier().identity
-    assert classifier().identity != classifier(seed=1).identity
-
-
-def test_classifier_of_other_channels_gives_one_line():
-    with pytest.raises(UserError, match="1 channels and these have 3") as error:
-        extract(classifier(), [torch.zeros(2, 3, 8, 8, dtype=torch.uint8)])
-    one_line(error)
-
-
-class Bomb:
-    def __reduce__(self):
-        return os.mkdir, ("exploded",)
-
-
-@pytest.mark.parametrize("name", ["inception", "vgg"])
-@pytest.mark.parametrize("kind", ["missing", "text", "other weights", "bomb"])
-def test_weights_that_do_not_load_name_the_param(tmp_path, monkeypatch, make_params, name, kind):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "weights.pth"
-    if kind == "text":
-        path.write_text("no weights")
-    elif kind == "other weights":
-        torch.save({"x": torch.zeros(2)}, path)
-    elif kind == "bomb":
-        path.write_bytes(pickle.dumps(Bomb(), protocol=2))
-    evaluation = make_params(evaluation={f"{name}_weights": str(path)}).evaluation
-    with pytest.raises(UserError, match=rf"evaluation\.{name}_weights.*weights\.pth") as error:
-        open_extractor(name, classifier().classifier, evaluation, torch.device("cpu"))
-    one_line(error)
-    assert not Path("exploded").exists()
-
-
-@pytest.mark.parametrize("name", ["inception", "vgg"])
-def test_a_failed_download_names_the_param(tmp_path, monkeypatch, make_params, name):
-    def fail(url: str, path: str) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    evaluation = make_params().evaluation
-    with pytest.raises(UserError, match=rf"evaluation\.{name}_weights.*no network") as error:
-        open_extractor(name, classifier().classifier, evaluation, torch.device("cpu"))
-    one_line(error)

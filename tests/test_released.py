@@ -29,6 +29,7 @@ from tests.release import (
     flax_transformer,
     needs_fixture,
 )
+from tests.tiny_networks import seeded
 
 TOKENIZER = TokenizerConfig(
     channels=1, filters=32, multipliers=(1, 2, 1), res_blocks=1, embedding_dim=6, codebook_size=10
@@ -36,10 +37,6 @@ TOKENIZER = TokenizerConfig(
 TRANSFORMER = TransformerConfig(
     num_tokens=6, codebook_size=10, num_classes=4, layers=2, hidden=24, heads=3, mlp=40, dropout=0
 )
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

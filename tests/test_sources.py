@@ -13,12 +13,8 @@ from pipeline.data.crops import center_crop
 from pipeline.data.shards import decode_image, stratified_split
 from pipeline.data.sources import open_source
 from pipeline.errors import UserError
+from tests.errors import one_line
 from tests.images import noise_image
-
-
-def one_line(error: pytest.ExceptionInfo) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def save(image: Image.Image, path: Path) -> None:

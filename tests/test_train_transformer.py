@@ -1,4 +1,4 @@
-"""The transformer's task: what a step trains. The token cache that it reads."""
+"""The transformer's task: what a step trains."""
 
 import copy
 import math
@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.sampling import masked_nll
-from pipeline.tokens import TokenCache, cached_code_usage
+from pipeline.tokens import TokenCache
 from pipeline.training.transformer import TransformerTask, transformer_config
 from tests.images import write_token_cache
 from tests.interruption import straight_and_resumed, weight_bytes
@@ -85,28 +84,6 @@ def tiny(make_params):
 @pytest.fixture
 def tokens_dir(tmp_path):
     return random_tokens(tmp_path / "tokens")
-
-
-def test_token_cache_reads_across_shards(tokens_dir):
-    cache = TokenCache(tokens_dir, "train")
-    assert (len(cache), cache.views, cache.num_tokens) == (20, 2, 49)
-    whole = np.concatenate([np.load(tokens_dir / f"train-0000{i}.npy") for i in range(2)])
-    labels = np.load(tokens_dir / "train-labels.npy")
-    indices, views = np.array([19, 0, 12, 13, 5]), np.array([1, 0, 1, 0, 0])
-    tokens, found = cache.batch(indices, views)
-    np.testing.assert_array_equal(tokens.numpy(), whole[indices, views])
-    assert found.tolist() == labels[indices].tolist()
-    assert tokens.dtype == found.dtype == torch.int64
-    np.testing.assert_array_equal(cache.everything()[0].numpy(), whole[:, 0])
-    usage, perplexity = cached_code_usage(cache, 32)
-    assert usage == len(np.unique(whole)) / 32 and 15 < perplexity <= 16
-
-
-def test_damaged_token_cache_is_one_line(tokens_dir):
-    (tokens_dir / "train-00001.npy").unlink()
-    with pytest.raises(UserError, match=r"train-00001\.npy.*dvc repro") as error:
-        TokenCache(tokens_dir, "train")
-    assert "\n" not in str(error.value)
 
 
 # --- what a step reads ----------------------------------------------------------------------------

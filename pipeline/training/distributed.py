@@ -103,10 +103,7 @@ def fit(
         raise UserError(
             f"{job.name}: a worker failed ({last_line}); run again to go on from its checkpoint"
         ) from error
-    if result.checkpoint is None:  # an unlisted one was the last already
-        return load_checkpoint(unlisted)
-    with result.checkpoint.as_directory() as folder:
-        return load_checkpoint(Path(folder) / CHECKPOINT)
+    return _state(result.checkpoint, unlisted)
 
 
 def _unlisted_checkpoint(run: Path) -> Path | None:
@@ -132,10 +129,18 @@ def _unlisted_checkpoint(run: Path) -> Path | None:
     return None
 
 
+def _state(checkpoint: Any, unlisted: Path | None) -> dict[str, Any] | None:
+    """Of the checkpoint that Ray knows, else of the unlisted one, where there is either."""
+    if checkpoint is None:
+        return load_checkpoint(unlisted) if unlisted else None
+    with checkpoint.as_directory() as folder:
+        return load_checkpoint(Path(folder) / CHECKPOINT)
+
+
 class RayTrainSession:
     """Checkpoints through Ray Train; the first worker writes, all report together."""
 
-    def __init__(self, on_row: Callable[[dict[str, float]], None], unlisted: Path | None = None):
+    def __init__(self, on_row: Callable[[dict[str, float]], None], unlisted: Path | None):
         import ray.train
 
         self.rank = ray.train.get_context().get_world_rank()
@@ -155,11 +160,7 @@ class RayTrainSession:
     def load(self) -> dict[str, Any] | None:
         import ray.train
 
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return self.unlisted and load_checkpoint(self.unlisted)
-        with checkpoint.as_directory() as folder:
-            return load_checkpoint(Path(folder) / CHECKPOINT)
+        return _state(ray.train.get_checkpoint(), self.unlisted)
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
         import ray.train

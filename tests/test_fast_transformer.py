@@ -1,0 +1,119 @@
+"""What was made fast in the transformers: faster, not different."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.stats import binomtest, chisquare
+
+from pipeline.autoregressive import AutoregressiveTransformer
+from pipeline.sampling import predictor
+from pipeline.transformer import (
+    Dropout,
+    MaskGitTransformer,
+    attend,
+    with_bfloat16_linears,
+)
+from tests.tiny_networks import inputs, spread
+
+# --- dropout ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.93])
+def test_dropout_zeroes_a_share_p_and_scales_the_rest(p):
+    torch.manual_seed(0)
+    x = torch.full((999, 1001), 3.0)
+    y = Dropout(p)(x)
+    zeros = int((y == 0).sum())
+    assert binomtest(zeros, x.numel(), p).pvalue > 1e-3
+    torch.testing.assert_close(
+        y[y != 0], torch.full((x.numel() - zeros,), 3 / (1 - p)), rtol=2e-4, atol=0
+    )
+
+
+def test_dropout_decides_on_every_element_by_itself():
+    torch.manual_seed(0)
+    zero = (Dropout(0.3)(torch.ones(400_000)) == 0).numpy()
+    share = np.array([0.7, 0.3])
+    for gap in (1, 2, 3, 4, 5):  # four elements share 64 bits
+        pairs = np.bincount(2 * zero[:-gap:8] + zero[gap::8][: len(zero[:-gap:8])], minlength=4)
+        assert chisquare(pairs, pairs.sum() * np.outer(share, share).ravel()).pvalue > 1e-3
+    for word in range(4):
+        assert binomtest(int(zero[word::4].sum()), 100_000, 0.3).pvalue > 1e-3
+
+
+def test_dropout_repeats_with_the_seed_only():
+    dropout, x = Dropout(0.5), torch.ones(7, 13)
+    torch.manual_seed(4)
+    one, other = dropout(x), dropout(x)
+    torch.manual_seed(4)
+    assert torch.equal(dropout(x), one) and not torch.equal(one, other)
+
+
+def test_dropout_passes_gradients_where_it_passes_values():
+    torch.manual_seed(0)
+    x = torch.randn(50, 7, requires_grad=True)
+    y = Dropout(0.4)(x)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad * x.detach(), y.detach())
+
+
+def test_dropout_rests_in_evaluation_and_at_zero():
+    x = torch.randn(6, 6)
+    assert torch.equal(Dropout(0.9).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("p", [0.0, 1e-9])  # 1e-9 drops nothing and yet takes dropout's path
+def test_attention_is_torchs(dtype, causal, p):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 4, 11, 8)
+    wanted = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    y = attend(q.to(dtype), k.to(dtype), v.to(dtype), Dropout(p), causal)
+    assert y.dtype == dtype
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(y.float(), wanted, atol=tolerance, rtol=0)
+
+
+def test_attention_drops_weights_and_keeps_their_mean():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, 5, 8)
+    repeats = 4000
+    many = (x.expand(repeats, -1, -1, -1) for x in (q, k, v))
+    y = attend(*many, Dropout(0.3), False)
+    assert not torch.equal(y[0], y[1])
+    wanted = F.scaled_dot_product_attention(q, k, v)[0]
+    error = (y.mean(0) - wanted).abs() / (y.std(0) / math.sqrt(repeats))
+    assert error.max() < 5
+
+
+# --- weights that are cast once ---------------------------------------------------------------
+
+
+def test_bfloat16_decoding_is_that_of_autocast():
+    model = spread(MaskGitTransformer)
+    tokens, mask, labels = inputs()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = model.predict(tokens, mask, labels)
+    with torch.no_grad():
+        assert torch.equal(predictor(model, labels, bf16=True)(tokens, mask), wanted)
+        exact = predictor(model, labels, bf16=False)(tokens, mask)
+    assert exact.dtype == torch.float32 and not torch.equal(exact, wanted.float())
+
+
+def test_casting_leaves_the_model_and_shares_the_rest():
+    model = spread(AutoregressiveTransformer)
+    before = copy.deepcopy(model.state_dict())
+    cast = with_bfloat16_linears(model)
+    assert cast.config == model.config and not cast.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) and value.dtype == torch.float32
+    shared = dict(model.named_parameters())
+    for name, parameter in cast.named_parameters():
+        linear = any(part in name for part in ("qkv", "out.", "mlp_in", "mlp_out", "head."))
+        assert (parameter.dtype == torch.bfloat16) == linear
+        assert (parameter is shared[name]) != linear
