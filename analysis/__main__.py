@@ -10,8 +10,8 @@ from analysis.exhibits import Figure, Table
 from analysis.report import write_report
 from analysis.results import read_results
 from analysis.sources import write_sources
-from pipeline.errors import UserError
-from pipeline.params import Params, load_params
+from pipeline.config.params import Params, load_params
+from pipeline.runtime.errors import UserError
 
 
 def build(results_folder: Path, output: Path, params: Params) -> list[Path]:

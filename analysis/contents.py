@@ -18,7 +18,7 @@ from analysis import (
 )
 from analysis.exhibits import Section
 from analysis.results import Results
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 SECTIONS = {
     "Class-conditional generation": [

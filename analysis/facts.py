@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.formatting import count, extent, listed, millions, number, percent
 from analysis.results import Results
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 
 def data_name(params: Params) -> str:

@@ -11,7 +11,7 @@ from analysis.exhibits import Figure, Table
 from analysis.formatting import count, number, percent, spreads
 from analysis.results import Results
 from analysis.style import BLUE, VERMILION, figure
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 MEDIAN = -1  # `draw` of the pixel-wise median over draws
 METRICS = ("psnr", "perceptual")

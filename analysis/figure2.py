@@ -8,7 +8,7 @@ from analysis.exhibits import Figure
 from analysis.formatting import percent
 from analysis.mosaic import draw_mosaic, even_selection
 from analysis.results import Results
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 MAX_ITERATIONS = 12
 GREY = 150.0  # of the cover over masked tokens

@@ -10,7 +10,7 @@ from analysis.exhibits import Figure, Table
 from analysis.formatting import count, extent, listed, millions, number
 from analysis.results import Results
 from analysis.style import BLUE, ORANGE, VERMILION, figure
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 METHODS = {
     "maskgit": "MaskGIT",

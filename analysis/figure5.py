@@ -9,7 +9,7 @@ from analysis.formatting import listed, number, percent
 from analysis.metrics import EXTRACTORS, MODELS
 from analysis.mosaic import draw_mosaic, even_selection, shortened
 from analysis.results import Arrays, Results
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 MAX_CLASSES = 20
 MANY, FEW = 10, 5  # pictures of a class, of one model alone or of several side by side

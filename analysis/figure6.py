@@ -4,7 +4,7 @@ from analysis.exhibits import Figure
 from analysis.formatting import listed
 from analysis.mosaic import draw_mosaic, shortened
 from analysis.results import Results
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 
 def class_edit(results: Results, params: Params) -> Figure:

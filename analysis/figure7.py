@@ -6,7 +6,7 @@ from analysis.exhibits import Figure
 from analysis.formatting import percent
 from analysis.mosaic import draw_mosaic
 from analysis.results import Results
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 
 def outpainting(results: Results, params: Params) -> Figure:

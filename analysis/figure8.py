@@ -14,7 +14,7 @@ from analysis.metrics import metric_label
 from analysis.results import Results, Sweep
 from analysis.statistics import best_iterations, schedule_order, summarize
 from analysis.style import figure, schedule_colours
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 NUM_TOKENS = 256  # the paper's; the exponential and logarithmic schedules depend on it
 
@@ -66,7 +66,7 @@ def _findings(sweep: Sweep) -> list[str]:
 
 
 def _draw_schedules(sweep: Sweep, path: Path, dpi: int) -> None:
-    from pipeline.masking import SCHEDULES, mask_ratio  # imports torch: only for this figure
+    from pipeline.schedules import SCHEDULES, mask_ratio
 
     progress = np.linspace(0, 1, 401)
     with figure(path, (5.2, 3.4), dpi) as canvas:

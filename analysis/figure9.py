@@ -8,7 +8,7 @@ from analysis.exhibits import Figure
 from analysis.formatting import percent
 from analysis.mosaic import draw_mosaic
 from analysis.results import Arrays, Results
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 MAX_IMAGES = 3
 

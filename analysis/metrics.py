@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.runtime.errors import UserError
 
 # Metrics whose value depends on the network that extracts the features.
 FEATURE_METRICS = {

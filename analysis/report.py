@@ -13,7 +13,7 @@ from analysis.exhibits import Figure, Section, Table
 from analysis.facts import data_name, facts, provenance
 from analysis.formatting import is_text
 from analysis.results import Results
-from pipeline.params import Params
+from pipeline.config.params import Params
 from pipeline.runtime.files import write_text
 
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.metrics import MODELS, find_extractor, find_second_extractor, metric_column
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 
 KEYS = ["schedule", "iterations", "seed", "samples"]

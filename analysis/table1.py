@@ -9,7 +9,7 @@ from analysis.formatting import count, millions, number, percent, printed, sprea
 from analysis.metrics import EXTRACTORS, MODELS, measure_note, metric_label
 from analysis.results import Results
 from analysis.statistics import beside
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 SPREAD = ("fid", "is", "kid")  # these have a standard deviation
 EXACT = ("precision", "recall", "density", "coverage")

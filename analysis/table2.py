@@ -9,7 +9,7 @@ from analysis.formatting import extent, listed, number, printed, spreads
 from analysis.metrics import measure_note, metric_label
 from analysis.results import Results
 from analysis.statistics import beside, over_seeds
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 TASKS = {
     "inpaint_center": "inpainting, centre 50% × 50%",

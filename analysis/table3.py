@@ -9,7 +9,7 @@ from analysis.formatting import extent, number, printed, spread, spreads
 from analysis.metrics import LOWER_IS_BETTER, measure_note, metric_label
 from analysis.results import Results, Sweep
 from analysis.statistics import best_iterations, rank_correlation, summarize
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 FILES = ["sweep/rows.csv"]
 

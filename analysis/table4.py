@@ -9,7 +9,7 @@ from analysis.formatting import count, number, percent, printed, spreads
 from analysis.metrics import MODELS, measure_note, metric_label
 from analysis.results import Results
 from analysis.statistics import beside
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 KEYS = ["model", "selection", "acceptance"]
 EXACT = ("precision", "recall", "density", "coverage")

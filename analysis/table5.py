@@ -9,7 +9,7 @@ from analysis.formatting import number, percent, printed
 from analysis.metrics import EXTRACTORS, MODELS, metric_label
 from analysis.results import Results
 from analysis.statistics import beside
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 KINDS = ("precision", "recall", "density", "coverage")
 

@@ -11,7 +11,7 @@ from analysis.metrics import measure_note, metric_label
 from analysis.results import Results
 from analysis.statistics import over_seeds
 from analysis.style import BLUE, figure
-from pipeline.params import Params
+from pipeline.config.params import Params
 
 
 def table(results: Results, params: Params) -> Table:

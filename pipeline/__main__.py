@@ -5,7 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import set_up
 
 
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _preset(arguments: argparse.Namespace) -> None:
-    from pipeline.presets import apply_preset, preset_names
+    from pipeline.config.presets import apply_preset, preset_names
 
     if arguments.name is None:
         print("\n".join(preset_names()))
@@ -63,21 +63,21 @@ def _preset(arguments: argparse.Namespace) -> None:
 
 
 def _params(arguments: argparse.Namespace) -> None:
-    from pipeline.params import load_params
+    from pipeline.config.params import load_params
 
     print(load_params().model_dump_json(indent=2))
 
 
 def _summary(arguments: argparse.Namespace) -> None:
-    from pipeline.summary import summary
+    from pipeline.tools.summary import summary
 
     print(summary())
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from pipeline.params import load_params
-    from pipeline.plan.report import data_size, plan_text
-    from pipeline.presets import preset_params
+    from pipeline.config.params import load_params
+    from pipeline.config.presets import preset_params
+    from pipeline.tools.plan.report import data_size, plan_text
 
     params = preset_params(arguments.name) if arguments.name else load_params()
     size = data_size(params, arguments.images, arguments.classes)
@@ -85,15 +85,15 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from pipeline.benchmark.report import SIZES, bench
+    from pipeline.tools.bench.report import SIZES, bench
 
     sizes = list(SIZES) if arguments.size == "all" else [arguments.size]
     print(bench(sizes, arguments.threads))
 
 
 def _sample(arguments: argparse.Namespace) -> None:
-    from pipeline.params import load_params
-    from pipeline.sample import sample
+    from pipeline.config.params import load_params
+    from pipeline.tools.sample import sample
 
     try:
         classes = [int(x) for x in arguments.classes.split(",")] if arguments.classes else None
@@ -105,15 +105,15 @@ def _sample(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from pipeline.evaluation.export import export_samples
+    from pipeline.tools.export import export_samples
 
     count = export_samples(arguments.network, arguments.path, everything=arguments.all)
     print(f"{count} samples in {arguments.path}")
 
 
 def _measure(arguments: argparse.Namespace) -> None:
-    from pipeline.evaluation.measure import measure
-    from pipeline.params import load_params
+    from pipeline.config.params import load_params
+    from pipeline.tools.measure import measure
 
     print(measure(load_params(), arguments.path))
 

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from pipeline.decoding import sample_categorical
-from pipeline.seeds import generator
+from pipeline.runtime.seeds import generator
 from pipeline.transformer import (
     TokenTransformer,
     TransformerConfig,
     masked_token_loss,
     with_bfloat16_linears,
 )
+
+BATCH = 500  # images whose likelihood is computed at once
 
 
 class AutoregressiveTransformer(TokenTransformer):
@@ -110,7 +112,7 @@ def token_nll(
     tokens: Tensor,
     labels: Tensor,
     *,
-    batch_size: int,
+    batch_size: int = BATCH,
     device: torch.device | str = "cpu",
 ) -> float:
     """Mean negative log-likelihood of a token in nats, exact, over the K codes.

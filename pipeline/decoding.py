@@ -1,12 +1,26 @@
 """Iterative parallel decoding (paper, section 3.2; details as in the authors' release)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pipeline.masking import mask_ratio
+from pipeline.runtime.seeds import generator
+from pipeline.schedules import mask_ratio
+from pipeline.transformer import MaskGitTransformer, with_bfloat16_linears
+
+
+@dataclass(frozen=True)
+class DecodingSettings:
+    """How tokens are decoded, in the paper's terms."""
+
+    iterations: int  # T
+    schedule: str  # name of the mask schedule γ
+    choice_temperature: float  # scale of the Gumbel noise on the confidence, annealed linearly to 0
+    guidance_scale: float = 0.0  # s of classifier-free guidance; 0, as in the paper, is none
+    bf16: bool = False  # bfloat16 autocast of the network
 
 
 class DecodingStep(NamedTuple):
@@ -68,22 +82,16 @@ def decode(
     predict: Callable[[Tensor, Tensor], Tensor],
     tokens: Tensor,
     unknown: Tensor,
-    *,
-    iterations: int,
-    schedule: str,
-    choice_temperature: float,
+    settings: DecodingSettings,
     generator: torch.Generator,
 ) -> list[DecodingStep]:
-    """Fill the unknown tokens in `iterations` parallel steps.
+    """Fill the unknown tokens in T parallel steps.
 
     Args:
         predict: maps tokens (B, N) and the mask (B, N; True is [MASK]) to logits (B, N, K) over
             the K codes. Tokens under the mask are ignored.
         tokens: (B, N) int64; values at unknown positions are ignored.
         unknown: (B, N) bool; True where a token is to be generated. Rows may differ in number.
-        iterations: T of the paper.
-        schedule: name of the mask schedule γ.
-        choice_temperature: scale of the Gumbel noise on the confidence, annealed linearly to 0.
         generator: source of all randomness.
 
     Returns:
@@ -92,8 +100,8 @@ def decode(
     unknown_at_start = unknown.sum(dim=-1)
     masked = unknown
     steps = []
-    for step in range(iterations):
-        ratio = (step + 1) / iterations
+    for step in range(settings.iterations):
+        ratio = (step + 1) / settings.iterations
         logits = predict(tokens, masked).float()
         sampled = torch.where(masked, sample_categorical(logits, generator), tokens)
 
@@ -102,14 +110,59 @@ def decode(
         index = sampled.clamp(0, logits.shape[-1] - 1)[..., None]
         log_prob = logits.log_softmax(dim=-1).gather(-1, index)[..., 0]
         noise = gumbel_noise(log_prob.shape, generator, log_prob.device)
-        confidence = log_prob + choice_temperature * (1 - ratio) * noise
+        confidence = log_prob + settings.choice_temperature * (1 - ratio) * noise
         # A token known before this step is never masked again.
         confidence = torch.where(masked, confidence, torch.inf)
 
         mask_len = num_tokens_to_mask(
-            schedule, step, iterations, unknown_at_start, masked.sum(dim=-1)
+            settings.schedule, step, settings.iterations, unknown_at_start, masked.sum(dim=-1)
         )
         # A row without unknown tokens has only infinite confidence: nothing lies below its cut-off.
         tokens, masked = sampled, mask_by_confidence(confidence, mask_len)
         steps.append(DecodingStep(sampled, masked))
     return steps
+
+
+def predictor(
+    model: MaskGitTransformer, labels: Tensor, settings: DecodingSettings
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """What `decode` asks for logits (B, N, K), for fixed labels (B,) on the model's device.
+
+    Under classifier-free guidance they are (1 + s)·conditional − s·unconditional logits, which
+    needs a model that was trained with `training.label_drop`.
+    """
+    bf16, guidance_scale = settings.bf16, settings.guidance_scale
+    if bf16:
+        model = with_bfloat16_linears(model)
+    no_class = torch.full_like(labels, model.config.num_classes)
+
+    def predict(tokens: Tensor, mask: Tensor) -> Tensor:
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=bf16):
+            if guidance_scale == 0:
+                return model.predict(tokens, mask, labels)
+            both = model.predict(
+                tokens.repeat(2, 1), mask.repeat(2, 1), torch.cat([labels, no_class])
+            )
+        conditional, unconditional = both.float().chunk(2)
+        return (1 + guidance_scale) * conditional - guidance_scale * unconditional
+
+    return predict
+
+
+def generate(
+    model: MaskGitTransformer,
+    labels: Tensor,
+    settings: DecodingSettings,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> list[DecodingStep]:
+    """Decode one batch from a blank canvas; every iteration's tokens (B, N) and mask."""
+    shape = (len(labels), model.config.num_tokens)
+    return decode(
+        predictor(model, labels.to(device), settings),
+        torch.zeros(shape, dtype=torch.long, device=device),
+        torch.ones(shape, dtype=torch.bool, device=device),
+        settings,
+        generator(seed, "decode", settings.schedule, settings.iterations, device=device),
+    )

@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from pipeline.data.shards import as_float
-from pipeline.decoding import decode
-from pipeline.errors import UserError
-from pipeline.sampling import predictor, tokens_to_images
-from pipeline.seeds import generator, mix
-from pipeline.tokenizer import Tokenizer
+from pipeline.data.pixels import as_float
+from pipeline.decoding import DecodingSettings, decode, predictor
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.seeds import generator, mix
+from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 
 Side = Literal["left", "right", "top", "bottom"]
@@ -153,13 +152,9 @@ def edit(
     images: Tensor,
     mask: Tensor,
     labels: Tensor,
+    settings: DecodingSettings,
     *,
-    iterations: int,
-    schedule: str,
-    choice_temperature: float,
-    bf16: bool,
     seed: int,
-    guidance_scale: float = 0.0,
     dilate: int = 1,
     feather: int | None = None,
 ) -> Edited:
@@ -197,13 +192,11 @@ def edit(
     device = next(model.parameters()).device
     known_tokens = tokenizer.encode(as_float(fill_unknown(images, mask)).to(device))
     steps = decode(
-        predictor(model, labels.to(device), bf16=bf16, guidance_scale=guidance_scale),
+        predictor(model, labels.to(device), settings),
         known_tokens.flatten(1),
         unknown.flatten(1).to(device),
-        iterations=iterations,
-        schedule=schedule,
-        choice_temperature=choice_temperature,
-        generator=generator(seed, "edit", schedule, iterations, device=device),
+        settings,
+        generator(seed, "edit", settings.schedule, settings.iterations, device=device),
     )
     tokens = steps[-1].sampled
     canvas = tokens_to_images(tokenizer, tokens)
@@ -223,12 +216,14 @@ def outpaint_beyond(
     tokenizer: Tokenizer,
     images: Tensor,
     labels: Tensor,
+    settings: DecodingSettings,
     *,
     side: Side,
     pixels: int,
     overlap: int,
     seed: int,
-    **editing,
+    dilate: int = 1,
+    feather: int | None = None,
 ) -> Tensor:
     """Extend images beyond a side by sliding a window of the model's size over it.
 
@@ -241,7 +236,7 @@ def outpaint_beyond(
         pixels: how far to extend.
         overlap: least number of known pixels in a window; what `dilate` leaves of them is its
             whole context.
-        editing: as for `edit`.
+        settings, dilate, feather: as for `edit`.
 
     Returns:
         (B, C, H, W + pixels), or (B, C, H + pixels, W); bit for bit the images further than the
@@ -269,7 +264,15 @@ def outpaint_beyond(
         window = wide.narrow(axis, length - end if before else end - size, size)
         mask = outpaint_mask((size, size), side, (end - known) / size)
         edited = edit(
-            model, tokenizer, window, mask, labels, seed=mix(seed, "window", number), **editing
+            model,
+            tokenizer,
+            window,
+            mask,
+            labels,
+            settings,
+            seed=mix(seed, "window", number),
+            dilate=dilate,
+            feather=feather,
         )
         window.copy_(edited.composite)
     return wide

@@ -1,41 +1,14 @@
-"""Mask schedules γ and the masks of Masked Visual Token Modeling (paper, sections 3.1 and 3.3)."""
-
-import math
-from collections.abc import Callable
+"""Masked Visual Token Modeling (paper, section 3.1): the masks that training draws, and the
+likelihood of held-out tokens under them."""
 
 import torch
 from torch import Tensor
 
-# γ(r, n): r in [0, 1] is the progress of decoding, n the number of maskable tokens. Adding a
-# schedule is adding one line here; its name is then valid everywhere in params.yaml.
-SCHEDULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "exponential": lambda r, n: 1 - torch.exp2(-torch.log2(n) * (1 - r)),
-    "cubic": lambda r, n: 1 - r**3,
-    "square": lambda r, n: 1 - r**2,
-    "cosine": lambda r, n: torch.cos(r * (math.pi / 2)),
-    "arccos": lambda r, n: torch.arccos(r) * (2 / math.pi),
-    "linear": lambda r, n: 1 - r,
-    "square_root": lambda r, n: 1 - r.sqrt(),
-    "logarithmic": lambda r, n: -torch.log2(r) / torch.log2(n),
-}
+from pipeline.runtime.seeds import generator
+from pipeline.schedules import mask_ratio
+from pipeline.transformer import MaskGitTransformer, masked_token_loss
 
-# The seven of the paper's Table 3, in its order (arccos is other reproductions' addition).
-PAPER_SCHEDULES = tuple(name for name in SCHEDULES if name != "arccos")
-
-
-def mask_ratio(schedule: str, r: Tensor | float, num_tokens: Tensor | int) -> Tensor:
-    """γ(r): the fraction of tokens to mask at progress r, clipped to [1e-6, 1] as in the release.
-
-    Args:
-        schedule: a key of `SCHEDULES`.
-        r: progress in [0, 1], any shape.
-        num_tokens: number of maskable tokens N, broadcast against r (the logarithmic and
-            exponential schedules depend on it).
-    """
-    r = torch.as_tensor(r, dtype=torch.float64)
-    n = torch.as_tensor(num_tokens, dtype=torch.float64)
-    # log2(1) = 0: with a single maskable token the logarithmic quotient is 0/0, so N is at least 2.
-    return SCHEDULES[schedule](r, n.clamp(min=2)).clamp(1e-6, 1.0)
+BATCH = 500  # images whose likelihood is computed at once
 
 
 def sample_training_mask(
@@ -61,3 +34,44 @@ def sample_training_mask(
     noise = torch.rand(batch_size, num_tokens, generator=generator)
     rank = noise.argsort(dim=1).argsort(dim=1)
     return rank < count[:, None]
+
+
+@torch.no_grad()
+def masked_nll(
+    model: MaskGitTransformer,
+    tokens: Tensor,
+    labels: Tensor,
+    *,
+    schedule: str,
+    seed: int,
+    min_masking_rate: float = 0.0,
+    batch_size: int = BATCH,
+    device: torch.device | str = "cpu",
+) -> float:
+    """Mean negative log-likelihood in nats of masked tokens, the NLL of Table 3.
+
+    Masks follow the schedule's own training distribution; probabilities are over the K codes, as
+    decoding samples from them; weighted as the training loss (tokens of a sample, then samples).
+
+    Args:
+        tokens: (M, N) int64.
+    """
+    total = 0.0
+    for number, (chunk, chunk_labels) in enumerate(
+        zip(tokens.split(batch_size), labels.split(batch_size), strict=True)
+    ):
+        noise = generator(seed, "nll", number)
+        mask = sample_training_mask(*chunk.shape, schedule, noise, min_masking_rate)
+        where = mask.flatten().nonzero()[:, 0]
+        logits = model(
+            chunk.to(device), mask.to(device), chunk_labels.to(device), where.to(device)
+        )[:, : model.config.codebook_size]
+        target = chunk.flatten()[where].to(device)
+        sample = (where // chunk.shape[1]).to(device)
+        total += (
+            len(chunk)
+            * masked_token_loss(
+                logits.float(), target, sample, len(chunk), label_smoothing=0.0
+            ).item()
+        )
+    return total / len(tokens)

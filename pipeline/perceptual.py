@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.classifier import Classifier
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 

@@ -1,21 +1,20 @@
 """Every image as token grids."""
 
-from pipeline.layout import IMAGES, RESULTS, TOKENIZER, TOKENS
-from pipeline.models import load_model
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS
+from pipeline.data.tokens import TokenCache
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json
-from pipeline.runtime.runs import run_dir, stage_key
-from pipeline.runtime.stage import run_stage
-from pipeline.runtime.tracking import stage_run
-from pipeline.tokens import TokenCache, cache_tokens, cached_code_usage, write_manifest
+from pipeline.runtime.files import publish_folder, tree_hash, write_json
+from pipeline.runtime.stage import Stage
+from pipeline.training.tokens import cache_tokens, cached_code_usage, write_manifest
+from pipeline.weights.published import load_model
+from stages.running import run_stage
 
 
 def main(params: Params) -> str:
-    key = stage_key("cache_tokens")
-    with stage_run("cache_tokens", params, value_hash(key)) as run:
+    with Stage("cache_tokens", params) as stage:
         tokenizer = load_model(TOKENIZER, "tokenizer", pick_device())
-        folder = run_dir("cache_tokens", key, params.ray.storage_path) / "tokens"
+        folder = stage.folder() / "tokens"
         folder.mkdir(exist_ok=True)
         crops = {"train": params.tokens.crops_per_image, "val": 0}
         shards = {
@@ -29,7 +28,7 @@ def main(params: Params) -> str:
         metrics = {"train_grids": len(train) * train.views, "val_grids": len(val)}
         metrics |= {"code_usage": usage, "code_perplexity": perplexity}
         write_json(RESULTS / "tokens/metrics.json", metrics)
-        run.log_metrics(metrics)
+        stage.run.log_metrics(metrics)
         # Last: DVC deletes what is published where the stage fails after all.
         publish_folder(folder, TOKENS)
     return f"cache_tokens: {metrics['train_grids']} training grids in {TOKENS}"

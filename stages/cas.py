@@ -2,33 +2,39 @@
 
 from pathlib import Path
 
-from pipeline.evaluation.cas import AUGMENTATIONS, REAL, CasJob, run_cas
-from pipeline.layout import CLASSIFIER, IMAGES, RESULTS, SAMPLES
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, SAMPLES
+from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
 from pipeline.runtime.cluster import join_ray, require_resources
-from pipeline.runtime.files import value_hash, write_csv
-from pipeline.runtime.runs import run_dir, stage_key
-from pipeline.runtime.stage import run_stage
+from pipeline.runtime.files import write_csv
+from pipeline.runtime.stage import Stage
 from pipeline.runtime.tasks import run_tasks
-from pipeline.runtime.tracking import stage_run
+from stages.running import run_stage
 
 
 def main(params: Params) -> str:
-    key = stage_key("cas")
-    jobs = _jobs(params, run_dir("cas", key, params.ray.storage_path))
+    stage = Stage("cas", params)
+    jobs = _jobs(params, stage.folder())
     pending = [job for job in jobs if not job.result.exists()]
+    ray = params.ray
     if pending:
         join_ray()
-        ray = params.ray
         require_resources(1, ray.cpus_per_worker, ray.use_gpu, "ray.cpus_per_worker")
-    with stage_run("cas", params, value_hash(key)) as run:
+    with stage:
         print(f"cas: {len(jobs)} classifiers, {len(jobs) - len(pending)} finished before")
         if pending:
-            run_tasks(run_cas, pending, params, on_done=lambda job: print(f"cas: {job.name} done"))
+            run_tasks(
+                run_cas,
+                pending,
+                cpus=ray.cpus_per_worker,
+                gpus=int(ray.use_gpu),
+                max_retries=ray.max_failures,
+                on_done=lambda job: print(f"cas: {job.name} done"),
+            )
         rows = [job.row() for job in jobs]
         write_csv(RESULTS / "cas/rows.csv", rows)
-        run.log_artifact(RESULTS / "cas/rows.csv")
-        run.log_metrics(
+        stage.run.log_artifact(RESULTS / "cas/rows.csv")
+        stage.run.log_metrics(
             {f"cas/{r['images']}/{r['augmentation']}/seed{r['seed']}": r["top1"] for r in rows}
         )
     ours = [r["top1"] for r in rows if (r["images"], r["augmentation"]) == ("transformer", "none")]

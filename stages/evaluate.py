@@ -1,25 +1,24 @@
 """Samples of both models, and everything that is measured on them."""
 
-from pipeline.evaluation.evaluate import evaluate_all
+from pipeline.config.params import Params
+from pipeline.config.paths import RESULTS
 from pipeline.evaluation.gallery import write_gallery
-from pipeline.layout import RESULTS
-from pipeline.params import Params
+from pipeline.experiments.evaluate import evaluate_all
+from pipeline.runtime.dag import flatten
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import value_hash, write_json
-from pipeline.runtime.runs import flatten, run_dir, stage_key
-from pipeline.runtime.stage import run_stage
-from pipeline.runtime.tracking import stage_run
+from pipeline.runtime.files import write_json
+from pipeline.runtime.stage import Stage
+from stages.running import run_stage
 
 
 def main(params: Params) -> str:
-    key, device = stage_key("evaluate"), pick_device()
-    with stage_run("evaluate", params, value_hash(key)) as run:
-        folder = run_dir("evaluate", key, params.ray.storage_path)
-        metrics = evaluate_all(params, folder, device)
+    device = pick_device()
+    with Stage("evaluate", params) as stage:
+        metrics = evaluate_all(params, stage.folder(), device)
         metrics["transformer"] |= write_gallery(params, RESULTS / "evaluation", device)
         write_json(RESULTS / "evaluation/metrics.json", metrics)
-        run.log_metrics(flatten(metrics))
-        run.log_artifact(RESULTS / "evaluation/samples.png")
+        stage.run.log_metrics(flatten(metrics))
+        stage.run.log_artifact(RESULTS / "evaluation/samples.png")
     fid, ours = f"fid_{params.evaluation.extractor}", metrics["transformer"]
     return (
         f"evaluate: {ours['class_accuracy']:.1%} of samples recognised, {fid} {ours[fid]:.2f}; in "

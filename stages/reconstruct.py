@@ -2,30 +2,28 @@
 
 import numpy as np
 
-from pipeline.evaluation.reconstruction import reconstruct_hidden
-from pipeline.layout import RESULTS
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.config.paths import RESULTS
+from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import atomic_file, value_hash, write_csv
-from pipeline.runtime.runs import run_dir, stage_key
-from pipeline.runtime.stage import run_stage
-from pipeline.runtime.tracking import stage_run
+from pipeline.runtime.files import atomic_file, write_csv
+from pipeline.runtime.stage import Stage
+from stages.running import run_stage
 
 
 def main(params: Params) -> str:
     results = RESULTS / "reconstruction"
-    with stage_run("reconstruct", params, value_hash(stage_key("reconstruct"))) as run:
-        key = stage_key("reconstruct", ignore=["reconstruction.mask_ratios"])
-        folder = run_dir("reconstruct", key, params.ray.storage_path)
+    with Stage("reconstruct", params) as stage:
+        folder = stage.folder("reconstruction.mask_ratios")
         rows, pictures = reconstruct_hidden(params, folder, pick_device())
         write_csv(results / "rows.csv", rows)
         with atomic_file(results / "pictures.npz") as path, open(path, "wb") as handle:
             np.savez_compressed(handle, **pictures)
-        run.log_artifact(results / "rows.csv")
+        stage.run.log_artifact(results / "rows.csv")
         for row in rows:
             name = f"draw{row['draw']}" if row["draw"] >= 0 else "median"
             values = {f"{name}/{metric}": row[metric] for metric in ("psnr", "perceptual")}
-            run.log_metrics(values, step=round(100 * row["mask_ratio"]))
+            stage.run.log_metrics(values, step=round(100 * row["mask_ratio"]))
     medians = [row for row in rows if row["draw"] < 0]
     shown = ", ".join(f"{row['psnr']:.1f} dB at {row['mask_ratio']:.0%}" for row in medians)
     return f"reconstruct: PSNR of the median {shown} hidden; in {results}"

@@ -1,24 +1,25 @@
 """Classifier-based rejection sampling of both networks' samples (Table 4)."""
 
-from pipeline.evaluation.rejection import rejection_rows
-from pipeline.layout import RESULTS
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.config.paths import RESULTS
+from pipeline.experiments.reject import rejection_rows
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import value_hash, write_csv
-from pipeline.runtime.runs import stage_key
-from pipeline.runtime.stage import run_stage
-from pipeline.runtime.tracking import stage_run
+from pipeline.runtime.files import write_csv
+from pipeline.runtime.stage import Stage
+from stages.running import run_stage
 
 KEYS = ("network", "selection", "acceptance", "candidates", "samples")
 
 
 def main(params: Params) -> str:
     target = RESULTS / "rejection/rows.csv"
-    with stage_run("reject", params, value_hash(stage_key("reject"))) as run:
+    with Stage("reject", params) as stage:
         rows = rejection_rows(params, pick_device())
         write_csv(target, rows)
-        run.log_artifact(target)
-        run.log_metrics({f"{_name(row)}/{k}": row[k] for row in rows for k in row if k not in KEYS})
+        stage.run.log_artifact(target)
+        stage.run.log_metrics(
+            {f"{_name(row)}/{k}": row[k] for row in rows for k in row if k not in KEYS}
+        )
     ours = [row for row in rows if row["network"] == "transformer"]
     strictest = min(row["acceptance"] for row in ours)
     shares = [row["class_accuracy"] for row in ours if row["acceptance"] == strictest]

@@ -4,21 +4,20 @@ import shutil
 
 import torch
 
-from pipeline.evaluation.speed import speed_rows
-from pipeline.layout import IMAGES, RESULTS
-from pipeline.params import Params
+from pipeline.config.params import Params
+from pipeline.config.paths import IMAGES, RESULTS
+from pipeline.experiments.speed import speed_rows
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import read_json, value_hash, write_csv, write_json
-from pipeline.runtime.runs import run_dir, stage_key
-from pipeline.runtime.stage import run_stage
-from pipeline.runtime.tracking import stage_run
+from pipeline.runtime.files import read_json, write_csv, write_json
+from pipeline.runtime.stage import Stage
+from stages.running import run_stage
 
 
 def main(params: Params) -> str:
-    device, target, key = pick_device(), RESULTS / "speed_timings.csv", stage_key("speed")
+    device, target = pick_device(), RESULTS / "speed_timings.csv"
     num_classes = len(read_json(IMAGES / "manifest.json")["class_names"])
-    with stage_run("speed", params, value_hash(key)) as run:
-        folder = run_dir("speed", key, params.ray.storage_path)
+    with Stage("speed", params) as stage:
+        folder = stage.folder()
         rows = []
         for grid in params.speed.grids:
             # Times are compared within a grid, so that all of them are of one process.
@@ -28,10 +27,10 @@ def main(params: Params) -> str:
             for row in read_json(cell):
                 rows.append({"method": row["method"], "tokens": row["tokens"]} | row)
         write_csv(target, rows)
-        run.log_artifact(target)
+        stage.run.log_artifact(target)
         for row in rows:
             name = f"{row['method']}/batch{row['batch_size']}/seconds_per_image"
-            run.log_metrics({name: row["seconds_per_image"]}, step=row["tokens"])
+            stage.run.log_metrics({name: row["seconds_per_image"]}, step=row["tokens"])
     shutil.rmtree(folder)  # whoever runs this again wants it measured again
     largest = max((row["tokens"], row["batch_size"]) for row in rows)
     times = {

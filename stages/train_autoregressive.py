@@ -1,17 +1,18 @@
 """The autoregressive baseline VQGAN∗ with Ray Train, at the transformer's training params but for
 those of its own section."""
 
-from pipeline.layout import AUTOREGRESSIVE
-from pipeline.params import Params
-from pipeline.runtime.network import train_network
-from pipeline.runtime.stage import run_stage
+from pipeline.config.params import Params
+from pipeline.config.paths import AUTOREGRESSIVE
+from pipeline.training.autoregressive import AutoregressiveTask
+from pipeline.training.ray_train.networks import train_network
+from stages.running import run_stage
 
 
 def main(params: Params) -> str:
     own = {"steps", "label_smoothing"}
     training = params.training.model_copy(update=params.autoregressive.model_dump(include=own))
     params = params.model_copy(update={"training": training})
-    metrics = train_network(params, "autoregressive", AUTOREGRESSIVE)
+    metrics = train_network(params, "autoregressive", AutoregressiveTask, AUTOREGRESSIVE)
     return (
         f"train_autoregressive: validation NLL {metrics['val_nll']:.3f}; model in {AUTOREGRESSIVE}"
     )

@@ -1,16 +1,17 @@
 """Masked Visual Token Modeling with Ray Train, or released weights in its place."""
 
-from pipeline.layout import TRANSFORMER
-from pipeline.params import Params
-from pipeline.runtime.network import convert_transformer, train_network
-from pipeline.runtime.stage import run_stage
+from pipeline.config.params import Params
+from pipeline.config.paths import TRANSFORMER
+from pipeline.training.ray_train.networks import convert_transformer, train_network
+from pipeline.training.transformer import TransformerTask
+from stages.running import run_stage
 
 
 def main(params: Params) -> str:
     if params.transformer.pretrained:
         metrics = convert_transformer(params, TRANSFORMER)
     else:
-        metrics = train_network(params, "transformer", TRANSFORMER)
+        metrics = train_network(params, "transformer", TransformerTask, TRANSFORMER)
     return f"train_transformer: validation NLL {metrics['val_nll']:.3f}; model in {TRANSFORMER}"
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.params import Params, read_yaml
+from pipeline.config.params import Params
+from pipeline.runtime.files import read_yaml
 from tests.synthetic_results import write_results, write_source
 
 ROOT = Path(__file__).parents[1]

@@ -11,8 +11,8 @@ import pytest
 
 from analysis.__main__ import build
 from analysis.sources import STAGES
-from pipeline.errors import UserError
-from pipeline.params import read_yaml
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_yaml
 from tests.synthetic_results import FILES, write_results, write_source
 
 ROOT = Path(__file__).parents[1]

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from pipeline.autoregressive import AutoregressiveTransformer, next_token_logits
-from pipeline.benchmark import report, subjects, timing
-from pipeline.benchmark.cases import (
+from pipeline.masking import masked_nll
+from pipeline.runtime.errors import UserError
+from pipeline.tools.bench import report, subjects, timing
+from pipeline.tools.bench.cases import (
     LAYERS,
     MODEL,
     Result,
@@ -16,14 +18,12 @@ from pipeline.benchmark.cases import (
     positions,
     training_step,
 )
-from pipeline.benchmark.subjects import (
+from pipeline.tools.bench.subjects import (
     EncoderLayerTransformer,
     Size,
     write_synthetic_cache,
 )
-from pipeline.benchmark.timing import Timing, measure, product_rate, product_shapes
-from pipeline.errors import UserError
-from pipeline.sampling import masked_nll
+from pipeline.tools.bench.timing import Timing, measure, product_rate, product_shapes
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import (
     MaskGitTransformer,
@@ -126,7 +126,7 @@ def test_extrapolation_scales_the_time_of_the_positions_to_all(monkeypatch):
         clock.now += 1 + n  # as without a cache: in proportion to what is read
         return next_token_logits(model, ids, n)
 
-    monkeypatch.setattr("pipeline.benchmark.cases.next_token_logits", logits)
+    monkeypatch.setattr("pipeline.tools.bench.cases.next_token_logits", logits)
     config = TransformerConfig(**(vars(TINY) | {"num_tokens": 256}))
     model, labels = spread(AutoregressiveTransformer, config), torch.zeros(1, dtype=torch.long)
     seconds = _sampled_positions(model, labels, False, CPU).seconds

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.runtime.files import file_hash, tree_hash
-from pipeline.training.distributed import CHECKPOINT, LISTING
+from pipeline.training.ray_train.fit import CHECKPOINT, LISTING
 from tests.project import Project
 
 STAGES = {

@@ -16,7 +16,7 @@ from pipeline.decoding import (
     num_tokens_to_mask,
     sample_categorical,
 )
-from pipeline.masking import SCHEDULES
+from pipeline.schedules import SCHEDULES
 from tests.test_masking import gamma
 from tests.tiny_networks import seeded
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pipeline.data.shards import as_float, as_uint8
+from pipeline.data.pixels import as_float, as_uint8
 from pipeline.editing import (
     SIDES,
     box_mask,
@@ -22,7 +22,7 @@ from pipeline.editing import (
     outpaint_mask,
     pixel_mask_to_tokens,
 )
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 

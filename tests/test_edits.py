@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.config.paths import TOKENIZER, TRANSFORMER
 from pipeline.editing import edit, feather_weight, outpaint_mask
 from pipeline.evaluation import edits
-from pipeline.layout import TOKENIZER, TRANSFORMER
-from pipeline.models import load_model
-from pipeline.seeds import mix
+from pipeline.runtime.seeds import mix
+from pipeline.weights.published import load_model
 from tests.tiny_project import (
     CLASSES,
     CPU,

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch_fidelity import calculate_metrics
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
-from pipeline.evaluation.export import export_npz, export_pngs
 from pipeline.evaluation.features import Features, cached_features, extract, open_extractor
 from pipeline.evaluation.images import ArrayImages, open_images
 from pipeline.evaluation.metrics import fid, inception_score, kid, precision_recall
-from pipeline.seeds import mix
+from pipeline.runtime.seeds import mix
+from pipeline.tools.export import export_npz, export_pngs
 
 CPU = torch.device("cpu")
 NEIGHBORS = 3

@@ -14,15 +14,17 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline.config.params import Params
+from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
 from pipeline.data import shards
-from pipeline.data.sources import open_source
+from pipeline.decoding import generate
 from pipeline.evaluation import cas, edits, temperature
 from pipeline.evaluation.gallery import write_gallery
-from pipeline.layout import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
-from pipeline.models import load_model
-from pipeline.params import Params
-from pipeline.sampling import balanced_labels, generate, tokens_to_images
-from pipeline.seeds import mix
+from pipeline.prepare.datasets import open_source
+from pipeline.runtime.seeds import mix
+from pipeline.sampling import balanced_labels
+from pipeline.tokenizer import tokens_to_images
+from pipeline.weights.published import load_model
 from tests.tiny_project import (
     CHANGES,
     CLASSES,

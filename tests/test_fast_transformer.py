@@ -10,13 +10,9 @@ import torch.nn.functional as F
 from scipy.stats import binomtest, chisquare
 
 from pipeline.autoregressive import AutoregressiveTransformer
-from pipeline.sampling import predictor
-from pipeline.transformer import (
-    Dropout,
-    MaskGitTransformer,
-    attend,
-    with_bfloat16_linears,
-)
+from pipeline.decoding import predictor
+from pipeline.transformer import MaskGitTransformer, with_bfloat16_linears
+from pipeline.transformer.cpu import Dropout, attend
 from tests.tiny_networks import inputs, spread
 
 # --- dropout ----------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pipeline.classifier import Classifier, ClassifierConfig
-from pipeline.errors import UserError
 from pipeline.evaluation import features
 from pipeline.evaluation.features import (
     ClassifierExtractor,
@@ -24,6 +23,7 @@ from pipeline.evaluation.features import (
     save_features,
 )
 from pipeline.evaluation.images import ArrayImages
+from pipeline.runtime.errors import UserError
 from tests.errors import one_line
 from tests.images import noise_array
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.runtime.dag import flatten, stage_key
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import (
     atomic_file,
     atomic_folder,
@@ -19,8 +20,8 @@ from pipeline.runtime.files import (
     write_csv,
     write_json,
 )
-from pipeline.runtime.runs import flatten, run_dir, stage_key
-from pipeline.seeds import generator, mix
+from pipeline.runtime.runs import run_dir
+from pipeline.runtime.seeds import generator, mix
 
 
 class Interrupted(BaseException):

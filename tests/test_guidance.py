@@ -6,9 +6,9 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from pipeline.decoding import decode
-from pipeline.sampling import generate, predictor, sampler
-from pipeline.seeds import generator
+from pipeline.decoding import decode, generate, predictor
+from pipeline.runtime.seeds import generator
+from pipeline.sampling import sampler
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from tests.test_params import message, write
 from tests.test_train_transformer import CLASSES, calls, random_tokens, tiny_params

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.errors import UserError
-from pipeline.evaluation.export import export_npz, export_pngs, export_samples
 from pipeline.evaluation.images import ArrayImages, open_images
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import write_json
+from pipeline.tools.export import export_npz, export_pngs, export_samples
 from tests.errors import one_line
 from tests.images import noise_array
 

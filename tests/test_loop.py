@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
 from pipeline.training.loop import Diverged, Ema, RunDirSession, load_checkpoint, save_checkpoint
 from tests.interruption import Killed, KilledAfter, fit, weight_bytes
 

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.masking import PAPER_SCHEDULES, SCHEDULES, mask_ratio, sample_training_mask
+from pipeline.masking import PAPER_SCHEDULES, sample_training_mask
+from pipeline.schedules import SCHEDULES, mask_ratio
 from tests.release import expected, needs_fixture
 
 CLOSED_FORMS = {

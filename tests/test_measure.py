@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from pipeline.__main__ import main
+from pipeline.config.paths import SAMPLES
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.export import export_npz, export_pngs
 from pipeline.evaluation.images import ArrayImages
-from pipeline.layout import SAMPLES
+from pipeline.tools.export import export_npz, export_pngs
 from tests.tiny_project import CPU, SIDE, make_project, with_params
 
 COUNT = 40

@@ -6,7 +6,6 @@ import scipy.linalg
 import torch
 from torchmetrics.image.inception import InceptionScore
 
-from pipeline.errors import UserError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.metrics import (
@@ -21,6 +20,7 @@ from pipeline.evaluation.metrics import (
     sample_metrics,
 )
 from pipeline.evaluation.statistics import TooFew, load_statistics, statistics
+from pipeline.runtime.errors import UserError
 
 
 def gaussian(count: int, dimension: int, seed: int, shift: float = 0.0) -> torch.Tensor:

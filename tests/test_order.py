@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.order import BatchOrder
+from pipeline.data.tokens import BatchOrder
 
 
 @settings(max_examples=60, deadline=None)

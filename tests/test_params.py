@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.errors import UserError
-from pipeline.params import load_params
+from pipeline.config.params import load_params
+from pipeline.runtime.errors import UserError
 from tests.conftest import ROOT
 
 PRESET = ROOT / "presets" / "mnist5k.yaml"

@@ -11,26 +11,25 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from pipeline.classifier import ClassifierConfig
-from pipeline.data.shards import (
-    ImageBatches,
-    ImageShards,
-    View,
-    as_float,
-    decode_image,
-    stratified_split,
-    write_manifest,
-    write_shards,
-)
-from pipeline.data.sources import open_source
-from pipeline.params import Params, read_yaml
+from pipeline.config.params import Params
+from pipeline.data.batches import ImageBatches
+from pipeline.data.pixels import as_float
+from pipeline.data.shards import ImageShards
+from pipeline.data.tokens import TokenCache
+from pipeline.data.views import View, decode_image
 from pipeline.perceptual import open_perceptual
-from pipeline.sampling import balanced_labels, sampler, tokens_to_images
-from pipeline.tokenizer import Tokenizer
-from pipeline.tokens import TokenCache, cache_tokens
-from pipeline.tokens import write_manifest as write_tokens_manifest
+from pipeline.prepare.datasets import open_source
+from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.runtime.files import read_yaml
+from pipeline.sampling import balanced_labels, sampler
+from pipeline.tokenizer import Tokenizer, tokens_to_images
+from pipeline.tokenizer.reconstruction import Reconstruction, psnr
 from pipeline.training.classifier import ClassifierTask, accuracy
-from pipeline.training.tokenizer import Reconstruction, TokenizerTask, psnr, tokenizer_config
+from pipeline.training.tokenizer import TokenizerTask
+from pipeline.training.tokens import cache_tokens
+from pipeline.training.tokens import write_manifest as write_tokens_manifest
 from pipeline.training.transformer import TransformerTask
+from pipeline.weights.configs import tokenizer_config
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")

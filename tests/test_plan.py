@@ -11,25 +11,27 @@ import torch
 from torch import nn
 
 from pipeline.classifier import Classifier
-from pipeline.data.shards import write_manifest, write_shards
-from pipeline.data.sources import FolderSource
-from pipeline.errors import UserError
-from pipeline.masking import SCHEDULES, sample_training_mask
-from pipeline.models import save_model
-from pipeline.params import read_yaml
-from pipeline.plan import costs
-from pipeline.plan.networks import UNCOUNTED, DataSize, Network, plan_networks, plan_stages
-from pipeline.plan.report import data_size, plan_text, token_cache_bytes
-from pipeline.presets import preset_params
-from pipeline.seeds import generator
+from pipeline.config.presets import preset_params
+from pipeline.masking import sample_training_mask
+from pipeline.prepare.datasets import FolderSource
+from pipeline.prepare.shards import write_manifest, write_shards
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_yaml
+from pipeline.runtime.seeds import generator
+from pipeline.schedules import SCHEDULES
 from pipeline.tokenizer import Tokenizer
-from pipeline.tokens import cache_tokens
+from pipeline.tools.plan import costs
+from pipeline.tools.plan.networks import UNCOUNTED, DataSize, Network, plan_networks, plan_stages
+from pipeline.tools.plan.report import data_size, plan_text, token_cache_bytes
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.classifier import ClassifierTask
 from pipeline.training.loop import save_checkpoint
-from pipeline.training.tokenizer import TokenizerTask, tokenizer_config
-from pipeline.training.transformer import ROWS, TransformerTask, transformer_config
+from pipeline.training.tokenizer import TokenizerTask
+from pipeline.training.tokens import cache_tokens
+from pipeline.training.transformer import ROWS, TransformerTask
 from pipeline.transformer import MaskGitTransformer
+from pipeline.weights.configs import tokenizer_config, transformer_config
+from pipeline.weights.published import save_model
 from tests.images import noise_image, write_token_cache
 from tests.project import ROOT
 

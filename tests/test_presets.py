@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.params import load_params
-from pipeline.presets import PRESETS, apply_preset, preset_names
+from pipeline.config.params import load_params
+from pipeline.config.presets import PRESETS, apply_preset, preset_names
+from pipeline.runtime.errors import UserError
 from tests.project import ROOT
 
 
@@ -36,7 +36,7 @@ def test_impossible_preset_leaves_the_params_as_they_are(tmp_path, monkeypatch):
     broken = tmp_path / "presets"
     broken.mkdir()
     (broken / "broken.yaml").write_text("# Preset broken\n\ntraining:\n  batch_size: 0\n")
-    monkeypatch.setattr("pipeline.presets.PRESETS", broken)
+    monkeypatch.setattr("pipeline.config.presets.PRESETS", broken)
     target = tmp_path / "params.yaml"
     target.write_text("untouched")
     with pytest.raises(UserError, match=r"training\.batch_size"):

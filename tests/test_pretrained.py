@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from pipeline.models import load_model
+from pipeline.weights.published import load_model
 from tests.project import Project
 from tests.release import FOLDER, needs_fixture
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.params import load_params
+from pipeline.config.params import load_params
 from pipeline.runtime.files import write_json
 from tests.project import ROOT, Project
 
@@ -46,7 +46,7 @@ def _small_params():
 
 
 def _job(params, tokens_dir: Path, run_dir: Path):
-    from pipeline.training.distributed import TrainingJob
+    from pipeline.training.ray_train.fit import TrainingJob
 
     return TrainingJob(
         params=params.model_dump(),
@@ -87,7 +87,7 @@ def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_pat
     import ray
 
     from pipeline.runtime.cluster import join_ray
-    from pipeline.training.distributed import fit
+    from pipeline.training.ray_train.fit import fit
 
     monkeypatch.chdir(ROOT)
     params = _small_params()
@@ -112,9 +112,9 @@ def test_training_goes_on_without_ray_trains_list_of_checkpoints(tokens_dir, tmp
     """A kill, or a full disk, may leave the list missing or cut short, and an upload half done."""
     import ray
 
-    from pipeline.errors import UserError
     from pipeline.runtime.cluster import join_ray
-    from pipeline.training.distributed import LISTING, fit
+    from pipeline.runtime.errors import UserError
+    from pipeline.training.ray_train.fit import LISTING, fit
 
     monkeypatch.chdir(ROOT)
     noted = tmp_path / "steps"
@@ -159,10 +159,10 @@ def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tokens_dir, tmp_pat
     """As when the tracking server dies: no trial is begun after that, and the error comes out."""
     import ray
 
-    from pipeline.errors import UserError
+    from pipeline.experiments.ablation import Trial
+    from pipeline.experiments.tuning import run_trials
     from pipeline.runtime.cluster import join_ray
-    from pipeline.sweep import Trial
-    from pipeline.tuning import run_trials
+    from pipeline.runtime.errors import UserError
 
     monkeypatch.chdir(ROOT)
     params = load_params(ROOT / "presets/mnist5k.yaml")

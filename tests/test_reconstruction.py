@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from pipeline.data.shards import as_float
+from pipeline.config.paths import CLASSIFIER, TOKENIZER
+from pipeline.data.pixels import as_float
 from pipeline.evaluation import reconstruction
-from pipeline.layout import CLASSIFIER, TOKENIZER
-from pipeline.models import load_model
 from pipeline.perceptual import classifier_distance
-from pipeline.training.tokenizer import Reconstruction
+from pipeline.tokenizer.reconstruction import Reconstruction
+from pipeline.weights.published import load_model
 from tests.tiny_project import (
     CODES,
     CPU,

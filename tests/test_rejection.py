@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.config.paths import SAMPLES
 from pipeline.evaluation import rejection
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
-from pipeline.layout import SAMPLES
 from pipeline.sampling import balanced_labels
 from tests.tiny_project import (
     CLASSES,

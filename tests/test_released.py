@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from pipeline.errors import UserError
-from pipeline.models import save_model
-from pipeline.released import load_pretrained, pretrained_num_classes
+from pipeline.runtime.errors import UserError
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from pipeline.weights.published import save_model
+from pipeline.weights.released import load_pretrained, pretrained_num_classes
 from tests.release import (
     FOLDER,
     Port,

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import build
-from pipeline.params import Params, read_yaml
+from pipeline.config.params import Params
+from pipeline.runtime.files import read_yaml
 from tests.synthetic_results import evaluation_metrics, write_results, write_source
 
 ROOT = Path(__file__).parents[1]

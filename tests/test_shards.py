@@ -11,22 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.data.batches import ImageBatches
 from pipeline.data.crops import center_crop
-from pipeline.data.shards import (
-    ROW_GROUP,
-    ImageBatches,
-    ImageShards,
-    View,
-    as_float,
-    as_uint8,
-    decode_image,
-    stratified_split,
-    to_chw,
-    write_manifest,
-    write_shards,
-)
-from pipeline.data.sources import Item, encode_png
-from pipeline.errors import UserError
+from pipeline.data.pixels import as_float, as_uint8
+from pipeline.data.shards import ROW_GROUP, ImageShards
+from pipeline.data.views import View, decode_image, to_chw
+from pipeline.prepare.datasets import Item, encode_png
+from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.runtime.errors import UserError
 from tests.images import noise_image
 
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from pipeline.data.crops import center_crop
-from pipeline.data.shards import decode_image, stratified_split
-from pipeline.data.sources import open_source
-from pipeline.errors import UserError
+from pipeline.data.views import decode_image
+from pipeline.prepare.datasets import open_source
+from pipeline.prepare.shards import stratified_split
+from pipeline.runtime.errors import UserError
 from tests.errors import one_line
 from tests.images import noise_image
 

@@ -20,8 +20,8 @@ from pipeline.discriminator import (
     generator_loss,
     r1_penalty,
 )
-from pipeline.errors import UserError
 from pipeline.perceptual import classifier_distance, open_perceptual
+from pipeline.runtime.errors import UserError
 from tests.tiny_networks import seeded
 
 # --- discriminator and its losses -----------------------------------------------------------------

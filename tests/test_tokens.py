@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import UserError
-from pipeline.tokens import TokenCache, cached_code_usage
+from pipeline.data.tokens import TokenCache
+from pipeline.runtime.errors import UserError
+from pipeline.training.tokens import cached_code_usage
 from tests.test_train_transformer import random_tokens
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.params import Params
-from pipeline.sampling import masked_nll
-from pipeline.tokens import TokenCache
-from pipeline.training.transformer import TransformerTask, transformer_config
+from pipeline.config.params import Params
+from pipeline.data.tokens import TokenCache
+from pipeline.masking import masked_nll
+from pipeline.training.transformer import TransformerTask
+from pipeline.weights.configs import transformer_config
 from tests.images import write_token_cache
 from tests.interruption import straight_and_resumed, weight_bytes
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.errors import UserError
-from pipeline.models import load_model, save_model
-from pipeline.released import load_pretrained
-from pipeline.sampling import balanced_labels, generate, masked_nll
+from pipeline.decoding import generate
+from pipeline.masking import masked_nll
+from pipeline.runtime.errors import UserError
+from pipeline.sampling import balanced_labels
 from pipeline.transformer import MaskGitTransformer, TransformerConfig, masked_token_loss
+from pipeline.weights.published import load_model, save_model
+from pipeline.weights.released import load_pretrained
 from tests.release import FOLDER, expected, needs_fixture
 
 RELEASED = TransformerConfig(

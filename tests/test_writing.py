@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
 from pipeline.evaluation import writing
 from pipeline.evaluation.writing import write_images
+from pipeline.runtime.errors import UserError
 
 SHAPE = (23, 3, 4, 4)
 

@@ -11,23 +11,20 @@ from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
-from pipeline.data.shards import (
-    ImageShards,
-    View,
-    as_float,
-    stratified_split,
-    write_manifest,
-    write_shards,
-)
-from pipeline.data.sources import open_source
-from pipeline.evaluation.rejection import NETWORKS
-from pipeline.layout import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER
-from pipeline.models import load_model, save_model
-from pipeline.params import Params, read_yaml
+from pipeline.config.params import Params
+from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER
+from pipeline.data.pixels import as_float
+from pipeline.data.shards import ImageShards
+from pipeline.data.views import View
+from pipeline.experiments.reject import NETWORKS
+from pipeline.prepare.datasets import open_source
+from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.runtime.files import read_yaml
+from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels
-from pipeline.seeds import mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from pipeline.weights.published import load_model, save_model
 from tests.images import noise_image
 from tests.project import ROOT
 

@@ -6,16 +6,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pipeline.config.params import Params
+from pipeline.config.paths import CLASSIFIER
 from pipeline.evaluation.features import (
     ClassifierExtractor,
     Extractor,
     Features,
     cached_features,
+    extract,
     load_features,
     open_extractor,
     reference_features,
 )
-from pipeline.evaluation.images import ImageSet
+from pipeline.evaluation.images import BATCH, ImageSet
 from pipeline.evaluation.metrics import (
     bootstrap,
     class_accuracy,
@@ -27,53 +30,71 @@ from pipeline.evaluation.metrics import (
     unless_few,
 )
 from pipeline.evaluation.statistics import load_statistics, statistics
-from pipeline.layout import CLASSIFIER
-from pipeline.models import load_model
-from pipeline.params import Params
+from pipeline.weights.published import load_model
 
 
 class Evaluator:
-    """Measures image sets against the training images."""
+    """Measures image sets against the training images.
 
-    def __init__(self, params: Params, device: torch.device):
-        self.params = params
-        classifier = load_model(CLASSIFIER, "classifier", device)
+    Args:
+        root: the project's folder, where a worker may have another working directory.
+        keep: whether features are kept on disk, for whoever measures the same images again.
+    """
+
+    def __init__(
+        self, params: Params, device: torch.device, root: Path = Path(), keep: bool = True
+    ):
+        self.params, self.root, self.keep = params, root, keep
+        classifier = load_model(root / CLASSIFIER, "classifier", device)
         evaluation = params.evaluation
         self.judge = ClassifierExtractor(classifier, device)
         self.extractor = open_extractor(evaluation.extractor, classifier, evaluation, device)
-        self.cache_dir = Path(params.ray.storage_path).absolute() / "features"
-        self.reference = load_features(reference_features(self.extractor, params))
+        self.cache_dir = root / params.ray.storage_path / "features"
+        self.reference = load_features(self._reference(self.extractor))
         published = evaluation.reference_statistics
         self.reference_statistics = (
-            load_statistics(published) if published else statistics(self.reference.features)
+            load_statistics(root / published) if published else statistics(self.reference.features)
         )
+
+    def _reference(self, extractor: Extractor) -> Path:
+        return reference_features(extractor, self.params, self.root)
 
     @cached_property
     def second(self) -> tuple[Extractor, Tensor]:
-        """The second extractor, and features of as many training images, drawn at random, as a
-        manifold is made of."""
+        """The second extractor, and the features of its reference manifold: those of training
+        images, of which `manifold_images` are drawn where there are more."""
         evaluation = self.params.evaluation
         extractor = open_extractor(
             evaluation.second_extractor, self.judge.classifier, evaluation, self.judge.device
         )
-        reference = load_features(reference_features(extractor, self.params)).features
+        reference = load_features(self._reference(extractor)).features
         return extractor, drawn(reference, evaluation.manifold_images, self.params.seed)
 
     def features(self, images: ImageSet) -> Features:
-        return cached_features(images, self.extractor, self.cache_dir)
+        """Of the main extractor."""
+        return self._features(images, self.extractor)
 
     def recognised(self, images: ImageSet) -> Tensor:
         """Logits (M, classes) of the reference classifier."""
-        return cached_features(images, self.judge, self.cache_dir).logits
+        logits = self._features(images, self.judge).logits
+        assert logits is not None
+        return logits
+
+    def _features(self, images: ImageSet, extractor: Extractor) -> Features:
+        if self.keep:
+            return cached_features(images, extractor, self.cache_dir)
+        return extract(extractor, images.batches(BATCH))
 
     def measure(self, images: ImageSet, labels: Tensor | None = None) -> dict[str, float | None]:
         """Every metric of a set, each named after its extractor, with the standard deviation of FID
         and IS under resampling, and of KID over subsets, as `…_std`; with labels (M,), the share
         that is recognised too."""
-        values = self.quality(self.features(images))
+        samples = self.features(images)
+        values = self.sample_metrics(samples, self.params.seed, skip_few=True)
+        values |= self.spreads(samples)
         extractor, reference = self.second
         values |= manifold_metrics(
-            cached_features(images, extractor, self.cache_dir).features,
+            self._features(images, extractor).features,
             reference,
             extractor.name,
             self.params.evaluation,
@@ -83,22 +104,29 @@ class Evaluator:
             values["class_accuracy"] = class_accuracy(self.recognised(images), labels)
         return values | {"samples": len(images), "is_splits": self.params.evaluation.is_splits}
 
-    def quality(self, samples: Features) -> dict[str, float | None]:
-        """FID, IS, KID and the manifold metrics of features from the main extractor; FID or KID is
-        None where the samples are too few, which is said."""
-        values = sample_metrics(
+    def sample_metrics(
+        self, samples: Features, seed: int, skip_few: bool = False
+    ) -> dict[str, float | None]:
+        """FID, IS, KID and the manifold metrics of features of the main extractor.
+
+        Args:
+            seed: of KID's subsets, of the splits of IS, and of the images that a manifold is
+                made of.
+            skip_few: leave FID or KID None, and say so, where the samples do not suffice.
+        """
+        return sample_metrics(
             samples,
             self.reference,
             self.extractor.name,
             self.params.evaluation,
-            self.params.seed,
+            seed,
             self.reference_statistics,
-            skip_few=True,
+            skip_few=skip_few,
         )
-        return values | self.spreads(samples)
 
     def spreads(self, samples: Features) -> dict[str, float | None]:
-        """Standard deviations of FID and IS under resampling; None of an FID that there is not."""
+        """Standard deviations of FID and IS under resampling; FID's is None where the samples are
+        too few for an FID."""
         evaluation, seed, name = self.params.evaluation, self.params.seed, self.extractor.name
         spread = partial(bootstrap, repeats=evaluation.bootstrap, seed=seed)
         distance = partial(fid, reference=self.reference_statistics)
@@ -109,20 +137,22 @@ class Evaluator:
             f"is_{name}_std": spread(score, samples.logits),
         }
 
-    def scores(
-        self, samples: Features, recognised: Tensor, labels: Tensor
-    ) -> dict[str, float | None]:
-        """FID, IS and the share that is recognised, of sets that may be small.
+    def scores(self, images: ImageSet, labels: Tensor) -> dict[str, float | None]:
+        """FID, IS and the share that is recognised, of a set that may be small.
 
         Args:
-            samples: of the main extractor.
-            recognised: logits (M, classes) of the reference classifier.
             labels: (M,).
 
         Returns:
             fid_<extractor> (None where the samples are too few for a covariance, which is said),
             is_<extractor> and class_accuracy.
         """
+        return self.scores_of(self.features(images), self.recognised(images), labels)
+
+    def scores_of(
+        self, samples: Features, recognised: Tensor, labels: Tensor
+    ) -> dict[str, float | None]:
+        """`scores` of features from the main extractor and the reference classifier's logits."""
         evaluation, name = self.params.evaluation, self.extractor.name
         distance = None
         with unless_few():

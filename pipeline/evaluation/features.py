@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.classifier import Classifier, ClassifierConfig
-from pipeline.data.shards import as_float
-from pipeline.errors import UserError
+from pipeline.config.params import Params
+from pipeline.config.paths import IMAGES
+from pipeline.config.schema import Evaluation
+from pipeline.data.pixels import as_float
 from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet
-from pipeline.layout import IMAGES
-from pipeline.params import Params
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, tree_hash, value_hash
 from pipeline.runtime.progress import PAUSE, progress
-from pipeline.sections import Evaluation
 
 PACKAGE = Path(__file__).parents[1]
 CODE = ("data", "classifier.py", "evaluation/features.py", "evaluation/images.py")
@@ -227,10 +227,14 @@ def _watched(batches: Iterable[Tensor], bar: Callable[[int], None]) -> Iterator[
         bar(done)
 
 
-def reference_features(extractor: Extractor, params: Params) -> Path:
+def reference_features(extractor: Extractor, params: Params, root: Path = Path()) -> Path:
     """File with the features of every training image (centre crops), which samples are compared
-    with; computed once, and shared by sweep and evaluation."""
-    images = CenterCrops(IMAGES, "train", params.data, params.seed)
-    cache_dir = Path(params.ray.storage_path).absolute() / "features"
+    with; computed once, and shared by sweep and evaluation.
+
+    Args:
+        root: the project's folder.
+    """
+    images = CenterCrops(root / IMAGES, "train", params.data)
+    cache_dir = root / params.ray.storage_path / "features"
     cached_features(images, extractor, cache_dir)
     return features_path(images, extractor, cache_dir)

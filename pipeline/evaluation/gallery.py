@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.data.shards import ImageShards, View
+from pipeline.config.params import Params
+from pipeline.config.paths import IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
+from pipeline.data.pictures import grid_picture, save_picture
+from pipeline.data.shards import ImageShards
+from pipeline.data.views import View
+from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages, CenterCrops
-from pipeline.layout import IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
-from pipeline.models import load_model
-from pipeline.params import Params
-from pipeline.pictures import grid_picture, save_picture
 from pipeline.runtime.files import atomic_file
-from pipeline.sampling import balanced_labels, generate, tokens_to_images
+from pipeline.sampling import balanced_labels
+from pipeline.tokenizer import tokens_to_images
+from pipeline.weights.published import load_model
 
 CLASSES = 10  # pictured
 PER_CLASS = 10
@@ -62,18 +65,8 @@ def _channels_last(images: np.ndarray) -> np.ndarray:
 def _write_decoding(params: Params, path: Path, device: torch.device) -> None:
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
     model = load_model(TRANSFORMER, "transformer", device)
-    decoding = params.decoding
-    steps = generate(
-        model,
-        balanced_labels(DECODED, model.config.num_classes),
-        iterations=decoding.iterations,
-        schedule=params.training.mask_schedule,
-        choice_temperature=decoding.choice_temperature,
-        guidance_scale=decoding.guidance_scale,
-        bf16=decoding.bf16,
-        seed=params.seed,
-        device=device,
-    )
+    labels = balanced_labels(DECODED, model.config.num_classes)
+    steps = generate(model, labels, params.decoding_settings(), seed=params.seed, device=device)
     side = params.grid
     canvases = [_channels_last(tokens_to_images(tokenizer, s.sampled).numpy()) for s in steps]
     masks = [s.masked.unflatten(-1, (side, side)).cpu().numpy() for s in steps]
@@ -85,7 +78,7 @@ def _write_neighbours(
 ) -> dict[str, float]:
     evaluator = Evaluator(params, device)
     reference = evaluator.reference.features
-    held_out = CenterCrops(IMAGES, "val", params.data, params.seed)
+    held_out = CenterCrops(IMAGES, "val", params.data)
     samples = np.load(SAMPLES / "transformer/images.npy", mmap_mode="r")
     chosen = ArrayImages(samples[: params.evaluation.samples])
     distance, index = _nearest(evaluator.features(chosen).features, reference)

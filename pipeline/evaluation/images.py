@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.data.shards import ImageShards, View, decode_image, to_chw
+from pipeline.data.shards import ImageShards
 from pipeline.data.threads import in_threads
-from pipeline.errors import UserError
-from pipeline.params import Data
+from pipeline.data.views import ImageParams, View, decode_image, to_chw
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash, tree_hash, value_hash
 
 BATCH = 64  # images held in memory at once, and that a network sees at once
@@ -65,6 +65,10 @@ class ArrayImages:
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def __getitem__(self, chosen: slice) -> "ArrayImages":
+        """A part of the set, as a set."""
+        return ArrayImages(self._images[chosen])
 
     @cached_property
     def content_hash(self) -> str:
@@ -151,10 +155,10 @@ class CenterCrops:
     """Centre crops of a split of the data set. Those of the training split are what samples are
     compared with, as is usual on ImageNet."""
 
-    def __init__(self, folder: Path, split: str, data: Data, seed: int):
-        self.view = View(ImageShards(folder, split), data, seed)
+    def __init__(self, folder: Path, split: str, data: ImageParams):
+        self.view = View(ImageShards(folder, split), data, seed=0)  # no crop is drawn at random
         self.shape = (data.channels, data.image_size, data.image_size)
-        self.content_hash = value_hash([tree_hash(folder), split, data.model_dump()])
+        self.content_hash = value_hash([tree_hash(folder), split, self.shape])
         self.labels = torch.from_numpy(self.view.images.labels)
 
     def __len__(self) -> int:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.config.schema import Evaluation
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.statistics import ReferenceStatistics, TooFew, statistics
-from pipeline.sections import Evaluation
-from pipeline.seeds import generator, mix
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.seeds import generator, mix
 
 BLOCK = 1000  # samples whose distances to all the others are held at once
 

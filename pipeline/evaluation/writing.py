@@ -7,22 +7,20 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from pipeline.evaluation.images import ArrayImages
 from pipeline.runtime.files import atomic_file
 from pipeline.runtime.progress import PAUSE, progress
 
 
-def write_images(
-    path: Path, batches: Sequence[Callable[[], Tensor]], shape: tuple[int, ...], name: str
-) -> None:
-    """Make a set of images, unless the file is there, which is whole.
+def write_images(path: Path, batches: Sequence[Callable[[], Tensor]], name: str) -> ArrayImages:
+    """Make a set of images, unless its file is there already; files appear only when complete.
 
     The batches that were made before a kill lie in `<path>.parts` and are not made again; nor are
     all images ever in memory.
 
     Args:
-        path: of an .npy.
+        path: of an .npy, (M, C, H, W) uint8.
         batches: what makes each, (B, C, H, W) uint8 on the CPU.
-        shape: of the array, whose rows are the batches' in order: (M, C, H, W), or more axes.
         name: of the set, in messages.
 
     Raises:
@@ -32,8 +30,9 @@ def write_images(
     if not path.exists():
         parts = [folder / f"{number:06d}.npy" for number in range(len(batches))]
         _make_parts(parts, batches, name)
-        _join(parts, path, shape)
+        _join(parts, path)
     shutil.rmtree(folder, ignore_errors=True)
+    return ArrayImages(np.load(path, mmap_mode="r"))
 
 
 def _make_parts(parts: list[Path], batches: Sequence[Callable[[], Tensor]], name: str) -> None:
@@ -49,7 +48,9 @@ def _make_parts(parts: list[Path], batches: Sequence[Callable[[], Tensor]], name
                 bar(number)
 
 
-def _join(parts: list[Path], path: Path, shape: tuple[int, ...]) -> None:
+def _join(parts: list[Path], path: Path) -> None:
+    shapes = [np.load(part, mmap_mode="r").shape for part in parts]
+    shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with atomic_file(path) as temporary, open(temporary, "wb") as out:
         np.lib.format.write_array_header_1_0(out, header)

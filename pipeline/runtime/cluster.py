@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
 
 # Read by Ray when it is imported or started; see each comment for what happens without.
 _ENVIRONMENT = {

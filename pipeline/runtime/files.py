@@ -1,16 +1,18 @@
 """Whole-or-not-at-all writes, content hashes and small file formats. The only place that writes."""
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
 
 
 def _aside(path: Path) -> Path:
@@ -97,6 +99,32 @@ def read_json(path: Path | str) -> Any:
         raise UserError(f"{path} is missing; run `dvc repro` to make it") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+def read_yaml(path: Path) -> dict:
+    """Read a YAML 1.2 file, as DVC does (so that 1e-4 is a number).
+
+    Raises:
+        UserError: it is missing, not YAML, or not a mapping.
+    """
+    from ruamel.yaml import YAMLError
+
+    try:
+        values = copy.deepcopy(_parse(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; run from the project's root folder") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold sections of key: value pairs")
+    return values
+
+
+@lru_cache(maxsize=4)  # a stage looks into dvc.yaml and params.yaml again and again
+def _parse(text: str) -> Any:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load(text)
 
 
 def write_csv(path: Path | str, rows: list[dict[str, Any]]) -> None:

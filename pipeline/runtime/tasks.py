@@ -1,24 +1,37 @@
 """Independent jobs as Ray tasks, as many at once as the cluster has room for."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Protocol, TypeVar
 
-from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import Failure
+
+
+class Job(Protocol):
+    """Plain values that travel to a worker."""
+
+    @property
+    def failure(self) -> Failure: ...
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 def run_tasks(
-    function: Callable[[Any], None],
-    jobs: Iterable[Any],
-    params: Params,
+    function: Callable[[AnyJob], None],
+    jobs: Iterable[AnyJob],
     *,
-    on_done: Callable[[Any], None],
+    cpus: int,
+    gpus: int,
+    max_retries: int,
+    on_done: Callable[[AnyJob], None],
 ) -> None:
     """Run function(job) for each job, on the cluster that was joined; what finished before a
     failure is kept.
 
     Args:
         function: importable, leaves its result in files; `UserError` is for the user.
+        cpus, gpus: that each job occupies.
         on_done: called here with each job that ended well.
 
     Raises:
@@ -26,19 +39,18 @@ def run_tasks(
     """
     import ray
 
-    options = {
-        "num_cpus": params.ray.cpus_per_worker,
-        "num_gpus": int(params.ray.use_gpu),
-        "max_retries": params.ray.max_failures,
-    }
-    task = ray.remote(_run).options(**options)
+    task = ray.remote(_run).options(num_cpus=cpus, num_gpus=gpus, max_retries=max_retries)
+    jobs = list(jobs)
+    for job in jobs:
+        job.failure.clear()
     pending = {task.remote(function, job): job for job in jobs}
     failure = None
     while pending:
         (finished,), _ = ray.wait(list(pending), num_returns=1)
         job = pending.pop(finished)
         try:
-            failure = failure or ray.get(finished)
+            ray.get(finished)
+            failure = failure or job.failure.read()
             if failure is None:
                 on_done(job)
         except ray.exceptions.RayError as error:
@@ -47,10 +59,6 @@ def run_tasks(
         raise UserError(f"{failure}; what is finished is kept, run again to go on")
 
 
-def _run(function: Callable[[Any], None], job: Any) -> str | None:
-    """The line of a `UserError`, which Ray would log at length if it were raised."""
-    try:
+def _run(function: Callable[[AnyJob], None], job: AnyJob) -> None:
+    with job.failure.noted():
         function(job)
-    except UserError as error:
-        return str(error)
-    return None

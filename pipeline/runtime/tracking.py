@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from pipeline.errors import UserError
-from pipeline.params import PARAMS_FILE, Params
-from pipeline.runtime.runs import flatten, provenance, write_source
+from pipeline.runtime.dag import PARAMS_FILE, flatten
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.runs import provenance
 
 # A server that goes away must stop the run within seconds, not after MLflow's minutes of retries;
 # live checkpoints are on disk, so running again goes on.
@@ -108,27 +108,18 @@ class Run:
             self._client.set_terminated(self.run_id, "FINISHED" if ok else "FAILED")
 
 
-@contextmanager
-def stage_run(stage: str, params: Params, key: str) -> Iterator[Run]:
-    """The parent run of a stage: found again after a kill, closed as finished or failed."""
+def open_run(key: str, name: str, params: dict[str, Any], experiment: str) -> Run:
+    """The run of a stage, found again after a kill, with its params and the file they came from."""
     uri = tracking_uri()
     check_reachable(uri)
-    run = _find_or_create(uri, key, stage, provenance(), params.mlflow.experiment)
-    run.log_params(flatten(params.model_dump()))
+    run = _find_or_create(uri, key, name, provenance(), experiment)
+    run.log_params(flatten(params))
     run.log_artifact(PARAMS_FILE)
-    monitor, started = _system_metrics(run), time.time()
-    try:
-        yield run
-    except BaseException:
-        monitor.finish()
-        run.finish(ok=False)
-        raise
-    monitor.finish()
-    run.finish(ok=True)
-    write_source(stage, run.run_id, key, started)
+    return run
 
 
-def _system_metrics(run: Run):
+def system_metrics(run: Run):
+    """The running monitor of the machine's load, which logs to the run until its `finish()`."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor = SystemMetricsMonitor(

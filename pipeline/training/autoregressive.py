@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
-from pipeline.seeds import generator
+from pipeline.runtime.seeds import generator
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import masked_token_loss
 
@@ -24,4 +24,4 @@ class AutoregressiveTask(TransformerTask):
         )
 
     def _nll(self, model: AutoregressiveTransformer) -> float:
-        return token_nll(model, *self.validation, batch_size=500, device=self.device)
+        return token_nll(model, *self.validation, device=self.device)

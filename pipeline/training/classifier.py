@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.classifier import Classifier, ClassifierConfig
-from pipeline.data.shards import as_float
-from pipeline.params import Classifier as ClassifierParams
-from pipeline.seeds import mix
+from pipeline.config.params import Classifier as ClassifierParams
+from pipeline.data.pixels import as_float
+from pipeline.runtime.seeds import mix
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 BATCH = 500  # validation images seen at once

@@ -8,25 +8,35 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from pipeline.errors import UserError
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
-from pipeline.seeds import mix
+from pipeline.runtime.seeds import mix
 
 
-class Ema:
-    """Exponential moving average of a module's weights, with the usual short-run correction."""
+def averaged(module: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of a module's weights; call `update_parameters` after each step.
 
-    def __init__(self, module: nn.Module, decay: float):
-        self.decay = decay
-        self.weights = {k: v.detach().clone() for k, v in module.state_dict().items()}
+    The first steps weigh more, as min(decay, (1 + step) / (10 + step)), so that a short run does
+    not end near its random initialisation.
+    """
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        new = module.state_dict()
-        names = [k for k, v in self.weights.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.weights[k] for k in names], [new[k] for k in names], 1 - decay)
+    def move(average_list: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
+        step = int(average.n_averaged) - 1  # the argument is a copy on the weights' device
+        weight = 1 - min(decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(average_list, current, weight)
+
+    average = AveragedModel(module, multi_avg_fn=move, use_buffers=True)
+    average.n_averaged += 1  # it holds the initialisation, which the first update must not replace
+    return average.eval().requires_grad_(False)
+
+
+def averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The module's own state dict, from the one of its average."""
+    prefix = "module."
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 class Diverged(UserError):

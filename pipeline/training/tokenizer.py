@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.data.shards import ImageBatches, as_float, as_uint8
+from pipeline.config.params import Tokenizer as TokenizerParams
+from pipeline.data.batches import ImageBatches
+from pipeline.data.pixels import as_float
 from pipeline.discriminator import (
     Discriminator,
     adversarial_ramp,
@@ -15,27 +17,12 @@ from pipeline.discriminator import (
     generator_loss,
     r1_penalty,
 )
-from pipeline.params import Params
-from pipeline.params import Tokenizer as TokenizerParams
 from pipeline.perceptual import Perceptual
-from pipeline.quantizer import code_usage, entropy_loss
-from pipeline.seeds import generator, mix
+from pipeline.runtime.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
-from pipeline.training.loop import Ema
-
-BATCH = 128  # images reconstructed at once
-
-
-def tokenizer_config(params: Params) -> TokenizerConfig:
-    p = params.tokenizer
-    return TokenizerConfig(
-        channels=params.data.channels,
-        filters=p.filters,
-        multipliers=tuple(p.multipliers),
-        res_blocks=p.res_blocks,
-        embedding_dim=p.embedding_dim,
-        codebook_size=p.codebook_size,
-    )
+from pipeline.tokenizer.quantizer import entropy_loss
+from pipeline.tokenizer.reconstruction import BATCH, Reconstruction
+from pipeline.training.loop import averaged
 
 
 class TokenizerTask:
@@ -58,7 +45,7 @@ class TokenizerTask:
         torch.manual_seed(mix(seed, "init"))
         self.model = Tokenizer(config).to(device)
         self.discriminator = Discriminator(config.channels, params.discriminator_filters).to(device)
-        self.ema = Ema(self.model, params.ema_decay)
+        self.average = averaged(self.model, params.ema_decay)
         self.params, self.seed, self.device = params, seed, device
         self.perceptual, self.batches, self.validation = perceptual, batches, validation
         adam = {"lr": params.lr, "betas": tuple(params.betas), "fused": True}
@@ -103,7 +90,7 @@ class TokenizerTask:
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         self.optimizer.step()
-        self.ema.update(self.model, step)
+        self.average.update_parameters(self.model)
         self._count_idle(quantized.tokens)
         if p.adversarial_weight > 0 and step >= p.adversarial_start:
             losses |= self._discriminator_step(images, reconstruction.detach(), step)
@@ -133,7 +120,7 @@ class TokenizerTask:
         self.idle = (self.idle + 1).masked_fill(used, 0)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        reconstruction = Reconstruction(self.published(), self.device)
+        reconstruction = Reconstruction(self.average.module, self.device)
         for images in self.validation.split(BATCH):
             reconstruction(images)
         return reconstruction.metrics() | self._balance(step)
@@ -158,54 +145,17 @@ class TokenizerTask:
         ]
         return {"adversarial_balance": (norms[0] / norms[1].clamp(min=1e-12)).item()}
 
-    def published(self) -> Tokenizer:
-        """The tokenizer with averaged weights, in evaluation mode."""
-        model = Tokenizer(self.model.config).to(self.device)
-        model.load_state_dict(self.ema.weights)
-        return model.eval().requires_grad_(False)
-
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "d_optimizer": self.d_optimizer.state_dict(),
-            "ema": self.ema.weights,
+            "average": self.average.state_dict(),
             "idle": self.idle,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("model", "discriminator", "optimizer", "d_optimizer"):
+        for name in ("model", "discriminator", "optimizer", "d_optimizer", "average"):
             getattr(self, name).load_state_dict(state[name])
-        self.ema.weights = {k: v.to(self.device) for k, v in state["ema"].items()}
         self.idle = state["idle"].to(self.device)
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB, for images in [0, 1]."""
-    return 10 * torch.tensor(1 / max(mse, 1e-10)).log10().item()
-
-
-class Reconstruction:
-    """Reconstructs batch after batch of images, and measures PSNR and code usage over them all."""
-
-    def __init__(self, model: Tokenizer, device: torch.device):
-        self.model, self.device = model, device
-        self._counts = torch.zeros(model.config.codebook_size, dtype=torch.long)
-        self._squared, self._images = 0.0, 0
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) uint8 from their tokens."""
-        tokens = self.model.encode(as_float(images).to(self.device))
-        output = as_uint8(self.model.decode(tokens)).cpu()
-        mse = (as_float(output) - as_float(images)).pow(2).mean().item()
-        self._squared += mse * len(images)
-        self._images += len(images)
-        self._counts += torch.bincount(tokens.flatten().cpu(), minlength=len(self._counts))
-        return output
-
-    def metrics(self) -> dict[str, float]:
-        usage, perplexity = code_usage(self._counts)
-        quality = {"psnr": psnr(self._squared / self._images)}
-        return quality | {"code_usage": usage, "code_perplexity": perplexity}

@@ -7,47 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.data.order import BatchOrder
-from pipeline.masking import sample_training_mask
-from pipeline.params import Params
-from pipeline.released import load_pretrained, pretrained_num_classes
-from pipeline.sampling import masked_nll
-from pipeline.seeds import generator, mix
-from pipeline.tokens import TokenCache
-from pipeline.training.loop import Ema
+from pipeline.config.params import Params
+from pipeline.data.tokens import BatchOrder, TokenCache
+from pipeline.masking import masked_nll, sample_training_mask
+from pipeline.runtime.seeds import generator, mix
+from pipeline.training.loop import averaged
 from pipeline.transformer import (
     MaskGitTransformer,
     TokenTransformer,
-    TransformerConfig,
     masked_token_loss,
 )
+from pipeline.weights.configs import transformer_config
 
 # The number of masked tokens differs from step to step. The head gets a multiple of this many rows,
 # since kernels are built, and kept, for every shape that they meet.
 ROWS = 512
-
-
-def transformer_config(params: Params, num_classes: int) -> TransformerConfig:
-    return TransformerConfig(
-        num_tokens=params.num_tokens,
-        codebook_size=params.tokenizer.codebook_size,
-        num_classes=num_classes,
-        **params.transformer.model_dump(exclude={"pretrained"}),
-    )
-
-
-def open_pretrained(params: Params, device: torch.device) -> MaskGitTransformer:
-    """The released transformer `transformer.pretrained`, with the classes that it knows.
-
-    Raises:
-        UserError: the file does not hold this architecture.
-    """
-    path = params.transformer.pretrained
-    classes = pretrained_num_classes(path, params.tokenizer.codebook_size)
-    config = transformer_config(params, classes)
-    model = MaskGitTransformer(config).to(device)
-    model.load_state_dict(load_pretrained(path, config))
-    return model.eval().requires_grad_(False)
 
 
 class TransformerTask:
@@ -59,7 +33,6 @@ class TransformerTask:
     Args:
         tokens_dir: the token cache.
         num_classes: of the data set.
-        schedule: γ that the masks are drawn with.
         wrap: makes the module data-parallel (Ray Train's `prepare_model`), or leaves it.
         on_evaluate: called with the averaged model at each checkpoint, on the first worker.
     """
@@ -72,7 +45,6 @@ class TransformerTask:
         tokens_dir: Path | str,
         num_classes: int,
         *,
-        schedule: str,
         seed: int,
         device: torch.device,
         rank: int = 0,
@@ -80,14 +52,14 @@ class TransformerTask:
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
         on_evaluate: Callable[[TokenTransformer, int], None] = lambda model, step: None,
     ):
-        self.training, self.schedule, self.seed = params.training, schedule, seed
+        self.training, self.seed = params.training, seed
         self.device, self.rank, self.world_size = device, rank, world_size
         self.on_evaluate = on_evaluate
         self.train_tokens = TokenCache(tokens_dir, "train")
         self.order = BatchOrder(len(self.train_tokens), self.training.batch_size, seed)
         torch.manual_seed(mix(seed, "init"))
         self.model = self.network(transformer_config(params, num_classes)).to(device)
-        self.ema = Ema(self.model, self.training.ema_decay)
+        self.average = averaged(self.model, self.training.ema_decay)
         self.parallel = wrap(self.model)
         if self.training.compile:
             self.parallel = torch.compile(self.parallel)
@@ -108,7 +80,7 @@ class TransformerTask:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.training.grad_clip)
         self.optimizer.step()
         self.warmup.step()
-        self.ema.update(self.model, step)
+        self.average.update_parameters(self.model)
         return {"loss": loss}
 
     def _loss(self, step: int) -> Tensor:
@@ -119,7 +91,7 @@ class TransformerTask:
             sample_training_mask(
                 self.training.batch_size,
                 tokens.shape[1],
-                self.schedule,
+                self.training.mask_schedule,
                 noise,
                 self.training.min_masking_rate,
             )
@@ -156,9 +128,8 @@ class TransformerTask:
     def evaluate(self, step: int) -> dict[str, float]:
         if self.rank != 0:
             return {}
-        model = self.averaged()
-        nll = self._nll(model)
-        self.on_evaluate(model, step)
+        nll = self._nll(self.average.module)
+        self.on_evaluate(self.average.module, step)
         return {"val_nll": nll, "lr": self.warmup.get_last_lr()[0]}
 
     def _nll(self, model: TokenTransformer) -> float:
@@ -166,31 +137,23 @@ class TransformerTask:
         return masked_nll(
             model,
             *self.validation,
-            schedule=self.schedule,
+            schedule=self.training.mask_schedule,
             min_masking_rate=self.training.min_masking_rate,
             seed=self.seed,
-            batch_size=500,
             device=self.device,
         )
-
-    def averaged(self) -> TokenTransformer:
-        """The model with averaged weights, in evaluation mode."""
-        model = self.network(self.model.config).to(self.device)
-        model.load_state_dict(self.ema.weights)
-        return model.eval().requires_grad_(False)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "warmup": self.warmup.state_dict(),
-            "ema": self.ema.weights,
+            "average": self.average.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("model", "optimizer", "warmup"):
+        for name in ("model", "optimizer", "warmup", "average"):
             getattr(self, name).load_state_dict(state[name])
-        self.ema.weights = {k: v.to(self.device) for k, v in state["ema"].items()}
 
 
 def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:

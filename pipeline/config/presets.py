@@ -1,0 +1,85 @@
+"""Presets: `presets/NAME.yaml` holds the values in which NAME differs from the default file.
+
+Choosing one edits params.yaml in place, as `dvc exp run -S key=value` would for every key: DVC sees
+an ordinary parameter file, the comments stay, and `git diff params.yaml` shows what the preset is.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.params import Params, load_params
+from pipeline.runtime.dag import PARAMS_FILE
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_yaml, write_text
+
+PRESETS = Path(__file__).parents[2] / "presets"
+BASE = PRESETS / "mnist5k.yaml"  # the default: every key, with its comment
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
+    """Write the parameter file of that preset: the default's text with the preset's values.
+
+    Raises:
+        UserError: there is no such preset, or it does not validate; `target` is then untouched.
+    """
+    import io
+
+    from ruamel.yaml import YAML
+
+    path = PRESETS / f"{name}.yaml"
+    if not path.exists():
+        raise UserError(f"no preset '{name}'; one of {', '.join(preset_names())}")
+    yaml = YAML()  # round trip: comments and layout survive
+    yaml.preserve_quotes, yaml.width = True, 100
+    yaml.representer.add_representer(
+        type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    document = yaml.load(BASE)
+    if path != BASE:
+        _merge(document, read_yaml(path), where=path)
+    document["preset"] = name
+    buffer = io.StringIO()
+    yaml.dump(document, buffer)
+    text = buffer.getvalue().replace(_header(BASE), _header(path), 1)
+    candidate = target.with_name(f".{target.name}.{name}")
+    try:
+        write_text(candidate, text)
+        params = load_params(candidate)
+        write_text(target, text)
+    finally:
+        candidate.unlink(missing_ok=True)
+    return params
+
+
+def preset_params(name: str) -> Params:
+    """Params of a preset, which leaves params.yaml as it is.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return apply_preset(name, Path(folder) / PARAMS_FILE.name)
+
+
+def _header(path: Path) -> str:
+    """The comment at a preset's top: what it reproduces, and its cost."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    end = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+    return "".join(lines[:end])
+
+
+def _merge(document: Any, values: dict, where: Path, prefix: str = "") -> None:
+    for key, value in values.items():
+        if key not in document:
+            raise UserError(f"{where}: unknown key {prefix}{key}; remove it")
+        if isinstance(value, dict):
+            _merge(document[key], value, where, f"{prefix}{key}.")
+        elif isinstance(value, list) and isinstance(document[key], list):
+            document[key][:] = value  # in place: the flow style [a, b] stays
+        else:
+            document[key] = value

@@ -1,0 +1,47 @@
+"""Training batches of images, prepared while the one before is used."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.data.shards import WINDOW, ImageShards
+from pipeline.data.tokens import BatchOrder
+from pipeline.data.views import ImageParams, View
+
+
+class Prefetched:
+    """What `load` makes of a step, made in a thread while the one before is used.
+
+    Args:
+        load: a pure function of the step; random draws must be from generators of its own.
+    """
+
+    def __init__(self, load: Callable[[int], Any]):
+        self._load = load
+        self._pool = ThreadPoolExecutor(1)
+        self._ahead: dict[int, Future] = {}
+
+    def __call__(self, step: int) -> Any:
+        future = self._ahead.pop(step, None) or self._pool.submit(self._load, step)
+        self._ahead = {step + 1: self._pool.submit(self._load, step + 1)}
+        return future.result()
+
+
+class ImageBatches:
+    """Randomly cropped training batches; batch k is a pure function of (seed, k)."""
+
+    def __init__(self, images: ImageShards, data: ImageParams, batch_size: int, seed: int):
+        self.view = View(images, data, seed)
+        self.order = BatchOrder(len(images), batch_size, seed, images.group_start, WINDOW)
+        self._loaded = Prefetched(self._load)
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (B, C, size, size) uint8 and labels (B,) int64 of step `step`."""
+        return self._loaded(step)
+
+    def _load(self, step: int) -> tuple[Tensor, Tensor]:
+        indices = self.order(step)
+        return self.view.crops(indices, step), torch.from_numpy(self.view.images.labels[indices])

@@ -1,0 +1,94 @@
+"""Images as networks see them: decoded, cropped and resized."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.data.crops import center_crop, random_resized_crop
+from pipeline.data.shards import ImageShards
+from pipeline.data.threads import in_threads
+
+
+class ImageParams(Protocol):
+    """What a view must know; the section `data` of the params has it."""
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def crop_scale(self) -> Sequence[float]: ...
+
+    @property
+    def crop_ratio(self) -> Sequence[float]: ...
+
+    @property
+    def flip(self) -> bool: ...
+
+
+def decode_image(content: bytes, channels: int) -> Image.Image:
+    """Encoded bytes as a grey or RGB image of 8 bits."""
+    image = Image.open(io.BytesIO(content))
+    if image.mode.startswith("I;16"):  # `convert` would clip and not scale
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def to_chw(image: Image.Image) -> np.ndarray:
+    array = np.asarray(image)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+class View:
+    """Loads images of a split as (C, size, size) uint8: the centre, or a seeded random crop."""
+
+    def __init__(self, images: ImageShards, data: ImageParams, seed: int):
+        self.images, self.data, self.seed = images, data, seed
+
+    def centers(self, indices: Iterable[int]) -> Tensor:
+        """(len(indices), C, size, size) uint8."""
+        return self._stacked(self._center, indices)
+
+    def crops(self, indices: Iterable[int], draw: int) -> Tensor:
+        """(len(indices), C, size, size) uint8, the `draw`-th random crop of each: a pure function
+        of (seed, the image's key, draw)."""
+        return self._stacked(partial(self._crop, draw), indices)
+
+    def _stacked(
+        self, decode: Callable[[tuple[str, bytes]], np.ndarray], indices: Iterable[int]
+    ) -> Tensor:
+        # Read in order, by one thread, so that each row group is read once.
+        encoded = [self.images.read(int(index)) for index in indices]
+        return torch.from_numpy(np.stack(in_threads(decode, encoded)))
+
+    def _center(self, encoded: tuple[str, bytes]) -> np.ndarray:
+        image = decode_image(encoded[1], self.data.channels)
+        return to_chw(center_crop(image, self.data.image_size))
+
+    def _crop(self, draw: int, encoded: tuple[str, bytes]) -> np.ndarray:
+        key, content = encoded
+        image, data = decode_image(content, self.data.channels), self.data
+        seed = (self.seed, key, draw)
+        cropped = random_resized_crop(
+            image, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
+        )
+        return to_chw(cropped)
+
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """Centre crops (M, C, size, size) uint8 and labels (M,) of the first `count` images, or of
+        all where there are fewer."""
+        chosen = range(min(count, len(self.images)))
+        return self.centers(chosen), torch.from_numpy(self.images.labels[: len(chosen)])
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Centre crops of the whole split in order, (B, C, size, size) uint8, B at most `size`."""
+        for start in range(0, len(self.images), size):
+            yield self.centers(range(start, min(start + size, len(self.images))))

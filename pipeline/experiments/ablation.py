@@ -1,0 +1,261 @@
+"""The ablation of Table 3 and Figure 8: one training per (schedule, seed), every T decoded from it.
+
+A trial lives in folders of its own, keyed by what it depends on and not by the grid around it: its
+training goes on from its last checkpoint, each T that was measured is a file that is whole, and a
+larger grid runs only what is new. Other samples or metrics are measured without training again.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.config.params import Params
+from pipeline.config.paths import CURVES, TOKENIZER, TOKENS
+from pipeline.data.tokens import TokenCache
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.metrics import class_accuracy
+from pipeline.evaluation.writing import write_images
+from pipeline.masking import masked_nll
+from pipeline.runtime.dag import stage_key
+from pipeline.runtime.device import pick_device
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import Failure
+from pipeline.runtime.files import read_json, tree_hash, write_json
+from pipeline.runtime.runs import run_dir
+from pipeline.runtime.seeds import mix
+from pipeline.runtime.stage import Stage
+from pipeline.sampling import balanced_labels, sample_images, sampler
+from pipeline.tokenizer import Tokenizer
+from pipeline.training.loop import RunDirSession, averaged_weights, train
+from pipeline.training.ray_train.fit import TrainingJob, fit
+from pipeline.training.transformer import TransformerTask
+from pipeline.transformer import MaskGitTransformer
+from pipeline.weights.configs import open_pretrained_transformer, transformer_config
+from pipeline.weights.published import load_model, save_model
+
+# What no single trial depends on: the grid around it. Its own curve is a part of its identity.
+GRID = ("sweep.schedules", "sweep.iterations", "sweep.seeds", CURVES.as_posix())
+# A trial's training depends on what the main model's does, but for these, which are its own.
+OWN = (
+    "seed",
+    "training.steps",
+    "training.mask_schedule",
+    "ray.num_workers",
+    CURVES.as_posix(),
+    "stages/train_transformer.py",
+    "pipeline/training/ray_train/networks.py",
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One (schedule, seed), as plain values that travel to a worker. Paths are absolute."""
+
+    seed: int
+    iterations: list[int]
+    folder: str  # of what is measured
+    training_folder: str  # of its checkpoint and its finished model
+    params: dict[str, Any]  # with the trial's own schedule and steps under `training`
+    root: str  # the project's folder
+
+    @property
+    def schedule(self) -> str:
+        return self.params["training"]["mask_schedule"]
+
+    @property
+    def name(self) -> str:
+        return f"{self.schedule}/seed{self.seed}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"schedule": self.schedule, "seed": self.seed}
+
+    def cell(self, iterations: int) -> Path:
+        return Path(self.folder) / "cells" / f"T{iterations:04d}.json"
+
+    @property
+    def model(self) -> Path:
+        """Its finished model."""
+        return Path(self.training_folder) / "model"
+
+    @property
+    def trained(self) -> Path:
+        """The history of the training that made it, and the seconds that took."""
+        return Path(self.training_folder) / "training.json"
+
+    @property
+    def failure(self) -> Failure:
+        return Failure(self.folder)
+
+    def missing(self) -> list[int]:
+        """The T that are not measured yet."""
+        return [t for t in self.iterations if not self.cell(t).exists()]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The measured row of every T, in order."""
+        return [read_json(self.cell(t))["row"] for t in self.iterations]
+
+    def timings(self) -> list[dict[str, Any]]:
+        return [read_json(self.cell(t))["timing"] for t in self.iterations]
+
+    def history(self) -> list[dict[str, float]]:
+        """Of its training; empty where released weights took its place."""
+        released = self.params["transformer"]["pretrained"]
+        return [] if released else read_json(self.trained)["history"]
+
+
+def trials(params: Params, stage: Stage) -> list[Trial]:
+    """The grid of `params.sweep`, a trial for each (schedule, seed)."""
+    sweep, storage = params.sweep, params.ray.storage_path
+    training_key = stage_key("train_transformer", OWN)
+    training_key |= {"steps": sweep.steps, "workers": sweep.workers_per_trial}
+    found = []
+    for schedule in sweep.schedules:
+        curve = tree_hash(CURVES / f"{schedule}.csv")
+        changes = {"steps": sweep.steps, "mask_schedule": schedule}
+        training = params.training.model_copy(update=changes)
+        own = params.model_copy(update={"training": training}).model_dump()
+        for seed in sweep.seeds:
+            key = training_key | {"curve": curve, "seed": seed}
+            trial = Trial(
+                seed=seed,
+                iterations=sorted(sweep.iterations),
+                folder=str(stage.folder(*GRID, curve=curve, schedule=schedule, seed=seed)),
+                training_folder=str(run_dir("sweep/training", key, storage)),
+                params=own,
+                root=str(Path.cwd()),
+            )
+            found.append(trial)
+    return found
+
+
+def measure_trial(trial: Trial) -> None:
+    """Decode and measure every T that is missing, from the trial's model."""
+    params, root = Params.model_validate(trial.params), Path(trial.root)
+    device = _device(params)
+    if params.transformer.pretrained:
+        model, train_seconds = _released(trial, params, device), 0.0
+    else:
+        model = load_model(trial.model, "transformer", device)
+        train_seconds = read_json(trial.trained)["seconds"]
+    tokenizer = load_model(root / TOKENIZER, "tokenizer", device)
+    evaluator = Evaluator(params, device, root, keep=False)
+    nll = masked_nll(
+        model,
+        *TokenCache(root / TOKENS, "val").everything(),
+        schedule=trial.schedule,
+        min_masking_rate=params.training.min_masking_rate,
+        seed=trial.seed,
+        device=device,
+    )
+    for iterations in trial.missing():
+        started = time.monotonic()
+        values, decode_seconds = _measure_cell(trial, iterations, model, tokenizer, evaluator)
+        cell = {"schedule": trial.schedule, "iterations": iterations, "seed": trial.seed}
+        row = cell | {"samples": params.sweep.samples, "nll": nll} | values
+        timing = cell | {
+            "train_seconds": train_seconds,
+            "decode_seconds": round(decode_seconds, 2),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        write_json(trial.cell(iterations), {"row": row, "timing": timing})
+    print(f"sweep: {trial.name} done, T = {trial.iterations}", flush=True)
+
+
+def _measure_cell(
+    trial: Trial,
+    iterations: int,
+    model: MaskGitTransformer,
+    tokenizer: Tokenizer,
+    evaluator: Evaluator,
+) -> tuple[dict[str, float | None], float]:
+    """The metrics of samples at T `iterations`, and the seconds that decoding them took."""
+    started, params = time.monotonic(), evaluator.params
+    labels = balanced_labels(params.sweep.samples, model.config.num_classes)
+    batches = sample_images(
+        sampler(model, params.decoding_settings(iterations=iterations)),
+        tokenizer,
+        labels,
+        batch_size=params.decoding.batch_size,
+        seed=mix(trial.seed, "sweep"),
+    )
+    path = trial.cell(iterations).with_suffix(".npy")
+    images = write_images(path, batches, f"sweep: {trial.name} T={iterations}")
+    decode_seconds = time.monotonic() - started
+    samples = evaluator.features(images)
+    values = evaluator.sample_metrics(samples, trial.seed)
+    same = evaluator.extractor.name == evaluator.judge.name
+    logits = samples.logits if same else evaluator.recognised(images)
+    path.unlink()
+    return values | {"class_accuracy": class_accuracy(logits, labels)}, decode_seconds
+
+
+def train_trial(trial: Trial) -> None:
+    """Train (or take up) the trial's model: the averaged weights, kept beside the checkpoint."""
+    params = Params.model_validate(trial.params)
+    if params.transformer.pretrained or trial.model.exists():
+        return
+    started, classes = time.monotonic(), _num_classes(trial)
+    distributed = params.sweep.workers_per_trial > 1
+    train_with = _train_distributed if distributed else _train_here
+    history, weights = train_with(trial, params, classes)
+    seconds = round(time.monotonic() - started, 2)
+    write_json(trial.trained, {"history": history, "seconds": seconds})
+    save_model(trial.model, "transformer", transformer_config(params, classes), weights)
+
+
+Trained = tuple[list[dict[str, float]], dict[str, Tensor]]  # history and averaged weights
+
+
+def _train_distributed(trial: Trial, params: Params, classes: int) -> Trained:
+    """As a Ray Train run of the trial's own."""
+    job = TrainingJob(
+        params=trial.params,
+        tokens_dir=str(Path(trial.root) / TOKENS),
+        num_classes=classes,
+        task=TransformerTask,
+        seed=trial.seed,
+        name=trial.name,
+        run_dir=str(Path(trial.training_folder) / "train"),
+    )
+    Path(job.run_dir).mkdir(parents=True, exist_ok=True)
+    state = fit(job, workers=params.sweep.workers_per_trial)
+    return state["history"], averaged_weights(state["task"]["average"])
+
+
+def _train_here(trial: Trial, params: Params, classes: int) -> Trained:
+    """In this process."""
+    task = TransformerTask(
+        params, Path(trial.root) / TOKENS, classes, seed=trial.seed, device=_device(params)
+    )
+    history = train(
+        task,
+        name=trial.name,
+        steps=params.training.steps,
+        every=params.training.checkpoint_every,
+        seed=trial.seed,
+        session=RunDirSession(Path(trial.training_folder)),
+    )
+    return history, task.average.module.state_dict()
+
+
+def _released(trial: Trial, params: Params, device: torch.device) -> MaskGitTransformer:
+    model, classes = open_pretrained_transformer(params, device), _num_classes(trial)
+    if model.config.num_classes != classes:
+        raise UserError(
+            f"transformer.pretrained: its model has {model.config.num_classes} classes and the "
+            f"data set {classes}; measure it on the data set that it was trained on"
+        )
+    return model
+
+
+def _num_classes(trial: Trial) -> int:
+    return int(TokenCache(Path(trial.root) / TOKENS, "train").labels.max()) + 1
+
+
+def _device(params: Params) -> torch.device:
+    return pick_device() if params.ray.use_gpu else torch.device("cpu")

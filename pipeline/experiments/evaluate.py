@@ -1,0 +1,137 @@
+"""What Table 1 is made of: samples of MaskGIT and the baseline, reconstructions (the ceiling of
+both) and held-out real images, all measured in the same way."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.autoregressive import AutoregressiveTransformer, token_nll
+from pipeline.config.params import Params
+from pipeline.config.paths import (
+    AUTOREGRESSIVE,
+    IMAGES,
+    SAMPLES,
+    TOKENIZER,
+    TOKENS,
+    TRANSFORMER,
+)
+from pipeline.data.tokens import TokenCache
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.images import ArrayImages, CenterCrops
+from pipeline.evaluation.metrics import fid, unless_few
+from pipeline.evaluation.writing import write_images
+from pipeline.masking import masked_nll
+from pipeline.runtime.files import atomic_folder
+from pipeline.sampling import balanced_labels, sample_images, sampler
+from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer.reconstruction import BATCH, Reconstruction
+from pipeline.transformer import TokenTransformer
+from pipeline.weights.published import load_model
+
+NETWORKS = {"transformer": TRANSFORMER, "autoregressive": AUTOREGRESSIVE}
+
+
+def evaluate_all(
+    params: Params, run_folder: Path, device: torch.device
+) -> dict[str, dict[str, float | None]]:
+    """Metrics of each set: the samples of every network, "reconstruction" and "real".
+
+    Args:
+        run_folder: keeps samples between kills; they are published under `SAMPLES`.
+    """
+    tokenizer = load_model(TOKENIZER, "tokenizer", device)
+    evaluator = Evaluator(params, device)
+    metrics = {}
+    for network, folder in NETWORKS.items():
+        model = load_model(folder, network, device)
+        images, labels = published_samples(params, network, model, tokenizer, run_folder)
+        chosen = slice(params.evaluation.samples)
+        metrics[network] = evaluator.measure(images[chosen], labels[chosen])
+        metrics[network] |= {
+            "nll": held_out_nll(model, params, device),
+            "parameters": sum(p.numel() for m in (model, tokenizer) for p in m.parameters()),
+            "steps": _steps(model, params),
+        }
+        print(f"evaluate: {network} measured on {params.evaluation.samples} samples", flush=True)
+    real = CenterCrops(IMAGES, "val", params.data)
+    rebuilt = _reconstructed(real, tokenizer, run_folder / "reconstruction.npy", device)
+    metrics["reconstruction"] = evaluator.measure(rebuilt, real.labels)
+    metrics["reconstruction"] |= _rfid(evaluator, rebuilt, real)
+    metrics["real"] = evaluator.measure(real, real.labels)
+    return metrics
+
+
+def _rfid(evaluator: Evaluator, rebuilt: ArrayImages, real: CenterCrops) -> dict[str, float | None]:
+    """rFID: FID of the reconstructed validation images against these images themselves; None where
+    they are too few, which is said."""
+    rfid = None
+    with unless_few():
+        features = (evaluator.features(images).features for images in (rebuilt, real))
+        rfid = fid(*features)
+    return {f"rfid_{evaluator.extractor.name}": rfid}
+
+
+def _reconstructed(
+    real: CenterCrops, tokenizer: Tokenizer, path: Path, device: torch.device
+) -> ArrayImages:
+    reconstruction = Reconstruction(tokenizer, device)
+
+    def make(chosen: Tensor) -> Tensor:
+        return reconstruction(real.view.centers(chosen))
+
+    batches = [partial(make, chosen) for chosen in torch.arange(len(real)).split(BATCH)]
+    return write_images(path, batches, "evaluate: reconstructions")
+
+
+def published_samples(
+    params: Params,
+    network: str,
+    model: TokenTransformer,
+    tokenizer: Tokenizer,
+    run_folder: Path,
+) -> tuple[ArrayImages, Tensor]:
+    """Samples of a network, on disk, and their labels (M,), decoded if they are not yet, and
+    published as `SAMPLES/<network>/images.npy` (M, C, H, W) uint8 and `labels.npy`."""
+    count = max(params.evaluation.samples, params.cas.samples)
+    labels = balanced_labels(count, model.config.num_classes)
+    autoregressive = isinstance(model, AutoregressiveTransformer)
+    batches = sample_images(
+        sampler(model, params.decoding_settings(autoregressive=autoregressive)),
+        tokenizer,
+        labels,
+        batch_size=params.decoding.batch_size,
+        seed=params.seed,
+    )
+    path = run_folder / f"{network}.npy"
+    images = write_images(path, batches, f"evaluate: samples of the {network}")
+    with atomic_folder(SAMPLES / network) as folder:
+        shutil.copyfile(path, folder / "images.npy")
+        np.save(folder / "labels.npy", labels.numpy().astype(np.int32))
+    return images, labels
+
+
+def held_out_nll(model: TokenTransformer, params: Params, device: torch.device) -> float:
+    """Of the validation tokens, in nats a token: MaskGIT's over masked tokens, the baseline's exact
+    (the two are not comparable)."""
+    tokens, labels = TokenCache(TOKENS, "val").everything()
+    if isinstance(model, AutoregressiveTransformer):
+        return token_nll(model, tokens, labels, device=device)
+    return masked_nll(
+        model,
+        tokens,
+        labels,
+        schedule=params.training.mask_schedule,
+        min_masking_rate=params.training.min_masking_rate,
+        seed=params.seed,
+        device=device,
+    )
+
+
+def _steps(model: TokenTransformer, params: Params) -> int:
+    """Forward passes per image."""
+    autoregressive = isinstance(model, AutoregressiveTransformer)
+    return model.config.num_tokens if autoregressive else params.decoding.iterations

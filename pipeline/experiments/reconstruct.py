@@ -1,0 +1,158 @@
+"""Figure 10: validation images from a part of their tokens (paper, appendix A)."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.config.params import Params
+from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER, TRANSFORMER
+from pipeline.data.pixels import as_float
+from pipeline.data.shards import ImageShards
+from pipeline.data.views import View
+from pipeline.decoding import decode, predictor
+from pipeline.evaluation.writing import write_images
+from pipeline.perceptual import open_perceptual
+from pipeline.runtime.seeds import generator
+from pipeline.tokenizer import tokens_to_images
+from pipeline.tokenizer.reconstruction import psnr
+from pipeline.weights.published import load_model
+
+PICTURED = 8
+GREY = 128  # of the pixels of a hidden token
+MEDIAN = -1  # the "draw" that is the pixel-wise median of all draws
+
+
+def hide_tokens(count: int, num_tokens: int, ratio: float, seed: int) -> Tensor:
+    """(count, num_tokens) bool, True at ratio·N tokens (to the nearest) of each image, drawn
+    uniformly; what a ratio hides, a higher one hides too."""
+    noise = torch.rand(count, num_tokens, generator=generator(seed, "hide"))
+    return noise.argsort(dim=1).argsort(dim=1) < round(ratio * num_tokens)
+
+
+class Reconstructor:
+    """The trained models, and the validation images (M, C, H, W) uint8 that they rebuild."""
+
+    def __init__(self, params: Params, device: torch.device):
+        self.params, self.device = params, device
+        self.settings = params.decoding_settings(iterations=params.reconstruction.iterations)
+        self.model = load_model(TRANSFORMER, "transformer", device)
+        self.tokenizer = load_model(TOKENIZER, "tokenizer", device)
+        classifier = load_model(CLASSIFIER, "classifier", device)
+        self.perceptual = open_perceptual(params.tokenizer.perceptual, classifier, device)
+        view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
+        count = min(params.reconstruction.images, len(view.images))
+        self.images = view.centers(range(count))
+        self.labels = torch.from_numpy(view.images.labels[:count])
+        self.batches = torch.arange(count).split(params.decoding.batch_size)
+        self.tokens = torch.cat([self._encode(chosen) for chosen in self.batches])
+
+    def _encode(self, chosen: Tensor) -> Tensor:
+        """(B, N) int64."""
+        return self.tokenizer.encode(as_float(self.images[chosen]).to(self.device)).flatten(1)
+
+    def hidden(self, ratio: float) -> Tensor:
+        """(M, N) bool."""
+        return hide_tokens(len(self.images), self.params.num_tokens, ratio, self.params.seed)
+
+    def rebuild(self, chosen: Tensor, hidden: Tensor, draw: int) -> Tensor:
+        """Sample the hidden tokens of some of the images from the others and the class.
+
+        Args:
+            chosen: (B,) indices of images.
+            hidden: (B, N) bool; where none is, the images are the tokenizer's reconstructions.
+
+        Returns:
+            (B, C, H, W) uint8.
+        """
+        seed = (self.params.seed, "reconstruct", draw, int(chosen[0]))
+        steps = decode(
+            predictor(self.model, self.labels[chosen].to(self.device), self.settings),
+            self.tokens[chosen],
+            hidden.to(self.device),
+            self.settings,
+            generator(*seed, device=self.device),
+        )
+        return tokens_to_images(self.tokenizer, steps[-1].sampled)
+
+    def samples(self, ratio: float) -> list[Callable[[], Tensor]]:
+        """What makes each batch (B, C, H, W) uint8 of all images, draw after draw."""
+        hidden = self.hidden(ratio)
+        draws = range(self.params.reconstruction.draws)
+        return [partial(self.rebuild, b, hidden[b], draw) for draw in draws for b in self.batches]
+
+    @torch.no_grad()
+    def distances(self, rebuilt: np.ndarray) -> dict[str, float]:
+        """PSNR in dB and perceptual distance of images (M, C, H, W) uint8 from the originals: mean
+        and standard deviation over the images."""
+        values: dict[str, list[float]] = {"psnr": [], "perceptual": []}
+        for original, image in zip(self.images, rebuilt, strict=True):
+            pair = [as_float(x)[None].to(self.device) for x in (original, torch.from_numpy(image))]
+            values["psnr"].append(psnr((pair[0] - pair[1]).pow(2).mean().item()))
+            values["perceptual"].append(self.perceptual(*pair).item())
+        spread = {"": np.mean, "_std": np.std}
+        return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
+
+
+def reconstruct_hidden(
+    params: Params, run_folder: Path, device: torch.device
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Rebuild validation images with a share of their tokens hidden.
+
+    Args:
+        run_folder: keeps the samples of the ratios that are finished, `<ratio>.npy`, draw after
+            draw (draws · M, C, H, W).
+
+    Returns:
+        A row for every mask ratio and draw, and for the median of the draws (draw -1). The
+        distances are means over images: PSNR, too, is of each image and then averaged.
+        Pictures of n images at r ratios, uint8: originals (n, H, W, C), inputs (r, n, H, W, C) with
+        hidden tokens grey, samples (first draw) and medians of the same shape, mask_ratios (r,).
+    """
+    bench = Reconstructor(params, device)
+    rows, columns = [], []
+    for ratio in params.reconstruction.mask_ratios:
+        path = run_folder / f"{ratio}.npy"
+        write_images(path, bench.samples(ratio), f"reconstruct: {ratio:.0%} hidden")
+        samples = np.load(path, mmap_mode="r").reshape(-1, *bench.images.shape)
+        median = median_image(samples)
+        for draw, rebuilt in [*enumerate(samples), (MEDIAN, median)]:
+            row = {"mask_ratio": ratio, "draw": draw, "images": len(rebuilt)}
+            rows.append(row | bench.distances(np.array(rebuilt)))
+        inputs = grey_tokens(bench.images[:PICTURED], bench.hidden(ratio)[:PICTURED])
+        columns.append((inputs.numpy(), samples[0, :PICTURED], median[:PICTURED]))
+        print(
+            f"reconstruct: {ratio:.0%} of the tokens hidden, PSNR {rows[-2]['psnr']:.1f} dB, "
+            f"of the median {rows[-1]['psnr']:.1f} dB",
+            flush=True,
+        )
+    inputs, samples, medians = (_channels_last(np.stack(c)) for c in zip(*columns, strict=True))
+    return rows, {
+        "originals": _channels_last(bench.images[:PICTURED].numpy()),
+        "inputs": inputs,
+        "samples": samples,
+        "medians": medians,
+        "mask_ratios": np.array(params.reconstruction.mask_ratios),
+    }
+
+
+def median_image(samples: np.ndarray) -> np.ndarray:
+    """Pixel-wise median (M, C, H, W) uint8 of draws (d, M, C, H, W); of an even number the mean of
+    the middle two, halves rounded to even."""
+    return np.median(samples, axis=0).round().astype(np.uint8)
+
+
+def grey_tokens(images: Tensor, hidden: Tensor) -> Tensor:
+    """Images (n, C, H, W) uint8 with the pixels of hidden tokens (n, N) grey."""
+    side = round(hidden.shape[1] ** 0.5)
+    grid = hidden.unflatten(1, (1, side, side)).float()
+    return images.masked_fill(F.interpolate(grid, images.shape[-2:]).bool(), GREY)
+
+
+def _channels_last(images: np.ndarray) -> np.ndarray:
+    return np.moveaxis(images, -3, -1)

@@ -1,0 +1,106 @@
+"""Figure 4: time per image against its number of tokens (paper, section 4.2); from label to tokens,
+without the tokenizer, whose time is the same for all methods."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
+from pipeline.config.params import Params
+from pipeline.decoding import generate
+from pipeline.runtime.seeds import mix
+from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
+from pipeline.weights.configs import transformer_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to draw tokens."""
+
+    network: TokenTransformer
+    iterations: int  # forward passes per image
+    draw: Callable[[Tensor], Tensor]  # labels (B,) → tokens (B, N)
+
+
+def methods(params: Params, config: TransformerConfig, device: torch.device) -> dict[str, Method]:
+    """MaskGIT, and the autoregressive baseline with and without its key-value cache, at random
+    weights: what is drawn does not matter for the time.
+
+    All compute alike: in bfloat16 where both `decoding.bf16` and `autoregressive.bf16` say so, else
+    in float32, in which the baseline draws the same tokens with and without its cache.
+    """
+    torch.manual_seed(mix(params.seed, "speed", config.num_tokens))
+    maskgit, baseline = (
+        network(config).to(device).eval().requires_grad_(False)
+        for network in (MaskGitTransformer, AutoregressiveTransformer)
+    )
+    bf16 = params.decoding.bf16 and params.autoregressive.bf16
+    iterations = min(params.decoding.iterations, config.num_tokens)
+    settings = dataclasses.replace(params.decoding_settings(iterations=iterations), bf16=bf16)
+    common = {"seed": params.seed, "device": device}
+
+    def parallel(labels: Tensor) -> Tensor:
+        return generate(maskgit, labels, settings, **common)[-1].sampled
+
+    def one_by_one(cache: bool) -> Callable[[Tensor], Tensor]:
+        return lambda labels: generate_autoregressive(
+            baseline, labels, bf16=bf16, cache=cache, **common
+        )
+
+    return {
+        "maskgit": Method(maskgit, iterations, parallel),
+        "ar_cached": Method(baseline, config.num_tokens, one_by_one(cache=True)),
+        "ar_uncached": Method(baseline, config.num_tokens, one_by_one(cache=False)),
+    }
+
+
+def speed_rows(
+    params: Params, grid: int, num_classes: int, device: torch.device
+) -> list[dict[str, Any]]:
+    """A row for every batch size and method at grid² tokens: seconds per image, the median, least
+    and most of `speed.repeats` rounds after one that is not counted.
+
+    A round times every method once, so that other work on the machine falls on all alike.
+    """
+    config = dataclasses.replace(transformer_config(params, num_classes), num_tokens=grid**2)
+    timed = methods(params, config, device)
+    on = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    rows = []
+    for batch_size in params.speed.batch_sizes:
+        labels = torch.arange(batch_size) % num_classes
+        rounds = [
+            [_seconds(method.draw, labels, device) / batch_size for method in timed.values()]
+            for _ in range(1 + params.speed.repeats)
+        ]
+        for (name, method), times in zip(timed.items(), zip(*rounds[1:], strict=True), strict=True):
+            row = {"method": name, "tokens": config.num_tokens, "batch_size": batch_size}
+            row |= {"iterations": method.iterations}
+            row |= {"seconds_per_image": statistics.median(times)}
+            row |= {"low": min(times), "high": max(times), "repeats": len(times)}
+            row |= {"parameters": sum(p.numel() for p in method.network.parameters())}
+            row |= {"threads": torch.get_num_threads(), "device": on}
+            rows.append(row)
+            print(
+                f"speed: {config.num_tokens} tokens, batch {batch_size}, {name}: "
+                f"{row['seconds_per_image']:.4f} s per image",
+                flush=True,
+            )
+    return rows
+
+
+def _seconds(draw: Callable[[Tensor], Tensor], labels: Tensor, device: torch.device) -> float:
+    """Wall time of a call, with the device's queue empty at both ends."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    started = now()
+    draw(labels)
+    return now() - started

@@ -1,0 +1,133 @@
+"""Ray Tune around the ablation: queues the trials on whatever resources there are."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.params import Params
+from pipeline.experiments.ablation import Trial, measure_trial, train_trial
+from pipeline.runtime.errors import UserError
+
+
+def run_trials(trials: list[Trial], params: Params, *, on_done: Callable[[Trial], None]) -> None:
+    """Run the trials, as many at once as fit; finished ones keep their files whatever happens.
+
+    Args:
+        on_done: called here with each trial that ended well.
+
+    Raises:
+        UserError: a trial failed or did not finish, or `on_done` raised it.
+    """
+    from ray import tune
+
+    watch = _watch(trials, on_done)
+    storage = f"{Path(params.ray.storage_path).absolute()}/tune"
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable, _trial_resources(params)),
+        param_space={"trial": tune.grid_search(trials)},
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            max_concurrent_trials=_concurrent(params),
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=storage,
+            verbose=0,
+            callbacks=[watch],
+            stop=watch,
+            failure_config=tune.FailureConfig(max_failures=params.ray.max_failures),
+        ),
+    )
+    for trial in trials:
+        trial.failure.clear()
+    tuner.fit()
+    if watch.error:
+        raise watch.error
+    for trial in trials:
+        if trial.missing():
+            raise UserError(
+                f"sweep: trial {trial.name} failed: {trial.failure.read() or 'its worker was lost'}"
+                f"; finished trials are kept, run again to go on"
+            )
+
+
+def _watch(trials: list[Trial], on_done: Callable[[Trial], None]) -> Any:
+    """What Tune calls as trials end. It would only log what a callback raises: that is kept as
+    `error`, and no trial goes on."""
+    from ray import tune
+
+    by_name = {trial.name: trial for trial in trials}
+
+    class Watch(tune.Callback, tune.Stopper):
+        error: UserError | None = None
+
+        def on_trial_complete(self, iteration, trials, trial, **info):
+            finished = by_name[trial.config["trial"].name]
+            if finished.missing() or self.error:
+                return
+            try:
+                on_done(finished)
+            except UserError as error:
+                self.error = error
+
+        def __call__(self, trial_id, result) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return self.error is not None
+
+    return Watch()
+
+
+def workers_per_trial(params: Params) -> int:
+    """Workers that train a trial; released weights are not trained."""
+    return 1 if params.transformer.pretrained else params.sweep.workers_per_trial
+
+
+def _worker_resources(params: Params) -> dict[str, float]:
+    ray = params.ray
+    return {"CPU": ray.cpus_per_worker} | ({"GPU": 1} if ray.use_gpu else {})
+
+
+def _trial_resources(params: Params) -> dict[str, float]:
+    """What the process of a trial holds.
+
+    One that is a Ray Train run itself only waits for its workers: were it to hold even a part of a
+    CPU, its workers might not fit beside it and would wait for ever. It asks for a little memory
+    instead (Tune wants something); the number of trials is bounded by their workers.
+    """
+    return _worker_resources(params) if workers_per_trial(params) == 1 else {"memory": 2**20}
+
+
+def _concurrent(params: Params) -> int:
+    """How many trials the cluster can hold at once; at least one."""
+    import ray
+
+    have, workers = ray.cluster_resources(), workers_per_trial(params)
+    needs = _worker_resources(params).items()
+    return max(1, min(int(have.get(kind, 0) // (workers * need)) for kind, need in needs))
+
+
+def _trainable(config: dict) -> None:
+    import ray
+    from ray import tune
+
+    trial: Trial = config["trial"]
+    params = Params.model_validate(trial.params)
+    with trial.failure.noted():
+        train_trial(trial)
+        if workers_per_trial(params) == 1:
+            measure_trial(trial)
+        else:  # this process holds no device, and its placement group has no room for one
+            options = {
+                "num_cpus": params.ray.cpus_per_worker,
+                "num_gpus": int(params.ray.use_gpu),
+                "scheduling_strategy": "DEFAULT",
+            }
+            ray.get(ray.remote(_measure).options(**options).remote(trial))
+    tune.report({"missing": len(trial.missing())})
+
+
+def _measure(trial: Trial) -> None:
+    with trial.failure.noted():
+        measure_trial(trial)

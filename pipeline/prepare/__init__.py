@@ -1,0 +1,1 @@
+"""What only the first stage needs: data sets, their split and their shards."""

@@ -1,0 +1,51 @@
+"""Mask schedules γ (paper, section 3.3)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# γ(r, n): r in [0, 1] is the progress of decoding, n the number of maskable tokens. Adding a
+# schedule is adding one line here; its name is then valid everywhere in params.yaml.
+SCHEDULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "exponential": lambda r, n: 1 - torch.exp2(-torch.log2(n) * (1 - r)),
+    "cubic": lambda r, n: 1 - r**3,
+    "square": lambda r, n: 1 - r**2,
+    "cosine": lambda r, n: torch.cos(r * (math.pi / 2)),
+    "arccos": lambda r, n: torch.arccos(r) * (2 / math.pi),
+    "linear": lambda r, n: 1 - r,
+    "square_root": lambda r, n: 1 - r.sqrt(),
+    "logarithmic": lambda r, n: -torch.log2(r) / torch.log2(n),
+}
+
+POINTS = 1201  # of a curve: every (step + 1) / T of the usual T is one of them
+SIZES = (16, 256, 1024)  # numbers of tokens that a curve is given for; the paper's are the last two
+
+
+def mask_ratio(schedule: str, r: Tensor | float, num_tokens: Tensor | int) -> Tensor:
+    """γ(r): the fraction of tokens to mask at progress r, clipped to [1e-6, 1] as in the release.
+
+    Args:
+        schedule: a key of `SCHEDULES`.
+        r: progress in [0, 1], any shape.
+        num_tokens: number of maskable tokens N, broadcast against r (the logarithmic and
+            exponential schedules depend on it).
+    """
+    r = torch.as_tensor(r, dtype=torch.float64)
+    n = torch.as_tensor(num_tokens, dtype=torch.float64)
+    # log2(1) = 0: with a single maskable token the logarithmic quotient is 0/0, so N is at least 2.
+    return SCHEDULES[schedule](r, n.clamp(min=2)).clamp(1e-6, 1.0)
+
+
+def curve(schedule: str, num_tokens: int) -> list[dict[str, float]]:
+    """γ as numbers: a row for each r, with a column `gamma_<N>` for each number of tokens.
+
+    Args:
+        num_tokens: N of the images at hand; the paper's and a few others stand beside it.
+    """
+    r = torch.linspace(0, 1, POINTS, dtype=torch.float64)
+    columns = {"r": r.tolist()} | {
+        f"gamma_{n}": mask_ratio(schedule, r, n).tolist() for n in sorted({num_tokens, *SIZES})
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,5 @@
+"""The tokenizer: a VQGAN without attention (`vqgan`) around a vector quantizer (`quantizer`)."""
+
+from pipeline.tokenizer.vqgan import Tokenizer, TokenizerConfig, tokens_to_images
+
+__all__ = ["Tokenizer", "TokenizerConfig", "tokens_to_images"]

@@ -1,0 +1,40 @@
+"""How faithfully a tokenizer rebuilds images: PSNR and code usage."""
+
+import torch
+from torch import Tensor
+
+from pipeline.data.pixels import as_float, as_uint8
+from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer.quantizer import code_usage
+
+BATCH = 128  # images reconstructed at once
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB, for images in [0, 1]."""
+    return 10 * torch.tensor(1 / max(mse, 1e-10)).log10().item()
+
+
+class Reconstruction:
+    """Reconstructs batch after batch of images, and measures PSNR and code usage over them all."""
+
+    def __init__(self, model: Tokenizer, device: torch.device):
+        self.model, self.device = model, device
+        self._counts = torch.zeros(model.config.codebook_size, dtype=torch.long)
+        self._squared, self._images = 0.0, 0
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) uint8 from their tokens."""
+        tokens = self.model.encode(as_float(images).to(self.device))
+        output = as_uint8(self.model.decode(tokens)).cpu()
+        mse = (as_float(output) - as_float(images)).pow(2).mean().item()
+        self._squared += mse * len(images)
+        self._images += len(images)
+        self._counts += torch.bincount(tokens.flatten().cpu(), minlength=len(self._counts))
+        return output
+
+    def metrics(self) -> dict[str, float]:
+        usage, perplexity = code_usage(self._counts)
+        quality = {"psnr": psnr(self._squared / self._images)}
+        return quality | {"code_usage": usage, "code_perplexity": perplexity}

@@ -1,0 +1,142 @@
+"""The VQGAN tokenizer without attention, as in the authors' release (paper, section 4.1).
+
+Images are NCHW in [0, 1]; a token grid is (B, h, w) with h = H / f, f = 2^(levels - 1).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.data.pixels import as_uint8
+from pipeline.tokenizer.quantizer import Quantized, VectorQuantizer
+
+GROUPS = 32
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Architecture; the paper's: 128 filters, multipliers 1,1,2,2,4, 2 blocks, dim 256, K 1024."""
+
+    channels: int
+    filters: int
+    multipliers: tuple[int, ...]
+    res_blocks: int
+    embedding_dim: int
+    codebook_size: int
+
+    @property
+    def downsampling(self) -> int:
+        """f: pixels per token along each side."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+
+
+class ResBlock(nn.Module):
+    """Pre-activation residual block.
+
+    Where the number of channels changes, the release applies the 1×1 shortcut to the main
+    branch's output, so that the block's input is dropped. Its weights need that reproduced.
+    """
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.norm1 = _norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = _norm(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(outputs, outputs, 1, bias=False) if inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)))
+        y = self.conv2(F.silu(self.norm2(y)))
+        return y + (x if self.shortcut is None else self.shortcut(y))
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: TokenizerConfig):
+        super().__init__()
+        width = config.filters
+        self.stem = nn.Conv2d(config.channels, width, 3, padding=1, bias=False)
+        self.levels = nn.ModuleList()
+        for multiplier in config.multipliers:
+            blocks = nn.Sequential()
+            for _ in range(config.res_blocks):
+                blocks.append(ResBlock(width, config.filters * multiplier))
+                width = config.filters * multiplier
+            self.levels.append(blocks)
+        self.middle = nn.Sequential(*(ResBlock(width, width) for _ in range(config.res_blocks)))
+        self.norm = _norm(width)
+        self.out = nn.Conv2d(width, config.embedding_dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for i, level in enumerate(self.levels):
+            x = level(x if i == 0 else F.avg_pool2d(x, 2))
+        return self.out(F.silu(self.norm(self.middle(x))))
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: TokenizerConfig):
+        super().__init__()
+        width = config.filters * config.multipliers[-1]
+        self.stem = nn.Conv2d(config.embedding_dim, width, 3, padding=1)
+        self.middle = nn.Sequential(*(ResBlock(width, width) for _ in range(config.res_blocks)))
+        self.levels, self.upsample = nn.ModuleList(), nn.ModuleList()
+        for i, multiplier in enumerate(reversed(config.multipliers)):
+            if i > 0:
+                self.upsample.append(nn.Conv2d(width, width, 3, padding=1))
+            blocks = nn.Sequential()
+            for _ in range(config.res_blocks):
+                blocks.append(ResBlock(width, config.filters * multiplier))
+                width = config.filters * multiplier
+            self.levels.append(blocks)
+        self.norm = _norm(width)
+        self.out = nn.Conv2d(width, config.channels, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.levels[0](self.middle(self.stem(z)))
+        for conv, level in zip(self.upsample, self.levels[1:], strict=True):
+            x = level(conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+        return self.out(F.silu(self.norm(x)))
+
+
+class Tokenizer(nn.Module):
+    """Image → token grid → image."""
+
+    def __init__(self, config: TokenizerConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantizer = VectorQuantizer(config.codebook_size, config.embedding_dim)
+        self.decoder = Decoder(config)
+
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight at which the gradients of the losses are compared."""
+        return self.decoder.out.weight
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
+        """Reconstruction (B, C, H, W), unclipped, and what the quantizer did."""
+        quantized = self.quantizer(self.encoder(images))
+        return self.decoder(quantized.embedding), quantized
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Token grid (B, h, w), int64."""
+        return self.quantizer.nearest(self.encoder(images))
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Images (B, C, H, W), clipped to [0, 1], of a token grid (B, h, w)."""
+        return self.decoder(self.quantizer.lookup(tokens)).clamp(0, 1)
+
+
+def tokens_to_images(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
+    """uint8 images (B, C, H, W) on the CPU of flat token grids (B, N)."""
+    side = round(tokens.shape[-1] ** 0.5)
+    return as_uint8(tokenizer.decode(tokens.unflatten(-1, (side, side)))).cpu()

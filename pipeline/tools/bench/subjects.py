@@ -1,0 +1,90 @@
+"""What is timed, at which size: the pipeline's networks, and one of PyTorch's own layers."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.config.params import Params
+from pipeline.config.presets import preset_params
+from pipeline.runtime.files import write_json
+from pipeline.training.transformer import TransformerTask
+from pipeline.transformer import LAYER_NORM_EPS, MaskGitTransformer, TransformerConfig
+from pipeline.weights.configs import transformer_config
+
+IMAGES = 4096  # of the synthetic token cache
+
+
+@dataclass(frozen=True)
+class Size:
+    name: str
+    params: Params
+    classes: int
+    batch: int
+    extrapolate: bool  # autoregressive sampling without a cache is cut to `POSITIONS`
+
+    @property
+    def config(self) -> TransformerConfig:
+        return transformer_config(self.params, self.classes)
+
+
+class EncoderLayerTransformer(MaskGitTransformer):
+    """The comparison: the same architecture with torch's own layers as its blocks (their GELU is
+    the exact one, which costs less)."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(dataclasses.replace(config, layers=0))
+        self.config = config
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                config.hidden,
+                config.heads,
+                config.mlp,
+                config.dropout,
+                activation="gelu",
+                layer_norm_eps=LAYER_NORM_EPS,
+                batch_first=True,
+            )
+            for _ in range(config.layers)
+        )
+        for block in self.blocks:
+            block.dropout.p = 0.0  # between the MLP's two layers, where BERT has none
+
+
+class EncoderLayerTask(TransformerTask):
+    network = EncoderLayerTransformer
+
+
+def open_size(name: str, device: torch.device) -> Size:
+    """The default, or the paper's size at a batch that suits the device."""
+    if name == "default":
+        params, classes = preset_params("mnist5k"), 10
+        batch = params.training.batch_size
+    else:
+        params, classes = preset_params("imagenet256"), 1000
+        batch = 4 if device.type == "cpu" else 64
+    training = {"batch_size": batch, "compile": False}
+    params = params.model_copy(
+        update={
+            "training": params.training.model_copy(update=training),
+            "ray": params.ray.model_copy(update={"num_workers": 1}),
+        }
+    )
+    extrapolate = name == "paper" and device.type == "cpu"
+    return Size(name, params, classes, batch, extrapolate)
+
+
+def write_synthetic_cache(size: Size, folder: Path) -> None:
+    """Random tokens, laid out as the pipeline's own."""
+    rng, params = np.random.default_rng(0), size.params
+    shards = {}
+    for split, images in (("train", IMAGES), ("val", 1)):
+        shape = (images, params.tokens.crops_per_image, params.num_tokens)
+        tokens = rng.integers(0, params.tokenizer.codebook_size, shape, dtype=np.uint16)
+        np.save(folder / f"{split}-00000.npy", tokens)
+        np.save(folder / f"{split}-labels.npy", rng.integers(0, size.classes, images, np.int32))
+        shards[split] = [{"file": f"{split}-00000.npy", "count": images}]
+    write_json(folder / "manifest.json", {"shards": shards})

@@ -1,0 +1,83 @@
+"""Image sets for evaluators outside of this project: the `.npz` of the ADM suite, or PNGs."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from pipeline.config.paths import RESULTS, SAMPLES
+from pipeline.data.threads import in_threads
+from pipeline.evaluation.images import BATCH, ArrayImages, ImageSet
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import atomic_file, atomic_folder, read_json
+
+
+def export_samples(network: str, path: Path, everything: bool = False) -> int:
+    """Write a network's published samples as an `.npz` in the ADM suite's layout, or as PNGs.
+
+    Args:
+        everything: also the samples that only CAS is trained on; else those that Table 1 measured.
+
+    Returns:
+        How many.
+
+    Raises:
+        UserError: there are no samples yet, or the path cannot be written.
+    """
+    folder = SAMPLES / network
+    if not (folder / "images.npy").exists():
+        raise UserError(f"{folder} holds no samples; run `dvc repro evaluate`")
+    images, labels = (np.load(folder / f"{x}.npy", mmap_mode="r") for x in ("images", "labels"))
+    if not everything:
+        measured = read_json(RESULTS / "evaluation/metrics.json")[network]["samples"]
+        images, labels = images[:measured], labels[:measured]
+    if path.suffix == ".npz":
+        export_npz(ArrayImages(images), labels, path)
+    else:
+        export_pngs(ArrayImages(images), path)
+    return len(images)
+
+
+def export_pngs(images: ImageSet, folder: Path | str) -> None:
+    """Write `000000.png` …, grey images as grey; the folder appears when it is whole.
+
+    Raises:
+        UserError: something is there already, which would be replaced, or it cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already and no empty folder; give a new one")
+    with atomic_folder(folder) as temporary:
+
+        def save(item: tuple[int, Tensor]) -> None:
+            number, image = item
+            array = image.permute(1, 2, 0).numpy()
+            picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+            picture.save(temporary / f"{number:06d}.png")
+
+        first = 0
+        for batch in images.batches(BATCH):
+            in_threads(save, enumerate(batch, start=first))
+            first += len(batch)
+
+
+def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path | str) -> None:
+    """Write what the ADM suite reads, batch by batch: `arr_0` (n, H, W, 3) uint8, grey repeated to
+    RGB, and `arr_1` (n,) int64 where labels are given. The same images give the same bytes.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    _, height, width = images.shape
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), height, width, 3)}
+    with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as out:
+            np.lib.format.write_array_header_1_0(out, header)
+            for batch in images.batches(BATCH):
+                rgb_BHWC = batch.permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
+                out.write(rgb_BHWC.contiguous().numpy())
+        if labels is not None:
+            with archive.open("arr_1.npy", "w", force_zip64=True) as out:
+                np.lib.format.write_array(out, np.asarray(labels, np.int64))

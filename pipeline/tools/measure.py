@@ -1,0 +1,75 @@
+"""`python -m pipeline measure`: the metrics of any image set."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.config.params import Params
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.images import ImageSet, open_images, size_text
+from pipeline.evaluation.statistics import statistics
+from pipeline.runtime.device import pick_device
+from pipeline.runtime.errors import UserError
+
+
+def measure(params: Params, path: Path) -> str:
+    """Metrics of an image set against the training images, a line each, with the standard deviation
+    where there is one.
+
+    Raises:
+        UserError: the set cannot be read, has images of another size, or too few for FID; or the
+            data set or the classifier are not made yet.
+    """
+    images, data = open_images(path), params.data
+    ours = (data.channels, data.image_size, data.image_size)
+    if data.channels == 1 and images.shape[0] == 3:
+        images = Grey(images, path)
+    if images.shape != ours:
+        raise UserError(
+            f"{path} holds images of {size_text(images.shape)}, and the training images are "
+            f"{size_text(ours)} (data.image_size, data.channels); convert them"
+        )
+    evaluator = Evaluator(params, pick_device())
+    statistics(evaluator.features(images).features, f"images in {path}")  # raises if too few
+    return _table(evaluator.measure(images))
+
+
+class Grey:
+    """Grey images that were written as RGB, as the ADM suite's files have to be."""
+
+    def __init__(self, images: ImageSet, path: Path):
+        self._images, self._path = images, path
+        self.shape = (1, *images.shape[1:])
+        self.content_hash = f"grey {images.content_hash}"
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        for batch in self._images.batches(size):
+            grey = batch[:, :1]
+            if not torch.equal(batch, grey.expand_as(batch)):
+                raise UserError(
+                    f"{self._path} holds images in colour, and the training images are grey "
+                    f"(data.channels); convert them"
+                )
+            yield grey.contiguous()
+
+
+def _table(values: dict[str, float | None]) -> str:
+    from tabulate import tabulate
+
+    rows = []
+    for name, value in values.items():
+        if not name.endswith("_std"):
+            spread = values.get(f"{name}_std")
+            rows.append((name, _number(value), "" if spread is None else f"± {spread:.2g}"))
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,202 @@
+"""What the networks cost, counted on PyTorch's meta device: no weight is allocated, nothing is run.
+
+FLOPs are those of matrix products and convolutions, a multiply-add counting as two, and are whole
+batches' unless said otherwise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.autoregressive import AutoregressiveTransformer, KeyValueCache, next_token_logits
+from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.config.params import Params
+from pipeline.discriminator import Discriminator, discriminator_loss, generator_loss, r1_penalty
+from pipeline.perceptual import Perceptual, classifier_distance
+from pipeline.schedules import mask_ratio
+from pipeline.tokenizer import Tokenizer, TokenizerConfig
+from pipeline.training.transformer import ROWS
+from pipeline.transformer import MaskGitTransformer, TransformerConfig
+
+# Bytes that a tensor takes beside its values: its name and shape, and torch.save's alignment.
+SAFETENSORS_ENTRY, CHECKPOINT_ENTRY = 92, 290
+# Activations that are kept for the backward pass under bfloat16 autocast, relative to float32 (the
+# residual stream stays float32).
+BF16_ACTIVATIONS = 0.55
+
+
+def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return build()
+
+
+def count_flops(run: Callable[[], object]) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def published_bytes(module: nn.Module) -> int:
+    """Size of `model.safetensors`."""
+    return sum(SAFETENSORS_ENTRY + x.nbytes for x in module.state_dict().values())
+
+
+def checkpoint_bytes(module: nn.Module, averaged: bool) -> int:
+    """Size of its part of a live checkpoint: weights, Adam's two moments and step counts, and the
+    averaged weights where there are any."""
+    weights = sum(CHECKPOINT_ENTRY + x.nbytes for x in module.state_dict().values())
+    adam = sum(2 * (CHECKPOINT_ENTRY + p.nbytes) + CHECKPOINT_ENTRY for p in module.parameters())
+    return weights * (1 + averaged) + adam
+
+
+def activation_bytes(module: nn.Module, forward: Callable[[], object]) -> int:
+    """What autograd keeps of a forward pass in float32, weights not counted."""
+    weights = {p.untyped_storage()._cdata for p in module.parameters()}
+    kept = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        kept[storage._cdata] = (storage.nbytes(), x)  # x: so that no address is used twice
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        result = forward()
+    del result
+    return sum(size for key, (size, _) in kept.items() if key not in weights)
+
+
+def training_memory(
+    module: nn.Module, forward: Callable[[], object], bf16: bool, averaged: bool
+) -> int:
+    """Bytes, about, of one worker: weights, gradients, Adam's two moments, averaged weights,
+    autocast's copies of weights, activations."""
+    weights = sum(p.nbytes for p in module.parameters())
+    share, copies = (BF16_ACTIVATIONS, weights // 2) if bf16 else (1, 0)
+    activations = round(share * activation_bytes(module, forward))
+    return (4 + averaged) * weights + copies + activations
+
+
+def head_rows(params: Params, schedule: str, batch: int) -> int:
+    """Positions, on average, that the head is computed at in a training step of one worker."""
+    tokens = params.num_tokens
+    if params.training.loss_on == "all":
+        return -(-batch * tokens // ROWS) * ROWS
+    r = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    ratio = mask_ratio(schedule, r, tokens).clamp(min=params.training.min_masking_rate)
+    masked = torch.ceil(ratio * tokens).mean().item() * batch
+    return round(masked + ROWS / 2)  # rounded up to a multiple of ROWS: half of that on average
+
+
+def transformer_forward(model: MaskGitTransformer, batch: int, rows: int) -> Tensor:
+    """The forward pass of a training step, of a network on the meta device."""
+    tokens = torch.empty(batch, model.config.num_tokens, dtype=torch.long, device="meta")
+    labels, where = tokens.new_empty(batch), tokens.new_empty(rows)
+    return model(tokens, tokens.bool(), labels, where)
+
+
+def autoregressive_forward(model: AutoregressiveTransformer, batch: int) -> Tensor:
+    """The same of the baseline."""
+    tokens = torch.empty(batch, model.config.num_tokens, dtype=torch.long, device="meta")
+    return model(tokens, tokens[:, 0])
+
+
+def training_flops(forward: Callable[[], Tensor]) -> int:
+    """Of a forward and a backward pass."""
+    return count_flops(lambda: forward().sum().backward())
+
+
+@torch.no_grad()
+def decoding_pass(config: TransformerConfig, batch: int) -> int:
+    """FLOPs of one of MaskGIT's T decoding iterations."""
+    model = on_meta(lambda: MaskGitTransformer(config))
+    tokens = torch.empty(batch, config.num_tokens, dtype=torch.long, device="meta")
+    return count_flops(lambda: model.predict(tokens, tokens.bool(), tokens[:, 0]))
+
+
+@torch.no_grad()
+def next_token(config: TransformerConfig, batch: int, n: int, cache: bool) -> int:
+    """FLOPs of drawing token n of the baseline, with or without a key-value cache."""
+    model = on_meta(lambda: AutoregressiveTransformer(config))
+    ids = torch.empty(batch, config.num_tokens, dtype=torch.long, device="meta")
+    caches = [KeyValueCache(config.num_tokens) for _ in model.blocks] if cache else []
+    if caches and n:
+        model.encode(ids[:, :n], caches)
+    return count_flops(lambda: next_token_logits(model, ids, n, caches))
+
+
+def autoregressive_sampling(config: TransformerConfig, batch: int) -> int:
+    """FLOPs of sampling with a cache; they are linear in the position, hence the middle one's."""
+    first, last = (next_token(config, batch, n, cache=True) for n in (0, config.num_tokens - 1))
+    return config.num_tokens * (first + last) // 2
+
+
+def tokenizer_forward(params: Params, num_classes: int, model: Tokenizer) -> Tensor:
+    """The forward pass of a training step, with its perceptual loss."""
+    images = image_batch(params, params.tokenizer.batch_size)
+    rebuilt, quantized = model(images)
+    perceptual = _perceptual(params, num_classes)(images, rebuilt)
+    return perceptual + rebuilt.sum() + quantized.distances.sum()
+
+
+@dataclass(frozen=True)
+class AdversarialStep:
+    """FLOPs that the discriminator adds to a training step of the tokenizer."""
+
+    generator: int  # the adversarial part of the tokenizer's loss
+    discriminator: int
+    r1: int  # when it is taken
+
+
+def adversarial_step(params: Params) -> AdversarialStep:
+    network = on_meta(lambda: discriminator_of(params))
+    real, fake = (image_batch(params, params.tokenizer.batch_size) for _ in range(2))
+    judging = count_flops(lambda: discriminator_loss(network(real), network(fake)).backward())
+    # `.forward`, as the counter's hooks on modules cannot take a leaf that asks for a gradient.
+    r1 = count_flops(lambda: r1_penalty(network.forward, real).backward())
+    network.requires_grad_(False)
+    fake.requires_grad_(True)
+    generator = count_flops(lambda: generator_loss(network(fake)).backward())
+    return AdversarialStep(generator, judging, r1)
+
+
+def discriminator_of(params: Params) -> Discriminator:
+    return Discriminator(params.data.channels, params.tokenizer.discriminator_filters)
+
+
+def tokenizer_coding(config: TokenizerConfig, grid: int, batch: int) -> tuple[int, int]:
+    """FLOPs of encoding and of decoding `batch` images of grid × grid tokens."""
+    model, side = on_meta(lambda: Tokenizer(config)), grid * config.downsampling
+    images = torch.empty(batch, config.channels, side, side, device="meta")
+    tokens = torch.empty(batch, grid, grid, dtype=torch.long, device="meta")
+    return count_flops(lambda: model.encode(images)), count_flops(lambda: model.decode(tokens))
+
+
+def classifier_of(params: Params, num_classes: int) -> Classifier:
+    p = params.classifier
+    return Classifier(ClassifierConfig(p.architecture, params.data.channels, num_classes, p.width))
+
+
+def image_batch(params: Params, batch: int) -> Tensor:
+    side = params.data.image_size
+    return torch.empty(batch, params.data.channels, side, side, device="meta")
+
+
+def _perceptual(params: Params, num_classes: int) -> Perceptual:
+    if params.tokenizer.perceptual == "classifier":
+        classifier = on_meta(lambda: classifier_of(params, num_classes)).requires_grad_(False)
+        return lambda a, b: classifier_distance(classifier, a, b)
+    import torchvision
+
+    name = params.tokenizer.perceptual.removeprefix("lpips_")
+    full_name = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}[name]
+    features = on_meta(lambda: torchvision.models.get_model(full_name, weights=None).features)
+    features.requires_grad_(False)
+    return lambda a, b: sum(features(x.expand(-1, 3, -1, -1)).sum() for x in (a, b))

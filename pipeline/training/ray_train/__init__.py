@@ -1,0 +1,1 @@
+"""Training the two transformers under Ray Train: the run (`fit`), and its outputs (`networks`)."""

@@ -1,0 +1,1 @@
+"""Published models, released checkpoints, and the configs that params make."""
