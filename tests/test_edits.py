@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config.paths import TOKENIZER, TRANSFORMER
 from pipeline.editing import edit, feather_weight, outpaint_mask
-from pipeline.evaluation import edits
+from pipeline.experiments import edit as edits
 from pipeline.runtime.seeds import mix
 from pipeline.weights.published import load_model
 from tests.tiny_project import (

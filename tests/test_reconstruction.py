@@ -13,7 +13,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from pipeline.config.paths import CLASSIFIER, TOKENIZER
 from pipeline.data.pixels import as_float
-from pipeline.evaluation import reconstruction
+from pipeline.experiments import reconstruct as reconstruction
 from pipeline.perceptual import classifier_distance
 from pipeline.tokenizer.reconstruction import Reconstruction
 from pipeline.weights.published import load_model

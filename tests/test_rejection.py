@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.paths import SAMPLES
-from pipeline.evaluation import rejection
+from pipeline.experiments import reject as rejection
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
 from pipeline.sampling import balanced_labels

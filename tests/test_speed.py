@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.evaluation import speed
+from pipeline.experiments import speed
 from pipeline.sampling import balanced_labels
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
 from tests.tiny_project import (
