@@ -18,9 +18,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
 from pipeline.data import shards
 from pipeline.decoding import generate
+from pipeline.evaluation.gallery import write_gallery
 from pipeline.experiments import cas, temperature
 from pipeline.experiments import edit as edits
-from pipeline.evaluation.gallery import write_gallery
 from pipeline.prepare.datasets import open_source
 from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.paths import SAMPLES
-from pipeline.experiments import reject as rejection
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
+from pipeline.experiments import reject as rejection
 from pipeline.sampling import balanced_labels
 from tests.tiny_project import (
     CLASSES,
