@@ -8,6 +8,7 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.runtime.files import read_yaml
+from tests.project import Project
 from tests.synthetic_results import write_results, write_source
 
 ROOT = Path(__file__).parents[1]
@@ -56,3 +57,16 @@ def outputs(tmp_path_factory) -> Path:
     write_source(results, "evaluate", run_id="run-of-evaluate")
     build(results, folder / "out", Params(**values))
     return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """A clone in which `dvc repro` ran once with the smoke preset, and what it printed (`log`) and
+    read (`params_read`: a file for each stage). Tests copy it to change it."""
+    folder = tmp_path_factory.mktemp("smoke")
+    project = Project.clone(folder / "project")
+    project.run("python", "-m", "pipeline", "preset", "smoke")
+    project.params_read = folder / "params_read"
+    project.record_params(project.params_read)
+    project.log = project.run("dvc", "repro")
+    return project
