@@ -207,7 +207,7 @@ def test_submitted_sweep_comes_back_into_the_project(tmp_path):
     project = Project.clone(tmp_path / "project")
     project.run("python", "-m", "pipeline", "preset", "smoke")
     project.set(sweep__schedules=["cosine", "linear"], sweep__iterations=[2])
-    project.run("dvc", "repro", "cache_tokens")
+    project.run("dvc", "repro", "cache_tokens", "schedules")
     project.stage("sweep")
     rows = project.folder / "results/sweep/rows.csv"
     expected = rows.read_bytes()
