@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import paper
+from analysis.exhibits.inputs import paper
 
 # FID at the best T (8): the paper's ranking, except that linear and cosine change places.
 BEST_FID = {

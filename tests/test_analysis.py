@@ -9,17 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import paper, table3
 from analysis.__main__ import build
-from analysis.contents import sections
-from analysis.exhibits import Table
-from analysis.figure4 import with_speedups
-from analysis.figure10 import by_mask_ratio
-from analysis.findings import Measured, contrast
-from analysis.formatting import count, latex, listed, millions, number, percent, spread
-from analysis.metrics import measure_note, metric_label
-from analysis.results import read_results, read_sweep
-from analysis.statistics import best_iterations, rank_correlation, summarize
+from analysis.exhibits import table3
+from analysis.exhibits.base import Table
+from analysis.exhibits.figure4 import with_speedups
+from analysis.exhibits.figure10 import by_mask_ratio
+from analysis.exhibits.findings import Measured, contrast
+from analysis.exhibits.formatting import count, latex, listed, millions, number, percent, spread
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.metrics import measure_note, metric_label
+from analysis.exhibits.inputs.results import read_results, read_sweep
+from analysis.exhibits.statistics import best_iterations, rank_correlation, summarize
+from analysis.report.contents import sections
 from tests.synthetic_results import (
     BEST_FID,
     rejection_rows,

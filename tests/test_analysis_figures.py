@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import figure2, figure7
-from analysis.figure2 import draw_decoding
-from analysis.mosaic import draw_mosaic, even_selection, shortened
-from analysis.results import read_results
-from analysis.style import schedule_colours
+from analysis.exhibits import figure2, figure7
+from analysis.exhibits.figure2 import draw_decoding
+from analysis.exhibits.inputs.results import read_results
+from analysis.exhibits.mosaic import draw_mosaic, even_selection, shortened
+from analysis.exhibits.style import schedule_colours
 from tests.synthetic_results import write_results
 
 COLOURS = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]], np.uint8)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import build
-from analysis.sources import STAGES
+from analysis.report.provenance import STAGES
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
 from tests.synthetic_results import FILES, write_results, write_source

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.style import figure
+from analysis.exhibits.style import figure
 
 GREY = "#767676"
 CELL_INCHES = (0.6, 1.4)  # height of one picture, small ones to large ones

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from analysis.exhibits import Table
-from analysis.results import Results
+import pandas as pd
+
+from analysis.exhibits.base import Table
+from analysis.exhibits.formatting import number
+from analysis.exhibits.inputs.results import Results
 from pipeline.runtime.files import file_hash, write_json
 
 NETWORKS = [
@@ -40,3 +43,19 @@ def write_sources(table: Table, results: Results, folder: Path) -> Path:
         },
     )
     return path
+
+
+def runs(results: Results) -> pd.DataFrame:
+    """One row a stage: the run, commit and machine behind it; empty where none was recorded."""
+    rows = [
+        {
+            "stage": stage,
+            "commit": f"{entry['commit'][:12]}{' (changed)' * bool(entry['dirty'])}",
+            "run": entry["run_id"][:12],
+            "params and inputs": entry["key"][:12],
+            "seconds": number(entry["seconds"]),
+            "finished": entry["finished"],
+        }
+        for stage, entry in results.sources.items()
+    ]
+    return pd.DataFrame(rows)

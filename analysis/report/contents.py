@@ -1,6 +1,8 @@
 """What is shown, and in which order: the paper's exhibits by subject."""
 
-from analysis import (
+from dataclasses import dataclass
+
+from analysis.exhibits import (
     figure2,
     figure4,
     figure5,
@@ -16,9 +18,18 @@ from analysis import (
     table5,
     temperature,
 )
-from analysis.exhibits import Section
-from analysis.results import Results
+from analysis.exhibits.base import Exhibit
+from analysis.exhibits.inputs.results import Results
 from pipeline.config.params import Params
+
+
+@dataclass(frozen=True)
+class Section:
+    """One subject of the paper."""
+
+    title: str
+    exhibits: list[Exhibit]
+
 
 SECTIONS = {
     "Class-conditional generation": [

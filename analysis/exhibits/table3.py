@@ -2,13 +2,14 @@
 
 import pandas as pd
 
-from analysis import paper
-from analysis.exhibits import Table
-from analysis.findings import Measured, significance
-from analysis.formatting import extent, number, printed, spread, spreads
-from analysis.metrics import LOWER_IS_BETTER, measure_note, metric_label
-from analysis.results import Results, Sweep
-from analysis.statistics import best_iterations, rank_correlation, summarize
+from analysis.exhibits.base import Table
+from analysis.exhibits.findings import Measured, significance
+from analysis.exhibits.formatting import extent, number, printed, spread, spreads
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER, measure_note, metric_label
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.inputs.sweep import Sweep
+from analysis.exhibits.statistics import best_iterations, rank_correlation, summarize
 from pipeline.config.params import Params
 
 FILES = ["sweep/rows.csv"]
