@@ -87,7 +87,7 @@ def _draw_quality(sweep: Sweep, path: Path, dpi: int) -> None:
     summary = summarize(sweep)
     colours = schedule_colours(schedule_order(summary["schedule"]))
     with figure(path, (9.8, 3.7), dpi) as canvas:
-        canvas.get_layout_engine().set(wspace=0.06)
+        canvas.set_layout_engine("constrained", wspace=0.06)
         for axes, kind in zip(canvas.subplots(1, 2), ("fid", "is"), strict=True):
             best = best_iterations(summary, sweep, kind)
             _draw_metric(axes, summary, best, sweep.column(kind), colours)

@@ -1,5 +1,7 @@
 """Table 5: precision and recall over another network's features, CAS without RandAugment."""
 
+import math
+
 import pandas as pd
 
 from analysis.exhibits import cas
@@ -57,7 +59,7 @@ def table(results: Results, params: Params) -> Table:
 
 def _printed() -> pd.DataFrame:
     rows = [(model, *row) for model, row in paper.TABLE_5.items()]
-    rows.append((MODELS["real"], None, None, *paper.TABLE_5_REAL))
+    rows.append((MODELS["real"], math.nan, math.nan, *paper.TABLE_5_REAL))
     columns = ["precision_inception", "recall_inception", "cas_top1", "cas_top5"]
     return pd.DataFrame(rows, columns=["model", *(f"paper_{name}" for name in columns)])
 

@@ -1,5 +1,6 @@
 """What is shown, and in which order: the paper's exhibits by subject."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from analysis.exhibits import (
@@ -31,7 +32,7 @@ class Section:
     exhibits: list[Exhibit]
 
 
-SECTIONS = {
+SECTIONS: dict[str, list[Callable[[Results, Params], Exhibit]]] = {
     "Class-conditional generation": [
         table1.table,
         figure5.comparison,

@@ -10,6 +10,7 @@ from analysis.exhibits.inputs.results import Results
 from pipeline.runtime.files import file_hash, write_json
 
 NETWORKS = [
+    "schedules",
     "prepare",
     "train_classifier",
     "train_tokenizer",
@@ -21,12 +22,12 @@ NETWORKS = [
 STAGES = {
     "evaluation/metrics.json": [*NETWORKS, "evaluate"],
     "cas/rows.csv": [*NETWORKS, "evaluate", "cas"],
-    "sweep/rows.csv": [*NETWORKS[:4], "sweep"],
-    "temperature/rows.csv": [*NETWORKS[:5], "temperature"],
-    "editing/rows.csv": [*NETWORKS[:5], "edit"],
+    "sweep/rows.csv": [*NETWORKS[:5], "sweep"],
+    "temperature/rows.csv": [*NETWORKS[:6], "temperature"],
+    "editing/rows.csv": [*NETWORKS[:6], "edit"],
     "rejection/rows.csv": [*NETWORKS, "evaluate", "reject"],
-    "reconstruction/rows.csv": [*NETWORKS[:5], "reconstruct"],
-    "speed_timings.csv": ["prepare", "speed"],
+    "reconstruction/rows.csv": [*NETWORKS[:6], "reconstruct"],
+    "speed_timings.csv": ["schedules", "prepare", "speed"],
 }
 
 
