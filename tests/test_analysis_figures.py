@@ -9,7 +9,7 @@ from analysis.exhibits.figure2 import draw_decoding
 from analysis.exhibits.inputs.results import read_results
 from analysis.exhibits.mosaic import draw_mosaic, even_selection, shortened
 from analysis.exhibits.style import schedule_colours
-from tests.synthetic_results import write_results
+from tests.synthetic_results import curves_of, write_results
 
 COLOURS = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]], np.uint8)
 DPI = 80  # at which a cell of the smallest size, 0.6 inches, has whole pixels
@@ -90,7 +90,8 @@ def test_unknown_schedules_have_colours_of_their_own():
 
 @pytest.fixture
 def results(tmp_path):
-    return read_results(write_results(tmp_path / "results"))
+    folder = write_results(tmp_path / "results")
+    return read_results(folder, curves_of(folder))
 
 
 def test_the_share_of_masked_tokens_is_told(results, make_params):

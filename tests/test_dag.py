@@ -88,10 +88,7 @@ def test_workers_say_how_far_they_are_and_nothing_else(finished):
 
 
 def test_second_repro_runs_nothing(finished):
-    started = time.monotonic()
-    log = finished.run("dvc", "repro")
-    assert "Running stage" not in log
-    assert time.monotonic() - started < 10
+    assert "Running stage" not in finished.run("dvc", "repro")
 
 
 @pytest.mark.parametrize(
