@@ -8,7 +8,6 @@ from analysis.exhibits import figure2, figure7
 from analysis.exhibits.figure2 import draw_decoding
 from analysis.exhibits.inputs.results import read_results
 from analysis.exhibits.mosaic import draw_mosaic, even_selection, shortened
-from analysis.exhibits.style import schedule_colours
 from tests.synthetic_results import curves_of, write_results
 
 COLOURS = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]], np.uint8)
@@ -80,12 +79,6 @@ def test_many_pictures_are_thinned_out_evenly_and_long_names_cut():
     assert len(chosen) == 20 and (chosen[0], chosen[-1]) == (0, 999)
     assert set(np.diff(chosen)) <= {52, 53}
     assert shortened("a" * 40) == "a" * 27 + "…" and shortened("a" * 28) == "a" * 28
-
-
-def test_unknown_schedules_have_colours_of_their_own():
-    colours = schedule_colours(["cosine", "mine", "yours"])
-    assert len(set(colours.values())) == 3
-    assert colours["cosine"] == schedule_colours(["cosine"])["cosine"]
 
 
 @pytest.fixture
