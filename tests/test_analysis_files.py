@@ -1,5 +1,6 @@
 """The files that the analysis reads and writes: sidecars, repeated bytes, damage, the command."""
 
+import ast
 import hashlib
 import json
 import subprocess
@@ -49,6 +50,25 @@ def test_the_stages_behind_a_result_file_are_those_of_the_dag():
         maker = makers.get(f"results/{name}")
         assert maker == expected[-1], name
         assert behind(maker) == set(expected), name
+
+
+def imports(folder: Path) -> set[str]:
+    """Every module of this project that the code of a folder imports."""
+    trees = [ast.parse(path.read_text()) for path in folder.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name for name in names if name.startswith(("analysis", "pipeline", "stages"))}
+
+
+def test_the_analysis_reaches_no_code_that_made_the_results():
+    from_outside = {name for name in imports(ROOT / "analysis") if not name.startswith("analysis")}
+    allowed = ("pipeline.config.", "pipeline.runtime.")
+    assert [name for name in from_outside if not name.startswith(allowed)] == []
+
+
+def test_exhibits_do_not_know_the_report():
+    known = imports(ROOT / "analysis/exhibits")
+    assert known and not any(name.startswith("analysis.report") for name in known)
 
 
 def test_same_results_give_the_same_bytes_whatever_the_order_of_the_rows(results, params, tmp_path):

@@ -5,6 +5,7 @@ import csv
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def transcription() -> dict[Key, dict[str, str]]:
 def ours() -> dict[Key, dict[str, float]]:
     """Every number of the tables of paper.py, arranged like the transcription."""
     tasks = {"inpaint_center": "Inpainting", "outpaint_right": "Outpainting"}
-    tables: dict[Key, tuple[float, ...]] = {
+    tables: dict[Key, Any] = {
         ("1", "", "real images"): paper.TABLE_1_REAL,
         ("5", "", "real images"): paper.TABLE_5_REAL,
     }
@@ -148,7 +149,9 @@ def test_the_second_transcription_is_what_the_text_has(text, table):
         for (number, _, name), row in transcription().items()
         if number == table and name != "real images"
     ]
-    names, labels, found = {name for name, _ in expected}, [], []
+    names = {name for name, _ in expected}
+    labels: list[str] = []
+    found = []
     for cells in rows_of(text, table):
         while cells and (label := LABEL.fullmatch(cells[0])):
             labels += filter(None, label.groups())
@@ -157,9 +160,8 @@ def test_the_second_transcription_is_what_the_text_has(text, table):
             values = [cell.removesuffix(" acceptance rate") for cell in cells[1:]]
             found.append((name, [number for number in values if "guidance" not in number]))
     assert found == expected
-    assert labels == list(
-        dict.fromkeys(part for n, part, _ in transcription() if n == table and part)
-    )
+    parts = [part for number, part, _ in transcription() if number == table and part]
+    assert labels == list(dict.fromkeys(parts))
 
 
 @pytest.mark.parametrize(

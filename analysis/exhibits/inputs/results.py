@@ -14,6 +14,7 @@ from analysis.exhibits.inputs.metrics import (
 )
 from analysis.exhibits.inputs.sweep import Sweep, read_curves, read_sweep
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json
 
 # Fields of `Results`, the files that they are read from, and what must be in them: the keys that
 # name a row, and values, with {x} for the extractor; the names of arrays.
@@ -137,7 +138,7 @@ def read_results(folder: Path, curves: Path) -> Results:
         second_extractor=find_second_extractor(metrics, extractor, metrics_file),
         data=read_metrics(folder / "prepare/metrics.json"),
         tokenizer=read_metrics(folder / "tokenizer/metrics.json"),
-        sources={path.stem: read_metrics(path) for path in sources},
+        sources={path.stem: read_json(path) for path in sources},
         **tables,
         **arrays,
     )
