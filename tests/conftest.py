@@ -9,7 +9,7 @@ import torch
 from pipeline.config.params import Params
 from pipeline.runtime.files import read_yaml
 from tests.project import Project
-from tests.synthetic_results import write_results, write_source
+from tests.synthetic_results import analyse, write_results, write_source
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,15 +47,13 @@ def params(make_params) -> Params:
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory) -> Path:
     """Everything the analysis makes of the synthetic results, for tests that only look at it."""
-    from analysis.__main__ import build
-
     folder = tmp_path_factory.mktemp("analysis")
     values = read_yaml(ROOT / "presets/mnist5k.yaml")
     values["analysis"]["dpi"] = 40
     results = write_results(folder / "results")
     write_source(results, "prepare")
     write_source(results, "evaluate", run_id="run-of-evaluate")
-    build(results, folder / "out", Params(**values))
+    analyse(results, folder / "out", Params(**values))
     return folder / "out"
 
 

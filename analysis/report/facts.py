@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from analysis.formatting import count, extent, listed, millions, number, percent
-from analysis.results import Results
+from analysis.exhibits.formatting import count, extent, listed, millions, number, percent
+from analysis.exhibits.inputs.results import Results
 from pipeline.config.params import Params
 
 
@@ -88,19 +86,3 @@ def _run(results: Results) -> list[tuple[str, str]]:
 def _machine(entry: dict) -> str:
     gpus = [f"{entry['gpus'].count(name)} × {name}" for name in sorted(set(entry["gpus"]))]
     return ", ".join([f"{entry['cpus']} CPUs", f"{entry['memory_gib']:g} GiB", *gpus])
-
-
-def provenance(results: Results) -> pd.DataFrame:
-    """One row a stage: the run, commit and machine behind it; empty where none was recorded."""
-    rows = [
-        {
-            "stage": stage,
-            "commit": f"{entry['commit'][:12]}{' (changed)' * bool(entry['dirty'])}",
-            "run": entry["run_id"][:12],
-            "params and inputs": entry["key"][:12],
-            "seconds": number(entry["seconds"]),
-            "finished": entry["finished"],
-        }
-        for stage, entry in results.sources.items()
-    ]
-    return pd.DataFrame(rows)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from analysis.exhibits import Figure
-from analysis.formatting import percent
-from analysis.mosaic import draw_mosaic
-from analysis.results import Results
+from analysis.exhibits.base import Figure
+from analysis.exhibits.formatting import percent
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.mosaic import draw_mosaic
 from pipeline.config.params import Params
 
 

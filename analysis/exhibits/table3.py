@@ -2,13 +2,14 @@
 
 import pandas as pd
 
-from analysis import paper
-from analysis.exhibits import Table
-from analysis.findings import Measured, significance
-from analysis.formatting import extent, number, printed, spread, spreads
-from analysis.metrics import LOWER_IS_BETTER, measure_note, metric_label
-from analysis.results import Results, Sweep
-from analysis.statistics import best_iterations, rank_correlation, summarize
+from analysis.exhibits.base import Table
+from analysis.exhibits.findings import Measured, significance
+from analysis.exhibits.formatting import extent, listed, number, printed, spread, spreads
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER, measure_note, metric_label
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.inputs.sweep import Sweep
+from analysis.exhibits.statistics import best_iterations, rank_correlation, summarize
 from pipeline.config.params import Params
 
 FILES = ["sweep/rows.csv"]
@@ -77,6 +78,9 @@ def agreement(results: Results, params: Params) -> Table:
     best = best_iterations(summarize(sweep), sweep, params.analysis.best_by)
     cells = rank_correlation(best, sweep)
     notes = ["ρ = 1: the same ordering; p: exact, two-sided, over all orderings of the schedules."]
+    others = [_plain(name) for name in best["schedule"] if name not in paper.TABLE_3]
+    if others:
+        notes.append(f"Left out, as not among the paper's schedules: {listed(others)}.")
     notes += training_note(params)
     if cells["spearman_rho"].isna().any():
         notes.append("– : not defined for fewer than three schedules, or if all are equal.")
@@ -130,22 +134,38 @@ def verdict(best: pd.DataFrame, sweep: Sweep, kind: str) -> list[str]:
     if reference not in names:
         return [*sentences, f"The sweep has no {reference} schedule to compare with."]
     better = names[: names.index(reference)]
-    if better:
-        beaten = ", ".join(f"{_plain(name)} ({cells[name]})" for name in better)
-        verb = "beats" if len(better) == 1 else "beat"
-        sentences.append(
-            f"Unlike in the paper, {beaten} {verb} {reference} ({cells[reference]}) here."
-        )
+    sentences += _beaten_by(better, cells)
     if len(names) > 1:
         rival = ranked[names.index(reference if better else names[1])]
-        sides = (
+        first, second = (
             Measured(_plain(row["schedule"]), row[f"{metric}_mean"], row[f"{metric}_std"])
             for row in (ranked[0], rival)
         )
         sentences.append(
-            f"Between {_plain(winner)} and {_plain(rival['schedule'])} "
-            f"{significance(*sides, 'seeds')}."
+            f"Between {first.name} and {second.name} {significance(first, second, 'seeds')}."
         )
+    return sentences
+
+
+def _beaten_by(better: list[str], cells: dict[str, str]) -> list[str]:
+    """Say which schedules beat the paper's best one: its own, against what it found, and others,
+    which it did not try and so does not contradict.
+
+    Args:
+        better: those schedules, the best first.
+        cells: what each schedule reached.
+    """
+    reference = f"{paper.BEST_SCHEDULE} ({cells[paper.BEST_SCHEDULE]}) here."
+    sentences = []
+    for opening, of_paper in (
+        ("Unlike in the paper, ", True),
+        ("Of schedules that the paper does not have, ", False),
+    ):
+        names = [name for name in better if (name in paper.TABLE_3) == of_paper]
+        beaten = ", ".join(f"{_plain(name)} ({cells[name]})" for name in names)
+        verb = "beats" if len(names) == 1 else "beat"
+        if names:
+            sentences.append(f"{opening}{beaten} {verb} {reference}")
     return sentences
 
 

@@ -9,10 +9,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from analysis.exhibits import Figure, Section, Table
-from analysis.facts import data_name, facts, provenance
-from analysis.formatting import is_text
-from analysis.results import Results
+from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.formatting import is_text
+from analysis.exhibits.inputs.results import Results
+from analysis.report.contents import Section
+from analysis.report.facts import data_name, facts
+from analysis.report.provenance import runs
 from pipeline.config.params import Params
 from pipeline.runtime.files import write_text
 
@@ -55,7 +57,7 @@ def write_report(
         sections=sections,
         samples=samples,
         facts=facts(results, params),
-        provenance=provenance(results),
+        provenance=runs(results),
         parameters=yaml.safe_dump(
             params.model_dump(exclude={"mlflow"}), sort_keys=False, allow_unicode=True
         ),

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.exhibits import Figure
-from analysis.formatting import listed, number, percent
-from analysis.metrics import EXTRACTORS, MODELS
-from analysis.mosaic import draw_mosaic, even_selection, shortened
-from analysis.results import Arrays, Results
+from analysis.exhibits.base import Figure
+from analysis.exhibits.formatting import listed, number, percent
+from analysis.exhibits.inputs.files import Arrays
+from analysis.exhibits.inputs.metrics import EXTRACTORS, MODELS
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.mosaic import draw_mosaic, even_selection, shortened
 from pipeline.config.params import Params
 
 MAX_CLASSES = 20

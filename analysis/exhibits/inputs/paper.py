@@ -1,8 +1,9 @@
 """The numbers of the paper that ours are set beside (MaskGIT, Chang et al., CVPR 2022).
 
-Accuracies are printed there in percent; here every accuracy is a fraction. None: not given.
+Accuracies are printed there in percent; here every accuracy is a fraction. NaN: not given.
 """
 
+import math
 from typing import NamedTuple
 
 
@@ -10,13 +11,13 @@ class Model(NamedTuple):
     """One row of Table 1: FID and IS over Inception features, precision and recall over VGG's."""
 
     fid: float
-    is_: float | None
-    precision: float | None
-    recall: float | None
+    is_: float
+    precision: float
+    recall: float
     parameters: float
     steps: int
-    cas_top1: float | None = None
-    cas_top5: float | None = None
+    cas_top1: float = math.nan
+    cas_top5: float = math.nan
 
 
 # Table 1, class-conditional ImageNet, by the side of the images.

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
-from analysis.exhibits import Table
-from analysis.results import Results
+import pandas as pd
+
+from analysis.exhibits.base import Table
+from analysis.exhibits.formatting import number
+from analysis.exhibits.inputs.results import Results
 from pipeline.runtime.files import file_hash, write_json
 
 NETWORKS = [
+    "schedules",
     "prepare",
     "train_classifier",
     "train_tokenizer",
@@ -18,12 +22,12 @@ NETWORKS = [
 STAGES = {
     "evaluation/metrics.json": [*NETWORKS, "evaluate"],
     "cas/rows.csv": [*NETWORKS, "evaluate", "cas"],
-    "sweep/rows.csv": [*NETWORKS[:4], "sweep"],
-    "temperature/rows.csv": [*NETWORKS[:5], "temperature"],
-    "editing/rows.csv": [*NETWORKS[:5], "edit"],
+    "sweep/rows.csv": [*NETWORKS[:5], "sweep"],
+    "temperature/rows.csv": [*NETWORKS[:6], "temperature"],
+    "editing/rows.csv": [*NETWORKS[:6], "edit"],
     "rejection/rows.csv": [*NETWORKS, "evaluate", "reject"],
-    "reconstruction/rows.csv": [*NETWORKS[:5], "reconstruct"],
-    "speed_timings.csv": ["prepare", "speed"],
+    "reconstruction/rows.csv": [*NETWORKS[:6], "reconstruct"],
+    "speed_timings.csv": ["schedules", "prepare", "speed"],
 }
 
 
@@ -40,3 +44,19 @@ def write_sources(table: Table, results: Results, folder: Path) -> Path:
         },
     )
     return path
+
+
+def runs(results: Results) -> pd.DataFrame:
+    """One row a stage: the run, commit and machine behind it; empty where none was recorded."""
+    rows = [
+        {
+            "stage": stage,
+            "commit": f"{entry['commit'][:12]}{' (changed)' * bool(entry['dirty'])}",
+            "run": entry["run_id"][:12],
+            "params and inputs": entry["key"][:12],
+            "seconds": number(entry["seconds"]),
+            "finished": entry["finished"],
+        }
+        for stage, entry in results.sources.items()
+    ]
+    return pd.DataFrame(rows)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.exhibits import Figure
-from analysis.formatting import percent
-from analysis.mosaic import draw_mosaic, even_selection
-from analysis.results import Results
+from analysis.exhibits.base import Figure
+from analysis.exhibits.formatting import percent
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.mosaic import draw_mosaic, even_selection
 from pipeline.config.params import Params
 
 MAX_ITERATIONS = 12

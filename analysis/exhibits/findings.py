@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from analysis.formatting import number, spread
+from analysis.exhibits.formatting import number, spread
 
 
 class Measured(NamedTuple):

@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from analysis.findings import Measured
-from analysis.formatting import count, printed, spreads
-from analysis.metrics import MODELS
-from analysis.results import Results
-from analysis.statistics import over_seeds
+from analysis.exhibits.findings import Measured
+from analysis.exhibits.formatting import count, printed, spreads
+from analysis.exhibits.inputs.metrics import MODELS
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.statistics import over_seeds
 
 
 def scores(results: Results, augmentation: str) -> pd.DataFrame:

@@ -7,16 +7,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, StrMethodFormatter
 
-from analysis import paper
-from analysis.exhibits import Figure
-from analysis.formatting import listed
-from analysis.metrics import metric_label
-from analysis.results import Results, Sweep
-from analysis.statistics import best_iterations, schedule_order, summarize
-from analysis.style import figure, schedule_colours
+from analysis.exhibits.base import Figure
+from analysis.exhibits.formatting import listed
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.metrics import metric_label
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.inputs.sweep import CURVE_TOKENS, Sweep
+from analysis.exhibits.statistics import best_iterations, schedule_order, summarize
+from analysis.exhibits.style import figure, schedule_colours
 from pipeline.config.params import Params
 
-NUM_TOKENS = 256  # the paper's; the exponential and logarithmic schedules depend on it
+EVERY = 3  # points of a curve from one that is drawn to the next
 
 
 def schedules(results: Results, params: Params) -> Figure:
@@ -26,7 +27,7 @@ def schedules(results: Results, params: Params) -> Figure:
         title="Figure 8, left: the mask schedules γ(r)",
         alt="Curves of the share of tokens that is masked, from 1 at the start of decoding to 0 at "
         "its end, one for each mask schedule.",
-        draw=lambda path, dpi: _draw_schedules(results.sweep, path, dpi),
+        draw=lambda path, dpi: _draw_schedules(results, path, dpi),
         chart=True,
     )
 
@@ -65,22 +66,20 @@ def _findings(sweep: Sweep) -> list[str]:
     ]
 
 
-def _draw_schedules(sweep: Sweep, path: Path, dpi: int) -> None:
-    from pipeline.schedules import SCHEDULES, mask_ratio
-
-    progress = np.linspace(0, 1, 401)
+def _draw_schedules(results: Results, path: Path, dpi: int) -> None:
     with figure(path, (5.2, 3.4), dpi) as canvas:
         axes = canvas.subplots()
-        for name, colour in schedule_colours(schedule_order(sweep.rows["schedule"])).items():
-            if name in SCHEDULES:
-                ratio = mask_ratio(name, progress, NUM_TOKENS).numpy()
-                axes.plot(progress, ratio, color=colour, label=name.replace("_", " "))
+        order = schedule_order(results.sweep.rows["schedule"])
+        for name, colour in schedule_colours(order).items():
+            if name in results.curves:
+                curve = results.curves[name].iloc[::EVERY]
+                axes.plot(curve["r"], curve["gamma"], color=colour, label=name.replace("_", " "))
             else:  # swept once, removed from the code since: say so instead of failing
                 axes.plot([], [], " ", label=f"({name}: not defined)")
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.set_xlabel("progress of decoding  r = t / T")
         axes.set_ylabel("mask ratio  γ(r)")
-        axes.set_title(f"Mask schedules, N = {NUM_TOKENS}", loc="left")
+        axes.set_title(f"Mask schedules, N = {CURVE_TOKENS}", loc="left")
         canvas.legend(loc="outside right center")
 
 
@@ -88,7 +87,7 @@ def _draw_quality(sweep: Sweep, path: Path, dpi: int) -> None:
     summary = summarize(sweep)
     colours = schedule_colours(schedule_order(summary["schedule"]))
     with figure(path, (9.8, 3.7), dpi) as canvas:
-        canvas.get_layout_engine().set(wspace=0.06)
+        canvas.set_layout_engine("constrained", wspace=0.06)
         for axes, kind in zip(canvas.subplots(1, 2), ("fid", "is"), strict=True):
             best = best_iterations(summary, sweep, kind)
             _draw_metric(axes, summary, best, sweep.column(kind), colours)

@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
-import numpy as np
 import pandas as pd
 
-from analysis.metrics import MODELS, find_extractor, find_second_extractor, metric_column
+from analysis.exhibits.inputs.files import Arrays, read_arrays, read_metrics, read_rows
+from analysis.exhibits.inputs.metrics import (
+    MODELS,
+    find_extractor,
+    find_second_extractor,
+    metric_column,
+)
+from analysis.exhibits.inputs.sweep import Sweep, read_curves, read_sweep
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
-
-KEYS = ["schedule", "iterations", "seed", "samples"]
-Arrays = dict[str, np.ndarray]
 
 # Fields of `Results`, the files that they are read from, and what must be in them: the keys that
 # name a row, and values, with {x} for the extractor; the names of arrays.
@@ -70,36 +72,12 @@ ARRAYS: dict[str, tuple[str, list[str]]] = {
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """One row per (schedule, iterations, seed), and the extractor behind FID and IS."""
-
-    rows: pd.DataFrame
-    extractor: str
-
-    def column(self, kind: str) -> str:
-        return metric_column(kind, self.extractor)
-
-    @property
-    def table_metrics(self) -> list[str]:
-        """The columns of Table 3, in its order."""
-        kinds = ["fid", "is", "kid", "nll", "precision", "recall", "class_accuracy"]
-        return [self.column(kind) for kind in kinds]
-
-    @property
-    def metrics(self) -> list[str]:
-        """Every metric column: Table 3's first, then any that was added since; the seeds are the
-        spread here, and not what a single set has."""
-        known = self.table_metrics
-        others = (name for name in self.rows.columns if name not in KEYS + known)
-        return known + [name for name in others if not name.endswith("_std")]
-
-
-@dataclass(frozen=True)
 class Results:
     """What the stages left behind, read and checked; the files are described in the stages."""
 
     folder: Path
     sweep: Sweep
+    curves: dict[str, pd.DataFrame]  # swept schedule → columns r and gamma
     evaluation: dict[str, dict[str, float]]  # a key of `MODELS` → metric → value
     extractor: str  # of FID, IS and KID
     second_extractor: str  # of precision and recall, beside the first
@@ -131,8 +109,11 @@ class Results:
         return pair[::-1] if as_printed else pair
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path, curves: Path) -> Results:
     """Read every result file.
+
+    Args:
+        curves: folder with γ of each schedule as numbers.
 
     Raises:
         UserError: one is missing or damaged, or lacks a column; one line that names it.
@@ -151,53 +132,16 @@ def read_results(folder: Path) -> Results:
     return Results(
         folder=folder,
         sweep=sweep,
+        curves=read_curves(curves, sorted(set(sweep.rows["schedule"]))),
         evaluation=evaluation,
         extractor=extractor,
         second_extractor=find_second_extractor(metrics, extractor, metrics_file),
-        data=read_json(_existing(folder / "prepare/metrics.json")),
-        tokenizer=read_json(_existing(folder / "tokenizer/metrics.json")),
+        data=read_metrics(folder / "prepare/metrics.json"),
+        tokenizer=read_metrics(folder / "tokenizer/metrics.json"),
         sources={path.stem: read_json(path) for path in sources},
         **tables,
         **arrays,
     )
-
-
-def read_sweep(path: Path) -> Sweep:
-    """Read the sweep's rows.
-
-    Raises:
-        UserError: the file is missing, unreadable, empty, or lacks a column or a value.
-    """
-    extractor = find_extractor(_read_csv(path).columns, path)
-    wanted = Sweep(pd.DataFrame(), extractor)
-    rows = read_rows(path, keys=KEYS[:-1], values=[KEYS[-1], *wanted.table_metrics])
-    ranked = rows[[wanted.column(kind) for kind in ("fid", "is", "nll")]]
-    if not np.isfinite(ranked.to_numpy(dtype=float)).all():
-        raise UserError(f"{path} has a cell without a finite FID, IS or NLL; see the sweep's log")
-    return Sweep(rows, extractor)
-
-
-def read_rows(path: Path, keys: list[str], values: list[str]) -> pd.DataFrame:
-    """Read a CSV, sorted by its keys, so that nothing depends on which trial ended first.
-
-    Raises:
-        UserError: the file is missing, unreadable, empty, or lacks a column.
-    """
-    rows = _read_csv(path)
-    for name in keys + values:
-        if name not in rows.columns:
-            raise UserError(f"{path} lacks the column {name}; delete it and run dvc repro")
-    if rows.empty:
-        raise UserError(f"{path} has no rows; delete it and run dvc repro")
-    return rows.sort_values(keys).reset_index(drop=True)
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        # Empty cells are missing numbers; the selection "none" and the like are words.
-        return pd.read_csv(_existing(path), keep_default_na=False, na_values=["", "nan"])
-    except ValueError as error:
-        raise UserError(f"{path} is not valid CSV; delete it and run dvc repro") from error
 
 
 def read_evaluation(path: Path) -> dict[str, dict[str, float]]:
@@ -206,7 +150,7 @@ def read_evaluation(path: Path) -> dict[str, dict[str, float]]:
     Raises:
         UserError: the file is missing or damaged, or lacks a set.
     """
-    metrics = read_json(_existing(path))
+    metrics = read_metrics(path)
     for name in MODELS:
         if not isinstance(metrics, dict) or not isinstance(metrics.get(name), dict):
             raise UserError(f"{path} has no metrics of {name}; delete it and run dvc repro")
@@ -215,24 +159,3 @@ def read_evaluation(path: Path) -> dict[str, dict[str, float]]:
         name: {k: missing if v is None else v for k, v in values.items()}
         for name, values in metrics.items()
     }
-
-
-def read_arrays(path: Path, names: list[str]) -> Arrays:
-    """Read the named arrays of an .npz file.
-
-    Raises:
-        UserError: the file is missing, unreadable, or lacks one of them.
-    """
-    try:
-        with np.load(_existing(path)) as file:
-            return {name: file[name] for name in names}
-    except KeyError as error:
-        raise UserError(f"{path}: {error.args[0]}; delete it and run dvc repro") from error
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path} is not a valid .npz file; delete it and run dvc repro") from error
-
-
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise UserError(f"{path} is missing; run dvc repro first")
-    return path

@@ -2,13 +2,13 @@
 
 import pandas as pd
 
-from analysis import paper
-from analysis.exhibits import Table
-from analysis.findings import Measured, contrast
-from analysis.formatting import extent, listed, number, printed, spreads
-from analysis.metrics import measure_note, metric_label
-from analysis.results import Results
-from analysis.statistics import beside, over_seeds
+from analysis.exhibits.base import Table
+from analysis.exhibits.findings import Measured, contrast
+from analysis.exhibits.formatting import extent, listed, number, printed, spreads
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.metrics import measure_note, metric_label
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.statistics import beside, over_seeds
 from pipeline.config.params import Params
 
 TASKS = {

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import paper
-from analysis.exhibits import Figure, Table
-from analysis.formatting import count, number, percent, spreads
-from analysis.results import Results
-from analysis.style import BLUE, VERMILION, figure
+from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.formatting import count, number, percent, spreads
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.style import BLUE, VERMILION, figure
 from pipeline.config.params import Params
 
 MEDIAN = -1  # `draw` of the pixel-wise median over draws

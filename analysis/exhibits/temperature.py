@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import paper
-from analysis.exhibits import Figure, Table
-from analysis.formatting import extent, percent, spread, spreads
-from analysis.metrics import measure_note, metric_label
-from analysis.results import Results
-from analysis.statistics import over_seeds
-from analysis.style import BLUE, figure
+from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.formatting import extent, percent, spread, spreads
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.metrics import measure_note, metric_label
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.statistics import over_seeds
+from analysis.exhibits.style import BLUE, figure
 from pipeline.config.params import Params
 
 

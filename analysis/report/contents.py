@@ -1,6 +1,9 @@
 """What is shown, and in which order: the paper's exhibits by subject."""
 
-from analysis import (
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from analysis.exhibits import (
     figure2,
     figure4,
     figure5,
@@ -16,11 +19,20 @@ from analysis import (
     table5,
     temperature,
 )
-from analysis.exhibits import Section
-from analysis.results import Results
+from analysis.exhibits.base import Exhibit
+from analysis.exhibits.inputs.results import Results
 from pipeline.config.params import Params
 
-SECTIONS = {
+
+@dataclass(frozen=True)
+class Section:
+    """One subject of the paper."""
+
+    title: str
+    exhibits: list[Exhibit]
+
+
+SECTIONS: dict[str, list[Callable[[Results, Params], Exhibit]]] = {
     "Class-conditional generation": [
         table1.table,
         figure5.comparison,

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, spearmanr
 
-from analysis import paper
-from analysis.metrics import LOWER_IS_BETTER
-from analysis.results import Sweep
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER
+from analysis.exhibits.inputs.sweep import Sweep
 
 
 def over_seeds(rows: pd.DataFrame, keys: list[str], metrics: list[str]) -> pd.DataFrame:

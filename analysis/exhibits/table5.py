@@ -1,14 +1,17 @@
 """Table 5: precision and recall over another network's features, CAS without RandAugment."""
 
+import math
+
 import pandas as pd
 
-from analysis import cas, paper
-from analysis.exhibits import Table
-from analysis.findings import Measured, contrast
-from analysis.formatting import number, percent, printed
-from analysis.metrics import EXTRACTORS, MODELS, metric_label
-from analysis.results import Results
-from analysis.statistics import beside
+from analysis.exhibits import cas
+from analysis.exhibits.base import Table
+from analysis.exhibits.findings import Measured, contrast
+from analysis.exhibits.formatting import number, percent, printed
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.metrics import EXTRACTORS, MODELS, metric_label
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.statistics import beside
 from pipeline.config.params import Params
 
 KINDS = ("precision", "recall", "density", "coverage")
@@ -56,7 +59,7 @@ def table(results: Results, params: Params) -> Table:
 
 def _printed() -> pd.DataFrame:
     rows = [(model, *row) for model, row in paper.TABLE_5.items()]
-    rows.append((MODELS["real"], None, None, *paper.TABLE_5_REAL))
+    rows.append((MODELS["real"], math.nan, math.nan, *paper.TABLE_5_REAL))
     columns = ["precision_inception", "recall_inception", "cas_top1", "cas_top5"]
     return pd.DataFrame(rows, columns=["model", *(f"paper_{name}" for name in columns)])
 

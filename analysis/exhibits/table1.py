@@ -2,13 +2,14 @@
 
 import pandas as pd
 
-from analysis import cas, paper
-from analysis.exhibits import Table
-from analysis.findings import Measured, contrast
-from analysis.formatting import count, millions, number, percent, printed, spreads
-from analysis.metrics import EXTRACTORS, MODELS, measure_note, metric_label
-from analysis.results import Results
-from analysis.statistics import beside
+from analysis.exhibits import cas
+from analysis.exhibits.base import Table
+from analysis.exhibits.findings import Measured, contrast
+from analysis.exhibits.formatting import count, millions, number, percent, printed, spreads
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.metrics import EXTRACTORS, MODELS, measure_note, metric_label
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.statistics import beside
 from pipeline.config.params import Params
 
 SPREAD = ("fid", "is", "kid")  # these have a standard deviation

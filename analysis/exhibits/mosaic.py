@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.style import figure
+from analysis.exhibits.style import figure
 
 GREY = "#767676"
 CELL_INCHES = (0.6, 1.4)  # height of one picture, small ones to large ones
@@ -38,12 +38,7 @@ def draw_mosaic(
     down, across = block or (rows, columns)
     tops = np.arange(rows) * (height + gap) + np.arange(rows) // down * 3 * gap
     lefts = np.arange(columns) * (width + gap) + np.arange(columns) // across * 3 * gap
-    canvas = np.zeros((tops[-1] + height, lefts[-1] + width, 4), np.uint8)
-    for r, top in enumerate(tops):
-        for c, left in enumerate(lefts):
-            if empty is None or not empty[r, c]:
-                canvas[top : top + height, left : left + width, :3] = images[r, c]
-                canvas[top : top + height, left : left + width, 3] = 255
+    canvas = _laid_out(images, tops, lefts, empty)
 
     cell = float(np.clip(height / dpi, *CELL_INCHES))
     scale = min(cell / height, MAX_INCHES / canvas.shape[1])  # inches a pixel
@@ -61,9 +56,23 @@ def draw_mosaic(
         centres, room = lefts + width / 2, width * scale * 72
         if len(column_labels) < columns:  # one a block
             centres, room = centres.reshape(-1, across).mean(axis=1), across * room
-        text, size = _fitted(column_labels, room)
-        axes.set_xticks(centres if text else [], text, fontsize=size)
+        text, letters = _fitted(column_labels, room)
+        axes.set_xticks(centres if text else [], text, fontsize=letters)
         axes.set_yticks(tops + height / 2 if len(row_labels) else [], row_labels)
+
+
+def _laid_out(
+    images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, empty: np.ndarray | None
+) -> np.ndarray:
+    """Pictures at their places, (H, W, 4) uint8, transparent where none is."""
+    height, width = images.shape[2:4]
+    canvas = np.zeros((tops[-1] + height, lefts[-1] + width, 4), np.uint8)
+    for r, top in enumerate(tops):
+        for c, left in enumerate(lefts):
+            if empty is None or not empty[r, c]:
+                canvas[top : top + height, left : left + width, :3] = images[r, c]
+                canvas[top : top + height, left : left + width, 3] = 255
+    return canvas
 
 
 def _fitted(labels: Sequence[str], room: float) -> tuple[list[str], float]:

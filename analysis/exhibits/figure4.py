@@ -5,11 +5,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from analysis import paper
-from analysis.exhibits import Figure, Table
-from analysis.formatting import count, extent, listed, millions, number
-from analysis.results import Results
-from analysis.style import BLUE, ORANGE, VERMILION, figure
+from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.formatting import count, extent, listed, millions, number
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.style import BLUE, ORANGE, VERMILION, figure
 from pipeline.config.params import Params
 
 METHODS = {

@@ -1,9 +1,9 @@
 """Figure 6, and inpainting: what stands in a part of an image is generated anew."""
 
-from analysis.exhibits import Figure
-from analysis.formatting import listed
-from analysis.mosaic import draw_mosaic, shortened
-from analysis.results import Results
+from analysis.exhibits.base import Figure
+from analysis.exhibits.formatting import listed
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.mosaic import draw_mosaic, shortened
 from pipeline.config.params import Params
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.formatting import latex, markdown
+from analysis.exhibits.formatting import latex, markdown
 from pipeline.runtime.files import write_csv, write_text
 
 
@@ -73,11 +73,3 @@ class Figure(Exhibit):
     alt: str
     draw: Callable[[Path, int], None]
     chart: bool = False
-
-
-@dataclass(frozen=True)
-class Section:
-    """One subject of the paper."""
-
-    title: str
-    exhibits: list[Exhibit]
