@@ -17,7 +17,6 @@ from pipeline.config.params import load_params
 from pipeline.runtime.files import write_json
 from tests.project import ROOT, Project
 
-
 pytestmark = pytest.mark.slow
 
 
