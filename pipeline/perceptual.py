@@ -35,12 +35,13 @@ def classifier_distance(classifier: Classifier, images: Tensor, reconstruction: 
     pairs = zip(
         classifier.outputs(images).maps, classifier.outputs(reconstruction).maps, strict=True
     )
-    return sum((_unit(a) - _unit(b)).pow(2).sum(dim=1).mean() for a, b in pairs)
+    stages = [(_unit(a) - _unit(b)).pow(2).sum(dim=1).mean() for a, b in pairs]
+    return sum(stages[1:], start=stages[0])
 
 
 def _unit(maps: Tensor) -> Tensor:
-    """Maps (B, C, H, W) with unit vectors along C. `F.normalize` takes the norm across memory one
-    element at a time on a CPU, a tenth of the tokenizer's training."""
+    """Maps (B, C, H, W) scaled to unit vectors along C. (`F.normalize` does the same, but on a
+    CPU it takes a tenth of the tokenizer's training.)"""
     return maps / maps.pow(2).sum(dim=1, keepdim=True).clamp(min=1e-24).sqrt()
 
 
@@ -48,7 +49,8 @@ def _lpips(backbone: str, device: torch.device) -> Perceptual:
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     try:
-        network = LearnedPerceptualImagePatchSimilarity(backbone).net
+        # The params let nothing pass but its three backbones.
+        network = LearnedPerceptualImagePatchSimilarity(backbone).net  # type: ignore[arg-type]
     except Exception as error:  # a download may fail in many ways
         raise UserError(
             f"tokenizer.perceptual: the backbone of lpips_{backbone} cannot be had "

@@ -9,7 +9,8 @@ from functools import cache
 from typing import TypeVar
 
 QUICK = 5e-4  # seconds: threads that do less in a row lose more at Python's lock than they save
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @cache

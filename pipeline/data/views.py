@@ -36,7 +36,7 @@ class ImageParams(Protocol):
 
 def decode_image(content: bytes, channels: int) -> Image.Image:
     """Encoded bytes as a grey or RGB image of 8 bits."""
-    image = Image.open(io.BytesIO(content))
+    image: Image.Image = Image.open(io.BytesIO(content))
     if image.mode.startswith("I;16"):  # `convert` would clip and not scale
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     return image.convert("L" if channels == 1 else "RGB")

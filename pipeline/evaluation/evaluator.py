@@ -71,14 +71,12 @@ class Evaluator:
         return extractor, drawn(reference, evaluation.manifold_images, self.params.seed)
 
     def features(self, images: ImageSet) -> Features:
-        """Of the main extractor."""
+        """Features of the images, from the main extractor."""
         return self._features(images, self.extractor)
 
     def recognised(self, images: ImageSet) -> Tensor:
         """Logits (M, classes) of the reference classifier."""
-        logits = self._features(images, self.judge).logits
-        assert logits is not None
-        return logits
+        return self._features(images, self.judge).class_logits
 
     def _features(self, images: ImageSet, extractor: Extractor) -> Features:
         if self.keep:
@@ -110,8 +108,7 @@ class Evaluator:
         """FID, IS, KID and the manifold metrics of features of the main extractor.
 
         Args:
-            seed: of KID's subsets, of the splits of IS, and of the images that a manifold is
-                made of.
+            seed: draws KID's subsets, the splits of IS, and the images of each manifold.
             skip_few: leave FID or KID None, and say so, where the samples do not suffice.
         """
         return sample_metrics(
@@ -134,7 +131,7 @@ class Evaluator:
         count, dimensions = samples.features.shape
         return {
             f"fid_{name}_std": spread(distance, samples.features) if count > dimensions else None,
-            f"is_{name}_std": spread(score, samples.logits),
+            f"is_{name}_std": spread(score, samples.class_logits),
         }
 
     def scores(self, images: ImageSet, labels: Tensor) -> dict[str, float | None]:
@@ -159,6 +156,8 @@ class Evaluator:
             distance = fid(samples.features, self.reference_statistics)
         return {
             f"fid_{name}": distance,
-            f"is_{name}": inception_score(samples.logits, evaluation.is_splits, self.params.seed),
+            f"is_{name}": inception_score(
+                samples.class_logits, evaluation.is_splits, self.params.seed
+            ),
             "class_accuracy": class_accuracy(recognised, labels),
         }

@@ -32,10 +32,19 @@ class Features(NamedTuple):
     features: Tensor  # (M, F) float32
     logits: Tensor | None = None  # (M, classes of the extractor) float32, where it has any
 
+    @property
+    def class_logits(self) -> Tensor:
+        """The logits, of an extractor that has classes (classifier, random, inception)."""
+        assert self.logits is not None, "VGG gives no logits"
+        return self.logits
+
 
 class Extractor(Protocol):
     name: str
-    identity: str  # hash of the weights
+
+    @property
+    def identity(self) -> str:
+        """Hash of the weights."""
 
     def __call__(self, images: Tensor) -> Features:
         """Features of uint8 images (B, C, H, W)."""

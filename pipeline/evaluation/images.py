@@ -27,7 +27,10 @@ GREY_MODES = ("1", "L", "I;16")  # Pillow's
 
 class ImageSet(Protocol):
     shape: tuple[int, int, int]  # (C, H, W) of each image, C 1 or 3
-    content_hash: str  # the same for the same images in the same order
+
+    @property
+    def content_hash(self) -> str:
+        """The same for the same images in the same order."""
 
     def __len__(self) -> int: ...
 
@@ -74,7 +77,7 @@ class ArrayImages:
     def content_hash(self) -> str:
         digest = hashlib.sha256(repr(self._images.shape).encode())
         for batch in self.batches(BATCH):
-            digest.update(batch.numpy())
+            digest.update(batch.numpy().data)
         return digest.hexdigest()
 
     def batches(self, size: int) -> Iterator[Tensor]:

@@ -100,7 +100,7 @@ def density_coverage(samples: Tensor, reference: Tensor, neighbors: int) -> tupl
     hits, covered_R = 0, torch.zeros(len(reference), dtype=torch.bool)
     for block in samples.split(BLOCK):
         inside_BR = torch.cdist(block, reference) <= radii_R
-        hits += inside_BR.sum().item()
+        hits += int(inside_BR.sum())
         covered_R |= inside_BR.any(dim=0)
     return hits / (neighbors * len(samples)), covered_R.double().mean().item()
 
@@ -181,9 +181,9 @@ def sample_metrics(
             subset_size=evaluation.kid_subset_size,
             seed=seed,
         )
-    values = {
+    values: dict[str, float | None] = {
         f"fid_{extractor}": distance,
-        f"is_{extractor}": inception_score(samples.logits, evaluation.is_splits, seed),
+        f"is_{extractor}": inception_score(samples.class_logits, evaluation.is_splits, seed),
         f"kid_{extractor}": kid_mean,
         f"kid_{extractor}_std": kid_std,
     }
@@ -197,9 +197,10 @@ def manifold_metrics(
 ) -> dict[str, float]:
     """Precision, recall, density and coverage, on at most `manifold_images` of each side, drawn at
     random."""
-    sides = [drawn(x, evaluation.manifold_images, seed) for x in (samples, reference)]
-    precision, recall = precision_recall(*sides, evaluation.neighbors)
-    density, coverage = density_coverage(*sides, evaluation.neighbors)
+    count, neighbors = evaluation.manifold_images, evaluation.neighbors
+    sides = drawn(samples, count, seed), drawn(reference, count, seed)
+    precision, recall = precision_recall(*sides, neighbors)
+    density, coverage = density_coverage(*sides, neighbors)
     values = {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
     return {f"{name}_{extractor}": value for name, value in values.items()}
 

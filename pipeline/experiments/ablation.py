@@ -189,7 +189,7 @@ def _measure_cell(
     samples = evaluator.features(images)
     values = evaluator.sample_metrics(samples, trial.seed)
     same = evaluator.extractor.name == evaluator.judge.name
-    logits = samples.logits if same else evaluator.recognised(images)
+    logits = samples.class_logits if same else evaluator.recognised(images)
     path.unlink()
     return values | {"class_accuracy": class_accuracy(logits, labels)}, decode_seconds
 

@@ -4,6 +4,7 @@ both) and held-out real images, all measured in the same way."""
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,13 +27,15 @@ from pipeline.evaluation.metrics import fid, unless_few
 from pipeline.evaluation.writing import write_images
 from pipeline.masking import masked_nll
 from pipeline.runtime.files import atomic_folder
-from pipeline.sampling import balanced_labels, sample_images, sampler
+from pipeline.sampling import Network, balanced_labels, sample_images, sampler
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.reconstruction import BATCH, Reconstruction
-from pipeline.transformer import TokenTransformer
 from pipeline.weights.published import load_model
 
-NETWORKS = {"transformer": TRANSFORMER, "autoregressive": AUTOREGRESSIVE}
+NETWORKS: dict[Literal["transformer", "autoregressive"], Path] = {
+    "transformer": TRANSFORMER,
+    "autoregressive": AUTOREGRESSIVE,
+}
 
 
 def evaluate_all(
@@ -45,7 +48,7 @@ def evaluate_all(
     """
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
     evaluator = Evaluator(params, device)
-    metrics = {}
+    metrics: dict[str, dict[str, float | None]] = {}
     for network, folder in NETWORKS.items():
         model = load_model(folder, network, device)
         images, labels = published_samples(params, network, model, tokenizer, run_folder)
@@ -70,8 +73,7 @@ def _rfid(evaluator: Evaluator, rebuilt: ArrayImages, real: CenterCrops) -> dict
     they are too few, which is said."""
     rfid = None
     with unless_few():
-        features = (evaluator.features(images).features for images in (rebuilt, real))
-        rfid = fid(*features)
+        rfid = fid(evaluator.features(rebuilt).features, evaluator.features(real).features)
     return {f"rfid_{evaluator.extractor.name}": rfid}
 
 
@@ -90,7 +92,7 @@ def _reconstructed(
 def published_samples(
     params: Params,
     network: str,
-    model: TokenTransformer,
+    model: Network,
     tokenizer: Tokenizer,
     run_folder: Path,
 ) -> tuple[ArrayImages, Tensor]:
@@ -114,7 +116,7 @@ def published_samples(
     return images, labels
 
 
-def held_out_nll(model: TokenTransformer, params: Params, device: torch.device) -> float:
+def held_out_nll(model: Network, params: Params, device: torch.device) -> float:
     """Of the validation tokens, in nats a token: MaskGIT's over masked tokens, the baseline's exact
     (the two are not comparable)."""
     tokens, labels = TokenCache(TOKENS, "val").everything()
@@ -131,7 +133,7 @@ def held_out_nll(model: TokenTransformer, params: Params, device: torch.device) 
     )
 
 
-def _steps(model: TokenTransformer, params: Params) -> int:
-    """Forward passes per image."""
+def _steps(model: Network, params: Params) -> int:
+    """Forward passes of the network per image."""
     autoregressive = isinstance(model, AutoregressiveTransformer)
     return model.config.num_tokens if autoregressive else params.decoding.iterations

@@ -81,7 +81,7 @@ class Reconstructor:
         return tokens_to_images(self.tokenizer, steps[-1].sampled)
 
     def samples(self, ratio: float) -> list[Callable[[], Tensor]]:
-        """What makes each batch (B, C, H, W) uint8 of all images, draw after draw."""
+        """Functions that make the batches (B, C, H, W) uint8 of all images, draw after draw."""
         hidden = self.hidden(ratio)
         draws = range(self.params.reconstruction.draws)
         return [partial(self.rebuild, b, hidden[b], draw) for draw in draws for b in self.batches]
@@ -95,7 +95,7 @@ class Reconstructor:
             pair = [as_float(x)[None].to(self.device) for x in (original, torch.from_numpy(image))]
             values["psnr"].append(psnr((pair[0] - pair[1]).pow(2).mean().item()))
             values["perceptual"].append(self.perceptual(*pair).item())
-        spread = {"": np.mean, "_std": np.std}
+        spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
         return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
 
 
@@ -131,11 +131,11 @@ def reconstruct_hidden(
             f"of the median {rows[-1]['psnr']:.1f} dB",
             flush=True,
         )
-    inputs, samples, medians = (_channels_last(np.stack(c)) for c in zip(*columns, strict=True))
+    greyed, drawn, medians = (_channels_last(np.stack(c)) for c in zip(*columns, strict=True))
     return rows, {
         "originals": _channels_last(bench.images[:PICTURED].numpy()),
-        "inputs": inputs,
-        "samples": samples,
+        "inputs": greyed,
+        "samples": drawn,
         "medians": medians,
         "mask_ratios": np.array(params.reconstruction.mask_ratios),
     }

@@ -47,7 +47,7 @@ def rejection_rows(params: Params, device: torch.device) -> list[dict[str, Any]]
         for acceptance in params.rejection.acceptance:
             for selection, rating in ratings.items():
                 kept = select(rating, labels, acceptance)
-                samples = Features(features.features[kept], features.logits[kept])
+                samples = Features(features.features[kept], features.class_logits[kept])
                 row = {"network": network, "selection": selection, "acceptance": acceptance}
                 row |= {"candidates": len(labels), "samples": len(kept)}
                 row |= evaluator.scores_of(samples, logits[kept], labels[kept])

@@ -35,14 +35,12 @@ def methods(params: Params, config: TransformerConfig, device: torch.device) -> 
     in float32, in which the baseline draws the same tokens with and without its cache.
     """
     torch.manual_seed(mix(params.seed, "speed", config.num_tokens))
-    maskgit, baseline = (
-        network(config).to(device).eval().requires_grad_(False)
-        for network in (MaskGitTransformer, AutoregressiveTransformer)
-    )
+    maskgit = MaskGitTransformer(config).to(device).eval().requires_grad_(False)
+    baseline = AutoregressiveTransformer(config).to(device).eval().requires_grad_(False)
     bf16 = params.decoding.bf16 and params.autoregressive.bf16
     iterations = min(params.decoding.iterations, config.num_tokens)
     settings = dataclasses.replace(params.decoding_settings(iterations=iterations), bf16=bf16)
-    common = {"seed": params.seed, "device": device}
+    common: dict[str, Any] = {"seed": params.seed, "device": device}
 
     def parallel(labels: Tensor) -> Tensor:
         return generate(maskgit, labels, settings, **common)[-1].sampled

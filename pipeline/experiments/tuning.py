@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.experiments.ablation import Trial, measure_trial, train_trial
 from pipeline.runtime.errors import UserError
+from pipeline.training.ray_train.fit import worker_resources
 
 
 def run_trials(trials: list[Trial], params: Params, *, on_done: Callable[[Trial], None]) -> None:
@@ -84,11 +85,6 @@ def workers_per_trial(params: Params) -> int:
     return 1 if params.transformer.pretrained else params.sweep.workers_per_trial
 
 
-def _worker_resources(params: Params) -> dict[str, float]:
-    ray = params.ray
-    return {"CPU": ray.cpus_per_worker} | ({"GPU": 1} if ray.use_gpu else {})
-
-
 def _trial_resources(params: Params) -> dict[str, float]:
     """What the process of a trial holds.
 
@@ -96,7 +92,7 @@ def _trial_resources(params: Params) -> dict[str, float]:
     CPU, its workers might not fit beside it and would wait for ever. It asks for a little memory
     instead (Tune wants something); the number of trials is bounded by their workers.
     """
-    return _worker_resources(params) if workers_per_trial(params) == 1 else {"memory": 2**20}
+    return worker_resources(params.ray) if workers_per_trial(params) == 1 else {"memory": 2**20}
 
 
 def _concurrent(params: Params) -> int:
@@ -104,7 +100,7 @@ def _concurrent(params: Params) -> int:
     import ray
 
     have, workers = ray.cluster_resources(), workers_per_trial(params)
-    needs = _worker_resources(params).items()
+    needs = worker_resources(params.ray).items()
     return max(1, min(int(have.get(kind, 0) // (workers * need)) for kind, need in needs))
 
 

@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from pipeline.runtime.errors import UserError
 
@@ -35,10 +36,14 @@ def join_ray() -> None:
         return
     address = os.environ.get("RAY_ADDRESS", "")
     _check_reachable(address)
-    quiet = {"log_to_driver": True, "logging_level": "error", "configure_logging": True}
+    quiet: dict[str, Any] = {
+        "log_to_driver": True,
+        "logging_level": "error",
+        "configure_logging": True,
+    }
     # Workers import this project whatever their working directory.
     path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
-    env = {
+    env: dict[str, Any] = {
         "env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _ENVIRONMENT},
         "worker_process_setup_hook": "pipeline.runtime.process.set_up",
     }

@@ -69,7 +69,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one level of dotted keys."""
     if not isinstance(value, dict):
         return {prefix: value}
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, item in value.items():
         flat |= flatten(item, f"{prefix}.{name}" if prefix else name)
     return flat

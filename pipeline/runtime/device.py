@@ -17,5 +17,6 @@ def repeatable() -> None:
     """Choose algorithms of a GPU that give the same bytes each time, where there are such."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads what it fills
+    # Nothing reads what it fills. (A property of the module, which type checkers do not see.)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

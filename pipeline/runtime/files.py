@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,14 @@ def write_csv(path: Path | str, rows: list[dict[str, Any]]) -> None:
 
     with atomic_file(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.10g")
+
+
+def write_npz(path: Path | str, arrays: Mapping[str, Any]) -> None:
+    """Write NumPy arrays as a compressed `.npz`."""
+    import numpy as np
+
+    with atomic_file(path) as temporary, open(temporary, "wb") as handle:
+        np.savez_compressed(handle, **arrays)
 
 
 def file_hash(path: Path | str) -> str:

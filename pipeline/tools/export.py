@@ -77,7 +77,7 @@ def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path 
             np.lib.format.write_array_header_1_0(out, header)
             for batch in images.batches(BATCH):
                 rgb_BHWC = batch.permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
-                out.write(rgb_BHWC.contiguous().numpy())
+                out.write(rgb_BHWC.contiguous().numpy().data)
         if labels is not None:
             with archive.open("arr_1.npy", "w", force_zip64=True) as out:
                 np.lib.format.write_array(out, np.asarray(labels, np.int64))

@@ -4,7 +4,7 @@ killed and taken up from its last checkpoint ends with the same bytes as one tha
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,17 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
 from pipeline.runtime.seeds import mix
 
+Network = TypeVar("Network", bound=nn.Module)
+Tensors = list[Tensor] | tuple[Tensor, ...]
 
-def averaged(module: nn.Module, decay: float) -> AveragedModel:
+
+class Average(AveragedModel, Generic[Network]):
+    """torch's average of a network's weights, whose `module` is the averaged network."""
+
+    module: Network
+
+
+def averaged(module: Network, decay: float) -> Average[Network]:
     """Exponential moving average of a module's weights; call `update_parameters` after each step.
 
     The first steps weigh more, as min(decay, (1 + step) / (10 + step)), so that a short run does
@@ -23,12 +32,12 @@ def averaged(module: nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def move(average_list: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
+    def move(average_list: Tensors, current: Tensors, _: Tensor | int) -> None:
         step = int(average.n_averaged) - 1  # the argument is a copy on the weights' device
         weight = 1 - min(decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(average_list, current, weight)
 
-    average = AveragedModel(module, multi_avg_fn=move, use_buffers=True)
+    average: Average[Network] = Average(module, multi_avg_fn=move, use_buffers=True)
     average.n_averaged += 1  # it holds the initialisation, which the first update must not replace
     return average.eval().requires_grad_(False)
 

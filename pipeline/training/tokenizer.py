@@ -26,7 +26,9 @@ from pipeline.training.loop import averaged
 
 
 class TokenizerTask:
-    """
+    """One step of the tokenizer's training, and then one of its discriminator's; the weights of the
+    tokenizer are averaged.
+
     Args:
         perceptual: (images, reconstruction) → loss.
         validation: uint8 images (M, C, H, W) for the logged reconstruction quality.
@@ -48,7 +50,7 @@ class TokenizerTask:
         self.average = averaged(self.model, params.ema_decay)
         self.params, self.seed, self.device = params, seed, device
         self.perceptual, self.batches, self.validation = perceptual, batches, validation
-        adam = {"lr": params.lr, "betas": tuple(params.betas), "fused": True}
+        adam: dict[str, Any] = {"lr": params.lr, "betas": tuple(params.betas), "fused": True}
         self.optimizer = torch.optim.Adam(self.model.parameters(), **adam)
         self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
         self.idle = torch.zeros(config.codebook_size, dtype=torch.long, device=device)

@@ -7,6 +7,7 @@ import math
 import mmap
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
     if start[:4] == b"PK\x03\x04":
-        read = _read_zip
+        read: Callable[[Path], dict[str, Tensor]] = _read_zip
     elif start[5:] == b"\0\0\0{":  # the high bytes of the header's length, then its JSON
         read = load_file
     elif start[:1] and start[0] in (*range(0x81, 0x90), 0xDE, 0xDF):  # a map that is not empty

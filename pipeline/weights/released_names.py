@@ -7,6 +7,7 @@ our own.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -68,7 +69,7 @@ class Layout:
 
     kind: str
     marks: tuple[str, ...]
-    parts: Callable[[nn.Module], Parts]
+    parts: Callable[[Any], Parts]  # of a model of that kind
 
 
 def _permuted(key: str, own_shape: tuple[int, ...], axes: tuple[int, ...]) -> Part:
@@ -134,7 +135,7 @@ def _flax_transformer(model: MaskGitTransformer) -> Parts:
         "head": "MlmLayer_0/mlm_dense",
         "head_norm": "MlmLayer_0/mlm_ln",
     }
-    attention = {}
+    attention: Parts = {}
     for i in range(model.config.layers):
         layer = f"TransformerLayer_{i}"
         names |= {

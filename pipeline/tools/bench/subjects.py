@@ -38,7 +38,7 @@ class EncoderLayerTransformer(MaskGitTransformer):
     def __init__(self, config: TransformerConfig):
         super().__init__(dataclasses.replace(config, layers=0))
         self.config = config
-        self.blocks = nn.ModuleList(
+        layers = [
             nn.TransformerEncoderLayer(
                 config.hidden,
                 config.heads,
@@ -49,9 +49,10 @@ class EncoderLayerTransformer(MaskGitTransformer):
                 batch_first=True,
             )
             for _ in range(config.layers)
-        )
-        for block in self.blocks:
-            block.dropout.p = 0.0  # between the MLP's two layers, where BERT has none
+        ]
+        for layer in layers:
+            layer.dropout.p = 0.0  # between the MLP's two layers, where BERT has none
+        self.blocks = nn.ModuleList(layers)
 
 
 class EncoderLayerTask(TransformerTask):
