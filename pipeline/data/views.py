@@ -16,7 +16,7 @@ from pipeline.data.threads import in_threads
 
 
 class ImageParams(Protocol):
-    """What a view must know; the section `data` of the params has it."""
+    """The params of a view: the section `data` of params.yaml has them."""
 
     @property
     def image_size(self) -> int: ...
@@ -43,6 +43,7 @@ def decode_image(content: bytes, channels: int) -> Image.Image:
 
 
 def to_chw(image: Image.Image) -> np.ndarray:
+    """(C, H, W) uint8 array of an image, grey or RGB."""
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 

@@ -1,4 +1,4 @@
-"""One measure for every set of images: extractors, reference and settings in one place."""
+"""Measures all sets of images with the same extractors, reference and settings."""
 
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,8 +37,9 @@ class Evaluator:
     """Measures image sets against the training images.
 
     Args:
-        root: the project's folder, where a worker may have another working directory.
-        keep: whether features are kept on disk, for whoever measures the same images again.
+        root: the project's folder; a worker may have another working directory.
+        keep: whether features are kept on disk, so that the same images are not run through the
+            network again.
     """
 
     def __init__(
@@ -84,9 +85,12 @@ class Evaluator:
         return extract(extractor, images.batches(BATCH))
 
     def measure(self, images: ImageSet, labels: Tensor | None = None) -> dict[str, float | None]:
-        """Every metric of a set, each named after its extractor, with the standard deviation of FID
-        and IS under resampling, and of KID over subsets, as `…_std`; with labels (M,), the share
-        that is recognised too."""
+        """Every metric of a set, each named after its extractor; as `…_std` the standard deviations
+        of FID and IS under resampling, and of KID over subsets.
+
+        Args:
+            labels: (M,); with them the share that the classifier recognises is measured too.
+        """
         samples = self.features(images)
         values = self.sample_metrics(samples, self.params.seed, skip_few=True)
         values |= self.spreads(samples)
@@ -135,14 +139,14 @@ class Evaluator:
         }
 
     def scores(self, images: ImageSet, labels: Tensor) -> dict[str, float | None]:
-        """FID, IS and the share that is recognised, of a set that may be small.
+        """FID, IS and the recognised share of a set that may be small.
 
         Args:
             labels: (M,).
 
         Returns:
-            fid_<extractor> (None where the samples are too few for a covariance, which is said),
-            is_<extractor> and class_accuracy.
+            fid_<extractor>, is_<extractor> and class_accuracy. Where the samples are too few for a
+            covariance the FID is None, and a line says so.
         """
         return self.scores_of(self.features(images), self.recognised(images), labels)
 
