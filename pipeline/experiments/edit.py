@@ -1,4 +1,4 @@
-"""Table 2: validation images in- and outpainted; and the pictures of Figures 6 and 7 (paper,
+"""Table 2, in- and outpainting of validation images, and the pictures of Figures 6 and 7 (paper,
 section 4.3)."""
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ GREY = 128  # of unknown pixels
 
 
 class Editor:
-    """The trained models, set as the params say, and the validation images that they edit."""
+    """The trained models with the params' settings, and the validation images that they edit."""
 
     def __init__(self, params: Params, device: torch.device):
         self.params = params
@@ -80,7 +80,7 @@ class Editor:
         return edited.composite
 
     def keeps_context(self, task: str) -> bool:
-        """Whether any token is known, once the mask is dilated."""
+        """Whether any token is known once the mask is dilated."""
         mask = TASKS[task](self.size)[None]
         return not pixel_mask_to_tokens(mask, self.params.grid, self.params.editing.dilate).all()
 
@@ -152,7 +152,8 @@ def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]
 
 
 def _panorama(editor: Editor, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """(n, C, H, 3 W): as much again at either side, every window half over what is there."""
+    """Images extended by their own width to the left and right, (n, C, H, 3 W), in windows of which
+    half is known."""
     side = editor.size[1]
     for direction in ("left", "right"):
         images = outpaint_beyond(

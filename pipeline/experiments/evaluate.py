@@ -1,5 +1,5 @@
-"""What Table 1 is made of: samples of MaskGIT and the baseline, reconstructions (the ceiling of
-both) and held-out real images, all measured in the same way."""
+"""Table 1: samples of MaskGIT and the baseline, reconstructions (the best that either can reach)
+and held-out real images, all measured in the same way."""
 
 import shutil
 from functools import partial
@@ -44,7 +44,7 @@ def evaluate_all(
     """Metrics of each set: the samples of every network, "reconstruction" and "real".
 
     Args:
-        run_folder: keeps samples between kills; they are published under `SAMPLES`.
+        run_folder: keeps finished samples if the run is killed; they are published under `SAMPLES`.
     """
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
     evaluator = Evaluator(params, device)
@@ -69,8 +69,8 @@ def evaluate_all(
 
 
 def _rfid(evaluator: Evaluator, rebuilt: ArrayImages, real: CenterCrops) -> dict[str, float | None]:
-    """rFID: FID of the reconstructed validation images against these images themselves; None where
-    they are too few, which is said."""
+    """rFID: the FID of the reconstructed validation images against the validation images. Where
+    they are too few it is None, and a line says so."""
     rfid = None
     with unless_few():
         rfid = fid(evaluator.features(rebuilt).features, evaluator.features(real).features)
@@ -96,8 +96,12 @@ def published_samples(
     tokenizer: Tokenizer,
     run_folder: Path,
 ) -> tuple[ArrayImages, Tensor]:
-    """Samples of a network, on disk, and their labels (M,), decoded if they are not yet, and
-    published as `SAMPLES/<network>/images.npy` (M, C, H, W) uint8 and `labels.npy`."""
+    """Sample from a network (unless the samples are in `run_folder` already), and publish them as
+    `SAMPLES/<network>/images.npy` (M, C, H, W) uint8 and `labels.npy` (M,).
+
+    Returns:
+        The samples and their labels (M,).
+    """
     count = max(params.evaluation.samples, params.cas.samples)
     labels = balanced_labels(count, model.config.num_classes)
     autoregressive = isinstance(model, AutoregressiveTransformer)
@@ -117,8 +121,8 @@ def published_samples(
 
 
 def held_out_nll(model: Network, params: Params, device: torch.device) -> float:
-    """Of the validation tokens, in nats a token: MaskGIT's over masked tokens, the baseline's exact
-    (the two are not comparable)."""
+    """Negative log-likelihood of the validation tokens, in nats a token. MaskGIT's is that of
+    masked tokens, the baseline's the exact one, so that the two are not comparable."""
     tokens, labels = TokenCache(TOKENS, "val").everything()
     if isinstance(model, AutoregressiveTransformer):
         return token_nll(model, tokens, labels, device=device)

@@ -64,7 +64,7 @@ def join_ray() -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Fail at once where RAY_ADDRESS names a host and port that nothing listens on."""
+    """Raise a `UserError` at once if nothing listens on the host and port of RAY_ADDRESS."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdigit()):
         return  # none, "auto", "local"
@@ -82,10 +82,10 @@ def _cannot_join(address: str, reason: str) -> str:
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
-    """Fail before any work where the cluster could never place the workers.
+    """Raise a `UserError`, before any work, if the cluster can never hold the workers.
 
     Args:
-        key: the param that asks for them, named in the error.
+        key: the param that sets their number, for the error.
     """
     import ray
 
