@@ -63,7 +63,7 @@ def _keep_reference(params: Params) -> None:
 
 
 def _log(trial: Trial, child: Run, params: Params) -> None:
-    """A finished trial's curve, its metrics at step T, and its best T."""
+    """Log a finished trial: its training curve, its metrics with T as the step, and its best T."""
     for row in trial.history():
         metrics = {f"train/{k}": v for k, v in row.items() if k != "step"}
         child.log_metrics(metrics, int(row["step"]))

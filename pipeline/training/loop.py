@@ -1,5 +1,5 @@
-"""The training loop: every step's randomness is a function of (seed, step), so that a run that was
-killed and taken up from its last checkpoint ends with the same bytes as one that was not."""
+"""The training loop. The randomness of every step is a function of (seed, step), so that a run that
+was killed, and went on from its last checkpoint, ends with the same bytes as one that was not."""
 
 import math
 from collections.abc import Callable
@@ -43,18 +43,18 @@ def averaged(module: Network, decay: float) -> Average[Network]:
 
 
 def averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The module's own state dict, from the one of its average."""
+    """The state dict of the averaged network, from that of its `Average`."""
     prefix = "module."
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 class Diverged(UserError):
-    """A loss is not finite: averaged over workers before it is looked at, so that all of them raise
-    together."""
+    """A loss is not finite. It is averaged over the workers first, so that all of them raise
+    this."""
 
 
 class Task(Protocol):
-    """What is trained: owns its models and optimizers."""
+    """Something to train, with its models and optimizers."""
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One optimisation step; returns scalar tensors to average into the log."""
@@ -68,7 +68,7 @@ class Task(Protocol):
 
 
 class Session(Protocol):
-    """Where a loop keeps its state: a run directory, or Ray Train."""
+    """The keeper of a loop's state: a run directory, or Ray Train."""
 
     rank: int
 
@@ -79,7 +79,7 @@ class Session(Protocol):
         """The last checkpoint, or None."""
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
-        """Keep a checkpoint, whole or not at all, and pass on the newest row of the history."""
+        """Keep a checkpoint, whole or not at all, and report the newest row of the history."""
 
 
 class RunDirSession:
@@ -121,11 +121,11 @@ def train(
     """Train from the session's checkpoint to `steps`.
 
     Args:
-        name: of the run, in messages.
-        every: steps between checkpoints, each a row of the history.
+        name: names the run in messages.
+        every: steps between checkpoints; the history has a row for each.
 
     Returns:
-        The history: one row of averaged losses and measurements a checkpoint.
+        The history: a row of averaged losses and measurements for each checkpoint.
 
     Raises:
         UserError: a loss became NaN or infinite; the checkpoint before that is kept.
@@ -152,7 +152,7 @@ def train(
             _require_finite(row, name, last, step + 1, Diverged)
             torch.manual_seed(mix(seed, "evaluate", step))
             row |= task.evaluate(step + 1)
-            # Weights may break in the last update; of several workers one alone measures that.
+            # The last update may have broken the weights; only the first worker measures that.
             _require_finite(row, name, last, step + 1, UserError)
             history = [*history, row]
             session.save({"task": task.state_dict(), "step": step + 1, "history": history}, row)

@@ -19,17 +19,17 @@ from pipeline.transformer import (
 )
 from pipeline.weights.configs import transformer_config
 
-# The number of masked tokens differs from step to step. The head gets a multiple of this many rows,
-# since kernels are built, and kept, for every shape that they meet.
+# The number of masked tokens differs from step to step. The head always gets a multiple of this
+# many rows, since libraries build, and keep, a kernel for every shape that they meet.
 ROWS = 512
 
 
 class TransformerTask:
     """One worker's share of MaskGIT's training.
 
-    The batch, its views and its masks are drawn for all workers together from (seed, step), and
-    each worker takes its rows: results do not depend on how many workers there are, but for
-    dropout and the order of sums.
+    Batch, views and masks are drawn from (seed, step) for all workers together, and each worker
+    takes its rows. Results therefore depend on the number of workers only by dropout and by the
+    order of sums.
 
     Args:
         tokens_dir: the token cache.
@@ -134,7 +134,7 @@ class TransformerTask:
         return {"val_nll": nll, "lr": float(self.warmup.get_last_lr()[0])}
 
     def _nll(self) -> float:
-        """Of the validation tokens under the averaged model, in nats a token."""
+        """NLL of the validation tokens under the averaged model, in nats a token."""
         model = self.average.module
         assert isinstance(model, MaskGitTransformer)  # `network`, or a subclass of it
         return masked_nll(

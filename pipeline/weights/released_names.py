@@ -1,4 +1,4 @@
-"""Where each weight of this project's models lies in the files that circulate.
+"""The names of this project's weights in the files of others.
 
 Three sets of names: the authors' (flax numbers modules in the order of their creation; release),
 those of the PyTorch port of their tokenizer (`maskgit_vqgan.py` in open-muse and 1d-tokenizer), and
@@ -14,7 +14,7 @@ from torch import nn
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 
-# Of a residual block: our names, the authors', the port's.
+# The modules of a residual block: our names, the authors', the port's.
 RES_BLOCK = (
     ("norm1", "GroupNorm_0", "norm1"),
     ("conv1", "Conv_0", "conv1"),
@@ -30,7 +30,7 @@ FLAX_WEIGHT = {
     nn.GroupNorm: ("scale", (0,)),
     nn.LayerNorm: ("scale", (0,)),
 }
-# Parameters that are no module's `weight` or `bias` with us.
+# Those of our parameters that are no module's `weight` or `bias`.
 FLAX_BARE = {
     "quantizer.codebook": "quantizer/codebook",
     "position_embedding": "Embed_0/position_embeddings/embedding",
@@ -42,7 +42,7 @@ TOKEN_EMBEDDINGS = ("Embed_0/word_embeddings/embedding", "token_embedding.weight
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor of a file that is one of our weights, or an equal share of its rows.
+    """A tensor in a file: one of our weights, or an equal share of its rows.
 
     Attributes:
         shape: in the file.
@@ -64,12 +64,12 @@ class Layout:
     Attributes:
         kind: `tokenizer` or `transformer`.
         marks: prefixes of its names that no other layout has.
-        parts: where all weights of a model (on any device) lie.
+        parts: gives, for a model of that kind (on any device), the parts of all its weights.
     """
 
     kind: str
     marks: tuple[str, ...]
-    parts: Callable[[Any], Parts]  # of a model of that kind
+    parts: Callable[[Any], Parts]
 
 
 def _permuted(key: str, own_shape: tuple[int, ...], axes: tuple[int, ...]) -> Part:

@@ -54,10 +54,10 @@ class Result:
 
 
 def run_cases(size: Size, device: torch.device, folder: Path) -> Iterator[Result]:
-    """Every case, slowest last of its kind.
+    """Run every case; of a kind the slowest comes last.
 
     Args:
-        folder: empty; a synthetic token cache is made in it.
+        folder: an empty folder, for a synthetic token cache.
     """
     write_synthetic_cache(size, folder)
     yield token_loading(size, device, folder)
@@ -88,7 +88,7 @@ def token_loading(size: Size, device: torch.device, folder: Path) -> Result:
 
 
 def tokenizer_coding(size: Size, device: torch.device) -> Iterator[Result]:
-    """As `cache_tokens` and sampling call it, in float32."""
+    """Encoding and decoding in float32, as `cache_tokens` and sampling do."""
     config, grid, batch = tokenizer_config(size.params), size.params.grid, size.batch
     model, data = Tokenizer(config).to(device).eval(), size.params.data
     images = torch.rand(batch, data.channels, data.image_size, data.image_size, device=device)

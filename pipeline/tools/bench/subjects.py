@@ -1,4 +1,4 @@
-"""What is timed, at which size: the pipeline's networks, and one of PyTorch's own layers."""
+"""The sizes at which networks are timed, and a network of PyTorch's own layers to compare with."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -20,11 +20,13 @@ IMAGES = 4096  # of the synthetic token cache
 
 @dataclass(frozen=True)
 class Size:
+    """The networks of some params, and the batch they are timed with."""
+
     name: str
     params: Params
     classes: int
     batch: int
-    extrapolate: bool  # autoregressive sampling without a cache is cut to `POSITIONS`
+    extrapolate: bool  # time only some positions of autoregressive sampling without a cache
 
     @property
     def config(self) -> TransformerConfig:
@@ -60,7 +62,7 @@ class EncoderLayerTask(TransformerTask):
 
 
 def open_size(name: str, device: torch.device) -> Size:
-    """The default, or the paper's size at a batch that suits the device."""
+    """The default's size, or the paper's with a batch that suits the device."""
     if name == "default":
         params, classes = preset_params("mnist5k"), 10
         batch = params.training.batch_size
@@ -79,7 +81,7 @@ def open_size(name: str, device: torch.device) -> Size:
 
 
 def write_synthetic_cache(size: Size, folder: Path) -> None:
-    """Random tokens, laid out as the pipeline's own."""
+    """Write random tokens as a token cache."""
     rng, params = np.random.default_rng(0), size.params
     shards = {}
     for split, images in (("train", IMAGES), ("val", 1)):

@@ -1,7 +1,8 @@
-"""What the networks cost, counted on PyTorch's meta device: no weight is allocated, nothing is run.
+"""The cost of the networks, counted on PyTorch's meta device: no weight is allocated, nothing is
+run.
 
-FLOPs are those of matrix products and convolutions, a multiply-add counting as two, and are whole
-batches' unless said otherwise.
+FLOPs are those of matrix products and convolutions; a multiply-add counts as two. They are of whole
+batches unless a docstring says otherwise.
 """
 
 from collections.abc import Callable
@@ -23,10 +24,10 @@ from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.configs import classifier_config
 
 Network = TypeVar("Network", bound=nn.Module)
-# Bytes that a tensor takes beside its values: its name and shape, and torch.save's alignment.
+# Bytes of a tensor in a file besides its values: its name and shape, and torch.save's alignment.
 SAFETENSORS_ENTRY, CHECKPOINT_ENTRY = 92, 290
-# Activations that are kept for the backward pass under bfloat16 autocast, relative to float32 (the
-# residual stream stays float32).
+# Memory of the activations that are kept for the backward pass under bfloat16 autocast, relative to
+# float32 (the residual stream stays float32).
 BF16_ACTIVATIONS = 0.55
 
 
@@ -157,7 +158,7 @@ class AdversarialStep:
 
     generator: int  # the adversarial part of the tokenizer's loss
     discriminator: int
-    r1: int  # when it is taken
+    r1: int  # in the steps that have it
 
 
 def adversarial_step(params: Params) -> AdversarialStep:

@@ -1,4 +1,4 @@
-"""The networks and the stages of a run, with what each takes."""
+"""The networks and stages of a run, with the cost of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +19,8 @@ UNCOUNTED = ("schedules", "prepare", "reject", "speed", "analysis")  # stages
 
 @dataclass(frozen=True)
 class DataSize:
+    """The size of a data set."""
+
     train: int  # images
     val: int
     classes: int
@@ -27,6 +29,8 @@ class DataSize:
 
 @dataclass(frozen=True)
 class Network:
+    """A network of the run, and its training."""
+
     name: str
     parameters: int
     step_flops: int  # of a training step, its whole batch
@@ -39,6 +43,8 @@ class Network:
 
 @dataclass(frozen=True)
 class Stage:
+    """The work of a stage."""
+
     name: str
     flops: int
     devices: int  # how many share the work

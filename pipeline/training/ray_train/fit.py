@@ -28,7 +28,7 @@ LISTING = "checkpoint_manager_snapshot.json"  # Ray's, of the checkpoints that i
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What every worker needs, as plain values that travel."""
+    """The description of a training that every worker gets, in plain values."""
 
     params: dict[str, Any]  # `Params.model_dump()`
     tokens_dir: str  # absolute
@@ -48,9 +48,10 @@ def fit(
     *,
     workers: int,
     on_row: Callable[[dict[str, float]], None] = lambda row: None,
-    on_evaluate: Callable = lambda model, step: None,
+    on_evaluate: Callable[[Any, int], None] = lambda model, step: None,
 ) -> dict[str, Any]:
-    """Train with `workers` data-parallel workers, taking up an earlier run of the same name.
+    """Train with `workers` data-parallel workers, from the last checkpoint of a run of the same
+    name.
 
     Args:
         on_row: called on the first worker with each new row of the history.
@@ -87,7 +88,7 @@ def fit(
 
 
 def worker_resources(ray: Ray) -> dict[str, float]:
-    """What one worker of a training occupies, as Ray takes it."""
+    """The resources that one worker of a training occupies, as Ray takes them."""
     resources: dict[str, float] = {"CPU": ray.cpus_per_worker}
     return resources | ({"GPU": 1} if ray.use_gpu else {})
 
@@ -145,7 +146,7 @@ def _unlisted_checkpoint(run: Path) -> Path | None:
 
 
 def _state(checkpoint: Any, unlisted: Path | None) -> dict[str, Any] | None:
-    """Of the checkpoint that Ray knows, else of the unlisted one, where there is either."""
+    """The state in the checkpoint that Ray knows, else in the unlisted one; None without either."""
     if checkpoint is None:
         return load_checkpoint(unlisted) if unlisted else None
     with checkpoint.as_directory() as folder:

@@ -1,4 +1,4 @@
-"""What the stages of the two transformers share: a training under Ray Train, and its outputs."""
+"""The part that the stages of both transformers share: a run of Ray Train, and its outputs."""
 
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ def convert_transformer(params: Params, target: Path) -> dict[str, float]:
     """Publish `transformer.pretrained` as `target`, in place of training.
 
     Raises:
-        UserError: the file does not hold this architecture, or knows other classes than the data
-            set has; nothing is written then.
+        UserError: the file does not hold this architecture, or not as many classes as the data set
+            has; nothing is written then.
     """
     device = pick_device()
     model = open_pretrained_transformer(params, device, num_classes())
@@ -89,12 +89,12 @@ def _write_results(
 
 
 def num_classes() -> int:
-    """Of the prepared data set."""
+    """Number of classes of the prepared data set."""
     return len(read_json(IMAGES / "manifest.json")["class_names"])
 
 
 class Observer:
-    """What the first worker logs as training goes: curves, and a grid of samples."""
+    """Logs, on the first worker, the curves of a training and a grid of samples."""
 
     def __init__(self, run: Run, params: Params, tokenizer: Path, folder: Path):
         self.run, self.params, self.tokenizer, self.folder = run, params, tokenizer, folder
