@@ -62,8 +62,8 @@ class Evaluator:
 
     @cached_property
     def second(self) -> tuple[Extractor, Tensor]:
-        """The second extractor, and the features of its reference manifold: those of training
-        images, of which `manifold_images` are drawn where there are more."""
+        """The second extractor, and the features (M, F) of its reference manifold: those of at most
+        `manifold_images` training images, drawn at random."""
         evaluation = self.params.evaluation
         extractor = open_extractor(
             evaluation.second_extractor, self.judge.classifier, evaluation, self.judge.device
