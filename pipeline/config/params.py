@@ -23,7 +23,7 @@ class Params(Sections):
 
     @property
     def feature_dimensions(self) -> int | None:
-        """Of the main extractor; None where only its network tells."""
+        """Number of features of the main extractor; None where only its network can tell."""
         if self.evaluation.extractor == "inception":
             return 2048
         return 4 * self.classifier.width if self.classifier.architecture == "small" else None
@@ -31,7 +31,7 @@ class Params(Sections):
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
     ) -> DecodingSettings:
-        """How MaskGIT's tokens are decoded, or the baseline's, which has its own `bf16`.
+        """The settings of decoding MaskGIT's tokens, or the baseline's: it has a `bf16` of its own.
 
         Args:
             iterations: T in place of `decoding.iterations`.

@@ -23,7 +23,7 @@ NPY_HEADER = 128  # bytes
 class Known:
     """The published size of a data set."""
 
-    images: int  # of training; of all, where no split is published
+    images: int  # for training; all of them, where no split is published
     val: int | None
     classes: int
 
@@ -37,10 +37,12 @@ KNOWN = {
 
 
 def data_size(params: Params, images: int | None = None, classes: int | None = None) -> DataSize:
-    """Of `data.source`: as given, else from the manifest of the prepared images, else published.
+    """The size of `data.source`: as given, else from the manifest of the prepared images, else
+    published.
 
     Args:
-        images: in all; `data.val_fraction` of them are held out.
+        images: number of images in all; `data.val_fraction` of them are held out.
+        classes: number of classes.
 
     Raises:
         UserError: nothing tells, or what is given is no size.
@@ -50,6 +52,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
             raise UserError(f"plan: {option} {value} is no size; give 1 or more")
     source, manifest_file = params.data.source, IMAGES / "manifest.json"
     manifest = read_json(manifest_file) if manifest_file.exists() else {}
+    known: Known | None
     if manifest.get("source") == source:
         counts = {split: sum(of.values()) for split, of in manifest["counts"].items()}
         known = Known(counts["train"], counts["val"], len(manifest["class_names"]))
@@ -57,8 +60,8 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
     else:
         known, origin = KNOWN.get(source), "published size"
     if images is not None:
-        classes = classes or (known and known.classes)
-        known = classes and Known(images, None, classes)
+        classes = classes or (known.classes if known else None)
+        known = Known(images, None, classes) if classes else None
         origin = "as given"
     if not known:
         raise UserError(
@@ -73,7 +76,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
 
 
 def token_cache_bytes(params: Params, data: DataSize) -> int:
-    """Of its arrays: uint16 grids of every view, and int32 labels."""
+    """Size of the token cache: uint16 grids of every view, and int32 labels."""
     total = 0
     for images, views in ((data.train, params.tokens.crops_per_image), (data.val, 1)):
         files = -(-images // SHARD) + 1  # shards of grids, and one of labels
@@ -82,7 +85,8 @@ def token_cache_bytes(params: Params, data: DataSize) -> int:
 
 
 def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> str:
-    """
+    """The plan of a run, as tables of its networks and of its stages.
+
     Args:
         tflops: rate that a device achieves, in 10¹² FLOP/s; without it no times are told.
 
