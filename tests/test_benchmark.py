@@ -220,7 +220,7 @@ def test_one_step_at_the_papers_size(tmp_path, monkeypatch):
         update={"training": size.params.training.model_copy(update={"batch_size": 1})}
     )
     write_synthetic_cache(size, tmp_path)
-    task = TransformerTask(params, tmp_path, 1000, schedule="cosine", seed=0, device=CPU)
+    task = TransformerTask(params, tmp_path, 1000, seed=0, device=CPU)
     assert sum(p.numel() for p in task.model.parameters()) == 172_457_193
     tokens, labels = task.validation
     nll = masked_nll(task.model.eval(), tokens, labels, schedule="cosine", seed=0, batch_size=1)

@@ -23,20 +23,11 @@ from tests.tiny_project import (
     GRID,
     SIDE,
     check_resumes,
-    make_project,
     validation,
     with_params,
 )
 
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    return make_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(autouse=True)
-def in_project(project, monkeypatch):
-    monkeypatch.chdir(project)
+pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
 @settings(max_examples=50, deadline=None)
@@ -130,7 +121,7 @@ def test_quality_falls_with_the_hidden_share(coarse, tmp_path):
 def test_a_model_that_knows_the_answer_loses_nothing(coarse, tmp_path, monkeypatch):
     images, _ = validation(10)
     truth = torch.nn.functional.one_hot(Coarse().encode(as_float(images)).flatten(1), CODES)
-    monkeypatch.setattr(reconstruction, "predictor", lambda *_, **__: lambda *_: 1e4 * truth)
+    monkeypatch.setattr(reconstruction, "predictor", lambda *_: lambda *_: 1e4 * truth)
     rows, _ = rebuilt(tmp_path, images=10, mask_ratios=RATIOS)
     assert len({row["psnr"] for row in rows}) == 1
 
@@ -141,7 +132,7 @@ def test_images_are_rebuilt_for_their_own_class(tmp_path, monkeypatch):
     monkeypatch.setattr(
         reconstruction,
         "predictor",
-        lambda model, labels, **rest: given.append(labels) or predictor(model, labels, **rest),
+        lambda model, labels, how: given.append(labels) or predictor(model, labels, how),
     )
     rebuilt(tmp_path, mask_ratios=[0.5], draws=1)
     assert torch.equal(torch.cat(given), validation(21)[1])

@@ -1,7 +1,6 @@
 """Rejection sampling against brute force, and what it measures."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,28 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.paths import SAMPLES
-from pipeline.experiments import reject as rejection
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
+from pipeline.experiments import reject as rejection
 from pipeline.sampling import balanced_labels
 from tests.tiny_project import (
     CLASSES,
     CPU,
     check_scores,
     classified,
-    make_project,
     with_params,
 )
 
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    return make_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(autouse=True)
-def in_project(project, monkeypatch):
-    monkeypatch.chdir(project)
+pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
 @settings(max_examples=100, deadline=None)

@@ -105,7 +105,8 @@ def test_shards_round_trip_across_row_groups(tmp_path):
 
 def test_recently_used_row_groups_are_kept_and_others_dropped(tmp_path, monkeypatch):
     """A window of two: what was used last stays, and memory does not grow."""
-    monkeypatch.setattr("pipeline.data.shards.ROW_GROUP", 4)
+    for package in ("data", "prepare"):
+        monkeypatch.setattr(f"pipeline.{package}.shards.ROW_GROUP", 4)
     monkeypatch.setattr("pipeline.data.shards.WINDOW", 2)
     source = FakeSource([20])
     images = written(tmp_path, source, list(range(20)), shard_size=8)

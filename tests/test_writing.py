@@ -37,27 +37,27 @@ class Maker:
 @pytest.mark.parametrize("shape", [SHAPE, (1, *SHAPE)])
 def test_batches_become_one_array(tmp_path, shape, capsys):
     maker = Maker()
-    write_images(tmp_path / "set.npy", maker.batches(), shape, "set")
+    write_images(tmp_path / "set.npy", maker.batches(), "set")
     written = np.load(tmp_path / "set.npy")
     assert written.dtype == np.uint8
     np.testing.assert_array_equal(written, maker.images.numpy().reshape(shape))
     assert [path.name for path in tmp_path.iterdir()] == ["set.npy"]
     assert capsys.readouterr().out == ""  # quick work needs no progress
-    write_images(tmp_path / "set.npy", maker.batches(), shape, "set")
+    write_images(tmp_path / "set.npy", maker.batches(), "set")
     assert maker.made == [0, 1, 2]
 
 
 def write_killed(path: Path, killed_at: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        write_images(path, Maker(killed_at).batches(), SHAPE, "set")
+        write_images(path, Maker(killed_at).batches(), "set")
 
 
 def test_batches_made_before_a_kill_are_not_made_again(tmp_path, capsys):
-    write_images(tmp_path / "straight.npy", Maker().batches(), SHAPE, "set")
+    write_images(tmp_path / "straight.npy", Maker().batches(), "set")
     path, maker = tmp_path / "killed.npy", Maker()
     write_killed(path, killed_at=2)
     assert not path.exists()
-    write_images(path, maker.batches(), SHAPE, "set")
+    write_images(path, maker.batches(), "set")
     assert maker.made == [2]
     assert path.read_bytes() == (tmp_path / "straight.npy").read_bytes()
     assert capsys.readouterr().out == "set: going on from batch 2 of 3\n"
@@ -67,20 +67,20 @@ def test_a_kill_while_parts_are_joined_loses_nothing(tmp_path, monkeypatch):
     path, maker = tmp_path / "set.npy", Maker()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(writing.np, "load", lambda path: Maker(killed_at=0).make(0, path))
-        write_images(path, maker.batches(), SHAPE, "set")
+        write_images(path, maker.batches(), "set")
     assert not path.exists()
-    write_images(path, maker.batches(), SHAPE, "set")
+    write_images(path, maker.batches(), "set")
     assert maker.made == [0, 1, 2]
     np.testing.assert_array_equal(np.load(path), maker.images)
 
 
 def test_long_work_says_how_far_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(writing, "PAUSE", 0.0)
-    write_images(tmp_path / "set.npy", Maker().batches(), SHAPE, "set")
+    write_images(tmp_path / "set.npy", Maker().batches(), "set")
     assert capsys.readouterr().out.splitlines() == ["set 1/3", "set 2/3", "set 3/3"]
 
 
 def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "set.npy.parts").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write .*set\.npy\.parts"):
-        write_images(tmp_path / "set.npy", Maker().batches(), SHAPE, "set")
+        write_images(tmp_path / "set.npy", Maker().batches(), "set")
