@@ -10,6 +10,8 @@ from pipeline.runtime.files import file_hash, tree_hash
 from pipeline.training.ray_train.fit import CHECKPOINT, LISTING
 from tests.project import Project
 
+pytestmark = pytest.mark.slow
+
 STAGES = {
     "prepare",
     "train_classifier",

@@ -18,7 +18,7 @@ from pipeline.decoding import (
     sample_categorical,
 )
 from pipeline.schedules import SCHEDULES
-from tests.test_masking import gamma
+from tests.test_schedules import gamma
 from tests.tiny_networks import seeded
 
 

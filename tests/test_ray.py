@@ -17,6 +17,8 @@ from pipeline.config.params import load_params
 from pipeline.runtime.files import write_json
 from tests.project import ROOT, Project
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def tokens_dir(tmp_path) -> Path:

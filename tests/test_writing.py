@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,13 @@ from pipeline.evaluation.writing import write_images
 from pipeline.runtime.errors import UserError
 
 SHAPE = (23, 3, 4, 4)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No time passes, whatever else runs on the machine."""
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr("pipeline.runtime.progress.time", clock)
 
 
 class Maker:
@@ -34,17 +42,18 @@ class Maker:
         return images.to(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (1, *SHAPE)])
-def test_batches_become_one_array(tmp_path, shape, capsys):
+def test_batches_become_one_array(tmp_path, capsys):
     maker = Maker()
-    write_images(tmp_path / "set.npy", maker.batches(), "set")
+    images = write_images(tmp_path / "set.npy", maker.batches(), "set")
     written = np.load(tmp_path / "set.npy")
     assert written.dtype == np.uint8
-    np.testing.assert_array_equal(written, maker.images.numpy().reshape(shape))
+    np.testing.assert_array_equal(written, maker.images)
+    assert len(images) == 23 and images.shape == (3, 4, 4)
+    assert torch.equal(torch.cat(list(images.batches(7))), maker.images)
     assert [path.name for path in tmp_path.iterdir()] == ["set.npy"]
     assert capsys.readouterr().out == ""  # quick work needs no progress
-    write_images(tmp_path / "set.npy", maker.batches(), "set")
-    assert maker.made == [0, 1, 2]
+    again = write_images(tmp_path / "set.npy", maker.batches(), "set")
+    assert maker.made == [0, 1, 2] and again.content_hash == images.content_hash
 
 
 def write_killed(path: Path, killed_at: int) -> None:
@@ -65,8 +74,16 @@ def test_batches_made_before_a_kill_are_not_made_again(tmp_path, capsys):
 
 def test_a_kill_while_parts_are_joined_loses_nothing(tmp_path, monkeypatch):
     path, maker = tmp_path / "set.npy", Maker()
+    load = np.load
+
+    def killed(path, mmap_mode=None):
+        """Shapes are read first, and then one part after the other is copied."""
+        if mmap_mode is None:
+            raise KeyboardInterrupt
+        return load(path, mmap_mode)
+
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(writing.np, "load", lambda path: Maker(killed_at=0).make(0, path))
+        patch.setattr(writing.np, "load", killed)
         write_images(path, maker.batches(), "set")
     assert not path.exists()
     write_images(path, maker.batches(), "set")

@@ -14,7 +14,7 @@ from pipeline.autoregressive import (
     next_token_logits,
 )
 from pipeline.data.tokens import BatchOrder, TokenCache
-from pipeline.decoding import generate
+from pipeline.decoding import DecodingSettings, generate
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.bench.subjects import (
@@ -100,11 +100,11 @@ def training_step(
     """`TransformerTask.step`: loading, forward, backward, optimizer, averaged weights."""
     training = size.params.training.model_copy(update={"bf16": precision == "bfloat16"})
     params = size.params.model_copy(update={"training": training})
-    task = task_type(params, folder, size.classes, schedule="cosine", seed=0, device=device)
+    task = task_type(params, folder, size.classes, seed=0, device=device)
     steps = itertools.count()
     timing = measure(lambda: task.step(next(steps)), device)
     meta = costs.on_meta(lambda: MaskGitTransformer(size.config))
-    rows = costs.head_rows(params, "cosine", size.batch)
+    rows = costs.head_rows(params, training.mask_schedule, size.batch)
     flops = costs.training_flops(lambda: costs.transformer_forward(meta, size.batch, rows))
     network = LAYERS if task_type is EncoderLayerTask else MODEL
     return Result("training step", network, precision, timing, flops, size.batch)
@@ -114,16 +114,13 @@ def decoding(size: Size, device: torch.device, model: MaskGitTransformer, precis
     labels = balanced_labels(size.batch, size.classes)
 
     def run(iterations: int = ITERATIONS) -> None:
-        generate(
-            model,
-            labels,
+        settings = DecodingSettings(
             iterations=iterations,
             schedule="cosine",
             choice_temperature=size.params.decoding.choice_temperature,
             bf16=precision == "bfloat16",
-            seed=0,
-            device=device,
         )
+        generate(model, labels, settings, seed=0, device=device)
 
     flops = ITERATIONS * costs.decoding_pass(size.config, size.batch)
     name = LAYERS if isinstance(model, EncoderLayerTransformer) else MODEL

@@ -14,7 +14,7 @@ from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import tokenizer_config, transformer_config
 
 CAS_SETS = 6  # MaskGIT's and the baseline's samples and real images, augmented and not
-UNCOUNTED = ("prepare", "reject", "speed", "analysis")  # stages
+UNCOUNTED = ("prepare", "schedules", "reject", "speed", "analysis")  # stages
 
 
 @dataclass(frozen=True)
