@@ -17,12 +17,12 @@ stages:
     params: [seed, training, data.size]
   evaluate:
     cmd: python evaluate.py
-    deps: [code.py, "curves/${training.schedule}.csv", "${data.kind}/${data.size}"]
+    deps: [code.py, "curves/${training.schedule}.csv", "${data.folder}/${data.name}"]
 """
 PARAMS = """
 seed: 0
 training: {lr: 1e-3, steps: 10, schedule: cosine}
-data: {size: 8, flip: true, kind: digits}
+data: {size: 8, flip: true, folder: inputs, name: x}
 """
 
 
@@ -48,7 +48,7 @@ def test_stage_key_holds_what_dvc_watches(project):
 
 def test_dependencies_are_named_by_params_as_dvc_names_them(project):
     assert stage_deps("train") == ["code.py", "inputs"]
-    assert stage_deps("evaluate") == ["code.py", "curves/cosine.csv", "digits/8"]
+    assert stage_deps("evaluate") == ["code.py", "curves/cosine.csv", "inputs/x"]
     (project / "params.yaml").write_text(PARAMS.replace("cosine", "linear"))
     assert stage_deps("evaluate")[1] == "curves/linear.csv"
 
