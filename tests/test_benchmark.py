@@ -32,6 +32,7 @@ from pipeline.transformer import (
 from tests.tiny_networks import TINY, inputs, spread
 
 CPU = torch.device("cpu")
+
 # --- timing -----------------------------------------------------------------------------------
 
 
@@ -213,6 +214,7 @@ def test_timed_step_is_the_tasks_own(tiny_size, tmp_path, monkeypatch):
 # --- the paper's size -------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # 172 million parameters
 def test_one_step_at_the_papers_size(tmp_path, monkeypatch):
     monkeypatch.setattr(subjects, "IMAGES", 4)
     size = subjects.open_size("paper", CPU)

@@ -94,6 +94,7 @@ def classifier(photos):
 
 @pytest.fixture(scope="module")
 def tokenizer(photos, classifier) -> Tokenizer:
+    """Trained for 120 steps, which makes the tests that ask for it slow ones."""
     params = photos.params.tokenizer
     task = TokenizerTask(
         tokenizer_config(photos.params),
@@ -149,6 +150,7 @@ def test_classifier_tells_the_photographs_apart(photos, classifier):
     assert accuracy(classifier, images.split(10), labels, CPU)[0] >= 18 / 24
 
 
+@pytest.mark.slow
 def test_tokenizer_reconstructs_better_than_the_mean_colour(photos, tokenizer):
     images, _ = validation(photos)
     pixels = as_float(images)
@@ -163,6 +165,7 @@ def test_tokenizer_reconstructs_better_than_the_mean_colour(photos, tokenizer):
     assert torch.corrcoef(torch.stack(warmth))[0, 1] > 0.5
 
 
+@pytest.mark.slow
 def test_cached_tokens_are_those_of_the_seeded_crops(photos, tokenizer, tokens_dir):
     for split, views in (("train", 2), ("val", 1)):
         cache, images = TokenCache(tokens_dir, split), ImageShards(photos.folder, split)
@@ -178,6 +181,7 @@ def test_cached_tokens_are_those_of_the_seeded_crops(photos, tokenizer, tokens_d
             assert labels.tolist() == images.labels.tolist()
 
 
+@pytest.mark.slow
 def test_transformer_learns_their_tokens_and_its_samples_are_colour_images(
     photos, tokenizer, tokens_dir
 ):
