@@ -33,7 +33,7 @@ smoke: env ## The same at its smallest, in about 2 minutes (edits params.yaml: `
 check: env ## Check style, types and what is quick to test, in about a minute and a half
 	ruff check .
 	ruff format --check .
-	mypy pipeline analysis
+	mypy
 	pytest -m "not slow"
 
 test: env ## Run all the tests
