@@ -8,7 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_AUTH_MODE ?= token
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro smoke test bench lint ui submit analysis clean
+.PHONY: help env repro smoke check test bench ui submit analysis clean
 
 help: ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,15 +30,17 @@ smoke: env ## The same at its smallest, in about 2 minutes (edits params.yaml: `
 	dvc repro
 	python -m pipeline summary
 
-test: env ## Run the tests
+check: env ## Check style, types and what is quick to test, in about a minute and a half
+	ruff check .
+	ruff format --check .
+	mypy
+	pytest -m "not slow"
+
+test: env ## Run all the tests
 	pytest
 
 bench: env ## Time training and decoding here, in about 10 minutes (results/bench.json)
 	python -m pipeline bench
-
-lint: env ## Check style
-	ruff check .
-	ruff format --check .
 
 analysis: env ## Make the tables and figures again from the result files
 	python -m analysis

@@ -7,29 +7,17 @@ import pytest
 import torch
 
 from pipeline.config.params import Params
-from pipeline.runtime.files import read_yaml
+from tests.params import make_params
+from tests.project import ROOT as ROOT
 from tests.project import Project
 from tests.synthetic_results import analyse, write_results, write_source
-
-ROOT = Path(__file__).parents[1]
 
 torch.set_num_threads(1)  # the tensors of tests are small: threads would only wait for each other
 
 
-@pytest.fixture
-def make_params() -> Callable[..., Params]:
-    """The default preset's parameters, with changes given as section={key: value}."""
-
-    def make(**sections) -> Params:
-        values = read_yaml(ROOT / "presets" / "mnist5k.yaml")
-        for name, changes in sections.items():
-            if isinstance(changes, dict):
-                values[name] |= changes
-            else:
-                values[name] = changes
-        return Params(**values)
-
-    return make
+@pytest.fixture(name="make_params")
+def params_factory() -> Callable[..., Params]:
+    return make_params
 
 
 @pytest.fixture
@@ -39,7 +27,7 @@ def results(tmp_path) -> Path:
 
 
 @pytest.fixture
-def params(make_params) -> Params:
+def params() -> Params:
     """The default preset's, with pictures that are quickly drawn."""
     return make_params(analysis={"dpi": 40})
 
@@ -48,13 +36,26 @@ def params(make_params) -> Params:
 def outputs(tmp_path_factory) -> Path:
     """Everything the analysis makes of the synthetic results, for tests that only look at it."""
     folder = tmp_path_factory.mktemp("analysis")
-    values = read_yaml(ROOT / "presets/mnist5k.yaml")
-    values["analysis"]["dpi"] = 40
     results = write_results(folder / "results")
     write_source(results, "prepare")
     write_source(results, "evaluate", run_id="run-of-evaluate")
-    analyse(results, folder / "out", Params(**values))
+    analyse(results, folder / "out", make_params(analysis={"dpi": 40}))
     return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def tiny_project(tmp_path_factory) -> Path:
+    """A project of tiny models, as `tests.tiny_project` makes it."""
+    from tests.tiny_project import make_project
+
+    return make_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def in_tiny_project(tiny_project, monkeypatch) -> Path:
+    """The same, as the working directory."""
+    monkeypatch.chdir(tiny_project)
+    return tiny_project
 
 
 @pytest.fixture(scope="session")

@@ -180,7 +180,8 @@ def test_sampler_draws_from_the_baseline_in_the_precision_asked_for(make_params)
     model, labels = decided(), torch.arange(200) % 4
     drawn = {}
     for bf16 in (False, True):
-        drawn[bf16] = sampler(model, make_params(autoregressive={"bf16": bf16}))(labels, 5)
+        params = make_params(autoregressive={"bf16": bf16})
+        drawn[bf16] = sampler(model, params.decoding_settings(autoregressive=True))(labels, 5)
         wanted = generate_autoregressive(model, labels, seed=5, bf16=bf16)
         assert torch.equal(drawn[bf16], wanted)
     assert 0.5 < (drawn[False] == drawn[True]).float().mean() < 1  # rounding decides few draws
@@ -196,7 +197,7 @@ def tiny(make_params):
 
 
 def autoregressive_task(params, tokens_dir, **options) -> AutoregressiveTask:
-    options = {"schedule": "cosine", "seed": 3, "device": CPU} | options
+    options = {"seed": 3, "device": CPU} | options
     return AutoregressiveTask(params, tokens_dir, CLASSES, **options)
 
 
@@ -214,7 +215,7 @@ def test_baseline_learns_to_count_from_its_class_on(tiny, tmp_path):
         task.step(step)
     assert before == pytest.approx(math.log(16), abs=0.2)
     assert task.evaluate(60)["val_nll"] < 0.1
-    drawn = generate_autoregressive(task.averaged(), torch.from_numpy(labels), seed=0)
+    drawn = generate_autoregressive(task.average.module, torch.from_numpy(labels), seed=0)
     assert drawn[:, 0].tolist() == labels.tolist()
     assert (drawn.diff(dim=1) % 16 == 1).float().mean() > 0.95
 
@@ -228,7 +229,7 @@ def test_interrupted_baseline_ends_with_the_same_bytes(tiny, tmp_path):
     (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=4, every=2)
     assert again == history
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
-    assert weight_bytes(resumed.averaged()) == weight_bytes(straight.averaged())
+    assert weight_bytes(resumed.average.module) == weight_bytes(straight.average.module)
 
 
 def test_batches_are_maskgits_and_the_loss_is_of_every_token(tiny, tmp_path):
@@ -255,6 +256,6 @@ def test_validation_is_the_likelihood_of_the_averaged_model(tiny, tmp_path):
     val = np.load(tokens_dir / "val-00000.npy")[:, 0].astype(np.int64)
     labels = np.load(tokens_dir / "val-labels.npy").astype(np.int64)
     tokens, labels = torch.from_numpy(val), torch.from_numpy(labels)
-    wanted = token_nll(task.averaged(), tokens, labels, batch_size=100)
+    wanted = token_nll(task.average.module, tokens, labels, batch_size=100)
     assert task.evaluate(3)["val_nll"] == pytest.approx(wanted)
     assert token_nll(task.model.eval(), tokens, labels, batch_size=100) != pytest.approx(wanted)

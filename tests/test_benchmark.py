@@ -32,6 +32,7 @@ from pipeline.transformer import (
 from tests.tiny_networks import TINY, inputs, spread
 
 CPU = torch.device("cpu")
+
 # --- timing -----------------------------------------------------------------------------------
 
 
@@ -213,6 +214,7 @@ def test_timed_step_is_the_tasks_own(tiny_size, tmp_path, monkeypatch):
 # --- the paper's size -------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # 172 million parameters
 def test_one_step_at_the_papers_size(tmp_path, monkeypatch):
     monkeypatch.setattr(subjects, "IMAGES", 4)
     size = subjects.open_size("paper", CPU)
@@ -220,7 +222,7 @@ def test_one_step_at_the_papers_size(tmp_path, monkeypatch):
         update={"training": size.params.training.model_copy(update={"batch_size": 1})}
     )
     write_synthetic_cache(size, tmp_path)
-    task = TransformerTask(params, tmp_path, 1000, schedule="cosine", seed=0, device=CPU)
+    task = TransformerTask(params, tmp_path, 1000, seed=0, device=CPU)
     assert sum(p.numel() for p in task.model.parameters()) == 172_457_193
     tokens, labels = task.validation
     nll = masked_nll(task.model.eval(), tokens, labels, schedule="cosine", seed=0, batch_size=1)

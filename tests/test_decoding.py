@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline import decoding
 from pipeline.decoding import (
+    DecodingSettings,
     decode,
     gumbel_noise,
     mask_by_confidence,
@@ -17,7 +18,7 @@ from pipeline.decoding import (
     sample_categorical,
 )
 from pipeline.schedules import SCHEDULES
-from tests.test_masking import gamma
+from tests.test_schedules import gamma
 from tests.tiny_networks import seeded
 
 
@@ -121,10 +122,8 @@ def test_decode_matches_a_plain_reimplementation(monkeypatch, schedule, temperat
         predict_torch,
         torch.from_numpy(tokens),
         torch.from_numpy(unknown),
-        iterations=iterations,
-        schedule=schedule,
-        choice_temperature=temperature,
-        generator=seeded(0),
+        DecodingSettings(iterations, schedule, temperature),
+        seeded(0),
     )
     reference = reference_decode(
         predict, tokens, unknown, iterations, schedule, temperature, iter(noises)
@@ -169,15 +168,8 @@ def test_decode_invariants(canvas, iterations, schedule, temperature, seed):
         return logits
 
     def run():
-        return decode(
-            predict,
-            tokens,
-            unknown,
-            iterations=iterations,
-            schedule=schedule,
-            choice_temperature=temperature,
-            generator=seeded(seed),
-        )
+        how = DecodingSettings(iterations, schedule, temperature)
+        return decode(predict, tokens, unknown, how, seeded(seed))
 
     steps = run()
     assert len(steps) == iterations
@@ -204,25 +196,25 @@ def test_decode_reads_no_token_under_the_mask():
         return torch.linspace(0, 1, 8 * 4).view(1, 8, 4)
 
     unknown = torch.arange(8)[None] % 2 == 0
-    options = {"iterations": 3, "schedule": "cosine", "choice_temperature": 4.5}
+    how = DecodingSettings(3, "cosine", 4.5)
     tokens = torch.arange(8)[None]
     garbage = torch.where(unknown, 10**6, tokens)
-    one = decode(predict, tokens, unknown, generator=seeded(3), **options)
-    other = decode(predict, garbage, unknown, generator=seeded(3), **options)
+    one = decode(predict, tokens, unknown, how, seeded(3))
+    other = decode(predict, garbage, unknown, how, seeded(3))
     assert torch.equal(one[-1].sampled, other[-1].sampled)
 
 
-def decode_blank(logits, **options):
+def decode_blank(logits, *how):
     """Decode a grid of which nothing is known, with the same logits (B, N, K) at every step."""
     tokens = torch.zeros(logits.shape[:2], dtype=torch.long)
     unknown = torch.ones_like(tokens, dtype=torch.bool)
-    return decode(lambda *_: logits, tokens, unknown, generator=seeded(0), **options)
+    return decode(lambda *_: logits, tokens, unknown, DecodingSettings(*how), seeded(0))
 
 
 def test_one_iteration_is_one_draw_of_everything():
     logits = torch.full((1, 6, 3), -50.0)
     logits[..., 2] = 50.0
-    (step,) = decode_blank(logits, iterations=1, schedule="cosine", choice_temperature=4.5)
+    (step,) = decode_blank(logits, 1, "cosine", 4.5)
     assert (step.sampled == 2).all()
 
 
@@ -230,7 +222,7 @@ def test_confident_tokens_are_kept_first():
     """Without noise, the most certain half is known after the first of two linear steps."""
     choices = torch.tensor([1, 8, 2, 7, 3, 6, 4, 5])  # equally likely codes: log p = -log(choices)
     logits = torch.where(torch.arange(8) < choices[:, None], 0.0, -torch.inf)[None]
-    first, _ = decode_blank(logits, iterations=2, schedule="linear", choice_temperature=0.0)
+    first, _ = decode_blank(logits, 2, "linear", 0.0)
     assert first.masked[0].tolist() == (choices > 4).tolist()
 
 

@@ -2,6 +2,7 @@
 with random weights."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from pipeline.data.pixels import as_float, as_uint8
+from pipeline.decoding import DecodingSettings
 from pipeline.editing import (
     SIDES,
     box_mask,
@@ -27,7 +29,7 @@ from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 
 F_PIXELS, CODES, CLASSES = 2, 11, 3
-DECODING = {"iterations": 3, "schedule": "cosine", "choice_temperature": 4.5, "bf16": False}
+DECODING = DecodingSettings(iterations=3, schedule="cosine", choice_temperature=4.5)
 
 
 @functools.cache
@@ -185,10 +187,12 @@ def edits(draw) -> dict:
         "images": random_images(seed, batch, 3, grid * F_PIXELS, grid * F_PIXELS),
         "mask": draw(masks(grid, batch)),
         "labels": torch.arange(batch) % CLASSES,
-        "iterations": draw(st.integers(1, 5)),
-        "schedule": draw(st.sampled_from(["cosine", "exponential", "logarithmic"])),
-        "choice_temperature": 4.5,
-        "bf16": draw(st.booleans()),
+        "settings": DecodingSettings(
+            iterations=draw(st.integers(1, 5)),
+            schedule=draw(st.sampled_from(["cosine", "exponential", "logarithmic"])),
+            choice_temperature=4.5,
+            bf16=draw(st.booleans()),
+        ),
         "seed": seed,
         "dilate": draw(st.integers(0, 2)),
         "feather": draw(st.sampled_from([None, 0, 1, 3, 8])),
@@ -254,9 +258,9 @@ def test_empty_mask_returns_the_image_and_whole_mask_the_canvas(grid):
     side = grid * F_PIXELS
     images, labels = random_images(0, 2, 3, side, side), torch.tensor([0, 1])
     nothing = torch.zeros(side, side, dtype=torch.bool)
-    empty = edit(model, tokenizer, images, nothing, labels, seed=0, **DECODING)
+    empty = edit(model, tokenizer, images, nothing, labels, DECODING, seed=0)
     assert torch.equal(empty.composite, images) and not empty.unknown.any()
-    whole = edit(model, tokenizer, images, ~nothing, labels, seed=0, **DECODING)
+    whole = edit(model, tokenizer, images, ~nothing, labels, DECODING, seed=0)
     assert torch.equal(whole.composite, whole.canvas) and whole.unknown.all()
     assert not torch.equal(whole.composite, images)
 
@@ -267,7 +271,7 @@ def test_edit_is_a_function_of_its_seed():
     mask = outpaint_mask((10, 10), "right", 0.5)
 
     def run(seed):
-        return edit(model, tokenizer, images, mask, labels, seed=seed, **DECODING)
+        return edit(model, tokenizer, images, mask, labels, DECODING, seed=seed)
 
     assert all(torch.equal(a, b) for a, b in zip(run(3), run(3), strict=True))
     assert not torch.equal(run(3).tokens, run(4).tokens)
@@ -279,8 +283,8 @@ def test_every_iteration_starts_from_what_is_known(monkeypatch):
     images, box = random_images(3, 1, 3, 10, 10), box_mask((10, 10), 0, 0, 10, 4)
     seen, predict = [], model.predict
     monkeypatch.setattr(model, "predict", lambda *inputs: seen.append(inputs) or predict(*inputs))
-    decoding = DECODING | {"iterations": 4}
-    edited = edit(model, tokenizer, images, box, torch.tensor([0]), seed=0, dilate=0, **decoding)
+    four = replace(DECODING, iterations=4)
+    edited = edit(model, tokenizer, images, box, torch.tensor([0]), four, seed=0, dilate=0)
     assert [mask.sum().item() for _, mask, _ in seen] == [10, 9, 7, 3]
     assert torch.equal(seen[0][1], edited.unknown.flatten(1))
     for tokens, mask, _ in seen:
@@ -293,8 +297,8 @@ def test_another_label_or_guidance_changes_the_box_only():
     images, box = random_images(2, 1, 3, 10, 10), box_mask((10, 10), 0, 0, 4, 4)
 
     def run(label, **changes):
-        labels = torch.tensor([label])
-        return edit(model, tokenizer, images, box, labels, seed=0, **DECODING, **changes)
+        labels, how = torch.tensor([label]), replace(DECODING, **changes)
+        return edit(model, tokenizer, images, box, labels, how, seed=0)
 
     own = run(0)
     for other in (run(1), run(0, guidance_scale=3.0)):
@@ -309,7 +313,7 @@ def test_wrong_size_names_what_has_it(name):
     sizes = {"image": 4, "mask": 4} | {name: 6}
     images, mask = random_images(0, 1, 3, 4, sizes["image"]), torch.ones(4, sizes["mask"]).bool()
     with pytest.raises(UserError, match=f"the {name} has 4×6 pixels .* 4×4; resize"):
-        edit(model, tokenizer, images, mask, torch.tensor([0]), seed=0, **DECODING)
+        edit(model, tokenizer, images, mask, torch.tensor([0]), DECODING, seed=0)
 
 
 # --- beyond the image -----------------------------------------------------------------------------
@@ -330,10 +334,8 @@ def test_outpainting_beyond_keeps_the_image(side, wider, pixels, overlap, feathe
     shape = [1, 3, 10, 10]
     shape[axis] += wider
     images, labels = random_images(seed, *shape), torch.tensor([1])
-    settings_ = dict(
-        side=side, pixels=pixels, overlap=overlap, feather=feather, seed=seed, **DECODING
-    )
-    wide = outpaint_beyond(model, tokenizer, images, labels, **settings_)
+    how = {"side": side, "pixels": pixels, "overlap": overlap, "feather": feather, "seed": seed}
+    wide = outpaint_beyond(model, tokenizer, images, labels, DECODING, **how)
 
     shape[axis] += pixels
     assert list(wide.shape) == shape and wide.dtype == torch.uint8
@@ -343,7 +345,7 @@ def test_outpainting_beyond_keeps_the_image(side, wider, pixels, overlap, feathe
     kept = images.shape[axis] - feather  # the rest is next to what was generated
     start = feather if before else 0
     assert torch.equal(original.narrow(axis, start, kept), images.narrow(axis, start, kept))
-    again = outpaint_beyond(model, tokenizer, images, labels, **settings_)
+    again = outpaint_beyond(model, tokenizer, images, labels, DECODING, **how)
     assert torch.equal(wide, again)
 
 
@@ -359,11 +361,11 @@ def test_outpainting_beyond_is_edits_of_windows_in_turn(side):
             tokenizer,
             images,
             labels,
+            DECODING,
             side=side,
             pixels=pixels,
             overlap=6,
             seed=9,
-            **DECODING,
         )
 
     one, two, three = outpaint(4), outpaint(8), outpaint(10)
@@ -383,23 +385,23 @@ def test_windows_draw_noise_of_their_own():
     images, labels = random_images(6, 1, 3, 10, 10), torch.tensor([0])
     # One column of overlap is not a whole token: both windows are generated from nothing.
     wide = outpaint_beyond(
-        model, tokenizer, images, labels, side="right", pixels=18, overlap=1, seed=0, **DECODING
+        model, tokenizer, images, labels, DECODING, side="right", pixels=18, overlap=1, seed=0
     )
     assert not torch.equal(wide[..., 10:17], wide[..., 19:26])
 
 
 def test_outpainting_beyond_says_what_does_not_fit():
     model, tokenizer = models(5)
-    labels, settings_ = torch.tensor([0]), dict(side="right", pixels=4, seed=0, **DECODING)
+    labels, how = torch.tensor([0]), {"side": "right", "pixels": 4, "seed": 0}
     with pytest.raises(UserError, match="8 pixels from side to side, a window 10"):
         outpaint_beyond(
-            model, tokenizer, random_images(0, 1, 3, 10, 8), labels, overlap=5, **settings_
+            model, tokenizer, random_images(0, 1, 3, 10, 8), labels, DECODING, overlap=5, **how
         )
     with pytest.raises(UserError, match=r"overlap: .* 10 is not within 1–9"):
         outpaint_beyond(
-            model, tokenizer, random_images(0, 1, 3, 10, 10), labels, overlap=10, **settings_
+            model, tokenizer, random_images(0, 1, 3, 10, 10), labels, DECODING, overlap=10, **how
         )
     with pytest.raises(UserError, match="the image has 12×10 pixels"):
         outpaint_beyond(
-            model, tokenizer, random_images(0, 1, 3, 12, 10), labels, overlap=5, **settings_
+            model, tokenizer, random_images(0, 1, 3, 12, 10), labels, DECODING, overlap=5, **how
         )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.config.paths import TOKENIZER, TRANSFORMER
+from pipeline.decoding import DecodingSettings
 from pipeline.editing import edit, feather_weight, outpaint_mask
 from pipeline.experiments import edit as edits
 from pipeline.runtime.seeds import mix
@@ -17,20 +18,11 @@ from tests.tiny_project import (
     VAL,
     check_resumes,
     check_scores,
-    make_project,
     validation,
     with_params,
 )
 
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    return make_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(autouse=True)
-def in_project(project, monkeypatch):
-    monkeypatch.chdir(project)
+pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
 def test_every_task_method_and_seed_is_scored(tmp_path):
@@ -76,10 +68,7 @@ def test_images_are_edited_for_their_own_class_as_the_params_say(tmp_path):
         images,
         outpaint_mask((SIDE, SIDE), "top", 0.5),
         labels,
-        iterations=3,
-        schedule="square",
-        choice_temperature=4.5,
-        bf16=False,
+        DecodingSettings(3, "square", 4.5),
         seed=mix(1, "outpaint_top", 0),
         dilate=0,
         feather=2,

@@ -19,6 +19,8 @@ from pipeline.tools.export import export_npz, export_pngs
 CPU = torch.device("cpu")
 NEIGHBORS = 3
 
+pytestmark = pytest.mark.slow  # Inception and VGG themselves, and torch-fidelity's run beside ours
+
 
 def pictures(count: int, seed: int, contrast: float) -> np.ndarray:
     """(count, 3, 32, 32) uint8: coarse colours under fine noise, each of a strength of its own."""

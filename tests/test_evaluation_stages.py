@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,15 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
 from pipeline.data import shards
-from pipeline.decoding import generate
+from pipeline.data.views import View
+from pipeline.decoding import DecodingSettings, generate
 from pipeline.evaluation.gallery import write_gallery
 from pipeline.experiments import cas, temperature
 from pipeline.experiments import edit as edits
+from pipeline.prepare import shards as writing
 from pipeline.prepare.datasets import open_source
+from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.runtime import stage as stage_module
 from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
@@ -34,19 +37,10 @@ from tests.tiny_project import (
     Dies,
     check_resumes,
     check_scores,
-    make_project,
     with_params,
 )
 
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    return make_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(autouse=True)
-def in_project(project, monkeypatch):
-    monkeypatch.chdir(project)
+pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
 def test_every_temperature_and_seed_is_scored(tmp_path):
@@ -63,10 +57,7 @@ def test_every_temperature_and_seed_is_scored(tmp_path):
                 generate(
                     model,
                     chunk,
-                    iterations=3,
-                    schedule="cosine",
-                    choice_temperature=row["choice_temperature"],
-                    bf16=False,
+                    DecodingSettings(3, "cosine", row["choice_temperature"]),
                     seed=mix(mix(row["seed"], "temperature"), "batch", number),
                 )[-1].sampled,
             )
@@ -92,9 +83,9 @@ def test_killed_temperatures_go_on(tmp_path):
 def write_shards_of(pictures: Path, folder: Path) -> None:
     """A folder of classes as shards."""
     source = open_source(f"folder:{pictures}", "")
-    splits = shards.stratified_split(source, 0.2, seed=0)
-    written = {k: shards.write_shards(source, v, k, 50, folder) for k, v in splits.items()}
-    shards.write_manifest(folder, source, f"folder:{pictures}", written)
+    splits = stratified_split(source, 0.2, seed=0)
+    written = {k: write_shards(source, v, k, 50, folder) for k, v in splits.items()}
+    write_manifest(folder, source, f"folder:{pictures}", written)
 
 
 def cas_job(
@@ -129,7 +120,8 @@ def test_cas_batches_are_a_function_of_seed_and_step(tmp_path, images, augmentat
 
 def test_cas_reads_real_images_a_row_group_at_a_time(tmp_path, monkeypatch):
     """An epoch of 16 row groups, of which two are kept: each is read once, and a few ahead."""
-    monkeypatch.setattr(shards, "ROW_GROUP", 4)
+    for module in (shards, writing):
+        monkeypatch.setattr(module, "ROW_GROUP", 4)
     for module in (shards, cas):
         monkeypatch.setattr(module, "WINDOW", 2)
     write_shards_of(Path("pictures"), tmp_path)
@@ -163,9 +155,9 @@ def test_cas_made_anew_is_the_same(tmp_path, images, count):
 
 
 def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(
-    project, tmp_path, monkeypatch
+    tiny_project, tmp_path, monkeypatch
 ):
-    shutil.copytree(project, tmp_path / "project")
+    shutil.copytree(tiny_project, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     shutil.rmtree(IMAGES)
     for path in sorted(Path("pictures/train/class1").iterdir())[4:]:
@@ -173,7 +165,7 @@ def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(
     write_shards_of(Path("pictures"), IMAGES)
     write_gallery(with_params(), Path("gallery"), CPU)
     images = shards.ImageShards(IMAGES, "train")
-    view = shards.View(images, with_params().data, seed=0)
+    view = View(images, with_params().data, seed=0)
     with np.load("gallery/class_grid.npz") as grid:
         assert grid["transformer"].shape == (CLASSES, 10, SIDE, SIDE, 1)
         assert grid["real"].shape == (CLASSES, 4, SIDE, SIDE, 1)
@@ -192,10 +184,12 @@ RESULTS = {
 
 
 class Run:
-    """Stands for MLflow's."""
+    """Stands for MLflow's, and for its monitor of the machine."""
+
+    run_id = "run"
 
     def __init__(self):
-        self.metrics, self.artifacts = {}, []
+        self.metrics, self.artifacts, self.ended = {}, [], []
 
     def log_metrics(self, metrics, step=0):
         self.metrics |= {(name, step): value for name, value in metrics.items()}
@@ -203,22 +197,25 @@ class Run:
     def log_artifact(self, path):
         self.artifacts.append(str(path))
 
+    def finish(self, ok=None):
+        self.ended.append(ok)
+
 
 @pytest.fixture
-def run_stage_main(project, monkeypatch):
+def run_stage_main(in_tiny_project, monkeypatch):
     """Run a stage's main as `dvc repro` would, without MLflow; its summary, and the stand-in."""
     sections = sorted(CHANGES)
     declared = {
         stage: {"params": ["seed", *sections], "deps": ["data/images"]} for stage in RESULTS
     }
-    (project / "dvc.yaml").write_text(json.dumps({"stages": declared}))
+    Path("dvc.yaml").write_text(json.dumps({"stages": declared}))
 
     def start(stage: str, **sections) -> tuple[str, Run]:
         params, run = with_params(**sections), Run()
-        (project / "params.yaml").write_text(json.dumps(params.model_dump()))
-        module = importlib.import_module(f"stages.{stage}")
-        monkeypatch.setattr(module, "stage_run", lambda *_: nullcontext(run))
-        return module.main(params), run
+        Path("params.yaml").write_text(json.dumps(params.model_dump()))
+        for opened in ("open_run", "system_metrics"):
+            monkeypatch.setattr(stage_module, opened, lambda *_: run)
+        return importlib.import_module(f"stages.{stage}").main(params), run
 
     return start
 
@@ -230,6 +227,8 @@ def test_stage_writes_its_results_and_made_anew_the_same_bytes(run_stage_main, s
     assert summary.startswith(f"{stage}: ") and "\n" not in summary
     assert str(files[0]) in run.artifacts and run.metrics
     assert all(math.isfinite(value) for value in run.metrics.values())
+    assert run.ended == [None, True]  # the monitor, then the run
+    assert json.loads(Path(f"results/sources/{stage}.json").read_bytes())["run_id"] == run.run_id
     before = [file.read_bytes() for file in files]
     for file in files:
         file.unlink()

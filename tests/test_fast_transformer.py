@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from scipy.stats import binomtest, chisquare
 
 from pipeline.autoregressive import AutoregressiveTransformer
-from pipeline.decoding import predictor
+from pipeline.decoding import DecodingSettings, predictor
 from pipeline.transformer import MaskGitTransformer, with_bfloat16_linears
 from pipeline.transformer.cpu import Dropout, attend
 from tests.tiny_networks import inputs, spread
@@ -91,13 +92,13 @@ def test_attention_drops_weights_and_keeps_their_mean():
 
 
 def test_bfloat16_decoding_is_that_of_autocast():
-    model = spread(MaskGitTransformer)
+    model, how = spread(MaskGitTransformer), DecodingSettings(3, "cosine", 4.5, bf16=True)
     tokens, mask, labels = inputs()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         wanted = model.predict(tokens, mask, labels)
     with torch.no_grad():
-        assert torch.equal(predictor(model, labels, bf16=True)(tokens, mask), wanted)
-        exact = predictor(model, labels, bf16=False)(tokens, mask)
+        assert torch.equal(predictor(model, labels, how)(tokens, mask), wanted)
+        exact = predictor(model, labels, replace(how, bf16=False))(tokens, mask)
     assert exact.dtype == torch.float32 and not torch.equal(exact, wanted.float())
 
 

@@ -1,13 +1,11 @@
-"""Whole-or-not-at-all writes, hashes, and the run directories that are keyed by them."""
+"""Whole-or-not-at-all writes, and hashes."""
 
 import errno
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from pipeline.runtime.dag import flatten, stage_key
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import (
     atomic_file,
@@ -20,8 +18,6 @@ from pipeline.runtime.files import (
     write_csv,
     write_json,
 )
-from pipeline.runtime.runs import run_dir
-from pipeline.runtime.seeds import generator, mix
 
 
 class Interrupted(BaseException):
@@ -178,85 +174,3 @@ def test_read_json_errors_are_one_line(tmp_path):
 def test_write_csv(tmp_path):
     write_csv(tmp_path / "t.csv", [{"a": 1, "b": 1 / 3}, {"a": 2, "b": 1e-7}])
     assert (tmp_path / "t.csv").read_text() == "a,b\n1,0.3333333333\n2,1e-07\n"
-
-
-# --- run directories ------------------------------------------------------------------------------
-
-DVC = """
-stages:
-  train:
-    cmd: python train.py
-    deps: [code.py, inputs]
-    params: [seed, training, data.size]
-"""
-PARAMS = """
-seed: 0
-training: {lr: 1e-3, steps: 10}
-data: {size: 8, flip: true}
-"""
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    (tmp_path / "dvc.yaml").write_text(DVC)
-    (tmp_path / "params.yaml").write_text(PARAMS)
-    (tmp_path / "code.py").write_text("1")
-    (tmp_path / "inputs").mkdir()
-    (tmp_path / "inputs" / "x").write_text("x")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_stage_key_holds_what_dvc_watches(project):
-    key = stage_key("train")
-    assert key["params"] == {"seed": 0, "training.lr": 1e-3, "training.steps": 10, "data.size": 8}
-    assert set(key["deps"]) == {"code.py", "inputs"}
-    assert "training.steps" not in stage_key("train", ignore=["training.steps"])["params"]
-    assert set(stage_key("train", ignore=["training", "dat"])["params"]) == {"seed", "data.size"}
-
-
-def test_stage_key_holds_the_content_of_files_that_params_name(project):
-    (project / "dvc.yaml").write_text(DVC.replace("data.size", "evaluation"))
-    text = PARAMS + "evaluation: {vgg_weights: null, reference_statistics: reference.npz}"
-    (project / "params.yaml").write_text(text)
-    keys = [stage_key("train")]
-    for content in ("one", "two"):
-        (project / "reference.npz").write_text(content)
-        keys.append(stage_key("train"))
-    assert keys[0] != keys[1] != keys[2]
-    ignored = [stage_key("train", ignore=["evaluation"])]
-    (project / "reference.npz").unlink()
-    assert ignored == [stage_key("train", ignore=["evaluation"])]
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "same"),
-    [
-        ("params.yaml", "lr: 1e-3", "lr: 0.001", True),
-        ("params.yaml", "flip: true", "flip: false", True),
-        ("params.yaml", "lr: 1e-3", "lr: 2e-3", False),
-        ("params.yaml", "seed: 0", "seed: 1", False),
-        ("code.py", "1", "2", False),
-        ("inputs/x", "x", "y", False),
-    ],
-)
-def test_run_dir_changes_with_what_the_run_depends_on(project, file, old, new, same):
-    before = run_dir("train", stage_key("train"))
-    assert before.is_absolute() and json.loads((before / "key.json").read_text())
-    path = project / file
-    path.write_text(path.read_text().replace(old, new))
-    assert (run_dir("train", stage_key("train")) == before) == same
-
-
-def test_flatten():
-    assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {
-        "a.b": 1,
-        "a.c.d": [2],
-        "e": None,
-    }
-
-
-def test_seeds_are_named_by_all_their_parts():
-    seeds = [mix(0), mix(1), mix(0, "a"), mix("0"), mix("a", 0), mix(0, "a", 1)]
-    assert len(set(seeds)) == len(seeds) and all(0 <= s < 2**63 for s in seeds)
-    assert generator(0, "a").initial_seed() == mix(0, "a")

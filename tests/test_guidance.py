@@ -1,12 +1,14 @@
 """Classifier-free guidance: images shown without their class in training, and what decoding makes
 of it. (The paper has none; other reproductions do.)"""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from pipeline.decoding import decode, generate, predictor
+from pipeline.decoding import DecodingSettings, decode, generate, predictor
 from pipeline.runtime.seeds import generator
 from pipeline.sampling import sampler
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
@@ -14,6 +16,7 @@ from tests.test_params import message, write
 from tests.test_train_transformer import CLASSES, calls, random_tokens, tiny_params
 
 NO_CLASS = CLASSES  # the label of an image without one
+PLAIN = DecodingSettings(iterations=3, schedule="linear", choice_temperature=2.0)
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_guided_logits_are_pushed_away_from_those_without_the_class(model, scale
     conditional = logits_by_hand(model, tokens, mask, 20 + labels)
     unconditional = logits_by_hand(model, tokens, mask, torch.full((3,), 24))
     assert (conditional - unconditional).abs().mean() > 0.1
-    guided = predictor(model, labels, bf16=False, guidance_scale=scale)(tokens, mask)
+    guided = predictor(model, labels, replace(PLAIN, guidance_scale=scale))(tokens, mask)
     wanted = (1 + scale) * conditional - scale * unconditional
     torch.testing.assert_close(guided, wanted, atol=1e-4, rtol=1e-4)
 
@@ -70,17 +73,18 @@ def test_scale_zero_is_the_plain_model_and_costs_no_more(model, monkeypatch):
     tokens, mask, labels = batch()
     sizes, encode = [], model.encode
     monkeypatch.setattr(model, "encode", lambda ids: (sizes.append(len(ids)), encode(ids))[1])
-    plain = predictor(model, labels, bf16=False, guidance_scale=0.0)(tokens, mask)
+    plain = predictor(model, labels, replace(PLAIN, guidance_scale=0.0))(tokens, mask)
     assert torch.equal(plain, model.predict(tokens, mask, labels))
-    assert torch.equal(plain, predictor(model, labels, bf16=False)(tokens, mask))
+    assert torch.equal(plain, predictor(model, labels, PLAIN)(tokens, mask))
     assert sizes == [3, 3, 3]
 
 
 def test_bfloat16_is_that_of_autocast_and_leaves_the_model_alone(model):
     tokens, mask, labels = batch()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    plain = predictor(model, labels, bf16=True)(tokens, mask)
-    guided = predictor(model, labels, bf16=True, guidance_scale=2.0)(tokens, mask)
+    rounded = replace(PLAIN, bf16=True)
+    plain = predictor(model, labels, rounded)(tokens, mask)
+    guided = predictor(model, labels, replace(rounded, guidance_scale=2.0))(tokens, mask)
     with torch.autocast("cpu", torch.bfloat16):
         conditional = logits_by_hand(model, tokens, mask, 20 + labels)
         unconditional = logits_by_hand(model, tokens, mask, torch.full((3,), 24))
@@ -94,7 +98,6 @@ def test_bfloat16_is_that_of_autocast_and_leaves_the_model_alone(model):
 
 def test_generation_and_sampler_are_guided(model, make_params):
     labels = torch.arange(8) % 4
-    options = {"iterations": 3, "schedule": "linear", "choice_temperature": 2.0}
 
     def by_hand(tokens, mask):
         conditional = logits_by_hand(model, tokens, mask, 20 + labels)
@@ -102,20 +105,20 @@ def test_generation_and_sampler_are_guided(model, make_params):
 
     blank = torch.zeros(8, 9, dtype=torch.long), torch.ones(8, 9, dtype=torch.bool)
     noise = generator(5, "decode", "linear", 3)
-    wanted = decode(by_hand, *blank, generator=noise, **options)[-1].sampled
-    guided = generate(model, labels, seed=5, bf16=False, guidance_scale=2.0, **options)[-1].sampled
+    wanted = decode(by_hand, *blank, PLAIN, noise)[-1].sampled
+    guided = generate(model, labels, replace(PLAIN, guidance_scale=2.0), seed=5)[-1].sampled
     assert torch.equal(guided, wanted)
-    plain = generate(model, labels, seed=5, bf16=False, **options)[-1].sampled
+    plain = generate(model, labels, PLAIN, seed=5)[-1].sampled
     assert not torch.equal(plain, wanted)
 
     decoding = {"iterations": 3, "choice_temperature": 2.0, "bf16": False}
     training = {"mask_schedule": "linear", "label_drop": 0.1}
     for scale, expected in ((2.0, wanted), (0.0, plain)):
         params = make_params(decoding=decoding | {"guidance_scale": scale}, training=training)
-        assert torch.equal(sampler(model, params)(labels, 5), expected)
-    other = sampler(model, params, iterations=2)(labels, 5)
-    options["iterations"] = 2
-    assert torch.equal(other, generate(model, labels, seed=5, bf16=False, **options)[-1].sampled)
+        assert torch.equal(sampler(model, params.decoding_settings())(labels, 5), expected)
+    other = sampler(model, params.decoding_settings(iterations=2))(labels, 5)
+    wanted = generate(model, labels, replace(PLAIN, iterations=2), seed=5)[-1].sampled
+    assert torch.equal(other, wanted)
 
 
 # --- training -------------------------------------------------------------------------------------

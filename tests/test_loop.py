@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.runtime.errors import UserError
-from pipeline.training.loop import Diverged, Ema, RunDirSession, load_checkpoint, save_checkpoint
+from pipeline.training.loop import Diverged, RunDirSession, load_checkpoint, save_checkpoint
 from tests.interruption import Killed, KilledAfter, fit, weight_bytes
 
 
@@ -179,18 +179,3 @@ def test_finished_run_is_not_trained_again(tmp_path):
     task = ToyTask()
     assert fit(task, RunDirSession(tmp_path)) == history
     assert task.steps_taken == []
-
-
-def test_ema_closed_form():
-    module = nn.Linear(1, 1, bias=False)
-    values = [3.0, -1.0, 4.0, 1.0, -5.0]
-    nn.init.zeros_(module.weight)
-    ema, wanted = Ema(module, decay=0.3), 0.0
-    for step, value in enumerate(values):
-        with torch.no_grad():
-            module.weight.fill_(value)
-        ema.update(module, step)
-        decay = min(0.3, (1 + step) / (10 + step))
-        wanted = decay * wanted + (1 - decay) * value
-        assert ema.weights["weight"].item() == pytest.approx(wanted, rel=1e-5)
-    assert module.weight.item() == -5  # the module itself is untouched

@@ -1,77 +1,15 @@
-"""Mask schedules against closed forms and the authors' numbers; training masks."""
+"""The masks that training draws."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.masking import PAPER_SCHEDULES, sample_training_mask
-from pipeline.schedules import SCHEDULES, mask_ratio
-from tests.release import expected, needs_fixture
-
-CLOSED_FORMS = {
-    "exponential": lambda r, n: 1 - 2 ** (-math.log2(n) * (1 - r)),
-    "cubic": lambda r, n: 1 - r**3,
-    "square": lambda r, n: 1 - r**2,
-    "cosine": lambda r, n: math.cos(math.pi * r / 2),
-    "arccos": lambda r, n: 2 / math.pi * math.acos(r),
-    "linear": lambda r, n: 1 - r,
-    "square_root": lambda r, n: 1 - math.sqrt(r),
-    "logarithmic": lambda r, n: math.inf if r == 0 else -math.log2(r) / math.log2(n),
-}
-RELEASE_NAMES = {
-    "linear": "uniform",
-    "cosine": "cosine",
-    "square": "pow2",
-    "cubic": "pow3",
-    "square_root": "pow0.5",
-    "logarithmic": "log",
-    "exponential": "exp",
-}
-
-
-def gamma(schedule: str, r: float, n: int) -> float:
-    return min(max(CLOSED_FORMS[schedule](r, n), 1e-6), 1.0)
-
-
-def test_every_schedule_has_a_closed_form_here():
-    assert set(SCHEDULES) == set(CLOSED_FORMS)
-    assert set(PAPER_SCHEDULES) == set(RELEASE_NAMES)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("tokens", [2, 49, 256, 1024])
-def test_closed_form_and_monotone(schedule, tokens):
-    r = np.linspace(0, 1, 101)
-    ratio = mask_ratio(schedule, torch.from_numpy(r), tokens).numpy()
-    reference = [gamma(schedule, float(x), tokens) for x in r]
-    np.testing.assert_allclose(ratio, reference, atol=1e-9, rtol=0)
-    assert (np.diff(ratio) <= 0).all()
-    assert ratio[-1] == pytest.approx(1e-6)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_everything_is_masked_at_the_start(schedule):
-    start = mask_ratio(schedule, 0.0, 256).item()
-    # The exponential schedule's own value at 0 is 1 - 1/N: all tokens but one.
-    assert start == (1 - 1 / 256 if schedule == "exponential" else 1.0)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_one_token_is_defined(schedule):
-    ratio = mask_ratio(schedule, torch.tensor([0.0, 0.3, 1.0]), torch.tensor([1, 1, 1]))
-    assert ratio.isfinite().all() and (ratio > 0).all()
-
-
-@needs_fixture
-@pytest.mark.parametrize(("schedule", "released"), RELEASE_NAMES.items())
-def test_schedule_matches_the_release(schedule, released):
-    arrays = expected()
-    ratio = mask_ratio(schedule, torch.from_numpy(arrays["ratio"]), 256).numpy()
-    np.testing.assert_allclose(ratio, arrays[f"schedule_{released}"], atol=1e-6, rtol=0)
+from pipeline.masking import sample_training_mask
+from pipeline.schedules import SCHEDULES
+from tests.test_schedules import gamma
 
 
 @settings(max_examples=150, deadline=None)

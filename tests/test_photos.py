@@ -20,7 +20,6 @@ from pipeline.data.views import View, decode_image
 from pipeline.perceptual import open_perceptual
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
-from pipeline.runtime.files import read_yaml
 from pipeline.sampling import balanced_labels, sampler
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.tokenizer.reconstruction import Reconstruction, psnr
@@ -30,7 +29,7 @@ from pipeline.training.tokens import cache_tokens
 from pipeline.training.tokens import write_manifest as write_tokens_manifest
 from pipeline.training.transformer import TransformerTask
 from pipeline.weights.configs import tokenizer_config
-from tests.conftest import ROOT
+from tests.params import make_params
 
 CPU = torch.device("cpu")
 SIDE = 64  # of the pieces, which are shown at a quarter of that
@@ -56,16 +55,17 @@ def photos(tmp_path_factory) -> Photos:
             pieces[key] = photo[top : top + SIDE, left : left + SIDE]
             Image.fromarray(pieces[key]).save(root / key, quality=95)
 
-    values = read_yaml(ROOT / "presets" / "mnist5k.yaml")
-    values["data"] |= {"source": f"folder:{root}", "image_size": 16, "channels": 3, "flip": True}
-    values["classifier"] |= {"width": 8, "steps": 30, "batch_size": 16, "lr": 1e-2}
-    values["tokenizer"] |= {"multipliers": [1, 1], "batch_size": 16, "lr": 2e-3, "ema_decay": 0.9}
-    values["tokenizer"] |= {"steps": 120, "betas": [0.9, 0.99], "entropy_weight": 0.01}
-    values["tokenizer"] |= {"revive_after": 10, "adversarial_start": 100}
-    values["tokens"] |= {"crops_per_image": 2}
-    values["transformer"] |= {"layers": 1, "hidden": 32, "heads": 2, "mlp": 64}
-    values["training"] |= {"batch_size": 32, "lr": 1e-2, "warmup_steps": 5, "ema_decay": 0.8}
-    params = Params(**values)
+    tokenizer = {"multipliers": [1, 1], "batch_size": 16, "lr": 2e-3, "ema_decay": 0.9}
+    tokenizer |= {"steps": 120, "betas": [0.9, 0.99], "entropy_weight": 0.01}
+    tokenizer |= {"revive_after": 10, "adversarial_start": 100}
+    params = make_params(
+        data={"source": f"folder:{root}", "image_size": 16, "channels": 3, "flip": True},
+        classifier={"width": 8, "steps": 30, "batch_size": 16, "lr": 1e-2},
+        tokenizer=tokenizer,
+        tokens={"crops_per_image": 2},
+        transformer={"layers": 1, "hidden": 32, "heads": 2, "mlp": 64},
+        training={"batch_size": 32, "lr": 1e-2, "warmup_steps": 5, "ema_decay": 0.8},
+    )
 
     source = open_source(params.data.source, "nowhere")
     splits, folder = stratified_split(source, 0.2, seed=0), tmp_path_factory.mktemp("shards")
@@ -94,6 +94,7 @@ def classifier(photos):
 
 @pytest.fixture(scope="module")
 def tokenizer(photos, classifier) -> Tokenizer:
+    """Trained for 120 steps, which makes the tests that ask for it slow ones."""
     params = photos.params.tokenizer
     task = TokenizerTask(
         tokenizer_config(photos.params),
@@ -107,7 +108,7 @@ def tokenizer(photos, classifier) -> Tokenizer:
     for step in range(params.steps):
         losses = task.step(step)
     assert {"adversarial", "discriminator"} <= set(losses)
-    return task.published()
+    return task.average.module
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,7 @@ def test_classifier_tells_the_photographs_apart(photos, classifier):
     assert accuracy(classifier, images.split(10), labels, CPU)[0] >= 18 / 24
 
 
+@pytest.mark.slow
 def test_tokenizer_reconstructs_better_than_the_mean_colour(photos, tokenizer):
     images, _ = validation(photos)
     pixels = as_float(images)
@@ -163,6 +165,7 @@ def test_tokenizer_reconstructs_better_than_the_mean_colour(photos, tokenizer):
     assert torch.corrcoef(torch.stack(warmth))[0, 1] > 0.5
 
 
+@pytest.mark.slow
 def test_cached_tokens_are_those_of_the_seeded_crops(photos, tokenizer, tokens_dir):
     for split, views in (("train", 2), ("val", 1)):
         cache, images = TokenCache(tokens_dir, split), ImageShards(photos.folder, split)
@@ -178,17 +181,18 @@ def test_cached_tokens_are_those_of_the_seeded_crops(photos, tokenizer, tokens_d
             assert labels.tolist() == images.labels.tolist()
 
 
+@pytest.mark.slow
 def test_transformer_learns_their_tokens_and_its_samples_are_colour_images(
     photos, tokenizer, tokens_dir
 ):
     params = photos.params
-    task = TransformerTask(params, tokens_dir, 2, schedule="cosine", seed=0, device=CPU)
+    task = TransformerTask(params, tokens_dir, 2, seed=0, device=CPU)
     before = task.evaluate(0)["val_nll"]
     for step in range(40):
         task.step(step)
     assert before == pytest.approx(math.log(params.tokenizer.codebook_size), abs=0.2)
     assert task.evaluate(40)["val_nll"] < before - 0.5
-    drawn = sampler(task.averaged(), params)(balanced_labels(8, 2), 0)
+    drawn = sampler(task.average.module, params.decoding_settings())(balanced_labels(8, 2), 0)
     images = tokens_to_images(tokenizer, drawn)
     assert images.shape == (8, 3, 16, 16) and images.dtype == torch.uint8
     assert len({image.numpy().tobytes() for image in images}) == 8

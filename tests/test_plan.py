@@ -72,7 +72,7 @@ def default_task(name: str, params, tokens_dir):
         config = costs.classifier_of(params, 10).config
         return ClassifierTask(config, params.classifier, digits, digits(0), 0, CPU)
     task_type = AutoregressiveTask if name == "autoregressive" else TransformerTask
-    return task_type(params, tokens_dir, 10, schedule="cosine", seed=0, device=CPU)
+    return task_type(params, tokens_dir, 10, seed=0, device=CPU)
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "transformer", "autoregressive", "classifier"])

@@ -7,7 +7,7 @@ from pipeline.weights.published import load_model
 from tests.project import Project
 from tests.release import FOLDER, needs_fixture
 
-pytestmark = needs_fixture
+pytestmark = [needs_fixture, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_sample_needs_no_stage_at_all(project):
 
 
 def test_stages_convert_and_the_sweep_only_decodes(project):
-    for stage in ("prepare", "train_classifier", "train_tokenizer", "cache_tokens"):
+    for stage in ("prepare", "train_classifier", "train_tokenizer", "cache_tokens", "schedules"):
         project.stage(stage)
     assert "validation NLL" in project.stage("train_transformer")
     output = project.stage("sweep")

@@ -1,7 +1,6 @@
 """Rejection sampling against brute force, and what it measures."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,19 +20,10 @@ from tests.tiny_project import (
     CPU,
     check_scores,
     classified,
-    make_project,
     with_params,
 )
 
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    return make_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(autouse=True)
-def in_project(project, monkeypatch):
-    monkeypatch.chdir(project)
+pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
 @settings(max_examples=100, deadline=None)

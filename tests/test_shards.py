@@ -13,7 +13,6 @@ from PIL import Image
 
 from pipeline.data.batches import ImageBatches
 from pipeline.data.crops import center_crop
-from pipeline.data.pixels import as_float, as_uint8
 from pipeline.data.shards import ROW_GROUP, ImageShards
 from pipeline.data.views import View, decode_image, to_chw
 from pipeline.prepare.datasets import Item, encode_png
@@ -105,7 +104,8 @@ def test_shards_round_trip_across_row_groups(tmp_path):
 
 def test_recently_used_row_groups_are_kept_and_others_dropped(tmp_path, monkeypatch):
     """A window of two: what was used last stays, and memory does not grow."""
-    monkeypatch.setattr("pipeline.data.shards.ROW_GROUP", 4)
+    for package in ("data", "prepare"):
+        monkeypatch.setattr(f"pipeline.{package}.shards.ROW_GROUP", 4)
     monkeypatch.setattr("pipeline.data.shards.WINDOW", 2)
     source = FakeSource([20])
     images = written(tmp_path, source, list(range(20)), shard_size=8)
@@ -273,11 +273,3 @@ def test_batches_show_another_crop_of_an_image_each_time(tmp_path, make_params):
     assert len(crops(crop_scale=[1.0, 1.0], crop_ratio=[1.0, 1.0], flip=True)) == 2
     (still,) = crops(crop_scale=[1.0, 1.0], crop_ratio=[1.0, 1.0])
     assert still == to_chw(center_crop(ramps(64), 20)).tobytes()
-
-
-def test_as_uint8_rounds_and_clips():
-    values = torch.tensor([0.0, 0.499 / 255, 0.501 / 255, 1.0, 254.6 / 255, -0.2, 1.3])
-    assert as_uint8(values).tolist() == [0, 0, 1, 255, 255, 0, 255]
-    everything = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(as_uint8(as_float(everything)), everything)
-    assert as_float(everything).min() == 0 and as_float(everything).max() == 1

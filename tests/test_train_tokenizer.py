@@ -155,7 +155,7 @@ def test_averaged_weights_are_those_of_all_steps_and_are_what_is_measured(make_p
         task.step(step)
         decay = min(0.4, (1 + step) / (10 + step))
         wanted = decay * wanted + (1 - decay) * task.model.decoder.out.bias.detach()
-    published = task.published()
+    published = task.average.module
     torch.testing.assert_close(published.decoder.out.bias.detach(), wanted)
     assert not published.training and not any(p.requires_grad for p in published.parameters())
     measured = task.evaluate(6)
@@ -193,7 +193,7 @@ def test_interrupted_tokenizer_ends_with_the_same_bytes(make_params, tmp_path):
     (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=6, every=3)
     assert again == history
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
-    assert weight_bytes(resumed.published()) == weight_bytes(straight.published())
+    assert weight_bytes(resumed.average.module) == weight_bytes(straight.average.module)
     assert weight_bytes(resumed.discriminator) == weight_bytes(straight.discriminator)
     assert torch.equal(resumed.idle, straight.idle) and resumed.idle.any()
 

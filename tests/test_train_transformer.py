@@ -66,7 +66,7 @@ class Spy(nn.Module):
 
 
 def transformer_task(params, tokens_dir, **options) -> TransformerTask:
-    options = {"schedule": "cosine", "seed": 3, "device": CPU} | options
+    options = {"seed": 3, "device": CPU} | options
     return TransformerTask(params, tokens_dir, CLASSES, **options)
 
 
@@ -141,7 +141,7 @@ def test_batches_and_masks_change_with_step_seed_and_schedule(tiny, tokens_dir):
         (other,) = calls(tiny(), tokens_dir, **options)
         assert not torch.equal(call.tokens, other.tokens)
         assert not torch.equal(call.mask, other.mask)
-    (other,) = calls(tiny(), tokens_dir, schedule="linear")
+    (other,) = calls(tiny(mask_schedule="linear"), tokens_dir)
     assert torch.equal(call.tokens, other.tokens) and not torch.equal(call.mask, other.mask)
 
 
@@ -150,14 +150,14 @@ def test_batches_and_masks_change_with_step_seed_and_schedule(tiny, tokens_dir):
 )
 def test_masks_follow_the_schedule(tiny, tokens_dir, schedule, mean):
     """∫γ(r)dr of the tokens are masked, and half a token more for the rounding up."""
-    masks = [call.mask for call in calls(tiny(), tokens_dir, range(60), schedule=schedule)]
+    masks = [call.mask for call in calls(tiny(mask_schedule=schedule), tokens_dir, range(60))]
     ratio = torch.cat(masks).float().mean().item()
     assert ratio == pytest.approx(mean + 0.5 / 49, abs=0.05)  # 3.5 deviations
 
 
 def test_min_masking_rate_reaches_the_masks(tiny, tokens_dir):
-    params = tiny(min_masking_rate=0.5)
-    seen = calls(params, tokens_dir, range(10), schedule="logarithmic")
+    params = tiny(min_masking_rate=0.5, mask_schedule="logarithmic")
+    seen = calls(params, tokens_dir, range(10))
     assert torch.cat([call.mask.sum(dim=1) for call in seen]).min() == math.ceil(0.5 * 49)
 
 
@@ -255,7 +255,7 @@ def test_interrupted_transformer_ends_with_the_same_bytes(tiny, tokens_dir, tmp_
     (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=4, every=2)
     assert again == history
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
-    assert weight_bytes(resumed.averaged()) == weight_bytes(straight.averaged())
+    assert weight_bytes(resumed.average.module) == weight_bytes(straight.average.module)
     without = transformer_task(tiny(dropout=0.0, warmup_steps=3), tokens_dir)
     for step in range(4):
         without.step(step)
@@ -269,7 +269,7 @@ def test_averaged_weights_are_those_of_all_steps(tiny, tokens_dir):
         task.step(step)
         decay = min(0.2, (1 + step) / (10 + step))
         wanted = decay * wanted + (1 - decay) * task.model.vocabulary_bias.detach()
-    torch.testing.assert_close(task.averaged().vocabulary_bias.detach(), wanted)
+    torch.testing.assert_close(task.average.module.vocabulary_bias.detach(), wanted)
 
 
 def test_evaluation_is_of_the_averaged_weights_and_shows_them(tiny, tokens_dir):
@@ -281,7 +281,7 @@ def test_evaluation_is_of_the_averaged_weights_and_shows_them(tiny, tokens_dir):
     row = task.evaluate(3)
     ((model, at),) = shown
     assert at == 3 and not model.training
-    assert weight_bytes(model) == weight_bytes(task.averaged()) != weight_bytes(task.model)
+    assert weight_bytes(model) == weight_bytes(task.average.module) != weight_bytes(task.model)
     val = TokenCache(tokens_dir, "val").everything()
     options = {"schedule": "cosine", "seed": 3, "batch_size": 500}
     assert row == {"val_nll": masked_nll(model, *val, **options), "lr": pytest.approx(1e-2)}

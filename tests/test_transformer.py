@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.decoding import generate
+from pipeline.decoding import DecodingSettings, generate
 from pipeline.masking import masked_nll
 from pipeline.runtime.errors import UserError
 from pipeline.sampling import balanced_labels
@@ -207,10 +207,10 @@ def test_nll_does_not_depend_on_how_it_is_reported_but_on_the_model():
 
 def test_generate_gives_codes_and_repeats():
     model = small()
-    options = {"iterations": 4, "schedule": "cosine", "choice_temperature": 4.5, "bf16": False}
+    how = DecodingSettings(4, "cosine", 4.5)
     labels = balanced_labels(6, 4)
     assert labels.tolist() == [0, 1, 2, 3, 0, 1]
-    one, again, other = (generate(model, labels, seed=s, **options)[-1] for s in (1, 1, 2))
+    one, again, other = (generate(model, labels, how, seed=s)[-1] for s in (1, 1, 2))
     assert one.sampled.shape == (6, 9) and one.sampled.max() < 20 and one.sampled.min() >= 0
     assert torch.equal(one.sampled, again.sampled)
     assert not torch.equal(one.sampled, other.sampled)

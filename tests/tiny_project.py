@@ -19,14 +19,13 @@ from pipeline.data.views import View
 from pipeline.experiments.reject import NETWORKS
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
-from pipeline.runtime.files import read_yaml
 from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.published import load_model, save_model
 from tests.images import noise_image
-from tests.project import ROOT
+from tests.params import make_params
 
 CPU = torch.device("cpu")
 SIDE, GRID, CODES, CLASSES = 8, 4, 11, 3
@@ -45,15 +44,12 @@ CHANGES = {
     "reconstruction": {"images": 21, "mask_ratios": [0.0, 0.5], "draws": 3, "iterations": 2},
     "speed": {"grids": [1, 2], "batch_sizes": [1, 3], "repeats": 3},
 }
-PRESET = read_yaml(ROOT / "presets/mnist5k.yaml")
 
 
 def with_params(**sections: dict) -> Params:
     """The tiny project's, with changes given as section={key: value}."""
-    values = dict(PRESET)
-    for name in CHANGES | sections:
-        values[name] = PRESET[name] | CHANGES.get(name, {}) | sections.get(name, {})
-    return Params(**values)
+    changes = {k: CHANGES.get(k, {}) | sections.get(k, {}) for k in CHANGES | sections}
+    return make_params(**changes)
 
 
 def write_images() -> None:
