@@ -4,17 +4,12 @@ from dataclasses import dataclass
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
+from pipeline.config.presets import PRESETS
 from pipeline.data.tokens import SHARD
+from pipeline.runtime.dag import DVC_FILE
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
-from pipeline.tools.plan.networks import (
-    UNCOUNTED,
-    DataSize,
-    Network,
-    Stage,
-    plan_networks,
-    plan_stages,
-)
+from pipeline.runtime.files import read_json, read_yaml
+from pipeline.tools.plan.networks import DataSize, Network, Stage, plan_networks, plan_stages
 
 NPY_HEADER = 128  # bytes
 
@@ -84,6 +79,13 @@ def token_cache_bytes(params: Params, data: DataSize) -> int:
     return total
 
 
+def _uncounted(stages: list[Stage]) -> list[str]:
+    """The stages of the DAG that the plan leaves out."""
+    planned = {stage.name for stage in stages}
+    dag = read_yaml(PRESETS.parent / DVC_FILE)["stages"]
+    return [name for name in dag if name not in planned]
+
+
 def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> str:
     """The plan of a run, as tables of its networks and of its stages.
 
@@ -107,7 +109,7 @@ def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> st
             _stage_table(stages, tflops),
             "FLOPs are of matrix products and convolutions, a multiply-add as two. Not counted: "
             "features of samples,\nvalidation, start-up, and the stages "
-            f"{', '.join(UNCOUNTED)}. Memory is an estimate.",
+            f"{', '.join(_uncounted(stages))}. Memory is an estimate.",
         ]
     )
 
