@@ -10,9 +10,9 @@ from tests.imports import files, imported, modules_named
 FLOORS = (
     "runtime",
     "data",
+    "prepare",
     "paper",
     "config",
-    "prepare",
     "weights",
     "evaluation",
     "training",

@@ -16,6 +16,14 @@ def _known_schedule(name: str) -> str:
     return name
 
 
+def _known_source(name: str) -> str:
+    from pipeline.prepare.datasets import source_form
+
+    source_form(name)
+    return name
+
+
+Source = Annotated[str, AfterValidator(_known_source)]
 Schedule = Annotated[str, AfterValidator(_known_schedule)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -29,7 +37,7 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    source: Annotated[str, Field(pattern=r"^(mnist5k|torchvision:\w+|folder:.+)$")]
+    source: Source
     download_dir: str
     image_size: Count
     channels: Literal[1, 3]

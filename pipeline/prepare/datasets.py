@@ -1,8 +1,9 @@
 """The data sets that `data.source` can name, behind one small interface. A new one is a class with
-the members of `Source`, and a line in `open_source`."""
+the members of `Source`, and a line in `SOURCES`."""
 
 import inspect
 import io
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -37,15 +38,28 @@ class Source(Protocol):
 def open_source(name: str, download_dir: str) -> Source:
     """The data set that `data.source` names.
 
+    Args:
+        name: a kind of `SOURCES`, and what it asks for behind a colon.
+
     Raises:
         UserError: it does not exist, or has an empty class.
     """
+    _, _, argument = name.partition(":")
+    return SOURCES[source_form(name)](argument, download_dir)
+
+
+def source_form(name: str) -> str:
+    """The key of `SOURCES` that a name has the form of.
+
+    Raises:
+        ValueError: it has the form of none.
+    """
     kind, _, argument = name.partition(":")
-    if kind == "folder":
-        return FolderSource(Path(argument))
-    if kind == "torchvision":
-        return TorchvisionSource(argument, download_dir)
-    return Mnist5kSource()
+    for form in SOURCES:
+        known, _, wanted = form.partition(":")
+        if kind == known and bool(argument) == bool(wanted):
+            return form
+    raise ValueError(f"unknown source '{name}'; one of {', '.join(SOURCES)}")
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -181,3 +195,11 @@ def _labels(dataset) -> list[int]:
         if (labels := getattr(dataset, attribute, None)) is not None:
             return [int(label) for label in labels]
     return [int(dataset[i][1]) for i in range(len(dataset))]
+
+
+# A kind, with what follows its colon where it asks for something, and what opens it.
+SOURCES: dict[str, Callable[[str, str], Source]] = {
+    "mnist5k": lambda argument, download_dir: Mnist5kSource(),
+    "torchvision:NAME": TorchvisionSource,
+    "folder:PATH": lambda argument, download_dir: FolderSource(Path(argument)),
+}
