@@ -4,27 +4,29 @@ import gc
 import sys
 from pathlib import Path
 
-from analysis import figure5
-from analysis.contents import sections
-from analysis.exhibits import Figure, Table
-from analysis.report import write_report
-from analysis.results import read_results
-from analysis.sources import write_sources
+from analysis.exhibits import figure5
+from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.inputs.results import read_results
+from analysis.report.contents import sections
+from analysis.report.page import write_report
+from analysis.report.provenance import write_sources
 from pipeline.config.params import Params, load_params
+from pipeline.config.paths import CURVES, RESULTS
 from pipeline.runtime.errors import UserError
 
 
-def build(results_folder: Path, output: Path, params: Params) -> list[Path]:
+def build(results_folder: Path, curves: Path, output: Path, params: Params) -> list[Path]:
     """Make everything from the result files alone, and return the files written.
 
     Args:
+        curves: folder with γ of each mask schedule as numbers.
         output: gets tables/ (CSV, Markdown, LaTeX), figures/, timings/ (tables that no second run
             repeats), sources/ (what each table was made from) and report.html.
 
     Raises:
         UserError: a result file is missing or damaged; nothing has been written then.
     """
-    results = read_results(results_folder)
+    results = read_results(results_folder, curves)
     contents = sections(results, params)
     samples = figure5.samples(results, params)
     exhibits = [exhibit for section in contents for exhibit in section.exhibits]
@@ -43,7 +45,7 @@ def build(results_folder: Path, output: Path, params: Params) -> list[Path]:
 
 def main() -> int:
     try:
-        written = build(Path("results"), Path("analysis"), load_params())
+        written = build(RESULTS, CURVES, Path("analysis"), load_params())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -16,7 +16,8 @@ from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.reconstruction import BATCH, Reconstruction
 from pipeline.training.loop import RunDirSession, train
 from pipeline.training.tokenizer import TokenizerTask
-from pipeline.weights.configs import open_pretrained_tokenizer, tokenizer_config
+from pipeline.weights.configs import tokenizer_config
+from pipeline.weights.pretrained import open_pretrained_tokenizer
 from pipeline.weights.published import load_model, save_model
 from stages.running import run_stage
 

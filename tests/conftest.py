@@ -8,8 +8,8 @@ import torch
 
 from pipeline.config.params import Params
 from tests.params import make_params
-from tests.project import ROOT as ROOT
-from tests.synthetic_results import write_results, write_source
+from tests.project import Project
+from tests.synthetic_results import analyse, write_results, write_source
 
 torch.set_num_threads(1)  # the tensors of tests are small: threads would only wait for each other
 
@@ -34,14 +34,25 @@ def params() -> Params:
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory) -> Path:
     """Everything the analysis makes of the synthetic results, for tests that only look at it."""
-    from analysis.__main__ import build
-
     folder = tmp_path_factory.mktemp("analysis")
     results = write_results(folder / "results")
     write_source(results, "prepare")
     write_source(results, "evaluate", run_id="run-of-evaluate")
-    build(results, folder / "out", make_params(analysis={"dpi": 40}))
+    analyse(results, folder / "out", make_params(analysis={"dpi": 40}))
     return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """A clone in which `dvc repro` ran once with the smoke preset, and what it printed (`log`) and
+    read (`params_read`: a file for each stage). Tests copy it to change it."""
+    folder = tmp_path_factory.mktemp("smoke")
+    project = Project.clone(folder / "project")
+    project.run("python", "-m", "pipeline", "preset", "smoke")
+    project.params_read = folder / "params_read"
+    project.record_params(project.params_read)
+    project.log = project.run("dvc", "repro")
+    return project
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A copy of the project to run for real, as a user's clone would be."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -47,6 +48,18 @@ class Project:
             project.run(*command.split())
         return project
 
+    def record_params(self, folder: Path) -> None:
+        """From now on a stage that DVC runs here notes the params that it reads, in
+        `<folder>/<stage>`, a line each."""
+        config = self.folder / "pipeline/config"
+        shutil.copy2(ROOT / "tests/recording.py", config / "recording.py")
+        with open(config / "params.py", "a") as code:
+            code.write(
+                "\n\nfrom pipeline.config.recording import record\nrecord(Params, Section)\n"
+            )
+        folder.mkdir()
+        self.env["PARAMS_READ"] = str(folder)
+
     def copy(self, folder: Path) -> "Project":
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
@@ -83,6 +96,18 @@ class Project:
                 section = section[parent]
             section[last] = value
         yaml.dump(document, path)
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Change a text that a file holds once."""
+        path = self.folder / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{file}: {old}"
+        path.write_text(text.replace(old, new))
+
+    def repro(self, *targets: str) -> tuple[list[str], str]:
+        """`dvc repro`: the stages that ran, and what was printed."""
+        log = self.run("dvc", "repro", *targets)
+        return re.findall(r"Running stage '(\w+)'", log), log
 
     def kill_stage_when(self, name: str, ready, timeout: float = 240) -> str:
         """Start a stage, SIGKILL it as soon as `ready()` is true; what it had printed."""

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import paper
+from analysis.__main__ import build
+from analysis.exhibits.inputs import paper
+from pipeline.config.params import Params
 
 # FID at the best T (8): the paper's ranking, except that linear and cosine change places.
 BEST_FID = {
@@ -58,6 +60,12 @@ def sweep_rows(schedules=BEST_FID, seeds=(0, 1), extractor="classifier") -> pd.D
         for iterations in (4, 8, 16)
         for seed in seeds
     )
+
+
+def curve(power: float) -> pd.DataFrame:
+    """A concave schedule, the more so the larger the power, as the stage `schedules` leaves it."""
+    r = np.linspace(0, 1, 13)
+    return pd.DataFrame({"r": r, "gamma_49": 1 - r**power / 2, "gamma_256": 1 - r**power})
 
 
 def evaluation_metrics(extractor="classifier") -> dict[str, dict[str, float]]:
@@ -265,7 +273,8 @@ def pictures() -> dict[str, dict[str, np.ndarray]]:
 def write_results(
     folder: Path, rows: pd.DataFrame | None = None, extractor: str = "classifier"
 ) -> Path:
-    """Write every file of `FILES`; `rows` are the sweep's."""
+    """Write every file of `FILES`, and a curve of each of the paper's schedules beside the folder;
+    `rows` are the sweep's."""
     tables = {
         "sweep/rows.csv": sweep_rows(extractor=extractor) if rows is None else rows,
         "cas/rows.csv": cas_rows(),
@@ -288,7 +297,20 @@ def write_results(
         (folder / name).write_text(json.dumps(values))
     for name, arrays in pictures().items():
         np.savez(folder / name, **arrays)
+    curves_of(folder).mkdir(parents=True, exist_ok=True)
+    for place, name in enumerate(BEST_FID):
+        curve(4 - place / 2).to_csv(curves_of(folder) / f"{name}.csv", index=False)
     return folder
+
+
+def curves_of(results: Path) -> Path:
+    """The folder of curves that `write_results` leaves, where it lies in a project."""
+    return results.parent / "data/schedules"
+
+
+def analyse(results: Path, output: Path, params: Params) -> list[Path]:
+    """Everything that the analysis makes of a folder of `write_results`."""
+    return build(results, curves_of(results), output, params)
 
 
 def write_source(folder: Path, stage: str, **changes) -> None:

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import figure2, figure7
-from analysis.figure2 import draw_decoding
-from analysis.mosaic import draw_mosaic, even_selection, shortened
-from analysis.results import read_results
-from analysis.style import schedule_colours
-from tests.synthetic_results import write_results
+from analysis.exhibits import figure2, figure7
+from analysis.exhibits.figure2 import draw_decoding
+from analysis.exhibits.inputs.results import read_results
+from analysis.exhibits.mosaic import draw_mosaic, even_selection, shortened
+from tests.synthetic_results import curves_of, write_results
 
 COLOURS = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]], np.uint8)
 DPI = 80  # at which a cell of the smallest size, 0.6 inches, has whole pixels
@@ -82,15 +81,10 @@ def test_many_pictures_are_thinned_out_evenly_and_long_names_cut():
     assert shortened("a" * 40) == "a" * 27 + "…" and shortened("a" * 28) == "a" * 28
 
 
-def test_unknown_schedules_have_colours_of_their_own():
-    colours = schedule_colours(["cosine", "mine", "yours"])
-    assert len(set(colours.values())) == 3
-    assert colours["cosine"] == schedule_colours(["cosine"])["cosine"]
-
-
 @pytest.fixture
 def results(tmp_path):
-    return read_results(write_results(tmp_path / "results"))
+    folder = write_results(tmp_path / "results")
+    return read_results(folder, curves_of(folder))
 
 
 def test_the_share_of_masked_tokens_is_told(results, make_params):

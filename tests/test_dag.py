@@ -1,18 +1,16 @@
 """The whole DAG at smoke size, run for real: what it makes, runs again, and loses to a kill."""
 
 import re
-import time
 
 import pandas as pd
 import pytest
 
-from pipeline.runtime.files import file_hash, tree_hash
-from pipeline.training.ray_train.fit import CHECKPOINT, LISTING
 from tests.project import Project
 
 pytestmark = pytest.mark.slow
 
 STAGES = {
+    "schedules",
     "prepare",
     "train_classifier",
     "train_tokenizer",
@@ -33,21 +31,6 @@ STAGES = {
 NOT_REPEATED = re.compile(
     r"timings|results/sources|analysis/sources|analysis/report\.html|figures/figure4\.png"
 )
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Project:
-    """A clone in which `dvc repro` ran once with the smoke preset. Tests copy it to change it."""
-    project = Project.clone(tmp_path_factory.mktemp("smoke") / "project")
-    project.run("python", "-m", "pipeline", "preset", "smoke")
-    started = time.monotonic()
-    project.log = project.run("dvc", "repro")
-    project.seconds = time.monotonic() - started
-    return project
-
-
-def would_run(project: Project) -> set[str]:
-    return set(re.findall(r"Running stage '(\w+)'", project.run("dvc", "repro", "--dry")))
 
 
 def test_every_stage_ran_and_left_its_results(finished):
@@ -87,38 +70,6 @@ def test_workers_say_how_far_they_are_and_nothing_else(finished):
     said = [line for line in finished.log.splitlines() if "pid=" in line]
     assert len(said) > 10
     assert [line for line in said if not re.search(r"\d+/\d+  loss |: \S+ done", line)] == []
-
-
-def test_second_repro_runs_nothing(finished):
-    started = time.monotonic()
-    log = finished.run("dvc", "repro")
-    assert "Running stage" not in log
-    assert time.monotonic() - started < 10
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"analysis__dpi": 60}, {"analysis"}),
-        ({"mlflow__experiment": "other"}, set()),
-        ({"rejection__acceptance": [0.9]}, {"reject", "analysis"}),
-        ({"cas__seeds": [0, 1]}, {"cas", "analysis"}),
-        ({"autoregressive__steps": 21}, {"train_autoregressive", "analysis"}),
-        ({"sweep__seeds": [1]}, {"sweep", "analysis"}),
-    ],
-)
-def test_a_changed_param_runs_only_what_lists_it(finished, tmp_path, change, expected):
-    """DVC's dry run names the stages that the change itself reaches."""
-    project = finished.copy(tmp_path / "project")
-    project.set(**change)
-    assert would_run(project) == expected
-
-
-def test_a_changed_sweep_runs_the_sweep_and_what_depends_on_it(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    project.set(sweep__samples=120)
-    log = project.run("dvc", "repro")
-    assert re.findall(r"Running stage '(\w+)'", log) == ["sweep", "analysis"]
 
 
 def test_dvc_shows_metrics_plots_and_experiments(finished):
@@ -187,105 +138,3 @@ def test_two_clones_give_the_same_bytes(finished, tmp_path):
     hashes = locked_hashes(finished)
     assert len(hashes) > 40
     assert locked_hashes(other) == hashes
-
-
-def _kill(project: Project, stage: str, ready) -> None:
-    project.kill_stage_when(stage, ready)
-    deadline = time.monotonic() + 90  # Ray's agents notice within about a minute
-    while project.strays() and time.monotonic() < deadline:
-        time.sleep(1)
-    assert project.strays() == []
-
-
-@pytest.mark.parametrize(
-    ("stage", "longer", "kept"),
-    [
-        ("train_tokenizer", {"tokenizer__steps": 60}, (CHECKPOINT, b"")),
-        # Until Ray Train lists a checkpoint, it may be uploaded in part only.
-        ("train_transformer", {"training__steps": 400}, (LISTING, b"checkpoint_dir_name")),
-    ],
-    ids=["tokenizer", "transformer"],
-)
-def test_killed_training_goes_on_and_ends_with_the_same_bytes(
-    finished, tmp_path, stage, longer, kept
-):
-    import shutil
-
-    project = finished.copy(tmp_path / "project")
-    network, runs = stage.removeprefix("train_"), project.folder / "runs" / stage
-    model = project.folder / "models" / network
-    history = project.folder / "results" / network / "history.csv"
-    file, text = kept
-    project.set(**longer)  # smoke's own might be over before the kill
-    project.stage(stage)
-    expected = tree_hash(model), file_hash(history)
-    shutil.rmtree(runs)
-    shutil.rmtree(model)
-
-    _kill(project, stage, lambda: any(text in path.read_bytes() for path in runs.rglob(file)))
-    log = project.stage(stage)
-
-    assert "going on from step" in log
-    assert (tree_hash(model), file_hash(history)) == expected
-
-
-def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
-    import shutil
-
-    project = finished.copy(tmp_path / "project")
-    rows = project.folder / "results/sweep/rows.csv"
-    expected = rows.read_bytes()
-    trials = project.folder / "runs/sweep"
-    shutil.rmtree(trials)
-    rows.unlink()
-
-    def one_trial_done():
-        return any(len(list(t.glob("cells/*.json"))) == 2 for t in trials.glob("*"))
-
-    _kill(project, "sweep", one_trial_done)
-    cells = {p: p.stat().st_mtime_ns for p in trials.rglob("cells/*.json")}
-    log = project.stage("sweep")
-
-    # More than one where all three ran at once and were told to end after the first had.
-    assert re.search(r"3 trials, [123] finished before", log)
-    assert {p: p.stat().st_mtime_ns for p in cells} == cells
-    assert rows.read_bytes() == expected
-
-
-@pytest.mark.parametrize(
-    ("stage", "count"),
-    [("sweep", "3 trials, 3"), ("cas", "6 classifiers, 6")],
-    ids=["sweep", "cas"],
-)
-def test_what_is_finished_needs_no_cluster(finished, tmp_path, stage, count):
-    project = finished.copy(tmp_path / "project")
-    rows = project.folder / f"results/{stage}/rows.csv"
-    expected = rows.read_bytes()
-    rows.unlink()
-    log = project.stage(stage, RAY_ADDRESS="127.0.0.1:9")
-    assert f"{count} finished before" in log
-    assert rows.read_bytes() == expected
-
-
-def test_a_larger_grid_runs_only_what_is_new(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    project.set(sweep__schedules=["cosine", "linear", "square_root", "cubic"])
-    project.set(sweep__iterations=[2, 3, 4])
-    before = project.folder / "runs/sweep"
-    # Paths hold the copy's own folder, the key does not: trials are found where they were.
-    cells = {p: p.stat().st_mtime_ns for p in before.rglob("cells/*.json")}
-
-    log = project.run("dvc", "repro", "sweep")
-
-    assert re.findall(r"Running stage '(\w+)'", log) == ["sweep"]
-    rows = pd.read_csv(project.folder / "results/sweep/rows.csv")
-    assert len(rows) == 4 * 3
-    assert {p: p.stat().st_mtime_ns for p in cells} == cells
-    assert len(re.findall(r"\w+/seed0 20/20", log)) <= 1  # cubic alone was trained
-
-
-def test_sweep_of_distributed_trials_does_not_starve(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    project.set(sweep__schedules=["cosine", "cubic"], sweep__workers_per_trial=2)
-    project.stage("sweep", timeout=400)
-    assert len(pd.read_csv(project.folder / "results/sweep/rows.csv")) == 2 * 2

@@ -12,7 +12,7 @@ def project(tmp_path_factory) -> Project:
     """A clone with tokens cached at smoke size."""
     project = Project.clone(tmp_path_factory.mktemp("failures") / "project")
     project.run("python", "-m", "pipeline", "preset", "smoke")
-    project.run("dvc", "repro", "cache_tokens")
+    project.run("dvc", "repro", "cache_tokens", "schedules")
     return project
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import paper
+from analysis.exhibits.inputs import paper
 from pipeline.schedules import SCHEDULES, curve, mask_ratio
 from tests.release import expected, needs_fixture
 

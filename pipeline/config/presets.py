@@ -34,11 +34,9 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
     path = PRESETS / f"{name}.yaml"
     if not path.exists():
         raise UserError(f"no preset '{name}'; one of {', '.join(preset_names())}")
-    yaml = YAML()  # round trip: comments and layout survive
-    yaml.preserve_quotes, yaml.width = True, 100
-    yaml.representer.add_representer(
-        type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
+    # Round trip, so that the comments survive, with the defaults that DVC dumps with too, so that
+    # `dvc exp run -S` afterwards changes no line but its own.
+    yaml = YAML()
     document = yaml.load(BASE)
     if path != BASE:
         _merge(document, read_yaml(path), where=path)
@@ -80,6 +78,6 @@ def _merge(document: Any, values: dict, where: Path, prefix: str = "") -> None:
         if isinstance(value, dict):
             _merge(document[key], value, where, f"{prefix}{key}.")
         elif isinstance(value, list) and isinstance(document[key], list):
-            document[key][:] = value  # in place: the flow style [a, b] stays
+            document[key][:] = value  # in place: the layout, one value a line, stays
         else:
             document[key] = value

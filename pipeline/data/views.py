@@ -48,9 +48,13 @@ def to_chw(image: Image.Image) -> np.ndarray:
 
 
 class View:
-    """Loads images of a split as (C, size, size) uint8: the centre, or a seeded random crop."""
+    """Loads images of a split as (C, size, size) uint8: the centre, or a seeded random crop.
 
-    def __init__(self, images: ImageShards, data: ImageParams, seed: int):
+    Args:
+        seed: of the random crops; centre crops have none.
+    """
+
+    def __init__(self, images: ImageShards, data: ImageParams, seed: int = 0):
         self.images, self.data, self.seed = images, data, seed
 
     def centers(self, indices: Iterable[int]) -> Tensor:

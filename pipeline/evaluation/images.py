@@ -156,7 +156,7 @@ class CenterCrops:
     compared with, as is usual on ImageNet."""
 
     def __init__(self, folder: Path, split: str, data: ImageParams):
-        self.view = View(ImageShards(folder, split), data, seed=0)  # no crop is drawn at random
+        self.view = View(ImageShards(folder, split), data)
         self.shape = (data.channels, data.image_size, data.image_size)
         self.content_hash = value_hash([tree_hash(folder), split, self.shape])
         self.labels = torch.from_numpy(self.view.images.labels)

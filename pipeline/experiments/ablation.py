@@ -34,7 +34,8 @@ from pipeline.training.loop import RunDirSession, averaged_weights, train
 from pipeline.training.ray_train.fit import TrainingJob, fit
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import MaskGitTransformer
-from pipeline.weights.configs import open_pretrained_transformer, transformer_config
+from pipeline.weights.configs import transformer_config
+from pipeline.weights.pretrained import open_pretrained_transformer
 from pipeline.weights.published import load_model, save_model
 
 # What no single trial depends on: the grid around it. Its own curve is a part of its identity.

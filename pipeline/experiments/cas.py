@@ -63,7 +63,7 @@ class CasJob:
 def run_cas(job: CasJob) -> None:
     """Train (or take up) the job's classifier, and write its accuracies."""
     params, device = Params.model_validate(job.params), pick_device()
-    held_out = View(ImageShards(job.images_dir, "val"), params.data, params.seed)
+    held_out = View(ImageShards(job.images_dir, "val"), params.data)
     pictures = training_pictures(job, params)
     task = ClassifierTask(
         load_model(job.classifier_dir, "classifier").config,

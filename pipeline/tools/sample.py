@@ -12,7 +12,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.sampling import balanced_labels, sample_images, sampler
 from pipeline.tokenizer import Tokenizer
 from pipeline.transformer import MaskGitTransformer
-from pipeline.weights.configs import open_pretrained_tokenizer, open_pretrained_transformer
+from pipeline.weights.pretrained import open_pretrained_tokenizer, open_pretrained_transformer
 from pipeline.weights.published import load_model
 
 COLUMNS = 10

@@ -1,5 +1,6 @@
 """The cases: training step, decoding, autoregressive sampling, tokenizer, token loader."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,29 +30,34 @@ from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import MaskGitTransformer, with_bfloat16_linears
 from pipeline.weights.configs import tokenizer_config
 
+SCHEDULE = "cosine"
 ITERATIONS = 8  # T of the decoding
-POSITIONS = 16  # sampled ones, where autoregressive sampling without a cache would take too long
+POSITIONS = (
+    16  # tokens that are sampled, where autoregressive sampling without a cache would take too long
+)
 LOADER_BATCH = 256
 MODEL, LAYERS = "MaskGIT", "EncoderLayer"
 
 
 @dataclass(frozen=True)
 class Result:
+    """One case, timed."""
+
     case: str
     network: str
     precision: str
     timing: Timing  # of one run
-    flops: int  # of its matrix products and convolutions; 0: it has none
-    items: int  # that it gets through
+    flops: int  # of the matrix products and convolutions of one run; 0 where it has none
+    items: int  # how many `unit`s one run processes
     unit: str = "images"
     extrapolated: bool = False
 
 
 def run_cases(size: Size, device: torch.device, folder: Path) -> Iterator[Result]:
-    """Every case, slowest last of its kind.
+    """Run every case; of a kind the slowest comes last.
 
     Args:
-        folder: empty; a synthetic token cache is made in it.
+        folder: an empty folder, for a synthetic token cache.
     """
     write_synthetic_cache(size, folder)
     yield token_loading(size, device, folder)
@@ -63,8 +69,9 @@ def run_cases(size: Size, device: torch.device, folder: Path) -> Iterator[Result
     ):
         yield training_step(size, device, folder, task, precision)
     ours, layers, causal = (
-        network(size.config).to(device).eval().requires_grad_(False)
-        for network in (MaskGitTransformer, EncoderLayerTransformer, AutoregressiveTransformer)
+        MaskGitTransformer(size.config).to(device).eval().requires_grad_(False),
+        EncoderLayerTransformer(size.config).to(device).eval().requires_grad_(False),
+        AutoregressiveTransformer(size.config).to(device).eval().requires_grad_(False),
     )
     for model, precision in ((ours, "bfloat16"), (ours, "float32"), (layers, "float32")):
         yield decoding(size, device, model, precision)
@@ -81,7 +88,7 @@ def token_loading(size: Size, device: torch.device, folder: Path) -> Result:
 
 
 def tokenizer_coding(size: Size, device: torch.device) -> Iterator[Result]:
-    """As `cache_tokens` and sampling call it, in float32."""
+    """Encoding and decoding in float32, as `cache_tokens` and sampling do."""
     config, grid, batch = tokenizer_config(size.params), size.params.grid, size.batch
     model, data = Tokenizer(config).to(device).eval(), size.params.data
     images = torch.rand(batch, data.channels, data.image_size, data.image_size, device=device)
@@ -98,13 +105,14 @@ def training_step(
     size: Size, device: torch.device, folder: Path, task_type: type[TransformerTask], precision: str
 ) -> Result:
     """`TransformerTask.step`: loading, forward, backward, optimizer, averaged weights."""
-    training = size.params.training.model_copy(update={"bf16": precision == "bfloat16"})
+    changes = {"bf16": precision == "bfloat16", "mask_schedule": SCHEDULE}
+    training = size.params.training.model_copy(update=changes)
     params = size.params.model_copy(update={"training": training})
     task = task_type(params, folder, size.classes, seed=0, device=device)
     steps = itertools.count()
     timing = measure(lambda: task.step(next(steps)), device)
     meta = costs.on_meta(lambda: MaskGitTransformer(size.config))
-    rows = costs.head_rows(params, training.mask_schedule, size.batch)
+    rows = costs.head_rows(params, SCHEDULE, size.batch)
     flops = costs.training_flops(lambda: costs.transformer_forward(meta, size.batch, rows))
     network = LAYERS if task_type is EncoderLayerTask else MODEL
     return Result("training step", network, precision, timing, flops, size.batch)
@@ -113,18 +121,19 @@ def training_step(
 def decoding(size: Size, device: torch.device, model: MaskGitTransformer, precision: str) -> Result:
     labels = balanced_labels(size.batch, size.classes)
 
-    def run(iterations: int = ITERATIONS) -> None:
-        settings = DecodingSettings(
-            iterations=iterations,
-            schedule="cosine",
-            choice_temperature=size.params.decoding.choice_temperature,
-            bf16=precision == "bfloat16",
-        )
+    settings = DecodingSettings(
+        iterations=ITERATIONS,
+        schedule=SCHEDULE,
+        choice_temperature=size.params.decoding.choice_temperature,
+        bf16=precision == "bfloat16",
+    )
+
+    def run(settings: DecodingSettings = settings) -> None:
         generate(model, labels, settings, seed=0, device=device)
 
     flops = ITERATIONS * costs.decoding_pass(size.config, size.batch)
     name = LAYERS if isinstance(model, EncoderLayerTransformer) else MODEL
-    run(1)
+    run(dataclasses.replace(settings, iterations=1))
     timing = measure(run, device, warm_up=0, repeats=5 if precision == "bfloat16" else 3)
     return Result(f"decoding, T = {ITERATIONS}", name, precision, timing, flops, size.batch)
 
@@ -156,7 +165,7 @@ def autoregressive(
 
 
 def positions(num_tokens: int) -> list[int]:
-    """At most `POSITIONS` of them, in the middles of equal parts of the sequence."""
+    """At most `POSITIONS` positions of the sequence: the middles of as many equal parts."""
     count = min(POSITIONS, num_tokens)
     return [(2 * i + 1) * num_tokens // (2 * count) for i in range(count)]
 
@@ -165,8 +174,8 @@ def positions(num_tokens: int) -> list[int]:
 def _sampled_positions(
     model: AutoregressiveTransformer, labels: torch.Tensor, bf16: bool, device: torch.device
 ) -> Timing:
-    """Time of all positions, from that of some. Each is run once, as in sampling, where no length
-    is met twice."""
+    """Time of all positions, extrapolated from the time of some. Each of these is run once, as in
+    sampling, where every step has another length."""
     n = model.config.num_tokens
     model = with_bfloat16_linears(model) if bf16 else model
     ids = model.sequence(torch.zeros(len(labels), n, dtype=torch.long, device=device), labels)

@@ -1,4 +1,4 @@
-"""The networks and the stages of a run, with what each takes."""
+"""The networks and stages of a run, with the cost of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,11 +14,13 @@ from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import tokenizer_config, transformer_config
 
 CAS_SETS = 6  # MaskGIT's and the baseline's samples and real images, augmented and not
-UNCOUNTED = ("prepare", "schedules", "reject", "speed", "analysis")  # stages
+UNCOUNTED = ("schedules", "prepare", "reject", "speed", "analysis")  # stages
 
 
 @dataclass(frozen=True)
 class DataSize:
+    """The size of a data set."""
+
     train: int  # images
     val: int
     classes: int
@@ -27,21 +29,25 @@ class DataSize:
 
 @dataclass(frozen=True)
 class Network:
+    """A network of the run, and its training."""
+
     name: str
     parameters: int
     step_flops: int  # of a training step, its whole batch
-    steps: int  # 0: taken ready-made, and not trained
+    steps: int  # of its training; 0 where released weights take its place
     total_flops: int
     published: int | None  # bytes of model.safetensors; None: it is not published
-    checkpoint: int | None  # bytes of the live one; None: it lies in another network's
-    memory: int  # bytes of one worker in training, about
+    checkpoint: int | None  # bytes of the live one; None: it is a part of the tokenizer's
+    memory: int  # bytes that one worker needs in training, approximately
 
 
 @dataclass(frozen=True)
 class Stage:
+    """The work of a stage."""
+
     name: str
     flops: int
-    devices: int  # that share the work
+    devices: int  # how many share the work
 
 
 def plan_networks(params: Params, data: DataSize) -> list[Network]:
@@ -55,7 +61,7 @@ def plan_networks(params: Params, data: DataSize) -> list[Network]:
 
 
 def plan_stages(params: Params, data: DataSize, networks: list[Network]) -> list[Stage]:
-    """Every stage whose networks compute much: `UNCOUNTED` are not among them."""
+    """Every stage whose networks compute much; the others are `UNCOUNTED`."""
     by_name = {network.name: network for network in networks}
     workers = params.ray.num_workers
     encode, decode = costs.tokenizer_coding(tokenizer_config(params), params.grid, batch=1)
@@ -103,7 +109,7 @@ def _sampling(params: Params, data: DataSize) -> tuple[int, int]:
 
 
 def _sweep(params: Params, data: DataSize, one_pass: int, decode: int) -> int:
-    """Trials × steps, and every cell of the grid decoded."""
+    """FLOPs of all trainings of the sweep, and of the samples of every cell."""
     sweep = params.sweep
     trials = len(sweep.schedules) * len(sweep.seeds)
     cells = sweep.samples * (sum(sweep.iterations) * one_pass + len(sweep.iterations) * decode)
@@ -129,10 +135,11 @@ def _network(
     workers: int = 1,
     averaged: bool = True,
 ) -> Network:
-    """
+    """The plan of one network.
+
     Args:
         forward: the forward pass of one worker's training step.
-        averaged: an average of the weights is kept, and published.
+        averaged: whether an average of the weights is kept, and published.
     """
     step = workers * costs.training_flops(forward)
     return Network(
@@ -170,7 +177,7 @@ def _tokenizer(params: Params, data: DataSize) -> list[Network]:
             tokenizer,
             step_flops=tokenizer.step_flops + step.generator,
             total_flops=tokenizer.total_flops + judged * step.generator,
-            checkpoint=tokenizer.checkpoint + discriminator.checkpoint,
+            checkpoint=costs.checkpoint_bytes(model, True) + costs.checkpoint_bytes(judge, False),
         ),
         replace(
             discriminator,

@@ -19,7 +19,8 @@ from pipeline.training.loop import averaged_weights
 from pipeline.training.ray_train.fit import TrainingJob, fit
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import TokenTransformer
-from pipeline.weights.configs import open_pretrained_transformer, transformer_config
+from pipeline.weights.configs import transformer_config
+from pipeline.weights.pretrained import open_pretrained_transformer
 from pipeline.weights.published import load_model, save_model
 
 

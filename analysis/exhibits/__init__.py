@@ -1,0 +1,1 @@
+"""A module for each table and figure of the paper, and what they are made with."""

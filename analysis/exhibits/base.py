@@ -1,0 +1,75 @@
+"""What the analysis shows: tables and figures, each with what the paper and what this run found."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.exhibits.formatting import latex, markdown
+from pipeline.runtime.files import write_csv, write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibit:
+    """A table or a figure.
+
+    Args:
+        name: stem of its files.
+        paper: what the paper found, in plain sentences; empty where it has nothing like it.
+        here: what this run found; words between ** are emphasized.
+    """
+
+    name: str
+    title: str
+    paper: str = ""
+    here: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Exhibit):
+    """Numbers.
+
+    Args:
+        cells: every value with full precision, the paper's in columns named `paper_…`.
+        readable: the same as strings, the paper's in columns named "… (paper…)".
+        notes: what the numbers stand on.
+        files: the result files that were read, relative to the folder of results.
+        timed: it holds timings, which no second run repeats.
+        folded: so long that the report shows it on demand.
+    """
+
+    cells: pd.DataFrame
+    readable: pd.DataFrame
+    notes: list[str]
+    files: list[str]
+    timed: bool = False
+    folded: bool = False
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write `<name>.csv`, `.md` and `.tex`, and return their paths."""
+        text = [f"# {self.title}", markdown(self.readable), *self.notes]
+        if self.paper:
+            text.append(f"In the paper: {self.paper}")
+        if self.here:
+            text += ["Here:", "\n".join(f"- {sentence}" for sentence in self.here)]
+        paths = [folder / f"{self.name}.{suffix}" for suffix in ("csv", "md", "tex")]
+        write_csv(paths[0], self.cells.to_dict("records"))
+        write_text(paths[1], "\n\n".join(text) + "\n")
+        write_text(paths[2], latex(self.readable, " ".join([f"{self.title}.", *self.notes])))
+        return paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure(Exhibit):
+    """A drawing.
+
+    Args:
+        alt: what a reader who cannot see it should know.
+        draw: draws it as PNG to a path at a resolution in dpi.
+        chart: curves on white, and not pictures.
+    """
+
+    alt: str
+    draw: Callable[[Path, int], None]
+    chart: bool = False

@@ -1,0 +1,141 @@
+"""Figure 4: time per image and speed-up over autoregressive decoding, against the tokens."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.formatting import count, extent, listed, millions, number
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.style import BLUE, ORANGE, VERMILION, figure
+from pipeline.config.params import Params
+
+METHODS = {
+    "maskgit": "MaskGIT",
+    "ar_cached": "autoregressive, cached",
+    "ar_uncached": "autoregressive, uncached",
+}
+COLOURS = {"maskgit": BLUE, "ar_cached": ORANGE, "ar_uncached": VERMILION}
+BASELINES = ("ar_uncached", "ar_cached")
+STYLES = ("-", "--", ":")
+
+
+def table(results: Results, params: Params) -> Table:
+    """Seconds per image and MaskGIT's speed-ups, by method, tokens and batch size."""
+    cells = with_speedups(results.speed)
+    device = listed(sorted(set(results.speed["device"].astype(str))))
+    return Table(
+        name="speed",
+        title="Figure 4 in numbers: time per image",
+        cells=cells,
+        readable=pd.DataFrame(
+            {
+                "method": cells["method"].map(METHODS),
+                "tokens": cells["tokens"].map(count),
+                "batch": cells["batch_size"].map(count),
+                "forward passes": cells["iterations"].map(count),
+                "seconds per image": cells["seconds_per_image"].map(number),
+                "fastest": cells["low"].map(number),
+                "slowest": cells["high"].map(number),
+                "times as fast as uncached": cells["speedup_ar_uncached"].map(number),
+                "times as fast as cached": cells["speedup_ar_cached"].map(number),
+            }
+        ),
+        notes=[
+            f"Median, least and greatest of {extent(results.speed['repeats'])} timings, on "
+            f"{device} with {extent(results.speed['threads'])} threads; transformers of "
+            f"{millions(results.speed['parameters'].max())} parameters with random weights, no "
+            "tokenizer. The paper gives neither its batch size nor whether its baseline had a "
+            "cache; a factor of 64 is what one expects without."
+        ],
+        files=["speed_timings.csv"],
+        timed=True,
+    )
+
+
+def chart(results: Results, params: Params) -> Figure:
+    """Time per image and speed-up against the number of tokens."""
+    cells = with_speedups(results.speed)
+    return Figure(
+        name="figure4",
+        title="Figure 4: time per image, and speed-up over autoregressive decoding with and "
+        "without a cache",
+        alt="Two charts. Left: seconds per image by number of tokens for MaskGIT and for "
+        "autoregressive decoding with and without a cache. Right: how many times as fast MaskGIT "
+        "is.",
+        paper=f"MaskGIT is up to {paper.MAX_SPEEDUP} times as fast as VQGAN's decoding, and the "
+        "more so the more tokens an image has; it does not say whether that had a cache.",
+        here=_findings(cells),
+        draw=lambda path, dpi: _draw(cells, path, dpi),
+        chart=True,
+    )
+
+
+def with_speedups(rows: pd.DataFrame) -> pd.DataFrame:
+    """The timings, sorted, with MaskGIT's speed-up over each baseline at the same number of tokens
+    and batch size: the baseline's seconds over MaskGIT's; NaN for the baselines themselves."""
+    sizes = ["tokens", "batch_size"]
+    cells = rows.copy()
+    ours = cells["method"] == "maskgit"
+    for baseline in BASELINES:
+        seconds = rows[rows["method"] == baseline].set_index(sizes)["seconds_per_image"]
+        theirs = seconds.reindex(pd.MultiIndex.from_frame(cells[sizes])).to_numpy()
+        cells[f"speedup_{baseline}"] = (theirs / cells["seconds_per_image"]).where(ours)
+    rank = cells["method"].map({name: place for place, name in enumerate(METHODS)})
+    return (
+        cells.assign(rank=rank)
+        .sort_values(["batch_size", "tokens", "rank"])
+        .drop(columns="rank")
+        .reset_index(drop=True)
+    )
+
+
+def _findings(cells: pd.DataFrame) -> list[str]:
+    """The speed-ups at the most and at the fewest tokens, a sentence for each batch size."""
+    found = []
+    for batch, rows in cells[cells["method"] == "maskgit"].groupby("batch_size"):
+        few, many = rows.iloc[0], rows.iloc[-1]
+        pairs = {"uncached": "speedup_ar_uncached", "cached": "speedup_ar_cached"}
+        most = [f"**{many[column]:.3g} times** as fast as {name}" for name, column in pairs.items()]
+        least = [f"{few[column]:.3g}" for column in pairs.values()]
+        found.append(
+            f"Batch {count(batch)}, {count(many['tokens'])} tokens: MaskGIT is {listed(most)} "
+            f"autoregressive decoding; with {count(few['tokens'])} tokens {listed(least)} times."
+        )
+    return found
+
+
+def _draw(cells: pd.DataFrame, path: Path, dpi: int) -> None:
+    batches = sorted(set(cells["batch_size"]))
+    styles = {batch: STYLES[i % len(STYLES)] for i, batch in enumerate(batches)}
+    with figure(path, (9.4, 3.6), dpi) as canvas:
+        left, right = canvas.subplots(1, 2)
+        for (method, batch), rows in cells.groupby(["method", "batch_size"]):
+            look = {"color": COLOURS[method], "ls": styles[batch]}
+            left.fill_between(
+                rows["tokens"], rows["low"], rows["high"], color=look["color"], alpha=0.15, lw=0
+            )
+            left.plot(rows["tokens"], rows["seconds_per_image"], marker="o", **look)
+        for baseline in BASELINES:
+            for batch, rows in cells[cells["method"] == "maskgit"].groupby("batch_size"):
+                look = {"color": COLOURS[baseline], "ls": styles[batch]}
+                right.plot(rows["tokens"], rows[f"speedup_{baseline}"], marker="o", **look)
+        right.axhline(1, color="#999999", lw=0.8)
+        for axes in (left, right):
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_xticks(sorted(set(cells["tokens"])))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xlabel("tokens of an image")
+        right.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        left.set_ylabel("seconds per image")
+        right.set_ylabel("MaskGIT: times as fast")
+        left.set_title("Time per image", loc="left")
+        right.set_title("Speed-up over autoregressive decoding", loc="left")
+        lines = [left.plot([], [], color=COLOURS[name])[0] for name in METHODS]
+        lines += [left.plot([], [], color="#666666", ls=styles[batch])[0] for batch in batches]
+        labels = [*METHODS.values(), *(f"batch {batch}" for batch in batches)]
+        canvas.legend(lines, labels, loc="outside right center")

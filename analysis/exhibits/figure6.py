@@ -1,0 +1,51 @@
+"""Figure 6, and inpainting: what stands in a part of an image is generated anew."""
+
+from analysis.exhibits.base import Figure
+from analysis.exhibits.formatting import listed
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.mosaic import draw_mosaic, shortened
+from pipeline.config.params import Params
+
+
+def class_edit(results: Results, params: Params) -> Figure:
+    """The box of each image, regenerated as other classes."""
+    images = results.edits["class_edit"]
+    labels = [shortened(str(name)) for name in results.edits["class_edit_labels"]]
+    return Figure(
+        name="figure6",
+        title="Figure 6: class-conditional editing",
+        alt=f"In each row an image, and the same with its box regenerated as {listed(labels)}.",
+        paper="the object in a box is replaced by one of another class while its surroundings stay "
+        "what they are; autoregressive models cannot do it.",
+        here=[
+            f"The box of {len(images)} validation images is regenerated as each of {len(labels)} "
+            "classes, without any training for it."
+        ],
+        draw=lambda path, dpi: draw_mosaic(
+            images,
+            path,
+            dpi,
+            title="The box regenerated as another class",
+            column_labels=["input", *labels],
+        ),
+    )
+
+
+def inpainting(results: Results, params: Params) -> Figure:
+    """Inputs with a hole, what fills it, and the originals."""
+    images = results.edits["inpainting"]
+    return Figure(
+        name="inpainting",
+        title="Inpainting",
+        alt="In each column an image with a grey hole, the image with the hole filled by MaskGIT, "
+        "and the original.",
+        paper="more plausible content than DeepFill and HiFill, close to CoModGAN (Table 2).",
+        here=[f"{len(images)} validation images that the model has not seen; measured in Table 2."],
+        draw=lambda path, dpi: draw_mosaic(
+            images.swapaxes(0, 1),
+            path,
+            dpi,
+            title="Inpainting (grey: unknown)",
+            row_labels=["input", "MaskGIT", "original"],
+        ),
+    )

@@ -1,0 +1,161 @@
+"""Reading the result files: all of them, before anything is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.exhibits.inputs.files import Arrays, read_arrays, read_metrics, read_rows
+from analysis.exhibits.inputs.metrics import (
+    MODELS,
+    find_extractor,
+    find_second_extractor,
+    metric_column,
+)
+from analysis.exhibits.inputs.sweep import Sweep, read_curves, read_sweep
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json
+
+# Fields of `Results`, the files that they are read from, and what must be in them: the keys that
+# name a row, and values, with {x} for the extractor; the names of arrays.
+SCORES, DEVIATIONS = ["fid_{x}", "is_{x}"], ["fid_{x}_std", "is_{x}_std"]
+MANIFOLD = ["precision_{x}", "recall_{x}", "density_{x}", "coverage_{x}"]
+MACHINE = ["parameters", "threads", "device"]
+TABLES: dict[str, tuple[str, list[str], list[str]]] = {
+    "cas": (
+        "cas/rows.csv",
+        ["images", "augmentation", "seed"],
+        ["training_images", "top1", "top5"],
+    ),
+    "temperature": (
+        "temperature/rows.csv",
+        ["choice_temperature", "seed"],
+        ["samples", *SCORES, "class_accuracy"],
+    ),
+    "editing": (
+        "editing/rows.csv",
+        ["task", "method", "seed"],
+        ["images", *SCORES, "class_accuracy"],
+    ),
+    "rejection": (
+        "rejection/rows.csv",
+        ["network", "selection", "acceptance"],
+        ["candidates", "samples", *SCORES, *DEVIATIONS, *MANIFOLD, "class_accuracy"],
+    ),
+    "reconstruction": (
+        "reconstruction/rows.csv",
+        ["mask_ratio", "draw"],
+        ["images", "psnr", "psnr_std", "perceptual", "perceptual_std"],
+    ),
+    "speed": (
+        "speed_timings.csv",
+        ["method", "tokens", "batch_size"],
+        ["iterations", "seconds_per_image", "low", "high", "repeats", *MACHINE],
+    ),
+}
+ARRAYS: dict[str, tuple[str, list[str]]] = {
+    "class_grid": (
+        "evaluation/class_grid.npz",
+        ["class_names", "transformer", "autoregressive", "real"],
+    ),
+    "decoding": ("evaluation/decoding.npz", ["images", "masked"]),
+    "neighbours": ("evaluation/neighbours.npz", ["samples", "nearest", "distance"]),
+    "edits": (
+        "editing/pictures.npz",
+        ["inpainting", "class_edit", "class_edit_labels", "outpainting", "panorama"],
+    ),
+    "rebuilt": (
+        "reconstruction/pictures.npz",
+        ["originals", "inputs", "samples", "medians", "mask_ratios"],
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the stages left behind, read and checked; the files are described in the stages."""
+
+    folder: Path
+    sweep: Sweep
+    curves: dict[str, pd.DataFrame]  # swept schedule → columns r and gamma
+    evaluation: dict[str, dict[str, float]]  # a key of `MODELS` → metric → value
+    extractor: str  # of FID, IS and KID
+    second_extractor: str  # of precision and recall, beside the first
+    cas: pd.DataFrame
+    temperature: pd.DataFrame
+    editing: pd.DataFrame
+    rejection: pd.DataFrame
+    reconstruction: pd.DataFrame
+    speed: pd.DataFrame
+    data: dict[str, float]
+    tokenizer: dict[str, float]
+    class_grid: Arrays
+    decoding: Arrays
+    neighbours: Arrays
+    edits: Arrays
+    rebuilt: Arrays
+    sources: dict[str, dict]  # stage → run, commit, machine, …; empty where none was recorded
+
+    def metric(self, kind: str) -> str:
+        """The name of a metric of the main extractor in every file."""
+        return metric_column(kind, self.extractor)
+
+    @property
+    def manifold_extractors(self) -> tuple[str, str]:
+        """Those of precision and recall in Table 1 and in Table 5: as in the paper VGG and
+        Inception where either was used, else the main one and the second."""
+        pair = (self.extractor, self.second_extractor)
+        as_printed = self.second_extractor == "vgg" or self.extractor == "inception"
+        return pair[::-1] if as_printed else pair
+
+
+def read_results(folder: Path, curves: Path) -> Results:
+    """Read every result file.
+
+    Args:
+        curves: folder with γ of each schedule as numbers.
+
+    Raises:
+        UserError: one is missing or damaged, or lacks a column; one line that names it.
+    """
+    sweep = read_sweep(folder / "sweep/rows.csv")
+    metrics_file = folder / "evaluation/metrics.json"
+    evaluation = read_evaluation(metrics_file)
+    metrics = list(evaluation["transformer"])
+    extractor = find_extractor(metrics, metrics_file)
+    tables = {
+        field: read_rows(folder / name, keys, [value.format(x=extractor) for value in values])
+        for field, (name, keys, values) in TABLES.items()
+    }
+    arrays = {field: read_arrays(folder / name, names) for field, (name, names) in ARRAYS.items()}
+    sources = sorted((folder / "sources").glob("*.json"))
+    return Results(
+        folder=folder,
+        sweep=sweep,
+        curves=read_curves(curves, sorted(set(sweep.rows["schedule"]))),
+        evaluation=evaluation,
+        extractor=extractor,
+        second_extractor=find_second_extractor(metrics, extractor, metrics_file),
+        data=read_metrics(folder / "prepare/metrics.json"),
+        tokenizer=read_metrics(folder / "tokenizer/metrics.json"),
+        sources={path.stem: read_json(path) for path in sources},
+        **tables,
+        **arrays,
+    )
+
+
+def read_evaluation(path: Path) -> dict[str, dict[str, float]]:
+    """Read the metrics of every set of images.
+
+    Raises:
+        UserError: the file is missing or damaged, or lacks a set.
+    """
+    metrics = read_metrics(path)
+    for name in MODELS:
+        if not isinstance(metrics, dict) or not isinstance(metrics.get(name), dict):
+            raise UserError(f"{path} has no metrics of {name}; delete it and run dvc repro")
+    missing = float("nan")  # what could not be measured is null in the file
+    return {
+        name: {k: missing if v is None else v for k, v in values.items()}
+        for name, values in metrics.items()
+    }

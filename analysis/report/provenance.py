@@ -1,0 +1,62 @@
+"""Where the numbers of a table come from: result files, and the runs of the stages behind them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.exhibits.base import Table
+from analysis.exhibits.formatting import number
+from analysis.exhibits.inputs.results import Results
+from pipeline.runtime.files import file_hash, write_json
+
+NETWORKS = [
+    "schedules",
+    "prepare",
+    "train_classifier",
+    "train_tokenizer",
+    "cache_tokens",
+    "train_transformer",
+    "train_autoregressive",
+]
+# The stages that a result file stands on, its own last; dvc.yaml has the same in its `deps`.
+STAGES = {
+    "evaluation/metrics.json": [*NETWORKS, "evaluate"],
+    "cas/rows.csv": [*NETWORKS, "evaluate", "cas"],
+    "sweep/rows.csv": [*NETWORKS[:5], "sweep"],
+    "temperature/rows.csv": [*NETWORKS[:6], "temperature"],
+    "editing/rows.csv": [*NETWORKS[:6], "edit"],
+    "rejection/rows.csv": [*NETWORKS, "evaluate", "reject"],
+    "reconstruction/rows.csv": [*NETWORKS[:6], "reconstruct"],
+    "speed_timings.csv": ["schedules", "prepare", "speed"],
+}
+
+
+def write_sources(table: Table, results: Results, folder: Path) -> Path:
+    """Write `<table>.sources.json`: the SHA-256 of each result file that the table was made from,
+    and of each stage behind them its run, commit and machine (null where that was not recorded)."""
+    stages = dict.fromkeys(stage for name in table.files for stage in STAGES[name])
+    path = folder / f"{table.name}.sources.json"
+    write_json(
+        path,
+        {
+            "files": {name: file_hash(results.folder / name) for name in table.files},
+            "stages": {stage: results.sources.get(stage) for stage in stages},
+        },
+    )
+    return path
+
+
+def runs(results: Results) -> pd.DataFrame:
+    """One row a stage: the run, commit and machine behind it; empty where none was recorded."""
+    rows = [
+        {
+            "stage": stage,
+            "commit": f"{entry['commit'][:12]}{' (changed)' * bool(entry['dirty'])}",
+            "run": entry["run_id"][:12],
+            "params and inputs": entry["key"][:12],
+            "seconds": number(entry["seconds"]),
+            "finished": entry["finished"],
+        }
+        for stage, entry in results.sources.items()
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,41 @@
+"""The networks that params describe, with the released weights that they name."""
+
+import torch
+
+from pipeline.config.params import Params
+from pipeline.tokenizer import Tokenizer
+from pipeline.transformer import MaskGitTransformer
+from pipeline.weights.configs import tokenizer_config, transformer_config
+from pipeline.weights.released import load_pretrained, pretrained_num_classes
+
+
+def open_pretrained_transformer(
+    params: Params, device: torch.device, num_classes: int | None = None
+) -> MaskGitTransformer:
+    """The released transformer `transformer.pretrained`, frozen.
+
+    Args:
+        num_classes: that it must know; None takes it with those that it has.
+
+    Raises:
+        UserError: the file does not hold this architecture.
+    """
+    path = params.transformer.pretrained
+    if num_classes is None:
+        num_classes = pretrained_num_classes(path, params.tokenizer.codebook_size)
+    config = transformer_config(params, num_classes)
+    model = MaskGitTransformer(config).to(device)
+    model.load_state_dict(load_pretrained(path, config))
+    return model.eval().requires_grad_(False)
+
+
+def open_pretrained_tokenizer(params: Params, device: torch.device) -> Tokenizer:
+    """The released tokenizer `tokenizer.pretrained`, frozen.
+
+    Raises:
+        UserError: the file does not hold this architecture.
+    """
+    config = tokenizer_config(params)
+    tokenizer = Tokenizer(config)
+    tokenizer.load_state_dict(load_pretrained(params.tokenizer.pretrained, config))
+    return tokenizer.to(device).eval().requires_grad_(False)

@@ -1,0 +1,56 @@
+"""Notes which params are read. It runs inside of a copy of the project, whose params.py imports it
+at its end (`Project.record_params`); no test imports it."""
+
+import os
+import threading
+from pathlib import Path
+
+from pydantic import BaseModel
+
+
+def record(params: type[BaseModel], section: type[BaseModel]) -> None:
+    """From now on every param that this process reads is a line of `$PARAMS_READ/$DVC_STAGE`.
+
+    Reads by validators do not count, nor a dump of everything (MLflow logs it, workers get it).
+    """
+    if "PARAMS_READ" not in os.environ or "DVC_STAGE" not in os.environ:
+        return
+    file = Path(os.environ["PARAMS_READ"], os.environ["DVC_STAGE"])
+    fields = {field.annotation: name for name, field in params.model_fields.items()}
+    quiet, noted = threading.local(), set()
+
+    def note(owner: BaseModel, name: str) -> None:
+        kind = type(owner)
+        if getattr(quiet, "on", False) or (kind, name) in noted:
+            return
+        annotation = kind.model_fields[name].annotation
+        if annotation in fields and issubclass(annotation, section):
+            return  # a section is no param; what is read of it is
+        noted.add((kind, name))
+        with open(file, "a") as lines:
+            lines.write(f"{name}\n" if kind is params else f"{fields[kind]}.{name}\n")
+
+    plain_get, plain_dump = section.__getattribute__, section.model_dump
+
+    def get(self, name):
+        if not name.startswith("_") and name in type(self).model_fields:
+            note(self, name)
+        return plain_get(self, name)
+
+    def dump(self, **options):
+        if type(self) is not params:
+            kept = options.get("include") or set(type(self).model_fields)
+            for name in kept - set(options.get("exclude") or ()):
+                note(self, name)
+        return plain_dump(self, **options)
+
+    def validate(*args, **kwargs):
+        quiet.on = True
+        try:
+            return plain_validate(*args, **kwargs)
+        finally:
+            quiet.on = False
+
+    plain_validate = params.model_validate
+    section.__getattribute__, section.model_dump = get, dump
+    params.model_validate = validate

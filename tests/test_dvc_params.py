@@ -1,0 +1,59 @@
+"""dvc.yaml lists, for every stage, the params that it reads, and no others: one that is missing
+would leave a stale result, one too many would make a result again that cannot differ."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime.dag import flatten
+from pipeline.runtime.files import read_yaml
+from tests.project import ROOT
+
+pytestmark = pytest.mark.slow
+
+STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
+# Where a run lies, how often it is tried again and under which name it is logged change no result.
+NEVER_LISTED = {"ray.storage_path", "ray.max_failures", "mlflow.experiment"}
+DRAWING = {  # the samples that are logged as training goes
+    "decoding.bf16",
+    "decoding.choice_temperature",
+    "decoding.guidance_scale",
+    "decoding.iterations",
+}
+# What a stage reads and yet does not depend on, since it puts a value of its own in the param's
+# place, or only draws pictures with it.
+NOT_USED = {
+    "train_transformer": DRAWING,
+    "train_autoregressive": DRAWING - {"decoding.bf16"}
+    | {
+        "autoregressive.bf16",
+        "training.mask_schedule",
+        "training.label_smoothing",  # autoregressive.label_smoothing
+        "training.steps",  # autoregressive.steps
+    },
+    "sweep": {"training.mask_schedule", "training.steps"},  # a trial's own
+    "cas": {"classifier.steps"},  # cas.steps
+    "temperature": {"decoding.choice_temperature"},  # temperature.values
+    "speed": {"data.image_size", "tokenizer.multipliers", "transformer.dropout"},  # speed.grids
+}
+# What is listed and read only with other values than the smoke preset's.
+ELSEWHERE = {
+    "evaluation.inception_weights",  # where an extractor is Inception
+    "evaluation.vgg_weights",  # where one is VGG
+}
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if name != "analysis"])
+def test_stage_lists_the_params_that_it_reads(finished, stage):
+    project_params = read_yaml(finished.folder / "params.yaml")
+
+    def value(dotted: str):
+        found = project_params
+        for part in dotted.split("."):
+            found = found[part]
+        return found
+
+    listed = set(flatten({name: value(name) for name in STAGES[stage]["params"]}))
+    read = set(Path(finished.params_read, stage).read_text().split())
+    assert read - listed - NEVER_LISTED == NOT_USED.get(stage, set())
+    assert listed - read <= ELSEWHERE

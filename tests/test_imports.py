@@ -1,0 +1,103 @@
+"""The house has floors: who may import whom."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.imports import files, imported, modules_named
+
+# From the ground up: a module imports from its own floor's folder and from floors below.
+FLOORS = (
+    "runtime",
+    "data",
+    "paper",
+    "config",
+    "prepare",
+    "weights",
+    "evaluation",
+    "training",
+    "experiments",
+    "tools",
+    "command line",
+    "stages",
+)
+# Subfolders whose files are the paper's, too.
+PAPER = ("transformer", "tokenizer")
+
+
+def floor(path: Path) -> str:
+    if path.parts[0] == "stages":
+        return "stages"
+    inner = path.parts[1:]
+    if path.name == "__main__.py":
+        return "command line"
+    return "paper" if len(inner) == 1 or inner[0] in PAPER else inner[0]
+
+
+PIPELINE = [path for path in files() if path.parts[0] in ("pipeline", "stages")]
+
+
+@pytest.mark.parametrize("path", PIPELINE, ids=str)
+def test_no_module_imports_from_a_higher_floor(path):
+    own = FLOORS.index(floor(path))
+    above = {str(p) for p in imported(path) if FLOORS.index(floor(p)) > own}
+    # A package's __init__ is imported with each of its modules and imports them in turn.
+    assert above == set()
+
+
+def folder(path: Path) -> Path:
+    """The room of a file; the command line, which opens every room, is one of its own."""
+    return path if path.name == "__main__.py" else path.parent
+
+
+@pytest.mark.parametrize("room", [folder, lambda path: path], ids=["folders", "files"])
+def test_nothing_imports_itself_through_another(room):
+    edges = {
+        (room(path), room(other))
+        for path in files()
+        for other in imported(path)
+        if room(path) != room(other)
+    }
+    assert circle(edges) == []
+
+
+def circle(edges: set[tuple[Path, Path]]) -> list[str]:
+    """What is left when all that nothing left imports, or that imports nothing left, is taken
+    away."""
+    while edges:
+        sources, targets = {a for a, _ in edges}, {b for _, b in edges}
+        kept = {(a, b) for a, b in edges if a in targets and b in sources}
+        if kept == edges:
+            return sorted(f"{a} → {b}" for a, b in edges)
+        edges = kept
+    return []
+
+
+def test_a_circle_is_found():
+    a, b, c, d = map(Path, "abcd")
+    assert circle({(a, b), (b, c), (c, d)}) == []
+    assert circle({(a, b), (b, c), (c, b), (d, a)}) == ["b → c", "c → b"]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in PIPELINE if floor(p) == "paper" and p.name != "__init__.py"], ids=str
+)
+def test_the_paper_knows_no_orchestration(path):
+    tops = {name.split(".")[0] for name in modules_named(path)}
+    assert not tops & {"ray", "dvc", "mlflow"}
+    assert not {name for name in modules_named(path) if name.startswith("pipeline.experiments")}
+
+
+def test_runtime_imports_no_science():
+    for path in PIPELINE:
+        if floor(path) == "runtime":
+            assert {floor(other) for other in imported(path)} <= {"runtime"}, path
+
+
+def test_analysis_reads_result_files_and_no_models():
+    """It may read params, know where files lie and write them; it computes nothing of the paper."""
+    allowed = {"runtime", "config"}
+    for path in files():
+        if path.parts[0] == "analysis":
+            reached = {floor(p) for p in imported(path) if p.parts[0] == "pipeline"}
+            assert reached <= allowed, path

@@ -1,0 +1,87 @@
+"""Stages of the smoke preset killed in their middle: they go on, and end with the same bytes."""
+
+import re
+import shutil
+import time
+
+import pytest
+
+from pipeline.runtime.files import file_hash, tree_hash
+from pipeline.training.ray_train.fit import CHECKPOINT, LISTING
+from tests.project import Project
+
+pytestmark = pytest.mark.slow
+
+
+def _kill(project: Project, stage: str, ready) -> None:
+    project.kill_stage_when(stage, ready)
+    deadline = time.monotonic() + 90  # Ray's agents notice within about a minute
+    while project.strays() and time.monotonic() < deadline:
+        time.sleep(1)
+    assert project.strays() == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "longer", "kept"),
+    [
+        ("train_tokenizer", {"tokenizer__steps": 60}, (CHECKPOINT, b"")),
+        # Until Ray Train lists a checkpoint, it may be uploaded in part only.
+        ("train_transformer", {"training__steps": 400}, (LISTING, b"checkpoint_dir_name")),
+    ],
+    ids=["tokenizer", "transformer"],
+)
+def test_killed_training_goes_on_and_ends_with_the_same_bytes(
+    finished, tmp_path, stage, longer, kept
+):
+    project = finished.copy(tmp_path / "project")
+    network, runs = stage.removeprefix("train_"), project.folder / "runs" / stage
+    model = project.folder / "models" / network
+    history = project.folder / "results" / network / "history.csv"
+    file, text = kept
+    project.set(**longer)  # smoke's own might be over before the kill
+    project.stage(stage)
+    expected = tree_hash(model), file_hash(history)
+    shutil.rmtree(runs)
+    shutil.rmtree(model)
+
+    _kill(project, stage, lambda: any(text in path.read_bytes() for path in runs.rglob(file)))
+    log = project.stage(stage)
+
+    assert "going on from step" in log
+    assert (tree_hash(model), file_hash(history)) == expected
+
+
+def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    rows = project.folder / "results/sweep/rows.csv"
+    expected = rows.read_bytes()
+    trials = project.folder / "runs/sweep"
+    shutil.rmtree(trials)
+    rows.unlink()
+
+    def one_trial_done():
+        return any(len(list(t.glob("cells/*.json"))) == 2 for t in trials.glob("*"))
+
+    _kill(project, "sweep", one_trial_done)
+    cells = {p: p.stat().st_mtime_ns for p in trials.rglob("cells/*.json")}
+    log = project.stage("sweep")
+
+    # More than one where all three ran at once and were told to end after the first had.
+    assert re.search(r"3 trials, [123] finished before", log)
+    assert {p: p.stat().st_mtime_ns for p in cells} == cells
+    assert rows.read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("stage", "count"),
+    [("sweep", "3 trials, 3"), ("cas", "6 classifiers, 6")],
+    ids=["sweep", "cas"],
+)
+def test_what_is_finished_needs_no_cluster(finished, tmp_path, stage, count):
+    project = finished.copy(tmp_path / "project")
+    rows = project.folder / f"results/{stage}/rows.csv"
+    expected = rows.read_bytes()
+    rows.unlink()
+    log = project.stage(stage, RAY_ADDRESS="127.0.0.1:9")
+    assert f"{count} finished before" in log
+    assert rows.read_bytes() == expected

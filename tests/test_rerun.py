@@ -1,0 +1,164 @@
+"""What runs again after a change, and what does not: real `dvc repro` at smoke size."""
+
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+from pipeline.runtime.files import read_yaml, tree_hash
+from tests.project import ROOT, Project
+
+pytestmark = pytest.mark.slow
+
+STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
+
+
+def would_run(project: Project) -> set[str]:
+    return set(re.findall(r"Running stage '(\w+)'", project.run("dvc", "repro", "--dry")))
+
+
+def test_second_repro_runs_nothing(finished):
+    assert "Running stage" not in finished.run("dvc", "repro")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"analysis__dpi": 60}, {"analysis"}),
+        ({"mlflow__experiment": "other"}, set()),
+        ({"rejection__acceptance": [0.9]}, {"reject", "analysis"}),
+        ({"cas__seeds": [0, 1]}, {"cas", "analysis"}),
+        ({"autoregressive__steps": 21}, {"train_autoregressive", "analysis"}),
+        ({"sweep__seeds": [1]}, {"sweep", "analysis"}),
+    ],
+)
+def test_a_changed_param_runs_only_what_lists_it(finished, tmp_path, change, expected):
+    """DVC's dry run names the stages that the change itself reaches."""
+    project = finished.copy(tmp_path / "project")
+    project.set(**change)
+    assert would_run(project) == expected
+
+
+def trained(log: str) -> set[str]:
+    """What a log says was trained: classifiers, tokenizers, transformers, trials."""
+    return set(re.findall(r"(\S+) \d+/\d+  (?:loss|reconstruction) ", log))
+
+
+def test_what_was_computed_once_comes_back_from_the_run_cache(finished, tmp_path):
+    """As where one goes back to a preset: no lock, no result and no live run is left."""
+    project = finished.copy(tmp_path / "project")
+    made = ("results", "data/images", "data/tokens", "data/samples", "data/schedules", "models")
+    kept = {path: tree_hash(project.folder / path) for path in made[1:]}
+    table = (project.folder / "analysis/tables/table1.md").read_bytes()
+    shutil.rmtree(project.folder / "runs")
+    for path in (*made, "analysis/tables", "analysis/figures"):
+        shutil.rmtree(project.folder / path)
+    (project.folder / "analysis/report.html").unlink()
+    (project.folder / "dvc.lock").unlink()
+    project.run("git", "checkout", "--", ".")  # of the folders above, what git holds
+    project.record_params(tmp_path / "params_read")
+    project.run("python", "-m", "pipeline", "preset", "smoke")
+
+    ran, log = project.repro()
+
+    assert ran == [] and log.count("is cached - skipping run") == len(STAGES)
+    assert {path: tree_hash(project.folder / path) for path in kept} == kept
+    assert (project.folder / "analysis/tables/table1.md").read_bytes() == table
+
+
+def test_a_param_set_back_runs_nothing_even_after_make_clean(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.set(rejection__acceptance=[0.9])
+    assert project.repro()[0] == ["reject", "analysis"]
+    project.run("make", "clean")
+    project.run("python", "-m", "pipeline", "preset", "smoke")
+    assert project.repro()[0] == []
+
+
+def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.edit(
+        "pipeline/evaluation/metrics.py",
+        'values = {"precision": precision, ',
+        'values = {"twice_precision": 2 * precision, "precision": precision, ',
+    )
+    ran, log = project.repro()
+    assert set(ran) <= {
+        *("sweep", "evaluate", "temperature", "edit", "reject", "reconstruct", "analysis"),
+    }
+    assert trained(log) == set()
+    rows = pd.read_csv(project.folder / "results/sweep/rows.csv")
+    assert (rows["twice_precision_classifier"] == 2 * rows["precision_classifier"]).all()
+
+
+def test_a_new_schedule_trains_itself_alone(finished, tmp_path):
+    """README's recipe: one line, and its name among those of the sweep."""
+    project = finished.copy(tmp_path / "project")
+    project.edit(
+        "pipeline/schedules.py",
+        '    "linear": lambda r, n: 1 - r,\n',
+        '    "linear": lambda r, n: 1 - r,\n    "quartic": lambda r, n: 1 - r**4,\n',
+    )
+    project.set(sweep__schedules=["cosine", "linear", "square_root", "quartic"])
+    ran, log = project.repro()
+    assert ran == ["schedules", "sweep", "analysis"]
+    assert trained(log) == {"quartic/seed0"}
+    assert "4 trials, 3 finished before" in log
+    assert "quartic" in (project.folder / "analysis/tables/table3.md").read_text()
+
+
+def test_a_changed_curve_trains_what_is_drawn_with_it(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.edit("pipeline/schedules.py", "1 - r.sqrt()", "1 - r**0.4")  # square_root
+    ran, log = project.repro()
+    assert ran == ["schedules", "sweep", "analysis"]  # the main model's is cosine
+    assert trained(log) == {"square_root/seed0"}
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("analysis/exhibits/table1.py", {"analysis"}),
+        ("pipeline/runtime/tracking.py", set()),
+        ("pipeline/editing.py", {"edit"}),
+        ("pipeline/prepare/datasets.py", {"prepare"}),
+    ],
+)
+def test_edited_code_runs_only_what_depends_on_it(finished, tmp_path, file, expected):
+    """A comment more: what depends on the file runs, its outputs do not change, and so no more."""
+    project = finished.copy(tmp_path / "project")
+    with open(project.folder / file, "a") as code:
+        code.write("# edited\n")
+    assert set(project.repro()[0]) == expected
+
+
+def test_a_changed_sweep_runs_the_sweep_and_what_depends_on_it(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.set(sweep__samples=120)
+    log = project.run("dvc", "repro")
+    assert re.findall(r"Running stage '(\w+)'", log) == ["sweep", "analysis"]
+
+
+def test_a_larger_grid_runs_only_what_is_new(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.set(sweep__schedules=["cosine", "linear", "square_root", "cubic"])
+    project.set(sweep__iterations=[2, 3, 4])
+    before = project.folder / "runs/sweep"
+    # Paths hold the copy's own folder, the key does not: trials are found where they were.
+    cells = {p: p.stat().st_mtime_ns for p in before.rglob("cells/*.json")}
+
+    log = project.run("dvc", "repro", "sweep")
+
+    assert re.findall(r"Running stage '(\w+)'", log) == ["sweep"]
+    rows = pd.read_csv(project.folder / "results/sweep/rows.csv")
+    assert len(rows) == 4 * 3
+    assert {p: p.stat().st_mtime_ns for p in cells} == cells
+    assert len(re.findall(r"\w+/seed0 20/20", log)) <= 1  # cubic alone was trained
+
+
+def test_sweep_of_distributed_trials_does_not_starve(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.set(sweep__schedules=["cosine", "cubic"], sweep__workers_per_trial=2)
+    project.stage("sweep", timeout=400)
+    assert len(pd.read_csv(project.folder / "results/sweep/rows.csv")) == 2 * 2
