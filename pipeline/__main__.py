@@ -1,12 +1,15 @@
-"""`python -m pipeline`: presets, resolved parameters, what a run would take, samples, metrics,
+"""`python -m pipeline`: presets, resolved params, the cost of a run, samples, metrics and
 results."""
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import set_up
+
+Command = Callable[[argparse.Namespace], None]
 
 
 def main() -> None:
@@ -22,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(run, text: str) -> argparse.ArgumentParser:
+    def command(run: Command, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(run.__name__.removeprefix("_"), help=text, description=text)
         added.set_defaults(run=run)
         return added

@@ -14,7 +14,6 @@ from pipeline.decoding import sample_categorical
 from pipeline.runtime.seeds import generator
 from pipeline.transformer import (
     TokenTransformer,
-    TransformerConfig,
     masked_token_loss,
     with_bfloat16_linears,
 )
@@ -25,8 +24,7 @@ BATCH = 500  # images whose likelihood is computed at once
 class AutoregressiveTransformer(TokenTransformer):
     """Predicts each token from the class and the tokens before it."""
 
-    def __init__(self, config: TransformerConfig):
-        super().__init__(config, causal=True)
+    causal = True
 
     def sequence(self, tokens_BN: Tensor, labels_B: Tensor) -> Tensor:
         """Vocabulary ids (B, N): the class token, then all tokens but the last."""
@@ -61,10 +59,12 @@ class KeyValueCache:
 def next_token_logits(
     model: AutoregressiveTransformer, ids_BN: Tensor, n: int, caches: Sequence[KeyValueCache] = ()
 ) -> Tensor:
-    """Logits (B, K) of token n, from the class and the tokens before it (`model.sequence`).
+    """Logits (B, K) of token n, from the class and the tokens before it.
 
     Args:
-        caches: one a block, filled with the first n positions; only the newest is computed then.
+        ids_BN: vocabulary ids, as `model.sequence` gives them; those after position n are ignored.
+        caches: one for each block, filled with the first n positions, so that only the newest one
+            is computed. Without caches all of them are.
     """
     first = n if caches else 0
     hidden_BSD = model.encode(ids_BN[:, first : n + 1], caches, start=first)

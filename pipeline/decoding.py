@@ -24,7 +24,7 @@ class DecodingSettings:
 
 
 class DecodingStep(NamedTuple):
-    """What one iteration left behind; all (B, N)."""
+    """The state after one iteration; both tensors are (B, N)."""
 
     sampled: Tensor  # int64: every token, the full sample before re-masking
     masked: Tensor  # bool: True where the token is masked again for the next iteration
@@ -33,7 +33,7 @@ class DecodingStep(NamedTuple):
 def num_tokens_to_mask(
     schedule: str, step: int, iterations: int, unknown_at_start: Tensor, unknown_now: Tensor
 ) -> Tensor:
-    """How many tokens stay masked after iteration `step` (0-based), per sample.
+    """Number of tokens that stay masked after iteration `step` (0-based), for each sample.
 
     ⌊N·γ((step + 1)/T)⌋, but at least one prediction is kept an iteration and at least one token
     stays masked, so that every iteration has work to do.
@@ -95,7 +95,7 @@ def decode(
         generator: source of all randomness.
 
     Returns:
-        One `DecodingStep` an iteration; the answer is the last one's `sampled`.
+        One `DecodingStep` for each iteration; `sampled` of the last one is the result.
     """
     unknown_at_start = unknown.sum(dim=-1)
     masked = unknown
@@ -126,10 +126,11 @@ def decode(
 def predictor(
     model: MaskGitTransformer, labels: Tensor, settings: DecodingSettings
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """What `decode` asks for logits (B, N, K), for fixed labels (B,) on the model's device.
+    """The function that gives `decode` its logits (B, N, K), for fixed labels (B,) on the model's
+    device.
 
-    Under classifier-free guidance they are (1 + s)·conditional − s·unconditional logits, which
-    needs a model that was trained with `training.label_drop`.
+    With classifier-free guidance these are (1 + s)·conditional − s·unconditional logits; the model
+    must have been trained with `training.label_drop`.
     """
     bf16, guidance_scale = settings.bf16, settings.guidance_scale
     if bf16:
@@ -157,7 +158,14 @@ def generate(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> list[DecodingStep]:
-    """Decode one batch from a blank canvas; every iteration's tokens (B, N) and mask."""
+    """Decode one batch from a blank canvas.
+
+    Args:
+        labels: (B,) int64.
+
+    Returns:
+        One `DecodingStep` for each iteration, as `decode`.
+    """
     shape = (len(labels), model.config.num_tokens)
     return decode(
         predictor(model, labels.to(device), settings),

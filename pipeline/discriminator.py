@@ -1,5 +1,7 @@
 """Patch discriminator and the non-saturating GAN losses with R1 (release's tokenizer recipe)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,8 +36,8 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
-def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
-    """½‖∇D(x)‖² at real images (Mescheder et al. 2018), mean over the batch."""
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """½‖∇D(x)‖² (Mescheder et al. 2018) at real images (B, C, H, W), mean over the batch."""
     real = real.detach().requires_grad_()
     logits = discriminator(real)
     (gradient,) = torch.autograd.grad(logits.mean(dim=(1, 2, 3)).sum(), real, create_graph=True)

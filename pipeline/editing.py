@@ -6,7 +6,7 @@ Pixel masks are bool, True where the content is unknown and is to be generated; 
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +31,11 @@ SIDES: dict[Side, tuple[int, bool]] = {
 
 
 class Edited(NamedTuple):
-    """What an edit made, on the CPU."""
+    """The result of an edit, on the CPU."""
 
     tokens: Tensor  # (B, h, w) int64: the full sample
     unknown: Tensor  # (B, h, w) bool: the tokens that were generated
-    canvas: Tensor  # (B, C, H, W) uint8: the decoded sample, reconstructions of known tokens in it
+    canvas: Tensor  # (B, C, H, W) uint8: the decoded sample; known tokens are reconstructed
     composite: Tensor  # (B, C, H, W) uint8: the canvas blended into the original images
 
 
@@ -60,13 +60,14 @@ def box_mask(size: tuple[int, int], top: int, left: int, height: int, width: int
 
 
 def center_mask(size: tuple[int, int], fraction: float) -> Tensor:
-    """(H, W) pixel mask of a centred box with `fraction` of each side; 0.5 is Table 2's."""
+    """(H, W) pixel mask of a centred box with `fraction` of the image's sides; Table 2 has 0.5."""
     height, width = round(fraction * size[0]), round(fraction * size[1])
     return box_mask(size, (size[0] - height) // 2, (size[1] - width) // 2, height, width)
 
 
 def outpaint_mask(size: tuple[int, int], side: Side, fraction: float) -> Tensor:
-    """(H, W) pixel mask of the outermost `fraction` at a side; right, 0.5 is Table 2's."""
+    """(H, W) pixel mask of the outermost `fraction` of the image at a side; Table 2 has the right
+    half."""
     axis, before = SIDES[side]
     count = round(fraction * size[axis])
     mask = torch.zeros(size, dtype=torch.bool)
@@ -80,14 +81,14 @@ def _dilate(mask: Tensor, radius: int) -> Tensor:
 
 
 def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
-    """A token is unknown if any of its pixels is, or a token at most `dilate` away.
+    """The tokens to generate: those with an unknown pixel, and all at most `dilate` tokens away.
 
-    The release has boxes only, and its arithmetic gives the same for boxes on token borders; of
-    other boxes it can leave out the last row or column.
+    The release knows boxes only. For boxes on token borders it gives the same tokens; for others it
+    can miss the last row or column.
 
     Args:
         mask: (B, H, W) bool; H and W are multiples of `grid`.
-        dilate: tokens added around; the release's 1.
+        dilate: tokens added around; 1 in the release.
 
     Returns:
         (B, grid, grid) bool.
@@ -181,34 +182,38 @@ def edit(
         UserError: images or mask have another size than the model's.
     """
     f, grid = tokenizer.config.downsampling, math.isqrt(model.config.num_tokens)
-    for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
-        if given != (grid * f, grid * f):
-            raise UserError(
-                f"the {name} has {given[0]}×{given[1]} pixels (height × width), the model's have "
-                f"{grid * f}×{grid * f}; resize or crop it"
-            )
+    _check_sizes(images, mask, grid * f)
     mask = mask.expand(len(images), -1, -1)
     unknown = pixel_mask_to_tokens(mask, grid, dilate)
     device = next(model.parameters()).device
     known_tokens = tokenizer.encode(as_float(fill_unknown(images, mask)).to(device))
-    steps = decode(
+    tokens = decode(
         predictor(model, labels.to(device), settings),
         known_tokens.flatten(1),
         unknown.flatten(1).to(device),
         settings,
         generator(seed, "edit", settings.schedule, settings.iterations, device=device),
-    )
-    tokens = steps[-1].sampled
+    )[-1].sampled
     canvas = tokens_to_images(tokenizer, tokens)
-    weight = feather_weight(mask, dilate * f if feather is None else feather)
+    composite = _blended(images, canvas, mask, dilate * f if feather is None else feather)
+    return Edited(tokens.view_as(known_tokens).cpu(), unknown, canvas, composite)
+
+
+def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
+    """Refuse images and masks that are not side × side pixels, as the model's images are."""
+    for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
+        if given != (side, side):
+            raise UserError(
+                f"the {name} has {given[0]}×{given[1]} pixels (height × width), the model's have "
+                f"{side}×{side}; resize or crop it"
+            )
+
+
+def _blended(images: Tensor, canvas: Tensor, mask: Tensor, feather: int) -> Tensor:
+    """The canvas on the mask, the images elsewhere, and a ramp of `feather` pixels between."""
+    weight = feather_weight(mask, feather)
     # lerp is exact at weights 0 and 1.
-    blended = torch.lerp(images.float(), canvas.float(), weight[:, None])
-    return Edited(
-        tokens=tokens.view_as(known_tokens).cpu(),
-        unknown=unknown,
-        canvas=canvas,
-        composite=blended.round().to(torch.uint8),
-    )
+    return torch.lerp(images.float(), canvas.float(), weight[:, None]).round().to(torch.uint8)
 
 
 def outpaint_beyond(
@@ -227,15 +232,15 @@ def outpaint_beyond(
 ) -> Tensor:
     """Extend images beyond a side by sliding a window of the model's size over it.
 
-    Every window but the last moves on by its size − overlap, keeps what is known in it, and has the
-    rest generated by `edit`; the last one moves by what is left.
+    Each step moves the window on by its size − overlap (the last one by what is left), keeps the
+    known pixels in it, and generates the others with `edit`.
 
     Args:
         images: (B, C, H, W) uint8; as high as the model's images for the sides left and right (as
             wide for top and bottom), and as wide or wider: a result can be extended again.
         pixels: how far to extend.
-        overlap: least number of known pixels in a window; what `dilate` leaves of them is its
-            whole context.
+        overlap: least number of known pixels in a window; those that `dilate` leaves are all the
+            context that the window's new part has.
         settings, dilate, feather: as for `edit`.
 
     Returns:
@@ -247,7 +252,22 @@ def outpaint_beyond(
     """
     axis, before = SIDES[side]
     size = tokenizer.config.downsampling * math.isqrt(model.config.num_tokens)
-    extent = images.shape[axis]
+    extent, length = images.shape[axis], images.shape[axis] + pixels
+    _check_window(extent, size, overlap)
+    wide = F.pad(images, [pixels if name == side else 0 for name in SIDES])
+    borders: dict[str, Any] = {"dilate": dilate, "feather": feather}
+    for number, known in enumerate(range(extent, length, size - overlap)):
+        # Distances run from the far side of the image: `known` pixels are there already.
+        end = min(known + size - overlap, length)
+        window = wide.narrow(axis, length - end if before else end - size, size)
+        mask = outpaint_mask((size, size), side, (end - known) / size)
+        draw = mix(seed, "window", number)
+        edited = edit(model, tokenizer, window, mask, labels, settings, seed=draw, **borders)
+        window.copy_(edited.composite)
+    return wide
+
+
+def _check_window(extent: int, size: int, overlap: int) -> None:
     if extent < size:
         raise UserError(
             f"the image has {extent} pixels from side to side, a window {size}; resize it"
@@ -256,23 +276,3 @@ def outpaint_beyond(
         raise UserError(
             f"overlap: windows have {size} pixels, {overlap} is not within 1–{size - 1}"
         )
-    length = extent + pixels
-    wide = F.pad(images, [pixels if name == side else 0 for name in SIDES])
-    for number, known in enumerate(range(extent, length, size - overlap)):
-        # Distances run from the far side of the image: `known` pixels are there already.
-        end = min(known + size - overlap, length)
-        window = wide.narrow(axis, length - end if before else end - size, size)
-        mask = outpaint_mask((size, size), side, (end - known) / size)
-        edited = edit(
-            model,
-            tokenizer,
-            window,
-            mask,
-            labels,
-            settings,
-            seed=mix(seed, "window", number),
-            dilate=dilate,
-            feather=feather,
-        )
-        window.copy_(edited.composite)
-    return wide

@@ -55,23 +55,20 @@ def masked_nll(
 
     Args:
         tokens: (M, N) int64.
+        labels: (M,) int64.
     """
     total = 0.0
     for number, (chunk, chunk_labels) in enumerate(
         zip(tokens.split(batch_size), labels.split(batch_size), strict=True)
     ):
         noise = generator(seed, "nll", number)
-        mask = sample_training_mask(*chunk.shape, schedule, noise, min_masking_rate)
+        mask = sample_training_mask(len(chunk), chunk.shape[1], schedule, noise, min_masking_rate)
         where = mask.flatten().nonzero()[:, 0]
         logits = model(
             chunk.to(device), mask.to(device), chunk_labels.to(device), where.to(device)
         )[:, : model.config.codebook_size]
         target = chunk.flatten()[where].to(device)
         sample = (where // chunk.shape[1]).to(device)
-        total += (
-            len(chunk)
-            * masked_token_loss(
-                logits.float(), target, sample, len(chunk), label_smoothing=0.0
-            ).item()
-        )
+        loss = masked_token_loss(logits.float(), target, sample, len(chunk), label_smoothing=0.0)
+        total += len(chunk) * loss.item()
     return total / len(tokens)

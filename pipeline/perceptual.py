@@ -1,5 +1,5 @@
-"""The perceptual loss of the tokenizer: distance of deep features, of the data's own reference
-classifier (offline) or LPIPS (Zhang et al. 2018)."""
+"""The perceptual loss of the tokenizer: a distance between deep features, either of the reference
+classifier of the data (offline) or LPIPS (Zhang et al. 2018)."""
 
 from collections.abc import Callable
 
@@ -13,14 +13,15 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
 def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
-    """A loss of two image batches (B, C, H, W) in [0, 1], differentiable in both.
+    """The perceptual loss of that name: a function of two image batches (B, C, H, W) in [0, 1],
+    differentiable in both.
 
     Args:
         name: `tokenizer.perceptual`: "classifier", or "lpips_<backbone>", whose weights
             torchvision downloads (or finds in $TORCH_HOME).
 
     Raises:
-        UserError: the backbone cannot be had.
+        UserError: the backbone's weights cannot be downloaded or read.
     """
     if name == "classifier":
         return lambda images, reconstruction: classifier_distance(
@@ -30,17 +31,18 @@ def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> 
 
 
 def classifier_distance(classifier: Classifier, images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Squared distance of channel-normalised feature maps, summed over stages: LPIPS with unit
-    weights and the classifier of the data at hand."""
+    """Squared distance between channel-normalised feature maps, summed over stages: LPIPS, but with
+    unit weights and the reference classifier."""
     pairs = zip(
         classifier.outputs(images).maps, classifier.outputs(reconstruction).maps, strict=True
     )
-    return sum((_unit(a) - _unit(b)).pow(2).sum(dim=1).mean() for a, b in pairs)
+    stages = [(_unit(a) - _unit(b)).pow(2).sum(dim=1).mean() for a, b in pairs]
+    return sum(stages[1:], start=stages[0])
 
 
 def _unit(maps: Tensor) -> Tensor:
-    """Maps (B, C, H, W) with unit vectors along C. `F.normalize` takes the norm across memory one
-    element at a time on a CPU, a tenth of the tokenizer's training."""
+    """Maps (B, C, H, W) scaled to unit vectors along C. (`F.normalize` does the same, but on a
+    CPU it takes a tenth of the tokenizer's training.)"""
     return maps / maps.pow(2).sum(dim=1, keepdim=True).clamp(min=1e-24).sqrt()
 
 
@@ -48,7 +50,8 @@ def _lpips(backbone: str, device: torch.device) -> Perceptual:
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     try:
-        network = LearnedPerceptualImagePatchSimilarity(backbone).net
+        # The params let nothing pass but its three backbones.
+        network = LearnedPerceptualImagePatchSimilarity(backbone).net  # type: ignore[arg-type]
     except Exception as error:  # a download may fail in many ways
         raise UserError(
             f"tokenizer.perceptual: the backbone of lpips_{backbone} cannot be had "

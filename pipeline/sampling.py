@@ -10,7 +10,9 @@ from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregr
 from pipeline.decoding import DecodingSettings, generate
 from pipeline.runtime.seeds import mix
 from pipeline.tokenizer import Tokenizer, tokens_to_images
-from pipeline.transformer import TokenTransformer
+from pipeline.transformer import MaskGitTransformer
+
+Network = MaskGitTransformer | AutoregressiveTransformer
 
 
 def balanced_labels(count: int, num_classes: int) -> Tensor:
@@ -18,11 +20,11 @@ def balanced_labels(count: int, num_classes: int) -> Tensor:
     return torch.arange(count) % num_classes
 
 
-def sampler(model: TokenTransformer, settings: DecodingSettings) -> Callable[[Tensor, int], Tensor]:
-    """(labels (B,), seed) → tokens (B, N) of either transformer.
+def sampler(model: Network, settings: DecodingSettings) -> Callable[[Tensor, int], Tensor]:
+    """A function (labels (B,), seed) → tokens (B, N) int64 that samples from either transformer.
 
     Args:
-        settings: of the autoregressive network only `bf16` matters.
+        settings: the autoregressive network uses only their `bf16`.
     """
     device = next(model.parameters()).device
     if isinstance(model, AutoregressiveTransformer):
@@ -42,9 +44,9 @@ def sample_images(
     batch_size: int,
     seed: int,
 ) -> list[Callable[[], Tensor]]:
-    """One function for each batch of `labels`, in order, that makes its uint8 images (B, C, H, W).
+    """One function for each batch of `labels`, in order: it makes images (B, C, H, W) uint8.
 
-    Each draws from a seed of its own, so that they may run in any order, or be left out.
+    Each batch has its own seed, so that the functions may be called in any order, or only in part.
 
     Args:
         draw: a `sampler`.

@@ -1,4 +1,4 @@
-"""Every image as token grids."""
+"""Encodes every image into token grids."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS

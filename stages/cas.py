@@ -42,7 +42,7 @@ def main(params: Params) -> str:
 
 
 def _jobs(params: Params, folder: Path) -> list[CasJob]:
-    """One for each set of images, augmentation and seed."""
+    """A job for each set of images, augmentation and seed."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     own = params.model_copy(update={"classifier": classifier}).model_dump()
     return [

@@ -1,12 +1,10 @@
 """Validation images in- and outpainted, measured and pictured (Table 2, Figures 6 and 7)."""
 
-import numpy as np
-
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.experiments.edit import edit_pictures, edit_rows
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import atomic_file, write_csv
+from pipeline.runtime.files import write_csv, write_npz
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
 
@@ -18,8 +16,7 @@ def main(params: Params) -> str:
     with Stage("edit", params) as stage:
         rows = edit_rows(params, stage.folder("editing.seeds"), device)
         write_csv(results / "rows.csv", rows)
-        with atomic_file(results / "pictures.npz") as path, open(path, "wb") as handle:
-            np.savez_compressed(handle, **edit_pictures(params, device))
+        write_npz(results / "pictures.npz", edit_pictures(params, device))
         stage.run.log_artifact(results / "rows.csv")
         stage.run.log_metrics(
             {f"{_name(row)}/{k}": row[k] for row in rows for k in row if k not in KEYS}

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from PIL.Image import Image
+
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
 from pipeline.data.pictures import grid_picture, save_picture
@@ -18,8 +20,8 @@ def main(params: Params) -> str:
     with Stage("prepare", params) as stage:
         source = open_source(params.data.source, params.data.download_dir)
         splits = stratified_split(source, params.data.val_fraction, params.seed)
-        # A folder of images may change under the same params: shards of a killed run are taken up
-        # only where the same items are listed in the same order, and none was written since.
+        # A folder of images may change under the same params. Shards of a killed run are used again
+        # only if the items are the same, in the same order, and no image was written since.
         items = value_hash([source.items, source.version])
         folder = stage.folder(items=items) / "shards"
         shards = {
@@ -40,8 +42,8 @@ def main(params: Params) -> str:
     return f"prepare: {total} images of {len(source.class_names)} classes in {IMAGES}"
 
 
-def contact_sheet(images: Path, params: Params):
-    """Ten training images of each of the first ten classes, as training sees them uncropped."""
+def contact_sheet(images: Path, params: Params) -> Image:
+    """Centre crops of ten training images of each of the first ten classes."""
     view = View(ImageShards(images, "train"), params.data, params.seed)
     labels = view.images.labels
     chosen = [i for c in range(min(10, labels.max() + 1)) for i in (labels == c).nonzero()[0][:10]]

@@ -1,12 +1,10 @@
 """Validation images from a part of their tokens (Figure 10)."""
 
-import numpy as np
-
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import atomic_file, write_csv
+from pipeline.runtime.files import write_csv, write_npz
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
 
@@ -17,8 +15,7 @@ def main(params: Params) -> str:
         folder = stage.folder("reconstruction.mask_ratios")
         rows, pictures = reconstruct_hidden(params, folder, pick_device())
         write_csv(results / "rows.csv", rows)
-        with atomic_file(results / "pictures.npz") as path, open(path, "wb") as handle:
-            np.savez_compressed(handle, **pictures)
+        write_npz(results / "pictures.npz", pictures)
         stage.run.log_artifact(results / "rows.csv")
         for row in rows:
             name = f"draw{row['draw']}" if row["draw"] >= 0 else "median"

@@ -1,4 +1,4 @@
-"""What every stage script shares: validated params, one-line errors, a closing summary."""
+"""The frame of every stage script: validated params, one-line errors, a closing summary."""
 
 import gc
 import sys
@@ -19,11 +19,11 @@ def run_stage(main: Callable[[Params], str]) -> None:
     started = time.monotonic()
     try:
         params = load_params()
-        Thread(target=load_mlflow).start()  # meanwhile a stage that needs Ray waits for its start
+        Thread(target=load_mlflow).start()  # while a stage that uses Ray waits for it
         summary = main(params)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("error: interrupted; run again to go on from the last checkpoint")
     print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)
-    gc.freeze()  # or the interpreter looks through all of the libraries again, a second, to end
+    gc.freeze()  # or the interpreter spends a second on looking for garbage as it ends

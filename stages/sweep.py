@@ -56,21 +56,21 @@ def _run(pending: list[Trial], children: dict[str, Run], params: Params) -> None
 
 
 def _keep_reference(params: Params) -> None:
-    """Compute the features of the training images once, before all trials want them."""
+    """Compute the features of the training images once, before every trial needs them."""
     device, evaluation = pick_device(), params.evaluation
     classifier = load_model(CLASSIFIER, "classifier", device)
     reference_features(open_extractor(evaluation.extractor, classifier, evaluation, device), params)
 
 
 def _log(trial: Trial, child: Run, params: Params) -> None:
-    """A finished trial's curve, its metrics at step T, and its best T."""
+    """Log a finished trial: its training curve, its metrics with T as the step, and its best T."""
     for row in trial.history():
         metrics = {f"train/{k}": v for k, v in row.items() if k != "step"}
         child.log_metrics(metrics, int(row["step"]))
     rows = trial.rows()
-    for row in rows:
-        names = [k for k in row if k not in ("schedule", "seed", "iterations", "samples")]
-        child.log_metrics({k: row[k] for k in names}, step=row["iterations"])
+    for cell in rows:
+        names = [k for k in cell if k not in ("schedule", "seed", "iterations", "samples")]
+        child.log_metrics({k: cell[k] for k in names}, step=cell["iterations"])
     fid = f"fid_{params.evaluation.extractor}"
     best = min(rows, key=lambda row: row[fid])
     child.log_metrics({"best_iterations": best["iterations"], f"best_{fid}": best[fid]})

@@ -42,19 +42,6 @@ def outputs(tmp_path_factory) -> Path:
     return folder / "out"
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Project:
-    """A clone in which `dvc repro` ran once with the smoke preset, and what it printed (`log`) and
-    read (`params_read`: a file for each stage). Tests copy it to change it."""
-    folder = tmp_path_factory.mktemp("smoke")
-    project = Project.clone(folder / "project")
-    project.run("python", "-m", "pipeline", "preset", "smoke")
-    project.params_read = folder / "params_read"
-    project.record_params(project.params_read)
-    project.log = project.run("dvc", "repro")
-    return project
-
-
 @pytest.fixture(scope="module")
 def tiny_project(tmp_path_factory) -> Path:
     """A project of tiny models, as `tests.tiny_project` makes it."""
@@ -68,3 +55,16 @@ def in_tiny_project(tiny_project, monkeypatch) -> Path:
     """The same, as the working directory."""
     monkeypatch.chdir(tiny_project)
     return tiny_project
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """A clone in which `dvc repro` ran once with the smoke preset, and what it printed (`log`) and
+    read (`params_read`: a file for each stage). Tests copy it to change it."""
+    folder = tmp_path_factory.mktemp("smoke")
+    project = Project.clone(folder / "project")
+    project.run("python", "-m", "pipeline", "preset", "smoke")
+    project.params_read = folder / "params_read"
+    project.record_params(project.params_read)
+    project.log = project.run("dvc", "repro")
+    return project

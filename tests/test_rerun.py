@@ -89,7 +89,9 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
     }
     assert trained(log) == set()
     rows = pd.read_csv(project.folder / "results/sweep/rows.csv")
-    assert (rows["twice_precision_classifier"] == 2 * rows["precision_classifier"]).all()
+    assert rows["twice_precision_classifier"].tolist() == pytest.approx(
+        (2 * rows["precision_classifier"]).tolist()
+    )
 
 
 def test_a_new_schedule_trains_itself_alone(finished, tmp_path):

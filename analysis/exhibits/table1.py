@@ -5,15 +5,20 @@ import pandas as pd
 from analysis.exhibits import cas
 from analysis.exhibits.base import Table
 from analysis.exhibits.findings import Measured, contrast
-from analysis.exhibits.formatting import count, millions, number, percent, printed, spreads
+from analysis.exhibits.formatting import count, listed, millions, number, percent, printed, spreads
 from analysis.exhibits.inputs import paper
-from analysis.exhibits.inputs.metrics import EXTRACTORS, MODELS, measure_note, metric_label
+from analysis.exhibits.inputs.metrics import (
+    EXTRACTORS,
+    FEATURE_METRICS,
+    MODELS,
+    SPREAD,
+    measure_note,
+    metric_label,
+    without_spread,
+)
 from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.statistics import beside
 from pipeline.config.params import Params
-
-SPREAD = ("fid", "is", "kid")  # these have a standard deviation
-EXACT = ("precision", "recall", "density", "coverage")
 
 
 def table(results: Results, params: Params) -> Table:
@@ -50,8 +55,8 @@ def _measured(results: Results) -> pd.DataFrame:
 
 
 def _manifold(results: Results) -> list[str]:
-    extractor, _ = results.manifold_extractors
-    return [f"{kind}_{extractor}" for kind in EXACT]
+    """The columns of precision, recall and the like."""
+    return without_spread(results.evaluation["transformer"], results.manifold_extractors[0])
 
 
 def _printed(side: int) -> pd.DataFrame:
@@ -79,7 +84,7 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
     manifold = _manifold(results)
     labels = {name: metric_label(name, results.extractor) for name in (fid, is_, kid)}
     labels |= {name: metric_label(name, results.manifold_extractors[0]) for name in manifold}
-    precision, recall, density, coverage = manifold
+    precision, recall, *others = manifold
     return pd.DataFrame(
         {
             "model": cells["model"],
@@ -98,8 +103,7 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
             "steps (paper)": cells["paper_steps"].map(count),
             "recognised": cells["class_accuracy"].map(number),
             labels[kid]: spreads(cells, kid, mean=""),
-            labels[density]: cells[density].map(number),
-            labels[coverage]: cells[coverage].map(number),
+            **{labels[name]: cells[name].map(number) for name in others},
         }
     )
 
@@ -108,9 +112,10 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
     evaluation, x, (y, _) = params.evaluation, results.extractor, results.manifold_extractors
     samples = cells.set_index("model")["samples"].dropna()
     sets = ", ".join(f"{model} {count(images)}" for model, images in samples.items())
+    others = [FEATURE_METRICS[name.removesuffix(f"_{y}")] for name in _manifold(results)]
     return [
-        f"FID ({x}), IS ({x}) and KID are over features of {EXTRACTORS.get(x, x)}, precision, "
-        f"recall, density and coverage over those of {EXTRACTORS.get(y, y)} (k = "
+        f"FID ({x}), IS ({x}) and KID are over features of {EXTRACTORS.get(x, x)}, "
+        f"{listed(others)} over those of {EXTRACTORS.get(y, y)} (k = "
         f"{evaluation.neighbors}), compared with those of the training images; images: {sets}. "
         "Reconstructions are the tokenizer's, of validation images: the ceiling of both networks.",
         f"± : of FID ({x}) and IS ({x}) the standard deviation over {evaluation.bootstrap} "

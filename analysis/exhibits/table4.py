@@ -6,13 +6,12 @@ from analysis.exhibits.base import Table
 from analysis.exhibits.findings import Measured, contrast
 from analysis.exhibits.formatting import count, number, percent, printed, spreads
 from analysis.exhibits.inputs import paper
-from analysis.exhibits.inputs.metrics import MODELS, measure_note, metric_label
+from analysis.exhibits.inputs.metrics import MODELS, measure_note, metric_label, without_spread
 from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.statistics import beside
 from pipeline.config.params import Params
 
 KEYS = ["model", "selection", "acceptance"]
-EXACT = ("precision", "recall", "density", "coverage")
 
 
 def table(results: Results, params: Params) -> Table:
@@ -30,8 +29,7 @@ def table(results: Results, params: Params) -> Table:
         metric_label(is_, results.extractor): spreads(cells, is_, mean=""),
         paper.IS: printed(cells["paper_is_inception"], 1),
     }
-    for kind in EXACT:
-        metric = results.metric(kind)
+    for metric in without_spread(cells.columns, results.extractor):
         readable[metric_label(metric, results.extractor)] = cells[metric].map(number)
     readable["recognised"] = cells["class_accuracy"].map(number)
     ours, unselected = paper.TABLE_4[side]["MaskGIT"], paper.TABLE_1[side]["MaskGIT"]

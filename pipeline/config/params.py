@@ -4,58 +4,14 @@ from pathlib import Path
 
 from pydantic import ValidationError, model_validator
 
-from pipeline.config.schema import (
-    Analysis,
-    Autoregressive,
-    Cas,
-    Classifier,
-    Data,
-    Decoding,
-    Editing,
-    Evaluation,
-    Mlflow,
-    Ray,
-    Reconstruction,
-    Rejection,
-    Section,
-    Seed,
-    Speed,
-    Sweep,
-    Temperature,
-    Tokenizer,
-    Tokens,
-    Training,
-    Transformer,
-)
+from pipeline.config.schema import Sections
 from pipeline.decoding import DecodingSettings
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
 
 
-class Params(Section):
-    preset: str
-    seed: Seed
-    data: Data
-    classifier: Classifier
-    tokenizer: Tokenizer
-    tokens: Tokens
-    transformer: Transformer
-    training: Training
-    autoregressive: Autoregressive
-    ray: Ray
-    decoding: Decoding
-    sweep: Sweep
-    evaluation: Evaluation
-    cas: Cas
-    temperature: Temperature
-    editing: Editing
-    rejection: Rejection
-    reconstruction: Reconstruction
-    speed: Speed
-    analysis: Analysis
-    mlflow: Mlflow
-
+class Params(Sections):
     @property
     def grid(self) -> int:
         """Tokens along each side of an image."""
@@ -67,7 +23,7 @@ class Params(Section):
 
     @property
     def feature_dimensions(self) -> int | None:
-        """Of the main extractor; None where only its network tells."""
+        """Number of features of the main extractor; None where only its network can tell."""
         if self.evaluation.extractor == "inception":
             return 2048
         return 4 * self.classifier.width if self.classifier.architecture == "small" else None
@@ -75,7 +31,7 @@ class Params(Section):
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
     ) -> DecodingSettings:
-        """How MaskGIT's tokens are decoded, or the baseline's, which has its own `bf16`.
+        """The settings of decoding MaskGIT's tokens, or the baseline's: it has a `bf16` of its own.
 
         Args:
             iterations: T in place of `decoding.iterations`.

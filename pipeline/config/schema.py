@@ -242,3 +242,29 @@ class Analysis(Section):
 
 class Mlflow(Section):
     experiment: Annotated[str, Field(min_length=1)]
+
+
+class Sections(Section):
+    """The whole file: a section each, and what stands outside of one."""
+
+    preset: str
+    seed: Seed
+    data: Data
+    classifier: Classifier
+    tokenizer: Tokenizer
+    tokens: Tokens
+    transformer: Transformer
+    training: Training
+    autoregressive: Autoregressive
+    ray: Ray
+    decoding: Decoding
+    sweep: Sweep
+    evaluation: Evaluation
+    cas: Cas
+    temperature: Temperature
+    editing: Editing
+    rejection: Rejection
+    reconstruction: Reconstruction
+    speed: Speed
+    analysis: Analysis
+    mlflow: Mlflow

@@ -1,4 +1,4 @@
-"""Training batches of images, prepared while the one before is used."""
+"""Training batches of images, each prepared while the one before it is in use."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,10 +13,10 @@ from pipeline.data.views import ImageParams, View
 
 
 class Prefetched:
-    """What `load` makes of a step, made in a thread while the one before is used.
+    """Calls `load` for a step in a thread, while the result for the step before is in use.
 
     Args:
-        load: a pure function of the step; random draws must be from generators of its own.
+        load: a pure function of the step; it draws random numbers from its own generators only.
     """
 
     def __init__(self, load: Callable[[int], Any]):

@@ -51,7 +51,7 @@ def crop_box(
 ) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of a random box inside a width × height image."""
     for _ in range(TRIES):
-        area = width * height * rng.uniform(*scale)
+        area = width * height * rng.uniform(scale[0], scale[1])
         aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:

@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 
 from pipeline.runtime.files import read_json
 
-ROW_GROUP = 64  # images that are read at once
+ROW_GROUP = 64  # images in a row group, the least that can be read
 WINDOW = 256  # row groups shuffled together, and kept in memory: 16,384 images
 
 
 def read_labels(path: Path) -> np.ndarray:
+    """Labels (n,) of the images in a shard."""
     return pq.read_table(path, columns=["label"])["label"].to_numpy()
 
 

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
-QUICK = 5e-4  # seconds: threads that do less in a row lose more at Python's lock than they save
-Item, Result = TypeVar("Item"), TypeVar("Result")
+QUICK = 5e-4  # seconds for an item; below, threads wait longer for Python's lock than they save
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @cache
@@ -18,8 +19,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """`[function(item) for item in items]`; every core does an equal share of them, or this thread
-    does all, where the first one shows that they are quick."""
+    """`[function(item) for item in items]`, an equal share on every core. This thread does all of
+    them where the first one takes less than `QUICK`."""
     items = list(items)
     started = time.perf_counter()
     first = [function(item) for item in items[:1]]

@@ -16,7 +16,7 @@ from pipeline.data.threads import in_threads
 
 
 class ImageParams(Protocol):
-    """What a view must know; the section `data` of the params has it."""
+    """The params of a view: the section `data` of params.yaml has them."""
 
     @property
     def image_size(self) -> int: ...
@@ -36,13 +36,14 @@ class ImageParams(Protocol):
 
 def decode_image(content: bytes, channels: int) -> Image.Image:
     """Encoded bytes as a grey or RGB image of 8 bits."""
-    image = Image.open(io.BytesIO(content))
+    image: Image.Image = Image.open(io.BytesIO(content))
     if image.mode.startswith("I;16"):  # `convert` would clip and not scale
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     return image.convert("L" if channels == 1 else "RGB")
 
 
 def to_chw(image: Image.Image) -> np.ndarray:
+    """(C, H, W) uint8 array of an image, grey or RGB."""
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 

@@ -1,4 +1,4 @@
-"""One measure for every set of images: extractors, reference and settings in one place."""
+"""Measures all sets of images with the same extractors, reference and settings."""
 
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,8 +37,9 @@ class Evaluator:
     """Measures image sets against the training images.
 
     Args:
-        root: the project's folder, where a worker may have another working directory.
-        keep: whether features are kept on disk, for whoever measures the same images again.
+        root: the project's folder; a worker may have another working directory.
+        keep: whether features are kept on disk, so that the same images are not run through the
+            network again.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class Evaluator:
 
     @cached_property
     def second(self) -> tuple[Extractor, Tensor]:
-        """The second extractor, and the features of its reference manifold: those of training
-        images, of which `manifold_images` are drawn where there are more."""
+        """The second extractor, and the features (M, F) of its reference manifold: those of at most
+        `manifold_images` training images, drawn at random."""
         evaluation = self.params.evaluation
         extractor = open_extractor(
             evaluation.second_extractor, self.judge.classifier, evaluation, self.judge.device
@@ -71,14 +72,12 @@ class Evaluator:
         return extractor, drawn(reference, evaluation.manifold_images, self.params.seed)
 
     def features(self, images: ImageSet) -> Features:
-        """Of the main extractor."""
+        """Features of the images, from the main extractor."""
         return self._features(images, self.extractor)
 
     def recognised(self, images: ImageSet) -> Tensor:
         """Logits (M, classes) of the reference classifier."""
-        logits = self._features(images, self.judge).logits
-        assert logits is not None
-        return logits
+        return self._features(images, self.judge).class_logits
 
     def _features(self, images: ImageSet, extractor: Extractor) -> Features:
         if self.keep:
@@ -86,9 +85,12 @@ class Evaluator:
         return extract(extractor, images.batches(BATCH))
 
     def measure(self, images: ImageSet, labels: Tensor | None = None) -> dict[str, float | None]:
-        """Every metric of a set, each named after its extractor, with the standard deviation of FID
-        and IS under resampling, and of KID over subsets, as `…_std`; with labels (M,), the share
-        that is recognised too."""
+        """Every metric of a set, each named after its extractor; as `…_std` the standard deviations
+        of FID and IS under resampling, and of KID over subsets.
+
+        Args:
+            labels: (M,); with them the share that the classifier recognises is measured too.
+        """
         samples = self.features(images)
         values = self.sample_metrics(samples, self.params.seed, skip_few=True)
         values |= self.spreads(samples)
@@ -110,8 +112,7 @@ class Evaluator:
         """FID, IS, KID and the manifold metrics of features of the main extractor.
 
         Args:
-            seed: of KID's subsets, of the splits of IS, and of the images that a manifold is
-                made of.
+            seed: draws KID's subsets, the splits of IS, and the images of each manifold.
             skip_few: leave FID or KID None, and say so, where the samples do not suffice.
         """
         return sample_metrics(
@@ -134,18 +135,18 @@ class Evaluator:
         count, dimensions = samples.features.shape
         return {
             f"fid_{name}_std": spread(distance, samples.features) if count > dimensions else None,
-            f"is_{name}_std": spread(score, samples.logits),
+            f"is_{name}_std": spread(score, samples.class_logits),
         }
 
     def scores(self, images: ImageSet, labels: Tensor) -> dict[str, float | None]:
-        """FID, IS and the share that is recognised, of a set that may be small.
+        """FID, IS and the recognised share of a set that may be small.
 
         Args:
             labels: (M,).
 
         Returns:
-            fid_<extractor> (None where the samples are too few for a covariance, which is said),
-            is_<extractor> and class_accuracy.
+            fid_<extractor>, is_<extractor> and class_accuracy. Where the samples are too few for a
+            covariance the FID is None, and a line says so.
         """
         return self.scores_of(self.features(images), self.recognised(images), labels)
 
@@ -159,6 +160,8 @@ class Evaluator:
             distance = fid(samples.features, self.reference_statistics)
         return {
             f"fid_{name}": distance,
-            f"is_{name}": inception_score(samples.logits, evaluation.is_splits, self.params.seed),
+            f"is_{name}": inception_score(
+                samples.class_logits, evaluation.is_splits, self.params.seed
+            ),
             "class_accuracy": class_accuracy(recognised, labels),
         }

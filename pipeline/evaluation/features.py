@@ -1,8 +1,8 @@
-"""Feature extractors: images → what the metrics compare. The extractor's name is part of every
-metric's name, and a bare "FID" never means anything but Inception.
+"""Feature extractors: networks that turn images into the features that metrics compare. Every
+metric is named after its extractor, and a bare "FID" always means Inception's.
 
-Features are computed once for an image set and kept in a file that is addressed by the extractor's
-weights and the images.
+The features of an image set are computed once, and kept in a file whose name is a hash of the
+extractor's weights and of the images.
 """
 
 import hashlib
@@ -32,10 +32,19 @@ class Features(NamedTuple):
     features: Tensor  # (M, F) float32
     logits: Tensor | None = None  # (M, classes of the extractor) float32, where it has any
 
+    @property
+    def class_logits(self) -> Tensor:
+        """The logits, of an extractor that has classes (classifier, random, inception)."""
+        assert self.logits is not None, "VGG gives no logits"
+        return self.logits
+
 
 class Extractor(Protocol):
     name: str
-    identity: str  # hash of the weights
+
+    @property
+    def identity(self) -> str:
+        """Hash of the weights."""
 
     def __call__(self, images: Tensor) -> Features:
         """Features of uint8 images (B, C, H, W)."""
@@ -71,8 +80,8 @@ class ClassifierExtractor:
 
 
 def random_extractor(config: ClassifierConfig, device: torch.device) -> ClassifierExtractor:
-    """The reference classifier's architecture with seeded random weights: features that no data set
-    has shaped, for precision/recall where no pretrained network fits (Naeem 2020)."""
+    """The reference classifier's architecture with seeded random weights: for precision and recall
+    where no pretrained network suits the data (Naeem 2020)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Classifier(config)
@@ -136,8 +145,11 @@ def _vgg(weights: str | None) -> nn.Module:
 
 
 def _checked(weights: str | None, url: str) -> str:
-    """Path of a weights file, downloaded where none is given. torch-fidelity loads it without a
-    look at what its pickle would run, so that it must first load as plain tensors."""
+    """Path of a weights file, which is downloaded where none is given.
+
+    torch-fidelity would run any code that the file's pickle holds. It is therefore loaded as plain
+    tensors first, which fails where it holds anything else.
+    """
     path = Path(weights or Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name)
     if weights is None and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +178,7 @@ def open_extractor(
 
 @torch.no_grad()
 def extract(extractor: Extractor, batches: Iterable[Tensor]) -> Features:
-    """Features of a stream of uint8 image batches."""
+    """Features, on the CPU, of uint8 image batches (B, C, H, W)."""
     rows = [[x.float().cpu() for x in extractor(b) if x is not None] for b in batches]
     return Features(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
@@ -194,15 +206,15 @@ def load_features(path: Path) -> Features:
 
 
 def features_path(images: ImageSet, extractor: Extractor, cache_dir: Path) -> Path:
-    """Where the features of an image set are kept: addressed by the extractor's weights, the
-    images' content, and the code between the two."""
+    """The file that keeps the features of an image set; its name is a hash of the extractor's
+    weights, the images, and the code that leads from one to the other."""
     code = [tree_hash(PACKAGE / name) for name in CODE]
     address = value_hash([extractor.name, extractor.identity, images.content_hash, code])[:16]
     return cache_dir / f"{address}.safetensors"
 
 
 def cached_features(images: ImageSet, extractor: Extractor, cache_dir: Path) -> Features:
-    """Features of an image set, computed if they are not kept already, or if the file is damaged.
+    """Features of an image set, read from their file, or computed if it is missing or damaged.
 
     Raises:
         UserError: the images cannot be read, or the features not written.
@@ -228,8 +240,8 @@ def _watched(batches: Iterable[Tensor], bar: Callable[[int], None]) -> Iterator[
 
 
 def reference_features(extractor: Extractor, params: Params, root: Path = Path()) -> Path:
-    """File with the features of every training image (centre crops), which samples are compared
-    with; computed once, and shared by sweep and evaluation.
+    """The file with the features of every training image (centre crops), which samples are compared
+    with. They are computed once; sweep and evaluation share them.
 
     Args:
         root: the project's folder.

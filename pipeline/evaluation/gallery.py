@@ -15,7 +15,7 @@ from pipeline.data.views import View
 from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages, CenterCrops
-from pipeline.runtime.files import atomic_file
+from pipeline.runtime.files import write_npz
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
@@ -24,7 +24,7 @@ CLASSES = 10  # pictured
 PER_CLASS = 10
 DECODED = 4  # samples whose every iteration is kept
 NEIGHBOURS = 5  # training images beside each sample
-COMPARED = 10  # samples that they are shown for
+COMPARED = 10  # samples that are shown beside their neighbours
 
 
 def write_gallery(params: Params, folder: Path, device: torch.device) -> dict[str, float]:
@@ -47,13 +47,14 @@ def write_gallery(params: Params, folder: Path, device: torch.device) -> dict[st
     grids["real"] = np.stack([_channels_last(view.centers(row).numpy()) for row in rows])
     flat = torch.from_numpy(grids["transformer"]).flatten(0, 1).permute(0, 3, 1, 2)
     save_picture(grid_picture(flat, grids["transformer"].shape[1]), folder / "samples.png")
-    _save_npz(folder / "class_grid.npz", class_names=np.array(names[: len(shown)]), **grids)
+    class_names = np.array(names[: len(shown)])
+    write_npz(folder / "class_grid.npz", {"class_names": class_names, **grids})
     _write_decoding(params, folder / "decoding.npz", device)
     return _write_neighbours(params, view, folder / "neighbours.npz", device)
 
 
-def _even(rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """Rows of indices, a class each, cut to `PER_CLASS` and to the shortest of them."""
+def _even(rows: Sequence[Sequence[int] | np.ndarray]) -> list[np.ndarray]:
+    """The first indices of each class, as many of every class: at most `PER_CLASS`."""
     few = min(PER_CLASS, *map(len, rows))
     return [np.array(row[:few]) for row in rows]
 
@@ -70,7 +71,7 @@ def _write_decoding(params: Params, path: Path, device: torch.device) -> None:
     side = params.grid
     canvases = [_channels_last(tokens_to_images(tokenizer, s.sampled).numpy()) for s in steps]
     masks = [s.masked.unflatten(-1, (side, side)).cpu().numpy() for s in steps]
-    _save_npz(path, images=np.stack(canvases), masked=np.stack(masks))
+    write_npz(path, {"images": np.stack(canvases), "masked": np.stack(masks)})
 
 
 def _write_neighbours(
@@ -83,13 +84,13 @@ def _write_neighbours(
     chosen = ArrayImages(samples[: params.evaluation.samples])
     distance, index = _nearest(evaluator.features(chosen).features, reference)
     real_distance, _ = _nearest(evaluator.features(held_out).features, reference)
-    nearest = np.stack([_channels_last(view.centers(row).numpy()) for row in index[:COMPARED]])
-    _save_npz(
-        path,
-        samples=_channels_last(samples[:COMPARED]),
-        nearest=nearest,
-        distance=distance[:COMPARED].numpy(),
-    )
+    nearest = [_channels_last(view.centers(row).numpy()) for row in index[:COMPARED]]
+    pictured = {
+        "samples": _channels_last(samples[:COMPARED]),
+        "nearest": np.stack(nearest),
+        "distance": distance[:COMPARED].numpy(),
+    }
+    write_npz(path, pictured)
     name = evaluator.extractor.name
     return {
         f"nearest_distance_{name}": distance[:, 0].mean().item(),
@@ -104,8 +105,3 @@ def _nearest(features: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Ten
         for block in features.split(1000)
     ]
     return torch.cat([b.values for b in blocks]), torch.cat([b.indices for b in blocks])
-
-
-def _save_npz(path: Path, **arrays: np.ndarray) -> None:
-    with atomic_file(path) as temporary, open(temporary, "wb") as handle:
-        np.savez_compressed(handle, **arrays)

@@ -1,5 +1,5 @@
-"""Image sets: our own samples (`.npy`), a folder of PNGs, the `.npz` of the ADM suite, the data set
-itself; read as a stream of batches."""
+"""Image sets, read batch by batch: our own samples (`.npy`), folders of PNGs, the `.npz` of the ADM
+suite, and the data set itself."""
 
 import contextlib
 import hashlib
@@ -27,7 +27,10 @@ GREY_MODES = ("1", "L", "I;16")  # Pillow's
 
 class ImageSet(Protocol):
     shape: tuple[int, int, int]  # (C, H, W) of each image, C 1 or 3
-    content_hash: str  # the same for the same images in the same order
+
+    @property
+    def content_hash(self) -> str:
+        """The same for the same images in the same order."""
 
     def __len__(self) -> int: ...
 
@@ -56,8 +59,8 @@ def open_images(path: Path | str) -> ImageSet:
 
 
 class ArrayImages:
-    """An array (n, C, H, W) uint8, in memory or memory-mapped; hashed by its pixels, so that a
-    slice of a file is a set of its own."""
+    """An array (n, C, H, W) uint8, in memory or memory-mapped. Its hash is that of its pixels, so
+    that a slice of a file has another."""
 
     def __init__(self, images: np.ndarray):
         self._images = images
@@ -67,14 +70,14 @@ class ArrayImages:
         return len(self._images)
 
     def __getitem__(self, chosen: slice) -> "ArrayImages":
-        """A part of the set, as a set."""
+        """The chosen images, as an image set."""
         return ArrayImages(self._images[chosen])
 
     @cached_property
     def content_hash(self) -> str:
         digest = hashlib.sha256(repr(self._images.shape).encode())
         for batch in self.batches(BATCH):
-            digest.update(batch.numpy())
+            digest.update(batch.numpy().data)
         return digest.hexdigest()
 
     def batches(self, size: int) -> Iterator[Tensor]:
@@ -83,7 +86,7 @@ class ArrayImages:
 
 
 class PngImages:
-    """The PNG files of a folder, sorted by name; grey where they are grey, RGB otherwise."""
+    """The PNG files of a folder, sorted by name; grey files give one channel, all others three."""
 
     def __init__(self, folder: Path):
         self._paths = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".png")
@@ -177,7 +180,8 @@ def _read_png(path: Path) -> np.ndarray:
 
 
 def _read_header(stream) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, order and type of the array that an `.npy` stream goes on with."""
+    """Shape, whether in Fortran order, and type of the array in an `.npy` stream, which is left at
+    the array's first byte."""
     if np.lib.format.read_magic(stream) == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)
     return np.lib.format.read_array_header_2_0(stream)
@@ -186,7 +190,7 @@ def _read_header(stream) -> tuple[tuple[int, ...], bool, np.dtype]:
 def _check(
     path: Path, dtype: np.dtype, shape: tuple[int, ...], channels: int, fortran: bool = False
 ) -> None:
-    """Refuse what is no array of images; `channels` is the axis of the channels."""
+    """Raise a `UserError` unless the array holds images; `channels` is the axis of the channels."""
     fits = len(shape) == 4 and shape[channels] in (1, 3) and shape[0] > 0
     if dtype != np.uint8 or not fits or fortran:
         wanted = "(n, C, H, W)" if channels == 1 else "(n, H, W, C)"
@@ -197,7 +201,7 @@ def _check(
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """What goes wrong while a file is read becomes one line that names the file."""
+    """Turn every error of the block, which reads a file, into a `UserError` that names the file."""
     try:
         yield
     except Exception as error:  # a damaged file makes its reader raise nearly anything
@@ -206,6 +210,6 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def size_text(shape: tuple[int, ...]) -> str:
-    """Of images of a shape (C, H, W), as "28×28 grey"."""
+    """The size of images (C, H, W) in words, as "28×28 grey"."""
     channels, height, width = shape
     return f"{width}×{height} {'grey' if channels == 1 else 'RGB'}"

@@ -1,5 +1,5 @@
-"""FID, Inception Score, KID, precision/recall (torch-fidelity), density/coverage and the spread of
-each, from features that were computed once."""
+"""Metrics of features and logits: FID, Inception Score, KID, precision and recall (all as
+torch-fidelity computes them), density and coverage, and their spread under resampling."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ def fid(samples: Tensor, reference: Tensor | ReferenceStatistics) -> float:
     published statistics.
 
     Raises:
-        TooFew: samples for a covariance.
+        TooFew: the samples are too few for a covariance.
         UserError: the statistics are of another extractor.
     """
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
@@ -67,8 +67,8 @@ def kid(
 
 
 def inception_score(logits: Tensor, splits: int, seed: int) -> float:
-    """exp E KL(p(y|x) ‖ p(y)) from logits (M, classes), mean over seeded random splits, of which
-    there are at most M."""
+    """exp E KL(p(y|x) ‖ p(y)) from logits (M, classes): the mean over `splits` random parts of the
+    samples (over M parts, if M is smaller)."""
     from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
     splits, draw = min(splits, len(logits)), mix(seed, "is_splits") % 2**32
@@ -88,9 +88,9 @@ def precision_recall(samples: Tensor, reference: Tensor, neighbors: int) -> tupl
 
 
 def density_coverage(samples: Tensor, reference: Tensor, neighbors: int) -> tuple[float, float]:
-    """How many of the reference's k-NN balls a sample lies in, over k, and the share of those balls
-    that hold a sample (Naeem 2020): precision and recall that outliers do not inflate. Density may
-    exceed 1.
+    """Density: the mean number of the reference's k-NN balls that a sample lies in, divided by k,
+    which may exceed 1. Coverage: the share of these balls that hold a sample. They stand for
+    precision and recall, and outliers do not inflate them (Naeem 2020).
 
     Raises:
         UserError: fewer images than neighbours.
@@ -100,7 +100,7 @@ def density_coverage(samples: Tensor, reference: Tensor, neighbors: int) -> tupl
     hits, covered_R = 0, torch.zeros(len(reference), dtype=torch.bool)
     for block in samples.split(BLOCK):
         inside_BR = torch.cdist(block, reference) <= radii_R
-        hits += inside_BR.sum().item()
+        hits += int(inside_BR.sum())
         covered_R |= inside_BR.any(dim=0)
     return hits / (neighbors * len(samples)), covered_R.double().mean().item()
 
@@ -125,8 +125,9 @@ def _require_neighbors(samples: Tensor, reference: Tensor, neighbors: int) -> No
 def bootstrap(metric: Callable[..., float], *samples: Tensor, repeats: int, seed: int) -> float:
     """Standard deviation of a metric over sets of samples drawn with replacement (Efron 1979).
 
-    Samples drawn twice are their own neighbours, and a drawn set lies a step further from the
-    reference than the samples do: not for recall, and too large for a distance close to 0.
+    Not for recall and the like, since a sample that is drawn twice is its own neighbour. For a
+    distance close to 0 it is too large, since a drawn set is further from the reference than the
+    samples are.
 
     Args:
         metric: of tensors like `samples`; the reference is bound to it and not drawn again.
@@ -141,7 +142,7 @@ def bootstrap(metric: Callable[..., float], *samples: Tensor, repeats: int, seed
 
 @contextmanager
 def unless_few(skip: bool = True) -> Iterator[None]:
-    """Pass over, and say so, what needs more samples than there are; without `skip`, raise."""
+    """Leave the block where it raises `TooFew`, and print why; without `skip`, raise it."""
     try:
         yield
     except TooFew as error:
@@ -168,7 +169,7 @@ def sample_metrics(
         skip_few: leave FID or KID None, and say so, where the samples do not suffice.
 
     Raises:
-        TooFew: samples for FID or KID.
+        TooFew: the samples are too few for FID or KID, and `skip_few` is not set.
     """
     distance, kid_mean, kid_std = None, None, None
     with unless_few(skip_few):
@@ -181,9 +182,9 @@ def sample_metrics(
             subset_size=evaluation.kid_subset_size,
             seed=seed,
         )
-    values = {
+    values: dict[str, float | None] = {
         f"fid_{extractor}": distance,
-        f"is_{extractor}": inception_score(samples.logits, evaluation.is_splits, seed),
+        f"is_{extractor}": inception_score(samples.class_logits, evaluation.is_splits, seed),
         f"kid_{extractor}": kid_mean,
         f"kid_{extractor}_std": kid_std,
     }
@@ -197,15 +198,16 @@ def manifold_metrics(
 ) -> dict[str, float]:
     """Precision, recall, density and coverage, on at most `manifold_images` of each side, drawn at
     random."""
-    sides = [drawn(x, evaluation.manifold_images, seed) for x in (samples, reference)]
-    precision, recall = precision_recall(*sides, evaluation.neighbors)
-    density, coverage = density_coverage(*sides, evaluation.neighbors)
+    count, neighbors = evaluation.manifold_images, evaluation.neighbors
+    sides = drawn(samples, count, seed), drawn(reference, count, seed)
+    precision, recall = precision_recall(*sides, neighbors)
+    density, coverage = density_coverage(*sides, neighbors)
     values = {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
     return {f"{name}_{extractor}": value for name, value in values.items()}
 
 
 def drawn(features: Tensor, count: int, seed: int) -> Tensor:
-    """At most `count` rows of features (M, F), drawn at random, in their order."""
+    """At most `count` rows of features (M, F), drawn at random and kept in order."""
     if len(features) <= count:
         return features
     chosen = torch.randperm(len(features), generator=generator(seed, "manifold", len(features)))
@@ -213,5 +215,5 @@ def drawn(features: Tensor, count: int, seed: int) -> Tensor:
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of samples that the reference classifier recognises as their class."""
+    """Share of samples whose label (M,) has the highest of their logits (M, classes)."""
     return (logits.argmax(dim=1) == labels).double().mean().item()

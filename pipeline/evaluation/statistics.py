@@ -1,5 +1,5 @@
-"""Mean and covariance of features: all that FID needs of a reference set, so that sets which cannot
-be shipped are published as these."""
+"""Mean and covariance of features: all that FID needs to know of a reference set. Sets of images
+that must not be distributed are published in this form."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -26,10 +26,10 @@ def statistics(features: Tensor, what: str = "reference images") -> ReferenceSta
     """Mean and unbiased covariance of features (M, F).
 
     Args:
-        what: the images they are features of, for the error.
+        what: names the images in the error.
 
     Raises:
-        TooFew: for a covariance.
+        TooFew: the features are too few for a covariance.
     """
     count, dimension = features.shape
     if count < dimension + 1:

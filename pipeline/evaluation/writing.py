@@ -1,4 +1,4 @@
-"""Image sets that a model makes, batch by batch, on disk."""
+"""Writing the images that a model makes, batch by batch."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,15 +13,16 @@ from pipeline.runtime.progress import PAUSE, progress
 
 
 def write_images(path: Path, batches: Sequence[Callable[[], Tensor]], name: str) -> ArrayImages:
-    """Make a set of images, unless its file is there already; files appear only when complete.
+    """Make a set of images and write it to `path`. If the file exists, which it does only when it
+    is complete, it is read instead.
 
-    The batches that were made before a kill lie in `<path>.parts` and are not made again; nor are
-    all images ever in memory.
+    Each finished batch is kept in `<path>.parts`, so that a run that was killed goes on after it.
+    There is never more than one batch in memory.
 
     Args:
-        path: of an .npy, (M, C, H, W) uint8.
-        batches: what makes each, (B, C, H, W) uint8 on the CPU.
-        name: of the set, in messages.
+        path: an .npy, (M, C, H, W) uint8.
+        batches: functions that make the batches (B, C, H, W) uint8, on the CPU.
+        name: names the set in messages.
 
     Raises:
         UserError: the files cannot be written.

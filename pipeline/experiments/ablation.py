@@ -1,8 +1,9 @@
 """The ablation of Table 3 and Figure 8: one training per (schedule, seed), every T decoded from it.
 
-A trial lives in folders of its own, keyed by what it depends on and not by the grid around it: its
-training goes on from its last checkpoint, each T that was measured is a file that is whole, and a
-larger grid runs only what is new. Other samples or metrics are measured without training again.
+A trial has its own folders, whose names are hashes of what it depends on; the grid around it is no
+part of that. A trial that was killed therefore trains on from its last checkpoint and measures only
+the T without a file, a larger grid runs only what is new, and other samples or metrics are measured
+without training again.
 """
 
 import time
@@ -38,9 +39,9 @@ from pipeline.weights.configs import transformer_config
 from pipeline.weights.pretrained import open_pretrained_transformer
 from pipeline.weights.published import load_model, save_model
 
-# What no single trial depends on: the grid around it. Its own curve is a part of its identity.
+# The grid: no single trial depends on it. (The curve of its own schedule is part of a trial's key.)
 GRID = ("sweep.schedules", "sweep.iterations", "sweep.seeds", CURVES.as_posix())
-# A trial's training depends on what the main model's does, but for these, which are its own.
+# A trial's training depends on what the main model's does, except for these.
 OWN = (
     "seed",
     "training.steps",
@@ -76,16 +77,17 @@ class Trial:
         return {"schedule": self.schedule, "seed": self.seed}
 
     def cell(self, iterations: int) -> Path:
+        """The file with the measured row of one T, and how long it took."""
         return Path(self.folder) / "cells" / f"T{iterations:04d}.json"
 
     @property
     def model(self) -> Path:
-        """Its finished model."""
+        """The folder of its finished model."""
         return Path(self.training_folder) / "model"
 
     @property
     def trained(self) -> Path:
-        """The history of the training that made it, and the seconds that took."""
+        """The file with the history of its training, and the seconds that it took."""
         return Path(self.training_folder) / "training.json"
 
     @property
@@ -93,7 +95,7 @@ class Trial:
         return Failure(self.folder)
 
     def missing(self) -> list[int]:
-        """The T that are not measured yet."""
+        """The iteration counts T that are not measured yet."""
         return [t for t in self.iterations if not self.cell(t).exists()]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -101,10 +103,11 @@ class Trial:
         return [read_json(self.cell(t))["row"] for t in self.iterations]
 
     def timings(self) -> list[dict[str, Any]]:
+        """The seconds of every T, in order."""
         return [read_json(self.cell(t))["timing"] for t in self.iterations]
 
     def history(self) -> list[dict[str, float]]:
-        """Of its training; empty where released weights took its place."""
+        """The history of its training; empty where released weights took its place."""
         released = self.params["transformer"]["pretrained"]
         return [] if released else read_json(self.trained)["history"]
 
@@ -135,7 +138,7 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
 
 
 def measure_trial(trial: Trial) -> None:
-    """Decode and measure every T that is missing, from the trial's model."""
+    """Decode samples from the trial's model at every T that is missing, and measure them."""
     params, root = Params.model_validate(trial.params), Path(trial.root)
     device = _device(params)
     if params.transformer.pretrained:
@@ -174,7 +177,8 @@ def _measure_cell(
     tokenizer: Tokenizer,
     evaluator: Evaluator,
 ) -> tuple[dict[str, float | None], float]:
-    """The metrics of samples at T `iterations`, and the seconds that decoding them took."""
+    """The metrics of samples that are decoded in `iterations` steps, and the seconds of
+    decoding."""
     started, params = time.monotonic(), evaluator.params
     labels = balanced_labels(params.sweep.samples, model.config.num_classes)
     batches = sample_images(
@@ -190,13 +194,14 @@ def _measure_cell(
     samples = evaluator.features(images)
     values = evaluator.sample_metrics(samples, trial.seed)
     same = evaluator.extractor.name == evaluator.judge.name
-    logits = samples.logits if same else evaluator.recognised(images)
+    logits = samples.class_logits if same else evaluator.recognised(images)
     path.unlink()
     return values | {"class_accuracy": class_accuracy(logits, labels)}, decode_seconds
 
 
 def train_trial(trial: Trial) -> None:
-    """Train (or take up) the trial's model: the averaged weights, kept beside the checkpoint."""
+    """Train the trial's model, from its last checkpoint if there is one, and keep the averaged
+    weights beside it."""
     params = Params.model_validate(trial.params)
     if params.transformer.pretrained or trial.model.exists():
         return
@@ -213,7 +218,7 @@ Trained = tuple[list[dict[str, float]], dict[str, Tensor]]  # history and averag
 
 
 def _train_distributed(trial: Trial, params: Params, classes: int) -> Trained:
-    """As a Ray Train run of the trial's own."""
+    """Train the trial's model as a Ray Train run of its own."""
     job = TrainingJob(
         params=trial.params,
         tokens_dir=str(Path(trial.root) / TOKENS),
@@ -229,7 +234,7 @@ def _train_distributed(trial: Trial, params: Params, classes: int) -> Trained:
 
 
 def _train_here(trial: Trial, params: Params, classes: int) -> Trained:
-    """In this process."""
+    """Train the trial's model in this process."""
     task = TransformerTask(
         params, Path(trial.root) / TOKENS, classes, seed=trial.seed, device=_device(params)
     )

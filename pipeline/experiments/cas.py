@@ -35,7 +35,7 @@ AUGMENTATIONS = {"none": False, "randaugment": True}
 class CasJob:
     """One classifier to train, as plain values that travel to a worker. Paths are absolute."""
 
-    images: str  # what it is trained on: `REAL`, or the name of a set of samples
+    images: str  # `REAL`, or the name of the set of samples that it is trained on
     augmentation: str  # a key of `AUGMENTATIONS`
     seed: int
     params: dict[str, Any]
@@ -61,7 +61,8 @@ class CasJob:
 
 
 def run_cas(job: CasJob) -> None:
-    """Train (or take up) the job's classifier, and write its accuracies."""
+    """Train the job's classifier, from its last checkpoint if there is one, and write its top-1 and
+    top-5 accuracy on the validation images."""
     params, device = Params.model_validate(job.params), pick_device()
     held_out = View(ImageShards(job.images_dir, "val"), params.data)
     pictures = training_pictures(job, params)
@@ -89,15 +90,16 @@ def run_cas(job: CasJob) -> None:
 
 
 class Pictures(NamedTuple):
-    """What a classifier is trained on."""
+    """Labelled pictures that a classifier is trained on."""
 
-    read: Callable[[int], Any]  # index → what a picture is made from
-    decode: Callable[[Any], Image.Image]
+    read: Callable[[int], Any]  # index → the stored form of a picture
+    decode: Callable[[Any], Image.Image]  # the stored form → the picture
     labels: Tensor  # (M,) int64
-    block_start: np.ndarray | None = None  # of blocks they are read in, as `BatchOrder` takes it
+    block_start: np.ndarray | None = None  # where blocks begin, as for `BatchOrder`
 
 
 def training_pictures(job: CasJob, params: Params) -> Pictures:
+    """The real training images, or the job's set of samples."""
     if job.images == REAL:
         images = ImageShards(job.images_dir, "train")
         return Pictures(
@@ -113,7 +115,7 @@ def training_pictures(job: CasJob, params: Params) -> Pictures:
 
 
 def _picture(array: np.ndarray) -> Image.Image:
-    """Of a (C, H, W) array."""
+    """The picture of a (C, H, W) uint8 array."""
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 

@@ -1,4 +1,4 @@
-"""Table 2: validation images in- and outpainted; and the pictures of Figures 6 and 7 (paper,
+"""Table 2, in- and outpainting of validation images, and the pictures of Figures 6 and 7 (paper,
 section 4.3)."""
 
 from collections.abc import Callable
@@ -36,13 +36,13 @@ TASKS: dict[str, Callable[[tuple[int, int]], Tensor]] = {
     "outpaint_bottom": partial(outpaint_mask, side="bottom", fraction=0.5),
 }
 PICTURED = 6  # images of each kind of picture
-CLASSES = 10  # that a box is regenerated as
+CLASSES = 10  # classes that a box is regenerated as
 DRAWS = 4  # seeds of one outpainting
 GREY = 128  # of unknown pixels
 
 
 class Editor:
-    """The trained models, set as the params say, and the validation images that they edit."""
+    """The trained models with the params' settings, and the validation images that they edit."""
 
     def __init__(self, params: Params, device: torch.device):
         self.params = params
@@ -53,11 +53,15 @@ class Editor:
         self.labels = torch.from_numpy(self.view.images.labels[:count])
         self.size = (params.data.image_size,) * 2
         self.settings = params.decoding_settings(iterations=params.editing.iterations)
-        self.borders = {"dilate": params.editing.dilate, "feather": params.editing.feather}
+        self.borders: dict[str, Any] = {
+            "dilate": params.editing.dilate,
+            "feather": params.editing.feather,
+        }
 
     def composites(self, task: str, seed: int | None) -> list[Callable[[], Tensor]]:
-        """What makes each batch (B, C, H, W) uint8 of the images edited for their own classes;
-        without a seed the floor, whose unknown pixels are copied from the nearest known one."""
+        """Functions that make the batches (B, C, H, W) uint8 of the images, edited for their own
+        classes. Without a seed they make the baseline, whose unknown pixels are copied from the
+        nearest known one."""
         mask = TASKS[task](self.size)
 
         def make(number: int, chosen: Tensor) -> Tensor:
@@ -76,7 +80,7 @@ class Editor:
         return edited.composite
 
     def keeps_context(self, task: str) -> bool:
-        """Whether any token is known, once the mask is dilated."""
+        """Whether any token is known once the mask is dilated."""
         mask = TASKS[task](self.size)[None]
         return not pixel_mask_to_tokens(mask, self.params.grid, self.params.editing.dilate).all()
 
@@ -100,7 +104,11 @@ def edit_rows(params: Params, run_folder: Path, device: torch.device) -> list[di
             name = "nearest" if seed is None else f"seed{seed}"
             path = run_folder / f"{task}-{name}.npy"
             images = write_images(path, editor.composites(task, seed), f"edit: {task} {name}")
-            row = {"task": task, "method": "nearest" if seed is None else "maskgit", "seed": seed}
+            row: dict[str, Any] = {
+                "task": task,
+                "method": "nearest" if seed is None else "maskgit",
+                "seed": seed,
+            }
             values = evaluator.scores(images, editor.labels)
             rows.append(row | {"images": len(images)} | values)
             print(f"edit: {task} {name}: {values['class_accuracy']:.1%} recognised", flush=True)
@@ -144,7 +152,8 @@ def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]
 
 
 def _panorama(editor: Editor, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """(n, C, H, 3 W): as much again at either side, every window half over what is there."""
+    """Images extended by their own width to the left and right, (n, C, H, 3 W), in windows of which
+    half is known."""
     side = editor.size[1]
     for direction in ("left", "right"):
         images = outpaint_beyond(

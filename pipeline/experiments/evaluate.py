@@ -1,9 +1,10 @@
-"""What Table 1 is made of: samples of MaskGIT and the baseline, reconstructions (the ceiling of
-both) and held-out real images, all measured in the same way."""
+"""Table 1: samples of MaskGIT and the baseline, reconstructions (the best that either can reach)
+and held-out real images, all measured in the same way."""
 
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,13 +27,15 @@ from pipeline.evaluation.metrics import fid, unless_few
 from pipeline.evaluation.writing import write_images
 from pipeline.masking import masked_nll
 from pipeline.runtime.files import atomic_folder
-from pipeline.sampling import balanced_labels, sample_images, sampler
+from pipeline.sampling import Network, balanced_labels, sample_images, sampler
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.reconstruction import BATCH, Reconstruction
-from pipeline.transformer import TokenTransformer
 from pipeline.weights.published import load_model
 
-NETWORKS = {"transformer": TRANSFORMER, "autoregressive": AUTOREGRESSIVE}
+NETWORKS: dict[Literal["transformer", "autoregressive"], Path] = {
+    "transformer": TRANSFORMER,
+    "autoregressive": AUTOREGRESSIVE,
+}
 
 
 def evaluate_all(
@@ -41,11 +44,11 @@ def evaluate_all(
     """Metrics of each set: the samples of every network, "reconstruction" and "real".
 
     Args:
-        run_folder: keeps samples between kills; they are published under `SAMPLES`.
+        run_folder: keeps finished samples if the run is killed; they are published under `SAMPLES`.
     """
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
     evaluator = Evaluator(params, device)
-    metrics = {}
+    metrics: dict[str, dict[str, float | None]] = {}
     for network, folder in NETWORKS.items():
         model = load_model(folder, network, device)
         images, labels = published_samples(params, network, model, tokenizer, run_folder)
@@ -66,12 +69,11 @@ def evaluate_all(
 
 
 def _rfid(evaluator: Evaluator, rebuilt: ArrayImages, real: CenterCrops) -> dict[str, float | None]:
-    """rFID: FID of the reconstructed validation images against these images themselves; None where
-    they are too few, which is said."""
+    """rFID: the FID of the reconstructed validation images against the validation images. Where
+    they are too few it is None, and a line says so."""
     rfid = None
     with unless_few():
-        features = (evaluator.features(images).features for images in (rebuilt, real))
-        rfid = fid(*features)
+        rfid = fid(evaluator.features(rebuilt).features, evaluator.features(real).features)
     return {f"rfid_{evaluator.extractor.name}": rfid}
 
 
@@ -90,12 +92,16 @@ def _reconstructed(
 def published_samples(
     params: Params,
     network: str,
-    model: TokenTransformer,
+    model: Network,
     tokenizer: Tokenizer,
     run_folder: Path,
 ) -> tuple[ArrayImages, Tensor]:
-    """Samples of a network, on disk, and their labels (M,), decoded if they are not yet, and
-    published as `SAMPLES/<network>/images.npy` (M, C, H, W) uint8 and `labels.npy`."""
+    """Sample from a network (unless the samples are in `run_folder` already), and publish them as
+    `SAMPLES/<network>/images.npy` (M, C, H, W) uint8 and `labels.npy` (M,).
+
+    Returns:
+        The samples and their labels (M,).
+    """
     count = max(params.evaluation.samples, params.cas.samples)
     labels = balanced_labels(count, model.config.num_classes)
     autoregressive = isinstance(model, AutoregressiveTransformer)
@@ -114,9 +120,9 @@ def published_samples(
     return images, labels
 
 
-def held_out_nll(model: TokenTransformer, params: Params, device: torch.device) -> float:
-    """Of the validation tokens, in nats a token: MaskGIT's over masked tokens, the baseline's exact
-    (the two are not comparable)."""
+def held_out_nll(model: Network, params: Params, device: torch.device) -> float:
+    """Negative log-likelihood of the validation tokens, in nats a token. MaskGIT's is that of
+    masked tokens, the baseline's the exact one, so that the two are not comparable."""
     tokens, labels = TokenCache(TOKENS, "val").everything()
     if isinstance(model, AutoregressiveTransformer):
         return token_nll(model, tokens, labels, device=device)
@@ -131,7 +137,7 @@ def held_out_nll(model: TokenTransformer, params: Params, device: torch.device) 
     )
 
 
-def _steps(model: TokenTransformer, params: Params) -> int:
-    """Forward passes per image."""
+def _steps(model: Network, params: Params) -> int:
+    """Forward passes of the network per image."""
     autoregressive = isinstance(model, AutoregressiveTransformer)
     return model.config.num_tokens if autoregressive else params.decoding.iterations

@@ -29,8 +29,8 @@ MEDIAN = -1  # the "draw" that is the pixel-wise median of all draws
 
 
 def hide_tokens(count: int, num_tokens: int, ratio: float, seed: int) -> Tensor:
-    """(count, num_tokens) bool, True at ratio·N tokens (to the nearest) of each image, drawn
-    uniformly; what a ratio hides, a higher one hides too."""
+    """(count, num_tokens) bool, True at round(ratio·N) tokens of each image, drawn uniformly. A
+    higher ratio hides the same tokens and more."""
     noise = torch.rand(count, num_tokens, generator=generator(seed, "hide"))
     return noise.argsort(dim=1).argsort(dim=1) < round(ratio * num_tokens)
 
@@ -53,11 +53,11 @@ class Reconstructor:
         self.tokens = torch.cat([self._encode(chosen) for chosen in self.batches])
 
     def _encode(self, chosen: Tensor) -> Tensor:
-        """(B, N) int64."""
+        """Tokens (B, N) int64 of the chosen images."""
         return self.tokenizer.encode(as_float(self.images[chosen]).to(self.device)).flatten(1)
 
     def hidden(self, ratio: float) -> Tensor:
-        """(M, N) bool."""
+        """Mask (M, N) of the tokens that are hidden, bool."""
         return hide_tokens(len(self.images), self.params.num_tokens, ratio, self.params.seed)
 
     def rebuild(self, chosen: Tensor, hidden: Tensor, draw: int) -> Tensor:
@@ -65,7 +65,7 @@ class Reconstructor:
 
         Args:
             chosen: (B,) indices of images.
-            hidden: (B, N) bool; where none is, the images are the tokenizer's reconstructions.
+            hidden: (B, N) bool; with no token hidden the result is the tokenizer's reconstruction.
 
         Returns:
             (B, C, H, W) uint8.
@@ -81,21 +81,21 @@ class Reconstructor:
         return tokens_to_images(self.tokenizer, steps[-1].sampled)
 
     def samples(self, ratio: float) -> list[Callable[[], Tensor]]:
-        """What makes each batch (B, C, H, W) uint8 of all images, draw after draw."""
+        """Functions that make the batches (B, C, H, W) uint8 of all images, draw after draw."""
         hidden = self.hidden(ratio)
         draws = range(self.params.reconstruction.draws)
         return [partial(self.rebuild, b, hidden[b], draw) for draw in draws for b in self.batches]
 
     @torch.no_grad()
     def distances(self, rebuilt: np.ndarray) -> dict[str, float]:
-        """PSNR in dB and perceptual distance of images (M, C, H, W) uint8 from the originals: mean
-        and standard deviation over the images."""
+        """PSNR in dB and perceptual distance between images (M, C, H, W) uint8 and the originals:
+        mean and standard deviation over the images."""
         values: dict[str, list[float]] = {"psnr": [], "perceptual": []}
         for original, image in zip(self.images, rebuilt, strict=True):
             pair = [as_float(x)[None].to(self.device) for x in (original, torch.from_numpy(image))]
             values["psnr"].append(psnr((pair[0] - pair[1]).pow(2).mean().item()))
             values["perceptual"].append(self.perceptual(*pair).item())
-        spread = {"": np.mean, "_std": np.std}
+        spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
         return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
 
 
@@ -131,19 +131,19 @@ def reconstruct_hidden(
             f"of the median {rows[-1]['psnr']:.1f} dB",
             flush=True,
         )
-    inputs, samples, medians = (_channels_last(np.stack(c)) for c in zip(*columns, strict=True))
+    greyed, drawn, medians = (_channels_last(np.stack(c)) for c in zip(*columns, strict=True))
     return rows, {
         "originals": _channels_last(bench.images[:PICTURED].numpy()),
-        "inputs": inputs,
-        "samples": samples,
+        "inputs": greyed,
+        "samples": drawn,
         "medians": medians,
         "mask_ratios": np.array(params.reconstruction.mask_ratios),
     }
 
 
 def median_image(samples: np.ndarray) -> np.ndarray:
-    """Pixel-wise median (M, C, H, W) uint8 of draws (d, M, C, H, W); of an even number the mean of
-    the middle two, halves rounded to even."""
+    """Pixel-wise median (M, C, H, W) uint8 of draws (d, M, C, H, W). For an even d it is the mean
+    of the middle two; halves are rounded to even."""
     return np.median(samples, axis=0).round().astype(np.uint8)
 
 

@@ -1,5 +1,5 @@
-"""Table 4: classifier-based rejection sampling (paper, appendix B), which keeps of each class's
-samples the share that the reference classifier rates highest for the class."""
+"""Table 4: classifier-based rejection sampling (paper, appendix B). Of the samples of each class
+the share is kept that the reference classifier rates highest for the class."""
 
 from functools import partial
 from typing import Any
@@ -47,7 +47,7 @@ def rejection_rows(params: Params, device: torch.device) -> list[dict[str, Any]]
         for acceptance in params.rejection.acceptance:
             for selection, rating in ratings.items():
                 kept = select(rating, labels, acceptance)
-                samples = Features(features.features[kept], features.logits[kept])
+                samples = Features(features.features[kept], features.class_logits[kept])
                 row = {"network": network, "selection": selection, "acceptance": acceptance}
                 row |= {"candidates": len(labels), "samples": len(kept)}
                 row |= evaluator.scores_of(samples, logits[kept], labels[kept])
@@ -62,16 +62,16 @@ def rejection_rows(params: Params, device: torch.device) -> list[dict[str, Any]]
 
 
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
-    """log p/(1 − p) of p(label | image), (M,) float64, of logits (M, classes): ranks as p does, but
-    does not round to 1 for the surest, which would tie."""
+    """log p/(1 − p), (M,) float64, where p = p(label | image) follows from logits (M, classes). It
+    ranks samples as p does, but p rounds to 1 for the surest, which would tie."""
     own = F.one_hot(labels, logits.shape[1]).bool()
     logits = logits.double()
     return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
 
 
 def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
-    """The highest rated share of each class, to the nearest number of samples and at least one; of
-    equal ratings the earlier sample.
+    """The highest rated samples of each class: round(acceptance · count) of them, at least one. Of
+    equal ratings the earlier sample goes first.
 
     Args:
         ratings: (M,).

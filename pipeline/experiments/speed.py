@@ -28,21 +28,19 @@ class Method:
 
 
 def methods(params: Params, config: TransformerConfig, device: torch.device) -> dict[str, Method]:
-    """MaskGIT, and the autoregressive baseline with and without its key-value cache, at random
-    weights: what is drawn does not matter for the time.
+    """MaskGIT, and the autoregressive baseline with and without its key-value cache. Their weights
+    are random, since the time does not depend on them.
 
-    All compute alike: in bfloat16 where both `decoding.bf16` and `autoregressive.bf16` say so, else
-    in float32, in which the baseline draws the same tokens with and without its cache.
+    All compute in bfloat16 if both `decoding.bf16` and `autoregressive.bf16` are set, else in
+    float32, in which the baseline draws the same tokens with and without its cache.
     """
     torch.manual_seed(mix(params.seed, "speed", config.num_tokens))
-    maskgit, baseline = (
-        network(config).to(device).eval().requires_grad_(False)
-        for network in (MaskGitTransformer, AutoregressiveTransformer)
-    )
+    maskgit = MaskGitTransformer(config).to(device).eval().requires_grad_(False)
+    baseline = AutoregressiveTransformer(config).to(device).eval().requires_grad_(False)
     bf16 = params.decoding.bf16 and params.autoregressive.bf16
     iterations = min(params.decoding.iterations, config.num_tokens)
     settings = dataclasses.replace(params.decoding_settings(iterations=iterations), bf16=bf16)
-    common = {"seed": params.seed, "device": device}
+    common: dict[str, Any] = {"seed": params.seed, "device": device}
 
     def parallel(labels: Tensor) -> Tensor:
         return generate(maskgit, labels, settings, **common)[-1].sampled
@@ -62,10 +60,10 @@ def methods(params: Params, config: TransformerConfig, device: torch.device) -> 
 def speed_rows(
     params: Params, grid: int, num_classes: int, device: torch.device
 ) -> list[dict[str, Any]]:
-    """A row for every batch size and method at grid² tokens: seconds per image, the median, least
-    and most of `speed.repeats` rounds after one that is not counted.
+    """A row for every batch size and method at grid² tokens: the median, least and greatest time
+    per image in seconds, over `speed.repeats` rounds after one that is not counted.
 
-    A round times every method once, so that other work on the machine falls on all alike.
+    A round times every method once, so that other work on the machine slows all of them alike.
     """
     config = dataclasses.replace(transformer_config(params, num_classes), num_tokens=grid**2)
     timed = methods(params, config, device)
@@ -94,7 +92,7 @@ def speed_rows(
 
 
 def _seconds(draw: Callable[[Tensor], Tensor], labels: Tensor, device: torch.device) -> float:
-    """Wall time of a call, with the device's queue empty at both ends."""
+    """Wall time of a call in seconds; the device has finished all work at both ends."""
 
     def now() -> float:
         if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Sensitivity to the choice temperature, which the paper's section 3.2 leaves open."""
+"""Sensitivity of samples to the choice temperature, which the paper does not give (section 3.2)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +19,8 @@ from pipeline.weights.published import load_model
 def temperature_rows(
     params: Params, run_folder: Path, device: torch.device
 ) -> list[dict[str, Any]]:
-    """A row for every value and seed: the scores of the main model's samples. A seed draws the same
-    random numbers for every value.
+    """A row for every temperature and seed: the scores of the main model's samples. A seed gives
+    the same random numbers at every temperature.
 
     Args:
         run_folder: keeps the rows that are finished, `<value>-seed<seed>.json`.

@@ -1,4 +1,4 @@
-"""Ray Tune around the ablation: queues the trials on whatever resources there are."""
+"""Ray Tune runs the ablation's trials, as many at once as the cluster has room for."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.experiments.ablation import Trial, measure_trial, train_trial
 from pipeline.runtime.errors import UserError
+from pipeline.training.ray_train.fit import worker_resources
 
 
 def run_trials(trials: list[Trial], params: Params, *, on_done: Callable[[Trial], None]) -> None:
-    """Run the trials, as many at once as fit; finished ones keep their files whatever happens.
+    """Run the trials. What a finished one wrote stays, whatever happens to the others.
 
     Args:
         on_done: called here with each trial that ended well.
@@ -52,8 +53,8 @@ def run_trials(trials: list[Trial], params: Params, *, on_done: Callable[[Trial]
 
 
 def _watch(trials: list[Trial], on_done: Callable[[Trial], None]) -> Any:
-    """What Tune calls as trials end. It would only log what a callback raises: that is kept as
-    `error`, and no trial goes on."""
+    """The callback for trials that end. Tune only logs what a callback raises; a `UserError` is
+    therefore kept as its `error`, and all trials are stopped."""
     from ray import tune
 
     by_name = {trial.name: trial for trial in trials}
@@ -84,27 +85,22 @@ def workers_per_trial(params: Params) -> int:
     return 1 if params.transformer.pretrained else params.sweep.workers_per_trial
 
 
-def _worker_resources(params: Params) -> dict[str, float]:
-    ray = params.ray
-    return {"CPU": ray.cpus_per_worker} | ({"GPU": 1} if ray.use_gpu else {})
-
-
 def _trial_resources(params: Params) -> dict[str, float]:
-    """What the process of a trial holds.
+    """The resources that a trial's process reserves.
 
-    One that is a Ray Train run itself only waits for its workers: were it to hold even a part of a
-    CPU, its workers might not fit beside it and would wait for ever. It asks for a little memory
-    instead (Tune wants something); the number of trials is bounded by their workers.
+    A trial that is a Ray Train run only waits for its workers. If it reserved even a part of a CPU,
+    its workers might not fit beside it, and would wait for ever. It therefore reserves a little
+    memory only (Tune requires something); `_concurrent` limits the number of such trials.
     """
-    return _worker_resources(params) if workers_per_trial(params) == 1 else {"memory": 2**20}
+    return worker_resources(params.ray) if workers_per_trial(params) == 1 else {"memory": 2**20}
 
 
 def _concurrent(params: Params) -> int:
-    """How many trials the cluster can hold at once; at least one."""
+    """Number of trials that the cluster has room for at once; at least one."""
     import ray
 
     have, workers = ray.cluster_resources(), workers_per_trial(params)
-    needs = _worker_resources(params).items()
+    needs = worker_resources(params.ray).items()
     return max(1, min(int(have.get(kind, 0) // (workers * need)) for kind, need in needs))
 
 

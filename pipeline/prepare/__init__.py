@@ -1,1 +1,1 @@
-"""What only the first stage needs: data sets, their split and their shards."""
+"""The data sets, their split and their shards; only the first stage uses this."""

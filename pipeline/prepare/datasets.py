@@ -1,11 +1,11 @@
-"""Data sets behind one small interface. A new one is a class with these members and a line in
-`open_source`."""
+"""The data sets that `data.source` can name, behind one small interface. A new one is a class with
+the members of `Source`, and a line in `open_source`."""
 
 import inspect
 import io
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -25,10 +25,13 @@ class Item(NamedTuple):
 class Source(Protocol):
     class_names: list[str]
     items: list[Item]
-    version: str  # another one where the images behind the items may be others
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the images of the same items may have changed."""
 
     def read(self, index: int) -> bytes:
-        """The encoded image of `items[index]`; asked for by several threads."""
+        """The encoded image of `items[index]`; several threads call it at once."""
 
 
 def open_source(name: str, download_dir: str) -> Source:
@@ -87,7 +90,8 @@ class FolderSource:
         self.class_names = sorted(d.name for d in first.iterdir() if d.is_dir())
         if not self.class_names:
             raise UserError(f"data.source: {first} has no class folders; put each class in its own")
-        self.items, self._paths = [], []
+        self.items: list[Item] = []
+        self._paths: list[Path] = []
         for split, folder in folders.items():
             self._list(root, folder, split)
 
@@ -139,9 +143,10 @@ class TorchvisionSource:
         if not inspect.isclass(cls):
             raise UserError(f"data.source: torchvision has no data set '{name}'; see its docs")
         accepted = inspect.signature(cls).parameters
-        common = {"root": download_dir} if "root" in accepted else {}
+        common: dict[str, Any] = {"root": download_dir} if "root" in accepted else {}
         if "download" in accepted:
             common["download"] = True
+        splits: dict[str | None, dict[str, Any]]
         if "train" in accepted:
             splits = {"train": {"train": True}, "val": {"train": False}}
         elif "split" in accepted:
@@ -154,7 +159,8 @@ class TorchvisionSource:
         except (RuntimeError, OSError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"data.source: torchvision cannot load {name}: {reason}") from error
-        self.items, self._index = [], []
+        self.items: list[Item] = []
+        self._index: list[tuple[Any, int]] = []  # data set of torchvision, and index in it
         for split, dataset in self._sets.items():
             for i, label in enumerate(_labels(dataset)):
                 self.items.append(Item(f"{split or 'all'}/{i:07d}", int(label), split))

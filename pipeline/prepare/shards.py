@@ -52,10 +52,14 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
 def write_shards(
     source: Source, indices: list[int], split: str, shard_size: int, folder: Path
 ) -> list[dict]:
-    """Write one split as `<split>-00000.parquet` …; a shard that is there already is kept.
+    """Write one split as `<split>-00000.parquet` …; a shard that exists is kept.
+
+    Args:
+        indices: of the split's items, in order.
+        shard_size: images in a shard.
 
     Returns:
-        One {file, count, hash} a shard.
+        {file, count, hash} of each shard.
     """
     shards = []
     with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:

@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from pipeline.runtime.errors import UserError
 
@@ -35,10 +36,14 @@ def join_ray() -> None:
         return
     address = os.environ.get("RAY_ADDRESS", "")
     _check_reachable(address)
-    quiet = {"log_to_driver": True, "logging_level": "error", "configure_logging": True}
+    quiet: dict[str, Any] = {
+        "log_to_driver": True,
+        "logging_level": "error",
+        "configure_logging": True,
+    }
     # Workers import this project whatever their working directory.
     path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
-    env = {
+    env: dict[str, Any] = {
         "env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _ENVIRONMENT},
         "worker_process_setup_hook": "pipeline.runtime.process.set_up",
     }
@@ -59,7 +64,7 @@ def join_ray() -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Fail at once where RAY_ADDRESS names a host and port that nothing listens on."""
+    """Raise a `UserError` at once if nothing listens on the host and port of RAY_ADDRESS."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdigit()):
         return  # none, "auto", "local"
@@ -77,10 +82,10 @@ def _cannot_join(address: str, reason: str) -> str:
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
-    """Fail before any work where the cluster could never place the workers.
+    """Raise a `UserError`, before any work, if the cluster can never hold the workers.
 
     Args:
-        key: the param that asks for them, named in the error.
+        key: the param that sets their number, for the error.
     """
     import ray
 

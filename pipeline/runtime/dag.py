@@ -1,4 +1,4 @@
-"""What dvc.yaml says a stage depends on, by value and by content."""
+"""The params and dependencies that dvc.yaml lists for a stage: their values and contents."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from pipeline.runtime.files import read_yaml, tree_hash
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
 
-# Params that name a file: what it holds matters, not only its name.
+# Params that name a file, whose content matters and not only its name.
 FILE_PARAMS = (
     "tokenizer.pretrained",
     "transformer.pretrained",
@@ -25,8 +25,8 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
     content of the files that its params name.
 
     Args:
-        ignore: params, dependencies, or sections and folders of them, that do not matter to the run
-            in question (the sweep's grid does not matter to one trial of it).
+        ignore: params and dependencies, or sections and folders of them, to leave out (one trial of
+            the sweep does not depend on the sweep's grid).
     """
     dropped = tuple(ignore)
 
@@ -69,7 +69,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one level of dotted keys."""
     if not isinstance(value, dict):
         return {prefix: value}
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, item in value.items():
         flat |= flatten(item, f"{prefix}.{name}" if prefix else name)
     return flat

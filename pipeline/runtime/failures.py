@@ -1,6 +1,6 @@
-"""How an error that a user must read leaves a Ray worker: as one line in a file beside its work.
+"""How a `UserError` gets out of a Ray worker: as one line in a file in the job's folder.
 
-Ray wraps what a worker raises and logs it at length, and a worker that is lost raises nothing.
+Ray would wrap the error and log it at length.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ from pipeline.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Failure:
-    """The line that a job leaves where it fails.
+    """The file in which a job that fails leaves its error.
 
     Args:
-        folder: the job's own, absolute, seen by worker and driver.
+        folder: the job's folder; absolute, and on a disk that worker and driver share.
     """
 
     folder: str
@@ -26,18 +26,20 @@ class Failure:
         return Path(self.folder) / "error.txt"
 
     def clear(self) -> None:
+        """Forget the error of an earlier attempt."""
         self._path.unlink(missing_ok=True)
 
     def read(self) -> str | None:
-        """The line, if the job left one."""
+        """The error, if the job left one."""
         return self._path.read_text() if self._path.exists() else None
 
     @contextmanager
     def noted(self, pass_on: Callable[[UserError], bool] = lambda error: False) -> Iterator[None]:
-        """Leave a `UserError` of the block as the line.
+        """Write a `UserError` of the block to the file.
 
         Args:
-            pass_on: whether to raise it too, so that Ray ends the workers that wait for this one.
+            pass_on: decides whether it is raised as well, so that Ray ends the workers that wait
+                for this one.
         """
         try:
             yield

@@ -1,4 +1,4 @@
-"""Whole-or-not-at-all writes, content hashes and small file formats. The only place that writes."""
+"""Writes that are whole or do not happen, content hashes, and small file formats."""
 
 import contextlib
 import copy
@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def publish_folder(source: Path, target: Path) -> None:
-    """Move a finished folder to `target`, replacing what is there: renamed, or copied where it lies
-    on another file system.
+    """Move a finished folder to `target`, replacing what is there. It is renamed, or copied if the
+    target is on another file system.
 
     Raises:
         UserError: the target cannot be written.
@@ -135,6 +135,14 @@ def write_csv(path: Path | str, rows: list[dict[str, Any]]) -> None:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.10g")
 
 
+def write_npz(path: Path | str, arrays: Mapping[str, Any]) -> None:
+    """Write NumPy arrays as a compressed `.npz`."""
+    import numpy as np
+
+    with atomic_file(path) as temporary, open(temporary, "wb") as handle:
+        np.savez_compressed(handle, **arrays)
+
+
 def file_hash(path: Path | str) -> str:
     """SHA-256 of a file's bytes, as hex."""
     with open(path, "rb") as handle:
@@ -142,8 +150,12 @@ def file_hash(path: Path | str) -> str:
 
 
 def tree_hash(path: Path | str) -> str:
-    """Content hash of a file, or of a folder: its `manifest.json` where it has one (which carries
-    the content hash of what lies beside it), else every file in it."""
+    """Content hash of a file or a folder: of its `manifest.json` if it has one (which holds the
+    hashes of the files beside it), else of every file in it.
+
+    Raises:
+        UserError: it is missing.
+    """
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} is missing; run `dvc repro` to make it")

@@ -11,8 +11,8 @@ from pipeline.runtime.cluster import NO_DASHBOARD
 
 
 def set_up() -> None:
-    """A quick start, and silence where users can do nothing (libraries' start-up chatter and known
-    notices). It imports nothing large itself: every Ray worker waits for it."""
+    """Make the start quick, and silence the notices of libraries that a user can do nothing about.
+    Every Ray worker waits for this, so that it imports nothing large."""
     # The libraries make objects by the hundred thousand, which stay: looking through them for
     # garbage every 700 new ones is a second of a stage's start.
     gc.set_threshold(10_000)
@@ -31,9 +31,9 @@ def set_up() -> None:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep the memory of tensors that were freed. Left to itself it gives that of large
-    ones back to the system, which clears every page anew for the next: a tenth of a training step
-    on a CPU."""
+    """Make glibc keep the memory of tensors that were freed. By default it returns that of large
+    ones to the system, which clears every page again for the next tensor: a tenth of a training
+    step on a CPU."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     # M_MMAP_THRESHOLD: what is smaller lies in the heap; an old glibc admits 32 MiB at most.
     if mallopt and (mallopt(-3, 2**30) or mallopt(-3, 2**25)):

@@ -4,14 +4,19 @@ import sys
 import time
 from collections.abc import Callable
 
-PAUSE = 10.0  # seconds: work of which there is much shows no bar or line where it is small
+PAUSE = 10.0  # seconds; for loops of which a run has many, so that short ones show nothing
 
 
 class progress:
-    """A context that yields what is called with how much is done, and a text about it.
+    """Show the progress of a loop. The context yields a function `update(done, text="")`, which the
+    loop calls with the amount done so far, out of `total`, and a short text to show beside it.
 
-    In a log a line comes at most every fifth of the work, and not sooner than `pause` seconds after
-    the one before (or the start); a bar, too, waits that long to appear.
+    On a terminal this is a bar, which appears after `pause` seconds. In a log it is a line for each
+    fifth of the work at most, `pause` seconds or more after the line before (or the start).
+
+    Args:
+        start: amount done before, where a run goes on.
+        enabled: False shows nothing.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Run directories, where live checkpoints lie, and the record of which run made a stage's results.
+"""Run directories, which hold live checkpoints, and the record of which run made a stage's results.
 
-DVC deletes a stage's outputs before it runs, so a checkpoint that must survive a kill lies outside
-of them, under `runs/<stage>/<key>/`. The key hashes what DVC itself watches for the stage — the
-params and dependencies that dvc.yaml lists — so a run goes on only where it would be the same run.
+DVC deletes a stage's outputs before it runs the stage. A checkpoint that must survive a kill is
+therefore kept elsewhere, in `runs/<stage>/<key>/`. The key is a hash of the params and dependencies
+that dvc.yaml lists for the stage, so that a run only goes on from a checkpoint of the same run.
 """
 
 import os
@@ -17,7 +17,7 @@ from pipeline.runtime.files import tree_hash, value_hash, write_json
 
 
 def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path:
-    """The absolute run directory of that key; made, with the key beside it, if it is new."""
+    """The absolute run directory of that key. A new one is made, with the key in `key.json`."""
     path = Path(storage_path).absolute() / stage / value_hash(key)[:16]
     if not (path / "key.json").exists():
         write_json(path / "key.json", key)
@@ -25,7 +25,7 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
 
 
 def provenance() -> dict[str, str]:
-    """Where a run came from, as MLflow tags: commit, dirty flag, DVC stage and lock, host."""
+    """The origin of a run, as MLflow tags: commit, dirty flag, DVC stage and lock, host."""
 
     def git(*args: str) -> str:
         result = subprocess.run(("git", *args), capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""A stage as it runs: its key, its run directories and its MLflow run, in one place."""
+"""A running stage: its key, its run directories and its MLflow run."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ SOURCES = Path("results/sources")
 
 
 class StageParams(Protocol):
-    """What a stage must be told besides its name; `Params` has it."""
+    """The params that every stage needs; `Params` has them."""
 
     @property
     def ray(self) -> Any: ...  # with `storage_path`
@@ -26,11 +26,12 @@ class StageParams(Protocol):
 
 
 class Stage:
-    """A stage of the DAG, used as a context: its MLflow run is found or created, and closed as
-    finished or failed. Once it finished, `results/sources/<name>.json` says what made the results.
+    """A stage of the DAG, as a context: its MLflow run is found or created at the start, and closed
+    as finished or failed at the end. A finished stage writes `results/sources/<name>.json`, which
+    says what made its results.
 
     Args:
-        name: of the stage in dvc.yaml.
+        name: the stage's name in dvc.yaml.
     """
 
     run: Run  # within the context
@@ -41,11 +42,11 @@ class Stage:
         self._keys: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
-        """The run directory, kept between kills, of what the stage does.
+        """The run directory of the stage, or of a part of it; it survives a kill.
 
         Args:
-            ignore: what the content does not depend on (see `stage_key`).
-            identity: what else tells it from others.
+            ignore: what the part does not depend on (see `stage_key`).
+            identity: values that tell the part from others, besides the stage's own key.
         """
         if ignore not in self._keys:
             self._keys[ignore] = stage_key(self.name, ignore)

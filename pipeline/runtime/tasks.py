@@ -1,7 +1,7 @@
 """Independent jobs as Ray tasks, as many at once as the cluster has room for."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
@@ -31,15 +31,16 @@ def run_tasks(
 
     Args:
         function: importable, leaves its result in files; `UserError` is for the user.
-        cpus, gpus: that each job occupies.
+        cpus, gpus: how many of each a job occupies.
+        max_retries: how often a job whose worker was lost is started again.
         on_done: called here with each job that ended well.
 
     Raises:
-        UserError: a job failed, with its own line; the others have ended.
+        UserError: a job failed; the message is the line that it left. All other jobs have ended.
     """
     import ray
 
-    task = ray.remote(_run).options(num_cpus=cpus, num_gpus=gpus, max_retries=max_retries)
+    task: Any = ray.remote(_run).options(num_cpus=cpus, num_gpus=gpus, max_retries=max_retries)
     jobs = list(jobs)
     for job in jobs:
         job.failure.clear()

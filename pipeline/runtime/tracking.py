@@ -31,14 +31,14 @@ def tracking_uri() -> str:
 
 
 def load_mlflow() -> None:
-    """Import MLflow and what opens its database, a second's work."""
+    """Import MLflow and the module that opens its database, which takes a second."""
     import_module("mlflow")
     if tracking_uri().startswith("sqlite:"):
         import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 def check_reachable(uri: str) -> None:
-    """Fail at once, in one line, where a tracking server is down."""
+    """Raise a `UserError` at once if the tracking server is down."""
     url = urlparse(uri)
     if url.scheme not in ("http", "https"):
         return
@@ -62,7 +62,7 @@ class Run:
         self._client = MlflowClient(uri)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log finite numbers in one batch; other values are passed over."""
+        """Log the finite numbers among the values, in one batch."""
         import math
 
         from mlflow.entities import Metric
@@ -119,7 +119,7 @@ def open_run(key: str, name: str, params: dict[str, Any], experiment: str) -> Ru
 
 
 def system_metrics(run: Run):
-    """The running monitor of the machine's load, which logs to the run until its `finish()`."""
+    """Start to log the machine's load to the run, until `finish()` of the monitor is called."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor = SystemMetricsMonitor(

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 
 class Quantized(NamedTuple):
+    """Encoder outputs z (B, D, h, w), quantized."""
+
     embedding: Tensor  # (B, D, h, w); gradients pass straight through to the encoder
     tokens: Tensor  # (B, h, w) int64
     commitment_loss: Tensor  # ‖z - sg(e)‖², mean
@@ -84,7 +86,7 @@ def entropy_loss(distances: Tensor, temperature: float) -> Tensor:
 
 
 def code_usage(counts: Tensor) -> tuple[float, float]:
-    """Fraction of codes used at all, and perplexity (the effective number of codes).
+    """Fraction of codes that are used at all, and perplexity (the effective number of codes).
 
     Args:
         counts: (K,) how often each code was chosen.

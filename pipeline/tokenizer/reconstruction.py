@@ -25,7 +25,7 @@ class Reconstruction:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) uint8 from their tokens."""
+        """Reconstructions of images, both (B, C, H, W) uint8 on the CPU."""
         tokens = self.model.encode(as_float(images).to(self.device))
         output = as_uint8(self.model.decode(tokens)).cpu()
         mse = (as_float(output) - as_float(images)).pow(2).mean().item()
@@ -35,6 +35,7 @@ class Reconstruction:
         return output
 
     def metrics(self) -> dict[str, float]:
+        """psnr in dB, code_usage (a fraction) and code_perplexity of all images so far."""
         usage, perplexity = code_usage(self._counts)
         quality = {"psnr": psnr(self._squared / self._images)}
         return quality | {"code_usage": usage, "code_perplexity": perplexity}

@@ -117,7 +117,7 @@ class Tokenizer(nn.Module):
 
     @property
     def last_layer(self) -> Tensor:
-        """The weight at which the gradients of the losses are compared."""
+        """The decoder's last weight, at which gradients of the losses are compared."""
         return self.decoder.out.weight
 
     def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:

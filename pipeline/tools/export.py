@@ -1,4 +1,5 @@
-"""Image sets for evaluators outside of this project: the `.npz` of the ADM suite, or PNGs."""
+"""Writing image sets for the evaluators of other projects: as the ADM suite's `.npz`, or as
+PNGs."""
 
 import zipfile
 from pathlib import Path
@@ -18,10 +19,10 @@ def export_samples(network: str, path: Path, everything: bool = False) -> int:
     """Write a network's published samples as an `.npz` in the ADM suite's layout, or as PNGs.
 
     Args:
-        everything: also the samples that only CAS is trained on; else those that Table 1 measured.
+        everything: write those samples too that only CAS is trained on, and not Table 1 measures.
 
     Returns:
-        How many.
+        Number of samples written.
 
     Raises:
         UserError: there are no samples yet, or the path cannot be written.
@@ -41,10 +42,10 @@ def export_samples(network: str, path: Path, everything: bool = False) -> int:
 
 
 def export_pngs(images: ImageSet, folder: Path | str) -> None:
-    """Write `000000.png` …, grey images as grey; the folder appears when it is whole.
+    """Write `000000.png` …, grey images as grey. The folder appears once it is complete.
 
     Raises:
-        UserError: something is there already, which would be replaced, or it cannot be written.
+        UserError: the folder exists and is not empty, or it cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -77,7 +78,7 @@ def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path 
             np.lib.format.write_array_header_1_0(out, header)
             for batch in images.batches(BATCH):
                 rgb_BHWC = batch.permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
-                out.write(rgb_BHWC.contiguous().numpy())
+                out.write(rgb_BHWC.contiguous().numpy().data)
         if labels is not None:
             with archive.open("arr_1.npy", "w", force_zip64=True) as out:
                 np.lib.format.write_array(out, np.asarray(labels, np.int64))

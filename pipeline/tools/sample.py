@@ -25,7 +25,7 @@ def sample(params: Params, count: int, classes: list[int] | None, output: Path) 
         classes: indices that the samples cycle through; None for all.
 
     Raises:
-        UserError: a class that the model does not have, or models that are not there.
+        UserError: the model does not have one of the classes, or there is no model yet.
     """
     device = pick_device()
     tokenizer, model = _open_tokenizer(params, device), _open_transformer(params, device)

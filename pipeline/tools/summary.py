@@ -6,7 +6,7 @@ from pipeline.runtime.files import read_json
 
 
 def summary() -> str:
-    """Main results in a few lines, and where everything lies."""
+    """The main results in a few lines, and where to find all results."""
     import pandas as pd
 
     params = load_params()

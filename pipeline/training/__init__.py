@@ -1,1 +1,1 @@
-"""Optimisation: one loop that survives kills, and the four things it trains."""
+"""Training: one loop that survives kills, and the four networks that it trains."""

@@ -23,5 +23,7 @@ class AutoregressiveTask(TransformerTask):
             logits.float(), tokens.flatten(), sample, len(tokens), self.training.label_smoothing
         )
 
-    def _nll(self, model: AutoregressiveTransformer) -> float:
+    def _nll(self) -> float:
+        model = self.average.module
+        assert isinstance(model, AutoregressiveTransformer)  # `network`
         return token_nll(model, *self.validation, device=self.device)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.classifier import Classifier, ClassifierConfig
-from pipeline.config.params import Classifier as ClassifierParams
+from pipeline.config.schema import Classifier as ClassifierParams
 from pipeline.data.pixels import as_float
 from pipeline.runtime.seeds import mix
 
@@ -36,7 +36,10 @@ class ClassifierTask:
     ):
         torch.manual_seed(mix(seed, "init"))
         # Channels last: what convolutions in bfloat16 are fastest with, on CPUs and GPUs.
-        self.model = Classifier(config).to(device, memory_format=torch.channels_last)
+        self.model: Classifier = Classifier(config).to(  # type: ignore[call-overload]
+            device,
+            memory_format=torch.channels_last,  # which torch documents, but does not declare
+        )
         self.params, self.batches, self.validation = params, batches, validation
         self.device = device
         self.optimizer = torch.optim.AdamW(

@@ -1,10 +1,10 @@
-"""The training loop: every step's randomness is a function of (seed, step), so that a run that was
-killed and taken up from its last checkpoint ends with the same bytes as one that was not."""
+"""The training loop. The randomness of every step is a function of (seed, step), so that a run that
+was killed, and went on from its last checkpoint, ends with the same bytes as one that was not."""
 
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,17 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
 from pipeline.runtime.seeds import mix
 
+Network = TypeVar("Network", bound=nn.Module)
+Tensors = list[Tensor] | tuple[Tensor, ...]
 
-def averaged(module: nn.Module, decay: float) -> AveragedModel:
+
+class Average(AveragedModel, Generic[Network]):
+    """torch's average of a network's weights, whose `module` is the averaged network."""
+
+    module: Network
+
+
+def averaged(module: Network, decay: float) -> Average[Network]:
     """Exponential moving average of a module's weights; call `update_parameters` after each step.
 
     The first steps weigh more, as min(decay, (1 + step) / (10 + step)), so that a short run does
@@ -23,29 +32,29 @@ def averaged(module: nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def move(average_list: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
+    def move(average_list: Tensors, current: Tensors, _: Tensor | int) -> None:
         step = int(average.n_averaged) - 1  # the argument is a copy on the weights' device
         weight = 1 - min(decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(average_list, current, weight)
 
-    average = AveragedModel(module, multi_avg_fn=move, use_buffers=True)
+    average: Average[Network] = Average(module, multi_avg_fn=move, use_buffers=True)
     average.n_averaged += 1  # it holds the initialisation, which the first update must not replace
     return average.eval().requires_grad_(False)
 
 
 def averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The module's own state dict, from the one of its average."""
+    """The state dict of the averaged network, from that of its `Average`."""
     prefix = "module."
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 class Diverged(UserError):
-    """A loss is not finite: averaged over workers before it is looked at, so that all of them raise
-    together."""
+    """A loss is not finite. It is averaged over the workers first, so that all of them raise
+    this."""
 
 
 class Task(Protocol):
-    """What is trained: owns its models and optimizers."""
+    """Something to train, with its models and optimizers."""
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One optimisation step; returns scalar tensors to average into the log."""
@@ -59,7 +68,7 @@ class Task(Protocol):
 
 
 class Session(Protocol):
-    """Where a loop keeps its state: a run directory, or Ray Train."""
+    """The keeper of a loop's state: a run directory, or Ray Train."""
 
     rank: int
 
@@ -70,7 +79,7 @@ class Session(Protocol):
         """The last checkpoint, or None."""
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
-        """Keep a checkpoint, whole or not at all, and pass on the newest row of the history."""
+        """Keep a checkpoint, whole or not at all, and report the newest row of the history."""
 
 
 class RunDirSession:
@@ -112,11 +121,11 @@ def train(
     """Train from the session's checkpoint to `steps`.
 
     Args:
-        name: of the run, in messages.
-        every: steps between checkpoints, each a row of the history.
+        name: names the run in messages.
+        every: steps between checkpoints; the history has a row for each.
 
     Returns:
-        The history: one row of averaged losses and measurements a checkpoint.
+        The history: a row of averaged losses and measurements for each checkpoint.
 
     Raises:
         UserError: a loss became NaN or infinite; the checkpoint before that is kept.
@@ -143,7 +152,7 @@ def train(
             _require_finite(row, name, last, step + 1, Diverged)
             torch.manual_seed(mix(seed, "evaluate", step))
             row |= task.evaluate(step + 1)
-            # Weights may break in the last update; of several workers one alone measures that.
+            # The last update may have broken the weights; only the first worker measures that.
             _require_finite(row, name, last, step + 1, UserError)
             history = [*history, row]
             session.save({"task": task.state_dict(), "step": step + 1, "history": history}, row)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.config.params import Tokenizer as TokenizerParams
+from pipeline.config.schema import Tokenizer as TokenizerParams
 from pipeline.data.batches import ImageBatches
 from pipeline.data.pixels import as_float
 from pipeline.discriminator import (
@@ -26,9 +26,11 @@ from pipeline.training.loop import averaged
 
 
 class TokenizerTask:
-    """
+    """Trains a tokenizer, whose weights are averaged, and its discriminator.
+
     Args:
-        perceptual: (images, reconstruction) → loss.
+        perceptual: (images, reconstruction) → loss, as from `open_perceptual`.
+        batches: step → uint8 images (B, C, H, W) and labels, which are not used.
         validation: uint8 images (M, C, H, W) for the logged reconstruction quality.
     """
 
@@ -48,7 +50,7 @@ class TokenizerTask:
         self.average = averaged(self.model, params.ema_decay)
         self.params, self.seed, self.device = params, seed, device
         self.perceptual, self.batches, self.validation = perceptual, batches, validation
-        adam = {"lr": params.lr, "betas": tuple(params.betas), "fused": True}
+        adam: dict[str, Any] = {"lr": params.lr, "betas": tuple(params.betas), "fused": True}
         self.optimizer = torch.optim.Adam(self.model.parameters(), **adam)
         self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
         self.idle = torch.zeros(config.codebook_size, dtype=torch.long, device=device)
@@ -102,7 +104,7 @@ class TokenizerTask:
     def _discriminator_step(self, images: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         loss = discriminator_loss(self.discriminator(images), self.discriminator(fake))
         total = loss
-        if step % self.params.r1_every == 0:  # lazily, weighted up for the steps it is left out
+        if step % self.params.r1_every == 0:  # seldom, and weighted up for the steps without
             weight = self.params.r1_weight * self.params.r1_every
             total = total + weight * r1_penalty(self.discriminator, images)
         self.d_optimizer.zero_grad(set_to_none=True)
@@ -126,9 +128,9 @@ class TokenizerTask:
         return reconstruction.metrics() | self._balance(step)
 
     def _balance(self, step: int) -> dict[str, float]:
-        """How hard the discriminator pulls: the norm of the weighted adversarial gradient at the
-        decoder's last layer, over that of the reconstruction and perceptual losses (the quantity
-        that VQGAN's adaptive weight is made of)."""
+        """The pull of the discriminator: the norm of the weighted adversarial gradient at the
+        decoder's last layer, divided by that of the reconstruction and perceptual losses. (VQGAN's
+        adaptive weight is computed from the same two gradients.)"""
         p = self.params
         weight = p.adversarial_weight * adversarial_ramp(step, p.adversarial_start)
         if weight == 0:

@@ -18,13 +18,14 @@ from pipeline.tokenizer.quantizer import code_usage
 def cache_tokens(
     tokenizer: Tokenizer, images_dir: Path, split: str, crops: int, params: Params, folder: Path
 ) -> list[dict]:
-    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; whole ones are kept.
+    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; files that exist are
+    kept.
 
     Args:
-        crops: seeded random views of each image; 0 for its one centre crop.
+        crops: number of seeded random views of each image; 0 for its centre crop alone.
 
     Returns:
-        One {file, count, hash} a shard.
+        {file, count, hash} of each shard.
     """
     images = ImageShards(images_dir, split)
     view = View(images, params.data, params.seed)
@@ -51,8 +52,8 @@ def cache_tokens(
     return shards
 
 
-def write_manifest(folder: Path, params: Params, tokenizer_hash: str, shards: dict) -> dict:
-    """Write and return what a reader must know: grid, codebook size, views, tokenizer, hashes."""
+def write_manifest(folder: Path, params: Params, tokenizer_hash: str, shards: dict) -> None:
+    """Write the manifest: grid, codebook size, views, the tokenizer's hash, and the shards."""
     manifest = {
         "grid": params.grid,
         "codebook_size": params.tokenizer.codebook_size,
@@ -63,11 +64,11 @@ def write_manifest(folder: Path, params: Params, tokenizer_hash: str, shards: di
         "shards": shards,
     }
     write_json(folder / "manifest.json", manifest)
-    return manifest
 
 
 def cached_code_usage(tokens: TokenCache, codebook_size: int) -> tuple[float, float]:
-    """Fraction of codes used in the whole cache, and perplexity; one shard in memory at a time."""
+    """Fraction of codes that the whole cache uses, and its perplexity; reads one shard at a
+    time."""
     counts = torch.zeros(codebook_size, dtype=torch.long)
     for shard in tokens.shards:
         values = torch.from_numpy(shard.astype(np.int64)).flatten()

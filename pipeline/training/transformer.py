@@ -19,21 +19,22 @@ from pipeline.transformer import (
 )
 from pipeline.weights.configs import transformer_config
 
-# The number of masked tokens differs from step to step. The head gets a multiple of this many rows,
-# since kernels are built, and kept, for every shape that they meet.
+# The number of masked tokens differs from step to step. The head always gets a multiple of this
+# many rows, since libraries build, and keep, a kernel for every shape that they meet.
 ROWS = 512
 
 
 class TransformerTask:
-    """
-    The batch, its views and its masks are drawn for all workers together from (seed, step), and
-    each worker takes its rows: results do not depend on how many workers there are, but for
-    dropout and the order of sums.
+    """One worker's share of MaskGIT's training.
+
+    Batch, views and masks are drawn from (seed, step) for all workers together, and each worker
+    takes its rows. Results therefore depend on the number of workers only by dropout and by the
+    order of sums.
 
     Args:
         tokens_dir: the token cache.
-        num_classes: of the data set.
-        wrap: makes the module data-parallel (Ray Train's `prepare_model`), or leaves it.
+        num_classes: classes of the data set.
+        wrap: makes the module data-parallel (Ray Train's `prepare_model`), or leaves it as it is.
         on_evaluate: called with the averaged model at each checkpoint, on the first worker.
     """
 
@@ -60,7 +61,7 @@ class TransformerTask:
         torch.manual_seed(mix(seed, "init"))
         self.model = self.network(transformer_config(params, num_classes)).to(device)
         self.average = averaged(self.model, self.training.ema_decay)
-        self.parallel = wrap(self.model)
+        self.parallel: Callable[..., Tensor] = wrap(self.model)
         if self.training.compile:
             self.parallel = torch.compile(self.parallel)
         self.optimizer = _adamw(self.model, params)
@@ -72,7 +73,7 @@ class TransformerTask:
             self.validation = TokenCache(tokens_dir, "val").everything()
 
     def step(self, step: int) -> dict[str, Tensor]:
-        self.parallel.train()
+        self.model.train()
         loss = self._loss(step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -128,12 +129,14 @@ class TransformerTask:
     def evaluate(self, step: int) -> dict[str, float]:
         if self.rank != 0:
             return {}
-        nll = self._nll(self.average.module)
+        nll = self._nll()
         self.on_evaluate(self.average.module, step)
-        return {"val_nll": nll, "lr": self.warmup.get_last_lr()[0]}
+        return {"val_nll": nll, "lr": float(self.warmup.get_last_lr()[0])}
 
-    def _nll(self, model: TokenTransformer) -> float:
-        """Of the validation tokens, in nats a token."""
+    def _nll(self) -> float:
+        """NLL of the validation tokens under the averaged model, in nats a token."""
+        model = self.average.module
+        assert isinstance(model, MaskGitTransformer)  # `network`, or a subclass of it
         return masked_nll(
             model,
             *self.validation,
@@ -165,4 +168,5 @@ def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:
         {"params": others, "weight_decay": 0.0},
     ]
     training = params.training
-    return torch.optim.AdamW(groups, lr=training.lr, betas=tuple(training.betas), fused=True)
+    beta1, beta2 = training.betas
+    return torch.optim.AdamW(groups, lr=training.lr, betas=(beta1, beta2), fused=True)

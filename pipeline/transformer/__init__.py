@@ -1,4 +1,5 @@
-"""The bidirectional transformer: the network (`model`), and its parts that suit a CPU (`cpu`)."""
+"""The transformer: the network (`model`), and dropout and attention that are fast on CPUs
+(`cpu`)."""
 
 from pipeline.transformer.model import (
     LAYER_NORM_EPS,

@@ -1,4 +1,4 @@
-"""Dropout and attention as a CPU is quick with; what they compute is the same on every device."""
+"""Dropout and attention that are fast on a CPU. They compute the same on every device."""
 
 import torch
 import torch.nn.functional as F
@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Module):
-    """Dropout. On a CPU torch draws one element at a time in one thread, a sixth of a training step
-    at the paper's size. Here 64 random bits decide on four (which rounds p to a 65,536th)."""
+    """Dropout. torch's own draws for one element at a time on a CPU, in one thread, which takes a
+    sixth of a training step at the paper's size. Here 64 random bits decide on four elements, which
+    rounds p to a multiple of 1/65,536."""
 
     def __init__(self, p: float):
         super().__init__()
@@ -29,7 +30,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout, causal: bool) -> T
     p = dropout.p if dropout.training else 0.0
     if q.device.type != "cpu" or (p == 0 and q.dtype == torch.float32):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
-    # On a CPU torch computes this in float32 where there is dropout, and slowly in bfloat16.
+    # On a CPU torch computes in float32 if there is dropout, and is slow in bfloat16.
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     if causal:
         scores = scores + torch.full(scores.shape[-2:], -torch.inf, dtype=scores.dtype).triu(1)

@@ -8,7 +8,7 @@ projection. Shape suffixes: B batch, S sequence (class token + N tokens), D hidd
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -87,14 +87,16 @@ class Block(nn.Module):
 class TokenTransformer(nn.Module):
     """Embeddings, blocks and tied head: what MaskGIT shares with its autoregressive baseline."""
 
-    def __init__(self, config: TransformerConfig, *, causal: bool):
+    causal: bool  # whether a position sees only those before it
+
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocabulary, config.hidden)
         self.position_embedding = nn.Parameter(torch.empty(config.num_tokens + 1, config.hidden))
         self.embedding_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, causal) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, self.causal) for _ in range(config.layers))
         self.head = nn.Linear(config.hidden, config.hidden)
         self.head_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.vocabulary_bias = nn.Parameter(torch.zeros(config.vocabulary))
@@ -134,8 +136,7 @@ class TokenTransformer(nn.Module):
 class MaskGitTransformer(TokenTransformer):
     """Predicts every masked token from all others and the class."""
 
-    def __init__(self, config: TransformerConfig):
-        super().__init__(config, causal=False)
+    causal = False
 
     def sequence(self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor) -> Tensor:
         """Vocabulary ids (B, S): the class token, then the tokens with [MASK] where masked."""
@@ -160,9 +161,13 @@ class MaskGitTransformer(TokenTransformer):
         return self.logits(hidden_BSD[:, 1:].flatten(0, 1).index_select(0, where))
 
 
-def with_bfloat16_linears(model: TokenTransformer) -> TokenTransformer:
-    """For use under autocast without gradients: the model with its linear layers in bfloat16, which
-    gives the same results and saves a cast of every weight at every call. The rest is shared."""
+Network = TypeVar("Network", bound=TokenTransformer)
+
+
+def with_bfloat16_linears(model: Network) -> Network:
+    """A copy of the model with its linear layers in bfloat16, for use under autocast without
+    gradients: the results are the same, and no weight is cast anew at every call. All other
+    parameters are shared with the model."""
     copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     for linear in (module for module in copied.modules() if isinstance(module, nn.Linear)):
         for name, value in list(linear.named_parameters()):

@@ -1,1 +1,1 @@
-"""Published models, released checkpoints, and the configs that params make."""
+"""Published models, released checkpoints, and the configurations that follow from params."""

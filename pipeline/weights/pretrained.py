@@ -15,12 +15,13 @@ def open_pretrained_transformer(
     """The released transformer `transformer.pretrained`, frozen.
 
     Args:
-        num_classes: that it must know; None takes it with those that it has.
+        num_classes: how many classes it must have; None accepts any number.
 
     Raises:
         UserError: the file does not hold this architecture.
     """
     path = params.transformer.pretrained
+    assert path is not None  # the caller has looked
     if num_classes is None:
         num_classes = pretrained_num_classes(path, params.tokenizer.codebook_size)
     config = transformer_config(params, num_classes)
@@ -35,7 +36,8 @@ def open_pretrained_tokenizer(params: Params, device: torch.device) -> Tokenizer
     Raises:
         UserError: the file does not hold this architecture.
     """
-    config = tokenizer_config(params)
+    path, config = params.tokenizer.pretrained, tokenizer_config(params)
+    assert path is not None  # the caller has looked
     tokenizer = Tokenizer(config)
-    tokenizer.load_state_dict(load_pretrained(params.tokenizer.pretrained, config))
+    tokenizer.load_state_dict(load_pretrained(path, config))
     return tokenizer.to(device).eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from pipeline.runtime.files import atomic_folder, read_json, write_json
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 
-MODELS = {
+Device = torch.device | str
+MODELS: dict[str, tuple[type[nn.Module], type]] = {
     "classifier": (Classifier, ClassifierConfig),
     "tokenizer": (Tokenizer, TokenizerConfig),
     "transformer": (MaskGitTransformer, TransformerConfig),
@@ -21,12 +23,13 @@ MODELS = {
 }
 
 
-def save_model(folder: Path | str, kind: str, config, weights: dict[str, Tensor]) -> None:
+def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Tensor]) -> None:
     """Publish a model, whole or not at all.
 
     Args:
         kind: a key of `MODELS`.
         config: the dataclass the model is built from.
+        weights: its state dict.
     """
     from safetensors.torch import save
 
@@ -36,7 +39,25 @@ def save_model(folder: Path | str, kind: str, config, weights: dict[str, Tensor]
         write_json(temporary / "config.json", {"kind": kind} | dataclasses.asdict(config))
 
 
-def load_model(folder: Path | str, kind: str, device: torch.device | str = "cpu") -> nn.Module:
+@overload
+def load_model(
+    folder: Path | str, kind: Literal["classifier"], device: Device = ...
+) -> Classifier: ...
+@overload
+def load_model(
+    folder: Path | str, kind: Literal["tokenizer"], device: Device = ...
+) -> Tokenizer: ...
+@overload
+def load_model(
+    folder: Path | str, kind: Literal["transformer"], device: Device = ...
+) -> MaskGitTransformer: ...
+@overload
+def load_model(
+    folder: Path | str, kind: Literal["autoregressive"], device: Device = ...
+) -> AutoregressiveTransformer: ...
+
+
+def load_model(folder: Path | str, kind: str, device: Device = "cpu") -> nn.Module:
     """Load a published model in evaluation mode, its weights frozen.
 
     Raises:
@@ -50,9 +71,9 @@ def load_model(folder: Path | str, kind: str, device: torch.device | str = "cpu"
     found = config.pop("kind", None)
     if found != kind:
         raise UserError(f"{folder} holds a {found} and not a {kind}; run `dvc repro` again")
-    cls, config_cls = MODELS[kind]
+    model_class, config_class = MODELS[kind]
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    model = cls(config_cls(**values))
+    model = model_class(config_class(**values))
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (SafetensorError, FileNotFoundError, RuntimeError) as error:

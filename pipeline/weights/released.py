@@ -20,7 +20,7 @@ KINDS = {
     TokenizerConfig: ("tokenizer", Tokenizer),
     TransformerConfig: ("transformer", MaskGitTransformer),
 }
-# Dimensions of our weights, and what in params.yaml decides them.
+# Dimensions of our weights, and the params that set them.
 SIZES = {
     "tokenizer": (
         ("encoder.stem.weight", 0, "tokenizer.filters"),
@@ -35,9 +35,9 @@ SIZES = {
         ("token_embedding.weight", 0, "tokenizer.codebook_size + number of classes + 1"),
     ),
 }
-# What a shape must come from where none of these differs.
+# The param that a shape depends on if all of these agree.
 OTHERWISE = {"tokenizer": "tokenizer.multipliers", "transformer": "transformer.heads"}
-# Modules that a file has more or fewer of, in any layout, and what decides their number.
+# Modules whose number differs between models, in any layout, and the params that set the number.
 MODULES = (
     (r"(TransformerLayer_|blocks\.)\d+[/.]", "transformer.layers"),
     (
@@ -155,7 +155,7 @@ def _check_keys(path: Path, parts: Parts, weights: Collection[str]) -> None:
 
 
 def _differing_modules(key: str, others: Collection[str]) -> str | None:
-    """What decides the number of such modules as the key's, if `others` have none of it."""
+    """The params that set the number of modules like the key's, if `others` lack that module."""
     for pattern, parameter in MODULES:
         module = re.match(pattern, key)
         if module and not any(other.startswith(module[0]) for other in others):
@@ -188,7 +188,8 @@ def _differing_sizes(kind: str, parts: Parts, weights: dict[str, Tensor]) -> str
 
 
 def _check_description(path: Path, kind: str, config: TokenizerConfig | TransformerConfig) -> None:
-    """A published model is described beside its weights, whose names and shapes leave this open."""
+    """Compare what names and shapes of the weights do not tell with the `config.json` beside a
+    published model."""
     description = read_json(path) if path.exists() else None
     if isinstance(description, dict):
         ours = {"kind": kind} | dataclasses.asdict(config)
@@ -204,7 +205,7 @@ def _check_description(path: Path, kind: str, config: TokenizerConfig | Transfor
 def _joined(
     path: Path, parts: list[Part], weights: dict[str, Tensor], shape: tuple[int, ...]
 ) -> Tensor:
-    """Our weight of the given shape, in memory of its own; the file's tensors are let go."""
+    """Our weight of the given shape, copied from its parts, which are taken out of `weights`."""
     rows = []
     for part in parts:
         weight = weights.pop(part.key).to(torch.float32)

@@ -1,12 +1,13 @@
-"""Weights as they lie in a file: flax's msgpack, PyTorch's zip or safetensors, told by content.
+"""Reading weights from flax's msgpack, PyTorch's zip or safetensors; the content tells which it is.
 
-Nothing that a file holds is run: of a pickle only tensors are loaded (`weights_only`).
+No code in a file is run: of a pickle only tensors are loaded (`weights_only`).
 """
 
 import math
 import mmap
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipeline.runtime.errors import UserError
 # Flax's msgpack extension types that hold an array (a complex number would be 2).
 NDARRAY, NUMPY_SCALAR = 1, 3
 CHUNKED = "__msgpack_chunked_array__"
-# Longest list or map that a tree of weights has; a file that declares more is refused unread.
+# Longest list or map in a tree of weights; a file that declares a longer one is refused unread.
 MAX_CHILDREN = 1 << 16
 DTYPES = {
     name: getattr(torch, name)
@@ -31,8 +32,8 @@ DTYPES = {
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Every weight by the file's own name, in its own shape and dtype.
 
-    The levels of a flax tree are joined by `/`, without the outer `params`; whatever lies beside
-    `params` (an optimizer's state) is left out.
+    Names of nested flax weights are joined by `/`, without the outer `params`; all that is not
+    under `params` (an optimizer's state) is left out.
 
     Raises:
         UserError: the file is missing, in none of the three formats, truncated or damaged.
@@ -45,7 +46,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
     if start[:4] == b"PK\x03\x04":
-        read = _read_zip
+        read: Callable[[Path], dict[str, Tensor]] = _read_zip
     elif start[5:] == b"\0\0\0{":  # the high bytes of the header's length, then its JSON
         read = load_file
     elif start[:1] and start[0] in (*range(0x81, 0x90), 0xDE, 0xDF):  # a map that is not empty

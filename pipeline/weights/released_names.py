@@ -1,4 +1,4 @@
-"""Where each weight of this project's models lies in the files that circulate.
+"""The names of this project's weights in the files of others.
 
 Three sets of names: the authors' (flax numbers modules in the order of their creation; release),
 those of the PyTorch port of their tokenizer (`maskgit_vqgan.py` in open-muse and 1d-tokenizer), and
@@ -7,13 +7,14 @@ our own.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 
-# Of a residual block: our names, the authors', the port's.
+# The modules of a residual block: our names, the authors', the port's.
 RES_BLOCK = (
     ("norm1", "GroupNorm_0", "norm1"),
     ("conv1", "Conv_0", "conv1"),
@@ -29,7 +30,7 @@ FLAX_WEIGHT = {
     nn.GroupNorm: ("scale", (0,)),
     nn.LayerNorm: ("scale", (0,)),
 }
-# Parameters that are no module's `weight` or `bias` with us.
+# Those of our parameters that are no module's `weight` or `bias`.
 FLAX_BARE = {
     "quantizer.codebook": "quantizer/codebook",
     "position_embedding": "Embed_0/position_embeddings/embedding",
@@ -41,7 +42,7 @@ TOKEN_EMBEDDINGS = ("Embed_0/word_embeddings/embedding", "token_embedding.weight
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor of a file that is one of our weights, or an equal share of its rows.
+    """A tensor in a file: one of our weights, or an equal share of its rows.
 
     Attributes:
         shape: in the file.
@@ -63,12 +64,12 @@ class Layout:
     Attributes:
         kind: `tokenizer` or `transformer`.
         marks: prefixes of its names that no other layout has.
-        parts: where all weights of a model (on any device) lie.
+        parts: gives, for a model of that kind (on any device), the parts of all its weights.
     """
 
     kind: str
     marks: tuple[str, ...]
-    parts: Callable[[nn.Module], Parts]
+    parts: Callable[[Any], Parts]
 
 
 def _permuted(key: str, own_shape: tuple[int, ...], axes: tuple[int, ...]) -> Part:
@@ -134,7 +135,7 @@ def _flax_transformer(model: MaskGitTransformer) -> Parts:
         "head": "MlmLayer_0/mlm_dense",
         "head_norm": "MlmLayer_0/mlm_ln",
     }
-    attention = {}
+    attention: Parts = {}
     for i in range(model.config.layers):
         layer = f"TransformerLayer_{i}"
         names |= {

@@ -7,7 +7,8 @@ from pathlib import Path
 from pipeline.config.params import Params
 from pipeline.runtime.errors import UserError
 
-# Metrics whose value depends on the network that extracts the features.
+# Metrics whose value depends on the network that extracts the features. One more line here, and
+# tables 1 and 4 and the sweep's show it.
 FEATURE_METRICS = {
     "fid": "FID",
     "is": "IS",
@@ -17,6 +18,7 @@ FEATURE_METRICS = {
     "density": "density",
     "coverage": "coverage",
 }
+SPREAD = ("fid", "is", "kid")  # a single set has a standard deviation of these
 OTHER_METRICS = {"nll": "NLL", "class_accuracy": "recognised", "psnr": "PSNR"}
 LOWER_IS_BETTER = {"fid", "kid", "nll"}
 
@@ -77,6 +79,13 @@ def measure_note(params: Params, extractor: str) -> str:
     return note
 
 
+def without_spread(columns: Iterable[str], extractor: str) -> list[str]:
+    """The columns of the feature metrics whose standard deviation is not known: precision, recall
+    and the like, in the order of `FEATURE_METRICS`."""
+    names = (f"{kind}_{extractor}" for kind in FEATURE_METRICS if kind not in SPREAD)
+    return [name for name in names if name in columns]
+
+
 def metric_column(kind: str, extractor: str) -> str:
     """The column of a kind of metric: "fid" is `fid_classifier`, "nll" is `nll`."""
     return f"{kind}_{extractor}" if kind in FEATURE_METRICS else kind
@@ -84,7 +93,7 @@ def metric_column(kind: str, extractor: str) -> str:
 
 def metric_label(name: str, extractor: str) -> str:
     """What readers see. FID and IS always carry their extractor: "FID (classifier)"."""
-    kind, _, rest = name.partition("_")
-    if kind in FEATURE_METRICS and rest == extractor:
+    kind = name.removesuffix(f"_{extractor}")
+    if kind in FEATURE_METRICS and kind != name:
         return f"{FEATURE_METRICS[kind]} ({extractor})"
     return OTHER_METRICS.get(name, name.replace("_", " "))

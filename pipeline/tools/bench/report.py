@@ -20,14 +20,14 @@ SIZES = ("default", "paper")
 
 
 def bench(names: list[str], threads: int | None = None) -> str:
-    """Run the cases of the named sizes; the table, with `results/bench.json` written.
+    """Run the cases of the named sizes and write `results/bench.json`; returns the table as text.
 
     Args:
-        names: of `SIZES`.
-        threads: of PyTorch's CPU work; its own choice without it.
+        names: some of `SIZES`.
+        threads: number of PyTorch's CPU threads; None leaves PyTorch's choice.
 
     Raises:
-        UserError: there are to be no threads.
+        UserError: `threads` is below 1.
     """
     if threads is not None:
         if threads < 1:
@@ -54,7 +54,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def bench_size(size: Size, device: torch.device) -> dict[str, Any]:
-    """Rates of products, the best of before and after the cases, and the cases beside them."""
+    """The cases, and the rates of products: the better of those before and after the cases."""
     before = measured_rates(size, device)
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +92,7 @@ def measured_rates(size: Size, device: torch.device) -> dict[str, dict[str, floa
 
 
 def judged(result: Result, results: list[Result], best: dict[str, float]) -> dict[str, Any]:
-    """A result beside the rate of products, its float32 twin, and torch's own layers."""
+    """A result, compared with the rate of products, with float32, and with torch's own layers."""
     row, seconds = dataclasses.asdict(result), result.timing.seconds
     row |= row.pop("timing") | {"per_second": result.items / seconds}
     if result.flops:

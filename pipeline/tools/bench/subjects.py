@@ -1,4 +1,4 @@
-"""What is timed, at which size: the pipeline's networks, and one of PyTorch's own layers."""
+"""The sizes at which networks are timed, and a network of PyTorch's own layers to compare with."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -20,11 +20,13 @@ IMAGES = 4096  # of the synthetic token cache
 
 @dataclass(frozen=True)
 class Size:
+    """The networks of some params, and the batch they are timed with."""
+
     name: str
     params: Params
     classes: int
     batch: int
-    extrapolate: bool  # autoregressive sampling without a cache is cut to `POSITIONS`
+    extrapolate: bool  # time only some positions of autoregressive sampling without a cache
 
     @property
     def config(self) -> TransformerConfig:
@@ -38,7 +40,7 @@ class EncoderLayerTransformer(MaskGitTransformer):
     def __init__(self, config: TransformerConfig):
         super().__init__(dataclasses.replace(config, layers=0))
         self.config = config
-        self.blocks = nn.ModuleList(
+        layers = [
             nn.TransformerEncoderLayer(
                 config.hidden,
                 config.heads,
@@ -49,9 +51,10 @@ class EncoderLayerTransformer(MaskGitTransformer):
                 batch_first=True,
             )
             for _ in range(config.layers)
-        )
-        for block in self.blocks:
-            block.dropout.p = 0.0  # between the MLP's two layers, where BERT has none
+        ]
+        for layer in layers:
+            layer.dropout.p = 0.0  # between the MLP's two layers, where BERT has none
+        self.blocks = nn.ModuleList(layers)
 
 
 class EncoderLayerTask(TransformerTask):
@@ -59,7 +62,7 @@ class EncoderLayerTask(TransformerTask):
 
 
 def open_size(name: str, device: torch.device) -> Size:
-    """The default, or the paper's size at a batch that suits the device."""
+    """The default's size, or the paper's with a batch that suits the device."""
     if name == "default":
         params, classes = preset_params("mnist5k"), 10
         batch = params.training.batch_size
@@ -78,7 +81,7 @@ def open_size(name: str, device: torch.device) -> Size:
 
 
 def write_synthetic_cache(size: Size, folder: Path) -> None:
-    """Random tokens, laid out as the pipeline's own."""
+    """Write random tokens as a token cache."""
     rng, params = np.random.default_rng(0), size.params
     shards = {}
     for split, images in (("train", IMAGES), ("val", 1)):

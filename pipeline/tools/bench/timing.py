@@ -1,4 +1,5 @@
-"""Medians of wall-clock time, and the rate of plain matrix products as the measure of a machine."""
+"""Medians of wall-clock time, and the rate of matrix products, which other rates are compared
+with."""
 
 import statistics
 import time
@@ -23,7 +24,7 @@ class Timing:
 def measure(
     run: Callable[[], object], device: torch.device, *, repeats: int = 5, warm_up: int = 1
 ) -> Timing:
-    """Run `warm_up` times, then time `repeats` more; the device has finished each."""
+    """The median time of `repeats` runs after `warm_up` runs; the device has finished each."""
     for _ in range(warm_up):
         run()
     return Timing(statistics.median(_seconds(run, device) for _ in range(repeats)), repeats)

@@ -1,1 +1,1 @@
-"""What a run of given params would take, told without training anything."""
+"""The cost of a run with given params, computed without training anything."""

@@ -1,17 +1,19 @@
-"""What the networks cost, counted on PyTorch's meta device: no weight is allocated, nothing is run.
+"""The cost of the networks, counted on PyTorch's meta device: no weight is allocated, nothing is
+run.
 
-FLOPs are those of matrix products and convolutions, a multiply-add counting as two, and are whole
-batches' unless said otherwise.
+FLOPs are those of matrix products and convolutions; a multiply-add counts as two. They are of whole
+batches unless a docstring says otherwise.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.autoregressive import AutoregressiveTransformer, KeyValueCache, next_token_logits
-from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.classifier import Classifier
 from pipeline.config.params import Params
 from pipeline.discriminator import Discriminator, discriminator_loss, generator_loss, r1_penalty
 from pipeline.perceptual import Perceptual, classifier_distance
@@ -19,15 +21,18 @@ from pipeline.schedules import mask_ratio
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.training.transformer import ROWS
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from pipeline.weights.configs import classifier_config
 
-# Bytes that a tensor takes beside its values: its name and shape, and torch.save's alignment.
+Network = TypeVar("Network", bound=nn.Module)
+# Bytes of a tensor in a file besides its values: its name and shape, and torch.save's alignment.
 SAFETENSORS_ENTRY, CHECKPOINT_ENTRY = 92, 290
-# Activations that are kept for the backward pass under bfloat16 autocast, relative to float32 (the
-# residual stream stays float32).
+# Memory of the activations that are kept for the backward pass under bfloat16 autocast, relative to
+# float32 (the residual stream stays float32).
 BF16_ACTIVATIONS = 0.55
 
 
-def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+def on_meta(build: Callable[[], Network]) -> Network:
+    """Build a network on the meta device."""
     with torch.device("meta"):
         return build()
 
@@ -45,20 +50,20 @@ def parameter_count(module: nn.Module) -> int:
 
 
 def published_bytes(module: nn.Module) -> int:
-    """Size of `model.safetensors`."""
+    """Size of the network's `model.safetensors`."""
     return sum(SAFETENSORS_ENTRY + x.nbytes for x in module.state_dict().values())
 
 
 def checkpoint_bytes(module: nn.Module, averaged: bool) -> int:
-    """Size of its part of a live checkpoint: weights, Adam's two moments and step counts, and the
-    averaged weights where there are any."""
+    """Size of the network's part of a live checkpoint: weights, Adam's two moments and step counts,
+    and the averaged weights where there are any."""
     weights = sum(CHECKPOINT_ENTRY + x.nbytes for x in module.state_dict().values())
     adam = sum(2 * (CHECKPOINT_ENTRY + p.nbytes) + CHECKPOINT_ENTRY for p in module.parameters())
     return weights * (1 + averaged) + adam
 
 
 def activation_bytes(module: nn.Module, forward: Callable[[], object]) -> int:
-    """What autograd keeps of a forward pass in float32, weights not counted."""
+    """Bytes that autograd keeps of a forward pass in float32, without the weights."""
     weights = {p.untyped_storage()._cdata for p in module.parameters()}
     kept = {}
 
@@ -76,8 +81,8 @@ def activation_bytes(module: nn.Module, forward: Callable[[], object]) -> int:
 def training_memory(
     module: nn.Module, forward: Callable[[], object], bf16: bool, averaged: bool
 ) -> int:
-    """Bytes, about, of one worker: weights, gradients, Adam's two moments, averaged weights,
-    autocast's copies of weights, activations."""
+    """Approximate bytes that one worker needs: weights, gradients, Adam's two moments, averaged
+    weights, autocast's copies of weights, and activations."""
     weights = sum(p.nbytes for p in module.parameters())
     share, copies = (BF16_ACTIVATIONS, weights // 2) if bf16 else (1, 0)
     activations = round(share * activation_bytes(module, forward))
@@ -85,7 +90,7 @@ def training_memory(
 
 
 def head_rows(params: Params, schedule: str, batch: int) -> int:
-    """Positions, on average, that the head is computed at in a training step of one worker."""
+    """Mean number of positions at which one worker computes the head in a training step."""
     tokens = params.num_tokens
     if params.training.loss_on == "all":
         return -(-batch * tokens // ROWS) * ROWS
@@ -96,20 +101,20 @@ def head_rows(params: Params, schedule: str, batch: int) -> int:
 
 
 def transformer_forward(model: MaskGitTransformer, batch: int, rows: int) -> Tensor:
-    """The forward pass of a training step, of a network on the meta device."""
+    """The forward pass of MaskGIT's training step, on the meta device."""
     tokens = torch.empty(batch, model.config.num_tokens, dtype=torch.long, device="meta")
     labels, where = tokens.new_empty(batch), tokens.new_empty(rows)
     return model(tokens, tokens.bool(), labels, where)
 
 
 def autoregressive_forward(model: AutoregressiveTransformer, batch: int) -> Tensor:
-    """The same of the baseline."""
+    """The forward pass of the baseline's training step, on the meta device."""
     tokens = torch.empty(batch, model.config.num_tokens, dtype=torch.long, device="meta")
     return model(tokens, tokens[:, 0])
 
 
 def training_flops(forward: Callable[[], Tensor]) -> int:
-    """Of a forward and a backward pass."""
+    """FLOPs of a forward and a backward pass."""
     return count_flops(lambda: forward().sum().backward())
 
 
@@ -133,13 +138,14 @@ def next_token(config: TransformerConfig, batch: int, n: int, cache: bool) -> in
 
 
 def autoregressive_sampling(config: TransformerConfig, batch: int) -> int:
-    """FLOPs of sampling with a cache; they are linear in the position, hence the middle one's."""
+    """FLOPs of sampling all tokens with a cache. They grow linearly with the position, so that the
+    mean of the first and the last stands for all."""
     first, last = (next_token(config, batch, n, cache=True) for n in (0, config.num_tokens - 1))
     return config.num_tokens * (first + last) // 2
 
 
 def tokenizer_forward(params: Params, num_classes: int, model: Tokenizer) -> Tensor:
-    """The forward pass of a training step, with its perceptual loss."""
+    """The forward pass of the tokenizer's training step, with its perceptual loss."""
     images = image_batch(params, params.tokenizer.batch_size)
     rebuilt, quantized = model(images)
     perceptual = _perceptual(params, num_classes)(images, rebuilt)
@@ -152,7 +158,7 @@ class AdversarialStep:
 
     generator: int  # the adversarial part of the tokenizer's loss
     discriminator: int
-    r1: int  # when it is taken
+    r1: int  # in the steps that have it
 
 
 def adversarial_step(params: Params) -> AdversarialStep:
@@ -180,8 +186,7 @@ def tokenizer_coding(config: TokenizerConfig, grid: int, batch: int) -> tuple[in
 
 
 def classifier_of(params: Params, num_classes: int) -> Classifier:
-    p = params.classifier
-    return Classifier(ClassifierConfig(p.architecture, params.data.channels, num_classes, p.width))
+    return Classifier(classifier_config(params, num_classes))
 
 
 def image_batch(params: Params, batch: int) -> Tensor:

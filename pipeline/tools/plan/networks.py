@@ -14,7 +14,6 @@ from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import tokenizer_config, transformer_config
 
 CAS_SETS = 6  # MaskGIT's and the baseline's samples and real images, augmented and not
-UNCOUNTED = ("schedules", "prepare", "reject", "speed", "analysis")  # stages
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def plan_networks(params: Params, data: DataSize) -> list[Network]:
 
 
 def plan_stages(params: Params, data: DataSize, networks: list[Network]) -> list[Stage]:
-    """Every stage whose networks compute much; the others are `UNCOUNTED`."""
+    """Every stage of the DAG whose networks compute much."""
     by_name = {network.name: network for network in networks}
     workers = params.ray.num_workers
     encode, decode = costs.tokenizer_coding(tokenizer_config(params), params.grid, batch=1)

@@ -4,17 +4,12 @@ from dataclasses import dataclass
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
+from pipeline.config.presets import PRESETS
 from pipeline.data.tokens import SHARD
+from pipeline.runtime.dag import DVC_FILE
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
-from pipeline.tools.plan.networks import (
-    UNCOUNTED,
-    DataSize,
-    Network,
-    Stage,
-    plan_networks,
-    plan_stages,
-)
+from pipeline.runtime.files import read_json, read_yaml
+from pipeline.tools.plan.networks import DataSize, Network, Stage, plan_networks, plan_stages
 
 NPY_HEADER = 128  # bytes
 
@@ -23,7 +18,7 @@ NPY_HEADER = 128  # bytes
 class Known:
     """The published size of a data set."""
 
-    images: int  # of training; of all, where no split is published
+    images: int  # for training; all of them, where no split is published
     val: int | None
     classes: int
 
@@ -37,10 +32,12 @@ KNOWN = {
 
 
 def data_size(params: Params, images: int | None = None, classes: int | None = None) -> DataSize:
-    """Of `data.source`: as given, else from the manifest of the prepared images, else published.
+    """The size of `data.source`: as given, else from the manifest of the prepared images, else
+    published.
 
     Args:
-        images: in all; `data.val_fraction` of them are held out.
+        images: number of images in all; `data.val_fraction` of them are held out.
+        classes: number of classes.
 
     Raises:
         UserError: nothing tells, or what is given is no size.
@@ -50,6 +47,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
             raise UserError(f"plan: {option} {value} is no size; give 1 or more")
     source, manifest_file = params.data.source, IMAGES / "manifest.json"
     manifest = read_json(manifest_file) if manifest_file.exists() else {}
+    known: Known | None
     if manifest.get("source") == source:
         counts = {split: sum(of.values()) for split, of in manifest["counts"].items()}
         known = Known(counts["train"], counts["val"], len(manifest["class_names"]))
@@ -57,8 +55,8 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
     else:
         known, origin = KNOWN.get(source), "published size"
     if images is not None:
-        classes = classes or (known and known.classes)
-        known = classes and Known(images, None, classes)
+        classes = classes or (known.classes if known else None)
+        known = Known(images, None, classes) if classes else None
         origin = "as given"
     if not known:
         raise UserError(
@@ -73,7 +71,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
 
 
 def token_cache_bytes(params: Params, data: DataSize) -> int:
-    """Of its arrays: uint16 grids of every view, and int32 labels."""
+    """Size of the token cache: uint16 grids of every view, and int32 labels."""
     total = 0
     for images, views in ((data.train, params.tokens.crops_per_image), (data.val, 1)):
         files = -(-images // SHARD) + 1  # shards of grids, and one of labels
@@ -81,8 +79,16 @@ def token_cache_bytes(params: Params, data: DataSize) -> int:
     return total
 
 
+def _uncounted(stages: list[Stage]) -> list[str]:
+    """The stages of the DAG that the plan leaves out."""
+    planned = {stage.name for stage in stages}
+    dag = read_yaml(PRESETS.parent / DVC_FILE)["stages"]
+    return [name for name in dag if name not in planned]
+
+
 def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> str:
-    """
+    """The plan of a run, as tables of its networks and of its stages.
+
     Args:
         tflops: rate that a device achieves, in 10¹² FLOP/s; without it no times are told.
 
@@ -103,7 +109,7 @@ def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> st
             _stage_table(stages, tflops),
             "FLOPs are of matrix products and convolutions, a multiply-add as two. Not counted: "
             "features of samples,\nvalidation, start-up, and the stages "
-            f"{', '.join(UNCOUNTED)}. Memory is an estimate.",
+            f"{', '.join(_uncounted(stages))}. Memory is an estimate.",
         ]
     )
 

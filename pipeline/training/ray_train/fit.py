@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pipeline.config.params import Params
+from pipeline.config.schema import Ray
 from pipeline.runtime.device import repeatable
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
@@ -27,7 +28,7 @@ LISTING = "checkpoint_manager_snapshot.json"  # Ray's, of the checkpoints that i
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What every worker needs, as plain values that travel."""
+    """The description of a training that every worker gets, in plain values."""
 
     params: dict[str, Any]  # `Params.model_dump()`
     tokens_dir: str  # absolute
@@ -47,9 +48,10 @@ def fit(
     *,
     workers: int,
     on_row: Callable[[dict[str, float]], None] = lambda row: None,
-    on_evaluate: Callable = lambda model, step: None,
+    on_evaluate: Callable[[Any, int], None] = lambda model, step: None,
 ) -> dict[str, Any]:
-    """Train with `workers` data-parallel workers, taking up an earlier run of the same name.
+    """Train with `workers` data-parallel workers, from the last checkpoint of a run of the same
+    name.
 
     Args:
         on_row: called on the first worker with each new row of the history.
@@ -80,7 +82,15 @@ def fit(
         raise UserError(
             f"{job.name}: a worker failed ({last_line}); run again to go on from its checkpoint"
         ) from lost
-    return _state(result.checkpoint, unlisted)
+    state = _state(result.checkpoint, unlisted)
+    assert state is not None  # the last step of a training always leaves a checkpoint
+    return state
+
+
+def worker_resources(ray: Ray) -> dict[str, float]:
+    """The resources that one worker of a training occupies, as Ray takes them."""
+    resources: dict[str, float] = {"CPU": ray.cpus_per_worker}
+    return resources | ({"GPU": 1} if ray.use_gpu else {})
 
 
 def _ray_config(job: TrainingJob, workers: int) -> dict[str, Any]:
@@ -94,15 +104,16 @@ def _ray_config(job: TrainingJob, workers: int) -> dict[str, Any]:
     )
 
     run, ray_params = Path(job.run_dir), Params.model_validate(job.params).ray
-    resources = {"CPU": ray_params.cpus_per_worker} | ({"GPU": 1} if ray_params.use_gpu else {})
+    resources = worker_resources(ray_params)
+    # Type checkers read version 1 of Ray Train, which lacks two of these arguments.
     return {
         "scaling_config": ScalingConfig(
             num_workers=workers, use_gpu=ray_params.use_gpu, resources_per_worker=resources
         ),
-        "run_config": RunConfig(
+        "run_config": RunConfig(  # type: ignore[call-arg]
             name=run.name,
             storage_path=str(run.parent),
-            failure_config=FailureConfig(
+            failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=ray_params.max_failures, controller_failure_limit=3
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
@@ -135,7 +146,7 @@ def _unlisted_checkpoint(run: Path) -> Path | None:
 
 
 def _state(checkpoint: Any, unlisted: Path | None) -> dict[str, Any] | None:
-    """Of the checkpoint that Ray knows, else of the unlisted one, where there is either."""
+    """The state in the checkpoint that Ray knows, else in the unlisted one; None without either."""
     if checkpoint is None:
         return load_checkpoint(unlisted) if unlisted else None
     with checkpoint.as_directory() as folder:

@@ -1,6 +1,7 @@
-"""What the stages of the two transformers share: a training under Ray Train, and its outputs."""
+"""The part that the stages of both transformers share: a run of Ray Train, and its outputs."""
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.config.params import Params
@@ -13,12 +14,11 @@ from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import read_json, write_csv, write_json
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
-from pipeline.sampling import balanced_labels, sampler
+from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
 from pipeline.training.loop import averaged_weights
 from pipeline.training.ray_train.fit import TrainingJob, fit
 from pipeline.training.transformer import TransformerTask
-from pipeline.transformer import TokenTransformer
 from pipeline.weights.configs import transformer_config
 from pipeline.weights.pretrained import open_pretrained_transformer
 from pipeline.weights.published import load_model, save_model
@@ -61,8 +61,8 @@ def convert_transformer(params: Params, target: Path) -> dict[str, float]:
     """Publish `transformer.pretrained` as `target`, in place of training.
 
     Raises:
-        UserError: the file does not hold this architecture, or knows other classes than the data
-            set has; nothing is written then.
+        UserError: the file does not hold this architecture, or not as many classes as the data set
+            has; nothing is written then.
     """
     device = pick_device()
     model = open_pretrained_transformer(params, device, num_classes())
@@ -82,7 +82,7 @@ def convert_transformer(params: Params, target: Path) -> dict[str, float]:
 
 
 def _write_results(
-    network: str, history: list[dict[str, float]], metrics: dict[str, float], run: Run
+    network: str, history: list[dict[str, Any]], metrics: dict[str, float], run: Run
 ) -> None:
     write_csv(RESULTS / network / "history.csv", history)
     write_json(RESULTS / network / "metrics.json", metrics)
@@ -90,12 +90,12 @@ def _write_results(
 
 
 def num_classes() -> int:
-    """Of the prepared data set."""
+    """Number of classes of the prepared data set."""
     return len(read_json(IMAGES / "manifest.json")["class_names"])
 
 
 class Observer:
-    """What the first worker logs as training goes: curves, and a grid of samples."""
+    """Logs, on the first worker, the curves of a training and a grid of samples."""
 
     def __init__(self, run: Run, params: Params, tokenizer: Path, folder: Path):
         self.run, self.params, self.tokenizer, self.folder = run, params, tokenizer, folder
@@ -103,7 +103,7 @@ class Observer:
     def on_row(self, row: dict[str, float]) -> None:
         self.run.log_metrics(row, int(row["step"]))
 
-    def on_evaluate(self, model: TokenTransformer, step: int) -> None:
+    def on_evaluate(self, model: Network, step: int) -> None:
         columns = min(model.config.num_classes, 10)
         labels = balanced_labels(4 * columns, model.config.num_classes)
         tokenizer = load_model(self.tokenizer, "tokenizer", next(model.parameters()).device)
