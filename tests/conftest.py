@@ -8,7 +8,6 @@ import torch
 
 from pipeline.config.params import Params
 from tests.params import make_params
-from tests.project import ROOT as ROOT
 from tests.project import Project
 from tests.synthetic_results import analyse, write_results, write_source
 

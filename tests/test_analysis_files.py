@@ -124,6 +124,7 @@ def test_metrics_without_a_set_are_named(results, params, tmp_path):
         analyse(results, tmp_path / "out", params)
 
 
+@pytest.mark.slow
 def test_command_without_results_fails_in_one_line(tmp_path):
     (tmp_path / "params.yaml").write_bytes((ROOT / "presets/mnist5k.yaml").read_bytes())
     run = _run(tmp_path, "-m", "analysis")
@@ -131,6 +132,7 @@ def test_command_without_results_fails_in_one_line(tmp_path):
     assert run.stderr == "error: results/sweep/rows.csv is missing; run dvc repro first\n"
 
 
+@pytest.mark.slow
 def test_command_needs_no_cluster_no_server_and_no_network_of_its_own(tmp_path):
     (tmp_path / "params.yaml").write_bytes((ROOT / "presets/mnist5k.yaml").read_bytes())
     write_results(tmp_path / "results")

@@ -7,9 +7,7 @@ from ruamel.yaml import YAML
 
 from pipeline.config.params import load_params
 from pipeline.runtime.errors import UserError
-from tests.conftest import ROOT
-
-PRESET = ROOT / "presets" / "mnist5k.yaml"
+from tests.params import PRESET
 
 
 def write(folder: Path, changes: dict[str, object], remove: str = "") -> Path:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.params import load_params
 from pipeline.runtime.files import write_json
+from tests.params import make_params
 from tests.project import ROOT, Project
 
 pytestmark = pytest.mark.slow
@@ -36,15 +36,9 @@ def tokens_dir(tmp_path) -> Path:
 
 
 def _small_params():
-    params = load_params(ROOT / "presets/mnist5k.yaml")
     small = {"layers": 2, "hidden": 32, "heads": 2, "mlp": 64, "dropout": 0.0}
     training = {"steps": 6, "batch_size": 16, "bf16": False, "checkpoint_every": 3}
-    return params.model_copy(
-        update={
-            "transformer": params.transformer.model_copy(update=small),
-            "training": params.training.model_copy(update=training),
-        }
-    )
+    return make_params(transformer=small, training=training)
 
 
 def _job(params, tokens_dir: Path, run_dir: Path):
@@ -167,9 +161,7 @@ def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path, monkeypat
     from pipeline.runtime.errors import UserError
 
     monkeypatch.chdir(ROOT)
-    params = load_params(ROOT / "presets/mnist5k.yaml")
-    storage = params.ray.model_copy(update={"storage_path": str(tmp_path / "runs")})
-    params = params.model_copy(update={"ray": storage})
+    params = make_params(ray={"storage_path": str(tmp_path / "runs")})
 
     def trial(seed: int) -> Trial:
         """Nothing to measure, and a model that is there but cannot be opened: ends at once."""

@@ -9,19 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config.params import Params
-from pipeline.runtime.files import read_yaml
+from tests.params import make_params
 from tests.synthetic_results import analyse, evaluation_metrics, write_results, write_source
 
-ROOT = Path(__file__).parents[1]
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-def default_params(**changes) -> Params:
-    values = read_yaml(ROOT / "presets/mnist5k.yaml")
-    values["analysis"]["dpi"] = 60
-    return Params(**values | changes)
+PARAMS = make_params(analysis={"dpi": 60})
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +23,7 @@ def report(tmp_path_factory) -> Path:
     results = write_results(folder / "results")
     write_source(results, "evaluate", seconds=5400.0, gpus=["H100", "H100"])
     write_source(results, "cas", seconds=5400.0, dirty=True, gpus=["H100", "H100"])
-    analyse(results, folder / "out", default_params())
+    analyse(results, folder / "out", PARAMS)
     return folder / "out/report.html"
 
 
@@ -107,7 +100,7 @@ def test_what_was_run_is_told(report):
 
 
 def test_a_run_without_records_says_what_it_knows(tmp_path):
-    analyse(write_results(tmp_path / "results"), tmp_path / "out", default_params())
+    analyse(write_results(tmp_path / "results"), tmp_path / "out", PARAMS)
     text = (tmp_path / "out/report.html").read_text()
     assert "<dt>Commit</dt>" not in text and "The run behind each stage" not in text
     assert "cpu, 2 threads (Figure 4)" in text
@@ -123,7 +116,7 @@ def test_the_report_says_when_it_is_the_other_way_round(tmp_path):
     metrics = evaluation_metrics()
     metrics["transformer"]["fid_classifier"], metrics["autoregressive"]["fid_classifier"] = 4.5, 4.0
     pd.Series(metrics).to_json(results / "evaluation/metrics.json")
-    analyse(results, tmp_path / "out", default_params())
+    analyse(results, tmp_path / "out", PARAMS)
     summary = (tmp_path / "out/report.html").read_text().split("</dl>")[0]
     assert "FID (classifier): <strong>VQGAN∗</strong> is better than MaskGIT, unlike" in summary
     # √(0.3² + 0.4²) is as large as the gap.
@@ -163,6 +156,7 @@ def open_report(browser, report):
     assert complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_is_wider_than_the_window_and_every_picture_loads(open_report, report, width):
     page = open_report(width)
@@ -177,6 +171,7 @@ def test_nothing_is_wider_than_the_window_and_every_picture_loads(open_report, r
     assert max(boxes) <= width + 1
 
 
+@pytest.mark.slow
 def test_wide_tables_scroll_in_their_own_box_on_a_phone(open_report):
     page = open_report(360)
     box = page.locator("#table1-table .scroll")
@@ -204,6 +199,7 @@ def _contrast(page, selector: str, ground: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_is_legible_in_both_themes(open_report, theme):
     page = open_report(1280, theme)
@@ -217,6 +213,7 @@ def test_text_is_legible_in_both_themes(open_report, theme):
     assert _contrast(page, "td.paper", "td.paper") > 7
 
 
+@pytest.mark.slow
 def test_charts_are_dark_where_the_page_is_dark(open_report):
     def brightness(theme: str) -> float:
         from io import BytesIO
@@ -229,6 +226,7 @@ def test_charts_are_dark_where_the_page_is_dark(open_report):
     assert brightness("light") > 200 and brightness("dark") < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1280])
 def test_a_picture_is_enlarged_and_closed_again(open_report, width):
     page = open_report(width)
@@ -249,6 +247,7 @@ def test_a_picture_is_enlarged_and_closed_again(open_report, width):
     assert not page.locator("dialog").is_visible()
 
 
+@pytest.mark.slow
 def test_contents_lead_to_their_sections(open_report):
     page = open_report(1280)
     page.emulate_media(reduced_motion="reduce")  # else it glides there

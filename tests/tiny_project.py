@@ -126,10 +126,10 @@ def classified(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return outputs.features.double().numpy(), outputs.logits.double().numpy()
 
 
-def frechet(images: np.ndarray) -> float:
-    """FID (classifier) by its formula."""
-    train = training_images().numpy()
-    (a, _), (b, _) = classified(images), classified(train)
+def frechet(images: np.ndarray, reference: np.ndarray | None = None) -> float:
+    """FID (classifier) by its formula; against the training images unless others are given."""
+    others = training_images().numpy() if reference is None else reference
+    (a, _), (b, _) = classified(images), classified(others)
     ca, cb = np.cov(a.T), np.cov(b.T)
     root = np.sqrt(np.linalg.eigvals(ca @ cb).real.clip(0)).sum()  # trace of the matrix root
     return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca + cb) - 2 * root
