@@ -2,8 +2,8 @@
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
-from pipeline.evaluation.gallery import write_gallery
 from pipeline.experiments.evaluate import evaluate_all
+from pipeline.experiments.gallery import write_gallery
 from pipeline.runtime.dag import flatten
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_json

@@ -6,12 +6,12 @@ from PIL.Image import Image
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
-from pipeline.data.pictures import grid_picture, save_picture
 from pipeline.data.shards import ImageShards
 from pipeline.data.views import View
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
 from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json
+from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
 

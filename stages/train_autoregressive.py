@@ -4,7 +4,7 @@ those of its own section."""
 from pipeline.config.params import Params
 from pipeline.config.paths import AUTOREGRESSIVE
 from pipeline.training.autoregressive import AutoregressiveTask
-from pipeline.training.ray_train.networks import train_network
+from pipeline.training.networks import train_network
 from stages.running import run_stage
 
 

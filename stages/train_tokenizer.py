@@ -5,12 +5,12 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, TOKENIZER
 from pipeline.data.batches import ImageBatches
-from pipeline.data.pictures import grid_picture, save_picture
 from pipeline.data.shards import ImageShards
 from pipeline.data.views import View
 from pipeline.perceptual import open_perceptual
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_csv, write_json
+from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.stage import Stage
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.reconstruction import BATCH, Reconstruction

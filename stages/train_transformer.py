@@ -2,7 +2,7 @@
 
 from pipeline.config.params import Params
 from pipeline.config.paths import TRANSFORMER
-from pipeline.training.ray_train.networks import convert_transformer, train_network
+from pipeline.training.networks import convert_transformer, train_network
 from pipeline.training.transformer import TransformerTask
 from stages.running import run_stage
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.__main__ import build
 from analysis.exhibits.inputs import paper
+from analysis.report.build import build
 from pipeline.config.params import Params
 
 # FID at the best T (8): the paper's ranking, except that linear and cosine change places.

@@ -17,7 +17,6 @@ NOT_LISTED = (
     "pipeline/__init__.py",
     "pipeline/config",
     "pipeline/runtime",
-    "pipeline/data/pictures.py",
     "pipeline/weights/configs.py",
     "pipeline/weights/published.py",
     "pipeline/experiments/__init__.py",
@@ -73,13 +72,14 @@ def reached(path: Path) -> set[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_lists_the_code_that_it_reaches(stage):
     module = STAGES[stage]["cmd"].removeprefix("python -m ")
-    script = "analysis/__main__.py" if module == "analysis" else f"{module.replace('.', '/')}.py"
     deps = [Path(dep) for dep in STAGES[stage]["deps"]]
-    assert Path(script) in deps
+    if module == "analysis":
+        script = Path("analysis/__main__.py")  # prints what `build` has written, and no more
+    else:
+        script = Path(f"{module.replace('.', '/')}.py")
+        assert script in deps
     missing = {
-        name
-        for name in reached(Path(script))
-        if not any(Path(name).is_relative_to(dep) for dep in deps)
+        name for name in reached(script) if not any(Path(name).is_relative_to(dep) for dep in deps)
     }
     if any(dep.is_relative_to("data/schedules") for dep in deps):
         missing.discard(SCHEDULES)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pipeline.runtime.files import file_hash, tree_hash
-from pipeline.training.ray_train.fit import CHECKPOINT, LISTING
+from pipeline.training.transformer.ray_train import CHECKPOINT, LISTING
 from tests.project import Project
 
 pytestmark = pytest.mark.slow

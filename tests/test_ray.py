@@ -42,8 +42,8 @@ def _small_params():
 
 
 def _job(params, tokens_dir: Path, run_dir: Path):
-    from pipeline.training.ray_train.fit import TrainingJob
     from pipeline.training.transformer import TransformerTask
+    from pipeline.training.transformer.job import TrainingJob
 
     return TrainingJob(
         params=params.model_dump(),
@@ -83,7 +83,7 @@ def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_pat
     import ray
 
     from pipeline.runtime.cluster import join_ray
-    from pipeline.training.ray_train.fit import fit
+    from pipeline.training.transformer.ray_train import fit
 
     monkeypatch.chdir(ROOT)
     params = _small_params()
@@ -110,7 +110,7 @@ def test_training_goes_on_without_ray_trains_list_of_checkpoints(tokens_dir, tmp
 
     from pipeline.runtime.cluster import join_ray
     from pipeline.runtime.errors import UserError
-    from pipeline.training.ray_train.fit import LISTING, fit
+    from pipeline.training.transformer.ray_train import LISTING, fit
 
     monkeypatch.chdir(ROOT)
     noted = tmp_path / "steps"

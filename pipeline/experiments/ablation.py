@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENIZER, TOKENS
@@ -31,9 +30,11 @@ from pipeline.runtime.seeds import mix
 from pipeline.runtime.stage import Stage
 from pipeline.sampling import balanced_labels, sample_images, sampler
 from pipeline.tokenizer import Tokenizer
-from pipeline.training.loop import RunDirSession, averaged_weights, train
-from pipeline.training.ray_train.fit import TrainingJob, fit
+from pipeline.training.loop import averaged_weights
 from pipeline.training.transformer import TransformerTask
+from pipeline.training.transformer.alone import train_alone
+from pipeline.training.transformer.job import TrainingJob
+from pipeline.training.transformer.ray_train import fit
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import transformer_config
 from pipeline.weights.pretrained import open_pretrained_transformer
@@ -49,7 +50,7 @@ OWN = (
     "ray.num_workers",
     CURVES.as_posix(),
     "stages/train_transformer.py",
-    "pipeline/training/ray_train/networks.py",
+    "pipeline/training/networks.py",
 )
 
 
@@ -200,25 +201,15 @@ def _measure_cell(
 
 
 def train_trial(trial: Trial) -> None:
-    """Train the trial's model, from its last checkpoint if there is one, and keep the averaged
-    weights beside it."""
+    """Train (or take up) the trial's model: the averaged weights, kept beside the checkpoint."""
     params = Params.model_validate(trial.params)
     if params.transformer.pretrained or trial.model.exists():
         return
     started, classes = time.monotonic(), _num_classes(trial)
-    distributed = params.sweep.workers_per_trial > 1
-    train_with = _train_distributed if distributed else _train_here
-    history, weights = train_with(trial, params, classes)
-    seconds = round(time.monotonic() - started, 2)
-    write_json(trial.trained, {"history": history, "seconds": seconds})
-    save_model(trial.model, "transformer", transformer_config(params, classes), weights)
-
-
-Trained = tuple[list[dict[str, float]], dict[str, Tensor]]  # history and averaged weights
-
-
-def _train_distributed(trial: Trial, params: Params, classes: int) -> Trained:
-    """Train the trial's model as a Ray Train run of its own."""
+    workers = params.sweep.workers_per_trial
+    # A Ray Train run of its own, where a trial has several workers.
+    folder = Path(trial.training_folder, "train") if workers > 1 else Path(trial.training_folder)
+    folder.mkdir(parents=True, exist_ok=True)
     job = TrainingJob(
         params=trial.params,
         tokens_dir=str(Path(trial.root) / TOKENS),
@@ -226,27 +217,13 @@ def _train_distributed(trial: Trial, params: Params, classes: int) -> Trained:
         task=TransformerTask,
         seed=trial.seed,
         name=trial.name,
-        run_dir=str(Path(trial.training_folder) / "train"),
+        run_dir=str(folder),
     )
-    Path(job.run_dir).mkdir(parents=True, exist_ok=True)
-    state = fit(job, workers=params.sweep.workers_per_trial)
-    return state["history"], averaged_weights(state["task"]["average"])
-
-
-def _train_here(trial: Trial, params: Params, classes: int) -> Trained:
-    """Train the trial's model in this process."""
-    task = TransformerTask(
-        params, Path(trial.root) / TOKENS, classes, seed=trial.seed, device=_device(params)
-    )
-    history = train(
-        task,
-        name=trial.name,
-        steps=params.training.steps,
-        every=params.training.checkpoint_every,
-        seed=trial.seed,
-        session=RunDirSession(Path(trial.training_folder)),
-    )
-    return history, task.average.module.state_dict()
+    state = fit(job, workers=workers) if workers > 1 else train_alone(job, _device(params))
+    seconds = round(time.monotonic() - started, 2)
+    weights = averaged_weights(state["task"]["average"])
+    write_json(trial.trained, {"history": state["history"], "seconds": seconds})
+    save_model(trial.model, "transformer", transformer_config(params, classes), weights)
 
 
 def _released(trial: Trial, params: Params, device: torch.device) -> MaskGitTransformer:

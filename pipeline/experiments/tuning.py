@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.experiments.ablation import Trial, measure_trial, train_trial
 from pipeline.runtime.errors import UserError
-from pipeline.training.ray_train.fit import worker_resources
+from pipeline.training.transformer.ray_train import worker_resources
 
 
 def run_trials(trials: list[Trial], params: Params, *, on_done: Callable[[Trial], None]) -> None:

@@ -6,9 +6,9 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import TOKENIZER, TRANSFORMER
-from pipeline.data.pictures import grid_picture, save_picture
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.sampling import balanced_labels, sample_images, sampler
 from pipeline.tokenizer import Tokenizer
 from pipeline.transformer import MaskGitTransformer

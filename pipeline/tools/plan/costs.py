@@ -19,7 +19,7 @@ from pipeline.discriminator import Discriminator, discriminator_loss, generator_
 from pipeline.perceptual import Perceptual, classifier_distance
 from pipeline.schedules import mask_ratio
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
-from pipeline.training.transformer import ROWS
+from pipeline.training.transformer.task import ROWS
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.configs import classifier_config
 

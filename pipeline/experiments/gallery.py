@@ -9,13 +9,13 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
-from pipeline.data.pictures import grid_picture, save_picture
 from pipeline.data.shards import ImageShards
 from pipeline.data.views import View
 from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages, CenterCrops
 from pipeline.runtime.files import write_npz
+from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model

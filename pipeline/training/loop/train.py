@@ -2,50 +2,14 @@
 was killed, and went on from its last checkpoint, ends with the same bytes as one that was not."""
 
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
 from pipeline.runtime.seeds import mix
-
-Network = TypeVar("Network", bound=nn.Module)
-Tensors = list[Tensor] | tuple[Tensor, ...]
-
-
-class Average(AveragedModel, Generic[Network]):
-    """torch's average of a network's weights, whose `module` is the averaged network."""
-
-    module: Network
-
-
-def averaged(module: Network, decay: float) -> Average[Network]:
-    """Exponential moving average of a module's weights; call `update_parameters` after each step.
-
-    The first steps weigh more, as min(decay, (1 + step) / (10 + step)), so that a short run does
-    not end near its random initialisation.
-    """
-
-    @torch.no_grad()
-    def move(average_list: Tensors, current: Tensors, _: Tensor | int) -> None:
-        step = int(average.n_averaged) - 1  # the argument is a copy on the weights' device
-        weight = 1 - min(decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(average_list, current, weight)
-
-    average: Average[Network] = Average(module, multi_avg_fn=move, use_buffers=True)
-    average.n_averaged += 1  # it holds the initialisation, which the first update must not replace
-    return average.eval().requires_grad_(False)
-
-
-def averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of the averaged network, from that of its `Average`."""
-    prefix = "module."
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 class Diverged(UserError):
@@ -80,39 +44,6 @@ class Session(Protocol):
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
         """Keep a checkpoint, whole or not at all, and report the newest row of the history."""
-
-
-class RunDirSession:
-    """One process; the checkpoint is a file in a run directory."""
-
-    rank = 0
-
-    def __init__(self, folder: Path, on_row: Callable[[dict[str, float]], None] = lambda row: None):
-        self.path, self.on_row = Path(folder) / "checkpoint.pt", on_row
-
-    def average(self, row: dict[str, float]) -> dict[str, float]:
-        return row
-
-    def load(self) -> dict[str, Any] | None:
-        return load_checkpoint(self.path) if self.path.exists() else None
-
-    def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
-        save_checkpoint(state, self.path)
-        self.on_row(row)
-
-
-def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    from pipeline.runtime.files import atomic_file
-
-    with atomic_file(path) as temporary:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # torch's word for a full disk
-            raise OSError(f"no space, or {str(error).splitlines()[0]}") from error
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def train(

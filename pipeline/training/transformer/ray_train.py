@@ -7,7 +7,6 @@ it finds under the same name and storage path.
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +16,12 @@ from pipeline.config.params import Params
 from pipeline.config.schema import Ray
 from pipeline.runtime.device import repeatable
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import Failure
 from pipeline.runtime.process import set_up
 from pipeline.training.loop import Diverged, load_checkpoint, save_checkpoint, train
-from pipeline.training.transformer import TransformerTask
+from pipeline.training.transformer.job import TrainingJob
 
 CHECKPOINT = "checkpoint.pt"
 LISTING = "checkpoint_manager_snapshot.json"  # Ray's, of the checkpoints that it knows
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """The description of a training that every worker gets, in plain values."""
-
-    params: dict[str, Any]  # `Params.model_dump()`
-    tokens_dir: str  # absolute
-    num_classes: int
-    task: type[TransformerTask]
-    seed: int
-    name: str  # in messages
-    run_dir: str  # absolute: the run's name and storage path
-
-    @property
-    def failure(self) -> Failure:
-        return Failure(self.run_dir)
 
 
 def fit(

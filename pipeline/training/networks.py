@@ -6,19 +6,20 @@ from typing import Any
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS
-from pipeline.data.pictures import grid_picture, save_picture
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import read_json, write_csv, write_json
+from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
 from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
 from pipeline.training.loop import averaged_weights
-from pipeline.training.ray_train.fit import TrainingJob, fit
 from pipeline.training.transformer import TransformerTask
+from pipeline.training.transformer.job import TrainingJob
+from pipeline.training.transformer.ray_train import fit
 from pipeline.weights.configs import transformer_config
 from pipeline.weights.pretrained import open_pretrained_transformer
 from pipeline.weights.published import load_model, save_model
