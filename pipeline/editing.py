@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from pipeline.data.pixels import as_float
+from pipeline.data.images.pixels import as_float
 from pipeline.decoding import DecodingSettings, decode, predictor
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.seeds import generator, mix

@@ -6,8 +6,8 @@ from PIL.Image import Image
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
-from pipeline.data.shards import ImageShards
-from pipeline.data.views import View
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
 from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json

@@ -4,9 +4,9 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, TOKENIZER
-from pipeline.data.batches import ImageBatches
-from pipeline.data.shards import ImageShards
-from pipeline.data.views import View
+from pipeline.data.images.batches import ImageBatches
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
 from pipeline.perceptual import open_perceptual
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_csv, write_json

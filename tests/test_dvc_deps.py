@@ -11,8 +11,8 @@ from tests.project import ROOT
 
 CODE = ("pipeline", "stages", "analysis")
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
-# Orchestration, names and pictures: they cannot change a model, a token or a measured number. (The
-# seeds can: tests/test_seeds.py pins them.)
+# Orchestration, names and pictures: they cannot change a model, a token or a measured number. Seeds
+# and the order of items can: tests/test_seeds.py and tests/test_order.py pin them.
 NOT_LISTED = (
     "pipeline/__init__.py",
     "pipeline/config",
@@ -30,7 +30,7 @@ SCHEDULES = "pipeline/schedules.py"
 # What a stage reaches and yet does not depend on: it only draws the pictures that are logged.
 DRAWING = {
     "pipeline/autoregressive.py",
-    "pipeline/data/pixels.py",
+    "pipeline/data/images/pixels.py",
     "pipeline/decoding.py",
     "pipeline/sampling.py",
     "pipeline/tokenizer/__init__.py",

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pipeline.data.pixels import as_float, as_uint8
+from pipeline.data.images.pixels import as_float, as_uint8
 from pipeline.decoding import DecodingSettings
 from pipeline.editing import (
     SIDES,

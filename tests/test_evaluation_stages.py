@@ -15,8 +15,8 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
-from pipeline.data import shards
-from pipeline.data.views import View
+from pipeline.data.images import shards
+from pipeline.data.images.views import View
 from pipeline.decoding import DecodingSettings, generate
 from pipeline.experiments import cas, temperature
 from pipeline.experiments import edit as edits

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.tokens import BatchOrder
+from pipeline.runtime.order import BatchOrder
 
 
 @settings(max_examples=60, deadline=None)
@@ -55,3 +55,20 @@ def test_blocks_are_read_window_by_window(window):
             position += size
         assert shuffled  # within the window
     assert len(orders) > 1  # and blocks among themselves
+
+
+def test_the_order_never_changes():
+    """Literal values, since no stage lists the code of the order among what it depends on."""
+    plain = BatchOrder(7, 3, seed=5)
+    assert [plain(step).tolist() for step in range(4)] == [
+        [1, 4, 2],
+        [3, 6, 5],
+        [0, 4, 2],
+        [0, 6, 5],
+    ]
+    blocks = BatchOrder(9, 4, 2, np.array([0, 3, 5, 9]), window=2)
+    assert [blocks(step).tolist() for step in range(3)] == [
+        [7, 5, 2, 1],
+        [6, 8, 0, 3],
+        [4, 5, 8, 2],
+    ]

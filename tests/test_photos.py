@@ -12,11 +12,11 @@ from sklearn.datasets import load_sample_images
 
 from pipeline.classifier import ClassifierConfig
 from pipeline.config.params import Params
-from pipeline.data.batches import ImageBatches
-from pipeline.data.pixels import as_float
-from pipeline.data.shards import ImageShards
+from pipeline.data.images.batches import ImageBatches
+from pipeline.data.images.pixels import as_float
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View, decode_image
 from pipeline.data.tokens import TokenCache
-from pipeline.data.views import View, decode_image
 from pipeline.perceptual import open_perceptual
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards

@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline.data.pixels import as_float, as_uint8
+from pipeline.data.images.pixels import as_float, as_uint8
 
 EVERYTHING = torch.arange(256, dtype=torch.uint8)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from pipeline.config.paths import CLASSIFIER, TOKENIZER
-from pipeline.data.pixels import as_float
+from pipeline.data.images.pixels import as_float
 from pipeline.experiments import reconstruct as reconstruction
 from pipeline.perceptual import classifier_distance
 from pipeline.tokenizer.reconstruction import Reconstruction

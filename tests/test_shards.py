@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.data.batches import ImageBatches
-from pipeline.data.crops import center_crop
-from pipeline.data.shards import ROW_GROUP, ImageShards
-from pipeline.data.views import View, decode_image, to_chw
+from pipeline.data.images.batches import ImageBatches
+from pipeline.data.images.crops import center_crop
+from pipeline.data.images.shards import ROW_GROUP, ImageShards
+from pipeline.data.images.views import View, decode_image, to_chw
 from pipeline.prepare.datasets import Item, encode_png
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
 from pipeline.runtime.errors import UserError
@@ -106,7 +106,7 @@ def test_recently_used_row_groups_are_kept_and_others_dropped(tmp_path, monkeypa
     """A window of two: what was used last stays, and memory does not grow."""
     for package in ("data", "prepare"):
         monkeypatch.setattr(f"pipeline.{package}.shards.ROW_GROUP", 4)
-    monkeypatch.setattr("pipeline.data.shards.WINDOW", 2)
+    monkeypatch.setattr("pipeline.data.images.shards.WINDOW", 2)
     source = FakeSource([20])
     images = written(tmp_path, source, list(range(20)), shard_size=8)
     reads, read = [], pq.ParquetFile.read_row_group

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.crops import center_crop
-from pipeline.data.views import decode_image
+from pipeline.data.images.crops import center_crop
+from pipeline.data.images.views import decode_image
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.shards import stratified_split
 from pipeline.runtime.errors import UserError

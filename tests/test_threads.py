@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.data import threads
-from pipeline.data.threads import in_threads
+from pipeline.data.images import threads
+from pipeline.data.images.threads import in_threads
 
 
 @pytest.fixture(autouse=True)

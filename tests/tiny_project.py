@@ -13,9 +13,9 @@ from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER
-from pipeline.data.pixels import as_float
-from pipeline.data.shards import ImageShards
-from pipeline.data.views import View
+from pipeline.data.images.pixels import as_float
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
 from pipeline.experiments.reject import NETWORKS
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards

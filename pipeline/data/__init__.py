@@ -1,1 +1,1 @@
-"""Images: where they come from, the Parquet shards they are kept in, and how they are read."""
+"""Reading what is trained and measured on: images, and the token cache."""

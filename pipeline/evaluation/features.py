@@ -18,14 +18,14 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
 from pipeline.config.schema import Evaluation
-from pipeline.data.pixels import as_float
+from pipeline.data.images.pixels import as_float
 from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, tree_hash, value_hash
 from pipeline.runtime.progress import PAUSE, progress
 
 PACKAGE = Path(__file__).parents[1]
-CODE = ("data", "classifier.py", "evaluation/features.py", "evaluation/images.py")
+CODE = ("data/images", "classifier.py", "evaluation/features.py", "evaluation/images.py")
 
 
 class Features(NamedTuple):

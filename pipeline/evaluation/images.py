@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.data.shards import ImageShards
-from pipeline.data.threads import in_threads
-from pipeline.data.views import ImageParams, View, decode_image, to_chw
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.threads import in_threads
+from pipeline.data.images.views import ImageParams, View, decode_image, to_chw
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash, tree_hash, value_hash
 

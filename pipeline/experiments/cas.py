@@ -13,15 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.data.batches import Prefetched
-from pipeline.data.crops import random_resized_crop
-from pipeline.data.shards import WINDOW, ImageShards
-from pipeline.data.threads import in_threads
-from pipeline.data.tokens import BatchOrder
-from pipeline.data.views import View, decode_image, to_chw
+from pipeline.data.images.batches import Prefetched
+from pipeline.data.images.crops import random_resized_crop
+from pipeline.data.images.shards import WINDOW, ImageShards
+from pipeline.data.images.threads import in_threads
+from pipeline.data.images.views import View, decode_image, to_chw
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.seeds import mix
 from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy
 from pipeline.training.loop import RunDirSession, train

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER, TRANSFORMER
-from pipeline.data.shards import ImageShards
-from pipeline.data.views import View
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
 from pipeline.editing import (
     center_mask,
     edit,

@@ -9,8 +9,8 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
-from pipeline.data.shards import ImageShards
-from pipeline.data.views import View
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
 from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages, CenterCrops

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER, TRANSFORMER
-from pipeline.data.pixels import as_float
-from pipeline.data.shards import ImageShards
-from pipeline.data.views import View
+from pipeline.data.images.pixels import as_float
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
 from pipeline.decoding import decode, predictor
 from pipeline.evaluation.writing import write_images
 from pipeline.perceptual import open_perceptual

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.shards import ROW_GROUP, read_labels
-from pipeline.data.threads import in_threads
+from pipeline.data.images.shards import ROW_GROUP, read_labels
+from pipeline.data.images.threads import in_threads
 from pipeline.prepare.datasets import Source
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, file_hash, write_json

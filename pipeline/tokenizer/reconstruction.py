@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pipeline.data.pixels import as_float, as_uint8
+from pipeline.data.images.pixels import as_float, as_uint8
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.quantizer import code_usage
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.data.pixels import as_uint8
+from pipeline.data.images.pixels import as_uint8
 from pipeline.tokenizer.quantizer import Quantized, VectorQuantizer
 
 GROUPS = 32

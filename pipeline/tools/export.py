@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config.paths import RESULTS, SAMPLES
-from pipeline.data.threads import in_threads
+from pipeline.data.images.threads import in_threads
 from pipeline.evaluation.images import BATCH, ArrayImages, ImageSet
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, atomic_folder, read_json

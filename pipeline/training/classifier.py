@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.schema import Classifier as ClassifierParams
-from pipeline.data.pixels import as_float
+from pipeline.data.images.pixels import as_float
 from pipeline.runtime.seeds import mix
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]

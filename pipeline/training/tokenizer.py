@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config.schema import Tokenizer as TokenizerParams
-from pipeline.data.batches import ImageBatches
-from pipeline.data.pixels import as_float
+from pipeline.data.images.batches import ImageBatches
+from pipeline.data.images.pixels import as_float
 from pipeline.discriminator import (
     Discriminator,
     adversarial_ramp,

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from pipeline.config.params import Params
-from pipeline.data.pixels import as_float
-from pipeline.data.shards import ImageShards
+from pipeline.data.images.pixels import as_float
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
 from pipeline.data.tokens import SHARD, TokenCache
-from pipeline.data.views import View
 from pipeline.runtime.files import atomic_file, file_hash, write_json
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.quantizer import code_usage

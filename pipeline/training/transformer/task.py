@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.params import Params
-from pipeline.data.tokens import BatchOrder, TokenCache
+from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll, sample_training_mask
+from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.seeds import generator, mix
 from pipeline.training.loop import averaged
 from pipeline.transformer import (

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.data.crops import center_crop, random_resized_crop
-from pipeline.data.shards import ImageShards
-from pipeline.data.threads import in_threads
+from pipeline.data.images.crops import center_crop, random_resized_crop
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.threads import in_threads
 
 
 class ImageParams(Protocol):

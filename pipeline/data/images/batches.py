@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.data.shards import WINDOW, ImageShards
-from pipeline.data.tokens import BatchOrder
-from pipeline.data.views import ImageParams, View
+from pipeline.data.images.shards import WINDOW, ImageShards
+from pipeline.data.images.views import ImageParams, View
+from pipeline.runtime.order import BatchOrder
 
 
 class Prefetched:

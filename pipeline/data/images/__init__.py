@@ -1,0 +1,1 @@
+"""Reading images: their shards, crops and training batches."""
