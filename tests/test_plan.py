@@ -28,7 +28,8 @@ from pipeline.training.classifier import ClassifierTask
 from pipeline.training.loop import save_checkpoint
 from pipeline.training.tokenizer import TokenizerTask
 from pipeline.training.tokens import cache_tokens
-from pipeline.training.transformer import ROWS, TransformerTask
+from pipeline.training.transformer import TransformerTask
+from pipeline.training.transformer.task import ROWS
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import tokenizer_config, transformer_config
 from pipeline.weights.published import save_model
