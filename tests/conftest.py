@@ -8,8 +8,13 @@ import torch
 
 from pipeline.config.params import Params
 from tests.params import make_params
+from tests.planned import write_digit_tokens
+from tests.pretrained_files import TOKENIZER, TRANSFORMER
 from tests.project import Project
-from tests.synthetic_results import analyse, write_results, write_source
+from tests.release import flax_tokenizer, flax_transformer
+from tests.synthetic_results import analyse, write_results, write_source, write_tables
+from tests.tiny_networks import seeded
+from tests.transformer_task import random_tokens, tiny_params
 
 torch.set_num_threads(1)  # the tensors of tests are small: threads would only wait for each other
 
@@ -31,7 +36,13 @@ def params() -> Params:
     return make_params(analysis={"dpi": 40})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def make_tables(results, params, tmp_path) -> Callable[[], Path]:
+    """Makes the tables of the results, and no figures, and returns their folder."""
+    return lambda: write_tables(results, tmp_path / "tables", params)
+
+
+@pytest.fixture(scope="session")
 def outputs(tmp_path_factory) -> Path:
     """Everything the analysis makes of the synthetic results, for tests that only look at it."""
     folder = tmp_path_factory.mktemp("analysis")
@@ -40,6 +51,42 @@ def outputs(tmp_path_factory) -> Path:
     write_source(results, "evaluate", run_id="run-of-evaluate")
     analyse(results, folder / "out", make_params(analysis={"dpi": 40}))
     return folder / "out"
+
+
+@pytest.fixture
+def tables(outputs) -> Path:
+    """The folder of its tables."""
+    return outputs / "tables"
+
+
+@pytest.fixture
+def tiny(make_params) -> Callable[..., Params]:
+    """Makes parameters of a tiny transformer, with changes to its training."""
+    return lambda **changes: tiny_params(make_params, **changes)
+
+
+@pytest.fixture
+def tokens_dir(tmp_path) -> Path:
+    """A cache of random tokens to train a tiny transformer on."""
+    return random_tokens(tmp_path / "tokens")
+
+
+@pytest.fixture
+def digit_tokens(tmp_path) -> Path:
+    """A cache of random tokens to train the default's networks on."""
+    return write_digit_tokens(tmp_path / "tokens")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_tree() -> dict:
+    """Weights of a tiny tokenizer, named and laid out as in the authors' files."""
+    return flax_tokenizer(torch.rand(1, 8, 8, 1, generator=seeded(0)), TOKENIZER)[0]
+
+
+@pytest.fixture(scope="session")
+def transformer_tree() -> dict:
+    """The same of a tiny transformer."""
+    return flax_transformer(torch.zeros(1, 7, dtype=torch.long), TRANSFORMER)[0]
 
 
 @pytest.fixture(scope="module")

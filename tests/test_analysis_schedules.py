@@ -13,13 +13,8 @@ from analysis.exhibits.inputs import paper
 from analysis.exhibits.inputs.results import read_results
 from analysis.exhibits.style import COLOURS, schedule_colours
 from pipeline.runtime.errors import UserError
-from tests.synthetic_results import (
-    BEST_FID,
-    analyse,
-    curve,
-    curves_of,
-    sweep_rows,
-)
+from tests.synthetic_results import analyse, curves_of
+from tests.synthetic_tables import BEST_FID, curve, sweep_rows
 
 NONE = "–"
 

@@ -21,8 +21,8 @@ from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from tests.images import write_token_cache
 from tests.interruption import straight_and_resumed, weight_bytes
-from tests.test_train_transformer import CLASSES, CPU, Spy, random_tokens, tiny_params
-from tests.test_train_transformer import calls as maskgit_calls
+from tests.transformer_task import CLASSES, CPU, Spy, random_tokens
+from tests.transformer_task import calls as maskgit_calls
 
 
 def decided(seed: int = 0, **changes) -> AutoregressiveTransformer:
@@ -189,11 +189,6 @@ def test_sampler_draws_from_the_baseline_in_the_precision_asked_for(make_params)
 
 
 # --- training -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tiny(make_params):
-    return lambda **changes: tiny_params(make_params, **changes)
 
 
 def autoregressive_task(params, tokens_dir, **options) -> AutoregressiveTask:

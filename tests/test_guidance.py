@@ -13,7 +13,7 @@ from pipeline.runtime.seeds import generator
 from pipeline.sampling import sampler
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from tests.test_params import message, write
-from tests.test_train_transformer import CLASSES, calls, random_tokens, tiny_params
+from tests.transformer_task import CLASSES, calls, random_tokens, tiny_params
 
 NO_CLASS = CLASSES  # the label of an image without one
 PLAIN = DecodingSettings(iterations=3, schedule="linear", choice_temperature=2.0)

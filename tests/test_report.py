@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from tests.params import make_params
-from tests.synthetic_results import analyse, evaluation_metrics, write_results, write_source
+from tests.synthetic_results import analyse, write_results, write_source
+from tests.synthetic_tables import evaluation_metrics
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

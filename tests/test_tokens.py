@@ -7,12 +7,6 @@ import torch
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.errors import UserError
 from pipeline.training.tokens import cached_code_usage
-from tests.test_train_transformer import random_tokens
-
-
-@pytest.fixture
-def tokens_dir(tmp_path):
-    return random_tokens(tmp_path / "tokens")
 
 
 def test_token_cache_reads_across_shards(tokens_dir):

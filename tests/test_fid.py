@@ -1,0 +1,89 @@
+"""FID against the Fréchet distance's formula, and the statistics that it is computed from."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from pipeline.evaluation.metrics import fid
+from pipeline.evaluation.statistics import load_statistics, statistics
+from pipeline.runtime.errors import UserError
+from tests.gaussians import gaussian
+
+
+def test_fid_is_the_frechet_distance():
+    samples, reference = gaussian(150, 8, 0), gaussian(210, 8, 1, shift=0.5)
+    a, b = samples.double().numpy(), reference.double().numpy()
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(cov_a @ cov_b).real
+    wanted = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root)
+    assert fid(samples, reference) == pytest.approx(wanted, rel=1e-6)
+    assert fid(samples, reference) == pytest.approx(fid(reference, samples), rel=1e-6)
+
+
+def test_fid_of_itself_is_zero_and_of_a_shift_its_square():
+    features = gaussian(100, 6, 2)
+    assert fid(features, features) == pytest.approx(0, abs=1e-4)
+    assert fid(features + 3, features) == pytest.approx(6 * 9, rel=1e-4)
+
+
+@pytest.mark.parametrize(("samples", "reference"), [(8, 50), (50, 8)])
+def test_fid_of_too_few_samples_names_the_numbers(samples, reference):
+    with pytest.raises(UserError) as error:
+        fid(torch.rand(samples, 8), torch.rand(reference, 8))
+    message = str(error.value)
+    side = "8 samples" if samples == 8 else "8 reference images"
+    assert side in message and "at least 9" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fid_against_published_statistics(tmp_path, dtype):
+    samples, reference = gaussian(150, 8, 0), gaussian(210, 8, 1)
+    array = reference.double().numpy()
+    mu, sigma = array.mean(axis=0).astype(dtype), np.cov(array, rowvar=False).astype(dtype)
+    np.savez(tmp_path / "reference.npz", mu=mu, sigma=sigma, mu_s=np.zeros(5))  # as the ADM suite's
+    published = load_statistics(tmp_path / "reference.npz")
+    assert fid(samples, published) == pytest.approx(fid(samples, reference), rel=1e-4)
+    assert fid(samples, statistics(reference)) == fid(samples, reference)
+
+
+def test_statistics_of_another_extractor_are_refused():
+    with pytest.raises(UserError, match="same extractor") as error:
+        fid(gaussian(50, 8, 0), statistics(gaussian(50, 5, 1)))
+    assert "5-dimensional" in str(error.value) and "8 dimensions" in str(error.value)
+
+
+def statistics_file(path, kind: str) -> None:
+    if kind == "truncated":
+        np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+        path.write_bytes(path.read_bytes()[:200])
+    elif kind == "no pair":
+        np.savez(path, mu=np.zeros(3))
+    elif kind == "two sizes":
+        np.savez(path, mu=np.zeros(3), sigma=np.eye(4))
+    elif kind == "pickle":
+        np.savez(path, mu=np.array([{}], dtype=object), sigma=np.eye(1))
+    elif kind == "one array":
+        with open(path, "wb") as handle:
+            np.save(handle, np.zeros(3))
+    elif kind == "text":
+        path.write_text("mu 0 sigma 1")
+
+
+KINDS = ["truncated", "no pair", "two sizes", "pickle", "one array", "text", "missing"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_statistics_files_give_one_line_that_names_them(tmp_path, kind):
+    statistics_file(tmp_path / "statistics.npz", kind)
+    with pytest.raises(UserError, match=r"statistics\.npz") as error:
+        load_statistics(tmp_path / "statistics.npz")
+    assert "\n" not in str(error.value)
+
+
+def test_statistics_are_the_same_whatever_the_blocks(monkeypatch):
+    features = gaussian(50, 4, 8).float()
+    mu, sigma = features.double().mean(dim=0), torch.cov(features.double().T)
+    monkeypatch.setattr("pipeline.evaluation.statistics.BLOCK", 7)
+    torch.testing.assert_close(statistics(features).mu, mu)
+    torch.testing.assert_close(statistics(features).sigma, sigma)

@@ -1,0 +1,98 @@
+"""Outpainting beyond an image's sides, window by window."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.editing import SIDES, outpaint_beyond
+from pipeline.runtime.errors import UserError
+from tests.editing_inputs import DECODING, F_PIXELS, models, random_images
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    side=st.sampled_from(list(SIDES)),
+    wider=st.integers(0, 5),
+    pixels=st.integers(0, 23),
+    overlap=st.integers(1, 9),
+    feather=st.integers(0, 4),
+    seed=st.integers(0, 1000),
+)
+def test_outpainting_beyond_keeps_the_image(side, wider, pixels, overlap, feather, seed):
+    model, tokenizer = models(5)
+    axis, before = SIDES[side]
+    shape = [1, 3, 10, 10]
+    shape[axis] += wider
+    images, labels = random_images(seed, *shape), torch.tensor([1])
+    how = {"side": side, "pixels": pixels, "overlap": overlap, "feather": feather, "seed": seed}
+    wide = outpaint_beyond(model, tokenizer, images, labels, DECODING, **how)
+
+    shape[axis] += pixels
+    assert list(wide.shape) == shape and wide.dtype == torch.uint8
+    original = wide.narrow(axis, pixels if before else 0, images.shape[axis])
+    if pixels == 0:
+        feather = 0
+    kept = images.shape[axis] - feather  # the rest is next to what was generated
+    start = feather if before else 0
+    assert torch.equal(original.narrow(axis, start, kept), images.narrow(axis, start, kept))
+    again = outpaint_beyond(model, tokenizer, images, labels, DECODING, **how)
+    assert torch.equal(wide, again)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_outpainting_beyond_is_edits_of_windows_in_turn(side):
+    model, tokenizer = models(5)
+    axis, before = SIDES[side]
+    images, labels = random_images(5, 2, 3, 10, 10), torch.tensor([0, 1])
+
+    def outpaint(pixels):
+        return outpaint_beyond(
+            model,
+            tokenizer,
+            images,
+            labels,
+            DECODING,
+            side=side,
+            pixels=pixels,
+            overlap=6,
+            seed=9,
+        )
+
+    one, two, three = outpaint(4), outpaint(8), outpaint(10)
+    # A longer extension goes on from a shorter one and changes it next to its edge only.
+    for shorter, longer in ((one, two), (two, three)):
+        extent = shorter.shape[axis]
+        start = longer.shape[axis] - extent if before else 0
+        part = longer.narrow(axis, start, extent)
+        inner = (F_PIXELS if before else 0, extent - F_PIXELS)
+        assert torch.equal(part.narrow(axis, *inner), shorter.narrow(axis, *inner))
+        new = longer.narrow(axis, 0 if before else extent, longer.shape[axis] - extent)
+        assert (new.flatten(2).amax(dim=-1) > 0).all()  # the blank that the window started with
+
+
+def test_windows_draw_noise_of_their_own():
+    model, tokenizer = models(5)
+    images, labels = random_images(6, 1, 3, 10, 10), torch.tensor([0])
+    # One column of overlap is not a whole token: both windows are generated from nothing.
+    wide = outpaint_beyond(
+        model, tokenizer, images, labels, DECODING, side="right", pixels=18, overlap=1, seed=0
+    )
+    assert not torch.equal(wide[..., 10:17], wide[..., 19:26])
+
+
+def test_outpainting_beyond_says_what_does_not_fit():
+    model, tokenizer = models(5)
+    labels, how = torch.tensor([0]), {"side": "right", "pixels": 4, "seed": 0}
+    with pytest.raises(UserError, match="8 pixels from side to side, a window 10"):
+        outpaint_beyond(
+            model, tokenizer, random_images(0, 1, 3, 10, 8), labels, DECODING, overlap=5, **how
+        )
+    with pytest.raises(UserError, match=r"overlap: .* 10 is not within 1–9"):
+        outpaint_beyond(
+            model, tokenizer, random_images(0, 1, 3, 10, 10), labels, DECODING, overlap=10, **how
+        )
+    with pytest.raises(UserError, match="the image has 12×10 pixels"):
+        outpaint_beyond(
+            model, tokenizer, random_images(0, 1, 3, 12, 10), labels, DECODING, overlap=5, **how
+        )

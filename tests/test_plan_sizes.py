@@ -1,0 +1,89 @@
+"""`plan`'s sizes of networks, files and memory against what is really built and saved."""
+
+import pytest
+import torch
+
+from pipeline.prepare.datasets import FolderSource
+from pipeline.prepare.shards import write_manifest, write_shards
+from pipeline.tokenizer import Tokenizer
+from pipeline.tools.plan import costs
+from pipeline.tools.plan.networks import DataSize, plan_networks
+from pipeline.tools.plan.report import token_cache_bytes
+from pipeline.training.loop import save_checkpoint
+from pipeline.training.tokens import cache_tokens
+from pipeline.transformer import MaskGitTransformer
+from pipeline.weights.configs import tokenizer_config, transformer_config
+from pipeline.weights.published import save_model
+from tests.images import noise_image
+from tests.planned import DIGITS, default_task, network
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "transformer", "autoregressive", "classifier"])
+def test_sizes_are_those_of_the_defaults_files(name, make_params, digit_tokens, tmp_path):
+    params = make_params(training={"batch_size": 4}, ray={"num_workers": 1})
+    planned = network(plan_networks(make_params(), DIGITS), name)
+    task = default_task(name, params, digit_tokens)
+    task.step(0)
+    assert planned.parameters == sum(p.numel() for p in task.model.parameters())
+
+    save_model(tmp_path / "model", name, task.model.config, task.model.state_dict())
+    published = (tmp_path / "model" / "model.safetensors").stat().st_size
+    assert planned.published == pytest.approx(published, rel=0.01)
+
+    history = [{"step": 100 * i, "loss": 1.0, "val_nll": 1.0, "lr": 0.1} for i in range(12)]
+    checkpoint = {"task": task.state_dict(), "step": 1200, "history": history}
+    save_checkpoint(checkpoint, tmp_path / "checkpoint.pt")
+    live = (tmp_path / "checkpoint.pt").stat().st_size
+    assert planned.checkpoint == pytest.approx(live, rel=0.01)
+
+
+def test_discriminator_is_the_one_that_is_trained(make_params, digit_tokens):
+    params = make_params()
+    planned = network(plan_networks(params, DIGITS), "discriminator")
+    task = default_task("tokenizer", params, digit_tokens)
+    assert planned.parameters == sum(p.numel() for p in task.discriminator.parameters())
+    assert planned.steps == params.tokenizer.steps - params.tokenizer.adversarial_start
+
+
+def test_token_cache_is_that_of_a_real_one(make_params, tmp_path):
+    params, images = make_params(tokens={"batch_size": 16}), tmp_path / "images"
+    for label in range(2):
+        for split, count in (("train", 20), ("val", 5)):
+            for i in range(count):
+                path = tmp_path / "source" / split / str(label) / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                noise_image(30, 30, "L", seed=i).save(path)
+    source = FolderSource(tmp_path / "source")
+    shards = {
+        split: write_shards(
+            source, [i for i, x in enumerate(source.items) if x.split == split], split, 64, images
+        )
+        for split in ("train", "val")
+    }
+    write_manifest(images, source, "folder", shards)
+    tokenizer, folder = Tokenizer(tokenizer_config(params)).eval(), tmp_path / "tokens"
+    cache_tokens(tokenizer, images, "train", params.tokens.crops_per_image, params, folder)
+    cache_tokens(tokenizer, images, "val", 0, params, folder)
+    measured = sum(path.stat().st_size for path in folder.glob("*.npy"))
+    assert token_cache_bytes(params, DataSize(40, 10, 2, "test")) == measured
+
+
+def test_token_cache_counts_every_shard(make_params):
+    params = make_params()
+    grids = (
+        20_000 * params.tokens.crops_per_image + 100
+    )  # 3 shards and 1, and a file of labels each
+    wanted = grids * 49 * 2 + 20_100 * 4 + 6 * 128
+    assert token_cache_bytes(params, DataSize(20_000, 100, 10, "test")) == wanted
+
+
+def test_activations_are_what_autograd_keeps(make_params):
+    config = transformer_config(make_params(), 10)
+    meta = costs.on_meta(lambda: MaskGitTransformer(config))
+    real = MaskGitTransformer(config)
+    tokens = torch.zeros(8, 49, dtype=torch.long)
+    where = torch.zeros(100, dtype=torch.long)
+    kept = costs.activation_bytes(real, lambda: real(tokens, tokens.bool(), tokens[:, 0], where))
+    assert kept == costs.activation_bytes(meta, lambda: costs.transformer_forward(meta, 8, 100))
+    hidden = 8 * 50 * config.hidden * 4
+    assert kept > 10 * hidden * config.layers

@@ -1,0 +1,70 @@
+"""The training task of a tiny transformer, and a spy on what its network is asked for."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.config.params import Params
+from pipeline.training.transformer import TransformerTask
+from tests.images import write_token_cache
+
+CLASSES = 3
+CPU = torch.device("cpu")
+
+
+def tiny_params(make_params, dropout=0.0, **training) -> Params:
+    """Parameters of a transformer of one layer over 49 tokens of 16 codes."""
+    values = {"steps": 4, "batch_size": 8, "warmup_steps": 2, "checkpoint_every": 2}
+    return make_params(
+        tokenizer={"codebook_size": 16},
+        transformer={"layers": 1, "hidden": 16, "heads": 2, "mlp": 16, "dropout": dropout},
+        training=values | {"bf16": False} | training,
+    )
+
+
+def random_tokens(folder: Path) -> Path:
+    """A token cache of 20 + 6 images in two shards, 2 views of 49 tokens each."""
+    rng = np.random.default_rng(0)
+    counts = {"train": [13, 7], "val": [6]}
+    return write_token_cache(
+        folder,
+        {split: [rng.integers(0, 16, (n, 2, 49)) for n in ns] for split, ns in counts.items()},
+        {split: rng.integers(0, CLASSES, sum(ns)) for split, ns in counts.items()},
+    )
+
+
+class Call(NamedTuple):
+    """What the network was asked for in one step."""
+
+    tokens: Tensor
+    mask: Tensor
+    labels: Tensor
+    where: Tensor
+
+
+class Spy(nn.Module):
+    """In the place of a data-parallel module: passes on what it is called with, and keeps it."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module, self.calls = module, []
+
+    def forward(self, *args: Tensor) -> Tensor:
+        assert self.training
+        self.calls.append(args)
+        return self.module(*args)
+
+
+def transformer_task(params, tokens_dir, **options) -> TransformerTask:
+    options = {"seed": 3, "device": CPU} | options
+    return TransformerTask(params, tokens_dir, CLASSES, **options)
+
+
+def calls(params, tokens_dir, steps=range(1), **options) -> list[Call]:
+    task = transformer_task(params, tokens_dir, wrap=Spy, **options)
+    for step in steps:
+        task.step(step)
+    return [Call(*call) for call in task.parallel.calls]
