@@ -55,7 +55,7 @@ class Project:
         shutil.copy2(ROOT / "tests/recording.py", config / "recording.py")
         with open(config / "params.py", "a") as code:
             code.write(
-                "\n\nfrom pipeline.config.recording import record\nrecord(Params, Section)\n"
+                "\n\nfrom pipeline.config.recording import record\nrecord(Params)\n"
             )
         folder.mkdir()
         self.env["PARAMS_READ"] = str(folder)

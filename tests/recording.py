@@ -7,8 +7,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from pipeline.config.schema import Section
 
-def record(params: type[BaseModel], section: type[BaseModel]) -> None:
+
+def record(params: type[BaseModel]) -> None:
     """From now on every param that this process reads is a line of `$PARAMS_READ/$DVC_STAGE`.
 
     Reads by validators do not count, nor a dump of everything (MLflow logs it, workers get it).
@@ -24,13 +26,13 @@ def record(params: type[BaseModel], section: type[BaseModel]) -> None:
         if getattr(quiet, "on", False) or (kind, name) in noted:
             return
         annotation = kind.model_fields[name].annotation
-        if annotation in fields and issubclass(annotation, section):
+        if annotation in fields and issubclass(annotation, Section):
             return  # a section is no param; what is read of it is
         noted.add((kind, name))
         with open(file, "a") as lines:
             lines.write(f"{name}\n" if kind is params else f"{fields[kind]}.{name}\n")
 
-    plain_get, plain_dump = section.__getattribute__, section.model_dump
+    plain_get, plain_dump = Section.__getattribute__, Section.model_dump
 
     def get(self, name):
         if not name.startswith("_") and name in type(self).model_fields:
@@ -52,5 +54,5 @@ def record(params: type[BaseModel], section: type[BaseModel]) -> None:
             quiet.on = False
 
     plain_validate = params.model_validate
-    section.__getattribute__, section.model_dump = get, dump
+    Section.__getattribute__, Section.model_dump = get, dump
     params.model_validate = validate
