@@ -54,9 +54,7 @@ class Project:
         config = self.folder / "pipeline/config"
         shutil.copy2(ROOT / "tests/recording.py", config / "recording.py")
         with open(config / "params.py", "a") as code:
-            code.write(
-                "\n\nfrom pipeline.config.recording import record\nrecord(Params)\n"
-            )
+            code.write("\n\nfrom pipeline.config.recording import record\nrecord(Params)\n")
         folder.mkdir()
         self.env["PARAMS_READ"] = str(folder)
 

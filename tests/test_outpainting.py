@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.editing import SIDES, outpaint_beyond
+from pipeline.editing import SIDES, edit, outpaint_beyond, outpaint_mask
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.seeds import mix
 from tests.editing_inputs import DECODING, F_PIXELS, models, random_images
 
 
@@ -60,6 +62,12 @@ def test_outpainting_beyond_is_edits_of_windows_in_turn(side):
         )
 
     one, two, three = outpaint(4), outpaint(8), outpaint(10)
+    # The first window: 6 known pixels from side to side, and 4 blank ones.
+    blank = F.pad(images, [4 if name == side else 0 for name in SIDES])
+    window = blank.narrow(axis, 0 if before else 4, 10)
+    mask = outpaint_mask((10, 10), side, 0.4)
+    edited = edit(model, tokenizer, window, mask, labels, DECODING, seed=mix(9, "window", 0))
+    assert torch.equal(one.narrow(axis, 0 if before else 4, 10), edited.composite)
     # A longer extension goes on from a shorter one and changes it next to its edge only.
     for shorter, longer in ((one, two), (two, three)):
         extent = shorter.shape[axis]
