@@ -49,6 +49,7 @@ ui: env ## Browse the runs in MLflow, on loopback
 	mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 
 submit: env ## Run the sweep as a Ray job on ADDRESS, then take its rows into the project
+	dvc repro schedules
 	ray job submit --address $(ADDRESS) \
 	    --runtime-env-json '{"env_vars": {"MLFLOW_TRACKING_URI": "'$$MLFLOW_TRACKING_URI'"}}' \
 	    -- bash -c 'cd $(CURDIR) && $(abspath $(VENV))/bin/python -m stages.sweep'

@@ -20,7 +20,16 @@ SCHEDULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 POINTS = 1201  # of a curve: every (step + 1) / T of the usual T is one of them
-SIZES = (16, 256, 1024)  # numbers of tokens that a curve is given for; the paper's are the last two
+SIZES = (
+    1,
+    2,
+    4,
+    8,
+    16,
+    64,
+    256,
+    1024,
+)  # tokens that a curve is given for; the paper's are the last
 
 
 def mask_ratio(schedule: str, r: Tensor | float, num_tokens: Tensor | int) -> Tensor:
@@ -38,14 +47,21 @@ def mask_ratio(schedule: str, r: Tensor | float, num_tokens: Tensor | int) -> Te
     return SCHEDULES[schedule](r, n.clamp(min=2)).clamp(1e-6, 1.0)
 
 
-def curve(schedule: str, num_tokens: int) -> list[dict[str, float]]:
-    """γ as numbers: a row for each r, with a column `gamma_<N>` for each number of tokens.
+def curve(schedule: str, num_tokens: int) -> dict[str, list[float]]:
+    """γ as numbers: r, and a column `gamma_<N>` for each of some numbers of tokens.
 
     Args:
         num_tokens: N of the images at hand; the paper's and a few others stand beside it.
     """
     r = torch.linspace(0, 1, POINTS, dtype=torch.float64)
-    columns = {"r": r.tolist()} | {
-        f"gamma_{n}": mask_ratio(schedule, r, n).tolist() for n in sorted({num_tokens, *SIZES})
-    }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    columns = {"r": r.tolist()}
+    for n in sorted({num_tokens, *SIZES}):
+        columns[f"gamma_{n}"] = mask_ratio(schedule, r, n).tolist()
+    return columns
+
+
+def curve_csv(schedule: str, num_tokens: int) -> str:
+    """The curve as CSV, every digit of it: what depends on the file depends on the function."""
+    columns = curve(schedule, num_tokens)
+    lines = [",".join(map(repr, row)) for row in zip(*columns.values(), strict=True)]
+    return "\n".join([",".join(columns), *lines]) + "\n"

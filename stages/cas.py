@@ -14,7 +14,7 @@ from stages.running import run_stage
 
 def main(params: Params) -> str:
     stage = Stage("cas", params)
-    jobs = _jobs(params, stage.folder())
+    jobs = _jobs(params, stage.folder("cas.seeds"))
     pending = [job for job in jobs if not job.result.exists()]
     ray = params.ray
     if pending:

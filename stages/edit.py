@@ -6,7 +6,7 @@ from pipeline.experiments.edit import edit_pictures, edit_rows
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_csv, write_npz
 from pipeline.runtime.stage import Stage
-from stages.running import run_stage
+from stages.running import main_schedule, run_stage
 
 KEYS = ("task", "method", "seed", "images")
 
@@ -34,4 +34,4 @@ def _name(row: dict) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, curves=main_schedule)

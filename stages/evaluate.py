@@ -2,13 +2,13 @@
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
-from pipeline.experiments.evaluate import evaluate_all
-from pipeline.experiments.gallery import write_gallery
+from pipeline.experiments.evaluate.gallery import write_gallery
+from pipeline.experiments.evaluate.measuring import evaluate_all
 from pipeline.runtime.dag import flatten
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_json
 from pipeline.runtime.stage import Stage
-from stages.running import run_stage
+from stages.running import main_schedule, run_stage
 
 
 def main(params: Params) -> str:
@@ -27,4 +27,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, curves=main_schedule)

@@ -6,7 +6,7 @@ from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_csv, write_npz
 from pipeline.runtime.stage import Stage
-from stages.running import run_stage
+from stages.running import main_schedule, run_stage
 
 
 def main(params: Params) -> str:
@@ -27,4 +27,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, curves=main_schedule)

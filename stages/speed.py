@@ -10,7 +10,7 @@ from pipeline.experiments.speed import speed_rows
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import read_json, write_csv, write_json
 from pipeline.runtime.stage import Stage
-from stages.running import run_stage
+from stages.running import main_schedule, run_stage
 
 
 def main(params: Params) -> str:
@@ -46,4 +46,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, curves=main_schedule)

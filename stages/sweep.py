@@ -3,7 +3,8 @@
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, RESULTS
 from pipeline.evaluation.features import open_extractor, reference_features
-from pipeline.experiments.ablation import Trial, trials
+from pipeline.experiments.ablation.grid import trials
+from pipeline.experiments.ablation.trial import Trial
 from pipeline.experiments.tuning import run_trials, workers_per_trial
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import pick_device
@@ -78,4 +79,4 @@ def _log(trial: Trial, child: Run, params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, curves=lambda params: params.sweep.schedules)

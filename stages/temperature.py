@@ -6,7 +6,7 @@ from pipeline.experiments.temperature import temperature_rows
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
-from stages.running import run_stage
+from stages.running import main_schedule, run_stage
 
 KEYS = ("choice_temperature", "seed", "samples")
 
@@ -29,4 +29,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, curves=main_schedule)

@@ -7,18 +7,18 @@ from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, TOKENIZER
 from pipeline.data.images.batches import ImageBatches
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.perceptual import open_perceptual
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.stage import Stage
 from pipeline.tokenizer import Tokenizer
-from pipeline.tokenizer.reconstruction import BATCH, Reconstruction
 from pipeline.training.loop import RunDirSession, train
 from pipeline.training.tokenizer import TokenizerTask
 from pipeline.weights.configs import tokenizer_config
-from pipeline.weights.pretrained import open_pretrained_tokenizer
 from pipeline.weights.published import load_model, save_model
+from pipeline.weights.released.opening import open_pretrained_tokenizer
 from stages.running import run_stage
 
 PICTURED = 16

@@ -8,7 +8,7 @@ import torch
 from pipeline.runtime.errors import UserError
 from pipeline.tokenizer import TokenizerConfig
 from pipeline.transformer import TransformerConfig
-from pipeline.weights.released import load_pretrained
+from pipeline.weights.released.checkpoint import load_pretrained
 
 TOKENIZER = TokenizerConfig(
     channels=1, filters=32, multipliers=(1, 2, 1), res_blocks=1, embedding_dim=6, codebook_size=10

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipeline.config.paths import SAMPLES, TOKENIZER, TOKENS
+from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.experiments import evaluate
-from pipeline.experiments.evaluate import evaluate_all
-from pipeline.tokenizer.reconstruction import Reconstruction
+from pipeline.experiments.evaluate.measuring import evaluate_all
 from pipeline.weights.published import load_model
 from tests.images import write_token_cache
 from tests.tiny_project import (

@@ -20,7 +20,7 @@ from pipeline.data.images.views import View
 from pipeline.decoding import DecodingSettings, generate
 from pipeline.experiments import cas, temperature
 from pipeline.experiments import edit as edits
-from pipeline.experiments.gallery import write_gallery
+from pipeline.experiments.evaluate.gallery import write_gallery
 from pipeline.prepare import shards as writing
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards

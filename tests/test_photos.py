@@ -17,12 +17,12 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View, decode_image
 from pipeline.data.tokens import TokenCache
+from pipeline.evaluation.reconstruction import Reconstruction, psnr
 from pipeline.perceptual import open_perceptual
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
 from pipeline.sampling import balanced_labels, sampler
 from pipeline.tokenizer import Tokenizer, tokens_to_images
-from pipeline.tokenizer.reconstruction import Reconstruction, psnr
 from pipeline.training.classifier import ClassifierTask, accuracy
 from pipeline.training.tokenizer import TokenizerTask
 from pipeline.training.tokens import cache_tokens

@@ -155,7 +155,7 @@ def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path, monkeypat
     """As when the tracking server dies: no trial is begun after that, and the error comes out."""
     import ray
 
-    from pipeline.experiments.ablation import Trial
+    from pipeline.experiments.ablation.trial import Trial
     from pipeline.experiments.tuning import run_trials
     from pipeline.runtime.cluster import join_ray
     from pipeline.runtime.errors import UserError

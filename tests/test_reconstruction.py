@@ -13,9 +13,9 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from pipeline.config.paths import CLASSIFIER, TOKENIZER
 from pipeline.data.images.pixels import as_float
+from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.experiments import reconstruct as reconstruction
 from pipeline.perceptual import classifier_distance
-from pipeline.tokenizer.reconstruction import Reconstruction
 from pipeline.weights.published import load_model
 from tests.tiny_project import (
     CODES,

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from pipeline.runtime.errors import UserError
 from pipeline.tokenizer import Tokenizer
-from pipeline.weights.released import load_pretrained
+from pipeline.weights.released.checkpoint import load_pretrained
 from tests.pretrained_files import TOKENIZER, fails, written
 from tests.release import Port, flax_bytes, flax_chunks
 

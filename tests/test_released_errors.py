@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from pipeline.runtime.errors import UserError
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import save_model
-from pipeline.weights.released import load_pretrained
+from pipeline.weights.released.checkpoint import load_pretrained
 from tests.pretrained_files import TOKENIZER, TRANSFORMER, changed, equal, fails, written
 from tests.release import Port, flax_array, flax_bytes
 

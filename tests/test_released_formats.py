@@ -10,7 +10,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.tokenizer import Tokenizer
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import save_model
-from pipeline.weights.released import load_pretrained, pretrained_num_classes
+from pipeline.weights.released.checkpoint import load_pretrained, pretrained_num_classes
 from tests.pretrained_files import TOKENIZER, TRANSFORMER, changed, equal, written
 from tests.release import (
     FOLDER,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.evaluation.reconstruction import Reconstruction, psnr
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import VectorQuantizer, code_usage, entropy_loss
-from pipeline.tokenizer.reconstruction import Reconstruction, psnr
-from pipeline.weights.released import load_pretrained
+from pipeline.weights.released.checkpoint import load_pretrained
 from tests.release import FOLDER, expected, needs_fixture
 from tests.tiny_networks import seeded
 

@@ -9,9 +9,9 @@ import torch
 
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.discriminator import discriminator_loss, generator_loss, r1_penalty
+from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.perceptual import open_perceptual
 from pipeline.tokenizer.quantizer import entropy_loss
-from pipeline.tokenizer.reconstruction import Reconstruction
 from pipeline.training.tokenizer import TokenizerTask
 from pipeline.weights.configs import tokenizer_config
 from tests.images import banded_batches, image_batches

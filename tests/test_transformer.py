@@ -12,7 +12,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.sampling import balanced_labels
 from pipeline.transformer import MaskGitTransformer, TransformerConfig, masked_token_loss
 from pipeline.weights.published import load_model, save_model
-from pipeline.weights.released import load_pretrained
+from pipeline.weights.released.checkpoint import load_pretrained
 from tests.release import FOLDER, expected, needs_fixture
 
 RELEASED = TransformerConfig(

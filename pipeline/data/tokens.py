@@ -34,6 +34,11 @@ class TokenCache:
     def __len__(self) -> int:
         return int(self._start[-1])
 
+    @property
+    def num_classes(self) -> int:
+        """Of the split, in which every class has an image."""
+        return int(self.labels.max()) + 1
+
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
         """Tokens (B, N) int64 and labels (B,) int64 of chosen images, each in a chosen view."""
         shard = np.searchsorted(self._start, indices, side="right") - 1

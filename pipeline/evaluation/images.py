@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.views import ImageParams, View, decode_image, to_chw
+from pipeline.evaluation.writing import write_images
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash, tree_hash, value_hash
 
@@ -83,6 +84,12 @@ class ArrayImages:
     def batches(self, size: int) -> Iterator[Tensor]:
         for start in range(0, len(self), size):
             yield torch.from_numpy(np.array(self._images[start : start + size]))
+
+
+def make_images(path: Path, batches: Sequence[Callable[[], Tensor]], name: str) -> ArrayImages:
+    """The set that `write_images` makes, or has made before."""
+    write_images(path, batches, name)
+    return ArrayImages(np.load(path, mmap_mode="r"))
 
 
 class PngImages:

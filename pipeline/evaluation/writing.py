@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pipeline.evaluation.images import ArrayImages
 from pipeline.runtime.files import atomic_file
 from pipeline.runtime.progress import PAUSE, progress
 
 
-def write_images(path: Path, batches: Sequence[Callable[[], Tensor]], name: str) -> ArrayImages:
+def write_images(path: Path, batches: Sequence[Callable[[], Tensor]], name: str) -> None:
     """Make a set of images and write it to `path`. If the file exists, which it does only when it
     is complete, it is read instead.
 
@@ -33,7 +32,6 @@ def write_images(path: Path, batches: Sequence[Callable[[], Tensor]], name: str)
         _make_parts(parts, batches, name)
         _join(parts, path)
     shutil.rmtree(folder, ignore_errors=True)
-    return ArrayImages(np.load(path, mmap_mode="r"))
 
 
 def _make_parts(parts: list[Path], batches: Sequence[Callable[[], Tensor]], name: str) -> None:

@@ -23,7 +23,7 @@ from pipeline.editing import (
     pixel_mask_to_tokens,
 )
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.writing import write_images
+from pipeline.evaluation.images import make_images
 from pipeline.runtime.seeds import mix
 from pipeline.weights.published import load_model
 
@@ -103,7 +103,7 @@ def edit_rows(params: Params, run_folder: Path, device: torch.device) -> list[di
         for seed in (None, *params.editing.seeds):
             name = "nearest" if seed is None else f"seed{seed}"
             path = run_folder / f"{task}-{name}.npy"
-            images = write_images(path, editor.composites(task, seed), f"edit: {task} {name}")
+            images = make_images(path, editor.composites(task, seed), f"edit: {task} {name}")
             row: dict[str, Any] = {
                 "task": task,
                 "method": "nearest" if seed is None else "maskgit",

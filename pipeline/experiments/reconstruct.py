@@ -16,11 +16,11 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.decoding import decode, predictor
+from pipeline.evaluation.reconstruction import psnr
 from pipeline.evaluation.writing import write_images
 from pipeline.perceptual import open_perceptual
 from pipeline.runtime.seeds import generator
 from pipeline.tokenizer import tokens_to_images
-from pipeline.tokenizer.reconstruction import psnr
 from pipeline.weights.published import load_model
 
 PICTURED = 8

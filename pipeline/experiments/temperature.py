@@ -9,7 +9,7 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import TOKENIZER, TRANSFORMER
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.writing import write_images
+from pipeline.evaluation.images import make_images
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels, sample_images, sampler
@@ -43,7 +43,7 @@ def temperature_rows(
                     seed=mix(seed, "temperature"),
                 )
                 path = cell.with_suffix(".npy")
-                images = write_images(path, batches, f"temperature: {value:g} seed {seed}")
+                images = make_images(path, batches, f"temperature: {value:g} seed {seed}")
                 write_json(cell, evaluator.scores(images, labels))
                 path.unlink()
             row = {"choice_temperature": value, "seed": seed, "samples": len(labels)}

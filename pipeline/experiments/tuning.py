@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params
-from pipeline.experiments.ablation import Trial, measure_trial, train_trial
+from pipeline.experiments.ablation.measuring import measure_trial
+from pipeline.experiments.ablation.training import train_trial
+from pipeline.experiments.ablation.trial import Trial
 from pipeline.runtime.errors import UserError
 from pipeline.training.transformer.ray_train import worker_resources
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import write_text
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Failure:
         try:
             yield
         except UserError as error:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(str(error))
+            try:
+                write_text(self._path, str(error))
+            except UserError:  # a full disk has no room for the line either: Ray passes it on
+                raise error from None
             if pass_on(error):
                 raise

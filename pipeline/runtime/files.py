@@ -150,11 +150,11 @@ def file_hash(path: Path | str) -> str:
 
 
 def tree_hash(path: Path | str) -> str:
-    """Content hash of a file or a folder: of its `manifest.json` if it has one (which holds the
-    hashes of the files beside it), else of every file in it.
+    """Content hash of a file, or of a folder: of every file in it, but for those whose own content
+    hashes stand in its `manifest.json`.
 
     Raises:
-        UserError: it is missing.
+        UserError: there is nothing at the path.
     """
     path = Path(path)
     if not path.exists():
@@ -162,10 +162,13 @@ def tree_hash(path: Path | str) -> str:
     if path.is_file():
         return file_hash(path)
     manifest = path / "manifest.json"
-    if manifest.exists():
+    named = manifest.read_text(encoding="utf-8") if manifest.exists() else ""
+    files = (f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+    # In quotes, as the manifest names a file: not as a part of another's name.
+    hashed = [f for f in sorted(files) if f'"{f.relative_to(path)}"' not in named]
+    if hashed == [manifest]:
         return file_hash(manifest)
-    files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
-    return value_hash({str(f.relative_to(path)): file_hash(f) for f in files})
+    return value_hash({str(f.relative_to(path)): file_hash(f) for f in hashed})
 
 
 def value_hash(value: Any) -> str:

@@ -12,8 +12,8 @@ from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.sampling import balanced_labels, sample_images, sampler
 from pipeline.tokenizer import Tokenizer
 from pipeline.transformer import MaskGitTransformer
-from pipeline.weights.pretrained import open_pretrained_tokenizer, open_pretrained_transformer
 from pipeline.weights.published import load_model
+from pipeline.weights.released.opening import open_pretrained_tokenizer, open_pretrained_transformer
 
 COLUMNS = 10
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS
+from pipeline.config.paths import RESULTS, TOKENIZER, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import read_json, write_csv, write_json
+from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
@@ -21,8 +21,8 @@ from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TrainingJob
 from pipeline.training.transformer.ray_train import fit
 from pipeline.weights.configs import transformer_config
-from pipeline.weights.pretrained import open_pretrained_transformer
 from pipeline.weights.published import load_model, save_model
+from pipeline.weights.released.opening import open_pretrained_transformer
 
 
 def train_network(
@@ -33,7 +33,7 @@ def train_network(
     Args:
         network: "transformer" or "autoregressive"; its stage is `train_<network>`.
     """
-    ray, classes = params.ray, num_classes()
+    ray, classes = params.ray, TokenCache(TOKENS, "train").num_classes
     join_ray()
     require_resources(ray.num_workers, ray.cpus_per_worker, ray.use_gpu, "ray.num_workers")
     with Stage(f"train_{network}", params) as stage:
@@ -66,7 +66,7 @@ def convert_transformer(params: Params, target: Path) -> dict[str, float]:
             has; nothing is written then.
     """
     device = pick_device()
-    model = open_pretrained_transformer(params, device, num_classes())
+    model = open_pretrained_transformer(params, device, TokenCache(TOKENS, "train").num_classes)
     with Stage("train_transformer", params) as stage:
         nll = masked_nll(
             model,
@@ -88,11 +88,6 @@ def _write_results(
     write_csv(RESULTS / network / "history.csv", history)
     write_json(RESULTS / network / "metrics.json", metrics)
     run.log_metrics(metrics)
-
-
-def num_classes() -> int:
-    """Number of classes of the prepared data set."""
-    return len(read_json(IMAGES / "manifest.json")["class_names"])
 
 
 class Observer:

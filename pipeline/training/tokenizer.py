@@ -17,11 +17,11 @@ from pipeline.discriminator import (
     generator_loss,
     r1_penalty,
 )
+from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.perceptual import Perceptual
 from pipeline.runtime.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
-from pipeline.tokenizer.reconstruction import BATCH, Reconstruction
 from pipeline.training.loop import averaged
 
 

@@ -186,7 +186,8 @@ def _worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     # Workers that all end with the same error need not fail, which Ray would log at length; one
     # that fails alone must, or the others would wait for it.
-    with job.failure.noted(pass_on=lambda error: not isinstance(error, Diverged)):
+    several = context.get_world_size() > 1
+    with job.failure.noted(pass_on=lambda e: several and not isinstance(e, Diverged)):
         task = job.task(
             params,
             job.tokens_dir,

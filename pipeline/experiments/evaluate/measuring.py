@@ -22,14 +22,13 @@ from pipeline.config.paths import (
 )
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages, CenterCrops
+from pipeline.evaluation.images import ArrayImages, CenterCrops, make_images
 from pipeline.evaluation.metrics import fid, unless_few
-from pipeline.evaluation.writing import write_images
+from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.masking import masked_nll
 from pipeline.runtime.files import atomic_folder
 from pipeline.sampling import Network, balanced_labels, sample_images, sampler
 from pipeline.tokenizer import Tokenizer
-from pipeline.tokenizer.reconstruction import BATCH, Reconstruction
 from pipeline.weights.published import load_model
 
 NETWORKS: dict[Literal["transformer", "autoregressive"], Path] = {
@@ -86,7 +85,7 @@ def _reconstructed(
         return reconstruction(real.view.centers(chosen))
 
     batches = [partial(make, chosen) for chosen in torch.arange(len(real)).split(BATCH)]
-    return write_images(path, batches, "evaluate: reconstructions")
+    return make_images(path, batches, "evaluate: reconstructions")
 
 
 def published_samples(
@@ -113,7 +112,7 @@ def published_samples(
         seed=params.seed,
     )
     path = run_folder / f"{network}.npy"
-    images = write_images(path, batches, f"evaluate: samples of the {network}")
+    images = make_images(path, batches, f"evaluate: samples of the {network}")
     with atomic_folder(SAMPLES / network) as folder:
         shutil.copyfile(path, folder / "images.npy")
         np.save(folder / "labels.npy", labels.numpy().astype(np.int32))

@@ -12,8 +12,8 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
-from pipeline.weights.released_files import read_weights
-from pipeline.weights.released_names import LAYOUTS, TOKEN_EMBEDDINGS, Layout, Part, Parts
+from pipeline.weights.released.formats import read_weights
+from pipeline.weights.released.names import LAYOUTS, TOKEN_EMBEDDINGS, Layout, Part, Parts
 
 PUBLISHED = "model.safetensors"
 KINDS = {

@@ -6,7 +6,7 @@ from pipeline.config.params import Params
 from pipeline.tokenizer import Tokenizer
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import tokenizer_config, transformer_config
-from pipeline.weights.released import load_pretrained, pretrained_num_classes
+from pipeline.weights.released.checkpoint import load_pretrained, pretrained_num_classes
 
 
 def open_pretrained_transformer(
