@@ -123,7 +123,7 @@ def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):
 
 
 def made(project: Project) -> dict[str, str]:
-    """The hash of every file that DVC's outputs hold, but for those with times, dates and run ids."""
+    """The hash of every file in DVC's outputs, but for those with times, dates and run ids."""
     lock = read_yaml(project.folder / "dvc.lock")["stages"].values()
     outs = [project.folder / out["path"] for stage in lock for out in stage["outs"]]
     files = (file for out in outs for file in ([out] if out.is_file() else out.rglob("*")))

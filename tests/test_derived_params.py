@@ -1,5 +1,5 @@
-"""What is derived from params, literally: no stage lists this code among what it depends on, so that
-it must not change in silence."""
+"""What is derived from params, literally: no stage lists this code among what it depends on, so it
+must not change in silence."""
 
 from pipeline.classifier import ClassifierConfig
 from pipeline.decoding import DecodingSettings

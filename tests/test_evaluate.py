@@ -8,7 +8,7 @@ import torch
 
 from pipeline.config.paths import SAMPLES, TOKENIZER, TOKENS
 from pipeline.evaluation.reconstruction import Reconstruction
-from pipeline.experiments import evaluate
+from pipeline.experiments.evaluate import measuring as evaluate
 from pipeline.experiments.evaluate.measuring import evaluate_all
 from pipeline.weights.published import load_model
 from tests.images import write_token_cache

@@ -73,7 +73,7 @@ def test_killed_temperatures_go_on(tmp_path):
     def rows_of(folder: Path) -> list[dict]:
         return temperature.temperature_rows(with_params(), folder, CPU)
 
-    straight = check_resumes(rows_of, tmp_path, temperature, "write_images", calls=2)
+    straight = check_resumes(rows_of, tmp_path, temperature, "make_images", calls=2)
     more = temperature.temperature_rows(
         with_params(temperature={"values": [0.0, 5.0, 9.0]}), tmp_path / "killed", CPU
     )

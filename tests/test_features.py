@@ -53,7 +53,7 @@ def test_features_of_other_code_are_others(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "PACKAGE", tmp_path)
     cached_features(images, extractor, tmp_path / "cache")
     assert extractor.seen == 5  # the same code, elsewhere
-    crops = tmp_path / "data/crops.py"
+    crops = tmp_path / "data/images/crops.py"
     crops.write_text(crops.read_text().replace("BILINEAR", "BICUBIC"))
     cached_features(images, extractor, tmp_path / "cache")
     assert extractor.seen == 10

@@ -138,13 +138,18 @@ def test_tree_hash_sees_names_and_contents(tmp_path):
     assert tree_hash(root) == hashes[3]  # neither byte code nor times matter
 
 
-def test_tree_hash_of_a_folder_with_a_manifest_is_the_manifests(tmp_path):
-    write_json(tmp_path / "manifest.json", {"shards": [{"hash": "x"}]})
+def test_tree_hash_trusts_a_manifest_for_the_files_that_it_names_alone(tmp_path):
+    write_json(tmp_path / "manifest.json", {"shards": [{"file": "a.npy", "hash": "x"}]})
     before = tree_hash(tmp_path)
-    (tmp_path / "other").write_text("x")
+    (tmp_path / "a.npy").write_text("x")
     assert tree_hash(tmp_path) == before == file_hash(tmp_path / "manifest.json")
-    write_json(tmp_path / "manifest.json", {"shards": [{"hash": "y"}]})
+    write_json(tmp_path / "manifest.json", {"shards": [{"file": "a.npy", "hash": "y"}]})
     assert tree_hash(tmp_path) != before
+    hashes = {tree_hash(tmp_path)}
+    for labels in ("1", "2"):
+        (tmp_path / "npy").write_text(labels)  # a part of a name that is there
+        hashes.add(tree_hash(tmp_path))
+    assert len(hashes) == 3
 
 
 def test_tree_hash_of_a_file_and_of_nothing(tmp_path):

@@ -62,3 +62,10 @@ def test_it_travels_as_a_plain_value(failure):
     assert failure == Failure(failure.folder) and hash(failure) == hash(Failure(failure.folder))
     with pytest.raises(FrozenInstanceError):
         failure.folder = "elsewhere"
+
+
+def test_an_error_that_cannot_be_noted_is_raised(tmp_path):
+    """As on a full disk: the folder is a file."""
+    (tmp_path / "job").write_text("")
+    with pytest.raises(UserError, match="the first"), Failure(str(tmp_path / "job")).noted():
+        raise UserError("the first")

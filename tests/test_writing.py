@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation import writing
+from pipeline.evaluation.images import make_images
 from pipeline.evaluation.writing import write_images
 from pipeline.runtime.errors import UserError
 
@@ -44,7 +45,7 @@ class Maker:
 
 def test_batches_become_one_array(tmp_path, capsys):
     maker = Maker()
-    images = write_images(tmp_path / "set.npy", maker.batches(), "set")
+    images = make_images(tmp_path / "set.npy", maker.batches(), "set")
     written = np.load(tmp_path / "set.npy")
     assert written.dtype == np.uint8
     np.testing.assert_array_equal(written, maker.images)
@@ -52,7 +53,7 @@ def test_batches_become_one_array(tmp_path, capsys):
     assert torch.equal(torch.cat(list(images.batches(7))), maker.images)
     assert [path.name for path in tmp_path.iterdir()] == ["set.npy"]
     assert capsys.readouterr().out == ""  # quick work needs no progress
-    again = write_images(tmp_path / "set.npy", maker.batches(), "set")
+    again = make_images(tmp_path / "set.npy", maker.batches(), "set")
     assert maker.made == [0, 1, 2] and again.content_hash == images.content_hash
 
 

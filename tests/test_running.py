@@ -1,0 +1,34 @@
+"""A stage that is started by hand: its curves must be the code's own."""
+
+import pytest
+
+from pipeline.config.paths import CURVES
+from pipeline.runtime.files import write_text
+from pipeline.schedules import curve_csv
+from stages import running
+
+
+@pytest.fixture
+def run(make_params, tmp_path, monkeypatch):
+    """Run a stage that decodes with the cosine schedule."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(running, "load_params", make_params)
+    monkeypatch.setattr(running, "load_mlflow", lambda: None)
+    return lambda: running.run_stage(lambda params: "done", curves=running.main_schedule)
+
+
+def test_curves_of_the_code_let_a_stage_run(run, capsys):
+    write_text(CURVES / "cosine.csv", curve_csv("cosine", 49))
+    write_text(CURVES / "linear.csv", "another stage's")
+    run()
+    assert capsys.readouterr().out.startswith("done")
+
+
+@pytest.mark.parametrize("text", [None, curve_csv("square", 49), curve_csv("cosine", 16), ""])
+def test_other_curves_or_none_stop_it_in_one_line(run, text):
+    if text is not None:
+        write_text(CURVES / "cosine.csv", text)
+    with pytest.raises(
+        SystemExit, match=r"^error: .*cosine.csv .* run `dvc repro schedules` first"
+    ):
+        run()
