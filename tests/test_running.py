@@ -29,6 +29,6 @@ def test_other_curves_or_none_stop_it_in_one_line(run, text):
     if text is not None:
         write_text(CURVES / "cosine.csv", text)
     with pytest.raises(
-        SystemExit, match=r"^error: .*cosine.csv .* run `dvc repro schedules` first"
+        SystemExit, match=r"^error: .*cosine.csv .* run `dvc repro schedules`"
     ):
         run()
