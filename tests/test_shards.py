@@ -104,7 +104,7 @@ def test_shards_round_trip_across_row_groups(tmp_path):
 
 def test_recently_used_row_groups_are_kept_and_others_dropped(tmp_path, monkeypatch):
     """A window of two: what was used last stays, and memory does not grow."""
-    for package in ("data", "prepare"):
+    for package in ("data.images", "prepare"):
         monkeypatch.setattr(f"pipeline.{package}.shards.ROW_GROUP", 4)
     monkeypatch.setattr("pipeline.data.images.shards.WINDOW", 2)
     source = FakeSource([20])
