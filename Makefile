@@ -34,7 +34,7 @@ check: env ## Check style, types and what is quick to test, in about a minute an
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest -m "not slow"
+	pytest -m "not slow" --numprocesses auto
 
 test: env ## Run all the tests
 	pytest

@@ -2,7 +2,7 @@
 metric is named after its extractor, and a bare "FID" always means Inception's.
 
 The features of an image set are computed once, and kept in a file whose name is a hash of the
-extractor's weights and of the images.
+extractor's weights, of the images and of the code that leads from these to features.
 """
 
 import hashlib
