@@ -28,7 +28,5 @@ def test_curves_of_the_code_let_a_stage_run(run, capsys):
 def test_other_curves_or_none_stop_it_in_one_line(run, text):
     if text is not None:
         write_text(CURVES / "cosine.csv", text)
-    with pytest.raises(
-        SystemExit, match=r"^error: .*cosine.csv .* run `dvc repro schedules`"
-    ):
+    with pytest.raises(SystemExit, match=r"^error: .*cosine.csv .* run `dvc repro schedules`"):
         run()
