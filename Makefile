@@ -25,7 +25,7 @@ repro: env ## Run the whole DAG (dvc repro), then print the results and where th
 	dvc repro
 	python -m pipeline summary
 
-smoke: env ## The same at its smallest, in about 2 minutes (edits params.yaml: `git checkout params.yaml`)
+smoke: env ## The same at its smallest, in 2 to 3 minutes (edits params.yaml: `git checkout params.yaml`)
 	python -m pipeline preset smoke
 	dvc repro
 	python -m pipeline summary
@@ -55,5 +55,5 @@ submit: env ## Run the sweep as a Ray job on ADDRESS, then take its rows into th
 	    -- bash -c 'cd $(CURDIR) && $(abspath $(VENV))/bin/python -m stages.sweep'
 	dvc repro --single-item sweep
 
-clean: ## Delete live checkpoints (results and DVC's cache stay)
+clean: ## Delete live checkpoints and the sweep's finished trials (DVC's cache stays)
 	rm -rf runs

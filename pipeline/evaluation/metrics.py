@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.config.schema import Evaluation
 from pipeline.evaluation.features import Features
-from pipeline.evaluation.statistics import ReferenceStatistics, TooFew, statistics
+from pipeline.evaluation.statistics import SAMPLES, ReferenceStatistics, TooFew, statistics
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.seeds import generator, mix
 
@@ -36,7 +36,7 @@ def fid(samples: Tensor, reference: Tensor | ReferenceStatistics) -> float:
             f"the samples' features have {samples.shape[1]} dimensions; use statistics that were "
             f"made with the same extractor"
         )
-    pair = (statistics(samples, "samples"), reference)
+    pair = (statistics(samples, SAMPLES), reference)
     arrays = ({"mu": s.mu.numpy(), "sigma": s.sigma.numpy()} for s in pair)
     return max(fid_statistics_to_metric(*arrays, verbose=False)[KEY_METRIC_FID], 0.0)
 

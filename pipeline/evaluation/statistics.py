@@ -13,6 +13,13 @@ from pipeline.runtime.errors import UserError
 BLOCK = 10_000  # rows held in double precision at once
 
 
+REFERENCE, SAMPLES = "reference images", "samples"
+MORE = {  # how a user gets more of them
+    REFERENCE: "more training images, or a smaller data.val_fraction or classifier.width",
+    SAMPLES: "the stage's own param: samples of sweep, evaluation or temperature, editing.images",
+}
+
+
 class TooFew(UserError):
     """A set of images is too small for a metric."""
 
@@ -22,7 +29,7 @@ class ReferenceStatistics(NamedTuple):
     sigma: Tensor  # (F, F) float64
 
 
-def statistics(features: Tensor, what: str = "reference images") -> ReferenceStatistics:
+def statistics(features: Tensor, what: str = REFERENCE) -> ReferenceStatistics:
     """Mean and unbiased covariance of features (M, F).
 
     Args:
@@ -35,7 +42,7 @@ def statistics(features: Tensor, what: str = "reference images") -> ReferenceSta
     if count < dimension + 1:
         raise TooFew(
             f"FID: {count} {what} cannot give a covariance of {dimension}-dimensional features; "
-            f"use at least {dimension + 1} (sweep.samples, evaluation.samples, more images)"
+            f"use at least {dimension + 1} ({MORE.get(what, 'more images')})"
         )
     mu = features.mean(dim=0, dtype=torch.float64)
     sigma = torch.zeros(dimension, dimension, dtype=torch.float64)

@@ -8,7 +8,7 @@ from pipeline.config.params import Params
 from pipeline.runtime.errors import UserError
 
 # Metrics whose value depends on the network that extracts the features. One more line here, and
-# tables 1 and 4 and the sweep's show it.
+# table 1 and the sweep's show it, and table 4 where rejection measures it.
 FEATURE_METRICS = {
     "fid": "FID",
     "is": "IS",
