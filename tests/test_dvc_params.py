@@ -33,7 +33,8 @@ NOT_USED = {
     },
     "sweep": {"training.mask_schedule", "training.steps"},  # a trial's own
     "cas": {"classifier.steps"},  # cas.steps
-    "temperature": {"decoding.choice_temperature"},  # temperature.values
+    # temperature.values; how many tokens there are, for the check of its curve alone
+    "temperature": {"decoding.choice_temperature", "tokenizer.multipliers"},
     "speed": {"data.image_size", "tokenizer.multipliers", "transformer.dropout"},  # speed.grids
 }
 # What is listed and read only with other values than the smoke preset's.
