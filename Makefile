@@ -1,14 +1,16 @@
-# `make help` explains every target. VENV, PYTHON and ADDRESS may be set on the command line.
+# `make help` explains every target. VENV, PYTHON, STAGE and ADDRESS may be set on the command line.
 PYTHON ?= python3
 VENV ?= .venv
 ADDRESS ?= http://127.0.0.1:8265
+STAGE ?= all
 SHELL := /bin/bash
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
+export NO_MKDOCS_2_WARNING := true
 export RAY_AUTH_MODE ?= token
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro smoke check test bench ui submit analysis clean
+.PHONY: help env repro smoke check test bench plots ui docs submit analysis clean
 
 help: ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,28 +18,30 @@ help: ## Show this help
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --upgrade pip 'setuptools>=77'
-	PYTHONWARNINGS=ignore pip install --quiet --editable '.[test]'
+	PYTHONWARNINGS=ignore pip install --quiet --editable '.[test,docs]'
 	touch $@
 
 env: $(VENV)/.ready ## Make the environment in .venv from pyproject.toml
 
 repro: env ## Run the whole DAG (dvc repro), then print the results and where they are
+	python -m pipeline params > /dev/null # refused before DVC deletes what the last run made
 	dvc repro
 	python -m pipeline summary
 
-smoke: env ## The same at its smallest, in 2 to 3 minutes (edits params.yaml: `git checkout params.yaml`)
+smoke: env ## The same at its smallest, in about 2 minutes (edits params.yaml: `git checkout params.yaml`)
 	python -m pipeline preset smoke
 	dvc repro
 	python -m pipeline summary
 
-check: env ## Check style, types and what is quick to test, in about a minute and a half
+check: env ## Check style, types and what is quick to test, in 2 to 3 minutes
 	ruff check .
 	ruff format --check .
 	mypy
 	pytest -m "not slow" --numprocesses auto
 
-test: env ## Run all the tests
-	pytest
+test: env ## Run all the tests: the quick ones on all cores, then the slow ones one by one
+	pytest -m "not slow" --numprocesses auto
+	pytest -m slow
 
 bench: env ## Time training and decoding here, in about 10 minutes (results/bench.json)
 	python -m pipeline bench
@@ -45,15 +49,22 @@ bench: env ## Time training and decoding here, in about 10 minutes (results/benc
 analysis: env ## Make the tables and figures again from the result files
 	python -m analysis
 
-ui: env ## Browse the runs in MLflow, on loopback
-	mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+plots: env ## Draw DVC's plots as a page that needs no network, dvc_plots/index.html
+	pip install --quiet 'vl-convert-python>=1.6'
+	mkdir -p dvc_plots
+	python -c 'import vl_convert; print(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))' \
+	    > dvc_plots/vega.js
+	dvc plots show
 
-submit: env ## Run the sweep as a Ray job on ADDRESS, then take its rows into the project
-	dvc repro schedules
-	ray job submit --address $(ADDRESS) \
-	    --runtime-env-json '{"env_vars": {"MLFLOW_TRACKING_URI": "'$$MLFLOW_TRACKING_URI'"}}' \
-	    -- bash -c 'cd $(CURDIR) && $(abspath $(VENV))/bin/python -m stages.sweep'
-	dvc repro --single-item sweep
+ui: env ## Browse the runs in MLflow, on loopback; prints what to open
+	python -m pipeline ui
 
-clean: ## Delete live checkpoints and the sweep's finished trials (DVC's cache stays)
-	rm -rf runs
+docs: env ## Make a site of docs/ (site/index.html); `mkdocs serve` shows it with its search
+	mkdocs build --quiet
+
+submit: env ## Run STAGE (or all) as a Ray job on ADDRESS, and take what came out
+	python -m pipeline submit $(STAGE) --address "$(ADDRESS)"
+	! dvc config core.remote > /dev/null 2>&1 || dvc repro --pull $(filter-out all,$(STAGE))
+
+clean: ## Delete live checkpoints and finished trials (DVC's cache and what MLflow still gets stay)
+	test ! -d runs || find runs -mindepth 1 -maxdepth 1 ! -name outbox -exec rm -rf {} +

@@ -1,21 +1,31 @@
 """Make every table and figure, and the report: `python -m analysis`, from the root."""
 
 import gc
+import os
 import sys
 from pathlib import Path
 
 from analysis.report.build import build
-from pipeline.config.params import load_params
+from pipeline.config.params import Params, load_params
 from pipeline.config.paths import CURVES, RESULTS
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json
+from pipeline.runtime.process import reader_may_leave
+from pipeline.runtime.records import described, out_of_date
+from pipeline.runtime.reproduction import log_reproduction
 
 
 def main() -> int:
     try:
-        written = build(RESULTS, CURVES, Path("analysis"), load_params())
+        params, stale = load_params(), out_of_date()
+        written = build(RESULTS, CURVES, Path("analysis"), params, stale)
+        if "DVC_STAGE" in os.environ:  # one that is made by hand may be of several runs' results
+            _log(params, written[-1])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if stale:
+        print(f"left out, as out of date (`dvc repro` makes it new): {described(stale)}")
     print(f"wrote {len(written)} files from results/; open {written[-1]}")
     for path in written:
         print(f"  {path}")
@@ -23,5 +33,20 @@ def main() -> int:
     return 0
 
 
+def _log(params: Params, report: Path) -> None:
+    """Log the report, and the few numbers that stand for all, to MLflow."""
+    metrics = RESULTS / "metrics.json"
+    try:
+        left = log_reproduction(
+            params.mlflow.experiment, params.ray.storage_path, read_json(metrics), [metrics, report]
+        )
+    except UserError as unlogged:  # as of a full disk: the report is there all the same
+        left = str(unlogged)
+    if left:
+        print(f"analysis: {left}")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    with reader_may_leave():
+        code = main()
+    sys.exit(code)

@@ -1,1 +1,24 @@
-"""MaskGIT as a pipeline: the paper's models, masking and decoding, and the experiment."""
+"""MaskGIT as a pipeline: the paper's models, masking and decoding, and the experiment.
+
+`MaskGIT` is a trained model to sample and to edit with; it is imported when it is first asked for,
+so that a stage or `--help` does not wait for it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.api.model import MaskGIT
+
+__all__ = ["MaskGIT"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MaskGIT":
+        from pipeline.api.model import MaskGIT
+
+        return MaskGIT
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.decoding import sample_categorical
+from pipeline.decoding import gumbel_noise, require_finite_logits
 from pipeline.runtime.seeds import generator
+from pipeline.runtime.shares import ALL, Share, sum_over
 from pipeline.transformer import (
     TokenTransformer,
     masked_token_loss,
@@ -19,6 +20,7 @@ from pipeline.transformer import (
 )
 
 BATCH = 500  # images whose likelihood is computed at once
+CACHE_BYTES = 8 * 2**30  # of the keys and values of the images that are drawn at once
 
 
 class AutoregressiveTransformer(TokenTransformer):
@@ -87,23 +89,55 @@ def generate_autoregressive(
         labels: (B,).
         cache: keep the keys and values of earlier positions, so that a step computes one position
             only. Without it every step computes all of them (Figure 4 times both).
-            In float32 both draw the same tokens; bfloat16 rounds them differently.
+            In float32 both draw the same tokens; bfloat16 rounds them differently. A batch whose
+            keys and values would outgrow `CACHE_BYTES` is drawn in parts, with the same noise.
+
+    Raises:
+        UserError: logits are NaN or infinite.
     """
     if bf16:
         model = with_bfloat16_linears(model)
     device = torch.device(device)
-    config, noise = model.config, generator(seed, "autoregressive", device=device)
-    labels = labels.to(device)
-    tokens_BN = torch.zeros(len(labels), config.num_tokens, dtype=torch.long, device=device)
+    labels_B = labels.to(device)
+    rows = max(1, CACHE_BYTES // _cache_bytes(model) if cache else len(labels))
+    parts = []
+    for rows_b in torch.arange(len(labels), device=device).split(rows):
+        noise = generator(seed, "autoregressive", device=device)  # the whole batch's, for each part
+        parts.append(_generate_rows(model, labels_B, rows_b, noise, bf16, cache))
+    return torch.cat(parts)
+
+
+def _cache_bytes(model: AutoregressiveTransformer) -> int:
+    """Of the keys and values of an image, in float32."""
+    config = model.config
+    return 2 * 4 * config.layers * config.num_tokens * config.hidden
+
+
+def _generate_rows(
+    model: AutoregressiveTransformer,
+    labels_B: Tensor,
+    rows_b: Tensor,
+    noise: torch.Generator,
+    bf16: bool,
+    cache: bool,
+) -> Tensor:
+    """Tokens (b, N) of some rows of a batch."""
+    config, labels_b, device = model.config, labels_B[rows_b], labels_B.device
+    tokens_bN = torch.zeros(len(rows_b), config.num_tokens, dtype=torch.long, device=device)
     caches = [KeyValueCache(config.num_tokens) for _ in model.blocks] if cache else []
-    ids_BN = model.sequence(tokens_BN, labels)
+    ids_bN, total = model.sequence(tokens_bN, labels_b), torch.zeros((), device=device)
     for n in range(config.num_tokens):
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits_BK = next_token_logits(model, ids_BN, n, caches)
-        tokens_BN[:, n] = sample_categorical(logits_BK.float(), noise)
+            logits_bK = next_token_logits(model, ids_bN, n, caches)
+        logits_bK = logits_bK.float()
+        total += logits_bK.sum()
+        shape = torch.Size((len(labels_B), logits_bK.shape[-1]))
+        noise_BK = gumbel_noise(shape, noise, device)
+        tokens_bN[:, n] = (logits_bK + noise_BK[rows_b]).argmax(dim=-1)
         if n + 1 < config.num_tokens:
-            ids_BN[:, n + 1] = tokens_BN[:, n]
-    return tokens_BN
+            ids_bN[:, n + 1] = tokens_bN[:, n]
+    require_finite_logits(total)
+    return tokens_bN
 
 
 @torch.no_grad()
@@ -114,18 +148,22 @@ def token_nll(
     *,
     batch_size: int = BATCH,
     device: torch.device | str = "cpu",
+    share: Share = ALL,
 ) -> float:
     """Mean negative log-likelihood of a token in nats, exact, over the K codes.
 
     Args:
         tokens: (M, N) int64.
         labels: (M,) int64.
+        share: the batches of this worker, where several measure together.
     """
-    total = 0.0
-    for chunk, chunk_labels in zip(tokens.split(batch_size), labels.split(batch_size), strict=True):
-        chunk, chunk_labels = chunk.to(device), chunk_labels.to(device)
-        logits = model.predict(chunk, chunk_labels).float().flatten(0, 1)
+
+    def measure(_: int, batch: tuple[Tensor, Tensor]) -> float:
+        chunk, labels = (x.to(device) for x in batch)
+        logits = model.predict(chunk, labels).float().flatten(0, 1)
         sample = torch.arange(len(chunk), device=device).repeat_interleave(chunk.shape[1])
         loss = masked_token_loss(logits, chunk.flatten(), sample, len(chunk), label_smoothing=0.0)
-        total += len(chunk) * loss.item()
-    return total / len(tokens)
+        return len(chunk) * loss.item()
+
+    batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
+    return sum_over(batches, measure, share) / len(tokens)

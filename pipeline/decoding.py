@@ -1,15 +1,20 @@
 """Iterative parallel decoding (paper, section 3.2; details as in the authors' release)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from pipeline.runtime.errors import ArgumentError, UserError
+from pipeline.runtime.limits import LARGEST
+from pipeline.runtime.parts import in_parts
 from pipeline.runtime.seeds import generator
-from pipeline.schedules import mask_ratio
+from pipeline.schedules import SCHEDULES, mask_ratio
 from pipeline.transformer import MaskGitTransformer, with_bfloat16_linears
+
+Rounding = Literal["floor", "ceil"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,19 @@ class DecodingSettings:
     choice_temperature: float  # scale of the Gumbel noise on the confidence, annealed linearly to 0
     guidance_scale: float = 0.0  # s of classifier-free guidance; 0, as in the paper, is none
     bf16: bool = False  # bfloat16 autocast of the network
+    rounding: Rounding = "floor"  # of the number of tokens to mask: as released; paper: "ceil"
+
+    def __post_init__(self):
+        if not isinstance(self.iterations, int) or self.iterations < 1:
+            raise ArgumentError(f"iterations: {self.iterations} decode nothing; use 1, 2, 3 …")
+        for name, allowed in (("schedule", SCHEDULES), ("rounding", get_args(Rounding))):
+            if (given := getattr(self, name)) not in allowed:
+                raise ArgumentError(
+                    f"{name}: '{given}' is unknown; use one of {', '.join(allowed)}"
+                )
+        for name in ("choice_temperature", "guidance_scale"):
+            if not 0 <= (given := getattr(self, name)) <= LARGEST:  # nor NaN
+                raise ArgumentError(f"{name}: {given} is not allowed; use a number from 0 on")
 
 
 class DecodingStep(NamedTuple):
@@ -31,12 +49,18 @@ class DecodingStep(NamedTuple):
 
 
 def num_tokens_to_mask(
-    schedule: str, step: int, iterations: int, unknown_at_start: Tensor, unknown_now: Tensor
+    schedule: str,
+    step: int,
+    iterations: int,
+    unknown_at_start: Tensor,
+    unknown_now: Tensor,
+    rounding: Rounding = "floor",
 ) -> Tensor:
     """Number of tokens that stay masked after iteration `step` (0-based), for each sample.
 
-    ⌊N·γ((step + 1)/T)⌋, but at least one prediction is kept an iteration and at least one token
-    stays masked, so that every iteration has work to do.
+    ⌊N·γ((step + 1)/T)⌋ as in the release, or the paper's ⌈N·γ((step + 1)/T)⌉; but at least one
+    prediction is kept an iteration and at least one token stays masked, so that every iteration
+    has work to do.
 
     Args:
         unknown_at_start: (B,) tokens that were unknown when decoding began; N of the schedule.
@@ -46,8 +70,10 @@ def num_tokens_to_mask(
         (B,) int64.
     """
     ratio = mask_ratio(schedule, (step + 1) / iterations, unknown_at_start)
-    scheduled = torch.floor(unknown_at_start * ratio).long()
-    return torch.minimum(unknown_now - 1, scheduled).clamp(min=1)
+    scheduled = unknown_at_start * ratio
+    # 10·(1 − 0.7) is 3.0000000000000004 in floating point, and its ceiling is to be 3.
+    scheduled = scheduled.floor() if rounding == "floor" else (scheduled - 1e-9).ceil()
+    return torch.minimum(unknown_now - 1, scheduled.long()).clamp(min=1)
 
 
 def gumbel_noise(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -77,7 +103,31 @@ def sample_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
     return (logits + gumbel_noise(logits.shape, generator, logits.device)).argmax(dim=-1)
 
 
-@torch.no_grad()
+def require_finite_logits(total: Tensor) -> None:
+    """Refuse what was drawn from logits of which one was NaN or infinite: it looks like a sample
+    and is none.
+
+    Args:
+        total: the sum of all of them, or of their log-probabilities, which is then not finite. Its
+            value is looked at once, at the end: each look waits for the device.
+
+    Raises:
+        UserError: the network gives such logits.
+    """
+    if not total.isfinite():
+        raise UserError(
+            "decoding: the network gives logits that are NaN or infinite, so its weights are "
+            "damaged or its training diverged; train it again (`dvc repro -f` of its stage)"
+        )
+
+
+def _log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
+    """log p of each token (B, N). Known ones may lie outside the codebook (another vocabulary): the
+    nearest code stands for them, and nobody asks for their confidence."""
+    index = tokens.clamp(0, logits.shape[-1] - 1)[..., None]
+    return logits.log_softmax(dim=-1).gather(-1, index)[..., 0]
+
+
 def decode(
     predict: Callable[[Tensor, Tensor], Tensor],
     tokens: Tensor,
@@ -85,6 +135,18 @@ def decode(
     settings: DecodingSettings,
     generator: torch.Generator,
 ) -> list[DecodingStep]:
+    """Every step of `decode_steps`, in a list."""
+    return list(decode_steps(predict, tokens, unknown, settings, generator))
+
+
+@torch.no_grad()
+def decode_steps(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    tokens: Tensor,
+    unknown: Tensor,
+    settings: DecodingSettings,
+    generator: torch.Generator,
+) -> Iterator[DecodingStep]:
     """Fill the unknown tokens in T parallel steps.
 
     Args:
@@ -94,33 +156,39 @@ def decode(
         unknown: (B, N) bool; True where a token is to be generated. Rows may differ in number.
         generator: source of all randomness.
 
-    Returns:
-        One `DecodingStep` for each iteration; `sampled` of the last one is the result.
+    Yields:
+        One `DecodingStep` for each iteration, as it is done; `sampled` of the last one is the
+        result.
+
+    Raises:
+        UserError: logits are NaN or infinite.
     """
     unknown_at_start = unknown.sum(dim=-1)
-    masked = unknown
-    steps = []
+    masked, total = unknown, torch.zeros((), device=tokens.device)
     for step in range(settings.iterations):
         ratio = (step + 1) / settings.iterations
         logits = predict(tokens, masked).float()
         sampled = torch.where(masked, sample_categorical(logits, generator), tokens)
 
-        # Known tokens may lie outside the codebook (another vocabulary): clamp before the gather,
-        # their confidence is overwritten below.
-        index = sampled.clamp(0, logits.shape[-1] - 1)[..., None]
-        log_prob = logits.log_softmax(dim=-1).gather(-1, index)[..., 0]
+        log_prob = _log_prob(logits, sampled)
+        total += log_prob.masked_fill(~masked, 0).sum()
         noise = gumbel_noise(log_prob.shape, generator, log_prob.device)
         confidence = log_prob + settings.choice_temperature * (1 - ratio) * noise
         # A token known before this step is never masked again.
         confidence = torch.where(masked, confidence, torch.inf)
 
         mask_len = num_tokens_to_mask(
-            settings.schedule, step, settings.iterations, unknown_at_start, masked.sum(dim=-1)
+            settings.schedule,
+            step,
+            settings.iterations,
+            unknown_at_start,
+            masked.sum(dim=-1),
+            settings.rounding,
         )
         # A row without unknown tokens has only infinite confidence: nothing lies below its cut-off.
         tokens, masked = sampled, mask_by_confidence(confidence, mask_len)
-        steps.append(DecodingStep(sampled, masked))
-    return steps
+        yield DecodingStep(sampled, masked)
+    require_finite_logits(total)
 
 
 def predictor(
@@ -135,19 +203,20 @@ def predictor(
     bf16, guidance_scale = settings.bf16, settings.guidance_scale
     if bf16:
         model = with_bfloat16_linears(model)
-    no_class = torch.full_like(labels, model.config.num_classes)
 
-    def predict(tokens: Tensor, mask: Tensor) -> Tensor:
+    def predict(tokens: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=bf16):
             if guidance_scale == 0:
                 return model.predict(tokens, mask, labels)
+            no_class = torch.full_like(labels, model.config.num_classes)
             both = model.predict(
                 tokens.repeat(2, 1), mask.repeat(2, 1), torch.cat([labels, no_class])
             )
         conditional, unconditional = both.float().chunk(2)
         return (1 + guidance_scale) * conditional - guidance_scale * unconditional
 
-    return predict
+    row_bytes = model.config.image_bytes * (1 if guidance_scale == 0 else 2)
+    return lambda tokens, mask: in_parts(predict, row_bytes, tokens, mask, labels)
 
 
 def generate(
@@ -158,16 +227,28 @@ def generate(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> list[DecodingStep]:
+    """Every step of `generate_steps`, in a list."""
+    return list(generate_steps(model, labels, settings, seed=seed, device=device))
+
+
+def generate_steps(
+    model: MaskGitTransformer,
+    labels: Tensor,
+    settings: DecodingSettings,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Iterator[DecodingStep]:
     """Decode one batch from a blank canvas.
 
     Args:
         labels: (B,) int64.
 
-    Returns:
-        One `DecodingStep` for each iteration, as `decode`.
+    Yields:
+        One `DecodingStep` for each iteration, as `decode_steps`.
     """
     shape = (len(labels), model.config.num_tokens)
-    return decode(
+    return decode_steps(
         predictor(model, labels.to(device), settings),
         torch.zeros(shape, dtype=torch.long, device=device),
         torch.ones(shape, dtype=torch.bool, device=device),

@@ -1,14 +1,25 @@
-"""Patch discriminator and the non-saturating GAN losses with R1 (release's tokenizer recipe)."""
+"""The tokenizer's discriminators, and the adversarial losses: non-saturating with R1, as in the
+authors' release, and the adaptive weight of VQGAN (Esser et al. 2021).
+
+Discriminators map images (B, C, H, W) in [0, 1] to real/fake logits (B, 1, h, w).
+"""
 
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.runtime.ranks import ALONE, Ranks
 
-class Discriminator(nn.Module):
-    """Strided convolutions to a map of real/fake logits, one a patch."""
+WIDEST = 512  # channels that no convolution of StyleGAN's discriminator exceeds
+SMALLEST = 4  # side in pixels of the map that it judges
+
+
+class PatchDiscriminator(nn.Module):
+    """Strided convolutions to a map of logits, one a patch of 26 pixels."""
 
     def __init__(self, channels: int, filters: int):
         super().__init__()
@@ -26,6 +37,79 @@ class Discriminator(nn.Module):
         return self.layers(2 * images - 1)
 
 
+def _leaky(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2)
+
+
+class BlurPool(nn.Module):
+    """Halves the side of maps by a binomial filter (Zhang 2019), of which each second value is
+    computed."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        kernel = (taps[:, None] * taps).expand(channels, 1, -1, -1).clone()
+        self.register_buffer("kernel", kernel, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.get_buffer("kernel"), stride=2, padding=1, groups=x.shape[1])
+
+
+class StyleGanBlock(nn.Module):
+    """Residual block of StyleGAN's discriminator, which halves the side."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, inputs, 3, padding=1)
+        self.blur = BlurPool(inputs)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = _leaky(self.conv2(self.blur(_leaky(self.conv1(x)))))
+        return (y + self.shortcut(self.blur(x))) / 2**0.5  # keeps the variance
+
+
+class StyleGanDiscriminator(nn.Module):
+    """The release's: StyleGAN's residual discriminator with blur-pooling, one logit an image.
+
+    Args:
+        filters: channels at the images' own side; they double with each halving, up to 512. The
+            release has 64 at 256×256 pixels.
+        side: of the images, in pixels; a power of 2, 4 or more.
+    """
+
+    def __init__(self, channels: int, filters: int, side: int):
+        super().__init__()
+        halvings = (side // SMALLEST).bit_length() - 1
+        widths = [min(filters * 2**i, WIDEST) for i in range(halvings + 1)]
+        last = widths[-1]
+        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.blocks = nn.Sequential(*(StyleGanBlock(a, b) for a, b in pairwise(widths)))
+        self.conv = nn.Conv2d(last, last, 3, padding=1)
+        self.hidden = nn.Linear(SMALLEST**2 * last, last)
+        self.out = nn.Linear(last, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = _leaky(self.conv(self.blocks(_leaky(self.stem(images)))))
+        return self.out(_leaky(self.hidden(x.flatten(1))))[:, :, None, None]
+
+
+def make_discriminator(
+    name: Literal["patch", "stylegan"], channels: int, filters: int, side: int
+) -> PatchDiscriminator | StyleGanDiscriminator:
+    """The discriminator of that name (`tokenizer.discriminator`), with fresh weights, for images of
+    `side` × `side` pixels."""
+    if name == "patch":
+        return PatchDiscriminator(channels, filters)
+    return StyleGanDiscriminator(channels, filters, side)
+
+
 def generator_loss(fake_logits: Tensor) -> Tensor:
     """-log D(fake): non-saturating."""
     return F.softplus(-fake_logits).mean()
@@ -37,11 +121,12 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
-    """½‖∇D(x)‖² (Mescheder et al. 2018) at real images (B, C, H, W), mean over the batch."""
+    """‖∇D(x)‖² at real images (B, C, H, W), mean over the batch: as in the release, without the ½
+    of Mescheder et al. (2018). D is an image's mean logit."""
     real = real.detach().requires_grad_()
     logits = discriminator(real)
     (gradient,) = torch.autograd.grad(logits.mean(dim=(1, 2, 3)).sum(), real, create_graph=True)
-    return 0.5 * gradient.pow(2).sum(dim=(1, 2, 3)).mean()
+    return gradient.pow(2).sum(dim=(1, 2, 3)).mean()
 
 
 def adversarial_ramp(step: int, start: int) -> float:
@@ -51,3 +136,29 @@ def adversarial_ramp(step: int, start: int) -> float:
     if step < start:
         return 0.0
     return min(1.0, (step - start + 1) / min(max(start, 1), 1000))
+
+
+def gradient_norm(loss: Tensor, weight: Tensor, ranks: Ranks = ALONE) -> Tensor:
+    """‖∂loss/∂weight‖, of the mean of the workers' losses; the loss can still be differentiated."""
+    return ranks.mean(torch.autograd.grad(loss, weight, retain_graph=True)[0]).norm()
+
+
+def adaptive_weight(
+    faithful: Tensor, fooling: Tensor, last_layer: Tensor, ranks: Ranks = ALONE
+) -> Tensor:
+    """The λ that makes the adversarial loss pull as strongly as faithfulness asks: the quotient of
+    their gradients' norms at the decoder's last layer (VQGAN, equation 7; at most 1e4, as in its
+    code).
+
+    Args:
+        faithful: the reconstruction loss with its perceptual part.
+        fooling: the generator's adversarial loss.
+        last_layer: the last weight that both depend on.
+        ranks: the workers, the means of whose losses are compared.
+
+    Returns:
+        A scalar, a constant to autograd.
+    """
+    asked, pull = (gradient_norm(loss, last_layer, ranks) for loss in (faithful, fooling))
+    quotient = asked / (pull + 1e-6)
+    return quotient.clamp(max=1e4).detach()

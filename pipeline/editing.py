@@ -134,17 +134,16 @@ def fill_unknown(images: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         images: (B, C, H, W) on the CPU.
-        mask: (B, H, W) bool.
+        mask: (B, H, W) bool, or (H, W) for all images.
     """
-    filled = images.clone()
-    for image, unknown in zip(filled, mask.numpy(), strict=True):
-        if unknown.all():
-            image.zero_()
-        else:
-            nearest = distance_transform_edt(unknown, return_distances=False, return_indices=True)
-            rows, columns = torch.from_numpy(nearest).long()
-            image.copy_(image[:, rows, columns])
-    return filled
+    if mask.ndim == 3:
+        filled = [fill_unknown(*pair) for pair in zip(images[:, None], mask, strict=True)]
+        return torch.cat(filled)
+    if mask.all():
+        return torch.zeros_like(images)
+    nearest = distance_transform_edt(mask.numpy(), return_distances=False, return_indices=True)
+    rows, columns = torch.from_numpy(nearest).long()
+    return images[..., rows, columns]
 
 
 def edit(
@@ -183,8 +182,8 @@ def edit(
     """
     f, grid = tokenizer.config.downsampling, math.isqrt(model.config.num_tokens)
     _check_sizes(images, mask, grid * f)
-    mask = mask.expand(len(images), -1, -1)
-    unknown = pixel_mask_to_tokens(mask, grid, dilate)
+    masks = mask[None] if mask.ndim == 2 else mask  # (1 or B, H, W)
+    unknown = pixel_mask_to_tokens(masks, grid, dilate).expand(len(images), -1, -1)
     device = next(model.parameters()).device
     known_tokens = tokenizer.encode(as_float(fill_unknown(images, mask)).to(device))
     tokens = decode(
@@ -195,7 +194,7 @@ def edit(
         generator(seed, "edit", settings.schedule, settings.iterations, device=device),
     )[-1].sampled
     canvas = tokens_to_images(tokenizer, tokens)
-    composite = _blended(images, canvas, mask, dilate * f if feather is None else feather)
+    composite = _blended(images, canvas, masks, dilate * f if feather is None else feather)
     return Edited(tokens.view_as(known_tokens).cpu(), unknown, canvas, composite)
 
 

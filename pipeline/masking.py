@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from pipeline.runtime.seeds import generator
+from pipeline.runtime.shares import ALL, Share, sum_over
 from pipeline.schedules import mask_ratio
 from pipeline.transformer import MaskGitTransformer, masked_token_loss
 
@@ -47,6 +48,7 @@ def masked_nll(
     min_masking_rate: float = 0.0,
     batch_size: int = BATCH,
     device: torch.device | str = "cpu",
+    share: Share = ALL,
 ) -> float:
     """Mean negative log-likelihood in nats of masked tokens, the NLL of Table 3.
 
@@ -56,19 +58,20 @@ def masked_nll(
     Args:
         tokens: (M, N) int64.
         labels: (M,) int64.
+        share: the batches of this worker, where several measure together.
     """
-    total = 0.0
-    for number, (chunk, chunk_labels) in enumerate(
-        zip(tokens.split(batch_size), labels.split(batch_size), strict=True)
-    ):
+
+    def measure(number: int, batch: tuple[Tensor, Tensor]) -> float:
+        chunk, labels = batch
         noise = generator(seed, "nll", number)
         mask = sample_training_mask(len(chunk), chunk.shape[1], schedule, noise, min_masking_rate)
         where = mask.flatten().nonzero()[:, 0]
-        logits = model(
-            chunk.to(device), mask.to(device), chunk_labels.to(device), where.to(device)
-        )[:, : model.config.codebook_size]
+        logits = model(chunk.to(device), mask.to(device), labels.to(device), where.to(device))
         target = chunk.flatten()[where].to(device)
         sample = (where // chunk.shape[1]).to(device)
-        loss = masked_token_loss(logits.float(), target, sample, len(chunk), label_smoothing=0.0)
-        total += len(chunk) * loss.item()
-    return total / len(tokens)
+        logits = logits[:, : model.config.codebook_size].float()
+        loss = masked_token_loss(logits, target, sample, len(chunk), label_smoothing=0.0)
+        return len(chunk) * loss.item()
+
+    batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
+    return sum_over(batches, measure, share) / len(tokens)

@@ -4,7 +4,8 @@ classifier of the data (offline) or LPIPS (Zhang et al. 2018)."""
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from pipeline.classifier import Classifier
 from pipeline.runtime.errors import UserError
@@ -46,7 +47,38 @@ def _unit(maps: Tensor) -> Tensor:
     return maps / maps.pow(2).sum(dim=1, keepdim=True).clamp(min=1e-24).sqrt()
 
 
+def open_distance_map(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
+    """The same distance by place: a function of two image batches (B, C, H, W) in [0, 1] that gives
+    (B, H, W), each network's stages resized to the images. Its mean is the distance (but for what
+    interpolation does at the edges).
+
+    Args and errors are those of `open_perceptual`.
+    """
+    if name == "classifier":
+        return lambda images, others: classifier_distance_map(classifier, images, others)
+    network = _lpips_network(name.removeprefix("lpips_"), device, by_place=True)
+    return lambda images, others: _lpips_of(network, images, others)[:, 0]
+
+
+def classifier_distance_map(classifier: Classifier, images: Tensor, others: Tensor) -> Tensor:
+    """`classifier_distance` by place, (B, H, W): a pixel has the value of its cell of each map."""
+    pairs = zip(classifier.outputs(images).maps, classifier.outputs(others).maps, strict=True)
+    stages = [(_unit(a) - _unit(b)).pow(2).sum(dim=1, keepdim=True) for a, b in pairs]
+    return torch.cat([F.interpolate(x, images.shape[-2:]) for x in stages], dim=1).sum(dim=1)
+
+
 def _lpips(backbone: str, device: torch.device) -> Perceptual:
+    network = _lpips_network(backbone, device)
+    return lambda images, reconstruction: _lpips_of(network, images, reconstruction).mean()
+
+
+def _lpips_of(network: nn.Module, images: Tensor, others: Tensor) -> Tensor:
+    rgb = (x.expand(-1, 3, -1, -1) for x in (images, others))
+    return network(*rgb, normalize=True)  # normalize: from [0, 1] to its [-1, 1]
+
+
+def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) -> nn.Module:
+    """LPIPS of image batches, (B, 1, 1, 1), or by place (B, 1, H, W)."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     try:
@@ -58,10 +90,5 @@ def _lpips(backbone: str, device: torch.device) -> Perceptual:
             f"({' '.join(str(error).split())[:200]}); put torchvision's file into $TORCH_HOME, or "
             f"set it to classifier"
         ) from error
-    network = network.to(device).eval().requires_grad_(False)
-
-    def distance(images: Tensor, reconstruction: Tensor) -> Tensor:
-        rgb = (x.expand(-1, 3, -1, -1) for x in (images, reconstruction))
-        return network(*rgb, normalize=True).mean()  # normalize: from [0, 1] to its [-1, 1]
-
-    return distance
+    network.spatial = by_place
+    return network.to(device).eval().requires_grad_(False)

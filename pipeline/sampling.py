@@ -1,7 +1,6 @@
 """Class-conditional generation by either network: labels → tokens → images, batch by batch."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,23 +35,26 @@ def sampler(model: Network, settings: DecodingSettings) -> Callable[[Tensor, int
     )
 
 
-def sample_images(
-    draw: Callable[[Tensor, int], Tensor],
-    tokenizer: Tokenizer,
-    labels: Tensor,
-    *,
-    batch_size: int,
-    seed: int,
-) -> list[Callable[[], Tensor]]:
-    """One function for each batch of `labels`, in order: it makes images (B, C, H, W) uint8.
+class Sampler:
+    """Either transformer with the tokenizer: labels → images."""
 
-    Each batch has its own seed, so that the functions may be called in any order, or only in part.
+    def __init__(self, model: Network, tokenizer: Tokenizer):
+        self.model, self.tokenizer = model, tokenizer
 
-    Args:
-        draw: a `sampler`.
+    def __call__(self, settings: DecodingSettings, labels: Tensor, seed: int) -> Tensor:
+        """Images (B, C, H, W) uint8 of labels (B,), on the CPU."""
+        tokens = sampler(self.model, settings)(labels, seed)
+        return tokens_to_images(self.tokenizer, tokens)
+
+
+def sample_batches(
+    settings: DecodingSettings, labels: Tensor, *, batch_size: int, seed: int
+) -> list[tuple[DecodingSettings, Tensor, int]]:
+    """The arguments of a `Sampler` for each batch of `labels`, in order.
+
+    Each batch has its own seed, so that they may be sampled in any order, or only in part.
     """
-
-    def make(number: int, chunk: Tensor) -> Tensor:
-        return tokens_to_images(tokenizer, draw(chunk, mix(seed, "batch", number)))
-
-    return [partial(make, *batch) for batch in enumerate(labels.split(batch_size))]
+    return [
+        (settings, chunk.clone(), mix(seed, "batch", number))  # a view would travel as the whole
+        for number, chunk in enumerate(labels.split(batch_size))
+    ]

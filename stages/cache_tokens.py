@@ -1,24 +1,22 @@
 """Encodes every image into token grids."""
 
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS
+from pipeline.config.paths import RESULTS, TOKENIZER, TOKENS
 from pipeline.data.tokens import TokenCache
-from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import publish_folder, tree_hash, write_json
 from pipeline.runtime.stage import Stage
+from pipeline.runtime.workers import workers_of
 from pipeline.training.tokens import cache_tokens, cached_code_usage, write_manifest
-from pipeline.weights.published import load_model
 from stages.running import run_stage
 
 
 def main(params: Params) -> str:
     with Stage("cache_tokens", params) as stage:
-        tokenizer = load_model(TOKENIZER, "tokenizer", pick_device())
         folder = stage.folder() / "tokens"
         folder.mkdir(exist_ok=True)
-        crops = {"train": params.tokens.crops_per_image, "val": 0}
+        workers, crops = workers_of(params.ray), {"train": params.tokens.crops_per_image, "val": 0}
         shards = {
-            split: cache_tokens(tokenizer, IMAGES, split, number, params, folder)
+            split: cache_tokens(split, number, params, folder, workers)
             for split, number in crops.items()
         }
         write_manifest(folder, params, tree_hash(TOKENIZER), shards)
@@ -28,7 +26,7 @@ def main(params: Params) -> str:
         metrics = {"train_grids": len(train) * train.views, "val_grids": len(val)}
         metrics |= {"code_usage": usage, "code_perplexity": perplexity}
         write_json(RESULTS / "tokens/metrics.json", metrics)
-        stage.run.log_metrics(metrics)
+        stage.run.log_group("tokens", metrics)
         # Last: DVC deletes what is published where the stage fails after all.
         publish_folder(folder, TOKENS)
     return f"cache_tokens: {metrics['train_grids']} training grids in {TOKENS}"

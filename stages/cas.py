@@ -1,64 +1,87 @@
 """Classification Accuracy Scores: a classifier for each set of images, augmentation and seed."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, SAMPLES
+from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
+from pipeline.runtime.checksums import keep_if_whole
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.files import write_csv
+from pipeline.runtime.progress import Countdown
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tasks import run_tasks
-from stages.running import run_stage
+from pipeline.runtime.tuning import Needs, run_trials
+from pipeline.training.loop import Workers
+from stages.running import REPLICATES, run_stage, samples_folders
+
+KEYS = ("images", "augmentation", "seed", "training_images")
 
 
 def main(params: Params) -> str:
     stage = Stage("cas", params)
-    jobs = _jobs(params, stage.folder("cas.seeds"))
-    pending = [job for job in jobs if not job.result.exists()]
-    ray = params.ray
+    jobs = _jobs(params, stage)
+    pending = [job for job in jobs if not keep_if_whole(job.result)]
+    workers = Workers.of(params.ray, params.cas.workers_per_classifier)
     if pending:
         join_ray()
-        require_resources(1, ray.cpus_per_worker, ray.use_gpu, "ray.cpus_per_worker")
+        key = "cas.workers_per_classifier" if workers.count > 1 else "ray.cpus_per_worker"
+        require_resources(workers.count, workers.cpus, workers.use_gpu, key)
     with stage:
-        print(f"cas: {len(jobs)} classifiers, {len(jobs) - len(pending)} finished before")
+        count = Countdown("cas", "classifiers", len(jobs), len(pending))
         if pending:
-            run_tasks(
-                run_cas,
-                pending,
-                cpus=ray.cpus_per_worker,
-                gpus=int(ray.use_gpu),
-                max_retries=ray.max_failures,
-                on_done=lambda job: print(f"cas: {job.name} done"),
-            )
+            _run(pending, workers, stage, lambda job: count.done(job.name))
         rows = [job.row() for job in jobs]
         write_csv(RESULTS / "cas/rows.csv", rows)
         stage.run.log_artifact(RESULTS / "cas/rows.csv")
-        stage.run.log_metrics(
-            {f"cas/{r['images']}/{r['augmentation']}/seed{r['seed']}": r["top1"] for r in rows}
-        )
+        stage.run.log_means(rows, lambda row: f"{row['images']}/{row['augmentation']}", KEYS)
     ours = [r["top1"] for r in rows if (r["images"], r["augmentation"]) == ("transformer", "none")]
     return f"cas: top-1 of samples {sum(ours) / len(ours):.1%}; in {RESULTS / 'cas'}"
 
 
-def _jobs(params: Params, folder: Path) -> list[CasJob]:
-    """A job for each set of images, augmentation and seed."""
+def _run(
+    pending: list[CasJob], workers: Workers, stage: Stage, on_done: Callable[[CasJob], None]
+) -> None:
+    if workers.count > 1:
+        needs = Needs(workers.count, workers.resources, workers.max_failures, stage.folder())
+        run_trials(run_cas, pending, needs, stage="cas", on_done=on_done)
+        return
+    run_tasks(
+        run_cas,
+        pending,
+        cpus=workers.cpus,
+        gpus=int(workers.use_gpu),
+        max_retries=workers.max_failures,
+        on_done=on_done,
+    )
+
+
+def _jobs(params: Params, stage: Stage) -> list[CasJob]:
+    """A job for each set of images, augmentation and replicate; the real images' have its seed."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     own = params.model_copy(update={"classifier": classifier}).model_dump()
+    real = stage.folder(*REPLICATES, SAMPLES.as_posix())
+    sets: list[tuple[str, int, Path, Path]] = [
+        (REAL, seed, real / f"seed{seed}", IMAGES) for seed in params.evaluation.seeds
+    ]
+    for network in NETWORKS:
+        folders = samples_folders(stage, main_replicates(params, network))
+        sets += [(network, r.seed, folder, r.samples) for r, folder in folders.items()]
     return [
         CasJob(
             images=images,
             augmentation=augmentation,
             seed=seed,
             params=own,
-            folder=str(folder / images / augmentation / f"seed{seed}"),
+            folder=str(folder / augmentation),
             images_dir=str(IMAGES.absolute()),
-            samples_dir=str(SAMPLES.absolute()),
+            samples_dir=str(samples.absolute()),
             classifier_dir=str(CLASSIFIER.absolute()),
         )
-        for images in (REAL, "transformer", "autoregressive")
+        for images, seed, folder, samples in sets
         for augmentation in AUGMENTATIONS
-        for seed in params.cas.seeds
     ]
 
 

@@ -1,28 +1,49 @@
-"""Samples of both models, and everything that is measured on them."""
+"""Samples of every replicate of both networks, and everything that is measured on them."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
+from pipeline.config.replicates import NETWORKS, replicates
 from pipeline.experiments.evaluate.gallery import write_gallery
-from pipeline.experiments.evaluate.measuring import evaluate_all
-from pipeline.runtime.dag import flatten
-from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import write_json
+from pipeline.experiments.evaluate.measuring import IDENTITY, evaluate_all, mean_metrics
+from pipeline.experiments.evaluate.real import real_columns, real_rows
+from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
-from stages.running import main_schedule, run_stage
+from pipeline.runtime.workers import workers_of
+from stages.running import REPLICATES, main_schedule, model_folders, run_stage
+
+# The sizes of other stages' sets: real images are measured in sets as large, and nothing else.
+SIZES = ("sweep.samples", "temperature.samples", "editing.images", "rejection.acceptance")
 
 
 def main(params: Params) -> str:
-    device = pick_device()
+    workers, results = workers_of(params.ray), RESULTS / "evaluation"
     with Stage("evaluate", params) as stage:
-        metrics = evaluate_all(params, stage.folder(), device)
-        metrics["transformer"] |= write_gallery(params, RESULTS / "evaluation", device)
-        write_json(RESULTS / "evaluation/metrics.json", metrics)
-        stage.run.log_metrics(flatten(metrics))
-        stage.run.log_artifact(RESULTS / "evaluation/samples.png")
+        every = [r for network in NETWORKS for r in replicates(params, network)]
+        models = (folder.as_posix() for folder in NETWORKS.values())
+        images_folder = stage.folder(*REPLICATES, *SIZES, *models)
+        rows = evaluate_all(params, model_folders(stage, every, *SIZES), images_folder, workers)
+        metrics = mean_metrics(rows, params)
+        write_csv(results / "rows.csv", rows)
+        write_csv(results / "real.csv", real_rows(params, workers), columns=real_columns(params))
+        write_json(results / "metrics.json", metrics)
+        write_gallery(params, results, workers)
+        for name, values in metrics.items():
+            stage.run.log_group(name, values)
+        networks = [row for row in rows if "seed" in row]
+        spreads = {name for row in networks for name in row if name.endswith("_std")}
+        # A step is a percent of the targets that is smoothed.
+        stage.run.log_means(
+            networks,
+            lambda row: f"{row['images']}_by_label_smoothing",
+            spreads.union(IDENTITY),
+            lambda row: 100 * row["label_smoothing"],
+        )
+        stage.run.log_artifact(results / "rows.csv")
+        stage.run.log_artifact(results / "samples.png")
     fid, ours = f"fid_{params.evaluation.extractor}", metrics["transformer"]
     return (
         f"evaluate: {ours['class_accuracy']:.1%} of samples recognised, {fid} {ours[fid]:.2f}; in "
-        f"{RESULTS / 'evaluation'}"
+        f"{results}"
     )
 
 

@@ -33,7 +33,7 @@ def main(params: Params) -> str:
         metrics |= {"classes": len(source.class_names)}
         write_json(RESULTS / "prepare/metrics.json", metrics)
         sheet = contact_sheet(folder, params)
-        stage.run.log_metrics(metrics)
+        stage.run.log_group("data", metrics)
         stage.run.log_artifact(save_picture(sheet, RESULTS / "prepare/contact_sheet.png"))
         stage.run.log_dataset(params.data.source, tree_hash(folder), str(IMAGES.absolute()))
         # Last: DVC deletes what is published where the stage fails after all.

@@ -2,27 +2,39 @@
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
+from pipeline.config.replicates import main_replicates
 from pipeline.experiments.reconstruct import reconstruct_hidden
-from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_csv, write_npz
 from pipeline.runtime.stage import Stage
-from stages.running import main_schedule, run_stage
+from pipeline.runtime.workers import workers_of
+from stages.running import main_schedule, model_folders, run_stage
+
+KEYS = ("mask_ratio", "draw", "seed", "images")
 
 
 def main(params: Params) -> str:
     results = RESULTS / "reconstruction"
     with Stage("reconstruct", params) as stage:
-        folder = stage.folder("reconstruction.mask_ratios")
-        rows, pictures = reconstruct_hidden(params, folder, pick_device())
+        replicates = main_replicates(params, "transformer")
+        folders = model_folders(stage, replicates, "reconstruction.mask_ratios")
+        rows, pictures = reconstruct_hidden(params, folders, workers_of(params.ray))
         write_csv(results / "rows.csv", rows)
         write_npz(results / "pictures.npz", pictures)
         stage.run.log_artifact(results / "rows.csv")
-        for row in rows:
-            name = f"draw{row['draw']}" if row["draw"] >= 0 else "median"
-            values = {f"{name}/{metric}": row[metric] for metric in ("psnr", "perceptual")}
-            stage.run.log_metrics(values, step=round(100 * row["mask_ratio"]))
-    medians = [row for row in rows if row["draw"] < 0]
-    shown = ", ".join(f"{row['psnr']:.1f} dB at {row['mask_ratio']:.0%}" for row in medians)
+        # A step is a percent of the tokens that is hidden.
+        stage.run.log_means(
+            rows,
+            lambda row: "median" if row["draw"] < 0 else "draws",
+            KEYS,
+            lambda row: 100 * row["mask_ratio"],
+        )
+    medians: dict[float, list[float]] = {}
+    for row in rows:
+        if row["draw"] < 0:
+            medians.setdefault(row["mask_ratio"], []).append(row["psnr"])
+    shown = ", ".join(
+        f"{sum(psnr) / len(psnr):.1f} dB at {ratio:.0%}" for ratio, psnr in medians.items()
+    )
     return f"reconstruct: PSNR of the median {shown} hidden; in {results}"
 
 

@@ -2,35 +2,40 @@
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
-from pipeline.experiments.reject import rejection_rows
-from pipeline.runtime.device import pick_device
+from pipeline.config.replicates import NETWORKS, main_replicates
+from pipeline.experiments.reject import KEYS, rejection_rows
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
-from stages.running import run_stage
-
-KEYS = ("network", "selection", "acceptance", "candidates", "samples")
+from pipeline.runtime.workers import workers_of
+from stages.running import run_stage, samples_folders
 
 
 def main(params: Params) -> str:
     target = RESULTS / "rejection/rows.csv"
     with Stage("reject", params) as stage:
-        rows = rejection_rows(params, pick_device())
+        every = [r for network in NETWORKS for r in main_replicates(params, network)]
+        folders = samples_folders(stage, every, "rejection.acceptance")
+        rows = rejection_rows(params, folders, workers_of(params.ray))
         write_csv(target, rows)
         stage.run.log_artifact(target)
-        stage.run.log_metrics(
-            {f"{_name(row)}/{k}": row[k] for row in rows for k in row if k not in KEYS}
+        # A step is a percent of the samples that is kept.
+        stage.run.log_means(
+            rows,
+            lambda row: f"{row['network']}/{row['selection']}",
+            KEYS,
+            lambda row: 100 * row["acceptance"],
         )
     ours = [row for row in rows if row["network"] == "transformer"]
     strictest = min(row["acceptance"] for row in ours)
-    shares = [row["class_accuracy"] for row in ours if row["acceptance"] == strictest]
+
+    def recognised(selection: str) -> float:
+        of = [r for r in ours if (r["selection"], r["acceptance"]) == (selection, strictest)]
+        return sum(row["class_accuracy"] for row in of) / len(of)
+
     return (
-        f"reject: of the {strictest:.0%} rated highest {shares[0]:.1%} are recognised, of as many "
-        f"at random {shares[1]:.1%}; in {target}"
+        f"reject: of the {strictest:.0%} rated highest {recognised('rejection'):.1%} are "
+        f"recognised, of as many at random {recognised('random'):.1%}; in {target}"
     )
-
-
-def _name(row: dict) -> str:
-    return f"{row['network']}/{row['selection']}/{row['acceptance']:g}"
 
 
 if __name__ == "__main__":

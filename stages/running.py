@@ -1,15 +1,21 @@
 """The frame of every stage script: validated params, one-line errors, a closing summary."""
 
 import gc
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from threading import Thread
 
 from pipeline.config.params import Params, load_params
-from pipeline.config.paths import CURVES
+from pipeline.config.paths import CURVES, SAMPLES
+from pipeline.config.replicates import NETWORKS, Replicate
+from pipeline.runtime.delivery import load_mlflow
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.tracking import load_mlflow
+from pipeline.runtime.files import read_yaml, tree_hash
+from pipeline.runtime.process import reader_may_leave
+from pipeline.runtime.stage import Stage
 from pipeline.schedules import curve_csv
 
 Curves = Callable[[Params], Iterable[str]]
@@ -23,6 +29,11 @@ def run_stage(main: Callable[[Params], str], curves: Curves = lambda params: ())
 
     A `UserError` becomes one line on stderr and exit code 1; anything else keeps its traceback.
     """
+    with reader_may_leave():
+        _run(main, curves)
+
+
+def _run(main: Callable[[Params], str], curves: Curves) -> None:
     started = time.monotonic()
     try:
         params = load_params()
@@ -30,11 +41,27 @@ def run_stage(main: Callable[[Params], str], curves: Curves = lambda params: ())
         Thread(target=load_mlflow).start()  # while a stage that uses Ray waits for it
         summary = main(params)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error}{_way_back()}")
     except KeyboardInterrupt:
         sys.exit("error: interrupted; run again to go on from the last checkpoint")
+    finally:
+        gc.freeze()  # or the interpreter spends a second on looking for garbage as it ends
     print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)
-    gc.freeze()  # or the interpreter spends a second on looking for garbage as it ends
+
+
+def _way_back() -> str:
+    """Where the stage's last results are: DVC has deleted them before it ran the stage."""
+    stage, lock = os.environ.get("DVC_STAGE", ""), Path("dvc.lock")
+    try:
+        known = lock.exists() and stage in read_yaml(lock).get("stages", {})
+    except UserError:  # it must not hide the error itself
+        known = False
+    if not known:
+        return ""
+    return (
+        f" (the last results of {stage} are in DVC's cache: with their params `dvc repro` brings "
+        f"them back, and runs nothing)"
+    )
 
 
 def main_schedule(params: Params) -> Iterable[str]:
@@ -49,3 +76,37 @@ def _check_curves(schedules: Iterable[str], params: Params) -> None:
         path = CURVES / f"{name}.csv"
         if not path.exists() or path.read_text() != curve_csv(name, params.num_tokens):
             raise UserError(f"{path} is not what the code says; run `dvc repro schedules` first")
+
+
+# What says which replicates there are: what is made of one does not depend on the others.
+REPLICATES = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
+
+
+def model_folders(
+    stage: Stage, replicates: Iterable[Replicate], *ignore: str
+) -> dict[Replicate, Path]:
+    """The run directory of a stage's work on each replicate's model. It is named by that model and
+    no other, so that one more seed leaves what was made of the others as it is.
+
+    Args:
+        ignore: what else the work does not depend on.
+    """
+    models = (folder.as_posix() for folder in NETWORKS.values())
+    dropped = (*REPLICATES, *models, *ignore)
+    return {  # a main one has more samples, and more is measured of it
+        r: stage.folder(
+            *dropped, network=r.network, seed=r.seed, main=r.main, model=tree_hash(r.folder)
+        )
+        for r in replicates
+    }
+
+
+def samples_folders(
+    stage: Stage, replicates: Iterable[Replicate], *ignore: str
+) -> dict[Replicate, Path]:
+    """The same of a stage's work on each replicate's published samples."""
+    dropped = (*REPLICATES, SAMPLES.as_posix(), *ignore)
+    return {
+        r: stage.folder(*dropped, network=r.network, seed=r.seed, samples=tree_hash(r.samples))
+        for r in replicates
+    }

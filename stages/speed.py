@@ -7,29 +7,31 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
 from pipeline.experiments.speed import speed_rows
-from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import read_json, write_csv, write_json
+from pipeline.runtime.checksums import keep_if_whole, write_noted
+from pipeline.runtime.device import worker_device
+from pipeline.runtime.files import read_json, write_csv
 from pipeline.runtime.stage import Stage
 from stages.running import main_schedule, run_stage
 
 
 def main(params: Params) -> str:
-    device, target = pick_device(), RESULTS / "speed_timings.csv"
-    num_classes = len(read_json(IMAGES / "manifest.json")["class_names"])
+    device, target = worker_device(params.ray.use_gpu), RESULTS / "speed_timings.csv"
+    num_classes = len(read_json(IMAGES / "manifest.json", "class_names")["class_names"])
     with Stage("speed", params) as stage:
         folder = stage.folder()
         rows = []
         for grid in params.speed.grids:
             # Times are compared within a grid, so that all of them are of one process.
             cell = folder / f"{device.type}-{torch.get_num_threads()}-{grid}.json"
-            if not cell.exists():
-                write_json(cell, speed_rows(params, grid, num_classes, device))
+            if not keep_if_whole(cell):
+                write_noted(cell, speed_rows(params, grid, num_classes, device))
             for row in read_json(cell):
                 rows.append({"method": row["method"], "tokens": row["tokens"]} | row)
         write_csv(target, rows)
         stage.run.log_artifact(target)
         for row in rows:
-            name = f"{row['method']}/batch{row['batch_size']}/seconds_per_image"
+            # A group is a panel of Figure 4, and a step a number of tokens.
+            name = f"seconds_per_image_in_batches_of_{row['batch_size']}/{row['method']}"
             stage.run.log_metrics({name: row["seconds_per_image"]}, step=row["tokens"])
     shutil.rmtree(folder)  # whoever runs this again wants it measured again
     largest = max((row["tokens"], row["batch_size"]) for row in rows)

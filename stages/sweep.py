@@ -1,81 +1,135 @@
 """The ablation over mask schedule and iteration count, with Ray Tune."""
 
+from statistics import fmean
+from typing import Any
+
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, RESULTS
-from pipeline.evaluation.features import open_extractor, reference_features
+from pipeline.evaluation.feature_files import kept_statistics, reference_features
+from pipeline.evaluation.features import open_extractor
 from pipeline.experiments.ablation.grid import trials
+from pipeline.experiments.ablation.running import TrackedTrial, run_tracked
 from pipeline.experiments.ablation.trial import Trial
-from pipeline.experiments.tuning import run_trials, workers_per_trial
 from pipeline.runtime.cluster import join_ray, require_resources
-from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_csv
+from pipeline.runtime.progress import Countdown
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
+from pipeline.runtime.tuning import Needs, run_trials
+from pipeline.runtime.workers import workers_of
+from pipeline.training.loop import Workers
 from pipeline.weights.published import load_model
 from stages.running import run_stage
+
+KEYS = ("schedule", "decoding_schedule", "seed", "iterations", "samples")
 
 
 def main(params: Params) -> str:
     stage = Stage("sweep", params)
     grid = trials(params, stage)
-    pending = [trial for trial in grid if trial.missing()]
+    pending = [trial for trial in grid if not trial.finished]
     if pending:
         join_ray()
-        ray, workers = params.ray, workers_per_trial(params)
+        ray, workers = params.ray, _workers_per_trial(params)
         require_resources(workers, ray.cpus_per_worker, ray.use_gpu, "sweep.workers_per_trial")
     with stage:
-        print(f"sweep: {len(grid)} trials, {len(grid) - len(pending)} finished before")
-        children = {
-            trial.name: stage.run.child(f"{stage.hash}/{trial.name}", trial.name, trial.identity)
-            for trial in grid
-        }
-        for trial in grid:
-            if trial not in pending:
-                _log(trial, children[trial.name], params)
+        count = Countdown("sweep", "trials", len(grid), len(pending))
+        tracked = [TrackedTrial(trial, _child(stage, trial)) for trial in grid]
+        for done in tracked:
+            if done.trial not in pending:
+                done.run.begin()
+                _log(done, params)
         if pending:
-            _run(pending, children, params)
+            _run([t for t in tracked if t.trial in pending], params, stage, count)
         rows = [row for trial in grid for row in trial.rows()]
         write_csv(RESULTS / "sweep/rows.csv", rows)
+        write_csv(
+            RESULTS / "sweep/crossing.csv",
+            [row for trial in grid for row in trial.crossing()],
+            columns=["schedule", "decoding_schedule", *(k for k in rows[0] if k != "schedule")],
+        )
         timings = [
-            row | {"run_id": children[trial.name].run_id}
-            for trial in grid
-            for row in trial.timings()
+            row | {"run_id": one.run.run_id} for one in tracked for row in one.trial.timings()
         ]
         write_csv(RESULTS / "sweep_timings.csv", timings)
         stage.run.log_artifact(RESULTS / "sweep/rows.csv")
+        _log_best(rows, stage.run, f"fid_{params.evaluation.extractor}")
     return f"sweep: {len(rows)} cells (schedule × T × seed) in {RESULTS / 'sweep/rows.csv'}"
 
 
-def _run(pending: list[Trial], children: dict[str, Run], params: Params) -> None:
+def _child(stage: Stage, trial: Trial) -> Run:
+    note = (
+        "A training with this schedule and seed (`train/`, by step), decoded with every T: "
+        "`samples/`, whose step is T. `samples_best/` is over T."
+    )
+    return stage.run.child(f"{stage.hash}/{trial.name}", trial.name, trial.identity, note)
+
+
+def _run(pending: list[TrackedTrial], params: Params, stage: Stage, count: Countdown) -> None:
     _keep_reference(params)
+    workers = Workers.of(params.ray, _workers_per_trial(params))
+    needs = Needs(workers.count, workers.resources, workers.max_failures, stage.folder())
+
+    def log(tracked: TrackedTrial) -> None:
+        _log(tracked, params)
+        count.done(tracked.name)
+
     try:
-        run_trials(pending, params, on_done=lambda trial: _log(trial, children[trial.name], params))
+        run_trials(run_tracked, pending, needs, stage="sweep", on_done=log)
     finally:
-        for trial in pending:
-            if trial.missing():
-                children[trial.name].finish(ok=False)
+        for tracked in pending:
+            if not tracked.finished:
+                tracked.run.finish(ok=False)
+
+
+def _workers_per_trial(params: Params) -> int:
+    """Workers that train a trial; released weights are not trained."""
+    return 1 if params.transformer.pretrained else params.sweep.workers_per_trial
 
 
 def _keep_reference(params: Params) -> None:
-    """Compute the features of the training images once, before every trial needs them."""
-    device, evaluation = pick_device(), params.evaluation
-    classifier = load_model(CLASSIFIER, "classifier", device)
-    reference_features(open_extractor(evaluation.extractor, classifier, evaluation, device), params)
+    """Compute the features of the training images and their statistics once, before every trial
+    needs them."""
+    workers, evaluation = workers_of(params.ray), params.evaluation
+    classifier = load_model(CLASSIFIER, "classifier", workers.device)
+    extractor = open_extractor(evaluation.extractor, classifier, evaluation, workers.device)
+    features = reference_features(extractor, params, workers)
+    if not evaluation.reference_statistics:
+        kept_statistics(features)
 
 
-def _log(trial: Trial, child: Run, params: Params) -> None:
-    """Log a finished trial: its training curve, its metrics with T as the step, and its best T."""
+def _log(tracked: TrackedTrial, params: Params) -> None:
+    """Log a finished trial: its training curve, its metrics with T as the step, and its best T.
+    MLflow draws groups in the order of their names: Figure 8, `samples`, is the first."""
+    trial, run = tracked.trial, tracked.run
     for row in trial.history():
-        metrics = {f"train/{k}": v for k, v in row.items() if k != "step"}
-        child.log_metrics(metrics, int(row["step"]))
-    rows = trial.rows()
-    for cell in rows:
-        names = [k for k in cell if k not in ("schedule", "seed", "iterations", "samples")]
-        child.log_metrics({k: cell[k] for k in names}, step=cell["iterations"])
+        run.log_training(row)
+    run.log_means(trial.rows(), lambda row: "samples", KEYS, _iterations)
+    run.log_means(
+        trial.crossing(),
+        lambda row: f"samples_decoded_{row['decoding_schedule']}",
+        KEYS,
+        _iterations,
+    )
     fid = f"fid_{params.evaluation.extractor}"
-    best = min(rows, key=lambda row: row[fid])
-    child.log_metrics({"best_iterations": best["iterations"], f"best_{fid}": best[fid]})
-    child.finish(ok=True)
+    best = min(trial.rows(), key=lambda row: row[fid])
+    run.log_group("samples_best", {"iterations": best["iterations"], fid: best[fid]})
+    run.finish(ok=True)
+
+
+def _iterations(row: dict[str, Any]) -> int:
+    return row["iterations"]
+
+
+def _log_best(rows: list[dict[str, Any]], run: Run, fid: str) -> None:
+    """Log the cell (schedule, T) with the lowest mean over seeds, which is chosen on its own
+    samples: the schedule as a tag, since a metric is a number."""
+    cells: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        cells.setdefault((row["schedule"], row["iterations"]), []).append(row[fid])
+    best = min(cells, key=lambda cell: fmean(cells[cell]))
+    run.log_group("best", {"iterations": best[1], fid: fmean(cells[best])})
+    run.log_tags({"best.schedule": best[0]})
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
+from pipeline.config.replicates import main_replicates
 from pipeline.experiments.temperature import temperature_rows
-from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
-from stages.running import main_schedule, run_stage
+from pipeline.runtime.workers import workers_of
+from stages.running import main_schedule, model_folders, run_stage
 
 KEYS = ("choice_temperature", "seed", "samples")
 
@@ -14,18 +15,21 @@ KEYS = ("choice_temperature", "seed", "samples")
 def main(params: Params) -> str:
     target = RESULTS / "temperature/rows.csv"
     with Stage("temperature", params) as stage:
-        folder = stage.folder("temperature.values", "temperature.seeds")
-        rows = temperature_rows(params, folder, pick_device())
+        replicates = main_replicates(params, "transformer")
+        folders = model_folders(stage, replicates, "temperature.values")
+        rows = temperature_rows(params, folders, workers_of(params.ray))
         write_csv(target, rows)
         stage.run.log_artifact(target)
-        for row in rows:
-            name = f"{row['choice_temperature']:g}/seed{row['seed']}"
-            stage.run.log_metrics({f"{name}/{k}": row[k] for k in row if k not in KEYS})
-    best = max(rows, key=lambda row: row["class_accuracy"])
-    return (
-        f"temperature: most are recognised at {best['choice_temperature']:g}, "
-        f"{best['class_accuracy']:.1%}; in {target}"
-    )
+        # A step is a tenth of a choice temperature.
+        stage.run.log_means(
+            rows, lambda row: "transformer", KEYS, lambda row: 10 * row["choice_temperature"]
+        )
+    recognised: dict[float, list[float]] = {}
+    for row in rows:
+        recognised.setdefault(row["choice_temperature"], []).append(row["class_accuracy"])
+    shares = {value: sum(of) / len(of) for value, of in recognised.items()}
+    best = max(shares, key=shares.__getitem__)
+    return f"temperature: most are recognised at {best:g}, {shares[best]:.1%}; in {target}"
 
 
 if __name__ == "__main__":

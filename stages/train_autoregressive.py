@@ -1,5 +1,5 @@
-"""The autoregressive baseline VQGAN∗ with Ray Train, at the transformer's training params but for
-those of its own section."""
+"""The autoregressive baseline VQGAN∗, a training for each replicate, at the transformer's training
+params but for its own steps."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import AUTOREGRESSIVE
@@ -9,12 +9,12 @@ from stages.running import run_stage
 
 
 def main(params: Params) -> str:
-    own = {"steps", "label_smoothing"}
-    training = params.training.model_copy(update=params.autoregressive.model_dump(include=own))
+    steps = {"steps": params.autoregressive.steps}
+    training = params.training.model_copy(update=steps)
     params = params.model_copy(update={"training": training})
-    metrics = train_network(params, "autoregressive", AutoregressiveTask, AUTOREGRESSIVE)
+    metrics = train_network(params, "autoregressive", AutoregressiveTask)
     return (
-        f"train_autoregressive: validation NLL {metrics['val_nll']:.3f}; model in {AUTOREGRESSIVE}"
+        f"train_autoregressive: validation NLL {metrics['val_nll']:.3f}; models in {AUTOREGRESSIVE}"
     )
 
 

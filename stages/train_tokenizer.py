@@ -4,34 +4,41 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, TOKENIZER
-from pipeline.data.images.batches import ImageBatches
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
-from pipeline.perceptual import open_perceptual
-from pipeline.runtime.device import pick_device
+from pipeline.runtime.device import worker_device
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.stage import Stage
 from pipeline.tokenizer import Tokenizer
-from pipeline.training.loop import RunDirSession, train
-from pipeline.training.tokenizer import TokenizerTask
+from pipeline.training.loop import (
+    TrainingJob,
+    Workers,
+    averaged_weights,
+    require_workers,
+    run_training,
+)
+from pipeline.training.tokenizer import TokenizerRecipe
 from pipeline.weights.configs import tokenizer_config
-from pipeline.weights.published import load_model, save_model
+from pipeline.weights.published import save_model
 from pipeline.weights.released.opening import open_pretrained_tokenizer
 from stages.running import run_stage
 
 PICTURED = 16
-LOGGED = 256  # validation images behind each point of the curves
 
 
 def main(params: Params) -> str:
-    device, results = pick_device(), RESULTS / "tokenizer"
-    pretrained = params.tokenizer.pretrained is not None
-    released = open_pretrained_tokenizer(params, device) if pretrained else None
+    device, results = worker_device(params.ray.use_gpu), RESULTS / "tokenizer"
+    workers = Workers.of(params.ray, params.ray.num_workers)
+    released = None
+    if params.tokenizer.pretrained is not None:
+        released = open_pretrained_tokenizer(params, device)
+    else:
+        require_workers(workers, "ray.num_workers")
     with Stage("train_tokenizer", params) as stage:
+        model, history = (released, []) if released else _train(params, workers, stage, device)
         validation = View(ImageShards(IMAGES, "val"), params.data, params.seed)
-        model, history = (released, []) if released else _train(params, validation, stage, device)
         reconstruction = Reconstruction(model, device)
         for images in validation.batches(BATCH):
             reconstruction(images)
@@ -43,7 +50,7 @@ def main(params: Params) -> str:
         picture = grid_picture(pairs, columns=PICTURED)
         write_csv(results / "history.csv", history or [{"step": 0} | metrics])
         write_json(results / "metrics.json", metrics)
-        stage.run.log_metrics(metrics)
+        stage.run.log_group("tokenizer", metrics)
         stage.run.log_artifact(save_picture(picture, results / "reconstructions.png"))
     return (
         f"train_tokenizer: PSNR {metrics['psnr']:.1f} dB, {metrics['code_usage']:.0%} of codes "
@@ -52,31 +59,23 @@ def main(params: Params) -> str:
 
 
 def _train(
-    params: Params, validation: View, stage: Stage, device: torch.device
+    params: Params, workers: Workers, stage: Stage, device: torch.device
 ) -> tuple[Tokenizer, list[dict[str, float]]]:
-    """The trained tokenizer and the history of its training."""
-    images = ImageShards(IMAGES, "train")
-    config, classifier = tokenizer_config(params), load_model(CLASSIFIER, "classifier", device)
-    task = TokenizerTask(
-        config,
-        params.tokenizer,
-        open_perceptual(params.tokenizer.perceptual, classifier, device),
-        ImageBatches(images, params.data, params.tokenizer.batch_size, params.seed),
-        validation.first(LOGGED)[0],
-        params.seed,
-        device,
-    )
-    history = train(
-        task,
+    """The trained tokenizer, with its averaged weights, and the history of its training."""
+    paths = (str(path.absolute()) for path in (IMAGES, CLASSIFIER))
+    job = TrainingJob(
         name="tokenizer",
+        recipe=TokenizerRecipe(params.model_dump(), *paths),
         steps=params.tokenizer.steps,
         every=params.tokenizer.checkpoint_every,
         seed=params.seed,
-        session=RunDirSession(
-            stage.folder(), lambda row: stage.run.log_metrics(row, int(row["step"]))
-        ),
+        folder=str(stage.folder()),
+        workers=workers,
     )
-    return task.average.module, history
+    state = run_training(job, stage.run.log_training)
+    model = Tokenizer(tokenizer_config(params)).to(device).eval().requires_grad_(False)
+    model.load_state_dict(averaged_weights(state["task"]["average"]))
+    return model, state["history"]
 
 
 if __name__ == "__main__":

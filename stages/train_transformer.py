@@ -1,4 +1,4 @@
-"""Masked Visual Token Modeling with Ray Train, or released weights in its place."""
+"""Masked Visual Token Modeling: a training for each replicate, or released weights instead."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import TRANSFORMER
@@ -9,10 +9,10 @@ from stages.running import main_schedule, run_stage
 
 def main(params: Params) -> str:
     if params.transformer.pretrained:
-        metrics = convert_transformer(params, TRANSFORMER)
+        metrics = convert_transformer(params)
     else:
-        metrics = train_network(params, "transformer", TransformerTask, TRANSFORMER)
-    return f"train_transformer: validation NLL {metrics['val_nll']:.3f}; model in {TRANSFORMER}"
+        metrics = train_network(params, "transformer", TransformerTask)
+    return f"train_transformer: validation NLL {metrics['val_nll']:.3f}; models in {TRANSFORMER}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """Fixtures that several test files share."""
 
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,9 +17,46 @@ from tests.project import Project
 from tests.release import flax_tokenizer, flax_transformer
 from tests.synthetic_results import analyse, write_results, write_source, write_tables
 from tests.tiny_networks import seeded
+from tests.tiny_project import make_project, with_params
 from tests.transformer_task import random_tokens, tiny_params
 
+if TYPE_CHECKING:
+    from pipeline import MaskGIT
+    from tests.pretended import Pretended
+
 torch.set_num_threads(1)  # the tensors of tests are small: threads would only wait for each other
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser, without a window, of playwright."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no browser on PATH: {', '.join(BROWSERS)}")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A folder as a run leaves it, with tiny networks that were never trained."""
+    folder = make_project(tmp_path_factory.mktemp("project"))
+    (folder / "params.yaml").write_text(json.dumps(with_params().model_dump()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(project) -> "MaskGIT":
+    """Its first MaskGIT."""
+    from pipeline import MaskGIT
+
+    return MaskGIT.from_pretrained(project, device="cpu")
 
 
 @pytest.fixture(name="make_params")
@@ -28,6 +68,18 @@ def params_factory() -> Callable[..., Params]:
 def results(tmp_path) -> Path:
     """Synthetic results, for tests that change them."""
     return write_results(tmp_path / "results")
+
+
+@pytest.fixture
+def gpu() -> Iterator["Pretended"]:
+    """A GPU that is none (`tests.pretended`)."""
+    from tests import pretended
+
+    if pretended.REGISTER is None:
+        pytest.skip("this torch makes no device in Python")
+    pretended.pretended_device()
+    with pretended.Pretended() as mode:
+        yield mode
 
 
 @pytest.fixture
@@ -51,6 +103,17 @@ def outputs(tmp_path_factory) -> Path:
     write_source(results, "evaluate", run_id="run-of-evaluate")
     analyse(results, folder / "out", make_params(analysis={"dpi": 40}))
     return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory) -> Path:
+    """The page that is made of the synthetic results."""
+    folder = tmp_path_factory.mktemp("report")
+    results = write_results(folder / "results")
+    write_source(results, "evaluate", seconds=5400.0, gpus=["H100", "H100"])
+    write_source(results, "cas", seconds=5400.0, dirty=True, gpus=["H100", "H100"])
+    analyse(results, folder / "out", make_params(analysis={"dpi": 60}))
+    return folder / "out/report.html"
 
 
 @pytest.fixture

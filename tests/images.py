@@ -1,5 +1,6 @@
 """Images, and caches of their tokens, to test with."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.runtime.files import write_json
+from pipeline.runtime.arrays import write_array
+from pipeline.runtime.files import file_hash, write_json
+from pipeline.runtime.workers import Alone, Maker
 
 
 def noise_image(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -41,13 +44,14 @@ def banded_batches(step: int) -> tuple[Tensor, Tensor]:
 
 
 def write_token_cache(
-    folder: Path, grids: dict[str, list[np.ndarray]], labels: dict[str, np.ndarray]
+    folder: Path, grids: dict[str, list[np.ndarray]], labels: dict[str, np.ndarray], codes: int
 ) -> Path:
     """A token cache of ready-made grids.
 
     Args:
         grids: of each split, its shards (n, views, N).
         labels: of each split.
+        codes: of the codebook.
     """
     folder.mkdir()
     manifest = {}
@@ -56,8 +60,15 @@ def write_token_cache(
         for name, shard in zip(names, shards, strict=True):
             np.save(folder / name, shard.astype(np.uint16))
         manifest[split] = [
-            {"file": name, "count": len(shard)} for name, shard in zip(names, shards, strict=True)
+            {"file": name, "count": len(shard), "hash": file_hash(folder / name)}
+            for name, shard in zip(names, shards, strict=True)
         ]
         np.save(folder / f"{split}-labels.npy", labels[split].astype(np.int32))
-    write_json(folder / "manifest.json", {"shards": manifest})
+    write_json(folder / "manifest.json", {"codebook_size": codes, "shards": manifest})
     return folder
+
+
+def write_batches(path: Path, batches: Sequence[Callable[[], Tensor]], name: str) -> None:
+    """`write_array` of what these functions give, in this process."""
+    alone, maker = Alone(torch.device("cpu")), Maker(object, here=lambda make: make())
+    write_array(path, alone, maker, [(make,) for make in batches], name)

@@ -1,5 +1,6 @@
 """A data set to plan for, and real tasks of the default's networks to compare a plan with."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +24,21 @@ def network(networks: list[Network], name: str) -> Network:
     return next(n for n in networks if n.name == name)
 
 
-def digits(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def digits(step: int, side: int = 28) -> tuple[torch.Tensor, torch.Tensor]:
     noise = generator("digits", step)
-    return torch.randint(256, (4, 1, 28, 28), generator=noise).to(torch.uint8), torch.arange(4)
+    return torch.randint(256, (4, 1, side, side), generator=noise).to(torch.uint8), torch.arange(4)
 
 
 def default_task(name: str, params, tokens_dir):
     """A task of the default's networks, small batches."""
     if name == "tokenizer":
+        batches = partial(digits, side=params.data.image_size)
         return TokenizerTask(
             tokenizer_config(params),
             params.tokenizer.model_copy(update={"adversarial_start": 0}),
             lambda a, b: (a - b).abs().mean(),
-            digits,
-            digits(0)[0],
+            batches,
+            batches(0)[0],
             seed=0,
             device=CPU,
         )
@@ -52,4 +54,4 @@ def write_digit_tokens(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     grids = {"train": [rng.integers(0, 64, (80, 1, 49))], "val": [rng.integers(0, 64, (4, 1, 49))]}
     labels = {split: rng.integers(0, 10, len(of[0])) for split, of in grids.items()}
-    return write_token_cache(folder, grids, labels)
+    return write_token_cache(folder, grids, labels, codes=64)

@@ -4,12 +4,30 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+# A password, put together so that no file of the tests has it.
+SECRET = "-".join(("tr0ub", "4dor"))
+
+
+def files_with_secret(*folders: Path) -> list[Path]:
+    """The files below the folders that hold the password."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 10 * len(folders)
+    return [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
 class Project:

@@ -15,9 +15,12 @@ from tests.synthetic_pictures import pictures
 from tests.synthetic_tables import (
     BEST_FID,
     cas_rows,
+    crossing_rows,
     curve,
     editing_rows,
     evaluation_metrics,
+    evaluation_rows,
+    real_rows,
     reconstruction_rows,
     rejection_rows,
     speed_rows,
@@ -27,7 +30,10 @@ from tests.synthetic_tables import (
 
 FILES = [
     "sweep/rows.csv",
+    "sweep/crossing.csv",
     "evaluation/metrics.json",
+    "evaluation/rows.csv",
+    "evaluation/real.csv",
     "evaluation/class_grid.npz",
     "evaluation/decoding.npz",
     "evaluation/neighbours.npz",
@@ -51,6 +57,9 @@ def write_results(
     `rows` are the sweep's."""
     tables = {
         "sweep/rows.csv": sweep_rows(extractor=extractor) if rows is None else rows,
+        "sweep/crossing.csv": crossing_rows(extractor),
+        "evaluation/rows.csv": evaluation_rows(extractor),
+        "evaluation/real.csv": real_rows(extractor),
         "cas/rows.csv": cas_rows(),
         "temperature/rows.csv": temperature_rows(extractor),
         "editing/rows.csv": editing_rows(extractor),
@@ -59,7 +68,7 @@ def write_results(
         "speed_timings.csv": speed_rows(),
     }
     metrics = {
-        "evaluation/metrics.json": evaluation_metrics(extractor),
+        "evaluation/metrics.json": evaluation_metrics(tables["evaluation/rows.csv"]),
         "prepare/metrics.json": {"train_images": 4000, "val_images": 1000, "classes": 3},
         "tokenizer/metrics.json": {"psnr": 18.75, "code_usage": 1.0},
     }
@@ -112,3 +121,8 @@ def write_source(folder: Path, stage: str, **changes) -> None:
     }
     (folder / "sources").mkdir(exist_ok=True)
     (folder / f"sources/{stage}.json").write_text(json.dumps(source | changes))
+
+
+def number_of_figures(report: Path) -> int:
+    """How many pictures the analysis drew beside the report."""
+    return len(list((report.parent / "figures").glob("*.png")))

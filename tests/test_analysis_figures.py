@@ -28,7 +28,7 @@ def found(path, colour: np.ndarray) -> np.ndarray:
 
 def test_a_mosaic_has_every_picture_in_its_place_on_a_transparent_ground(tmp_path):
     path = tmp_path / "mosaic.png"
-    draw_mosaic(solid(2, 2), path, DPI, title="t", row_labels=["a", "b"], column_labels=["c", "d"])
+    draw_mosaic(solid(2, 2), path, DPI, row_labels=["a", "b"], column_labels=["c", "d"])
     places = [found(path, colour) for colour in COLOURS]
     areas = [len(place) for place in places]
     assert min(areas) == pytest.approx((0.6 * DPI) ** 2, rel=0.1)
@@ -40,9 +40,9 @@ def test_a_mosaic_has_every_picture_in_its_place_on_a_transparent_ground(tmp_pat
 
 def test_an_empty_cell_of_a_mosaic_is_transparent_and_blocks_are_set_apart(tmp_path):
     empty = np.array([[False, True], [False, False]])
-    draw_mosaic(solid(2, 2), tmp_path / "a.png", DPI, title="", empty=empty)
-    draw_mosaic(solid(2, 2), tmp_path / "b.png", DPI, title="", block=(2, 1))
-    draw_mosaic(solid(2, 2), tmp_path / "c.png", DPI, title="")
+    draw_mosaic(solid(2, 2), tmp_path / "a.png", DPI, empty=empty)
+    draw_mosaic(solid(2, 2), tmp_path / "b.png", DPI, block=(2, 1))
+    draw_mosaic(solid(2, 2), tmp_path / "c.png", DPI)
     assert len(found(tmp_path / "a.png", COLOURS[1])) == 0
     assert len(found(tmp_path / "a.png", COLOURS[2])) > 0
 
@@ -55,7 +55,7 @@ def test_an_empty_cell_of_a_mosaic_is_transparent_and_blocks_are_set_apart(tmp_p
 
 def test_grey_pictures_stay_grey(tmp_path):
     images = np.full((1, 2, 8, 8, 1), 100, np.uint8)
-    draw_mosaic(images, tmp_path / "grey.png", DPI, title="")
+    draw_mosaic(images, tmp_path / "grey.png", DPI)
     assert len(found(tmp_path / "grey.png", np.array([100, 100, 100]))) > 1000
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
+from pipeline import autoregressive
 from pipeline.autoregressive import (
     AutoregressiveTransformer,
     KeyValueCache,
@@ -91,6 +93,32 @@ def test_training_logits_are_predictions_and_those_of_the_rest_of_the_vocabulary
     logits = model(tokens, labels)
     assert logits.shape == (3, 9, model.config.vocabulary)
     torch.testing.assert_close(logits[..., :12], model.predict(tokens, labels))
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_batch_whose_cache_is_too_large_is_drawn_in_parts(monkeypatch, count):
+    """Seven images, two or three at a time, have the tokens that they have together."""
+    model, labels = decided().eval(), torch.arange(count) % 4
+    together = generate_autoregressive(model, labels, seed=3)
+    an_image = 2 * 4 * 2 * 9 * 32  # keys and values, layers, tokens, hidden units, in bytes of four
+    for rows in (2, 3):
+        monkeypatch.setattr(autoregressive, "CACHE_BYTES", rows * an_image + 5)
+        seen: list[int] = []
+        monkeypatch.setattr(KeyValueCache, "append", noting(seen))
+        assert torch.equal(generate_autoregressive(model, labels, seed=3), together)
+        assert max(seen) == min(rows, count)
+        monkeypatch.undo()
+
+
+def noting(seen: list[int]) -> Callable:
+    """The cache's own `append`, which notes of how many images it is."""
+    append = KeyValueCache.append
+
+    def noted(self, k: torch.Tensor, v: torch.Tensor):
+        seen.append(len(k))
+        return append(self, k, v)
+
+    return noted
 
 
 def test_parameter_count_is_maskgits():
@@ -202,9 +230,10 @@ def test_baseline_learns_to_count_from_its_class_on(tiny, tmp_path):
     grids = (labels[:, None, None] + np.arange(49)) % 16
     splits = ("train", "val")
     tokens_dir = write_token_cache(
-        tmp_path / "tokens", {s: [grids] for s in splits}, dict.fromkeys(splits, labels)
+        tmp_path / "tokens", {s: [grids] for s in splits}, dict.fromkeys(splits, labels), 16
     )
-    task = autoregressive_task(tiny(lr=1e-2, ema_decay=0.5, label_smoothing=0.0), tokens_dir)
+    exact = {"label_smoothing": 0.0, "other_label_smoothings": []}
+    task = autoregressive_task(tiny(lr=1e-2, ema_decay=0.5, **exact), tokens_dir)
     before = task.evaluate(0)["val_nll"]
     for step in range(60):
         task.step(step)

@@ -42,7 +42,7 @@ def test_every_stage_ran_and_left_its_results(finished):
         "results/prepare/contact_sheet.png",
         "results/tokenizer/reconstructions.png",
         "data/tokens/manifest.json",
-        "models/transformer/model.safetensors",
+        "models/transformer/main/seed0/model.safetensors",
         "results/evaluation/samples.png",
         "analysis/tables/table3.md",
         "analysis/tables/table3.tex",
@@ -68,13 +68,21 @@ def test_stages_print_no_warnings(finished):
 
 
 def test_workers_say_how_far_they_are_and_nothing_else(finished):
-    said = [line for line in finished.log.splitlines() if "pid=" in line]
-    assert len(said) > 10
-    assert [line for line in said if not re.search(r"\d+/\d+  loss |: \S+ done", line)] == []
+    """The line of a worker names its training, in place of Ray's `(trainable pid=123)`."""
+    assert "pid=" not in finished.log
+    sweep = finished.log.partition("Running stage 'sweep':")[2].partition("Running stage")[0]
+    said = [line for line in sweep.splitlines() if line and not line.startswith((">", "Updating"))]
+    counted = [x for x in said if re.fullmatch(r"sweep: \S+ done, [123] of 3(, about .*)?", x)]
+    steps = [line for line in said if re.fullmatch(r"(\w+/seed0) \d+/\d+  loss .*", line)]
+    assert len(counted) == 3 and counted[-1].endswith("3 of 3") and len(steps) >= 3
+    others = [line for line in said if line not in counted + steps]
+    assert [line.partition(":")[0] for line in others] == ["sweep"] * 2  # first line and last one
 
 
 def test_dvc_shows_metrics_plots_and_experiments(finished):
-    assert "class_accuracy" in finished.run("dvc", "metrics", "show")
+    metrics = finished.run("dvc", "metrics", "show")
+    assert "MaskGIT.fid_classifier" in metrics
+    assert max(map(len, metrics.splitlines())) < 350  # in one line: DVC has no other way
     assert "transformer" in finished.run("dvc", "dag")
     plots = finished.run("dvc", "plots", "show", "--json")
     assert "figure8.png" in plots and "val_nll" in plots
@@ -101,6 +109,10 @@ def test_samples_are_exported_for_evaluators_elsewhere(finished, tmp_path):
             assert archive["arr_1"].tolist() == [i % 10 for i in range(count)]
 
 
+def parent(run) -> str | None:
+    return run.data.tags.get("mlflow.parentRunId")
+
+
 def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):
     from mlflow import MlflowClient
 
@@ -108,17 +120,31 @@ def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):
     experiment = client.get_experiment_by_name("maskgit")
     runs = client.search_runs([experiment.experiment_id])
     assert {r.info.status for r in runs} == {"FINISHED"}
+    (whole,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    stages = {r.info.run_name for r in runs if parent(r) == whole.info.run_id}
+    assert stages == STAGES - {"analysis"}  # which logs to the whole
+    assert whole.data.metrics.keys() >= {"MaskGIT/fid_classifier", "VQGAN/cas", "tokenizer/psnr"}
+    assert whole.data.tags["sweep.best"] and len(whole.data.params) > 100
+    assert {f.path for f in client.list_artifacts(whole.info.run_id)} >= {"report.html"}
+    assert not [name for r in runs for name in r.data.metrics if "/" not in name]
+    assert max(len(r.data.metrics) for r in runs) < 110
     (sweep,) = [r for r in runs if r.info.run_name == "sweep"]
-    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == sweep.info.run_id]
+    assert 20 < len(sweep.data.params) < 90 and "cas.steps" not in sweep.data.params
+    assert sweep.data.metrics["best/iterations"] in (2, 4) and sweep.data.tags["best.schedule"]
+    children = [r for r in runs if parent(r) == sweep.info.run_id]
     assert {r.info.run_name for r in children} == {
         "cosine/seed0",
         "linear/seed0",
         "square_root/seed0",
     }
     for child in children:
-        points = client.get_metric_history(child.info.run_id, "fid_classifier")
+        points = client.get_metric_history(child.info.run_id, "samples/fid_classifier")
         assert sorted(p.step for p in points) == [2, 4]
-        assert child.data.metrics["best_iterations"] in (2, 4)
+        assert child.data.metrics["samples_best/iterations"] in (2, 4)
+        assert sweep.info.start_time < child.info.start_time <= child.info.end_time
+    training = next(r for r in runs if r.info.run_name == "main/seed0")
+    pictures = client.list_artifacts(training.info.run_id, "images")
+    assert len([p for p in pictures if p.path.endswith(".png")]) >= 1
     assert sweep.data.tags["git.commit"] and sweep.data.tags["dvc.stage"] == "sweep"
 
 
@@ -137,5 +163,8 @@ def test_two_clones_give_the_same_bytes(finished, tmp_path):
     other.run("python", "-m", "pipeline", "preset", "smoke")
     other.run("dvc", "repro")
     hashes = made(finished)
-    assert {"models/transformer/model.safetensors", "analysis/figures/figure8.png"} < set(hashes)
+    assert {
+        "models/transformer/main/seed0/model.safetensors",
+        "analysis/figures/figure8.png",
+    } < set(hashes)
     assert made(other) == hashes

@@ -1,6 +1,7 @@
 """Parallel decoding against the authors' numbers, a plain re-implementation, and its invariants."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -38,6 +39,43 @@ def test_number_masked_matches_the_release(schedule, still_masked):
     assert counts == still_masked
 
 
+# γ of a fraction, where that is a fraction too.
+EXACT = {
+    "linear": lambda r: 1 - r,
+    "square": lambda r: 1 - r**2,
+    "cubic": lambda r: 1 - r**3,
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("tokens", [1, 2, 10, 49, 100, 256])
+def test_ceil_is_the_papers_formula(schedule, tokens):
+    """⌈γ(t/T)·N⌉ (section 3.2), in exact fractions where γ has them; of what is still masked one is
+    predicted at least, and one stays."""
+    for iterations in (1, 2, 3, 8, 10, 12):
+        now = tokens
+        for t in range(1, iterations + 1):
+            if schedule in EXACT:
+                formula = math.ceil(tokens * EXACT[schedule](Fraction(t, iterations)))
+            else:
+                value = tokens * gamma(schedule, t / iterations, max(tokens, 2))
+                formula = ceil(value)
+            counts = map(torch.tensor, ([tokens], [now]))
+            masked = num_tokens_to_mask(schedule, t - 1, iterations, *counts, "ceil").item()
+            assert masked == max(1, min(now - 1, formula)), (iterations, t)
+            now = masked
+
+
+def test_ceil_masks_more_than_the_release_but_at_whole_numbers():
+    start = torch.tensor([256])
+    for step, (floor, ceil) in enumerate([(251, 252), (236, 237), (212, 213), (181, 182)]):
+        for rounding, wanted in (("floor", floor), ("ceil", ceil)):
+            masked = num_tokens_to_mask("cosine", step, 8, start, start, rounding)
+            assert masked.item() == wanted
+            whole = num_tokens_to_mask("linear", step, 8, start, start, rounding)
+            assert whole.item() == 256 - 32 * (step + 1)
+
+
 def test_number_masked_is_per_sample():
     start, now = torch.tensor([0, 1, 2, 16, 256]), torch.tensor([0, 1, 2, 16, 3])
     # ⌊N·cos(π/4)⌋ = 0, 0, 1, 11, 181, then at most one fewer than now and at least one.
@@ -59,8 +97,15 @@ def test_mask_by_confidence_is_strict_and_spares_infinite():
 # --- the whole of it, again, in plain loops -------------------------------------------------------
 
 
-def reference_decode(predict, tokens, unknown, iterations, schedule, temperature, noises):
+def ceil(value: float) -> int:
+    """Of a number in floating point: 12·cos(π/3) is 6.000000000000001 there."""
+    return math.ceil(round(value, 9))
+
+
+def reference_decode(predict, tokens, unknown, settings, noises):
     """paper-notes, "One decoding step", with numpy scalars, sorted() and loops."""
+    iterations, schedule = settings.iterations, settings.schedule
+    rounded = {"floor": math.floor, "ceil": ceil}[settings.rounding]
     batch, length = tokens.shape
     tokens, unknown = tokens.copy(), unknown.copy()
     at_start = [int(sum(row)) for row in unknown]
@@ -81,9 +126,10 @@ def reference_decode(predict, tokens, unknown, iterations, schedule, temperature
                 sample[b, i] = token
                 row = [float(x) for x in logits[b, i]]
                 log_p = row[token] - math.log(sum(math.exp(x) for x in row))
-                confidence.append(log_p + temperature * (1 - ratio) * float(choice_noise[b, i]))
+                noise = settings.choice_temperature * (1 - ratio) * float(choice_noise[b, i])
+                confidence.append(log_p + noise)
             now = int(sum(unknown[b]))
-            scheduled = math.floor(at_start[b] * gamma(schedule, ratio, max(at_start[b], 2)))
+            scheduled = rounded(at_start[b] * gamma(schedule, ratio, max(at_start[b], 2)))
             mask_len = max(1, min(now - 1, scheduled))
             cut_off = sorted(confidence)[mask_len]
             still_masked[b] = [c < cut_off for c in confidence]
@@ -93,8 +139,10 @@ def reference_decode(predict, tokens, unknown, iterations, schedule, temperature
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "exponential", "logarithmic"])
-@pytest.mark.parametrize("temperature", [0.0, 4.5])
-def test_decode_matches_a_plain_reimplementation(monkeypatch, schedule, temperature):
+@pytest.mark.parametrize(
+    ("temperature", "rounding"), [(0.0, "floor"), (4.5, "floor"), (4.5, "ceil")]
+)
+def test_decode_matches_a_plain_reimplementation(monkeypatch, schedule, temperature, rounding):
     batch, length, codes, iterations = 5, 13, 7, 6
     rng = np.random.default_rng(len(schedule))
     by_token = rng.normal(size=(codes + 30, length, codes)).astype(np.float32)
@@ -118,16 +166,11 @@ def test_decode_matches_a_plain_reimplementation(monkeypatch, schedule, temperat
         return torch.from_numpy(noises[-1])
 
     monkeypatch.setattr(decoding, "gumbel_noise", recorded)
+    how = DecodingSettings(iterations, schedule, temperature, rounding=rounding)
     steps = decode(
-        predict_torch,
-        torch.from_numpy(tokens),
-        torch.from_numpy(unknown),
-        DecodingSettings(iterations, schedule, temperature),
-        seeded(0),
+        predict_torch, torch.from_numpy(tokens), torch.from_numpy(unknown), how, seeded(0)
     )
-    reference = reference_decode(
-        predict, tokens, unknown, iterations, schedule, temperature, iter(noises)
-    )
+    reference = reference_decode(predict, tokens, unknown, how, iter(noises))
     assert len(steps) == iterations
     for step, (sampled, masked) in zip(steps, reference, strict=True):
         np.testing.assert_array_equal(step.sampled.numpy(), sampled)

@@ -19,7 +19,12 @@ DRAWING = {  # the samples that are logged as training goes
     "decoding.choice_temperature",
     "decoding.guidance_scale",
     "decoding.iterations",
+    "decoding.rounding",
 }
+# Who makes the batches of a stage that only predicts changes none of their bytes.
+WHO = {"ray.num_workers"}
+# Which of the trained models a stage takes: it depends on these by their content.
+MODELS = {"transformer.pretrained"}
 # What a stage reads and yet does not depend on, since it puts a value of its own in the param's
 # place, or only draws pictures with it.
 NOT_USED = {
@@ -28,13 +33,17 @@ NOT_USED = {
     | {
         "autoregressive.bf16",
         "training.mask_schedule",
-        "training.label_smoothing",  # autoregressive.label_smoothing
         "training.steps",  # autoregressive.steps
     },
-    "sweep": {"training.mask_schedule", "training.steps"},  # a trial's own
-    "cas": {"classifier.steps"},  # cas.steps
+    "cache_tokens": WHO,
+    "sweep": WHO | {"training.mask_schedule", "training.steps"},  # a trial's own
+    "evaluate": MODELS | WHO,
+    "cas": MODELS | {"classifier.steps"},  # cas.steps
     # temperature.values; how many tokens there are, for the check of its curve alone
-    "temperature": {"decoding.choice_temperature", "tokenizer.multipliers"},
+    "temperature": MODELS | WHO | {"decoding.choice_temperature", "tokenizer.multipliers"},
+    "edit": MODELS | WHO,
+    "reject": MODELS | WHO,
+    "reconstruct": MODELS | WHO,
     "speed": {"data.image_size", "tokenizer.multipliers", "transformer.dropout"},  # speed.grids
 }
 # What is listed and read only with other values than the smoke preset's.

@@ -1,23 +1,33 @@
 """In- and outpainting of validation images: what is scored, what is kept, what is pictured."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
-from pipeline.config.paths import TOKENIZER, TRANSFORMER
+from pipeline.config.params import Params
+from pipeline.config.paths import CLASSIFIER, TOKENIZER
+from pipeline.config.replicates import main_replicates
+from pipeline.data.images.pixels import as_float
 from pipeline.decoding import DecodingSettings
 from pipeline.editing import edit, feather_weight, outpaint_mask
+from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments import edit as edits
 from pipeline.runtime.seeds import mix
 from pipeline.weights.published import load_model
 from tests.tiny_project import (
+    ALONE,
+    CHANGES,
     CLASSES,
     CPU,
     SIDE,
     VAL,
     check_resumes,
     check_scores,
+    folders_of,
     validation,
     with_params,
 )
@@ -25,45 +35,99 @@ from tests.tiny_project import (
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
-def test_every_task_method_and_seed_is_scored(tmp_path):
-    rows = edits.edit_rows(with_params(), tmp_path, CPU)
-    _, labels = validation(23)
+def edited_images(count: int) -> tuple[Tensor, Tensor]:
+    """The validation images that are edited, as many of every class as can be, and their labels."""
+    images, labels = validation(VAL)
+    chosen = next(disjoint(labels, count, seed=0))
+    counts = labels[chosen].bincount()
+    assert counts.max() - counts.min() <= 1
+    return images[chosen], labels[chosen]
+
+
+def edited(params: Params, folder: Path) -> list[dict]:
+    return edits.edit_rows(params, folders_of(folder, params), folder / "nearest", ALONE)
+
+
+def test_every_task_method_and_replicate_is_scored(tmp_path):
+    rows = edited(with_params(), tmp_path)
+    _, labels = edited_images(23)
     cells = [(row["task"], row["method"], row["seed"]) for row in rows]
     methods = [("nearest", None), ("maskgit", 0), ("maskgit", 1)]
-    assert cells == [(task, *method) for task in edits.TASKS for method in methods]
+    assert cells == [
+        (task, *method) for task in edits.TASKS for method in [("original", None), *methods]
+    ]
     for row in rows:
+        if row["method"] == "original":
+            continue
         name = "nearest" if row["seed"] is None else f"seed{row['seed']}"
-        images = np.load(tmp_path / f"{row['task']}-{name}.npy")
+        images = np.load(tmp_path / name / f"{row['task']}.npy")
         assert images.shape == (23, 1, SIDE, SIDE) and row["images"] == 23
         check_scores(row, images, labels)
 
 
+def test_the_originals_have_the_scores_of_the_same_images(tmp_path):
+    rows = edited(with_params(), tmp_path)
+    images, labels = edited_images(23)
+    for row in (row for row in rows if row["method"] == "original"):
+        check_scores(row, images.numpy(), labels)
+        assert row["images"] == 23 and "psnr_hole" not in row and "perceptual_hole" not in row
+
+
+def test_distances_are_over_the_unknown_pixels(tmp_path):
+    """Pixel by pixel, image by image; the perceptual distance is that of each pixel's cell."""
+    rows = edited(with_params(), tmp_path)
+    originals, classifier = edited_images(23)[0], load_model(CLASSIFIER, "classifier")
+    maps = classifier.outputs(as_float(originals)).maps
+    for row in (row for row in rows if row["method"] != "original"):
+        name = "nearest" if row["seed"] is None else f"seed{row['seed']}"
+        composites = torch.from_numpy(np.load(tmp_path / name / f"{row['task']}.npy"))
+        others = classifier.outputs(as_float(composites)).maps
+        unknown = edits.TASKS[row["task"]]((SIDE, SIDE)).nonzero().tolist()
+        psnr, distance = [], []
+        for i in range(23):
+            squared = [
+                (originals[i, 0, y, x].item() / 255 - composites[i, 0, y, x].item() / 255) ** 2
+                for y, x in unknown
+            ]
+            psnr.append(10 * math.log10(1 / max(np.mean(squared), 1e-10)))
+            for y, x in unknown:
+                total = 0.0
+                for a, b in zip(maps, others, strict=True):
+                    cell = (i, slice(None), y * a.shape[2] // SIDE, x * a.shape[3] // SIDE)
+                    u, v = a[cell].double(), b[cell].double()
+                    total += ((u / (u.norm() or 1) - v / (v.norm() or 1)) ** 2).sum().item()
+                distance.append(total)
+        assert row["psnr_hole"] == pytest.approx(np.mean(psnr), rel=1e-4)
+        assert row["perceptual_hole"] == pytest.approx(np.mean(distance), rel=1e-3)
+
+
 def test_composites_keep_what_is_known(tmp_path):
-    edits.edit_rows(with_params(), tmp_path, CPU)
-    originals = validation(23)[0].numpy()
+    edited(with_params(), tmp_path)
+    originals = edited_images(23)[0].numpy()
     for task, mask in edits.TASKS.items():
         unknown = mask((SIDE, SIDE))
         near = (feather_weight(unknown[None], 1)[0] > 0).numpy()
-        composites = [np.load(tmp_path / f"{task}-seed{seed}.npy") for seed in (0, 1)]
+        composites = [np.load(tmp_path / f"seed{seed}/{task}.npy") for seed in (0, 1)]
         for composite in composites:
             assert (composite == originals)[..., ~near].all()
             assert (composite != originals)[..., unknown.numpy()].any(axis=-1).all()
         assert (composites[0] != composites[1]).any()
-        nearest = np.load(tmp_path / f"{task}-nearest.npy")
+        nearest = np.load(tmp_path / f"nearest/{task}.npy")
         assert (nearest == originals)[..., ~unknown.numpy()].all()
     half = SIDE // 2
     repeated = np.repeat(originals[..., half - 1 : half], half, axis=3)
     np.testing.assert_array_equal(
-        np.load(tmp_path / "outpaint_right-nearest.npy")[..., half:], repeated
+        np.load(tmp_path / "nearest/outpaint_right.npy")[..., half:], repeated
     )
 
 
 def test_images_are_edited_for_their_own_class_as_the_params_say(tmp_path):
     params = with_params(editing={"feather": 2, "dilate": 0}, training={"mask_schedule": "square"})
-    edits.edit_rows(params, tmp_path, CPU)
-    images, labels = validation(10)  # a batch
-    edited = edit(
-        load_model(TRANSFORMER, "transformer"),
+    edited(params, tmp_path)
+    images, labels = (whole[:10] for whole in edited_images(23))  # a batch
+    second = main_replicates(params, "transformer")[1]
+    expected = edit(
+        load_model(second.folder, "transformer"),
         load_model(TOKENIZER, "tokenizer"),
         images,
         outpaint_mask((SIDE, SIDE), "top", 0.5),
@@ -73,34 +137,34 @@ def test_images_are_edited_for_their_own_class_as_the_params_say(tmp_path):
         dilate=0,
         feather=2,
     )
-    composites = np.load(tmp_path / "outpaint_top-seed1.npy")[:10]
-    np.testing.assert_array_equal(composites, edited.composite)
+    composites = np.load(tmp_path / "seed1/outpaint_top.npy")[:10]
+    np.testing.assert_array_equal(composites, expected.composite)
 
 
 def test_killed_editing_goes_on(tmp_path):
     def rows_of(folder: Path) -> list[dict]:
-        folder.mkdir(exist_ok=True)
-        return edits.edit_rows(with_params(editing={"seeds": [3]}), folder, CPU)
+        return edited(with_params(evaluation=CHANGES["evaluation"] | {"seeds": [1]}), folder)
 
     # Three batches a cell: killed within the second cell of the model.
     check_resumes(rows_of, tmp_path, edits, "edit", calls=4)
 
 
 def test_edits_of_a_seed_do_not_depend_on_the_others(tmp_path):
-    every = edits.edit_rows(with_params(), tmp_path / "a", CPU)
-    alone = edits.edit_rows(with_params(editing={"seeds": [1]}), tmp_path / "b", CPU)
+    every = edited(with_params(), tmp_path / "a")
+    alone = edited(with_params(evaluation=CHANGES["evaluation"] | {"seeds": [1]}), tmp_path / "b")
     assert alone == [row for row in every if row["seed"] != 0]
 
 
 def test_too_few_images_have_no_fid_and_say_so(tmp_path, capsys):
-    rows = edits.edit_rows(with_params(editing={"images": 16, "seeds": [0]}), tmp_path, CPU)
+    rows = edited(with_params(editing={"images": 16}), tmp_path)
     assert all(row["fid_classifier"] is None and row["is_classifier"] >= 1 for row in rows)
     line = "not measured: FID: 16 samples cannot give a covariance of 16-dimensional features"
-    assert capsys.readouterr().out.count(line) == len(rows)
+    # The originals, and in each task the nearest pixels' composites and those of two replicates.
+    assert capsys.readouterr().out.count(line) == 1 + 3 * len(edits.TASKS)
 
 
 def test_a_task_without_known_tokens_says_so(tmp_path, capsys):
-    edits.edit_rows(with_params(editing={"dilate": 1, "seeds": [0]}), tmp_path, CPU)
+    edited(with_params(editing={"dilate": 1}), tmp_path)
     said = [line for line in capsys.readouterr().out.splitlines() if "editing.dilate 1" in line]
     assert len(said) == 1 and said[0].startswith("edit: inpaint_center: ")
 

@@ -1,18 +1,26 @@
 """The stage of Table 1: what is measured of samples, reconstructions and real images."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.config.params import Params
 from pipeline.config.paths import SAMPLES, TOKENIZER, TOKENS
+from pipeline.config.replicates import NETWORKS, replicates
+from pipeline.evaluation import samplers
 from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.experiments.evaluate import measuring as evaluate
+from pipeline.experiments.evaluate import real
 from pipeline.experiments.evaluate.measuring import evaluate_all
+from pipeline.experiments.evaluate.real import real_columns, real_rows
+from pipeline.sampling import Sampler
 from pipeline.weights.published import load_model
 from tests.images import write_token_cache
 from tests.tiny_project import (
+    ALONE,
     CLASSES,
     CODES,
     CPU,
@@ -26,11 +34,11 @@ from tests.tiny_project import (
     with_params,
 )
 
-COUNT = 40
+COUNT = 80  # in 8 batches
 
 
 def params(**evaluation):
-    sizes = {"samples": COUNT, "kid_subset_size": 10, "bootstrap": 3}
+    sizes = {"samples": COUNT, "kid_subset_size": 10, "halves": 3, "seeds": [0, 1]}
     return with_params(evaluation=sizes | evaluation, cas={"samples": COUNT})
 
 
@@ -41,29 +49,64 @@ def tokens(in_tiny_project):
         noise = np.random.default_rng(0).integers(0, CODES, (VAL, 1, GRID**2))
         labels = np.arange(VAL) % CLASSES
         splits = ("train", "val")
-        write_token_cache(TOKENS, {s: [noise] for s in splits}, dict.fromkeys(splits, labels))
+        write_token_cache(
+            TOKENS, {s: [noise] for s in splits}, dict.fromkeys(splits, labels), CODES
+        )
 
 
-def test_every_set_is_measured_in_the_same_way(tmp_path):
-    metrics = evaluate_all(params(), tmp_path, CPU)
-    assert list(metrics) == ["transformer", "autoregressive", "reconstruction", "real"]
-    common = set.intersection(*map(set, metrics.values()))
-    assert common == set(metrics["real"]) and len(common) > 10
-    for network in ("transformer", "autoregressive"):
-        own = set(metrics[network]) - common
-        assert own == {"nll", "parameters", "steps"}
-        images, labels = (np.load(SAMPLES / network / f"{x}.npy") for x in ("images", "labels"))
-        assert images.shape == (COUNT, 1, SIDE, SIDE)
-        check_scores(metrics[network], images, torch.from_numpy(labels))
-    assert metrics["transformer"]["steps"] == 3 and metrics["autoregressive"]["steps"] == GRID**2
+def evaluated(folder: Path, given: Params) -> list[dict]:
+    every = [r for network in NETWORKS for r in replicates(given, network)]
+    folders = {r: folder / r.network / r.name for r in every}
+    return evaluate_all(given, folders, folder, ALONE)
+
+
+def test_every_replicate_and_set_is_measured_in_the_same_way(tmp_path):
+    rows = evaluated(tmp_path, params())
+    keys = [(row["images"], row.get("label_smoothing"), row.get("seed")) for row in rows]
+    smoothings = [(value, seed) for value in (0.1, 0.2) for seed in (0, 1)]
+    networks = ("transformer", "autoregressive")
+    wanted = [(network, *own) for network in networks for own in smoothings]
+    assert keys == [*wanted, ("reconstruction", None, None), ("real", None, None)]
+    common = set.intersection(*map(set, rows))
+    assert common == set(rows[-1]) and len(common) > 20
+    for row in rows[:-2]:
+        own = {"label_smoothing", "seed", "nll", "parameters", "steps"}
+        if row["label_smoothing"] == 0.1 and row["images"] == "transformer":
+            own |= {"nearest_distance_classifier", "nearest_distance_classifier_real"}
+        assert set(row) - common == own
+        assert row["steps"] == (3 if row["images"] == "transformer" else GRID**2)
+        folder = SAMPLES / row["images"] / f"seed{row['seed']}"
+        if row["label_smoothing"] == 0.1:
+            images, labels = (np.load(folder / f"{x}.npy") for x in ("images", "labels"))
+            assert images.shape == (COUNT, 1, SIDE, SIDE)
+            check_scores(row, images, torch.from_numpy(labels))
     images, labels = validation(VAL)
-    check_scores(metrics["real"], images.numpy(), labels)
-    assert all(math.isfinite(value) for row in metrics.values() for value in row.values())
+    check_scores(rows[-1], images.numpy(), labels)
+    assert len({row["fid_classifier"] for row in rows}) == len(rows)  # no model is another's
+    few = {"fid_classifier_std", "fid_infinity_classifier"}  # of the 24 validation images
+    for row in rows:
+        assert {k for k, v in row.items() if v is None} == (set() if "seed" in row else few)
+        assert all(math.isfinite(v) for k, v in row.items() if k != "images" and v is not None)
+
+
+def test_means_are_over_the_main_replicates(tmp_path):
+    given = params()
+    rows = evaluated(tmp_path, given)
+    means = evaluate.mean_metrics(rows, given)
+    assert list(means) == ["transformer", "autoregressive", "reconstruction", "real"]
+    main = [r["fid_classifier"] for r in rows[:2]]
+    assert [r["label_smoothing"] for r in rows[:2]] == [0.1, 0.1]
+    assert means["transformer"]["fid_classifier"] == pytest.approx(sum(main) / 2)
+    assert means["transformer"]["samples"] == COUNT and means["autoregressive"]["steps"] == GRID**2
+    assert means["real"]["fid_classifier"] == rows[-1]["fid_classifier"]
+    assert not any(
+        k.endswith("_std") or k in evaluate.IDENTITY for of in means.values() for k in of
+    )
 
 
 def test_rfid_is_the_distance_of_reconstructions_from_the_images_that_they_are_of(tmp_path):
     """Not from the training images, which FID is against."""
-    row = evaluate_all(params(), tmp_path, CPU)["reconstruction"]
+    row = evaluated(tmp_path, params())[-2]
     images, labels = validation(VAL)
     rebuilt = Reconstruction(load_model(TOKENIZER, "tokenizer"), CPU)(images).numpy()
     np.testing.assert_array_equal(np.load(tmp_path / "reconstruction.npy"), rebuilt)
@@ -72,22 +115,81 @@ def test_rfid_is_the_distance_of_reconstructions_from_the_images_that_they_are_o
     assert row["rfid_classifier"] != pytest.approx(row["fid_classifier"], rel=0.05)
 
 
+class Drawn:
+    """Stands for `Sampler`, dies in a network's n-th batch, and counts the batches of each."""
+
+    def __init__(self, most: int):
+        self.most, self.samplers = most, []
+
+    def __call__(self, model, tokenizer):
+        sampler = Dies(Sampler(model, tokenizer), calls=self.most)
+        sampler.model, sampler.tokenizer = model, tokenizer
+        self.samplers.append(sampler)
+        return sampler
+
+    @property
+    def batches(self) -> list[int]:
+        return [self.most - sampler.left for sampler in self.samplers]
+
+
 def test_killed_evaluation_makes_no_batch_twice(tmp_path, monkeypatch):
-    """Of four batches a network the first three of the first are there after the kill."""
-    straight, drawn = evaluate_all(params(), tmp_path / "straight", CPU), []
-    sampler = evaluate.sampler
+    """Of eight batches a replicate the first three of the first are there after the kill."""
+    straight = evaluated(tmp_path / "straight", params())
 
-    def run(most: int):
-        def dying(*args):
-            drawn.append(Dies(sampler(*args), calls=most))
-            return drawn[-1]
-
+    def run(drawn: Drawn):
         with monkeypatch.context() as patch:
-            patch.setattr(evaluate, "sampler", dying)
-            return evaluate_all(params(), tmp_path / "killed", CPU)
+            patch.setattr(samplers, "Sampler", drawn)
+            return evaluated(tmp_path / "killed", params())
 
     with pytest.raises(KeyboardInterrupt):
-        run(most=3)
-    drawn.clear()
-    assert run(most=9) == straight
-    assert [9 - draw.left for draw in drawn] == [1, 4]
+        run(Drawn(most=3))
+    drawn = Drawn(most=9)
+    assert run(drawn) == straight
+    assert drawn.batches == [5] + [8] * 7
+    again = Drawn(most=0)
+    assert run(again) == straight  # main replicates' samples are published, and none is made
+
+
+def test_one_more_seed_is_measured_alone(tmp_path, monkeypatch):
+    both = evaluated(tmp_path / "both", params())
+    first = params(seeds=[0])
+    assert evaluated(tmp_path / "more", first) == [r for r in both if r.get("seed") != 1]
+    drawn = Drawn(most=9)
+    monkeypatch.setattr(samplers, "Sampler", drawn)
+    assert evaluated(tmp_path / "more", params()) == both
+    assert [batches for batches in drawn.batches if batches] == [8] * 4
+
+
+def test_real_images_are_scored_in_disjoint_sets():
+    """Of 99 candidates, 33 a class, rejection keeps 9 or 12; of the sizes 40 and 99 there are not
+    as many validation images."""
+    given = with_params(
+        evaluation={"samples": 99},
+        cas={"samples": 99},
+        sweep={"samples": 40},
+        temperature={"samples": 40},
+        editing={"images": VAL},
+        rejection={"acceptance": [4 / 33, 3 / 33]},
+    )
+    rows = real_rows(given, ALONE)
+    wanted = [(9, 0), (9, 1), (12, 0), (12, 1), (VAL, 0)]
+    assert [(row["samples"], row["subset"]) for row in rows] == wanted
+    assert [list(row) for row in rows] == [real_columns(given)] * len(rows)
+    images, labels = validation(VAL)
+    check_scores(rows[-1], images.numpy(), labels)
+    assert all(row["fid_classifier"] is None for row in rows[:-1])  # of 16 dimensions
+    halves = [row["class_accuracy"] for row in rows if row["samples"] == VAL // 2]
+    assert sum(halves) / 2 == pytest.approx(rows[-1]["class_accuracy"])
+
+
+def test_the_sizes_of_real_sets_are_those_that_rejection_keeps():
+    """Of 31 candidates of three classes: 11, 10 and 10."""
+    given = with_params(
+        evaluation={"samples": 31},
+        cas={"samples": 5},
+        sweep={"samples": 40},
+        temperature={"samples": 40},
+        editing={"images": 40},
+        rejection={"acceptance": [0.5, 0.01]},
+    )
+    assert real._sizes(given, CLASSES) == [3, 6 + 5 + 5, 31, 40]

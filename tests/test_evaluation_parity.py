@@ -10,8 +10,10 @@ from torch import Tensor
 from torch_fidelity import calculate_metrics
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
-from pipeline.evaluation.features import Features, cached_features, extract, open_extractor
-from pipeline.evaluation.images import ArrayImages, open_images
+from pipeline.evaluation.feature_files import cached_features
+from pipeline.evaluation.features import Features, extract, open_extractor
+from pipeline.evaluation.image_files import open_images
+from pipeline.evaluation.images import ArrayImages
 from pipeline.evaluation.metrics import fid, inception_score, kid, precision_recall
 from pipeline.runtime.seeds import mix
 from pipeline.tools.export import export_npz, export_pngs
@@ -104,7 +106,7 @@ def test_fid_of_every_form(sets, weights, tmp_path):
         images = open_images(sets / f"samples{suffix}")
         samples = cached_features(images, extractor, tmp_path).features
         assert fid(samples, reference) == pytest.approx(wanted, rel=1e-3)
-    assert len(list(tmp_path.iterdir())) == 4  # no form took another's features
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4  # no form took another's features
 
 
 def test_is_kid_precision_and_recall(sets, weights, tmp_path, make_params):

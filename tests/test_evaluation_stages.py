@@ -1,5 +1,5 @@
 """The stages of editing, rejection, reconstruction, choice temperature and speed, run as `dvc
-repro` would, without MLflow; the scores by temperature, CAS and the gallery."""
+repro` would, without MLflow; the scores by temperature, and the gallery."""
 
 import importlib
 import json
@@ -13,49 +13,50 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
+from pipeline.config.paths import IMAGES, TOKENIZER
+from pipeline.config.replicates import main_replicates
 from pipeline.data.images import shards
 from pipeline.data.images.views import View
 from pipeline.decoding import DecodingSettings, generate
-from pipeline.experiments import cas, temperature
 from pipeline.experiments import edit as edits
+from pipeline.experiments import temperature
 from pipeline.experiments.evaluate.gallery import write_gallery
-from pipeline.prepare import shards as writing
-from pipeline.prepare.datasets import open_source
-from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
 from pipeline.runtime import stage as stage_module
+from pipeline.runtime import tracking
 from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
 from tests.tiny_project import (
+    ALONE,
     CHANGES,
     CLASSES,
-    CPU,
     SIDE,
     Dies,
     check_resumes,
     check_scores,
+    folders_of,
     with_params,
+    write_shards_of,
 )
 
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
-def test_every_temperature_and_seed_is_scored(tmp_path):
+def test_every_temperature_and_replicate_is_scored(tmp_path):
     params = with_params()
-    rows = temperature.temperature_rows(params, tmp_path, CPU)
+    rows = temperature.temperature_rows(params, folders_of(tmp_path, params), ALONE)
     keys = [(row["choice_temperature"], row["seed"]) for row in rows]
     assert keys == [(0.0, 0), (0.0, 1), (9.0, 0), (9.0, 1)]
-    model, tokenizer = load_model(TRANSFORMER, "transformer"), load_model(TOKENIZER, "tokenizer")
+    models = [load_model(r.folder, "transformer") for r in main_replicates(params, "transformer")]
+    tokenizer = load_model(TOKENIZER, "tokenizer")
     labels = balanced_labels(23, CLASSES)
     for row in rows:
         images = [
             tokens_to_images(
                 tokenizer,
                 generate(
-                    model,
+                    models[row["seed"]],
                     chunk,
                     DecodingSettings(3, "cosine", row["choice_temperature"]),
                     seed=mix(mix(row["seed"], "temperature"), "batch", number),
@@ -66,92 +67,18 @@ def test_every_temperature_and_seed_is_scored(tmp_path):
         check_scores(row, torch.cat(images).numpy(), labels)
         assert row["samples"] == 23
     assert len({row["fid_classifier"] for row in rows}) == 4
-    assert not list(tmp_path.glob("*.npy*"))
+    assert not list(tmp_path.rglob("*.npy*"))
 
 
 def test_killed_temperatures_go_on(tmp_path):
     def rows_of(folder: Path) -> list[dict]:
-        return temperature.temperature_rows(with_params(), folder, CPU)
+        params = with_params()
+        return temperature.temperature_rows(params, folders_of(folder, params), ALONE)
 
     straight = check_resumes(rows_of, tmp_path, temperature, "make_images", calls=2)
-    more = temperature.temperature_rows(
-        with_params(temperature={"values": [0.0, 5.0, 9.0]}), tmp_path / "killed", CPU
-    )
+    params = with_params(temperature={"values": [0.0, 5.0, 9.0]})
+    more = temperature.temperature_rows(params, folders_of(tmp_path / "killed", params), ALONE)
     assert [row for row in more if row["choice_temperature"] != 5.0] == straight
-
-
-def write_shards_of(pictures: Path, folder: Path) -> None:
-    """A folder of classes as shards."""
-    source = open_source(f"folder:{pictures}", "")
-    splits = stratified_split(source, 0.2, seed=0)
-    written = {k: write_shards(source, v, k, 50, folder) for k, v in splits.items()}
-    write_manifest(folder, source, f"folder:{pictures}", written)
-
-
-def cas_job(
-    params: Params, images: str, augmentation: str, folder: Path, images_dir: Path = IMAGES
-) -> cas.CasJob:
-    folders = map(str, (folder, images_dir, SAMPLES, CLASSIFIER))
-    return cas.CasJob(images, augmentation, 1, params.model_dump(), *folders)
-
-
-@pytest.mark.parametrize("augmentation", cas.AUGMENTATIONS)
-@pytest.mark.parametrize("images", [cas.REAL, "transformer"])
-def test_cas_batches_are_a_function_of_seed_and_step(tmp_path, images, augmentation):
-    """Out of order, as after a restart, and whatever others draw from torch's generator."""
-    params = with_params(classifier={"batch_size": 7})
-    pictures = cas.training_pictures(cas_job(params, images, augmentation, tmp_path), params)
-
-    def batches(seed: int) -> cas.CasBatches:
-        return cas.CasBatches(pictures, params, cas.AUGMENTATIONS[augmentation], seed)
-
-    in_order, straight = batches(1), []
-    for step in range(12):
-        torch.rand(step)
-        state = torch.get_rng_state()
-        straight.append(in_order(step))
-        assert torch.equal(torch.get_rng_state(), state)
-    assert straight[0][0].shape == (7, 1, SIDE, SIDE) and straight[0][0].dtype == torch.uint8
-    for step in (11, 0, 5):
-        again, labels = batches(1)(step)
-        assert torch.equal(again, straight[step][0]) and torch.equal(labels, straight[step][1])
-    assert not torch.equal(batches(2)(0)[0], straight[0][0])
-
-
-def test_cas_reads_real_images_a_row_group_at_a_time(tmp_path, monkeypatch):
-    """An epoch of 16 row groups, of which two are kept: each is read once, and a few ahead."""
-    for module in (shards, writing):
-        monkeypatch.setattr(module, "ROW_GROUP", 4)
-    for module in (shards, cas):
-        monkeypatch.setattr(module, "WINDOW", 2)
-    write_shards_of(Path("pictures"), tmp_path)
-    params = with_params(classifier={"batch_size": 6})
-    job = cas_job(params, cas.REAL, "none", tmp_path, images_dir=tmp_path)
-    reads = []
-
-    class Counted(shards.ImageShards):
-        def _read_group(self, group):
-            if group not in self._cache:
-                reads.append(group)
-            return super()._read_group(group)
-
-    monkeypatch.setattr(cas, "ImageShards", Counted)
-    batches = cas.CasBatches(cas.training_pictures(job, params), params, False, seed=0)
-    labels = torch.cat([batches(step)[1] for step in range(10)])
-    assert labels.bincount().tolist() == [20, 20, 20]
-    assert set(reads) == set(range(16)) and len(reads) <= 16 + 4
-
-
-@pytest.mark.parametrize(("images", "count"), [(cas.REAL, 60), ("transformer", 90)])
-def test_cas_made_anew_is_the_same(tmp_path, images, count):
-    params = with_params(classifier={"steps": 4, "batch_size": 20, "checkpoint_every": 2})
-    rows = []
-    for name in ("first", "second"):
-        job = cas_job(params, images, "randaugment", tmp_path / name)
-        cas.run_cas(job)
-        rows.append(job.row())
-    assert rows[0] == rows[1] and rows[0]["training_images"] == count
-    assert 0 <= rows[0]["top1"] <= rows[0]["top5"] <= 1
 
 
 def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(
@@ -163,7 +90,7 @@ def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(
     for path in sorted(Path("pictures/train/class1").iterdir())[4:]:
         path.unlink()
     write_shards_of(Path("pictures"), IMAGES)
-    write_gallery(with_params(), Path("gallery"), CPU)
+    write_gallery(with_params(), Path("gallery"), ALONE)
     images = shards.ImageShards(IMAGES, "train")
     view = View(images, with_params().data, seed=0)
     with np.load("gallery/class_grid.npz") as grid:
@@ -183,8 +110,8 @@ RESULTS = {
 }
 
 
-class Run:
-    """Stands for MLflow's, and for its monitor of the machine."""
+class Run(tracking.Run):
+    """Stands for MLflow's, for the monitor of the machine and for the delivery to the server."""
 
     run_id = "run"
 
@@ -200,6 +127,9 @@ class Run:
     def finish(self, ok=None):
         self.ended.append(ok)
 
+    def close(self, patience):
+        return None
+
 
 @pytest.fixture
 def run_stage_main(in_tiny_project, monkeypatch):
@@ -213,8 +143,8 @@ def run_stage_main(in_tiny_project, monkeypatch):
     def start(stage: str, **sections) -> tuple[str, Run]:
         params, run = with_params(**sections), Run()
         Path("params.yaml").write_text(json.dumps(params.model_dump()))
-        for opened in ("open_run", "system_metrics"):
-            monkeypatch.setattr(stage_module, opened, lambda *_: run)
+        for opened in ("open_reproduction", "open_run", "MachineMonitor", "Delivery"):
+            monkeypatch.setattr(stage_module, opened, lambda *_, **__: run)
         return importlib.import_module(f"stages.{stage}").main(params), run
 
     return start
@@ -227,7 +157,7 @@ def test_stage_writes_its_results_and_made_anew_the_same_bytes(run_stage_main, s
     assert summary.startswith(f"{stage}: ") and "\n" not in summary
     assert str(files[0]) in run.artifacts and run.metrics
     assert all(math.isfinite(value) for value in run.metrics.values())
-    assert run.ended == [None, True]  # the monitor, then the run
+    assert run.ended == [None, True, True]  # the monitor, the run, and that of the whole
     assert json.loads(Path(f"results/sources/{stage}.json").read_bytes())["run_id"] == run.run_id
     before = [file.read_bytes() for file in files]
     for file in files:
@@ -245,15 +175,35 @@ def test_stages_say_what_they_measured(run_stage_main):
     summary, _ = run_stage_main("reject")
     rows = pd.read_csv("results/rejection/rows.csv")
     best = rows[(rows["network"] == "transformer") & (rows["acceptance"] == 0.2)]
-    shares = best.set_index("selection")["class_accuracy"]
+    shares = best.groupby("selection")["class_accuracy"].mean()
     wanted = ["20%", f"{shares['rejection']:.1%}", f"{shares['random']:.1%}"]
     assert re.findall(r"[\d.]+%", summary) == wanted
 
 
-def test_a_larger_grid_runs_only_what_is_new(run_stage_main, monkeypatch):
+SEED = 5 * 3  # edits of a replicate: three batches of five tasks
+
+
+@pytest.fixture
+def in_copy(in_tiny_project, tmp_path, monkeypatch) -> None:
+    """A tiny project of the test's own, without what other tests ran."""
+    shutil.copytree(in_tiny_project, tmp_path / "project", ignore=shutil.ignore_patterns("runs"))
+    monkeypatch.chdir(tmp_path / "project")
+
+
+def test_one_more_seed_is_all_that_runs(run_stage_main, in_copy, monkeypatch):
+    run_stage_main("edit", evaluation=CHANGES["evaluation"] | {"seeds": [0]})
+    monkeypatch.setattr(edits, "edit", Dies(edits.edit, calls=SEED + 8))  # and the pictures
     run_stage_main("edit")
-    monkeypatch.setattr(edits, "edit", Dies(edits.edit, calls=5 * 3 + 8))  # a seed, pictures
-    run_stage_main("edit", editing={"seeds": [0, 1, 2]})
+    assert edits.edit.left == 0
+
+
+def test_another_model_of_a_seed_is_all_that_runs(run_stage_main, in_copy, monkeypatch):
+    run_stage_main("edit")
+    first, second = (r.folder for r in main_replicates(with_params(), "transformer"))
+    shutil.rmtree(second)
+    shutil.copytree(first, second)
+    monkeypatch.setattr(edits, "edit", Dies(edits.edit, calls=SEED + 8))
+    run_stage_main("edit")
     assert edits.edit.left == 0
 
 

@@ -1,9 +1,14 @@
 """Feature extractors, and the features that are kept of an image set."""
 
+import errno
+import io
 import os
 import pickle
 import shutil
+import time
+from email.message import Message
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -11,18 +16,21 @@ import torch
 from torch import Tensor
 
 from pipeline.classifier import Classifier, ClassifierConfig
-from pipeline.evaluation import features
+from pipeline.evaluation import feature_files as features
+from pipeline.evaluation.feature_files import (
+    cached_features,
+    features_path,
+    load_features,
+    save_features,
+)
 from pipeline.evaluation.features import (
     ClassifierExtractor,
     Features,
-    cached_features,
     extract,
-    features_path,
-    load_features,
     open_extractor,
-    save_features,
 )
 from pipeline.evaluation.images import ArrayImages
+from pipeline.runtime.checksums import note_hash, shared_folder
 from pipeline.runtime.errors import UserError
 from tests.errors import one_line
 from tests.images import noise_array
@@ -69,7 +77,7 @@ def test_features_are_computed_once(tmp_path):
     assert first.features.dtype == torch.float32
     assert torch.equal(first.features, again.features) and again.logits is None
     assert extractor.seen == 600
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
 def test_other_images_or_weights_have_features_of_their_own(tmp_path):
@@ -82,25 +90,55 @@ def test_other_images_or_weights_have_features_of_their_own(tmp_path):
     assert len(paths) == 6
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "other tensors"])
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "other tensors", "flipped"])
 def test_damaged_features_are_computed_again(tmp_path, capsys, damage):
     from safetensors.torch import save_file
 
     images, extractor = ArrayImages(noise_array(6, 1)), Means()
-    first = cached_features(images, extractor, tmp_path)
+    first = cached_features(images, extractor, tmp_path).features.clone()  # no longer the file's
     path = features_path(images, extractor, tmp_path)
     if damage == "other tensors":
         save_file({"weights": torch.zeros(3)}, path)
     else:
-        content = {"truncated": path.read_bytes()[:-3], "text": b"no features", "empty": b""}
+        whole = path.read_bytes()
+        content = {"truncated": whole[:-3], "text": b"no features", "empty": b""}
+        content["flipped"] = whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:]
         path.write_bytes(content[damage])
-    with pytest.raises(UserError, match=path.name) as error:
-        load_features(path)
-    one_line(error)
+    if damage != "flipped":  # a feature like any other
+        with pytest.raises(UserError, match=path.name) as error:
+            load_features(path)
+        one_line(error)
     again = cached_features(images, extractor, tmp_path)
-    assert torch.equal(first.features, again.features)
+    assert torch.equal(first, again.features)
     assert extractor.seen == 12 and path.name in capsys.readouterr().out
-    assert torch.equal(load_features(path).features, first.features)
+    assert torch.equal(load_features(path).features, first)
+
+
+def test_a_killed_process_leaves_nothing_half_written(tmp_path):
+    (tmp_path / ".f.safetensors.0123abcd.tmp").write_bytes(b"half")
+    cached_features(ArrayImages(noise_array(6, 1)), Means(), tmp_path)
+    assert list(tmp_path.glob(".*.tmp")) == []
+
+
+def test_what_another_process_is_about_to_note_is_not_taken_for_damaged(tmp_path, capsys):
+    images, extractor = ArrayImages(noise_array(6, 1)), Means()
+    path = features_path(images, extractor, tmp_path)
+    written, ours = Event(), extract(Means(), images.batches(2))
+
+    def other() -> None:
+        with shared_folder(tmp_path):
+            save_features(ours, path)
+            written.set()
+            time.sleep(0.3)
+            note_hash(path)
+
+    thread = Thread(target=other)
+    thread.start()
+    written.wait()
+    found = cached_features(images, extractor, tmp_path)
+    thread.join()
+    assert torch.equal(found.features, ours.features)
+    assert extractor.seen == 0 and capsys.readouterr().out == ""
 
 
 def test_features_round_trip(tmp_path):
@@ -152,7 +190,7 @@ def test_weights_that_do_not_load_name_the_param(tmp_path, monkeypatch, make_par
 
 @pytest.mark.parametrize("name", ["inception", "vgg"])
 def test_a_failed_download_names_the_param(tmp_path, monkeypatch, make_params, name):
-    def fail(url: str, path: str) -> None:
+    def fail(url: str, path: str, hash_prefix: str) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
@@ -161,3 +199,32 @@ def test_a_failed_download_names_the_param(tmp_path, monkeypatch, make_params, n
     with pytest.raises(UserError, match=rf"evaluation\.{name}_weights.*no network") as error:
         open_extractor(name, classifier().classifier, evaluation, torch.device("cpu"))
     one_line(error)
+
+
+@pytest.mark.parametrize("name", ["inception", "vgg"])
+def test_a_download_of_other_bytes_is_not_kept(tmp_path, monkeypatch, make_params, name):
+    """What comes from the network is compared with the hash that the file is published under."""
+    monkeypatch.setattr(torch.hub, "urlopen", lambda request: Response(b"not the weights"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    evaluation = make_params().evaluation
+    with pytest.raises(UserError, match="invalid hash value") as error:
+        open_extractor(name, classifier().classifier, evaluation, torch.device("cpu"))
+    one_line(error)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+class Response(io.BytesIO):
+    """A server's."""
+
+    def info(self) -> Message:
+        return Message()
+
+
+def test_a_disk_that_is_full_for_features_is_one_line(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="No space left on device; make room"):
+        save_features(Features(torch.zeros(4, 2), None), tmp_path / "f.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ from pipeline.runtime.files import (
     value_hash,
     write_csv,
     write_json,
+    write_text,
 )
 
 
@@ -179,3 +180,10 @@ def test_read_json_errors_are_one_line(tmp_path):
 def test_write_csv(tmp_path):
     write_csv(tmp_path / "t.csv", [{"a": 1, "b": 1 / 3}, {"a": 2, "b": 1e-7}])
     assert (tmp_path / "t.csv").read_text() == "a,b\n1,0.3333333333\n2,1e-07\n"
+
+
+def test_a_pipe_or_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is a pipe, socket or device"):
+        write_text(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").is_fifo() and len(os.listdir(tmp_path)) == 1

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.evaluation.images import ArrayImages, open_images
+from pipeline.evaluation.image_files import open_images
+from pipeline.evaluation.images import ArrayImages
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import write_json
 from pipeline.tools.export import export_npz, export_pngs, export_samples
 from tests.errors import one_line
 from tests.images import noise_array
@@ -125,24 +125,42 @@ def test_export_fills_an_empty_folder_and_replaces_an_npz(tmp_path):
 
 
 @pytest.mark.parametrize("all_of_them", [False, True])
-def test_exported_are_the_samples_that_were_measured_or_all(tmp_path, monkeypatch, all_of_them):
+def test_exported_are_the_samples_that_were_measured_or_all(
+    tmp_path, monkeypatch, make_params, all_of_them
+):
     monkeypatch.chdir(tmp_path)
-    folder = Path("data/samples/transformer")
+    params = make_params(
+        evaluation={"seeds": [3, 5], "samples": 6, "kid_subset_size": 3},
+        classifier={"architecture": "torchvision:resnet18"},  # whose features are not counted
+    )
     with pytest.raises(UserError, match="dvc repro evaluate") as error:
-        export_samples("transformer", Path("set.npz"))
+        export_samples(params, "transformer", Path("set.npz"))
     one_line(error)
     array, labels = noise_array(9, 1), np.arange(9, dtype=np.int32) % 3
-    folder.mkdir(parents=True)
-    np.save(folder / "images.npy", array)
-    np.save(folder / "labels.npy", labels)
-    write_json("results/evaluation/metrics.json", {"transformer": {"samples": 6}})
+    for seed, images in ((3, array), (5, array[::-1])):
+        folder = Path(f"data/samples/transformer/seed{seed}")
+        folder.mkdir(parents=True)
+        np.save(folder / "images.npy", images)
+        np.save(folder / "labels.npy", labels)
     count = 9 if all_of_them else 6
-    for name in ("set.npz", "pngs"):
-        assert export_samples("transformer", Path(name), everything=all_of_them) == count
+    for name in ("set.npz", "pngs"):  # of the first seed
+        written = export_samples(params, "transformer", Path(name), everything=all_of_them)
+        assert written == count
     assert np.array_equal(everything(open_images("pngs")), array[:count])
     with np.load("set.npz") as archive:
         assert np.array_equal(archive["arr_0"][..., :1], array[:count].transpose(0, 2, 3, 1))
         assert archive["arr_1"].tolist() == labels[:count].tolist()
+    export_samples(params, "transformer", Path("other"), 5, everything=all_of_them)
+    assert np.array_equal(everything(open_images("other")), array[::-1][:count])
+    export_samples(params, "transformer", Path("set.NPZ"), everything=all_of_them)
+    assert Path("set.NPZ").read_bytes() == Path("set.npz").read_bytes()
+    assert len(open_images("set.NPZ")) == count
+    with pytest.raises(UserError, match="has a suffix that is not written") as error:
+        export_samples(params, "transformer", Path("set.png"))
+    one_line(error)
+    with pytest.raises(UserError, match="no replicate 0; use one of 3, 5") as error:
+        export_samples(params, "transformer", Path("none"), 0)
+    one_line(error)
 
 
 def test_content_hash_is_of_the_images_and_their_order(forms):

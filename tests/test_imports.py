@@ -17,10 +17,13 @@ FLOORS = (
     "evaluation",
     "training",
     "experiments",
+    "api",
     "tools",
     "command line",
     "stages",
 )
+# Leads to the Python API without importing it; no other module imports it by name.
+DOOR = Path("pipeline/__init__.py")
 # Subfolders whose files are the paper's, too.
 PAPER = ("transformer", "tokenizer")
 
@@ -29,8 +32,10 @@ def floor(path: Path) -> str:
     if path.parts[0] == "stages":
         return "stages"
     inner = path.parts[1:]
-    if path.name == "__main__.py":
+    if path.name == "__main__.py" or inner[0] == "cli":
         return "command line"
+    if path == DOOR:
+        return "api"
     return "paper" if len(inner) == 1 or inner[0] in PAPER else inner[0]
 
 
@@ -46,8 +51,8 @@ def test_no_module_imports_from_a_higher_floor(path):
 
 
 def folder(path: Path) -> Path:
-    """The room of a file; the command line, which opens every room, is one of its own."""
-    return path if path.name == "__main__.py" else path.parent
+    """The room of a file; the command line and the door, which open every room, are their own."""
+    return path if path.name == "__main__.py" or path == DOOR else path.parent
 
 
 @pytest.mark.parametrize("room", [folder, lambda path: path], ids=["folders", "files"])

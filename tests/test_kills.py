@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pipeline.runtime.files import file_hash, tree_hash
-from pipeline.training.transformer.ray_train import CHECKPOINT, LISTING
+from pipeline.training.loop.ray_checkpoints import CHECKPOINT, LISTING
 from tests.project import Project
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,16 @@ def _kill(project: Project, stage: str, ready) -> None:
     [
         ("train_tokenizer", {"tokenizer__steps": 60}, (CHECKPOINT, b"")),
         # Until Ray Train lists a checkpoint, it may be uploaded in part only.
-        ("train_transformer", {"training__steps": 400}, (LISTING, b"checkpoint_dir_name")),
+        (
+            "train_transformer",
+            {
+                "training__steps": 400,
+                "training__other_label_smoothings": [],
+                "evaluation__seeds": [0],
+                "ray__num_workers": 2,
+            },
+            (LISTING, b"checkpoint_dir_name"),
+        ),
     ],
     ids=["tokenizer", "transformer"],
 )
@@ -74,7 +83,10 @@ def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
 
 @pytest.mark.parametrize(
     ("stage", "count"),
-    [("sweep", "3 trials, 3"), ("cas", "6 classifiers, 6")],
+    [
+        ("sweep", "3 trials, 3"),
+        ("cas", "12 classifiers, 12"),
+    ],
     ids=["sweep", "cas"],
 )
 def test_what_is_finished_needs_no_cluster(finished, tmp_path, stage, count):

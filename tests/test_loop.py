@@ -2,7 +2,6 @@
 
 import math
 import os
-import pickle
 from pathlib import Path
 
 import pytest
@@ -88,10 +87,13 @@ def test_every_step_has_its_own_noise(tmp_path):
 
 
 @pytest.mark.parametrize("bad_step", [4, 5])
-def test_nan_loss_names_the_steps_and_keeps_the_checkpoint_before(tmp_path, bad_step):
-    with pytest.raises(UserError, match="loss became nan between steps 3 and 6") as error:
-        fit(ToyTask(nan_loss_at=bad_step), RunDirSession(tmp_path))
+def test_nan_loss_stops_at_its_step_and_keeps_the_checkpoint_before(tmp_path, bad_step):
+    task = ToyTask(nan_loss_at=bad_step)
+    words = f"toy: loss became nan in step {bad_step + 1}; the checkpoint at step 3 is kept"
+    with pytest.raises(UserError, match=words) as error:
+        fit(task, RunDirSession(tmp_path))
     assert "\n" not in str(error.value)
+    assert task.steps_taken == list(range(bad_step + 1))
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     assert state["step"] == 3 and len(state["history"]) == 1
     assert all(v.isfinite().all() for v in state["task"]["model"].values())
@@ -99,7 +101,9 @@ def test_nan_loss_names_the_steps_and_keeps_the_checkpoint_before(tmp_path, bad_
 
 def test_weights_that_turn_nan_at_a_checkpoint_do_not_replace_the_good_one(tmp_path):
     """The last update of an interval shows in no loss yet, but in the measurements."""
-    with pytest.raises(UserError, match="norm became nan between steps 3 and 6") as error:
+    with pytest.raises(
+        UserError, match="norm is nan after step 6; the checkpoint at step 3"
+    ) as error:
         fit(ToyTask(nan_weights_at=5), RunDirSession(tmp_path))
     # One worker measures: what all others know too is the loss, and `Diverged` is for that.
     assert not isinstance(error.value, Diverged)
@@ -107,15 +111,16 @@ def test_weights_that_turn_nan_at_a_checkpoint_do_not_replace_the_good_one(tmp_p
 
 
 class Shared(RunDirSession):
-    """One of two workers; the other reports `other` in every row."""
+    """One of two workers; the loss of the other is `other` in every step."""
 
     def __init__(self, folder, other: float):
         super().__init__(folder)
-        self.other, self.averaged = other, 0
+        self.other, self.averaged = other, []
 
     def average(self, row):
-        self.averaged += 1
-        return {key: (value + self.other) / 2 for key, value in row.items()}
+        self.averaged.append(sorted(row))
+        wrong = float(not math.isfinite(self.other))  # what is said of each step but the loss
+        return {k: (v + (self.other if k == "loss" else wrong)) / 2 for k, v in row.items()}
 
 
 def test_history_holds_the_losses_of_all_workers(tmp_path):
@@ -128,13 +133,40 @@ def test_history_holds_the_losses_of_all_workers(tmp_path):
     assert load_checkpoint(tmp_path / "checkpoint.pt")["history"] == history
 
 
-@pytest.mark.parametrize(("mine", "other"), [(-1, math.nan), (1, 0.0)])
-def test_workers_end_together_when_the_loss_of_any_is_nan(tmp_path, mine, other):
-    """The one whose own it is averages first, too: the others would wait for it."""
+@pytest.mark.parametrize(
+    ("mine", "other", "words"),
+    [
+        (-1, math.nan, "another worker's loss is wrong in step 1"),
+        (1, 0.0, "loss became nan in step 2"),
+    ],
+)
+def test_workers_end_together_when_the_loss_of_any_is_nan(tmp_path, mine, other, words):
+    """The one whose own it is tells the others first: they would wait for it."""
     task, session = ToyTask(nan_loss_at=mine), Shared(tmp_path, other)
-    with pytest.raises(Diverged, match="loss became nan between steps 0 and 3"):
+    with pytest.raises(Diverged, match=words):
         fit(task, session)
-    assert task.steps_taken == [0, 1, 2] and session.averaged == 1
+    assert session.averaged == [[str(step)] for step in task.steps_taken]
+
+
+class OnDevice(torch.Tensor):
+    """A number that claims to lie on a GPU."""
+
+    device = torch.device("cuda")  # type: ignore[assignment]
+
+
+def test_losses_on_a_gpu_are_read_every_ten_steps_and_the_step_is_still_named(tmp_path):
+    class Gpu(ToyTask):
+        def step(self, step):
+            loss = super().step(step)["loss"].detach()
+            return {"loss": loss.as_subclass(OnDevice), "other": torch.ones(())}
+
+    session = Shared(tmp_path, 0.0)
+    fit(Gpu(), session, steps=25, every=25)
+    assert [len(keys) for keys in session.averaged] == [10, 10, 5, 2]
+    task = Gpu(nan_loss_at=12)
+    with pytest.raises(Diverged, match="loss became nan in step 13"):
+        fit(task, RunDirSession(tmp_path / "nan"), steps=25, every=25)
+    assert task.steps_taken == list(range(20))
 
 
 class Payload:
@@ -150,7 +182,7 @@ class Payload:
 def test_a_checkpoint_runs_no_code(tmp_path):
     made = tmp_path / "made"
     torch.save({"step": Payload(made)}, tmp_path / "checkpoint.pt")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(UserError, match="damaged"):
         load_checkpoint(tmp_path / "checkpoint.pt")
     assert not made.exists()
     torch.load(tmp_path / "checkpoint.pt", weights_only=False)

@@ -1,5 +1,7 @@
 """params.yaml: the files that ship are valid, and a wrong value is one line that names its key."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,8 @@ def message(path: Path) -> str:
     with pytest.raises(UserError) as error:
         load_params(path)
     text = str(error.value)
-    assert "\n" not in text and str(path) in text
+    assert text.isprintable() and str(path) in text
+    assert len(text) < 300 + len(str(path)), text
     return text
 
 
@@ -67,26 +70,88 @@ def test_numbers_in_exponent_notation_are_numbers(tmp_path):
         ({"sweep.schedules": ["cosine", "pow2"]}, ["sweep.schedules", "'pow2'", "square"]),
         ({"sweep.schedules": []}, ["sweep.schedules"]),
         ({"sweep.iterations": [2, 4, 2]}, ["sweep", "iterations", "twice"]),
-        ({"sweep.seeds": [0, 0]}, ["sweep", "seeds", "twice"]),
+        ({"sweep.seeds": [0, 0]}, ["sweep.seeds", "twice"]),
+        ({"evaluation.seeds": [1, 0, 1]}, ["evaluation.seeds", "twice"]),
+        ({"evaluation.seeds": []}, ["evaluation.seeds"]),
+        ({"evaluation.seeds": [-1]}, ["evaluation.seeds", "-1"]),
+        ({"training.other_label_smoothings": [0.0, 0.0]}, ["other_label_smoothings", "twice"]),
+        ({"training.other_label_smoothings": [0.1]}, ["other_label_smoothings", "itself"]),
+        ({"training.other_label_smoothings": [1.0]}, ["training.other_label_smoothings", "1.0"]),
+        ({"sweep.crossed": ["arccos"]}, ["sweep.crossed", "arccos", "none of sweep.schedules"]),
+        ({"sweep.crossed": ["cosine", "cosine"]}, ["sweep", "crossed", "twice"]),
+        ({"autoregressive.label_smoothing": 0.1}, ["autoregressive.label_smoothing", "unknown"]),
         ({"sweep.schedules": ["cosine", "cosine"]}, ["sweep", "schedules", "twice"]),
         ({"data.image_size": 30}, ["data.image_size", "30", "divisible by 4"]),
         ({"decoding.iterations": 50}, ["decoding.iterations", "50", "49 tokens"]),
         ({"sweep.iterations": [4, 64]}, ["sweep.iterations", "64", "49 tokens"]),
         ({"ray.num_workers": 3}, ["training.batch_size", "ray.num_workers 3"]),
+        ({"tokenizer.batch_size": 7, "ray.num_workers": 2}, ["tokenizer.batch_size", "workers 2"]),
+        (
+            {"classifier.batch_size": 7, "ray.num_workers": 2},
+            ["classifier.batch_size", "workers 2"],
+        ),
+        ({"cas.workers_per_classifier": 3}, ["cas.workers_per_classifier", "128", "divisor"]),
+        ({"training.accumulate": 3}, ["training.accumulate", "3 parts", "64 images"]),
+        ({"ray.storage_path": "s3:/bucket"}, ["ray.storage_path", "s3:/bucket", "every node"]),
+        ({"ray.storage_path": "gs://bucket/runs"}, ["ray.storage_path", "address"]),
+        ({"ray.storage_path": "~/runs"}, ["ray.storage_path", "home"]),
         ({"sweep.workers_per_trial": 5}, ["sweep.workers_per_trial", "5"]),
         ({"transformer.heads": 5}, ["transformer", "heads", "5", "96"]),
         ({"tokenizer.filters": 48}, ["tokenizer.filters", "32"]),
+        ({"tokenizer.discriminator": "release"}, ["tokenizer.discriminator", "'stylegan'"]),
+        ({"tokenizer.discriminator": "stylegan"}, ["tokenizer.discriminator", "28", "patch"]),
         ({"tokenizer.codebook_size": 65536}, ["tokenizer.codebook_size", "65535"]),
         ({"data.source": "imagenet"}, ["data.source", "'imagenet'"]),
         ({"data.channels": 2}, ["data.channels"]),
         ({"data.crop_scale": [0.9, 0.5]}, ["data", "crop_scale", "0.9"]),
         ({"data.crop_scale": [0.5, 1.5]}, ["data", "crop_scale", "1.0"]),
+        ({"classifier.crop_scale": [0.9, 0.5]}, ["classifier.crop_scale", "0.9"]),
+        ({"classifier.crop_scale": [0.5, 1.5]}, ["classifier.crop_scale", "1.0"]),
+        ({"decoding.rounding": "round"}, ["decoding.rounding", "'floor'", "'ceil'"]),
         ({"data.val_fraction": 1.0}, ["data.val_fraction"]),
         ({"evaluation.extractor": "vgg"}, ["evaluation.extractor", "'inception'"]),
         ({"analysis.best_by": "nll"}, ["analysis.best_by", "'fid'"]),
         ({"training": None}, ["training"]),
         ({"seed": -1}, ["seed", "-1"]),
         ({"sweep.seeds": [0, -1]}, ["sweep.seeds", "-1"]),
+        ({"training.lr": float("inf")}, ["training.lr", "inf"]),
+        ({"training.lr": float("nan")}, ["training.lr", "nan"]),
+        ({"temperature.values": [1.0, float("inf")]}, ["temperature.values.1", "inf"]),
+        ({"data.crop_ratio": [0.9, float("nan")]}, ["data.crop_ratio.1", "nan"]),
+        ({"training.lr": 1e300}, ["training.lr", "1e+30"]),
+        ({"tokenizer.entropy_temperature": 1e-320}, ["tokenizer.entropy_temperature"]),
+        *(
+            ({key: values}, [key, "listed twice"])
+            for key, values in (
+                ("evaluation.seeds", [0, 1, 0]),
+                ("training.other_label_smoothings", [0.0, 0.0]),
+                ("temperature.values", [1.0, 4.5, 1]),
+                ("rejection.acceptance", [0.5, 0.5]),
+                ("reconstruction.mask_ratios", [0.0, -0.0]),
+                ("speed.grids", [4, 4]),
+                ("speed.batch_sizes", [1, 1]),
+            )
+        ),
+        ({"training.steps": 10**4000}, ["training.steps", "1000000000"]),
+        ({"transformer.hidden": 10**9}, ["transformer.hidden", "65536"]),
+        ({"transformer.layers": 10**9}, ["transformer.layers", "1024"]),
+        ({"data.image_size": 2**20}, ["data.image_size", "8192"]),
+        ({"tokenizer.multipliers": [1], "data.image_size": 4096}, ["4096×4096 tokens", "256×256"]),
+        ({"tokenizer.multipliers": [1] * 64}, ["tokenizer.multipliers", "12"]),
+        ({"sweep.seeds": list(range(1001))}, ["sweep.seeds", "1000"]),
+        ({"seed": 2**64}, ["seed", str(2**63 - 1)]),
+        ({"evaluation.neighbors": 320}, ["sweep.samples", "evaluation.neighbors 320"]),
+        ({"evaluation.is_splits": 321}, ["sweep.samples", "is_splits 321"]),
+        ({"ray.storage_path": "a\0b"}, ["ray.storage_path", "printed"]),
+        ({"ray.storage_path": ""}, ["ray.storage_path"]),
+        ({"mlflow.experiment": "  "}, ["mlflow.experiment"]),
+        ({"mlflow.experiment": "two\nlines"}, ["mlflow.experiment", "\\n"]),
+        ({"data.source": "folder:/x\x1b[31m"}, ["data.source", "x1b"]),
+        ({"data.source": "folder:" + "x" * 10**5}, ["data.source", "4096"]),
+        ({"data.download_dir": "x" * 5000}, ["data.download_dir", "4096"]),
+        ({"preset": {"a": ["x" * 1000] * 100}}, ["preset", "string"]),
+        ({"x" * 1000: 1}, ["unknown key"]),
+        ({"a\nb": 1}, ["a b", "unknown key"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -108,16 +173,62 @@ def test_several_mistakes_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("training: [", "not valid YAML"),
-        ("training: 1\ntraining: 2\n", "not valid YAML"),
+        ("training: [", "not valid YAML: see line 1, column 12"),
+        ("training: 1\ntraining: 2\n", "not valid YAML: a key is there twice, at line 2"),
+        ("training:\n  lr: 1\n steps: 2\n", "line 3, column 2; check indentation, colons"),
         ("- a\n- b\n", "must hold sections"),
         ("", "must hold sections"),
+        ("a: !!python/object/apply:os.mkdir [x]\n", "not valid YAML: see line 1"),
+        ("a: 2001-99-99\n", "a value cannot be read (ValueError: month must be in 1..12)"),
+        (f"a: {'9' * 5000}\n", "a value cannot be read"),
+        ("a: \0\n", "not valid YAML"),
+        ("a: &x [1]\nb: 1\n", "anchors and aliases (&, *) are not read, one is at line 1"),
+        ("b: {<<: *x}\n", "anchors and aliases"),
+        ("[" * 100_000, "nested deeper than 20 levels"),
+        ("".join(f"{' ' * i}a:\n" for i in range(500)), "nested deeper than 20 levels"),
+        ("a: 1\n" * 300_000, "more than the limit of 1,048,576"),
     ],
 )
 def test_a_file_that_is_no_parameter_file(tmp_path, content, words):
     path = tmp_path / "params.yaml"
     path.write_text(content)
     assert words in message(path)
+
+
+def test_an_alias_bomb_is_refused_in_no_time(tmp_path):
+    """Ten lines that stand for 10^9 values; printed, they were a line of 312 MB."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for i in range(9):
+        lines.append(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 10)}]")
+    path = tmp_path / "params.yaml"
+    path.write_text(PRESET.read_text(encoding="utf-8") + "\n".join(lines), encoding="utf-8")
+    started = time.monotonic()
+    assert "anchors and aliases" in message(path)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("what", ["folder", "fifo", "device", "bytes"])
+def test_what_is_no_text_file(tmp_path, what):
+    path = tmp_path / "params.yaml"
+    if what == "folder":
+        path.mkdir()
+    elif what == "fifo":
+        os.mkfifo(path)
+    elif what == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes(b"seed: \xff\xfe")
+    words = {"folder": "is a folder", "bytes": "no text in UTF-8"}
+    assert words.get(what, "is a pipe, socket or device") in message(path)
+
+
+def test_a_mistyped_key_is_named_before_the_one_that_is_missing_for_it(tmp_path):
+    path = write(tmp_path, {"training.warmup_stepss": 5, "classifier.lr": "x"})
+    values = YAML(typ="safe").load(path)
+    del values["training"]["warmup_steps"]
+    YAML(typ="safe").dump(values, path)
+    text = message(path)
+    assert "training.warmup_stepss: unknown key; did you mean warmup_steps? (and 2 more)" in text
 
 
 def test_a_key_that_is_no_word(tmp_path):

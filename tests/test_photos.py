@@ -12,15 +12,18 @@ from sklearn.datasets import load_sample_images
 
 from pipeline.classifier import ClassifierConfig
 from pipeline.config.params import Params
+from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.data.images.batches import ImageBatches
+from pipeline.data.images.opening import decode_image
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.views import View, decode_image
+from pipeline.data.images.views import View
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.reconstruction import Reconstruction, psnr
 from pipeline.perceptual import open_perceptual
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.runtime.workers import Alone
 from pipeline.sampling import balanced_labels, sampler
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.training.classifier import ClassifierTask, accuracy
@@ -29,6 +32,7 @@ from pipeline.training.tokens import cache_tokens
 from pipeline.training.tokens import write_manifest as write_tokens_manifest
 from pipeline.training.transformer import TransformerTask
 from pipeline.weights.configs import tokenizer_config
+from pipeline.weights.published import save_model
 from tests.params import make_params
 
 CPU = torch.device("cpu")
@@ -115,10 +119,15 @@ def tokenizer(photos, classifier) -> Tokenizer:
 def tokens_dir(photos, tokenizer, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tokens")
     crops = {"train": photos.params.tokens.crops_per_image, "val": 0}
-    shards = {
-        split: cache_tokens(tokenizer, photos.folder, split, number, photos.params, folder)
-        for split, number in crops.items()
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("project"))
+        IMAGES.parent.mkdir()
+        IMAGES.symlink_to(photos.folder)
+        save_model(TOKENIZER, "tokenizer", tokenizer.config, tokenizer.state_dict())
+        shards = {
+            split: cache_tokens(split, number, photos.params, folder, Alone(CPU))
+            for split, number in crops.items()
+        }
     write_tokens_manifest(folder, photos.params, "hash", shards)
     return folder
 
@@ -170,7 +179,7 @@ def test_cached_tokens_are_those_of_the_seeded_crops(photos, tokenizer, tokens_d
     for split, views in (("train", 2), ("val", 1)):
         cache, images = TokenCache(tokens_dir, split), ImageShards(photos.folder, split)
         assert (len(cache), cache.views, cache.num_tokens) == (len(images), views, 64)
-        assert cache.shards[0].dtype == np.uint16
+        assert next(cache.shards()).dtype == np.uint16
         view = View(images, photos.params.data, photos.params.seed)
         for draw in range(views):
             indices = np.arange(len(images))

@@ -3,12 +3,14 @@
 import pytest
 import torch
 
+from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.prepare.datasets import FolderSource
 from pipeline.prepare.shards import write_manifest, write_shards
+from pipeline.runtime.workers import Alone
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.networks import DataSize, plan_networks
-from pipeline.tools.plan.report import token_cache_bytes
+from pipeline.tools.plan.storage import token_cache_bytes
 from pipeline.training.loop import save_checkpoint
 from pipeline.training.tokens import cache_tokens
 from pipeline.transformer import MaskGitTransformer
@@ -37,33 +39,37 @@ def test_sizes_are_those_of_the_defaults_files(name, make_params, digit_tokens, 
     assert planned.checkpoint == pytest.approx(live, rel=0.01)
 
 
-def test_discriminator_is_the_one_that_is_trained(make_params, digit_tokens):
-    params = make_params()
+@pytest.mark.parametrize(("name", "side"), [("patch", 28), ("stylegan", 32)])
+def test_discriminator_is_the_one_that_is_trained(name, side, make_params, digit_tokens):
+    params = make_params(data={"image_size": side}, tokenizer={"discriminator": name})
     planned = network(plan_networks(params, DIGITS), "discriminator")
     task = default_task("tokenizer", params, digit_tokens)
     assert planned.parameters == sum(p.numel() for p in task.discriminator.parameters())
     assert planned.steps == params.tokenizer.steps - params.tokenizer.adversarial_start
 
 
-def test_token_cache_is_that_of_a_real_one(make_params, tmp_path):
-    params, images = make_params(tokens={"batch_size": 16}), tmp_path / "images"
+def test_token_cache_is_that_of_a_real_one(make_params, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = make_params(tokens={"batch_size": 16})
     for label in range(2):
         for split, count in (("train", 20), ("val", 5)):
             for i in range(count):
                 path = tmp_path / "source" / split / str(label) / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                noise_image(30, 30, "L", seed=i).save(path)
+                noise_image(30, 30, "L", seed=i + count).save(path)
     source = FolderSource(tmp_path / "source")
     shards = {
         split: write_shards(
-            source, [i for i, x in enumerate(source.items) if x.split == split], split, 64, images
+            source, [i for i, x in enumerate(source.items) if x.split == split], split, 64, IMAGES
         )
         for split in ("train", "val")
     }
-    write_manifest(images, source, "folder", shards)
-    tokenizer, folder = Tokenizer(tokenizer_config(params)).eval(), tmp_path / "tokens"
-    cache_tokens(tokenizer, images, "train", params.tokens.crops_per_image, params, folder)
-    cache_tokens(tokenizer, images, "val", 0, params, folder)
+    write_manifest(IMAGES, source, "folder", shards)
+    tokenizer, folder = Tokenizer(tokenizer_config(params)), tmp_path / "tokens"
+    save_model(TOKENIZER, "tokenizer", tokenizer.config, tokenizer.state_dict())
+    alone = Alone(torch.device("cpu"))
+    cache_tokens("train", params.tokens.crops_per_image, params, folder, alone)
+    cache_tokens("val", 0, params, folder, alone)
     measured = sum(path.stat().st_size for path in folder.glob("*.npy"))
     assert token_cache_bytes(params, DataSize(40, 10, 2, "test")) == measured
 

@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import pytest
+
+from pipeline.config.presets import preset_params
 from pipeline.runtime.files import read_yaml
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.networks import plan_networks, plan_stages
-from pipeline.tools.plan.report import plan_text
+from pipeline.tools.plan.report import data_size, plan_text
 from pipeline.weights.configs import tokenizer_config, transformer_config
 from tests.planned import DIGITS
 from tests.project import ROOT
@@ -13,7 +16,8 @@ from tests.project import ROOT
 
 def test_sweep_is_trials_times_steps_and_the_decode_grid(make_params):
     def sweep(**changes) -> int:
-        params = make_params(sweep={"schedules": ["cosine"], "seeds": [0]} | changes)
+        own = {"schedules": ["cosine"], "seeds": [0], "crossed": []}
+        params = make_params(sweep=own | changes)
         return next(
             s.flops
             for s in plan_stages(params, DIGITS, plan_networks(params, DIGITS))
@@ -28,6 +32,28 @@ def test_sweep_is_trials_times_steps_and_the_decode_grid(make_params):
     _, decode = costs.tokenizer_coding(tokenizer_config(params), 7, 1)
     more = sweep(steps=10, samples=100, iterations=[2, 8, 5]) - one
     assert more == 100 * (5 * costs.decoding_pass(config, 1) + decode)
+    two = ["cosine", "linear"]
+    few = {"steps": 10, "samples": 100, "iterations": [2], "schedules": two}
+    crossed = sweep(crossed=two, **few) - sweep(**few)
+    passes = params.decoding.iterations * costs.decoding_pass(config, 1)
+    assert crossed == 2 * 2 * 100 * (passes + decode)
+
+
+def test_networks_are_trained_once_a_seed_and_label_smoothing(make_params):
+    def trained(seeds: list[int], others: list[float], **released) -> tuple[int, int]:
+        params = make_params(
+            evaluation={"seeds": seeds},
+            training={"other_label_smoothings": others},
+            transformer=released,
+        )
+        stages = plan_stages(params, DIGITS, plan_networks(params, DIGITS))
+        flops = {s.name: s.flops for s in stages}
+        return flops["train_transformer"], flops["train_autoregressive"]
+
+    ours, theirs = trained([0], [])
+    assert trained([0, 1, 2], []) == (3 * ours, 3 * theirs)
+    assert trained([0, 1, 2], [0.0, 0.2]) == (9 * ours, 9 * theirs)
+    assert trained([0, 1], [0.0], pretrained="b") == (0, 4 * theirs)
 
 
 def test_released_weights_are_not_trained(make_params):
@@ -46,6 +72,42 @@ def test_released_weights_are_not_trained(make_params):
     assert plan_text(params, DIGITS).count("ready-made") == 2
 
 
+def devices_of(params) -> dict[str, float]:
+    return {s.name: s.devices for s in plan_stages(params, DIGITS, plan_networks(params, DIGITS))}
+
+
+def test_trainings_beside_one_another_leave_devices_idle_where_they_do_not_divide(make_params):
+    """Of 12 devices: 7 trials of 4 workers are three at once in three rounds; 6 classifiers of 4 in
+    two; all other stages are on every device."""
+    params = make_params(
+        ray={"num_workers": 12},
+        training={"batch_size": 24},
+        tokenizer={"batch_size": 24},
+        classifier={"batch_size": 24},
+        sweep={"seeds": [0], "workers_per_trial": 4},
+        evaluation={"seeds": [0]},
+        cas={"workers_per_classifier": 4},
+    )
+    devices = devices_of(params)
+    assert devices.pop("sweep") == 28 / 3 and devices.pop("cas") == 12
+    assert set(devices.values()) == {12}
+
+
+@pytest.mark.parametrize("workers, allowed", [(16, 1.15), (64, 1.25)])
+def test_the_papers_run_uses_all_devices(workers, allowed):
+    """And no large stage fewer than there are, as the preset is."""
+    params = preset_params("imagenet256")
+    each = {"num_workers": workers}
+    params = params.model_copy(update={"ray": params.ray.model_copy(update=each)})
+    data = data_size(params, images=1_331_167)
+    stages = plan_stages(params, data, plan_networks(params, data))
+    flops = sum(stage.flops for stage in stages)
+    time = sum(stage.flops / stage.devices for stage in stages)
+    assert time <= allowed * flops / workers
+    if workers == params.sweep.workers_per_trial:
+        assert all(s.devices == workers for s in stages if s.flops > flops / 100)
+
+
 def test_stages_are_those_of_the_dag_but_those_that_the_text_names(make_params):
     params = make_params()
     planned = {s.name for s in plan_stages(params, DIGITS, plan_networks(params, DIGITS))}
@@ -56,18 +118,18 @@ def test_stages_are_those_of_the_dag_but_those_that_the_text_names(make_params):
 
 
 def test_edits_are_of_the_held_out_images_that_there_are(make_params):
-    def edit(val: int, **editing) -> int:
+    def edit(val: int, seeds=(0,), **editing) -> int:
         data = dataclasses.replace(DIGITS, val=val)
-        params = make_params(editing=editing)
+        params = make_params(editing=editing, evaluation={"seeds": list(seeds)})
         stages = plan_stages(params, data, plan_networks(params, data))
         return next(s.flops for s in stages if s.name == "edit")
 
-    few = edit(100, images=400, seeds=[0], iterations=4)
+    few = edit(100, images=400, iterations=4)
     assert edit(200, images=400, seeds=[0, 1], iterations=4) == 4 * few
-    assert edit(1000, images=100, seeds=[0], iterations=4) == few
+    assert edit(1000, images=100, iterations=4) == few
     params = make_params()
     one_pass = costs.decoding_pass(transformer_config(params, 10), 1)
-    assert edit(100, images=400, seeds=[0], iterations=6) - few == 5 * 100 * 2 * one_pass
+    assert edit(100, images=400, iterations=6) - few == 5 * 100 * 2 * one_pass
 
 
 def test_guidance_doubles_the_decoding(make_params):
@@ -79,6 +141,8 @@ def test_guidance_doubles_the_decoding(make_params):
         return next(s.flops for s in stages if s.name == "evaluate")
 
     params = make_params()
-    samples = max(params.evaluation.samples, params.cas.samples)
+    # CAS is trained on the samples of the main replicates; those of the other label smoothing are
+    # only measured.
+    samples = 3 * max(params.evaluation.samples, params.cas.samples) + 3 * params.evaluation.samples
     one_pass = costs.decoding_pass(transformer_config(params, 10), 1)
     assert evaluate(1.0) - evaluate(0.0) == samples * 10 * one_pass

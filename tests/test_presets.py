@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import presets
 from pipeline.config.params import load_params
 from pipeline.config.presets import BASE, apply_preset, preset_names
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
+from tests.damage import no_file
+from tests.errors import one_line
 from tests.project import ROOT
 
 
@@ -105,3 +108,18 @@ def test_impossible_preset_leaves_the_params_as_they_are(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"training\.batch_size"):
         apply_preset("broken", target)
     assert target.read_text() == "untouched"
+
+
+@pytest.mark.parametrize("how", ["folder", "fifo", "comment", "nothing"])
+def test_a_preset_that_is_no_file_of_values_hangs_nobody(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(presets, "PRESETS", tmp_path)
+    path = tmp_path / "own.yaml"
+    if how in ("folder", "fifo"):
+        no_file(how, path)
+        with pytest.raises(UserError, match=r"own\.yaml is a ") as error:
+            presets.preset_summary("own")
+        one_line(error)
+    else:
+        path.write_text("# Preset own: mine. Cost: little." if how == "comment" else "")
+        said = "mine" if how == "comment" else "not said"
+        assert presets.preset_summary("own").what == said

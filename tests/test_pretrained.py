@@ -56,7 +56,7 @@ def test_stages_convert_and_the_sweep_only_decodes(project):
     assert "loss" not in output  # no training step is logged
     rows = pd.read_csv(project.folder / "results/sweep/rows.csv")
     assert len(rows) == 6 and rows["nll"].notna().all()
-    model = load_model(project.folder / "models/transformer", "transformer")
+    model = load_model(project.folder / "models/transformer/main/seed0", "transformer")
     assert model.config.layers == 3 and model.config.num_classes == 10
     assert (project.folder / "results/transformer/history.csv").read_text().count("\n") == 2
 

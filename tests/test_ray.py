@@ -1,21 +1,18 @@
 """Ray itself: data-parallel training against one worker, and the sweep as a submitted job."""
 
 import logging
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.runtime.files import write_json
+from tests.damage import flip_weight
+from tests.images import write_token_cache
 from tests.params import make_params
-from tests.project import ROOT, Project
+from tests.project import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -24,35 +21,29 @@ pytestmark = pytest.mark.slow
 def tokens_dir(tmp_path) -> Path:
     """A token cache of random grids: 64 training and 8 validation images of 4 classes."""
     rng = np.random.default_rng(0)
-    folder = tmp_path / "tokens"
-    folder.mkdir()
-    shards = {}
-    for split, count in (("train", 64), ("val", 8)):
-        np.save(folder / f"{split}-00000.npy", rng.integers(64, size=(count, 1, 49)).astype("u2"))
-        np.save(folder / f"{split}-labels.npy", (np.arange(count) % 4).astype("i4"))
-        shards[split] = [{"file": f"{split}-00000.npy", "count": count}]
-    write_json(folder / "manifest.json", {"shards": shards})
-    return folder
+    counts = {"train": 64, "val": 8}
+    grids = {split: [rng.integers(64, size=(n, 1, 49))] for split, n in counts.items()}
+    labels = {split: np.arange(n) % 4 for split, n in counts.items()}
+    return write_token_cache(tmp_path / "tokens", grids, labels, codes=64)
 
 
-def _small_params():
+def _small_params(steps: int = 6):
     small = {"layers": 2, "hidden": 32, "heads": 2, "mlp": 64, "dropout": 0.0}
-    training = {"steps": 6, "batch_size": 16, "bf16": False, "checkpoint_every": 3}
+    training = {"steps": steps, "batch_size": 16, "bf16": False, "checkpoint_every": 3}
     return make_params(transformer=small, training=training)
 
 
-def _job(params, tokens_dir: Path, run_dir: Path):
+def _job(params, tokens_dir: Path, folder: Path, workers: int = 1):
     from pipeline.training.transformer import TransformerTask
-    from pipeline.training.transformer.job import TrainingJob
+    from pipeline.training.transformer.job import TransformerRecipe, transformer_job
 
-    return TrainingJob(
-        params=params.model_dump(),
-        tokens_dir=str(tokens_dir),
-        num_classes=4,
-        task=TransformerTask,
-        seed=0,
+    return transformer_job(
+        params,
+        TransformerRecipe(TransformerTask, params.model_dump(), str(tokens_dir), 4, seed=0),
+        network="transformer",
         name="transformer",
-        run_dir=str(run_dir),
+        folder=folder,
+        workers=workers,
     )
 
 
@@ -83,15 +74,15 @@ def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_pat
     import ray
 
     from pipeline.runtime.cluster import join_ray
-    from pipeline.training.transformer.ray_train import fit
+    from pipeline.training.loop.ray_train import fit
 
     monkeypatch.chdir(ROOT)
     params = _small_params()
     join_ray()
     try:
-        one = fit(_job(params, tokens_dir, tmp_path / "one"), workers=1)
-        two = fit(_job(params, tokens_dir, tmp_path / "two"), workers=2)
-        again = fit(_job(params, tokens_dir, tmp_path / "two"), workers=2)
+        one = fit(_job(params, tokens_dir, tmp_path / "one"))
+        two = fit(_job(params, tokens_dir, tmp_path / "two", workers=2))
+        again = fit(_job(params, tokens_dir, tmp_path / "two", workers=2))
     finally:
         ray.shutdown()
 
@@ -110,25 +101,27 @@ def test_training_goes_on_without_ray_trains_list_of_checkpoints(tokens_dir, tmp
 
     from pipeline.runtime.cluster import join_ray
     from pipeline.runtime.errors import UserError
-    from pipeline.training.transformer.ray_train import LISTING, fit
+    from pipeline.training.loop.ray_checkpoints import LISTING
+    from pipeline.training.loop.ray_train import fit
 
     monkeypatch.chdir(ROOT)
     noted = tmp_path / "steps"
 
     def stop(row):
-        raise UserError(f"stopped at {row['step']}")
+        if row["step"] == 6:
+            raise UserError("stopped before 6")
 
     def note(row):
         with open(noted, "a") as file:
             file.write(f"{row['step']}\n")
 
     def run(name: str, on_row=note):
-        return fit(_job(_small_params(), tokens_dir, tmp_path / name), workers=1, on_row=on_row)
+        return fit(_job(_small_params(), tokens_dir, tmp_path / name), on_row=on_row)
 
     join_ray()
     try:
         whole = run("whole", on_row=lambda row: None)
-        with pytest.raises(UserError, match="stopped at 3"):
+        with pytest.raises(UserError, match="stopped before 6"):
             run("missing", on_row=stop)
         (uploaded,) = (tmp_path / "missing").glob("checkpoint_*/checkpoint.pt")
         half = tmp_path / "missing/checkpoint_9999/checkpoint.pt"
@@ -151,101 +144,96 @@ def test_training_goes_on_without_ray_trains_list_of_checkpoints(tokens_dir, tmp
             assert torch.equal(state["task"]["model"][name], weight)
 
 
-def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path, monkeypatch):
-    """As when the tracking server dies: no trial is begun after that, and the error comes out."""
+def test_a_damaged_checkpoint_of_ray_train_gives_way_to_the_one_before(
+    tokens_dir, tmp_path, monkeypatch
+):
+    """Of a run that was stopped, and of one that had finished."""
     import ray
 
-    from pipeline.experiments.ablation.trial import Trial
-    from pipeline.experiments.tuning import run_trials
     from pipeline.runtime.cluster import join_ray
     from pipeline.runtime.errors import UserError
+    from pipeline.training.loop import load_checkpoint
+    from pipeline.training.loop.ray_train import fit
+
+    monkeypatch.chdir(ROOT)
+    noted = tmp_path / "steps"
+
+    def note(row, stop_at=None):
+        if row["step"] == stop_at:
+            raise UserError(f"stopped at {stop_at}")
+        with open(noted, "a") as file:
+            file.write(f"{row['step']}\n")
+
+    def run(name: str, on_row=note):
+        return fit(_job(_small_params(9), tokens_dir, tmp_path / name), on_row=on_row)
+
+    def damage(name: str) -> None:
+        checkpoints = sorted((tmp_path / name).glob("checkpoint_*/checkpoint.pt"))
+        assert len(checkpoints) == 2
+        flip_weight(checkpoints[-1])
+
+    join_ray()
+    try:
+        whole = run("whole", on_row=lambda row: None)
+        # A row comes before its checkpoint: those of steps 3 and 6 are kept.
+        with pytest.raises(UserError, match="stopped at 9"):
+            run("stopped", on_row=partial(note, stop_at=9))
+        damage("stopped")
+        stopped = run("stopped")
+        kept = sorted((tmp_path / "stopped").glob("checkpoint_*/checkpoint.pt"))
+        for path in kept[-2:]:  # both that count are whole
+            load_checkpoint(path)
+        assert noted.read_text() == "3\n6\n6\n9\n"  # from the third step on, not from the first
+        damage("whole")
+        finished = run("whole")
+    finally:
+        ray.shutdown()
+    assert noted.read_text() == "3\n6\n6\n9\n9\n"
+    for state in (stopped, finished):
+        assert state["history"] == whole["history"]
+        for name, weight in whole["task"]["model"].items():
+            assert torch.equal(state["task"]["model"][name], weight)
+
+
+def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path, monkeypatch):
+    """As on a full disk: no trial is begun after that, and the error comes out."""
+    import ray
+
+    from pipeline.experiments.ablation.running import run_trial
+    from pipeline.experiments.ablation.trial import Trial
+    from pipeline.runtime.cluster import join_ray
+    from pipeline.runtime.errors import UserError
+    from pipeline.runtime.tuning import Needs, run_trials
 
     monkeypatch.chdir(ROOT)
     params = make_params(ray={"storage_path": str(tmp_path / "runs")})
 
     def trial(seed: int) -> Trial:
         """Nothing to measure, and a model that is there but cannot be opened: ends at once."""
-        (tmp_path / f"{seed}/model").mkdir(parents=True)
-        folder = str(tmp_path / str(seed))
-        values = {"params": params.model_dump(), "root": str(tmp_path / "project")}
-        values |= {"folder": folder, "training_folder": folder}
-        return Trial(seed=seed, iterations=[], **values)
+        folder = tmp_path / str(seed)
+        (folder / "model").mkdir(parents=True)
+        return Trial(
+            seed=seed,
+            cells=[],
+            crossed=[],
+            folder=str(folder),
+            training=_job(params, tmp_path / "project/data/tokens", folder),
+            params=params.model_dump(),
+            root=str(tmp_path / "project"),
+        )
 
     trials, logged = [trial(seed) for seed in range(12)], []
 
     def log(trial: Trial) -> None:
         logged.append(trial.name)
-        raise UserError("the tracking server is gone")
+        raise UserError("no space for the log")
 
     join_ray()
     try:
-        with pytest.raises(UserError, match="the tracking server is gone"):
-            run_trials(trials, params, on_done=log)
+        needs = Needs(1, {"CPU": 1}, params.ray.max_failures, tmp_path / "runs")
+        with pytest.raises(UserError, match="no space for the log"):
+            run_trials(run_trial, trials, needs, stage="sweep", on_done=log)
     finally:
         ray.shutdown()
-    assert len(logged) == 1
+    assert len(logged) == 1 and not (tmp_path / "runs/tune").exists()
     assert sum(trial.failure.read() is not None for trial in trials) < len(trials)
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def test_submitted_sweep_comes_back_into_the_project(tmp_path):
-    """`make submit` on loopback: a head, a job, and the same rows as without one."""
-    project = Project.clone(tmp_path / "project")
-    project.run("python", "-m", "pipeline", "preset", "smoke")
-    project.set(sweep__schedules=["cosine", "linear"], sweep__iterations=[2])
-    project.run("dvc", "repro", "cache_tokens", "schedules")
-    project.stage("sweep")
-    rows = project.folder / "results/sweep/rows.csv"
-    expected = rows.read_bytes()
-    shutil.rmtree(project.folder / "runs/sweep")
-    rows.unlink()
-
-    ports = {
-        name: _free_port() for name in ("port", "dashboard-port", "dashboard-agent-listen-port")
-    }
-    # Ray notes a head's address in its folder: in one of its own, no other head is met.
-    temp = f"/tmp/rt{os.getpid()}"
-    env = project.env | {"RAY_AUTH_MODE": "token", "RAY_TMPDIR": temp}
-    project.env = env
-    start = "import ray; ray.init(address='local', num_cpus=1)"  # writes the token, if new
-    project.run("python", "-c", start)
-    head = subprocess.Popen(
-        [
-            *("ray", "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1"),
-            *(f"--{name}={port}" for name, port in ports.items()),
-            f"--temp-dir={temp}",
-        ],
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        address = f"http://127.0.0.1:{ports['dashboard-port']}"
-        _wait_for_port(ports["dashboard-port"])
-        _wait_for_port(ports["dashboard-agent-listen-port"])  # jobs start through it
-        venv = Path(shutil.which("ray", path=env["PATH"])).parents[1]
-        (venv / ".ready").touch()
-        project.run("make", "submit", f"ADDRESS={address}", f"VENV={venv}", "-o", f"{venv}/.ready")
-    finally:
-        head.send_signal(signal.SIGTERM)
-        head.wait(timeout=60)
-    assert rows.read_bytes() == expected
-    lock = (project.folder / "dvc.lock").read_text()
-    assert "results/sweep/rows.csv" in lock
-    assert "up to date" in project.run("dvc", "status", "sweep")
-
-
-def _wait_for_port(port: int) -> None:
-    for _ in range(120):
-        with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
-                time.sleep(3)
-                return
-        time.sleep(0.5)
-    raise AssertionError(f"no head on port {port}")

@@ -18,11 +18,14 @@ from pipeline.experiments import reconstruct as reconstruction
 from pipeline.perceptual import classifier_distance
 from pipeline.weights.published import load_model
 from tests.tiny_project import (
+    ALONE,
+    CHANGES,
     CODES,
     CPU,
     GRID,
     SIDE,
     check_resumes,
+    folders_of,
     validation,
     with_params,
 )
@@ -45,16 +48,17 @@ def test_hidden_tokens_are_uniform():
 
 
 def rebuilt(tmp_path: Path, **changes) -> tuple[list[dict], dict[str, np.ndarray]]:
-    tmp_path.mkdir(exist_ok=True)
-    params = with_params(reconstruction=changes)
-    return reconstruction.reconstruct_hidden(params, tmp_path, CPU)
+    """Of the first seed alone."""
+    first = CHANGES["evaluation"] | {"seeds": [0]}
+    params = with_params(reconstruction=changes, evaluation=first)
+    return reconstruction.reconstruct_hidden(params, folders_of(tmp_path, params), ALONE)
 
 
 def test_without_hidden_tokens_it_is_the_tokenizers_reconstruction(tmp_path):
     rows, pictures = rebuilt(tmp_path, images=10, mask_ratios=[0.0])
     images, _ = validation(10)
     expected = Reconstruction(load_model(TOKENIZER, "tokenizer"), CPU)(images)
-    samples = np.load(tmp_path / "0.0.npy")
+    samples = np.load(tmp_path / "seed0/0.0.npy")
     assert samples.shape == (3 * 10, 1, SIDE, SIDE)  # draw after draw
     assert all(np.array_equal(draw, expected) for draw in samples.reshape(3, *expected.shape))
     assert len({row["psnr"] for row in rows}) == 1  # of the median too
@@ -70,7 +74,7 @@ def test_distances_match_other_libraries(tmp_path):
     keys = [(row["mask_ratio"], row["draw"]) for row in rows]
     assert keys == [(ratio, draw) for ratio in (0.0, 0.5) for draw in (0, 1, 2, -1)]
     for row in rows:
-        samples = np.load(tmp_path / f"{row['mask_ratio']}.npy").reshape(3, *images.shape)
+        samples = np.load(tmp_path / f"seed0/{row['mask_ratio']}.npy").reshape(3, *images.shape)
         median = np.sort(samples, axis=0)[1]  # of three
         given = as_float(torch.from_numpy(median if row["draw"] < 0 else samples[row["draw"]]))
         wanted = peak_signal_noise_ratio(
@@ -154,3 +158,16 @@ def test_inputs_show_which_tokens_are_hidden(tmp_path):
 def test_killed_reconstruction_goes_on(tmp_path):
     # Three draws of three batches a ratio: killed within the second.
     check_resumes(lambda folder: rebuilt(folder)[0], tmp_path, reconstruction, "decode", calls=13)
+
+
+def test_every_replicate_rebuilds_and_the_first_is_pictured(tmp_path):
+    alone, pictures = rebuilt(tmp_path / "alone")
+    params = with_params()
+    folders = folders_of(tmp_path / "all", params)
+    rows, pictured = reconstruction.reconstruct_hidden(params, folders, ALONE)
+    assert [row for row in rows if row["seed"] == 0] == alone
+    others = [row for row in rows if row["seed"] == 1]
+    assert len(others) == len(alone)
+    hidden = [row["psnr"] for row in alone if row["mask_ratio"] == 0.5]
+    assert hidden != [row["psnr"] for row in others if row["mask_ratio"] == 0.5]
+    assert all(np.array_equal(pictures[name], pictured[name]) for name in pictures)

@@ -1,6 +1,8 @@
 """Rejection sampling against brute force, and what it measures."""
 
 import itertools
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,15 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.paths import SAMPLES
+from pipeline.config.replicates import NETWORKS
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
 from pipeline.experiments import reject as rejection
 from pipeline.sampling import balanced_labels
 from tests.tiny_project import (
+    ALONE,
+    CHANGES,
     CLASSES,
-    CPU,
+    Dies,
     check_scores,
     classified,
+    folders_of,
     with_params,
 )
 
@@ -62,15 +68,24 @@ def test_the_surest_are_told_apart():
     assert rejection.select(ratings, labels, 1 / 3).tolist() == [1, 3]
 
 
-def rejected(**sections) -> pd.DataFrame:
-    return pd.DataFrame(rejection.rejection_rows(with_params(**sections), CPU))
+def rejected(folder: Path, **sections) -> pd.DataFrame:
+    params = with_params(**sections)
+    folders = {
+        replicate: path
+        for network in NETWORKS
+        for replicate, path in folders_of(folder / network, params, network).items()
+    }
+    return pd.DataFrame(rejection.rejection_rows(params, folders, ALONE))
 
 
-def test_rejection_raises_the_recognised_share_and_random_selection_is_of_the_same_size():
-    table = rejected().set_index(["network", "selection", "acceptance"]).sort_index()
-    assert len(table) == 2 * 2 * 3
+def test_rejection_raises_the_recognised_share_and_random_selection_is_of_the_same_size(
+    tmp_path,
+):
+    every = rejected(tmp_path)
+    assert len(every) == 2 * 2 * 2 * 3 and set(every["seed"]) == {0, 1}
+    table = every[every["seed"] == 1].set_index(["network", "selection", "acceptance"]).sort_index()
     assert (table["candidates"] == 90).all()
-    for network in rejection.NETWORKS:
+    for network in NETWORKS:
         kept, drawn = table.loc[network, "rejection"], table.loc[network, "random"]
         assert kept["samples"].to_dict() == {1.0: 90, 0.5: 45, 0.2: 18}
         assert drawn["samples"].to_dict() == kept["samples"].to_dict()
@@ -82,10 +97,10 @@ def test_rejection_raises_the_recognised_share_and_random_selection_is_of_the_sa
     assert table.notna().all(axis=None)
 
 
-def test_rejection_measures_what_it_keeps():
+def test_rejection_measures_what_it_keeps(tmp_path):
     params = with_params()
-    rows = rejection.rejection_rows(params, CPU)
-    images = np.load(SAMPLES / "autoregressive/images.npy")
+    rows = rejected(tmp_path).to_dict("records")
+    images = np.load(SAMPLES / "autoregressive/seed1/images.npy")
     labels = balanced_labels(90, CLASSES)
     _, logits = classified(images)
     ratings = scipy.special.log_softmax(logits, axis=1)[range(90), labels]
@@ -97,33 +112,61 @@ def test_rejection_measures_what_it_keeps():
     (row,) = [
         row
         for row in rows
-        if (row["network"], row["selection"], row["acceptance"])
-        == ("autoregressive", "rejection", 0.5)
+        if (row["network"], row["seed"], row["selection"], row["acceptance"])
+        == ("autoregressive", 1, "rejection", 0.5)
     ]
     check_scores(row, images[best], labels[best])
-    whole = Evaluator(params, CPU).measure(ArrayImages(images[best]), labels[best])
+    whole = Evaluator(params, ALONE).measure(ArrayImages(images[best]), labels[best])
     shared = row.keys() & whole.keys() - {"samples"}
-    assert len(shared) == 9
+    assert len(shared) == 7
     assert {name: row[name] for name in shared} == pytest.approx({n: whole[n] for n in shared})
 
 
-def test_a_selection_too_small_for_fid_is_a_line_and_empty_columns(capsys):
-    table = rejected(rejection={"acceptance": [1.0, 0.15]})
+def test_a_selection_too_small_for_fid_is_a_line_and_empty_columns(tmp_path, capsys):
+    table = rejected(tmp_path, rejection={"acceptance": [1.0, 0.15]})
     few = table["samples"] <= 16
-    assert few.sum() == 4
-    empty = ["fid_classifier", "fid_classifier_std"]
+    assert few.sum() == 8
+    empty = ["fid_classifier"]
     assert table.loc[few, empty].isna().all(axis=None)
     assert table.loc[~few, empty].notna().all(axis=None)
     assert table.drop(columns=empty).notna().all(axis=None)
     line = "not measured: FID: 12 samples cannot give a covariance of 16-dimensional features"
-    assert capsys.readouterr().out.count(line) == 4
+    assert capsys.readouterr().out.count(line) == 8
 
 
-def test_random_selections_differ_by_seed_and_repeat():
-    first, again = rejected(), rejected()
+def test_random_selections_differ_by_seed_and_repeat(tiny_project, tmp_path, monkeypatch):
+    shutil.copytree(tiny_project, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    first, again = rejected(tmp_path / "a"), rejected(tmp_path / "b")
     pd.testing.assert_frame_equal(first, again)
-    other = pd.DataFrame(
-        rejection.rejection_rows(with_params().model_copy(update={"seed": 1}), CPU)
+    shutil.rmtree(SAMPLES / "transformer/seed1")
+    shutil.copytree(SAMPLES / "transformer/seed0", SAMPLES / "transformer/seed1")
+    table = rejected(tmp_path / "c")
+    some = table[(table["network"] == "transformer") & (table["acceptance"] < 1)]
+    one, two = (
+        some[some["seed"] == seed].set_index(["selection", "acceptance"]) for seed in (0, 1)
     )
-    some = (first["acceptance"] < 1) & (first["selection"] == "random")
-    assert (first.loc[some, "fid_classifier"] != other.loc[some, "fid_classifier"]).all()
+    same = one["fid_classifier"] == two["fid_classifier"]
+    assert same["rejection"].all() and not same["random"].any()
+
+
+def test_killed_rejection_goes_on_and_one_more_seed_is_measured_alone(tmp_path, monkeypatch):
+    """Two selections of three shares, of two networks: six measurements of a seed, two a cell."""
+    straight = rejected(tmp_path / "straight")
+    first = straight[straight["seed"] == 0].reset_index(drop=True)
+    plain = rejection.manifold_metrics
+    one = {"evaluation": CHANGES["evaluation"] | {"seeds": [0]}}
+
+    def run(most: int, **sections) -> tuple[pd.DataFrame, int]:
+        counted = Dies(plain, most)
+        monkeypatch.setattr(rejection, "manifold_metrics", counted)
+        return rejected(tmp_path / "killed", **sections), most - counted.left
+
+    with pytest.raises(KeyboardInterrupt):
+        run(5, **one)
+    rows, measured = run(99, **one)
+    pd.testing.assert_frame_equal(rows, first)
+    assert measured == 2 * 6 - 4
+    rows, measured = run(99)
+    pd.testing.assert_frame_equal(rows, straight)
+    assert measured == 2 * 6

@@ -1,5 +1,6 @@
 """What runs again after a change, and what does not: real `dvc repro` at smoke size."""
 
+import itertools
 import re
 import shutil
 
@@ -27,8 +28,9 @@ def test_second_repro_runs_nothing(finished):
     [
         ({"analysis__dpi": 60}, {"analysis"}),
         ({"mlflow__experiment": "other"}, set()),
-        ({"rejection__acceptance": [0.9]}, {"reject", "analysis"}),
-        ({"cas__seeds": [0, 1]}, {"cas", "analysis"}),
+        # Real images are measured in sets as large as those that rejection keeps.
+        ({"rejection__acceptance": [0.9]}, {"evaluate", "reject", "analysis"}),
+        ({"cas__steps": 6}, {"cas", "analysis"}),
         ({"autoregressive__steps": 21}, {"train_autoregressive", "analysis"}),
         ({"sweep__seeds": [1]}, {"sweep", "analysis"}),
     ],
@@ -38,6 +40,39 @@ def test_a_changed_param_runs_only_what_lists_it(finished, tmp_path, change, exp
     project = finished.copy(tmp_path / "project")
     project.set(**change)
     assert would_run(project) == expected
+
+
+def test_a_refused_run_costs_no_results(finished, tmp_path):
+    """DVC deletes them before it runs the stage that refuses; with the params of then they come
+    back, and no stage runs."""
+    project = finished.copy(tmp_path / "project")
+    kept = {path: tree_hash(project.folder / path) for path in ("data/images", "results/prepare")}
+    project.set(data__source="folder:/nowhere")
+    log = project.run("dvc", "repro", ok=False)
+    assert "with their params `dvc repro` brings them back" in log
+    project.run("python", "-m", "pipeline", "preset", "smoke")
+    assert project.repro()[0] == []
+    assert {path: tree_hash(project.folder / path) for path in kept} == kept
+
+
+def test_results_are_told_from_those_of_other_params(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    report = project.folder / "analysis/report.html"
+    before = report.read_bytes()
+    project.run("python", "-m", "pipeline", "preset", "mnist5k")  # and not run
+    for command in ("pipeline summary", "analysis", "pipeline export transformer x.npz"):
+        said = project.run("python", "-m", *command.split(), ok=False)
+        assert "params" in said and "run `dvc repro" in said and said.count("\n") == 1
+    assert report.read_bytes() == before
+    project.run("python", "-m", "pipeline", "preset", "smoke")
+    project.set(sweep__steps=21)
+    assert project.repro("sweep")[0] == ["sweep"]
+    assert "Left out" not in project.run("python", "-m", "pipeline", "summary")
+    project.set(sweep__steps=22)
+    assert "sweep.steps: 21, now 22" in project.run("python", "-m", "pipeline", "summary")
+    project.run("python", "-m", "analysis")
+    text = report.read_text()
+    assert "sweep ran with other params" in text and 'id="table3-table"' not in text
 
 
 def trained(log: str) -> set[str]:
@@ -69,8 +104,8 @@ def test_what_was_computed_once_comes_back_from_the_run_cache(finished, tmp_path
 
 def test_a_param_set_back_runs_nothing_even_after_make_clean(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
-    project.set(rejection__acceptance=[0.9])
-    assert project.repro()[0] == ["reject", "analysis"]
+    project.set(cas__steps=6)
+    assert project.repro()[0] == ["cas", "analysis"]
     project.run("make", "clean")
     project.run("python", "-m", "pipeline", "preset", "smoke")
     assert project.repro()[0] == []
@@ -106,6 +141,31 @@ def test_a_new_schedule_trains_itself_alone(finished, tmp_path):
     assert trained(log) == {"quartic/seed0"}
     assert "4 trials, 3 finished before" in log
     assert "quartic" in (project.folder / "analysis/tables/table3.md").read_text()
+
+
+def test_one_more_seed_trains_and_measures_itself_alone(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    models = {r: tree_hash(r) for r in (project.folder / "models").glob("*/*/seed?")}
+    rows = project.folder / "results/evaluation/rows.csv"
+    before = pd.read_csv(rows)
+    project.set(evaluation__seeds=[0, 1, 2])
+    ran, log = project.repro()
+    assert ran == [
+        *("train_transformer", "train_autoregressive", "evaluate"),
+        *("cas", "temperature", "edit", "reject", "reconstruct", "analysis"),
+    ]
+    names = {f"{network}/{group}/seed2" for network, group in TRAINED}
+    cas = {f"{images}/{augmentation}/seed2" for images, augmentation in CAS}
+    assert trained(log) == names | cas
+    assert {path: tree_hash(path) for path in models} == models
+    after = pd.read_csv(rows)
+    old = after[after["seed"] != 2].reset_index(drop=True)
+    pd.testing.assert_frame_equal(old, before)
+    assert len(after) == len(before) + 4
+
+
+TRAINED = itertools.product(("transformer", "autoregressive"), ("main", "smoothing_0.0"))
+CAS = itertools.product(("real", "transformer", "autoregressive"), ("none", "randaugment"))
 
 
 def test_a_changed_curve_trains_what_is_drawn_with_it(finished, tmp_path):
@@ -145,7 +205,7 @@ def test_edited_code_runs_only_what_depends_on_it(finished, tmp_path, file, expe
 
 def test_a_changed_sweep_runs_the_sweep_and_what_depends_on_it(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
-    project.set(sweep__samples=120)
+    project.set(sweep__steps=21)
     log = project.run("dvc", "repro")
     assert re.findall(r"Running stage '(\w+)'", log) == ["sweep", "analysis"]
 
@@ -169,6 +229,10 @@ def test_a_larger_grid_runs_only_what_is_new(finished, tmp_path):
 
 def test_sweep_of_distributed_trials_does_not_starve(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
-    project.set(sweep__schedules=["cosine", "cubic"], sweep__workers_per_trial=2)
+    project.set(
+        sweep__schedules=["cosine", "cubic"],
+        sweep__crossed=["cosine", "cubic"],
+        sweep__workers_per_trial=2,
+    )
     project.stage("sweep", timeout=400)
     assert len(pd.read_csv(project.folder / "results/sweep/rows.csv")) == 2 * 2

@@ -30,3 +30,24 @@ def test_other_curves_or_none_stop_it_in_one_line(run, text):
         write_text(CURVES / "cosine.csv", text)
     with pytest.raises(SystemExit, match=r"^error: .*cosine.csv .* run `dvc repro schedules`"):
         run()
+
+
+@pytest.mark.parametrize(("stage", "said"), [("edit", True), ("cas", False), ("", False)])
+def test_an_error_says_how_the_last_results_come_back(run, monkeypatch, stage, said):
+    """Those that DVC deleted before it ran the stage."""
+    write_text("dvc.lock", "schema: '2.0'\nstages:\n  edit: {cmd: python -m stages.edit}\n")
+    monkeypatch.setenv("DVC_STAGE", stage)
+    with pytest.raises(SystemExit) as caught:
+        run()
+    line = str(caught.value)
+    assert (
+        "last results of edit are in DVC's cache: with their params `dvc repro`" in line
+    ) == said
+    assert "\n" not in line
+
+
+def test_a_damaged_lock_does_not_hide_the_error(run, monkeypatch):
+    write_text("dvc.lock", "<<<<<<< HEAD\nstages: [\n")
+    monkeypatch.setenv("DVC_STAGE", "edit")
+    with pytest.raises(SystemExit, match=r"^error: .*cosine\.csv"):
+        run()

@@ -14,7 +14,7 @@ def test_metrics_are_named_after_their_extractor(make_params):
     settings = make_params(evaluation={"kid_subset_size": 20}).evaluation
     values = sample_metrics(features, features, "classifier", settings, seed=0)
     names = ("fid", "is", "kid", "precision", "recall", "density", "coverage")
-    assert set(values) == {f"{name}_classifier" for name in names} | {"kid_classifier_std"}
+    assert set(values) == {f"{name}_classifier" for name in names}
     assert values["precision_classifier"] == values["recall_classifier"] == 1
 
 
@@ -25,7 +25,6 @@ def test_metrics_of_few_samples_are_an_error_or_left_out_and_told(make_params, c
         sample_metrics(few, many, "random", settings, seed=0)
     values = sample_metrics(few, many, "random", settings, seed=0, skip_few=True)
     assert [values[f"{name}_random"] for name in ("fid", "kid")] == [None] * 2
-    assert values["kid_random_std"] is None
     assert values["is_random"] >= 1 and values["precision_random"] is not None
     told = capsys.readouterr().out
     assert told.count("not measured: ") == 2 and "kid_subset_size" in told

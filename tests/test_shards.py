@@ -13,8 +13,9 @@ from PIL import Image
 
 from pipeline.data.images.batches import ImageBatches
 from pipeline.data.images.crops import center_crop
+from pipeline.data.images.opening import decode_image
 from pipeline.data.images.shards import ROW_GROUP, ImageShards
-from pipeline.data.images.views import View, decode_image, to_chw
+from pipeline.data.images.views import View, to_chw
 from pipeline.prepare.datasets import Item, encode_png
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
 from pipeline.runtime.errors import UserError
@@ -141,7 +142,7 @@ def test_interrupted_write_goes_on_without_rewriting(tmp_path):
     folder.mkdir()
     with pytest.raises(KeyboardInterrupt):
         write_shards(FakeSource([10], fail_at=6), indices, "train", 4, folder)
-    assert [p.name for p in folder.iterdir()] == ["train-00000.parquet"]
+    assert sorted(p.name for p in folder.iterdir()) == ["SHA256SUMS", "train-00000.parquet"]
     before = (folder / "train-00000.parquet").stat().st_mtime_ns
     source = FakeSource([10])
     resumed = write_shards(source, indices, "train", 4, folder)

@@ -29,3 +29,13 @@ def test_damaged_token_cache_is_one_line(tokens_dir):
     with pytest.raises(UserError, match=r"train-00001\.npy.*dvc repro") as error:
         TokenCache(tokens_dir, "train")
     assert "\n" not in str(error.value)
+
+
+def test_a_file_is_looked_through_when_its_tokens_are_asked_for(tokens_dir):
+    """Not when the cache is opened: ImageNet's has 6 GiB."""
+    path = tokens_dir / "train-00001.npy"  # images 13 to 19
+    np.save(path, np.load(path)[::-1])
+    cache = TokenCache(tokens_dir, "train")
+    cache.batch(np.arange(13), np.zeros(13, int))
+    with pytest.raises(UserError, match=r"train-00001\.npy is damaged"):
+        cache.batch(np.array([2, 15]), np.zeros(2, int))

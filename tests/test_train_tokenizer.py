@@ -24,7 +24,7 @@ def tokenizer_task(make_params, batches=image_batches, **changes) -> TokenizerTa
     values = {"filters": 32, "multipliers": [1, 1], "res_blocks": 1, "embedding_dim": 4}
     values |= {"codebook_size": 256, "bf16": False, "discriminator_filters": 4}
     values |= {"adversarial_start": 1, "r1_every": 2, "revive_after": 2}
-    params = make_params(data={"image_size": 28}, tokenizer=values | changes)
+    params = make_params(data={"image_size": 32}, tokenizer=values | changes)
     torch.manual_seed(0)
     classifier = Classifier(ClassifierConfig("small", 1, 3, 4)).eval().requires_grad_(False)
     return TokenizerTask(
@@ -44,21 +44,22 @@ WEIGHTS = {"perceptual_weight": 0.7, "commitment_weight": 0.31, "entropy_weight"
 WEIGHTS |= {"entropy_temperature": 0.4, "adversarial_weight": 43.0, "r1_weight": 0.9}
 
 
-@pytest.fixture(params=[1, 2, 3, 6], ids=lambda step: f"step {step}")
+@pytest.fixture(
+    params=[(1, "patch"), (2, "patch"), (3, "patch"), (6, "patch"), (3, "stylegan")],
+    ids=lambda param: f"step {param[0]}, {param[1]}",
+)
 def one_step(request, make_params):
     """A step of a task whose discriminator joins at step 2 with weight 1/2, at 3 with its whole,
     and pays R1 at every third: what was there before it, and what it left."""
-    task = tokenizer_task(
-        make_params, adversarial_start=2, r1_every=3, revive_after=1000, **WEIGHTS
-    )
+    step, discriminator = request.param
+    changes = WEIGHTS | {"adversarial_start": 2, "r1_every": 3, "revive_after": 1000}
+    task = tokenizer_task(make_params, discriminator=discriminator, **changes)
     before = SimpleNamespace(
         model=copy.deepcopy(task.model), discriminator=copy.deepcopy(task.discriminator)
     )
-    losses = task.step(request.param)
-    images = image_batches(request.param)[0].float() / 255
-    return SimpleNamespace(
-        step=request.param, task=task, losses=losses, before=before, images=images
-    )
+    losses = task.step(step)
+    images = image_batches(step)[0].float() / 255
+    return SimpleNamespace(step=step, task=task, losses=losses, before=before, images=images)
 
 
 def assert_same_gradients(module: torch.nn.Module, other: torch.nn.Module) -> None:
@@ -109,6 +110,33 @@ def test_discriminator_descends_its_loss_and_lazily_r1(one_step):
     (loss + penalty).backward()
     assert_same_gradients(trained, discriminator)
     assert weight_bytes(trained) != weight_bytes(discriminator)
+
+
+def test_the_adaptive_weight_balances_the_gradients_at_the_last_layer(make_params):
+    """By the gradient of each loss alone: the adversarial one's norm there is to be that of the
+    reconstruction and perceptual losses, times the ramped weight."""
+    task = tokenizer_task(make_params, adversarial_start=2, adaptive_weight=True, **WEIGHTS)
+    model, discriminator = copy.deepcopy(task.model), copy.deepcopy(task.discriminator)
+    images, gradients = image_batches(2)[0].float() / 255, {}
+    for name in ("faithful", "fooling"):
+        output, _ = model(images)
+        if name == "faithful":
+            loss = (output - images).square().mean() + 0.7 * task.perceptual(images, output)
+        else:
+            loss = generator_loss(discriminator(output))
+        model.zero_grad()
+        loss.backward()
+        gradients[name] = model.decoder.out.weight.grad.clone()
+    norms = {name: gradient.norm().item() for name, gradient in gradients.items()}
+    weight = 43 / 2 * norms["faithful"] / norms["fooling"]
+    assert abs(weight / (43 / 2) - 1) > 0.5  # unlike the weight without it
+
+    assert task.step(2)["adversarial_weight"].item() == pytest.approx(weight, rel=1e-3)
+    wanted = gradients["faithful"] + weight * gradients["fooling"]
+    trained = task.model.decoder.out.weight.grad  # which the other losses do not reach
+    torch.testing.assert_close(trained, wanted, rtol=1e-2, atol=1e-4 * wanted.abs().max().item())
+    assert "adversarial_weight" not in task.step(1)
+    assert "adversarial_balance" not in task.evaluate(2)
 
 
 def test_both_networks_take_the_step_of_adam(one_step):

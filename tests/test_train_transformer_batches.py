@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.data.tokens import TokenCache
+from pipeline.runtime.ranks import Ranks
 from tests.transformer_task import calls, transformer_task
 
 
@@ -33,7 +34,7 @@ def test_an_epoch_shows_every_image_in_a_random_view_with_its_label(tiny, tokens
 def test_workers_share_out_the_batch_of_one(tiny, tokens_dir, step):
     params = tiny(label_drop=0.5)
     (whole,) = calls(params, tokens_dir, [step])
-    shares = [calls(params, tokens_dir, [step], rank=r, world_size=2)[0] for r in range(2)]
+    shares = [calls(params, tokens_dir, [step], ranks=Ranks(r, 2))[0] for r in range(2)]
     for name in ("tokens", "mask", "labels"):
         alone, *shared = (getattr(call, name) for call in (whole, *shares))
         assert torch.equal(alone, torch.cat(shared)), name
@@ -45,7 +46,7 @@ def test_mean_gradient_of_two_workers_is_that_of_one(tiny, tokens_dir):
     """What data-parallel training averages; dropout and clipping are off."""
     params = tiny(grad_clip=None)
     tasks = [transformer_task(params, tokens_dir)]
-    tasks += [transformer_task(params, tokens_dir, rank=r, world_size=2) for r in range(2)]
+    tasks += [transformer_task(params, tokens_dir, ranks=Ranks(r, 2)) for r in range(2)]
     losses = [task.step(0)["loss"].item() for task in tasks]
     assert losses[0] == pytest.approx((losses[1] + losses[2]) / 2, rel=1e-5)
     one, *two = ([p.grad for p in task.model.parameters()] for task in tasks)

@@ -7,6 +7,7 @@ import torch
 
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll
+from pipeline.runtime.ranks import Ranks
 from tests.interruption import straight_and_resumed, weight_bytes
 from tests.transformer_task import transformer_task
 
@@ -53,8 +54,15 @@ def test_evaluation_is_of_the_averaged_weights_and_shows_them(tiny, tokens_dir):
     assert row["val_nll"] != masked_nll(copy.deepcopy(task.model).eval(), *val, **options)
 
 
-def test_only_the_first_worker_evaluates(tiny, tokens_dir):
-    task = transformer_task(
-        tiny(), tokens_dir, rank=1, world_size=2, on_evaluate=lambda *args: pytest.fail("called")
-    )
-    assert task.evaluate(0) == {}
+def test_only_the_first_worker_shows_what_all_measured(tiny, tokens_dir, monkeypatch):
+    shown = []
+    tasks = [
+        transformer_task(
+            tiny(), tokens_dir, ranks=Ranks(rank, 2), on_evaluate=lambda *_: shown.append(1)
+        )
+        for rank in range(2)
+    ]
+    monkeypatch.setattr(Ranks, "total", lambda ranks, values: values)
+    first, second = (task.evaluate(0) for task in tasks)
+    assert first["val_nll"] > 0 and second["val_nll"] == 0  # of the one batch there is
+    assert first["lr"] == second["lr"] and shown == [1]

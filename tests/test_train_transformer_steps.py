@@ -16,7 +16,7 @@ from tests.transformer_task import CLASSES, Spy, calls, transformer_task
 @pytest.mark.parametrize("loss_on", ["masked", "all"])
 def test_loss_is_that_of_the_chosen_positions(tiny, tokens_dir, loss_on, smoothing):
     """However the head's rows are picked and padded."""
-    params = tiny(loss_on=loss_on, label_smoothing=smoothing)
+    params = tiny(loss_on=loss_on, label_smoothing=smoothing, other_label_smoothings=[])
     task = transformer_task(params, tokens_dir, wrap=Spy)
     model = copy.deepcopy(task.model)
     loss = task.step(0)["loss"].item()
@@ -83,7 +83,7 @@ def test_warm_up_weight_decay_and_betas(tiny, tokens_dir):
 def test_transformer_learns_constant_tokens(tiny, tmp_path, bf16):
     fives = {split: [np.full((20, 2, 49), 5)] for split in ("train", "val")}
     labels = {split: np.arange(20) % CLASSES for split in fives}
-    tokens_dir = write_token_cache(tmp_path / "fives", fives, labels)
+    tokens_dir = write_token_cache(tmp_path / "fives", fives, labels, codes=16)
     task = transformer_task(tiny(lr=1e-2, ema_decay=0.5, bf16=bf16), tokens_dir)
     before = task.evaluate(0)["val_nll"]
     for step in range(30):

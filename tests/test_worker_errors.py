@@ -2,11 +2,13 @@
 
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from pipeline.runtime import tuning
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import Failure
+from pipeline.runtime.failures import Failure, in_a_line
 
 
 @pytest.fixture
@@ -51,11 +53,45 @@ def test_an_error_is_noted_and_passed_on_where_others_wait_for_the_worker(failur
     assert failure.read() == "only me"
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_that_is_not_for_the_user_keeps_its_traceback_and_leaves_no_line(failure, error):
-    with pytest.raises(error), failure.noted():
-        raise error("a bug")
-    assert failure.read() is None
+def test_a_bug_is_raised_and_leaves_a_line_that_names_the_file_with_its_traceback(failure):
+    with pytest.raises(TypeError), failure.noted():
+        len(3)
+    assert failure.read() is None  # another attempt may mend it
+    line = failure.reason(lost="its worker was lost")
+    file = Path(failure.folder) / "traceback.txt"
+    assert line == f"TypeError: object of type 'int' has no len() (traceback in {file})"
+    assert "Traceback" in file.read_text() and "len(3)" in file.read_text()
+    failure.clear()
+    assert failure.reason(lost="its worker was lost") == "its worker was lost"
+
+
+def test_an_error_for_the_user_comes_before_a_bug(failure):
+    with pytest.raises(TypeError), failure.noted():
+        len(3)
+    with failure.noted():
+        raise UserError("training.lr: too high")
+    assert failure.reason(lost="") == "training.lr: too high"
+
+
+def test_an_interruption_leaves_nothing(failure):
+    with pytest.raises(KeyboardInterrupt), failure.noted():
+        raise KeyboardInterrupt
+    assert failure.reason(lost="lost") == "lost" and not Path(failure.folder).exists()
+
+
+def test_the_error_inside_of_rays_is_what_is_told():
+    class OfRay(Exception):
+        """As Ray's, which say where the error is in their own ways."""
+
+        def __init__(self, **inside):
+            super().__init__("a page\n\nof traceback\n")
+            self.__dict__.update(inside)
+
+    full = UserError("cannot write a: No space left on device")
+    assert in_a_line(OfRay(worker_failures={1: OfRay(_base_exc=full)})) == str(full)
+    assert in_a_line(OfRay(cause=ValueError("one\ntwo"))) == "ValueError: one"
+    assert in_a_line(OfRay(controller_failure=OfRay(cause=None))) == "OfRay: a page"
+    assert in_a_line(RuntimeError()) == "RuntimeError"
 
 
 def test_it_travels_as_a_plain_value(failure):
@@ -69,3 +105,27 @@ def test_an_error_that_cannot_be_noted_is_raised(tmp_path):
     (tmp_path / "job").write_text("")
     with pytest.raises(UserError, match="the first"), Failure(str(tmp_path / "job")).noted():
         raise UserError("the first")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), EOFError("no input")])
+@pytest.mark.parametrize("left", [None, "cannot write checkpoint.pt: No space left on device"])
+def test_a_disk_that_is_full_for_tunes_own_notes_is_one_line(
+    tmp_path, failure, monkeypatch, error, left
+):
+    """Before it began, or as it looks back: the trial's own line comes first."""
+
+    def fit():
+        if left:
+            with failure.noted():
+                raise UserError(left)
+        raise error
+
+    trial = SimpleNamespace(name="cosine/seed0", failure=failure, finished=False)
+    monkeypatch.setattr(tuning, "_watch", lambda *args: SimpleNamespace(error=None))
+    monkeypatch.setattr(tuning, "_tuner", lambda *args: SimpleNamespace(fit=fit))
+    needs = tuning.Needs(workers=1, resources={"CPU": 1}, max_failures=0, folder=tmp_path)
+    with pytest.raises(UserError, match="trial cosine/seed0 failed") as said:
+        tuning.run_trials(print, [trial], needs, stage="sweep", on_done=print)
+    assert (left or str(error)) in str(said.value) and "run again" in str(said.value)
+    trial.finished = True  # by then: all that it makes is there
+    tuning.run_trials(print, [trial], needs, stage="sweep", on_done=print)

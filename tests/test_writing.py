@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.evaluation import writing
-from pipeline.evaluation.images import make_images
-from pipeline.evaluation.writing import write_images
+from pipeline.evaluation.images import ArrayImages, make_images
+from pipeline.runtime import arrays, workers
 from pipeline.runtime.errors import UserError
+from tests.images import write_batches
 
 SHAPE = (23, 3, 4, 4)
 
@@ -43,31 +43,37 @@ class Maker:
         return images.to(memory_format=torch.channels_last)
 
 
+def made(path: Path, maker: Maker) -> ArrayImages:
+    batches = list(enumerate(maker.images.split(10)))
+    alone = workers.Alone(torch.device("cpu"))
+    return make_images(path, alone, workers.Maker(Maker, here=maker.make), batches, "set")
+
+
 def test_batches_become_one_array(tmp_path, capsys):
     maker = Maker()
-    images = make_images(tmp_path / "set.npy", maker.batches(), "set")
+    images = made(tmp_path / "set.npy", maker)
     written = np.load(tmp_path / "set.npy")
     assert written.dtype == np.uint8
     np.testing.assert_array_equal(written, maker.images)
     assert len(images) == 23 and images.shape == (3, 4, 4)
     assert torch.equal(torch.cat(list(images.batches(7))), maker.images)
-    assert [path.name for path in tmp_path.iterdir()] == ["set.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["SHA256SUMS", "set.npy"]
     assert capsys.readouterr().out == ""  # quick work needs no progress
-    again = make_images(tmp_path / "set.npy", maker.batches(), "set")
+    again = made(tmp_path / "set.npy", maker)
     assert maker.made == [0, 1, 2] and again.content_hash == images.content_hash
 
 
 def write_killed(path: Path, killed_at: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        write_images(path, Maker(killed_at).batches(), "set")
+        write_batches(path, Maker(killed_at).batches(), "set")
 
 
 def test_batches_made_before_a_kill_are_not_made_again(tmp_path, capsys):
-    write_images(tmp_path / "straight.npy", Maker().batches(), "set")
+    write_batches(tmp_path / "straight.npy", Maker().batches(), "set")
     path, maker = tmp_path / "killed.npy", Maker()
     write_killed(path, killed_at=2)
     assert not path.exists()
-    write_images(path, maker.batches(), "set")
+    write_batches(path, maker.batches(), "set")
     assert maker.made == [2]
     assert path.read_bytes() == (tmp_path / "straight.npy").read_bytes()
     assert capsys.readouterr().out == "set: going on from batch 2 of 3\n"
@@ -84,21 +90,21 @@ def test_a_kill_while_parts_are_joined_loses_nothing(tmp_path, monkeypatch):
         return load(path, mmap_mode)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(writing.np, "load", killed)
-        write_images(path, maker.batches(), "set")
+        patch.setattr(arrays.np, "load", killed)
+        write_batches(path, maker.batches(), "set")
     assert not path.exists()
-    write_images(path, maker.batches(), "set")
+    write_batches(path, maker.batches(), "set")
     assert maker.made == [0, 1, 2]
     np.testing.assert_array_equal(np.load(path), maker.images)
 
 
 def test_long_work_says_how_far_it_is(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(writing, "PAUSE", 0.0)
-    write_images(tmp_path / "set.npy", Maker().batches(), "set")
+    monkeypatch.setattr(arrays, "PAUSE", 0.0)
+    write_batches(tmp_path / "set.npy", Maker().batches(), "set")
     assert capsys.readouterr().out.splitlines() == ["set 1/3", "set 2/3", "set 3/3"]
 
 
 def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "set.npy.parts").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write .*set\.npy\.parts"):
-        write_images(tmp_path / "set.npy", Maker().batches(), "set")
+        write_batches(tmp_path / "set.npy", Maker().batches(), "set")

@@ -12,14 +12,15 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES, TOKENIZER
+from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
+from pipeline.config.replicates import NETWORKS, NetworkName, Replicate, main_replicates, replicates
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
-from pipeline.experiments.reject import NETWORKS
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
 from pipeline.runtime.seeds import mix
+from pipeline.runtime.workers import Alone
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
@@ -28,6 +29,7 @@ from tests.images import noise_image
 from tests.params import make_params
 
 CPU = torch.device("cpu")
+ALONE = Alone(CPU)
 SIDE, GRID, CODES, CLASSES = 8, 4, 11, 3
 VAL = 24  # validation images; the classifier's features have 16 dimensions
 CHANGES = {
@@ -37,9 +39,10 @@ CHANGES = {
     "transformer": {"layers": 2, "hidden": 16, "heads": 2, "mlp": 32},
     "decoding": {"iterations": 3, "bf16": False, "batch_size": 10},
     "sweep": {"iterations": [2]},
-    "evaluation": {"kid_subset_size": 10, "bootstrap": 3},
-    "temperature": {"values": [0.0, 9.0], "seeds": [0, 1], "samples": 23},
-    "editing": {"images": 23, "seeds": [0, 1], "iterations": 3, "feather": 1},
+    "training": {"other_label_smoothings": [0.2]},
+    "evaluation": {"seeds": [0, 1], "kid_subset_size": 10, "halves": 3},
+    "temperature": {"values": [0.0, 9.0], "samples": 23},
+    "editing": {"images": 23, "iterations": 3, "feather": 1},
     "rejection": {"acceptance": [1.0, 0.5, 0.2]},
     "reconstruction": {"images": 21, "mask_ratios": [0.0, 0.5], "draws": 3, "iterations": 2},
     "speed": {"grids": [1, 2], "batch_sizes": [1, 3], "repeats": 3},
@@ -50,6 +53,13 @@ def with_params(**sections: dict) -> Params:
     """The tiny project's, with changes given as section={key: value}."""
     changes = {k: CHANGES.get(k, {}) | sections.get(k, {}) for k in CHANGES | sections}
     return make_params(**changes)
+
+
+def folders_of(
+    folder: Path, params: Params, network: NetworkName = "transformer"
+) -> dict[Replicate, Path]:
+    """A run folder for each main replicate, named by its seed."""
+    return {r: folder / f"seed{r.seed}" for r in main_replicates(params, network)}
 
 
 def write_images() -> None:
@@ -72,12 +82,12 @@ def write_models(params: Params) -> None:
     torch.manual_seed(1)
     t = params.transformer
     config = TransformerConfig(GRID**2, CODES, CLASSES, t.layers, t.hidden, t.heads, t.mlp, 0.1)
-    for name, cls in (
-        ("transformer", MaskGitTransformer),
-        ("autoregressive", AutoregressiveTransformer),
-    ):
-        weights = {k: 20 * v if v.ndim == 2 else v for k, v in cls(config).state_dict().items()}
-        save_model(Path("models", name), name, config, weights)
+    classes = {"transformer": MaskGitTransformer, "autoregressive": AutoregressiveTransformer}
+    for network in NETWORKS:
+        for replicate in replicates(params, network):
+            plain = classes[network](config).state_dict()
+            weights = {k: 20 * v if v.ndim == 2 else v for k, v in plain.items()}
+            save_model(replicate.folder, network, config, weights)
     tokenizer = Tokenizer(TokenizerConfig(1, 32, (1, 1), 1, 8, CODES))
     torch.nn.init.normal_(tokenizer.quantizer.codebook)
     torch.nn.init.constant_(tokenizer.decoder.out.bias, 0.5)
@@ -92,8 +102,7 @@ def write_models(params: Params) -> None:
 
 def write_samples(count: int) -> None:
     noise = np.random.default_rng(0)
-    for network in NETWORKS:
-        folder = SAMPLES / network
+    for folder in (r.samples for n in NETWORKS for r in main_replicates(with_params(), n)):
         folder.mkdir(parents=True)
         contrast = noise.uniform(size=(count, 1, 1, 1))
         images = contrast * noise.integers(256, size=(count, 1, SIDE, SIDE))
@@ -176,3 +185,11 @@ def check_resumes(rows_of, folder: Path, module, name: str, calls: int) -> list[
         run(folder / "killed", calls)
     assert run(folder / "killed") == (straight, needed - calls)
     return straight
+
+
+def write_shards_of(pictures: Path, folder: Path) -> None:
+    """A folder of classes as shards."""
+    source = open_source(f"folder:{pictures}", "")
+    splits = stratified_split(source, 0.2, seed=0)
+    written = {k: write_shards(source, v, k, 50, folder) for k, v in splits.items()}
+    write_manifest(folder, source, f"folder:{pictures}", written)

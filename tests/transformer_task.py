@@ -33,6 +33,7 @@ def random_tokens(folder: Path) -> Path:
         folder,
         {split: [rng.integers(0, 16, (n, 2, 49)) for n in ns] for split, ns in counts.items()},
         {split: rng.integers(0, CLASSES, sum(ns)) for split, ns in counts.items()},
+        codes=16,
     )
 
 

@@ -9,6 +9,9 @@ import pandas as pd
 from analysis.exhibits.formatting import latex, markdown
 from pipeline.runtime.files import write_csv, write_text
 
+Draw = Callable[[Path, int], None]  # as PNG to a path, at a resolution in dpi
+BOLD = "Bold: the best mean of those that can be compared, be it by chance."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exhibit:
@@ -37,6 +40,7 @@ class Table(Exhibit):
         files: the result files that were read, relative to the folder of results.
         timed: it holds timings, which no second run repeats.
         folded: so long that the report shows it on demand.
+        links: for each row the anchor in the report that its last cell leads to.
     """
 
     cells: pd.DataFrame
@@ -45,10 +49,12 @@ class Table(Exhibit):
     files: list[str]
     timed: bool = False
     folded: bool = False
+    links: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> list[Path]:
         """Write `<name>.csv`, `.md` and `.tex`, and return their paths."""
-        text = [f"# {self.title}", markdown(self.readable), *self.notes]
+        bold = [BOLD] if self.readable.map(lambda cell: "**" in cell).any(axis=None) else []
+        text = [f"# {self.title}", markdown(self.readable), *self.notes, *bold]
         if self.paper:
             text.append(f"In the paper: {self.paper}")
         if self.here:
@@ -66,10 +72,12 @@ class Figure(Exhibit):
 
     Args:
         alt: what a reader who cannot see it should know.
-        draw: draws it as PNG to a path at a resolution in dpi.
+        draw: draws it.
+        narrow: draws it for a narrow screen, where the form differs.
         chart: curves on white, and not pictures.
     """
 
     alt: str
-    draw: Callable[[Path, int], None]
+    draw: Draw
+    narrow: Draw | None = None
     chart: bool = False

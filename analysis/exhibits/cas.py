@@ -2,35 +2,43 @@
 
 import pandas as pd
 
-from analysis.exhibits.findings import Measured
-from analysis.exhibits.formatting import count, printed, spreads
+from analysis.exhibits import intervals
+from analysis.exhibits.formatting import count, extent, printed
 from analysis.exhibits.inputs.metrics import MODELS
 from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.statistics import over_seeds
 
 
 def scores(results: Results, augmentation: str) -> pd.DataFrame:
-    """Mean and std over seeds of top1 and top5, by the images that the classifiers saw.
+    """Means and intervals over seeds of top1 and top5, by the images that the classifiers saw.
 
     Returns:
-        Columns model, cas_top1_mean, cas_top1_std, cas_top5_mean, cas_top5_std, cas_seeds and
+        Columns model, cas_top1_mean, cas_top1_std, cas_top1_ci95, the same of top5, cas_seeds and
         cas_training_images.
     """
     rows = results.cas[results.cas["augmentation"] == augmentation]
     means = over_seeds(rows, ["images"], ["top1", "top5", "training_images"])
-    table = means.drop(columns=["images", "training_images_std"]).add_prefix("cas_")
+    unused = ["images", "training_images_std", "training_images_ci95"]
+    table = means.drop(columns=unused).add_prefix("cas_")
     table = table.rename(columns={"cas_training_images_mean": "cas_training_images"})
     table.insert(0, "model", means["images"].map(MODELS))
     return table
 
 
-def readable(cells: pd.DataFrame) -> dict[str, list[str]]:
-    """The columns of a table that shows them, beside the paper's."""
+def readable(cells: pd.DataFrame, trained: str, among: pd.Series) -> dict[str, list[str]]:
+    """The columns of a table that shows them, beside the paper's.
+
+    Args:
+        trained: how the classifiers were, "with RandAugment" or without.
+        among: the rows of which the best is bold.
+    """
+    seeds = cells["cas_seeds"].dropna()
+    over = f"{extent(seeds)} trainings" if seeds.max() > 1 else ""
     return {
-        "CAS top-1": spreads(cells, "cas_top1"),
-        "CAS top-1 (paper)": printed(cells["paper_cas_top1"], 4),
-        "CAS top-5": spreads(cells, "cas_top5"),
-        "CAS top-5 (paper)": printed(cells["paper_cas_top5"], 4),
+        intervals.heading(f"CAS top-1 {trained}", over): intervals.column(cells, "cas_top1", among),
+        f"CAS top-1 {trained} (paper)": printed(cells["paper_cas_top1"], 4),
+        intervals.heading(f"CAS top-5 {trained}", over): intervals.column(cells, "cas_top5", among),
+        f"CAS top-5 {trained} (paper)": printed(cells["paper_cas_top5"], 4),
     }
 
 
@@ -39,15 +47,8 @@ def note(table: pd.DataFrame, trained: str) -> str:
     known = table.dropna(subset="cas_seeds")
     pairs = zip(known["model"], known["cas_training_images"], strict=True)
     sets = ", ".join(f"{model} {count(images)}" for model, images in pairs)
-    seeds = int(known["cas_seeds"].max())
-    over = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     return (
         f"CAS: accuracy on real validation images of a classifier trained {trained}, on images of "
-        f"one kind only ({sets}); {over}."
+        f"one kind only ({sets}); one training for each seed, of the network that made the images "
+        "and of the classifier, or of the classifier alone where they are real."
     )
-
-
-def measured(cells: pd.DataFrame, model: str) -> Measured:
-    """The top-1 score of a model; `cells` are indexed by model."""
-    row = cells.loc[model]
-    return Measured(model, row["cas_top1_mean"], row["cas_top1_std"])

@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.exhibits import claims, intervals
 from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.comparisons.inference import NORMAL, half_width
+from analysis.exhibits.comparisons.samples import MEDIAN
 from analysis.exhibits.formatting import count, number, percent, spreads
 from analysis.exhibits.inputs import paper
 from analysis.exhibits.inputs.results import Results
-from analysis.exhibits.style import BLUE, VERMILION, figure
+from analysis.exhibits.style import BLUE, NARROW, VERMILION, figure, legend_place, panels
 from pipeline.config.params import Params
 
-MEDIAN = -1  # `draw` of the pixel-wise median over draws
 METRICS = ("psnr", "perceptual")
 KINDS = {"sample": BLUE, "median": VERMILION}
 
@@ -21,11 +23,13 @@ KINDS = {"sample": BLUE, "median": VERMILION}
 def table(results: Results, params: Params) -> Table:
     """PSNR and perceptual distance of samples and of their median, by mask ratio."""
     cells = by_mask_ratio(results.reconstruction)
+    over = intervals.seeds_of(cells["seeds"], params) or "images"
     labels = {"psnr": "PSNR (dB)", "perceptual": "perceptual distance"}
     readable = {"masked": cells["mask_ratio"].map(percent)}
     for metric, label in labels.items():
         for kind in KINDS:
-            readable[f"{label}, {kind}"] = spreads(cells, f"{metric}_{kind}", mean="")
+            heading = intervals.heading(f"{label}, {kind}", over)
+            readable[heading] = spreads(cells, f"{metric}_{kind}", mean="", std="_ci95")
     images = results.reconstruction["images"].max()
     return Table(
         name="reconstruction",
@@ -35,7 +39,7 @@ def table(results: Results, params: Params) -> Table:
         notes=[
             f"{count(images)} validation images, {count(cells['draws'].max())} draws each, decoded "
             f"in T = {params.reconstruction.iterations}; samples: mean over the draws; median: "
-            "pixel by pixel over the draws. ± : standard deviation over images. The perceptual "
+            "pixel by pixel over the draws. The images are the same for all seeds. The perceptual "
             f"distance is of the {params.tokenizer.perceptual} network. Where nothing is masked it "
             "is the tokenizer's own reconstruction."
         ],
@@ -49,33 +53,42 @@ def chart(results: Results, params: Params) -> Figure:
     return Figure(
         name="figure10",
         title="Figure 10: distance from the original against the share of masked tokens",
-        alt="Two charts with two curves each, for samples and for their median: PSNR falls and "
-        "perceptual distance rises with the share of tokens that is masked.",
+        alt="Two charts with two curves each, for samples and for their median: PSNR and "
+        "perceptual distance from the original against the share of tokens that is masked.",
         paper="reconstructions keep pose and shape with most tokens masked; quality falls slowly "
         f"up to an inflection at about {percent(paper.KNEE)} masked, and steeply beyond it.",
-        here=_findings(cells),
-        draw=lambda path, dpi: _draw(cells, params.tokenizer.perceptual, path, dpi),
+        here=claims.sentences(results, params, "figure10") + _findings(cells),
+        draw=lambda path, dpi: _draw(cells, path, dpi),
+        narrow=lambda path, dpi: _draw(cells, path, dpi, narrow=True),
         chart=True,
     )
 
 
 def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
-    """Samples pooled over draws, beside their median.
+    """Samples pooled over draws, beside their median; both over seeds.
 
     Returns:
-        Columns mask_ratio, draws, and psnr and perceptual as `<metric>_sample`,
-        `<metric>_sample_std`, `<metric>_median` and `<metric>_median_std`; the stds are over
-        images, that of the samples the root of the draws' mean variance.
+        Columns mask_ratio, seeds, draws (of a seed), and psnr and perceptual as
+        `<metric>_sample`, `<metric>_median` and each of these with `_std` and `_ci95`. The stds are
+        over images, the root of the mean variance. The ci95 is half of a 95% interval: over seeds,
+        or over images where there is one seed.
     """
-    samples = rows[rows["draw"] != MEDIAN].groupby("mask_ratio")
-    medians = rows[rows["draw"] == MEDIAN].set_index("mask_ratio")
-    columns = {"draws": samples.size()}
+    kinds = rows.assign(kind=np.where(rows["draw"] == MEDIAN, "median", "sample"))
+    draws = rows[rows["draw"] != MEDIAN].groupby("mask_ratio")
+    columns = {"seeds": draws["seed"].nunique(), "draws": draws["draw"].nunique()}
     for metric in METRICS:
-        columns[f"{metric}_sample"] = samples[metric].mean()
-        variance = samples[f"{metric}_std"].apply(lambda std: (std**2).mean())
-        columns[f"{metric}_sample_std"] = np.sqrt(variance)
-        columns[f"{metric}_median"] = medians[metric]
-        columns[f"{metric}_median_std"] = medians[f"{metric}_std"]
+        means = kinds.groupby(["kind", "mask_ratio", "seed"])[metric].mean()
+        variances = (kinds[f"{metric}_std"] ** 2).groupby([kinds["kind"], kinds["mask_ratio"]])
+        images = rows.groupby("mask_ratio")["images"].max()
+        for kind in KINDS:
+            name = f"{metric}_{kind}"
+            if kind not in means.index:
+                columns |= {name + end: float("nan") for end in ("", "_std", "_ci95")}
+                continue
+            seeds, std = means[kind].groupby("mask_ratio"), np.sqrt(variances.mean()[kind])
+            over_images = NORMAL * std / np.sqrt(images)
+            columns[name], columns[f"{name}_std"] = seeds.mean(), std
+            columns[f"{name}_ci95"] = seeds.apply(half_width).fillna(over_images)
     return pd.DataFrame(columns).rename_axis("mask_ratio").reset_index()
 
 
@@ -86,7 +99,7 @@ def _findings(cells: pd.DataFrame) -> list[str]:
         f"{percent(first['mask_ratio'])} masked to {number(last['psnr_sample'])} dB with "
         f"{percent(last['mask_ratio'])}"
     )
-    if len(cells) > 2:
+    if len(cells) > 2 and last["psnr_sample"] < first["psnr_sample"]:
         steps = [
             ((a["psnr_sample"] - b["psnr_sample"]) / (b["mask_ratio"] - a["mask_ratio"]), a, b)
             for a, b in pairwise(cells.to_dict("records"))
@@ -94,29 +107,29 @@ def _findings(cells: pd.DataFrame) -> list[str]:
         slope, a, b = max(steps, key=lambda step: step[0])
         slowest = min(steps, key=lambda step: step[0])[0]
         text += (
-            f", **most steeply between {percent(a['mask_ratio'])} and {percent(b['mask_ratio'])}**:"
+            f", most steeply between {percent(a['mask_ratio'])} and {percent(b['mask_ratio'])}:"
             f" by {number(slope / 10)} dB for each 10% of the tokens, against "
             f"{number(slowest / 10)} dB where it falls least"
         )
     found = [f"{text}."]
     gain = (cells["psnr_median"] - cells["psnr_sample"]).dropna()
-    if len(gain):
+    if len(gain) and gain.max() > 0:
         at = gain.idxmax()
         found.append(
             f"The median of the draws is closer to the original by up to {number(gain[at])} dB "
             f"(with {percent(cells.loc[at, 'mask_ratio'])} masked)."
         )
+    elif len(gain):
+        found.append("The median of the draws is nowhere closer to the original than a draw.")
     return found
 
 
-def _draw(cells: pd.DataFrame, network: str, path: Path, dpi: int) -> None:
+def _draw(cells: pd.DataFrame, path: Path, dpi: int, narrow: bool = False) -> None:
     masked = 100 * cells["mask_ratio"]
-    labels = {
-        "psnr": "PSNR in dB, higher is closer",
-        "perceptual": f"perceptual distance ({network}), lower is closer",
-    }
-    with figure(path, (8.8, 3.4), dpi) as canvas:
-        for axes, metric in zip(canvas.subplots(1, 2), METRICS, strict=True):
+    labels = {"psnr": "PSNR, dB", "perceptual": "perceptual distance"}
+    with figure(path, (NARROW, 6.6) if narrow else (8.8, 3.4), dpi) as canvas:
+        both = panels(canvas, narrow)
+        for axes, metric in zip(both, METRICS, strict=True):
             for kind, colour in KINDS.items():
                 mean, std = cells[f"{metric}_{kind}"], cells[f"{metric}_{kind}_std"]
                 axes.fill_between(masked, mean - std, mean + std, color=colour, alpha=0.12, lw=0)
@@ -125,5 +138,5 @@ def _draw(cells: pd.DataFrame, network: str, path: Path, dpi: int) -> None:
             axes.set_ylabel(labels[metric])
         lines, names = axes.get_legend_handles_labels()
         lines += axes.plot([], [], " ")
-        names += ["shaded: ± std\nover images"]
-        canvas.legend(lines, names, loc="outside right center")
+        names += ["shaded: one standard\ndeviation over images"]
+        canvas.legend(lines, names, loc=legend_place(narrow))

@@ -23,7 +23,7 @@ def pictures(results: Results, params: Params) -> Figure:
     half = total // 2
     return Figure(
         name="figure2",
-        title=f"Figure 2: decoding in T = {total} iterations",
+        title=f"Figure 2: decoding in T = {total} iterations (grey: still masked)",
         alt="A row of pictures for each sample: the canvas after each iteration. The grey tokens, "
         "which are still masked, become fewer until none is left.",
         paper="all tokens are predicted at once, the most confident ones are kept, and within a "
@@ -58,6 +58,5 @@ def draw_decoding(images: np.ndarray, masked: np.ndarray, path: Path, dpi: int) 
         canvas[shown].swapaxes(0, 1),
         path,
         dpi,
-        title=f"Decoding in T = {len(images)} iterations (grey: still masked)",
         column_labels=[f"t = {i + 1}" for i in shown],
     )

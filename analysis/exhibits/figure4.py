@@ -1,15 +1,25 @@
 """Figure 4: time per image and speed-up over autoregressive decoding, against the tokens."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
+from analysis.exhibits import claims
 from analysis.exhibits.base import Figure, Table
 from analysis.exhibits.formatting import count, extent, listed, millions, number
 from analysis.exhibits.inputs import paper
 from analysis.exhibits.inputs.results import Results
-from analysis.exhibits.style import BLUE, ORANGE, VERMILION, figure
+from analysis.exhibits.style import (
+    BLUE,
+    NARROW,
+    ORANGE,
+    VERMILION,
+    figure,
+    legend_place,
+    panels,
+    plain_numbers,
+)
 from pipeline.config.params import Params
 
 METHODS = {
@@ -47,8 +57,9 @@ def table(results: Results, params: Params) -> Table:
             f"Median, least and greatest of {extent(results.speed['repeats'])} timings, on "
             f"{device} with {extent(results.speed['threads'])} threads; transformers of "
             f"{millions(results.speed['parameters'].max())} parameters with random weights, no "
-            "tokenizer. The paper gives neither its batch size nor whether its baseline had a "
-            "cache; a factor of 64 is what one expects without."
+            "tokenizer. MaskGIT's passes are over all tokens of an image, the baseline's over "
+            "those so far, and with a cache over one. The paper gives neither its batch size nor "
+            "whether its baseline had a cache, so that its factor has no one counterpart here."
         ],
         files=["speed_timings.csv"],
         timed=True,
@@ -67,8 +78,9 @@ def chart(results: Results, params: Params) -> Figure:
         "is.",
         paper=f"MaskGIT is up to {paper.MAX_SPEEDUP} times as fast as VQGAN's decoding, and the "
         "more so the more tokens an image has; it does not say whether that had a cache.",
-        here=_findings(cells),
+        here=claims.sentences(results, params, "figure4") + _findings(cells),
         draw=lambda path, dpi: _draw(cells, path, dpi),
+        narrow=lambda path, dpi: _draw(cells, path, dpi, narrow=True),
         chart=True,
     )
 
@@ -107,13 +119,13 @@ def _findings(cells: pd.DataFrame) -> list[str]:
     return found
 
 
-def _draw(cells: pd.DataFrame, path: Path, dpi: int) -> None:
+def _draw(cells: pd.DataFrame, path: Path, dpi: int, narrow: bool = False) -> None:
     batches = sorted(set(cells["batch_size"]))
     styles = {batch: STYLES[i % len(STYLES)] for i, batch in enumerate(batches)}
-    with figure(path, (9.4, 3.6), dpi) as canvas:
-        left, right = canvas.subplots(1, 2)
+    with figure(path, (NARROW, 7.0) if narrow else (9.4, 3.6), dpi) as canvas:
+        left, right = panels(canvas, narrow)
         for (method, batch), rows in cells.groupby(["method", "batch_size"]):
-            look = {"color": COLOURS[method], "ls": styles[batch]}
+            look: dict[str, Any] = {"color": COLOURS[method], "ls": styles[batch]}
             left.fill_between(
                 rows["tokens"], rows["low"], rows["high"], color=look["color"], alpha=0.15, lw=0
             )
@@ -127,15 +139,13 @@ def _draw(cells: pd.DataFrame, path: Path, dpi: int) -> None:
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             axes.set_xticks(sorted(set(cells["tokens"])))
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xticks([], minor=True)
+            plain_numbers(axes.xaxis, logarithmic=False)
+            plain_numbers(axes.yaxis, logarithmic=True)
             axes.set_xlabel("tokens of an image")
-        right.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         left.set_ylabel("seconds per image")
         right.set_ylabel("MaskGIT: times as fast")
-        left.set_title("Time per image", loc="left")
-        right.set_title("Speed-up over autoregressive decoding", loc="left")
         lines = [left.plot([], [], color=COLOURS[name])[0] for name in METHODS]
         lines += [left.plot([], [], color="#666666", ls=styles[batch])[0] for batch in batches]
         labels = [*METHODS.values(), *(f"batch {batch}" for batch in batches)]
-        canvas.legend(lines, labels, loc="outside right center")
+        canvas.legend(lines, labels, loc=legend_place(narrow))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.exhibits.base import Figure
-from analysis.exhibits.formatting import listed, number, percent
+from analysis.exhibits.formatting import count, listed, number, percent
 from analysis.exhibits.inputs.files import Arrays
 from analysis.exhibits.inputs.metrics import EXTRACTORS, MODELS
 from analysis.exhibits.inputs.results import Results
@@ -24,7 +24,7 @@ def samples(results: Results, params: Params) -> Figure:
     names = grid["class_names"]
     return Figure(
         name="samples",
-        title="Samples of MaskGIT by class",
+        title=f"Samples of MaskGIT by class{_part(results)}",
         alt=f"Samples in rows, one for each of {len(names)} classes: "
         f"{listed(shortened(str(name)) for name in names[:MAX_CLASSES])}.",
         draw=lambda path, dpi: _draw_classes(results, ("transformer",), MANY, path, dpi),
@@ -34,17 +34,17 @@ def samples(results: Results, params: Params) -> Figure:
 def comparison(results: Results, params: Params) -> Figure:
     """MaskGIT's samples, the baseline's and real images side by side, by class."""
     shares = [
-        f"{percent(results.evaluation[name]['class_accuracy'])} of {MODELS[name]}"
+        f"{percent(results.evaluation[name]['class_accuracy'])} ({MODELS[name]})"
         for name in ("transformer", "autoregressive", "real")
     ]
     return Figure(
         name="figure5",
-        title="Figure 5: MaskGIT, VQGAN∗ and real images by class",
+        title=f"Figure 5: MaskGIT, VQGAN∗ and real images by class{_part(results)}",
         alt="Three blocks of pictures side by side, a row for each class: samples of MaskGIT, "
         "samples of VQGAN∗, real images.",
         paper="beside BigGAN-deep's samples and the training set, MaskGIT's are more diverse than "
         "those of BigGAN-deep.",
-        here=[f"The reference classifier recognises the class of {listed(shares)}."],
+        here=[f"Share whose class the reference classifier recognises: {listed(shares)}."],
         draw=lambda path, dpi: _draw_classes(results, SHOWN, FEW, path, dpi),
     )
 
@@ -58,31 +58,34 @@ def neighbours(results: Results, params: Params) -> Figure:
     features = EXTRACTORS.get(results.extractor, results.extractor)
     return Figure(
         name="neighbours",
-        title="Nearest training images",
+        title="Samples and the training images nearest to them (left: distance)",
         alt="In each row a sample and the training images that are nearest to it.",
         here=[
             f"The mean distance to the nearest training image, in features of {features}, is "
             f"{number(sampled)} for MaskGIT's samples and {number(real)} for held-out real images: "
-            f"a ratio of **{number(sampled / real)}**. Copies of training images would be near 0."
+            f"a ratio of **{number(sampled / real)}**. Below 1 would hint at copies; decoded ones "
+            "are not at 0, but as far from their images as the tokenizer's reconstructions."
         ],
         draw=lambda path, dpi: _draw_neighbours(arrays, path, dpi),
     )
 
 
+def _part(results: Results) -> str:
+    """How many of the classes are drawn, where it is not all of them."""
+    shown, total = min(len(results.class_grid["class_names"]), MAX_CLASSES), results.data["classes"]
+    return f" ({shown} of {count(total)} classes)" if shown < total else ""
+
+
 def _draw_classes(
     results: Results, models: tuple[str, ...], most: int, path: Path, dpi: int
 ) -> None:
-    grid, total = results.class_grid, int(results.data["classes"])
+    grid = results.class_grid
     shown = even_selection(len(grid["class_names"]), MAX_CLASSES)
     each = min(most, *(grid[name].shape[1] for name in models))
-    title = "Samples by class" if len(models) == 1 else "By class"
-    if len(shown) < total:
-        title += f" ({len(shown)} of {total} classes)"
     draw_mosaic(
         np.concatenate([grid[name][shown, :each] for name in models], axis=1),
         path,
         dpi,
-        title=title,
         row_labels=[shortened(str(grid["class_names"][i])) for i in shown],
         column_labels=[MODELS[name] for name in models] if len(models) > 1 else [],
         block=(len(shown), each),
@@ -96,7 +99,6 @@ def _draw_neighbours(arrays: Arrays, path: Path, dpi: int) -> None:
         np.concatenate([samples[:, None], nearest], axis=1),
         path,
         dpi,
-        title="Samples and the training images nearest to them (left: distance)",
         row_labels=[number(d) for d in distance[:, 0]],
         column_labels=["sample", *ranks],
     )

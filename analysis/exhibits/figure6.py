@@ -13,10 +13,10 @@ def class_edit(results: Results, params: Params) -> Figure:
     labels = [shortened(str(name)) for name in results.edits["class_edit_labels"]]
     return Figure(
         name="figure6",
-        title="Figure 6: class-conditional editing",
+        title="Figure 6: class-conditional editing, the box regenerated as another class",
         alt=f"In each row an image, and the same with its box regenerated as {listed(labels)}.",
         paper="the object in a box is replaced by one of another class while its surroundings stay "
-        "what they are; autoregressive models cannot do it.",
+        "what they are; for autoregressive models it is infeasible.",
         here=[
             f"The box of {len(images)} validation images is regenerated as each of {len(labels)} "
             "classes, without any training for it."
@@ -25,7 +25,6 @@ def class_edit(results: Results, params: Params) -> Figure:
             images,
             path,
             dpi,
-            title="The box regenerated as another class",
             column_labels=["input", *labels],
         ),
     )
@@ -36,16 +35,15 @@ def inpainting(results: Results, params: Params) -> Figure:
     images = results.edits["inpainting"]
     return Figure(
         name="inpainting",
-        title="Inpainting",
+        title="Inpainting (grey: unknown)",
         alt="In each column an image with a grey hole, the image with the hole filled by MaskGIT, "
         "and the original.",
-        paper="more plausible content than DeepFill and HiFill, close to CoModGAN (Table 2).",
-        here=[f"{len(images)} validation images that the model has not seen; measured in Table 2."],
+        paper="better scores than DeepFill's and HiFill's, close to CoModGAN's (Table 2).",
+        here=[f"Holes in {len(images)} validation images are filled; measured in Table 2."],
         draw=lambda path, dpi: draw_mosaic(
             images.swapaxes(0, 1),
             path,
             dpi,
-            title="Inpainting (grey: unknown)",
             row_labels=["input", "MaskGIT", "original"],
         ),
     )

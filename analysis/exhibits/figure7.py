@@ -25,15 +25,14 @@ def outpainting(results: Results, params: Params) -> Figure:
         )
     return Figure(
         name="figure7",
-        title="Figure 7: outpainting with several seeds",
-        alt=f"In each row an image whose greyed part is continued in {seeds} different ways.",
+        title="Figure 7: outpainting with several seeds (grey: unknown)",
+        alt=f"In each row an image whose greyed part is continued with {seeds} seeds.",
         paper="the same input is continued in diverse and coherent ways.",
         here=[found + "."],
         draw=lambda path, dpi: draw_mosaic(
             images,
             path,
             dpi,
-            title="Outpainting (grey: unknown)",
             column_labels=["input", *(f"seed {i + 1}" for i in range(seeds))],
         ),
     )
@@ -45,14 +44,12 @@ def panorama(results: Results, params: Params) -> Figure:
     side = results.edits["outpainting"].shape[-2]
     return Figure(
         name="panorama",
-        title="Panoramas",
+        title="Panoramas: images extended to the left and to the right",
         alt="Wide pictures, one above the other: each is an image extended to the left and right.",
         paper="images are extended far beyond their own size, though colours and meaning drift.",
         here=[
             f"{len(images)} images of {side} pixels are extended to {images.shape[2]} pixels, "
             f"**{images.shape[2] / side:.3g} times** their width."
         ],
-        draw=lambda path, dpi: draw_mosaic(
-            np.expand_dims(images, 1), path, dpi, title="Extended to the left and to the right"
-        ),
+        draw=lambda path, dpi: draw_mosaic(np.expand_dims(images, 1), path, dpi),
     )

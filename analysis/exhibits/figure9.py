@@ -19,13 +19,13 @@ def pictures(results: Results, params: Params) -> Figure:
     ratios = results.rebuilt["mask_ratios"]
     return Figure(
         name="figure9",
-        title="Figure 9: reconstructions from a part of the tokens",
+        title="Figure 9: reconstructions by the share of masked tokens",
         alt="For each image three rows: the image with masked tokens greyed, one reconstruction, "
-        "and the median of several, in columns of growing mask ratio; the original on the left.",
+        "and the median of several, in a column for each mask ratio; the original on the left.",
         paper="below 90% masked the content is rebuilt consistently; at 95% pose and shape are, "
         "and details no more.",
         here=[
-            f"From {percent(ratios[0])} to {percent(ratios[-1])} of the tokens are masked; "
+            f"From {percent(min(ratios))} to {percent(max(ratios))} of the tokens are masked; "
             "measured in Figure 10."
         ],
         draw=lambda path, dpi: _draw(results.rebuilt, path, dpi),
@@ -45,7 +45,6 @@ def _draw(arrays: Arrays, path: Path, dpi: int) -> None:
         np.stack(rows),
         path,
         dpi,
-        title="Reconstructions by the share of masked tokens",
         row_labels=list(kinds) * len(originals),
         column_labels=["original", *map(percent, ratios)],
         block=(len(kinds), len(ratios) + 1),

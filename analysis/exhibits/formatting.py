@@ -1,6 +1,7 @@
 """Numbers and tables as text: Markdown and LaTeX."""
 
 import math
+import re
 from collections.abc import Iterable
 
 import pandas as pd
@@ -25,6 +26,8 @@ LATEX = {
     "ρ": r"$\rho$",
     "γ": r"$\gamma$",
     "→": r"$\to$",
+    "∞": r"$\infty$",
+    "−": "$-$",
 }
 
 
@@ -54,8 +57,12 @@ def spreads(cells: pd.DataFrame, metric: str, mean: str = "_mean", std: str = "_
 
 
 def printed(values: pd.Series, decimals: int) -> list[str]:
-    """A column of the paper's values, with the decimals that it prints; "–" for none."""
-    return [NONE if pd.isna(value) else f"{value:.{decimals}f}" for value in values]
+    """A column of the paper's values with so many decimals, or more where it prints more; "–" for
+    none."""
+    return [
+        NONE if pd.isna(value) else max(f"{value:.{decimals}f}", f"{value:g}", key=len)
+        for value in values
+    ]
 
 
 def count(value: float) -> str:
@@ -64,9 +71,11 @@ def count(value: float) -> str:
 
 
 def millions(value: float) -> str:
-    """A number of parameters as the paper writes it: 227M; "–" for none."""
+    """A number of parameters as the paper writes it: 227M, 1.4B; "–" for none."""
     if math.isnan(value):
         return NONE
+    if value >= 1e9:
+        return f"{value / 1e9:.1f}B"
     return f"{value / 1e6:.0f}M" if value >= 1e7 else f"{value / 1e6:.2f}M"
 
 
@@ -88,8 +97,9 @@ def extent(values: pd.Series) -> str:
 
 
 def is_text(column: pd.Series) -> bool:
-    """Whether a column of strings holds words and no numbers."""
-    return all(value[:1].isalpha() for value in column)
+    """Whether a column of strings holds words and no numbers, but for what is missing."""
+    words = [bool(re.match(r"[^\W\d_]|\d+ [a-z]", value)) for value in column if value != NONE]
+    return bool(words) and all(words)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -122,4 +132,6 @@ def latex(table: pd.DataFrame, caption: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
+    """Words between ** in bold, and LaTeX's own characters as such."""
+    escaped = "".join(LATEX.get(character, character) for character in text)
+    return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", escaped)

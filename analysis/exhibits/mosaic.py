@@ -10,7 +10,8 @@ from analysis.exhibits.style import figure
 
 GREY = "#767676"
 CELL_INCHES = (0.6, 1.4)  # height of one picture, small ones to large ones
-MAX_INCHES = 13  # width of a figure
+MAX_INCHES = 9.4  # width of the pictures: labels beside them, they fill the report's column
+LETTERS = (8.3, 9)  # points; less than 11 pixels is not read
 LETTER = 0.62  # mean width of a letter, as a fraction of its size
 
 
@@ -19,7 +20,6 @@ def draw_mosaic(
     path: Path,
     dpi: int,
     *,
-    title: str,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
     block: tuple[int, int] | None = None,
@@ -48,7 +48,6 @@ def draw_mosaic(
         drawing.set_layout_engine("none")
         axes = drawing.add_axes((0, 0, 1, 1))
         axes.imshow(canvas, interpolation="nearest" if scale * dpi > 1 else "antialiased")
-        axes.set_title(title, loc="left", color=GREY)
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.set_facecolor("none")
@@ -57,8 +56,10 @@ def draw_mosaic(
         if len(column_labels) < columns:  # one a block
             centres, room = centres.reshape(-1, across).mean(axis=1), across * room
         text, letters = _fitted(column_labels, room)
-        axes.set_xticks(centres if text else [], text, fontsize=letters)
-        axes.set_yticks(tops + height / 2 if len(row_labels) else [], row_labels)
+        # Names of classes are anyone's: a dollar sign in one begins no formula.
+        axes.set_xticks(centres if text else [], text, fontsize=letters, parse_math=False)
+        middles = tops + height / 2 if len(row_labels) else []
+        axes.set_yticks(middles, row_labels, parse_math=False)
 
 
 def _laid_out(
@@ -78,9 +79,9 @@ def _laid_out(
 def _fitted(labels: Sequence[str], room: float) -> tuple[list[str], float]:
     """Labels broken into lines, and the size of letters at which they fit into `room` points."""
     longest = max((len(word) for label in labels for word in label.split()), default=1)
-    size = float(np.clip(room / (LETTER * longest), 5, 9))
-    lines = max(longest, int(room / (LETTER * size)))
-    return [textwrap.fill(label, lines) for label in labels], size
+    size = float(np.clip(room / (LETTER * longest), *LETTERS))
+    line = max(1, int(room / (LETTER * size)))
+    return [textwrap.fill(label, line) for label in labels], size
 
 
 def even_selection(available: int, most: int) -> np.ndarray:

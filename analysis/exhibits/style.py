@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from pipeline.runtime.files import atomic_file
 
@@ -45,6 +49,27 @@ def schedule_colours(schedules: list[str]) -> dict[str, str]:
     others = [name for name in schedules if name not in COLOURS]
     more = {name: MORE_COLOURS[i % len(MORE_COLOURS)] for i, name in enumerate(others)}
     return {name: COLOURS.get(name) or more[name] for name in schedules}
+
+
+NARROW = 3.5  # inches of a chart for a narrow screen, where it is not shrunk
+LegendPlace = Literal["outside lower center", "outside right center"]
+
+
+def legend_place(narrow: bool) -> LegendPlace:
+    return "outside lower center" if narrow else "outside right center"
+
+
+def panels(canvas: Figure, narrow: bool) -> list[Axes]:
+    """Two panels: side by side, or for a narrow screen one above the other."""
+    return list(canvas.subplots(2, 1) if narrow else canvas.subplots(1, 2))
+
+
+def plain_numbers(axis: Axis, logarithmic: bool) -> None:
+    """Ticks at 1, 2 and 5 in plain numbers, also where the scale is logarithmic."""
+    if logarithmic:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 @contextmanager

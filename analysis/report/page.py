@@ -3,20 +3,22 @@
 import base64
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.formatting import is_text
+from analysis.exhibits.base import Draw, Figure, Table
 from analysis.exhibits.inputs.results import Results
 from analysis.report.contents import Section
 from analysis.report.facts import data_name, facts
+from analysis.report.layout import layout
 from analysis.report.provenance import runs
 from pipeline.config.params import Params
 from pipeline.runtime.files import write_text
+from pipeline.runtime.records import OutOfDate, described
 
 HERE = Path(__file__).parent
 CSS_DPI = 96  # pixels of an inch, by definition
@@ -25,16 +27,18 @@ CSS_DPI = 96  # pixels of an inch, by definition
 def write_report(
     path: Path,
     sections: list[Section],
-    samples: Figure,
+    samples: Figure | None,
     figures: Path,
     results: Results,
     params: Params,
+    stale: OutOfDate,
 ) -> None:
     """Write the report.
 
     Args:
-        samples: the figure that opens the page.
+        samples: the figure that opens the page, unless it is out of date.
         figures: folder with the figures, drawn.
+        stale: stages that are out of date, whose results are not among the sections.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -43,20 +47,17 @@ def write_report(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"emphasized": _emphasized, "anchor": _anchor}
-    environment.globals["picture"] = lambda figure: _picture(
-        figures / f"{figure.name}.png", params.analysis.dpi
-    )
-    environment.tests |= {
-        "table": lambda exhibit: isinstance(exhibit, Table),
-        "text": is_text,
-        "printed": lambda name: "(paper" in name,
-    }
+    environment.filters |= {"emphasized": _emphasized, "anchor": _anchor, "layout": layout}
+    dpi = params.analysis.dpi
+    environment.globals["picture"] = lambda figure: _picture(figures / f"{figure.name}.png", dpi)
+    environment.globals["narrow"] = lambda draw: _narrow(draw, dpi)
+    environment.tests["table"] = lambda exhibit: isinstance(exhibit, Table)
     page = environment.get_template("report.html.j2").render(
-        title=f"MaskGIT on {data_name(params)}",
+        title="MaskGIT" if "prepare" in stale else f"MaskGIT on {data_name(params)}",
+        stale=described(stale),
         sections=sections,
         samples=samples,
-        facts=facts(results, params),
+        facts=facts(results, params, stale),
         provenance=runs(results),
         parameters=yaml.safe_dump(
             params.model_dump(exclude={"mlflow"}), sort_keys=False, allow_unicode=True
@@ -76,6 +77,14 @@ def _emphasized(text: str) -> Markup:
 
 def _anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def _narrow(draw: Draw, dpi: int) -> dict[str, str | int]:
+    """The form for a narrow screen, which the page alone has."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "narrow.png"
+        draw(path, dpi)
+        return _picture(path, dpi)
 
 
 def _picture(path: Path, dpi: int) -> dict[str, str | int]:

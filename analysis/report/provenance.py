@@ -1,6 +1,7 @@
 """Where the numbers of a table come from: result files, and the runs of the stages behind them."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,8 +22,11 @@ NETWORKS = [
 # The stages that a result file stands on, its own last; dvc.yaml has the same in its `deps`.
 STAGES = {
     "evaluation/metrics.json": [*NETWORKS, "evaluate"],
+    "evaluation/rows.csv": [*NETWORKS, "evaluate"],
+    "evaluation/real.csv": [*NETWORKS, "evaluate"],
     "cas/rows.csv": [*NETWORKS, "evaluate", "cas"],
     "sweep/rows.csv": [*NETWORKS[:5], "sweep"],
+    "sweep/crossing.csv": [*NETWORKS[:5], "sweep"],
     "temperature/rows.csv": [*NETWORKS[:6], "temperature"],
     "editing/rows.csv": [*NETWORKS[:6], "edit"],
     "rejection/rows.csv": [*NETWORKS, "evaluate", "reject"],
@@ -46,12 +50,18 @@ def write_sources(table: Table, results: Results, folder: Path) -> Path:
     return path
 
 
+def commit(entry: dict[str, Any]) -> str:
+    """The commit that a stage's record names, and whether the code was changed since."""
+    state = {False: "", True: " (changed)"}.get(entry["dirty"], " (changes unknown)")
+    return f"{entry['commit'][:12]}{state}"
+
+
 def runs(results: Results) -> pd.DataFrame:
     """One row a stage: the run, commit and machine behind it; empty where none was recorded."""
     rows = [
         {
             "stage": stage,
-            "commit": f"{entry['commit'][:12]}{' (changed)' * bool(entry['dirty'])}",
+            "commit": commit(entry),
             "run": entry["run_id"][:12],
             "params and inputs": entry["key"][:12],
             "seconds": number(entry["seconds"]),

@@ -1,14 +1,28 @@
 """The typed form of params.yaml: its sections, and the combinations of them that cannot work."""
 
+import difflib
+import reprlib
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError, model_validator
 
 from pipeline.config.schema import Sections
 from pipeline.decoding import DecodingSettings
 from pipeline.runtime.dag import PARAMS_FILE
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import read_yaml
+from pipeline.runtime.limits import GRID
+
+
+class ClassifierImages(NamedTuple):
+    """Images as classifiers are trained on them; the fields are those of the section `data`."""
+
+    image_size: int
+    channels: int
+    crop_scale: list[float]
+    crop_ratio: list[float]
+    flip: bool
 
 
 class Params(Sections):
@@ -20,6 +34,18 @@ class Params(Sections):
     @property
     def num_tokens(self) -> int:
         return self.grid**2
+
+    @property
+    def classifier_images(self) -> ClassifierImages:
+        """How images are cropped for classifiers: as `data` says, but for the range of areas."""
+        data = self.data
+        return ClassifierImages(
+            image_size=data.image_size,
+            channels=data.channels,
+            crop_scale=self.classifier.crop_scale,
+            crop_ratio=data.crop_ratio,
+            flip=data.flip,
+        )
 
     @property
     def feature_dimensions(self) -> int | None:
@@ -43,6 +69,7 @@ class Params(Sections):
             choice_temperature=decoding.choice_temperature,
             guidance_scale=decoding.guidance_scale,
             bf16=self.autoregressive.bf16 if autoregressive else decoding.bf16,
+            rounding=decoding.rounding,
         )
 
     @model_validator(mode="after")
@@ -50,6 +77,7 @@ class Params(Sections):
         self._check_images()
         self._check_iterations()
         self._check_samples()
+        self._check_trainings()
         self._check_guidance()
         self._check_workers()
         return self
@@ -61,10 +89,20 @@ class Params(Sections):
                 f"data.image_size: {size} is not divisible by {factor}, the tokenizer's "
                 f"downsampling (2^(len(tokenizer.multipliers) - 1)); change one of them"
             )
+        if self.grid > GRID:
+            raise ValueError(
+                f"data.image_size: {self.grid}×{self.grid} tokens an image are more than the limit "
+                f"of {GRID}×{GRID} (docs/limits.md); add levels to tokenizer.multipliers"
+            )
         if self.tokenizer.perceptual != "classifier" and size < 32:
             raise ValueError(
                 f"tokenizer.perceptual: {self.tokenizer.perceptual} needs images of 32 pixels or "
                 f"more, not {size}; use classifier"
+            )
+        if self.tokenizer.discriminator == "stylegan" and (size < 4 or size & (size - 1)):
+            raise ValueError(
+                f"tokenizer.discriminator: stylegan halves images down to 4 pixels, and "
+                f"data.image_size {size} is not 4, 8, 16 …; use such a size, or patch"
             )
 
     def _check_iterations(self) -> None:
@@ -92,6 +130,12 @@ class Params(Sections):
                     f"{key}: {samples} are fewer than evaluation.kid_subset_size "
                     f"{self.evaluation.kid_subset_size}; raise it or lower the subset's size"
                 )
+            if samples <= self.evaluation.neighbors or samples < self.evaluation.is_splits:
+                raise ValueError(
+                    f"{key}: {samples} are too few for evaluation.neighbors "
+                    f"{self.evaluation.neighbors} or is_splits {self.evaluation.is_splits}; "
+                    f"use more"
+                )
         dimensions = self.feature_dimensions
         for key, samples in (
             ("sweep.samples", self.sweep.samples),
@@ -104,6 +148,19 @@ class Params(Sections):
                     f"use at least {dimensions + 1}"
                 )
 
+    def _check_trainings(self) -> None:
+        smoothings = [self.training.label_smoothing, *self.training.other_label_smoothings]
+        if len(set(smoothings)) < len(smoothings):
+            raise ValueError(
+                "training.other_label_smoothings: a value is listed twice, or is label_smoothing "
+                "itself; list each once"
+            )
+        if untrained := set(self.sweep.crossed) - set(self.sweep.schedules):
+            raise ValueError(
+                f"sweep.crossed: {min(untrained)} is none of sweep.schedules, which are trained; "
+                f"add it to them, or remove it here"
+            )
+
     def _check_guidance(self) -> None:
         drops = self.training.label_drop > 0 or self.transformer.pretrained
         if self.decoding.guidance_scale > 0 and not drops:
@@ -113,16 +170,30 @@ class Params(Sections):
             )
 
     def _check_workers(self) -> None:
-        if self.training.batch_size % self.ray.num_workers:
-            raise ValueError(
-                f"training.batch_size: {self.training.batch_size} does not split over "
-                f"ray.num_workers {self.ray.num_workers}; choose a multiple"
-            )
+        for section in ("training", "tokenizer", "classifier"):
+            size = getattr(self, section).batch_size
+            if size % self.ray.num_workers:
+                raise ValueError(
+                    f"{section}.batch_size: {size} does not split over ray.num_workers "
+                    f"{self.ray.num_workers}; choose a multiple"
+                )
         if self.training.batch_size % self.sweep.workers_per_trial:
             raise ValueError(
                 f"sweep.workers_per_trial: training.batch_size {self.training.batch_size} does not "
                 f"split over {self.sweep.workers_per_trial} workers; choose a divisor"
             )
+        if self.classifier.batch_size % self.cas.workers_per_classifier:
+            raise ValueError(
+                f"cas.workers_per_classifier: classifier.batch_size {self.classifier.batch_size} "
+                f"does not split over {self.cas.workers_per_classifier} workers; choose a divisor"
+            )
+        for workers in (self.ray.num_workers, self.sweep.workers_per_trial):
+            share = self.training.batch_size // workers
+            if share % self.training.accumulate:
+                raise ValueError(
+                    f"training.accumulate: {self.training.accumulate} parts do not divide the "
+                    f"{share} images of each of {workers} workers; choose a divisor"
+                )
 
 
 def load_params(path: Path | str = PARAMS_FILE) -> Params:
@@ -136,18 +207,41 @@ def load_params(path: Path | str = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise UserError(f"{path}: {_one_line(error)}") from None
+        raise UserError(f"{path}: {_first_mistake(error)}") from None
 
 
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+def _first_mistake(error: ValidationError) -> str:
+    """What is wrong in a line. An unknown key comes first: one that is mistyped is a missing one
+    too, and a hint at the right one is of more use than that."""
+    details: list[Any] = error.errors(include_url=False, include_context=False)
+    first = min(details, key=lambda each: each["type"] != "extra_forbidden")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        message = "unknown key; remove it or check its spelling against the file's comments"
+        missing = [each["loc"] for each in details if each["type"] == "missing"]
+        message = f"unknown key; {_meant(first['loc'], missing)}"
     elif first["type"] == "missing":
         message = "missing; add it (the preset files under presets/ show every key)"
     elif not first["type"].startswith("value_error"):
-        message = f"{message}, not {first['input']!r}"
-    more = error.error_count() - 1
-    return f"{key + ': ' if key else ''}{message}" + (f" (and {more} more)" if more else "")
+        message = f"{message}, not {_BRIEF.repr(first['input'])}"
+    key = _dotted(first["loc"])
+    more = len(details) - 1
+    text = f"{key + ': ' if key else ''}{one_line(message)[:200]}"
+    return text + (f" (and {more} more)" if more else "")
+
+
+def _meant(key: tuple, missing: list[tuple]) -> str:
+    beside = [str(each[-1]) for each in missing if each[:-1] == key[:-1]]
+    close = difflib.get_close_matches(str(key[-1])[:100], beside, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return "remove it or check its spelling against the file's comments"
+
+
+def _dotted(key: tuple) -> str:
+    return one_line(".".join(str(part) for part in key))[:60]
+
+
+_BRIEF = reprlib.Repr()  # of a value that may be of any size
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 40
+_BRIEF.maxdict = _BRIEF.maxlist = 3
+_BRIEF.maxlevel = 2

@@ -4,21 +4,47 @@ Choosing one edits params.yaml in place, as `dvc exp run -S key=value` would for
 an ordinary parameter file, the comments stay, and `git diff params.yaml` shows what the preset is.
 """
 
+import itertools
+import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.config.params import Params, load_params
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_yaml, write_text
+from pipeline.runtime.files import read_file, read_yaml, write_text
+from pipeline.runtime.limits import YAML_BYTES
 
-PRESETS = Path(__file__).parents[2] / "presets"
+# The checkout's, or those that an installed package has with it (pyproject.toml).
+_PACKAGED = Path(__file__).parents[1] / "_project"
+PRESETS = (_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2]) / "presets"
 BASE = PRESETS / "mnist5k.yaml"  # the default: every key, with its comment
 
 
 def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+class Summary(NamedTuple):
+    """What a preset's own header says of it."""
+
+    name: str
+    what: str
+    hardware: str
+    cost: str
+
+
+def preset_summary(name: str) -> Summary:
+    """The first sentence of the header, and its words on hardware and cost."""
+    lines = (line.removeprefix("#").strip() for line in _header(_path(name)).splitlines())
+    text = " ".join(lines)
+
+    def said(pattern: str) -> str:
+        found = re.search(pattern + r"(.*?)(?:[.;:] |[.;]?$)", text)
+        return found[1] if found else "not said"
+
+    return Summary(name, said(rf"Preset {name}[^:]*: "), said("Hardware: "), said("Cost: "))
 
 
 def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
@@ -31,9 +57,7 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
 
     from ruamel.yaml import YAML
 
-    path = PRESETS / f"{name}.yaml"
-    if not path.exists():
-        raise UserError(f"no preset '{name}'; one of {', '.join(preset_names())}")
+    path = _path(name)
     # Round trip, so that the comments survive, with the defaults that DVC dumps with too, so that
     # `dvc exp run -S` afterwards changes no line but its own.
     yaml = YAML()
@@ -64,11 +88,16 @@ def preset_params(name: str) -> Params:
         return apply_preset(name, Path(folder) / PARAMS_FILE.name)
 
 
+def _path(name: str) -> Path:
+    if name not in preset_names():
+        raise UserError(f"no preset '{name}'; one of {', '.join(preset_names())}")
+    return PRESETS / f"{name}.yaml"
+
+
 def _header(path: Path) -> str:
     """The comment at a preset's top: what it reproduces, and its cost."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    end = next(i for i, line in enumerate(lines) if not line.startswith("#"))
-    return "".join(lines[:end])
+    lines = read_file(path, YAML_BYTES).decode("utf-8", "replace").splitlines(keepends=True)
+    return "".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
 
 
 def _merge(document: Any, values: dict, where: Path, prefix: str = "") -> None:

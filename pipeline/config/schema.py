@@ -3,66 +3,59 @@ what each one means."""
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Extractor = Literal["classifier", "inception"]
-
-
-def _known_schedule(name: str) -> str:
-    from pipeline.schedules import SCHEDULES
-
-    if name not in SCHEDULES:
-        raise ValueError(f"unknown schedule '{name}'; one of {', '.join(SCHEDULES)}")
-    return name
-
-
-def _known_source(name: str) -> str:
-    from pipeline.prepare.datasets import source_form
-
-    source_form(name)
-    return name
-
-
-Source = Annotated[str, AfterValidator(_known_source)]
-Schedule = Annotated[str, AfterValidator(_known_schedule)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+from pipeline.config.values import (
+    Batch,
+    Channels,
+    Count,
+    CountOrNone,
+    CropScale,
+    Extractor,
+    Folder,
+    Fraction,
+    Grid,
+    Images,
+    Layers,
+    Listed,
+    NonNegative,
+    Pair,
+    Positive,
+    Range,
+    Ratio,
+    Schedule,
+    Seed,
+    Side,
+    Source,
+    Text,
+    Width,
+    Workers,
+)
+from pipeline.runtime import limits
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
     source: Source
-    download_dir: str
-    image_size: Count
-    channels: Literal[1, 3]
+    download_dir: Text
+    image_size: Side
+    channels: Channels
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
-    shard_size: Count
-    crop_scale: Annotated[list[Positive], Field(min_length=2, max_length=2)]
-    crop_ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    shard_size: Batch
+    crop_scale: CropScale
+    crop_ratio: Range
     flip: bool
-
-    @model_validator(mode="after")
-    def _ranges(self):
-        for name in ("crop_scale", "crop_ratio"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name}: {low} is above {high}; give [low, high]")
-        if self.crop_scale[1] > 1:
-            raise ValueError("crop_scale: a crop cannot exceed the image; use at most 1.0")
-        return self
 
 
 class Classifier(Section):
-    architecture: Annotated[str, Field(pattern=r"^(small|torchvision:\w+)$")]
-    width: Count
+    architecture: Annotated[Text, Field(pattern=r"^(small|torchvision:\w+)$")]
+    width: Width
+    crop_scale: CropScale
     steps: Count
-    batch_size: Count
+    batch_size: Batch
     lr: Positive
     weight_decay: NonNegative
     label_smoothing: Fraction
@@ -71,16 +64,16 @@ class Classifier(Section):
 
 
 class Tokenizer(Section):
-    pretrained: str | None
-    filters: Annotated[int, Field(ge=32, multiple_of=32)]
-    multipliers: Annotated[list[Count], Field(min_length=1)]
-    res_blocks: Count
-    embedding_dim: Count
+    pretrained: Text | None
+    filters: Annotated[int, Field(ge=32, multiple_of=32, le=limits.WIDTH)]
+    multipliers: Annotated[list[Width], Field(min_length=1, max_length=limits.LEVELS)]
+    res_blocks: Layers
+    embedding_dim: Width
     codebook_size: Annotated[int, Field(ge=2, le=65535)]
     steps: Count
-    batch_size: Count
+    batch_size: Batch
     lr: Positive
-    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    betas: Pair[Fraction]
     ema_decay: Fraction
     perceptual: Literal["classifier", "lpips_vgg", "lpips_alex", "lpips_squeeze"]
     perceptual_weight: NonNegative
@@ -89,10 +82,12 @@ class Tokenizer(Section):
     entropy_temperature: Positive
     revive_after: Count
     adversarial_weight: NonNegative
-    adversarial_start: Annotated[int, Field(ge=0)]
+    adversarial_start: CountOrNone
+    adaptive_weight: bool
     r1_weight: NonNegative
     r1_every: Count
-    discriminator_filters: Count
+    discriminator: Literal["patch", "stylegan"]
+    discriminator_filters: Width
     bf16: bool
     checkpoint_every: Count
 
@@ -102,16 +97,16 @@ class Tokenizer(Section):
 
 
 class Tokens(Section):
-    crops_per_image: Count
-    batch_size: Count
+    crops_per_image: Batch
+    batch_size: Batch
 
 
 class Transformer(Section):
-    pretrained: str | None
-    layers: Count
-    hidden: Count
-    heads: Count
-    mlp: Count
+    pretrained: Text | None
+    layers: Layers
+    hidden: Width
+    heads: Width
+    mlp: Width
     dropout: Fraction
 
     @model_validator(mode="after")
@@ -125,74 +120,72 @@ class Transformer(Section):
 
 class Training(Section):
     steps: Count
-    batch_size: Count
+    batch_size: Batch
+    accumulate: Batch
     lr: Positive
-    warmup_steps: Annotated[int, Field(ge=0)]
-    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    warmup_steps: CountOrNone
+    betas: Pair[Fraction]
     weight_decay: NonNegative
     grad_clip: Positive | None
+    spike_factor: Annotated[float, Field(gt=1, le=limits.LARGEST)] | None
     ema_decay: Fraction
-    label_smoothing: Fraction
     mask_schedule: Schedule
-    min_masking_rate: Annotated[float, Field(ge=0, le=1)]
+    min_masking_rate: Ratio
     loss_on: Literal["masked", "all"]
     label_drop: Fraction
     bf16: bool
     compile: bool
+    label_smoothing: Fraction
+    other_label_smoothings: Listed[Fraction]
     checkpoint_every: Count
 
 
 class Autoregressive(Section):
     steps: Count
-    label_smoothing: Fraction
     bf16: bool
 
 
 class Ray(Section):
-    num_workers: Count
-    cpus_per_worker: Count
+    num_workers: Workers
+    cpus_per_worker: Workers
     use_gpu: bool
-    max_failures: Annotated[int, Field(ge=0)]
-    storage_path: str
+    max_failures: CountOrNone
+    storage_path: Folder
 
 
 class Decoding(Section):
     iterations: Count
     choice_temperature: NonNegative
+    rounding: Literal["floor", "ceil"]
     guidance_scale: NonNegative
     bf16: bool
-    batch_size: Count
+    batch_size: Batch
 
 
 class Sweep(Section):
-    schedules: Annotated[list[Schedule], Field(min_length=1)]
-    iterations: Annotated[list[Count], Field(min_length=1)]
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    schedules: Grid[Schedule]
+    iterations: Grid[Count]
+    seeds: Grid[Seed]
+    crossed: Listed[Schedule]
     steps: Count
-    samples: Count
-    workers_per_trial: Count
-
-    @model_validator(mode="after")
-    def _distinct(self):
-        for name in ("schedules", "iterations", "seeds"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ValueError(f"{name}: a value is listed twice; list each once")
-        return self
+    samples: Images
+    workers_per_trial: Workers
 
 
 class Evaluation(Section):
     extractor: Extractor
     second_extractor: Literal["random", "classifier", "inception", "vgg"]
-    inception_weights: str | None
-    vgg_weights: str | None
-    reference_statistics: str | None
-    samples: Count
-    neighbors: Count
-    manifold_images: Count
-    is_splits: Count
-    kid_subsets: Count
-    kid_subset_size: Annotated[int, Field(ge=2)]
-    bootstrap: Annotated[int, Field(ge=2)]
+    inception_weights: Text | None
+    vgg_weights: Text | None
+    reference_statistics: Text | None
+    seeds: Grid[Seed]
+    samples: Images
+    neighbors: Batch
+    manifold_images: Images
+    is_splits: Batch
+    kid_subsets: Batch
+    kid_subset_size: Annotated[int, Field(ge=2, le=limits.BATCH)]
+    halves: Annotated[int, Field(ge=2, le=limits.BATCH)]
 
     @model_validator(mode="after")
     def _extractors_differ(self):
@@ -204,58 +197,58 @@ class Evaluation(Section):
 
 
 class Cas(Section):
-    samples: Count
+    samples: Images
     steps: Count
-    seeds: Annotated[list[Seed], Field(min_length=1)]
-
-
-Ratio = Annotated[float, Field(ge=0, le=1)]
+    workers_per_classifier: Workers
 
 
 class Temperature(Section):
-    values: Annotated[list[NonNegative], Field(min_length=1)]
-    seeds: Annotated[list[Seed], Field(min_length=1)]
-    samples: Count
+    values: Grid[NonNegative]
+    samples: Images
 
 
 class Editing(Section):
-    images: Count
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    images: Images
     iterations: Count
-    dilate: Annotated[int, Field(ge=0)]
-    feather: Annotated[int, Field(ge=0)]
+    dilate: Annotated[int, Field(ge=0, le=limits.SIDE)]
+    feather: Annotated[int, Field(ge=0, le=limits.SIDE)]
 
 
 class Rejection(Section):
-    acceptance: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    acceptance: Grid[Annotated[float, Field(ge=limits.SMALLEST, le=1)]]
+
+    @staticmethod
+    def kept(members: int, acceptance: float) -> int:
+        """How many of `members` samples of a class are kept; at least one."""
+        return max(1, round(acceptance * members))
 
 
 class Reconstruction(Section):
-    images: Count
-    mask_ratios: Annotated[list[Ratio], Field(min_length=1)]
-    draws: Count
+    images: Images
+    mask_ratios: Grid[Ratio]
+    draws: Batch
     iterations: Count
 
 
 class Speed(Section):
-    grids: Annotated[list[Count], Field(min_length=1)]
-    batch_sizes: Annotated[list[Count], Field(min_length=1)]
-    repeats: Count
+    grids: Grid[Annotated[int, Field(ge=1, le=limits.GRID)]]
+    batch_sizes: Grid[Batch]
+    repeats: Batch
 
 
 class Analysis(Section):
-    dpi: Count
+    dpi: Annotated[int, Field(ge=1, le=limits.DPI)]
     best_by: Literal["fid", "is"]
 
 
 class Mlflow(Section):
-    experiment: Annotated[str, Field(min_length=1)]
+    experiment: Text
 
 
 class Sections(Section):
     """The whole file: a section each, and what stands outside of one."""
 
-    preset: str
+    preset: Text
     seed: Seed
     data: Data
     classifier: Classifier

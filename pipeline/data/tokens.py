@@ -1,38 +1,70 @@
 """The token cache: every image's token grids, as memory-mapped uint16 arrays."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.runtime.checksums import require_hash
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
+from pipeline.runtime.files import read_json, require_file
 
 SHARD = 8192  # images whose tokens lie in one file
+WAY_OUT = "run `dvc repro cache_tokens` to make it again"
 
 
 class TokenCache:
-    """One split of the cache; tokens stay on disk until they are asked for."""
+    """One split of the cache; tokens stay on disk until they are asked for, and each file is
+    compared with its hash when the first of its tokens are.
+
+    Raises:
+        UserError: a file is missing, or holds something else than the manifest says.
+    """
 
     def __init__(self, folder: Path | str, split: str):
         folder = Path(folder)
-        manifest = read_json(folder / "manifest.json")
+        manifest = read_json(folder / "manifest.json", "shards", "codebook_size")
         try:
-            self.shards = [
-                np.load(folder / s["file"], mmap_mode="r") for s in manifest["shards"][split]
+            self._files = [
+                (folder / shard["file"], shard["hash"]) for shard in manifest["shards"][split]
             ]
+            for path, _ in self._files:
+                require_file(path)
+            require_hash(folder / f"{split}-labels.npy", WAY_OUT)
+            self._shards = [np.load(path, mmap_mode="r") for path, _ in self._files]
             self.labels = np.load(folder / f"{split}-labels.npy")
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"token cache {folder}: {error}; run `dvc repro cache_tokens`"
-            ) from error
-        self._start = np.cumsum([0] + [len(s) for s in self.shards])
-        self.views = self.shards[0].shape[1]
-        self.num_tokens = self.shards[0].shape[2]
+            wrong = _wrong(self._shards, self.labels, manifest, split)
+        except UserError:
+            raise
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename} is missing; {WAY_OUT}") from error
+        except Exception as error:  # a damaged file makes its reader raise nearly anything
+            reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
+            raise UserError(f"token cache {folder}: damaged ({reason}); {WAY_OUT}") from error
+        if wrong:
+            raise UserError(f"token cache {folder}: {split} {wrong}; {WAY_OUT}")
+        self._start = np.cumsum([0] + [len(s) for s in self._shards])
+        _, self.views, self.num_tokens = self._shards[0].shape
+        self.codebook_size: int = manifest["codebook_size"]
+        self._checked: set[int] = set()
 
     def __len__(self) -> int:
         return int(self._start[-1])
+
+    def require(self, num_tokens: int, codebook_size: int) -> None:
+        """Refuse a cache of other params.
+
+        Raises:
+            UserError: its images have another number of tokens, or its codebook another size.
+        """
+        if (self.num_tokens, self.codebook_size) != (num_tokens, codebook_size):
+            raise UserError(
+                f"token cache: {self.num_tokens} tokens an image of {self.codebook_size} codes, "
+                f"where params.yaml asks for {num_tokens} of {codebook_size}; {WAY_OUT}"
+            )
 
     @property
     def num_classes(self) -> int:
@@ -45,10 +77,51 @@ class TokenCache:
         tokens = np.empty((len(indices), self.num_tokens), dtype=np.int64)
         for number in np.unique(shard):
             rows = shard == number
-            tokens[rows] = self.shards[number][indices[rows] - self._start[number], views[rows]]
+            tokens[rows] = self._shard(number)[indices[rows] - self._start[number], views[rows]]
         return torch.from_numpy(tokens), torch.from_numpy(self.labels[indices].astype(np.int64))
+
+    def shards(self) -> Iterator[np.ndarray]:
+        """Each file's tokens (n, views, N) uint16, memory-mapped."""
+        return map(self._shard, range(len(self._shards)))
+
+    def _shard(self, number: int) -> np.ndarray:
+        """The tokens of a file, which is looked through the first time.
+
+        Raises:
+            UserError: it is not the one that was written, or has codes that there are not.
+        """
+        shard = self._shards[number]
+        if number not in self._checked:
+            path, known = self._files[number]
+            require_hash(path, WAY_OUT, known)
+            if (greatest := int(shard.max())) >= self.codebook_size:
+                raise UserError(
+                    f"{path} has a code {greatest}, of a codebook of {self.codebook_size}; "
+                    f"{WAY_OUT}"
+                )
+            self._checked.add(number)
+        return shard
 
     def everything(self) -> tuple[Tensor, Tensor]:
         """First view of every image: tokens (M, N) and labels (M,)."""
         indices = np.arange(len(self))
         return self.batch(indices, np.zeros_like(indices))
+
+
+def _wrong(
+    shards: list[np.ndarray], labels: np.ndarray, manifest: dict[str, Any], split: str
+) -> str | None:
+    """What a split's arrays have wrong, if anything."""
+    if not shards:
+        return "has no tokens"
+    if type(manifest["codebook_size"]) is not int:
+        return f"has codes of a codebook of {manifest['codebook_size']}"
+    _, views, tokens = shards[0].shape
+    for shard, entry in zip(shards, manifest["shards"][split], strict=True):
+        if shard.dtype != np.uint16 or shard.shape != (entry["count"], views, tokens):
+            return f"tokens in {entry['file']} are {shard.dtype} {shard.shape}, not as the others"
+    if "grid" in manifest and tokens != manifest["grid"] ** 2:
+        return f"has {tokens} tokens an image, and its manifest a grid of {manifest['grid']}"
+    if labels.ndim != 1 or labels.dtype.kind != "i" or len(labels) != sum(map(len, shards)):
+        return f"labels are {labels.dtype} {labels.shape}, not one an image"
+    return "has negative labels" if labels.min() < 0 else None

@@ -1,6 +1,6 @@
 """Measures all sets of images with the same extractors, reference and settings."""
 
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -8,19 +8,22 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER
+from pipeline.evaluation.feature_files import (
+    cached_features,
+    extraction,
+    kept_statistics,
+    load_features,
+    reference_features,
+)
 from pipeline.evaluation.features import (
     ClassifierExtractor,
     Extractor,
     Features,
-    cached_features,
     extract,
-    load_features,
     open_extractor,
-    reference_features,
 )
 from pipeline.evaluation.images import BATCH, ImageSet
 from pipeline.evaluation.metrics import (
-    bootstrap,
     class_accuracy,
     drawn,
     fid,
@@ -29,7 +32,9 @@ from pipeline.evaluation.metrics import (
     sample_metrics,
     unless_few,
 )
-from pipeline.evaluation.statistics import load_statistics, statistics
+from pipeline.evaluation.statistics import load_statistics
+from pipeline.evaluation.uncertainty import fid_infinity, spreads
+from pipeline.runtime.workers import Alone
 from pipeline.weights.published import load_model
 
 
@@ -37,28 +42,29 @@ class Evaluator:
     """Measures image sets against the training images.
 
     Args:
+        workers: who runs images through the networks.
         root: the project's folder; a worker may have another working directory.
         keep: whether features are kept on disk, so that the same images are not run through the
             network again.
     """
 
-    def __init__(
-        self, params: Params, device: torch.device, root: Path = Path(), keep: bool = True
-    ):
-        self.params, self.root, self.keep = params, root, keep
+    def __init__(self, params: Params, workers: Alone, root: Path = Path(), keep: bool = True):
+        self.params, self.workers, self.root, self.keep = params, workers, root, keep
+        device = workers.device
         classifier = load_model(root / CLASSIFIER, "classifier", device)
         evaluation = params.evaluation
         self.judge = ClassifierExtractor(classifier, device)
         self.extractor = open_extractor(evaluation.extractor, classifier, evaluation, device)
         self.cache_dir = root / params.ray.storage_path / "features"
-        self.reference = load_features(self._reference(self.extractor))
+        reference = self._reference(self.extractor)
+        self.reference = load_features(reference)
         published = evaluation.reference_statistics
         self.reference_statistics = (
-            load_statistics(root / published) if published else statistics(self.reference.features)
+            load_statistics(root / published) if published else kept_statistics(reference)
         )
 
     def _reference(self, extractor: Extractor) -> Path:
-        return reference_features(extractor, self.params, self.root)
+        return reference_features(extractor, self.params, self.workers, self.root)
 
     @cached_property
     def second(self) -> tuple[Extractor, Tensor]:
@@ -81,39 +87,52 @@ class Evaluator:
 
     def _features(self, images: ImageSet, extractor: Extractor) -> Features:
         if self.keep:
-            return cached_features(images, extractor, self.cache_dir)
+            maker = extraction(extractor, images, self.params, self.root)
+            return cached_features(images, extractor, self.cache_dir, self.workers, maker)
         return extract(extractor, images.batches(BATCH))
 
     def measure(self, images: ImageSet, labels: Tensor | None = None) -> dict[str, float | None]:
-        """Every metric of a set, each named after its extractor; as `…_std` the standard deviations
-        of FID and IS under resampling, and of KID over subsets.
+        """Every metric of a set, each named after its extractor; as `<metric>_std` the standard
+        deviations that halves of the set tell of; and as fid_infinity_<extractor> what FID would be
+        of infinitely many samples.
 
         Args:
             labels: (M,); with them the share that the classifier recognises is measured too.
         """
         samples = self.features(images)
-        values = self.sample_metrics(samples, self.params.seed, skip_few=True)
-        values |= self.spreads(samples)
         extractor, reference = self.second
-        values |= manifold_metrics(
-            self._features(images, extractor).features,
-            reference,
-            extractor.name,
-            self.params.evaluation,
-            self.params.seed,
-        )
-        if labels is not None:
-            values["class_accuracy"] = class_accuracy(self.recognised(images), labels)
+        others, seed = self._features(images, extractor).features, self.params.seed
+        recognised = None if labels is None else self.recognised(images)
+        classes = torch.zeros(len(images), dtype=torch.long) if labels is None else labels
+
+        def metrics(rows: Tensor, say: bool = False) -> dict[str, float | None]:
+            """Of a part of the set."""
+            part = Features(samples.features[rows], samples.class_logits[rows])
+            values = self.sample_metrics(part, seed, skip_few=True, say=say)
+            values |= manifold_metrics(
+                others[rows], reference, extractor.name, self.params.evaluation, seed
+            )
+            if recognised is not None:
+                values["class_accuracy"] = class_accuracy(recognised[rows], classes[rows])
+            return values
+
+        values = metrics(torch.arange(len(images)), say=True)
+        repeats = self.params.evaluation.halves
+        values |= spreads(metrics, classes, repeats=repeats, seed=seed)
+        infinity = None
+        with unless_few():
+            infinity = fid_infinity(samples.features, classes, self.reference_statistics, seed=seed)
+        values[f"fid_infinity_{self.extractor.name}"] = infinity
         return values | {"samples": len(images), "is_splits": self.params.evaluation.is_splits}
 
     def sample_metrics(
-        self, samples: Features, seed: int, skip_few: bool = False
+        self, samples: Features, seed: int, skip_few: bool = False, say: bool = True
     ) -> dict[str, float | None]:
         """FID, IS, KID and the manifold metrics of features of the main extractor.
 
         Args:
             seed: draws KID's subsets, the splits of IS, and the images of each manifold.
-            skip_few: leave FID or KID None, and say so, where the samples do not suffice.
+            skip_few: leave FID or KID None where the samples do not suffice, and (`say`) print so.
         """
         return sample_metrics(
             samples,
@@ -123,20 +142,8 @@ class Evaluator:
             seed,
             self.reference_statistics,
             skip_few=skip_few,
+            say=say,
         )
-
-    def spreads(self, samples: Features) -> dict[str, float | None]:
-        """Standard deviations of FID and IS under resampling; FID's is None where the samples are
-        too few for an FID."""
-        evaluation, seed, name = self.params.evaluation, self.params.seed, self.extractor.name
-        spread = partial(bootstrap, repeats=evaluation.bootstrap, seed=seed)
-        distance = partial(fid, reference=self.reference_statistics)
-        score = partial(inception_score, splits=evaluation.is_splits, seed=seed)
-        count, dimensions = samples.features.shape
-        return {
-            f"fid_{name}_std": spread(distance, samples.features) if count > dimensions else None,
-            f"is_{name}_std": spread(score, samples.class_logits),
-        }
 
     def scores(self, images: ImageSet, labels: Tensor) -> dict[str, float | None]:
         """FID, IS and the recognised share of a set that may be small.
@@ -151,12 +158,16 @@ class Evaluator:
         return self.scores_of(self.features(images), self.recognised(images), labels)
 
     def scores_of(
-        self, samples: Features, recognised: Tensor, labels: Tensor
+        self, samples: Features, recognised: Tensor, labels: Tensor, say: bool = True
     ) -> dict[str, float | None]:
-        """`scores` of features from the main extractor and the reference classifier's logits."""
+        """`scores` of features from the main extractor and the reference classifier's logits.
+
+        Args:
+            say: print the line where the samples are too few.
+        """
         evaluation, name = self.params.evaluation, self.extractor.name
         distance = None
-        with unless_few():
+        with unless_few(say=say):
             distance = fid(samples.features, self.reference_statistics)
         return {
             f"fid_{name}": distance,

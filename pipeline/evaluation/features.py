@@ -1,12 +1,8 @@
 """Feature extractors: networks that turn images into the features that metrics compare. Every
-metric is named after its extractor, and a bare "FID" always means Inception's.
-
-The features of an image set are computed once, and kept in a file whose name is a hash of the
-extractor's weights, of the images and of the code that leads from these to features.
-"""
+metric is named after its extractor, and a bare "FID" always means Inception's."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,17 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.classifier import Classifier, ClassifierConfig
-from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES
 from pipeline.config.schema import Evaluation
 from pipeline.data.images.pixels import as_float
-from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import atomic_file, tree_hash, value_hash
-from pipeline.runtime.progress import PAUSE, progress
-
-PACKAGE = Path(__file__).parents[1]
-CODE = ("data/images", "classifier.py", "evaluation/features.py", "evaluation/images.py")
 
 
 class Features(NamedTuple):
@@ -153,7 +141,9 @@ def _checked(weights: str | None, url: str) -> str:
     path = Path(weights or Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name)
     if weights is None and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path))
+        # The name of either file ends in the first digits of its SHA-256.
+        known = Path(url).stem.rsplit("-", 1)[1]
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=known)
     torch.load(path, map_location="cpu", weights_only=True)
     return str(path)
 
@@ -181,72 +171,3 @@ def extract(extractor: Extractor, batches: Iterable[Tensor]) -> Features:
     """Features, on the CPU, of uint8 image batches (B, C, H, W)."""
     rows = [[x.float().cpu() for x in extractor(b) if x is not None] for b in batches]
     return Features(*(torch.cat(column) for column in zip(*rows, strict=True)))
-
-
-def save_features(features: Features, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    with atomic_file(path) as temporary:
-        save_file({k: v for k, v in features._asdict().items() if v is not None}, temporary)
-
-
-def load_features(path: Path) -> Features:
-    """Read what `save_features` wrote.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return Features(**load_file(path))
-    except (SafetensorError, OSError, TypeError) as error:
-        raise UserError(f"{path} holds no features ({error}); delete it and run again") from error
-
-
-def features_path(images: ImageSet, extractor: Extractor, cache_dir: Path) -> Path:
-    """The file that keeps the features of an image set; its name is a hash of the extractor's
-    weights, the images, and the code that leads from one to the other."""
-    code = [tree_hash(PACKAGE / name) for name in CODE]
-    address = value_hash([extractor.name, extractor.identity, images.content_hash, code])[:16]
-    return cache_dir / f"{address}.safetensors"
-
-
-def cached_features(images: ImageSet, extractor: Extractor, cache_dir: Path) -> Features:
-    """Features of an image set, read from their file, or computed if it is missing or damaged.
-
-    Raises:
-        UserError: the images cannot be read, or the features not written.
-    """
-    path = features_path(images, extractor, cache_dir)
-    if path.exists():
-        try:
-            return load_features(path)
-        except UserError as error:
-            print(f"computed again: {error}", flush=True)
-    with progress(f"features: {extractor.name}", 0, len(images), pause=PAUSE) as bar:
-        features = extract(extractor, _watched(images.batches(BATCH), bar))
-    save_features(features, path)
-    return features
-
-
-def _watched(batches: Iterable[Tensor], bar: Callable[[int], None]) -> Iterator[Tensor]:
-    done = 0
-    for batch in batches:
-        yield batch
-        done += len(batch)
-        bar(done)
-
-
-def reference_features(extractor: Extractor, params: Params, root: Path = Path()) -> Path:
-    """The file with the features of every training image (centre crops), which samples are compared
-    with. They are computed once; sweep and evaluation share them.
-
-    Args:
-        root: the project's folder.
-    """
-    images = CenterCrops(root / IMAGES, "train", params.data)
-    cache_dir = root / params.ray.storage_path / "features"
-    cached_features(images, extractor, cache_dir)
-    return features_path(images, extractor, cache_dir)

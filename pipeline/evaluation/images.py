@@ -1,29 +1,25 @@
-"""Image sets, read batch by batch: our own samples (`.npy`), folders of PNGs, the `.npz` of the ADM
-suite, and the data set itself."""
+"""Image sets, read batch by batch: our own samples (`.npy`), and the data set itself. What others
+made is in `image_files`."""
 
-import contextlib
 import hashlib
-import math
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from pipeline.config.replicates import Replicate
+from pipeline.data.images import samples
 from pipeline.data.images.shards import ImageShards
-from pipeline.data.images.threads import in_threads
-from pipeline.data.images.views import ImageParams, View, decode_image, to_chw
-from pipeline.evaluation.writing import write_images
-from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import file_hash, tree_hash, value_hash
+from pipeline.data.images.views import ImageParams, View
+from pipeline.runtime.arrays import write_array
+from pipeline.runtime.files import tree_hash, value_hash
+from pipeline.runtime.workers import Alone, Maker
 
 BATCH = 64  # images held in memory at once, and that a network sees at once
-GREY_MODES = ("1", "L", "I;16")  # Pillow's
 
 
 class ImageSet(Protocol):
@@ -39,40 +35,46 @@ class ImageSet(Protocol):
         """The images in order, as uint8 batches (B, C, H, W), B at most `size`."""
 
 
-def open_images(path: Path | str) -> ImageSet:
-    """The image set at a path: a folder of PNGs, an `.npy` (n, C, H, W) or an `.npz` (`arr_0`,
-    n, H, W, C), uint8.
+@runtime_checkable
+class Readable(ImageSet, Protocol):
+    """A set that is read from any image on, and travels to other processes."""
 
-    Raises:
-        UserError: it is missing, empty, damaged, or holds something else.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return PngImages(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist; give a folder of PNGs, an .npy or an .npz")
-    if path.suffix == ".npz":
-        return NpzImages(path)
-    with _naming(path):
-        images = np.lib.format.open_memmap(path, mode="r")
-    _check(path, images.dtype, images.shape, channels=1)
-    return ArrayImages(images)
+    def read(self, start: int, stop: int) -> Tensor:
+        """The images (B, C, H, W) uint8 from `start` to before `stop`."""
+
+
+def mapped_images(path: Path, start: int = 0, stop: int | None = None) -> "ArrayImages":
+    """Images of an `.npy` of our own, from `start` to before `stop`."""
+    return ArrayImages(np.load(path, mmap_mode="r")[start:stop], path, start)
 
 
 class ArrayImages:
     """An array (n, C, H, W) uint8, in memory or memory-mapped. Its hash is that of its pixels, so
-    that a slice of a file has another."""
+    that a slice of a file has another.
 
-    def __init__(self, images: np.ndarray):
-        self._images = images
+    Args:
+        path: the file that is mapped, if one is. Then it travels by name, and not by content.
+        start: the first of the file's images that is in the set.
+    """
+
+    def __init__(self, images: np.ndarray, path: Path | None = None, start: int = 0):
+        self._images, self._path, self._start = images, path, start
         self.shape = images.shape[1:]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._path is None:
+            return ArrayImages, (self._images,)
+        return mapped_images, (self._path, self._start, self._start + len(self))
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, chosen: slice) -> "ArrayImages":
-        """The chosen images, as an image set."""
-        return ArrayImages(self._images[chosen])
+    def first(self, count: int) -> "ArrayImages":
+        """The first images, at most so many, as an image set."""
+        return ArrayImages(self._images[:count], self._path, self._start)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return torch.from_numpy(np.array(self._images[start:stop]))
 
     @cached_property
     def content_hash(self) -> str:
@@ -83,82 +85,26 @@ class ArrayImages:
 
     def batches(self, size: int) -> Iterator[Tensor]:
         for start in range(0, len(self), size):
-            yield torch.from_numpy(np.array(self._images[start : start + size]))
+            yield self.read(start, start + size)
 
 
-def make_images(path: Path, batches: Sequence[Callable[[], Tensor]], name: str) -> ArrayImages:
-    """The set that `write_images` makes, or has made before."""
-    write_images(path, batches, name)
-    return ArrayImages(np.load(path, mmap_mode="r"))
+def make_images(
+    path: Path, workers: Alone, maker: Maker, batches: Sequence[tuple], name: str
+) -> ArrayImages:
+    """The images that `write_array` makes, or has made before."""
+    write_array(path, workers, maker, batches, name)
+    return mapped_images(path)
 
 
-class PngImages:
-    """The PNG files of a folder, sorted by name; grey files give one channel, all others three."""
+def published_samples(replicate: Replicate) -> tuple[ArrayImages, Tensor]:
+    """A main replicate's published samples, and their labels (M,) int64.
 
-    def __init__(self, folder: Path):
-        self._paths = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".png")
-        if not self._paths:
-            raise UserError(f"{folder} holds no PNG files; give the folder that they lie in")
-        self.shape = _read_png(self._paths[0]).shape
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    @cached_property
-    def content_hash(self) -> str:
-        return value_hash([file_hash(path) for path in self._paths])
-
-    def batches(self, size: int) -> Iterator[Tensor]:
-        for start in range(0, len(self), size):
-            images = in_threads(self._read, self._paths[start : start + size])
-            yield torch.from_numpy(np.stack(images)).contiguous()
-
-    def _read(self, path: Path) -> np.ndarray:
-        image = _read_png(path)
-        if image.shape != self.shape:
-            raise UserError(
-                f"{path} is {size_text(image.shape)} and {self._paths[0].name} "
-                f"{size_text(self.shape)}; images of one set have one size: resize or delete it"
-            )
-        return image
-
-
-class NpzImages:
-    """The ADM suite's file: `arr_0` (n, H, W, C) uint8. It is streamed out of the archive, which
-    cannot be memory-mapped."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        with (
-            _naming(path),
-            zipfile.ZipFile(path) as archive,
-            archive.open("arr_0.npy") as stream,
-        ):
-            shape, fortran, dtype = _read_header(stream)
-        _check(path, dtype, shape, channels=3, fortran=fortran)
-        self._length, height, width, channels = shape
-        self.shape = (channels, height, width)
-
-    def __len__(self) -> int:
-        return self._length
-
-    @cached_property
-    def content_hash(self) -> str:
-        return file_hash(self.path)
-
-    def batches(self, size: int) -> Iterator[Tensor]:
-        channels, height, width = self.shape
-        with (
-            _naming(self.path),
-            zipfile.ZipFile(self.path) as archive,
-            archive.open("arr_0.npy") as stream,
-        ):
-            _read_header(stream)
-            for start in range(0, len(self), size):
-                shape = (min(size, len(self) - start), height, width, channels)
-                content = bytearray(stream.read(math.prod(shape)))
-                images_BHWC = torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
-                yield images_BHWC.permute(0, 3, 1, 2).contiguous()
+    Raises:
+        UserError: they are missing, or not those that were published.
+    """
+    images, labels = samples.open_samples(replicate.samples)
+    named = ArrayImages(images, replicate.samples / samples.IMAGES)
+    return named, torch.from_numpy(labels.astype(np.int64))
 
 
 class CenterCrops:
@@ -166,6 +112,7 @@ class CenterCrops:
     compared with, as is usual on ImageNet."""
 
     def __init__(self, folder: Path, split: str, data: ImageParams):
+        self._opened_by = (folder, split, data)
         self.view = View(ImageShards(folder, split), data)
         self.shape = (data.channels, data.image_size, data.image_size)
         self.content_hash = value_hash([tree_hash(folder), split, self.shape])
@@ -174,49 +121,11 @@ class CenterCrops:
     def __len__(self) -> int:
         return len(self.view.images)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CenterCrops, self._opened_by  # without the images that it has in memory
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self.view.centers(range(start, stop))
+
     def batches(self, size: int) -> Iterator[Tensor]:
         return self.view.batches(size)
-
-
-def _read_png(path: Path) -> np.ndarray:
-    """(C, H, W) uint8."""
-    with _naming(path):
-        with Image.open(path) as image:
-            channels = 1 if image.mode in GREY_MODES else 3
-        return to_chw(decode_image(path.read_bytes(), channels))
-
-
-def _read_header(stream) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and type of the array in an `.npy` stream, which is left at
-    the array's first byte."""
-    if np.lib.format.read_magic(stream) == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
-
-
-def _check(
-    path: Path, dtype: np.dtype, shape: tuple[int, ...], channels: int, fortran: bool = False
-) -> None:
-    """Raise a `UserError` unless the array holds images; `channels` is the axis of the channels."""
-    fits = len(shape) == 4 and shape[channels] in (1, 3) and shape[0] > 0
-    if dtype != np.uint8 or not fits or fortran:
-        wanted = "(n, C, H, W)" if channels == 1 else "(n, H, W, C)"
-        raise UserError(
-            f"{path} holds {dtype} {tuple(shape)} and no images; they are uint8 {wanted} in C order"
-        )
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn every error of the block, which reads a file, into a `UserError` that names the file."""
-    try:
-        yield
-    except Exception as error:  # a damaged file makes its reader raise nearly anything
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is damaged or no image file ({reason}); replace it") from error
-
-
-def size_text(shape: tuple[int, ...]) -> str:
-    """The size of images (C, H, W) in words, as "28×28 grey"."""
-    channels, height, width = shape
-    return f"{width}×{height} {'grey' if channels == 1 else 'RGB'}"

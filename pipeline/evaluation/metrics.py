@@ -1,7 +1,7 @@
 """Metrics of features and logits: FID, Inception Score, KID, precision and recall (all as
-torch-fidelity computes them), density and coverage, and their spread under resampling."""
+torch-fidelity computes them), density and coverage."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -58,11 +58,13 @@ def kid(
             f"{len(samples)} samples and {len(reference)} reference images; use fewer"
         )
     draw = np.random.RandomState(mix(seed, "kid") % 2**32)
+    sides = (samples.numpy(), reference.numpy())  # torch's threads and NumPy's would take turns
 
-    def subset(features: Tensor) -> np.ndarray:
-        return features[draw.choice(len(features), subset_size, replace=False)].double().numpy()
+    def subset(features: np.ndarray) -> np.ndarray:
+        rows = draw.choice(len(features), subset_size, replace=False)
+        return features[rows].astype(np.float64)
 
-    values = [kernel_mmd(subset(samples), subset(reference)) for _ in range(subsets)]
+    values = [kernel_mmd(*map(subset, sides)) for _ in range(subsets)]
     return float(np.mean(values)), float(np.std(values))
 
 
@@ -76,15 +78,24 @@ def inception_score(logits: Tensor, splits: int, seed: int) -> float:
 
 
 def precision_recall(samples: Tensor, reference: Tensor, neighbors: int) -> tuple[float, float]:
-    """Share of samples in the reference's k-NN manifold, and the reverse (Kynkäänniemi 2019).
+    """Share of samples in the reference's k-NN manifold, and the reverse (Kynkäänniemi 2019), as
+    torch-fidelity computes them; it would find the reference's neighbours for every set anew.
 
     Raises:
-        UserError: fewer images than neighbours.
+        TooFew: fewer images than neighbours.
     """
-    from torch_fidelity.metric_prc import calculate_precision_recall_part
-
     _require_neighbors(samples, reference, neighbors)
-    return calculate_precision_recall_part(samples, reference, neighbors, batch_size=5000)
+    return (
+        _share_within(samples, reference, _reference_radii(reference, neighbors)),
+        _share_within(reference, samples, _radii(samples, neighbors)),
+    )
+
+
+def _share_within(points: Tensor, centers: Tensor, radii: Tensor) -> float:
+    """Share of the points (P, F) that lie in any ball around centers (M, F) of radii (M,)."""
+    blocks = points.split(BLOCK)
+    inside = [(torch.cdist(block, centers) <= radii).any(dim=1) for block in blocks]
+    return torch.cat(inside).double().mean().item()
 
 
 def density_coverage(samples: Tensor, reference: Tensor, neighbors: int) -> tuple[float, float]:
@@ -93,10 +104,10 @@ def density_coverage(samples: Tensor, reference: Tensor, neighbors: int) -> tupl
     precision and recall, and outliers do not inflate them (Naeem 2020).
 
     Raises:
-        UserError: fewer images than neighbours.
+        TooFew: fewer images than neighbours.
     """
     _require_neighbors(samples, reference, neighbors)
-    radii_R = _radii(reference, neighbors)
+    radii_R = _reference_radii(reference, neighbors)
     hits, covered_R = 0, torch.zeros(len(reference), dtype=torch.bool)
     for block in samples.split(BLOCK):
         inside_BR = torch.cdist(block, reference) <= radii_R
@@ -105,7 +116,6 @@ def density_coverage(samples: Tensor, reference: Tensor, neighbors: int) -> tupl
     return hits / (neighbors * len(samples)), covered_R.double().mean().item()
 
 
-@lru_cache(maxsize=2)  # a reference that is used whole is the same tensor, set after set
 def _radii(features: Tensor, neighbors: int) -> Tensor:
     """Distance (M,) of each row of features (M, F) to its k-th nearest other."""
     blocks = features.split(BLOCK)
@@ -114,41 +124,28 @@ def _radii(features: Tensor, neighbors: int) -> Tensor:
     return torch.cat([distance.values for distance in distances])
 
 
+# The reference is the same tensor, set after set; an evaluator has one for each of two extractors.
+_reference_radii = lru_cache(maxsize=2)(_radii)
+
+
 def _require_neighbors(samples: Tensor, reference: Tensor, neighbors: int) -> None:
     if min(len(samples), len(reference)) <= neighbors:
-        raise UserError(
+        raise TooFew(
             f"evaluation.neighbors: {neighbors} nearest neighbours need more than {neighbors} "
             f"images on each side; there are {len(samples)} and {len(reference)}"
         )
 
 
-def bootstrap(metric: Callable[..., float], *samples: Tensor, repeats: int, seed: int) -> float:
-    """Standard deviation of a metric over sets of samples drawn with replacement (Efron 1979).
-
-    Not for recall and the like, since a sample that is drawn twice is its own neighbour. For a
-    distance close to 0 it is too large, since a drawn set is further from the reference than the
-    samples are.
-
-    Args:
-        metric: of tensors like `samples`; the reference is bound to it and not drawn again.
-        samples: tensors (M, …) whose rows belong together.
-        repeats: sets drawn, at least 2.
-    """
-    count, draws = len(samples[0]), generator(seed, "bootstrap")
-    chosen = (torch.randint(count, (count,), generator=draws) for _ in range(repeats))
-    values = [metric(*(x[rows] for x in samples)) for rows in chosen]
-    return torch.tensor(values, dtype=torch.float64).std().item()
-
-
 @contextmanager
-def unless_few(skip: bool = True) -> Iterator[None]:
+def unless_few(skip: bool = True, say: bool = True) -> Iterator[None]:
     """Leave the block where it raises `TooFew`, and print why; without `skip`, raise it."""
     try:
         yield
     except TooFew as error:
         if not skip:
             raise
-        print(f"not measured: {error}", flush=True)
+        if say:
+            print(f"not measured: {error}", flush=True)
 
 
 def sample_metrics(
@@ -159,23 +156,24 @@ def sample_metrics(
     seed: int,
     reference_statistics: ReferenceStatistics | None = None,
     skip_few: bool = False,
+    say: bool = True,
 ) -> dict[str, float | None]:
-    """FID, IS, KID (its standard deviation over the subsets as `…_std`), precision and recall of a
-    set of samples, each named after its extractor.
+    """FID, IS, KID, precision, recall, density and coverage of a set of samples, each named after
+    its extractor.
 
     Args:
         samples: of an extractor that gives logits.
         reference_statistics: FID's reference, where it is not the reference features.
-        skip_few: leave FID or KID None, and say so, where the samples do not suffice.
+        skip_few: leave FID or KID None where the samples do not suffice, and (`say`) print so.
 
     Raises:
         TooFew: the samples are too few for FID or KID, and `skip_few` is not set.
     """
-    distance, kid_mean, kid_std = None, None, None
-    with unless_few(skip_few):
+    distance, kid_mean = None, None
+    with unless_few(skip_few, say):
         distance = fid(samples.features, reference_statistics or reference.features)
-    with unless_few(skip_few):
-        kid_mean, kid_std = kid(
+    with unless_few(skip_few, say):
+        kid_mean, _ = kid(
             samples.features,
             reference.features,
             subsets=evaluation.kid_subsets,
@@ -186,7 +184,6 @@ def sample_metrics(
         f"fid_{extractor}": distance,
         f"is_{extractor}": inception_score(samples.class_logits, evaluation.is_splits, seed),
         f"kid_{extractor}": kid_mean,
-        f"kid_{extractor}_std": kid_std,
     }
     return values | manifold_metrics(
         samples.features, reference.features, extractor, evaluation, seed
@@ -199,7 +196,7 @@ def manifold_metrics(
     """Precision, recall, density and coverage, on at most `manifold_images` of each side, drawn at
     random."""
     count, neighbors = evaluation.manifold_images, evaluation.neighbors
-    sides = drawn(samples, count, seed), drawn(reference, count, seed)
+    sides = drawn(samples, count, seed), _drawn_reference(reference, count, seed)
     precision, recall = precision_recall(*sides, neighbors)
     density, coverage = density_coverage(*sides, neighbors)
     values = {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
@@ -212,6 +209,9 @@ def drawn(features: Tensor, count: int, seed: int) -> Tensor:
         return features
     chosen = torch.randperm(len(features), generator=generator(seed, "manifold", len(features)))
     return features[chosen[:count].sort().values]
+
+
+_drawn_reference = lru_cache(maxsize=2)(drawn)  # so that its neighbours are found once
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -1,5 +1,7 @@
 """How faithfully a tokenizer rebuilds images: PSNR and code usage."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -34,8 +36,16 @@ class Reconstruction:
         self._counts += torch.bincount(tokens.flatten().cpu(), minlength=len(self._counts))
         return output
 
-    def metrics(self) -> dict[str, float]:
-        """psnr in dB, code_usage (a fraction) and code_perplexity of all images so far."""
-        usage, perplexity = code_usage(self._counts)
-        quality = {"psnr": psnr(self._squared / self._images)}
+    def metrics(
+        self, total: Callable[[Tensor], Tensor] = lambda values: values
+    ) -> dict[str, float]:
+        """psnr in dB, code_usage (a fraction) and code_perplexity of all images so far.
+
+        Args:
+            total: adds up values (n,) over the workers that share the images.
+        """
+        own = torch.tensor([self._squared, self._images], dtype=torch.float64)
+        squared, images, *counts = total(torch.cat([own, self._counts.double()])).tolist()
+        usage, perplexity = code_usage(torch.tensor(counts, dtype=torch.float64))
+        quality = {"psnr": psnr(squared / images)}
         return quality | {"code_usage": usage, "code_perplexity": perplexity}

@@ -15,20 +15,26 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.data.images.batches import Prefetched
 from pipeline.data.images.crops import random_resized_crop
+from pipeline.data.images.opening import decode_image
+from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.threads import in_threads
-from pipeline.data.images.views import View, decode_image, to_chw
-from pipeline.runtime.device import pick_device
+from pipeline.data.images.views import View, to_chw
+from pipeline.runtime.checksums import as_noted, write_noted
+from pipeline.runtime.device import worker_device
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.files import read_json
 from pipeline.runtime.order import BatchOrder
+from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
-from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy
-from pipeline.training.loop import RunDirSession, train
+from pipeline.runtime.tuning import run_beside
+from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy, new_classifier
+from pipeline.training.loop import TrainingJob, Workers, run_training
 from pipeline.weights.published import load_model
 
 REAL = "real"
 AUGMENTATIONS = {"none": False, "randaugment": True}
+ONE_PIXEL = Image.new("L", (1, 1))  # is augmented in no time, by the same draws as any picture
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class CasJob:
     params: dict[str, Any]
     folder: str  # its run directory
     images_dir: str
-    samples_dir: str  # holds a folder for each set of samples
+    samples_dir: str  # of the set of samples
     classifier_dir: str  # the reference classifier, whose architecture it has
 
     @property
@@ -56,37 +62,68 @@ class CasJob:
     def failure(self) -> Failure:
         return Failure(self.folder)
 
+    @property
+    def finished(self) -> bool:
+        return as_noted(self.result)
+
     def row(self) -> dict[str, Any]:
-        return read_json(self.result)
+        return read_json(self.result, "top1", "top5")
 
 
 def run_cas(job: CasJob) -> None:
     """Train the job's classifier, from its last checkpoint if there is one, and write its top-1 and
     top-5 accuracy on the validation images."""
-    params, device = Params.model_validate(job.params), pick_device()
-    held_out = View(ImageShards(job.images_dir, "val"), params.data)
-    pictures = training_pictures(job, params)
-    task = ClassifierTask(
-        load_model(job.classifier_dir, "classifier").config,
-        params.classifier,
-        CasBatches(pictures, params, AUGMENTATIONS[job.augmentation], job.seed),
-        held_out.first(LOGGED),
-        job.seed,
-        device,
-    )
-    train(
-        task,
+    params = Params.model_validate(job.params)
+    workers = Workers.of(params.ray, params.cas.workers_per_classifier)
+    training = TrainingJob(
         name=f"cas {job.name}",
+        recipe=partial(cas_task, job),
         steps=params.classifier.steps,
         every=params.classifier.checkpoint_every,
         seed=job.seed,
-        session=RunDirSession(Path(job.folder)),
+        folder=job.folder,
+        workers=workers,
     )
+    weights = run_training(training)["task"]["model"]
+    if workers.count == 1:
+        _measure(job, weights)
+    else:
+        run_beside(_measure_noted, job, weights, resources=workers.resources)
+
+
+def cas_task(job: CasJob, ranks: Ranks, device: torch.device) -> ClassifierTask:
+    """A worker's task of training the job's classifier."""
+    params = Params.model_validate(job.params)
+    held_out, augmented = ImageShards(job.images_dir, "val"), AUGMENTATIONS[job.augmentation]
+    looked_at = ranks.rows(range(min(LOGGED, len(held_out))))
+    return ClassifierTask(
+        load_model(job.classifier_dir, "classifier").config,
+        params.classifier,
+        CasBatches(training_pictures(job, params), params, augmented, job.seed, ranks),
+        View(held_out, params.data).chosen(looked_at),
+        job.seed,
+        device,
+        ranks,
+    )
+
+
+def _measure_noted(job: CasJob, weights: dict[str, Tensor]) -> None:
+    with job.failure.noted():
+        _measure(job, weights)
+
+
+def _measure(job: CasJob, weights: dict[str, Tensor]) -> None:
+    params = Params.model_validate(job.params)
+    device = worker_device(params.ray.use_gpu)
+    model = new_classifier(load_model(job.classifier_dir, "classifier").config, device)
+    model.load_state_dict(weights)
+    held_out = View(ImageShards(job.images_dir, "val"), params.data)
     truth = torch.from_numpy(held_out.images.labels)
-    top1, top5 = accuracy(task.model, held_out.batches(BATCH), truth, device)
+    top1, top5 = accuracy(model, held_out.batches(BATCH), truth, device)
     row = {"images": job.images, "augmentation": job.augmentation, "seed": job.seed}
-    row |= {"training_images": len(pictures.labels), "top1": top1, "top5": top5}
-    write_json(job.result, row)
+    count = len(training_pictures(job, params).labels)
+    row |= {"training_images": count, "top1": top1, "top5": top5}
+    write_noted(job.result, row)
 
 
 class Pictures(NamedTuple):
@@ -108,10 +145,8 @@ def training_pictures(job: CasJob, params: Params) -> Pictures:
             torch.from_numpy(images.labels),
             images.group_start,
         )
-    folder = Path(job.samples_dir) / job.images
-    samples = np.load(folder / "images.npy", mmap_mode="r")[: params.cas.samples]
-    labels = torch.from_numpy(np.load(folder / "labels.npy")[: len(samples)].astype(np.int64))
-    return Pictures(samples.__getitem__, _picture, labels)
+    samples, known = (a[: params.cas.samples] for a in open_samples(Path(job.samples_dir)))
+    return Pictures(samples.__getitem__, _picture, torch.from_numpy(known.astype(np.int64)))
 
 
 def _picture(array: np.ndarray) -> Image.Image:
@@ -120,12 +155,24 @@ def _picture(array: np.ndarray) -> Image.Image:
 
 
 class CasBatches:
-    """Randomly cropped, perhaps augmented batches; batch k is a pure function of (seed, k)."""
+    """Randomly cropped, perhaps augmented batches; batch k is a pure function of (seed, k).
 
-    def __init__(self, pictures: Pictures, params: Params, rand_augment: bool, seed: int):
+    Args:
+        ranks: the workers that share each batch; this one makes its own rows.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        params: Params,
+        rand_augment: bool,
+        seed: int,
+        ranks: Ranks = ALONE,
+    ):
         from torchvision.transforms import RandAugment
 
-        self.pictures, self.data, self.seed = pictures, params.data, seed
+        self.pictures, self.data, self.seed = pictures, params.classifier_images, seed
+        self.ranks = ranks
         self.augment = RandAugment() if rand_augment else lambda image: image
         batch_size = params.classifier.batch_size
         count = len(pictures.labels)
@@ -133,16 +180,18 @@ class CasBatches:
         self._cropped = Prefetched(self._crops)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, C, size, size) uint8 and labels (B,) of step `step`."""
+        """Images (b, C, size, size) uint8 and labels (b,) of step `step`."""
         crops, labels = self._cropped(step)
         # RandAugment draws from torch's global generator, which dropout shares: not in the thread.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(self.seed, "randaugment", step))
+            for _ in range(self.ranks.rank * len(crops)):  # what is drawn for the rows before
+                self.augment(ONE_PIXEL)
             images = np.stack([to_chw(self.augment(crop)) for crop in crops])
         return torch.from_numpy(images), labels
 
     def _crops(self, step: int) -> tuple[list[Image.Image], Tensor]:
-        indices = self.order(step)
+        indices = self.ranks.rows(self.order(step))
         # Read in order, by one thread, so that each row group is read once.
         contents = [(int(i), self.pictures.read(int(i))) for i in indices]
         return in_threads(partial(self._crop, step), contents), self.pictures.labels[indices]

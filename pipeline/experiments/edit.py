@@ -1,7 +1,7 @@
 """Table 2, in- and outpainting of validation images, and the pictures of Figures 6 and 7 (paper,
 section 4.3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES, TOKENIZER, TRANSFORMER
+from pipeline.config.paths import IMAGES, TOKENIZER
+from pipeline.config.replicates import Replicate, main_replicates
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.editing import (
@@ -23,8 +24,12 @@ from pipeline.editing import (
     pixel_mask_to_tokens,
 )
 from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.holes import hole_distances
 from pipeline.evaluation.images import make_images
+from pipeline.evaluation.uncertainty import disjoint
+from pipeline.perceptual import open_distance_map
 from pipeline.runtime.seeds import mix
+from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
 
 # Pixels (H, W) that are unknown; the first two are Table 2's.
@@ -42,15 +47,19 @@ GREY = 128  # of unknown pixels
 
 
 class Editor:
-    """The trained models with the params' settings, and the validation images that they edit."""
+    """The model of a replicate with the params' settings, and the validation images that it
+    edits."""
 
-    def __init__(self, params: Params, device: torch.device):
+    def __init__(self, params: Params, replicate: Replicate, device: torch.device):
         self.params = params
-        self.model = load_model(TRANSFORMER, "transformer", device)
+        self.model = load_model(replicate.folder, "transformer", device)
         self.tokenizer = load_model(TOKENIZER, "tokenizer", device)
         self.view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
         count = min(params.editing.images, len(self.view.images))
-        self.labels = torch.from_numpy(self.view.images.labels[:count])
+        labels = torch.from_numpy(self.view.images.labels)
+        # As many of every class as can be: the FID of an unbalanced set is of its classes too.
+        self.chosen = next(disjoint(labels, count, seed=params.seed))
+        self.labels = labels[self.chosen]
         self.size = (params.data.image_size,) * 2
         self.settings = params.decoding_settings(iterations=params.editing.iterations)
         self.borders: dict[str, Any] = {
@@ -58,20 +67,29 @@ class Editor:
             "feather": params.editing.feather,
         }
 
-    def composites(self, task: str, seed: int | None) -> list[Callable[[], Tensor]]:
-        """Functions that make the batches (B, C, H, W) uint8 of the images, edited for their own
-        classes. Without a seed they make the baseline, whose unknown pixels are copied from the
-        nearest known one."""
+    def __call__(self, places: Tensor, task: str | None = None, seed: int | None = None) -> Tensor:
+        """The edited images (B, C, H, W) uint8 at these places among them, for their own classes.
+        Without a task they are as they are; without a seed they are the baseline, whose unknown
+        pixels are copied from the nearest known one."""
+        images = self.images(places)
+        if task is None:
+            return images
         mask = TASKS[task](self.size)
+        if seed is None:
+            return fill_unknown(images, mask)
+        return self.edit(images, mask, self.labels[places], seed)
 
-        def make(number: int, chosen: Tensor) -> Tensor:
-            images = self.view.centers(chosen)
-            if seed is None:
-                return fill_unknown(images, mask.expand(len(images), -1, -1))
-            return self.edit(images, mask, self.labels[chosen], mix(seed, task, number))
-
+    def batches(self, task: str | None = None, seed: int | None = None) -> list[tuple]:
+        """The arguments for each batch of all images."""
         batches = torch.arange(len(self.labels)).split(self.params.decoding.batch_size)
-        return [partial(make, *batch) for batch in enumerate(batches)]
+        return [
+            (places.clone(), task, seed if seed is None else mix(seed, str(task), number))
+            for number, places in enumerate(batches)
+        ]
+
+    def images(self, places: Tensor | np.ndarray) -> Tensor:
+        """The edited images (B, C, H, W) uint8 at these places among them, untouched."""
+        return self.view.centers(self.chosen[places])
 
     def edit(self, images: Tensor, mask: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Composites (B, C, H, W) uint8."""
@@ -85,38 +103,57 @@ class Editor:
         return not pixel_mask_to_tokens(mask, self.params.grid, self.params.editing.dilate).all()
 
 
-def edit_rows(params: Params, run_folder: Path, device: torch.device) -> list[dict[str, Any]]:
-    """A row for every task, method and seed: the scores of its composites.
+def edit_rows(
+    params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: Alone
+) -> list[dict[str, Any]]:
+    """A row for every task, method and replicate: the scores of its composites, and how far these
+    are from the originals over the unknown pixels. Each task has a row of the originals too,
+    which have no such distances.
 
     Args:
-        run_folder: keeps the composites that are finished, `<task>-<seed or "nearest">.npy`.
+        folders: of each replicate; keeps the composites that are finished, `<task>.npy`.
+        baseline: keeps those of the nearest pixels likewise, and `originals.npy`.
     """
-    editor, evaluator = Editor(params, device), Evaluator(params, device)
-    rows = []
+    evaluator, device = Evaluator(params, workers), workers.device
+    network, judge = params.tokenizer.perceptual, evaluator.judge.classifier
+    distance_map = open_distance_map(network, judge, device)
+    makers = {replicate: Maker(Editor, params, replicate) for replicate in folders}
+    any_maker = next(iter(makers.values()))
+    first: Editor = any_maker.open(device)
+    rows: list[dict[str, Any]] = []
+    path = baseline / "originals.npy"
+    originals = make_images(path, workers, any_maker, first.batches(), "edit: originals")
+    untouched = {"images": len(originals)} | evaluator.scores(originals, first.labels)
     for task in TASKS:
-        if not editor.keeps_context(task):
+        if not first.keeps_context(task):
             print(
                 f"edit: {task}: with editing.dilate {params.editing.dilate} all tokens of the "
                 f"{params.grid}×{params.grid} are unknown, and it is generated without the image",
                 flush=True,
             )
-        for seed in (None, *params.editing.seeds):
+        rows.append({"task": task, "method": "original", "seed": None, **untouched})
+        cells: list[tuple[Maker, int | None, Path]] = [(any_maker, None, baseline)]
+        cells += [(maker, r.seed, folders[r]) for r, maker in makers.items()]
+        for maker, seed, folder in cells:
             name = "nearest" if seed is None else f"seed{seed}"
-            path = run_folder / f"{task}-{name}.npy"
-            images = make_images(path, editor.composites(task, seed), f"edit: {task} {name}")
+            path, batches = folder / f"{task}.npy", first.batches(task, seed)
+            images = make_images(path, workers, maker, batches, f"edit: {task} {name}")
             row: dict[str, Any] = {
                 "task": task,
                 "method": "nearest" if seed is None else "maskgit",
                 "seed": seed,
             }
-            values = evaluator.scores(images, editor.labels)
+            values = evaluator.scores(images, first.labels)
+            hole = TASKS[task](first.size)
+            values |= hole_distances(images, originals, hole, distance_map, device)
             rows.append(row | {"images": len(images)} | values)
             print(f"edit: {task} {name}: {values['class_accuracy']:.1%} recognised", flush=True)
     return rows
 
 
 def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]:
-    """Pictures, uint8, of n validation images: the first of their classes.
+    """Pictures, uint8, of n validation images, the first of their classes, edited by the first
+    replicate.
 
     Returns:
         inpainting (n, 3, H, W, C): the image with its unknown pixels grey, composite, original;
@@ -124,15 +161,16 @@ def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]
         whose names are class_edit_labels (k,); outpainting (n, 1 + s, H, W, C): the image with its
         right half grey, then s seeds; panorama (n, H, 3 W, C): extended to the left and right.
     """
-    editor = Editor(params, device)
+    replicate = main_replicates(params, "transformer")[0]
+    editor = Editor(params, replicate, device)
     _, first = np.unique(editor.labels, return_index=True)
     chosen = np.sort(first)[:PICTURED]
-    images, labels = editor.view.centers(chosen), editor.labels[chosen]
+    images, labels = editor.images(chosen), editor.labels[chosen]
     center, right = (TASKS[task](editor.size) for task in ("inpaint_center", "outpaint_right"))
     names = editor.view.images.class_names[:CLASSES]
 
     def seed(*parts: int | str) -> int:
-        return mix(params.seed, "pictures", *parts)
+        return mix(replicate.seed, "pictures", *parts)
 
     inpainted = editor.edit(images, center, labels, seed("inpainting"))
     others = [

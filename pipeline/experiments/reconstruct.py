@@ -1,7 +1,6 @@
 """Figure 10: validation images from a part of their tokens (paper, appendix A)."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER, TRANSFORMER
+from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
+from pipeline.config.replicates import Replicate
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.decoding import decode, predictor
 from pipeline.evaluation.reconstruction import psnr
-from pipeline.evaluation.writing import write_images
 from pipeline.perceptual import open_perceptual
+from pipeline.runtime.arrays import write_array
 from pipeline.runtime.seeds import generator
+from pipeline.runtime.workers import Alone, Maker
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
 
@@ -36,12 +37,12 @@ def hide_tokens(count: int, num_tokens: int, ratio: float, seed: int) -> Tensor:
 
 
 class Reconstructor:
-    """The trained models, and the validation images (M, C, H, W) uint8 that they rebuild."""
+    """The model of a replicate, and the validation images (M, C, H, W) uint8 that it rebuilds."""
 
-    def __init__(self, params: Params, device: torch.device):
-        self.params, self.device = params, device
+    def __init__(self, params: Params, replicate: Replicate, device: torch.device):
+        self.params, self.seed, self.device = params, replicate.seed, device
         self.settings = params.decoding_settings(iterations=params.reconstruction.iterations)
-        self.model = load_model(TRANSFORMER, "transformer", device)
+        self.model = load_model(replicate.folder, "transformer", device)
         self.tokenizer = load_model(TOKENIZER, "tokenizer", device)
         classifier = load_model(CLASSIFIER, "classifier", device)
         self.perceptual = open_perceptual(params.tokenizer.perceptual, classifier, device)
@@ -58,9 +59,9 @@ class Reconstructor:
 
     def hidden(self, ratio: float) -> Tensor:
         """Mask (M, N) of the tokens that are hidden, bool."""
-        return hide_tokens(len(self.images), self.params.num_tokens, ratio, self.params.seed)
+        return hide_tokens(len(self.images), self.params.num_tokens, ratio, self.seed)
 
-    def rebuild(self, chosen: Tensor, hidden: Tensor, draw: int) -> Tensor:
+    def __call__(self, chosen: Tensor, hidden: Tensor, draw: int) -> Tensor:
         """Sample the hidden tokens of some of the images from the others and the class.
 
         Args:
@@ -70,21 +71,21 @@ class Reconstructor:
         Returns:
             (B, C, H, W) uint8.
         """
-        seed = (self.params.seed, "reconstruct", draw, int(chosen[0]))
+        seed = (self.seed, "reconstruct", draw, int(chosen[0]))
         steps = decode(
             predictor(self.model, self.labels[chosen].to(self.device), self.settings),
-            self.tokens[chosen],
+            self.tokens[chosen.to(self.device)],
             hidden.to(self.device),
             self.settings,
             generator(*seed, device=self.device),
         )
         return tokens_to_images(self.tokenizer, steps[-1].sampled)
 
-    def samples(self, ratio: float) -> list[Callable[[], Tensor]]:
-        """Functions that make the batches (B, C, H, W) uint8 of all images, draw after draw."""
+    def samples(self, ratio: float) -> list[tuple[Tensor, Tensor, int]]:
+        """The arguments for each batch of all images, draw after draw."""
         hidden = self.hidden(ratio)
         draws = range(self.params.reconstruction.draws)
-        return [partial(self.rebuild, b, hidden[b], draw) for draw in draws for b in self.batches]
+        return [(b, hidden[b], draw) for draw in draws for b in self.batches]
 
     @torch.no_grad()
     def distances(self, rebuilt: np.ndarray) -> dict[str, float]:
@@ -100,25 +101,40 @@ class Reconstructor:
 
 
 def reconstruct_hidden(
-    params: Params, run_folder: Path, device: torch.device
+    params: Params, folders: Mapping[Replicate, Path], workers: Alone
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Rebuild validation images with a share of their tokens hidden.
 
     Args:
-        run_folder: keeps the samples of the ratios that are finished, `<ratio>.npy`, draw after
-            draw (draws · M, C, H, W).
+        folders: of each replicate; keeps the samples of the ratios that are finished,
+            `<ratio>.npy`, draw after draw (draws · M, C, H, W).
 
     Returns:
-        A row for every mask ratio and draw, and for the median of the draws (draw -1). The
-        distances are means over images: PSNR, too, is of each image and then averaged.
-        Pictures of n images at r ratios, uint8: originals (n, H, W, C), inputs (r, n, H, W, C) with
-        hidden tokens grey, samples (first draw) and medians of the same shape, mask_ratios (r,).
+        A row for every replicate, mask ratio and draw, and for the median of the draws (draw -1).
+        The distances are means over images: PSNR, too, is of each image and then averaged.
+        Pictures of n images at r ratios by the first replicate, uint8: originals (n, H, W, C),
+        inputs (r, n, H, W, C) with hidden tokens grey, samples (first draw) and medians of the same
+        shape, mask_ratios (r,).
     """
-    bench = Reconstructor(params, device)
+    rows, pictures = [], []
+    for replicate, folder in folders.items():
+        own, pictured = _rebuild(params, replicate, folder, workers)
+        rows += [{"seed": replicate.seed} | row for row in own]
+        pictures.append(pictured)
+    return rows, pictures[0]
+
+
+def _rebuild(
+    params: Params, replicate: Replicate, folder: Path, workers: Alone
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """The rows and the pictures of one replicate."""
+    maker = Maker(Reconstructor, params, replicate)
+    bench = maker.open(workers.device)
     rows, columns = [], []
     for ratio in params.reconstruction.mask_ratios:
-        path = run_folder / f"{ratio}.npy"
-        write_images(path, bench.samples(ratio), f"reconstruct: {ratio:.0%} hidden")
+        path = folder / f"{ratio}.npy"
+        name = f"reconstruct: {ratio:.0%} hidden"
+        write_array(path, workers, maker, bench.samples(ratio), name)
         samples = np.load(path, mmap_mode="r").reshape(-1, *bench.images.shape)
         median = median_image(samples)
         for draw, rebuilt in [*enumerate(samples), (MEDIAN, median)]:
@@ -127,8 +143,8 @@ def reconstruct_hidden(
         inputs = grey_tokens(bench.images[:PICTURED], bench.hidden(ratio)[:PICTURED])
         columns.append((inputs.numpy(), samples[0, :PICTURED], median[:PICTURED]))
         print(
-            f"reconstruct: {ratio:.0%} of the tokens hidden, PSNR {rows[-2]['psnr']:.1f} dB, "
-            f"of the median {rows[-1]['psnr']:.1f} dB",
+            f"reconstruct: seed {replicate.seed}, {ratio:.0%} of the tokens hidden, PSNR "
+            f"{rows[-2]['psnr']:.1f} dB, of the median {rows[-1]['psnr']:.1f} dB",
             flush=True,
         )
     greyed, drawn, medians = (_channels_last(np.stack(c)) for c in zip(*columns, strict=True))

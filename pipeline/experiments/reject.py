@@ -1,64 +1,99 @@
 """Table 4: classifier-based rejection sampling (paper, appendix B). Of the samples of each class
 the share is kept that the reference classifier rates highest for the class."""
 
-from functools import partial
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.config.paths import SAMPLES
+from pipeline.config.replicates import Replicate
+from pipeline.config.schema import Rejection
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.features import Features
-from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.images import published_samples
 from pipeline.evaluation.metrics import manifold_metrics
+from pipeline.runtime.checksums import keep_if_whole, write_noted
+from pipeline.runtime.files import read_json
 from pipeline.runtime.seeds import generator
+from pipeline.runtime.workers import Alone
 
-NETWORKS = ("transformer", "autoregressive")
+KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
+Row = dict[str, Any]
 
 
-def rejection_rows(params: Params, device: torch.device) -> list[dict[str, Any]]:
-    """A row for every network, acceptance and selection of its published samples: "rejection", and
+def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: Alone) -> list[Row]:
+    """A row for every replicate's published samples, acceptance and selection: "rejection", and
     "random" of the same size and classes, since FID falls with the number of samples.
 
     Where `evaluation.extractor` is the reference classifier itself, the network that selects is the
     one that measures: IS and the recognised share rise by construction.
+
+    Args:
+        folders: of each replicate; keeps the rows that are finished, `<acceptance>.json`.
     """
-    evaluator = Evaluator(params, device)
-    manifold = partial(
-        manifold_metrics,
-        reference=evaluator.reference.features,
-        extractor=evaluator.extractor.name,
-        evaluation=params.evaluation,
-        seed=params.seed,
-    )
-    rows = []
-    for network in NETWORKS:
-        images = ArrayImages(np.load(SAMPLES / network / "images.npy", mmap_mode="r"))
-        labels = torch.from_numpy(np.load(SAMPLES / network / "labels.npy").astype(np.int64))
-        features, logits = evaluator.features(images), evaluator.recognised(images)
-        ratings = {
-            "rejection": class_log_odds(logits, labels),
-            "random": torch.rand(len(labels), generator=generator(params.seed, "reject", network)),
-        }
+    evaluator, rows = Evaluator(params, workers), []
+    for replicate, folder in folders.items():
+        candidates = Candidates(replicate, evaluator)
         for acceptance in params.rejection.acceptance:
-            for selection, rating in ratings.items():
-                kept = select(rating, labels, acceptance)
-                samples = Features(features.features[kept], features.class_logits[kept])
-                row = {"network": network, "selection": selection, "acceptance": acceptance}
-                row |= {"candidates": len(labels), "samples": len(kept)}
-                row |= evaluator.scores_of(samples, logits[kept], labels[kept])
-                row |= evaluator.spreads(samples)
-                rows.append(row | manifold(samples.features))
+            cell = folder / f"{acceptance}.json"
+            if not keep_if_whole(cell):
+                write_noted(cell, candidates.rows(acceptance))
+            for row in read_json(cell):
+                rows.append({k: row[k] for k in KEYS} | row)
                 print(
-                    f"reject: {network}, {selection} {acceptance:g}: {len(kept)} samples, "
-                    f"{row['class_accuracy']:.1%} recognised",
+                    f"reject: {row['network']} seed {row['seed']}, {row['selection']} "
+                    f"{acceptance:g}: {row['samples']} samples, {row['class_accuracy']:.1%} "
+                    f"recognised",
                     flush=True,
                 )
     return rows
+
+
+class Candidates:
+    """A replicate's published samples, and the ratings by which they are selected."""
+
+    def __init__(self, replicate: Replicate, evaluator: Evaluator):
+        self.replicate, self.evaluator = replicate, evaluator
+        self.images, self.labels = published_samples(replicate)
+
+    @cached_property
+    def measured(self) -> tuple[Features, Tensor]:
+        """Features of the main extractor and logits of the reference classifier."""
+        return self.evaluator.features(self.images), self.evaluator.recognised(self.images)
+
+    def ratings(self) -> dict[str, Tensor]:
+        """Of each selection, (M,): those that are rated highest are kept."""
+        draws = generator(self.replicate.seed, "reject", self.replicate.network)
+        return {
+            "rejection": class_log_odds(self.measured[1], self.labels),
+            "random": torch.rand(len(self.labels), generator=draws),
+        }
+
+    def rows(self, acceptance: float) -> list[Row]:
+        """A row for each selection of that share."""
+        (features, logits), evaluator = self.measured, self.evaluator
+        rows = []
+        for selection, rating in self.ratings().items():
+            kept = select(rating, self.labels, acceptance)
+            samples = Features(features.features[kept], features.class_logits[kept])
+            row: Row = {"network": self.replicate.network, "seed": self.replicate.seed}
+            row |= {"selection": selection, "acceptance": acceptance}
+            row |= {"candidates": len(self.labels), "samples": len(kept)}
+            row |= evaluator.scores_of(samples, logits[kept], self.labels[kept])
+            row |= manifold_metrics(
+                samples.features,
+                evaluator.reference.features,
+                evaluator.extractor.name,
+                evaluator.params.evaluation,
+                evaluator.params.seed,
+            )
+            rows.append(row)
+        return rows
 
 
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
@@ -84,7 +119,7 @@ def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
     kept = []
     for label in labels.unique():
         members = (labels == label).nonzero()[:, 0]
-        count = max(1, round(acceptance * len(members)))
+        count = Rejection.kept(len(members), acceptance)
         order = ratings[members].argsort(descending=True, stable=True)
         kept.append(members[order[:count]])
     return torch.cat(kept).sort().values

@@ -1,53 +1,68 @@
 """Sensitivity of samples to the choice temperature, which the paper does not give (section 3.2)."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline.config.params import Params
-from pipeline.config.paths import TOKENIZER, TRANSFORMER
+from pipeline.config.replicates import Replicate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import make_images
-from pipeline.runtime.files import read_json, write_json
+from pipeline.evaluation.samplers import sampler_of
+from pipeline.runtime.checksums import keep_if_whole, write_noted
+from pipeline.runtime.files import read_json
 from pipeline.runtime.seeds import mix
-from pipeline.sampling import balanced_labels, sample_images, sampler
-from pipeline.weights.published import load_model
+from pipeline.runtime.workers import Alone, Maker
+from pipeline.sampling import balanced_labels, sample_batches
 
 
 def temperature_rows(
-    params: Params, run_folder: Path, device: torch.device
+    params: Params, folders: Mapping[Replicate, Path], workers: Alone
 ) -> list[dict[str, Any]]:
-    """A row for every temperature and seed: the scores of the main model's samples. A seed gives
-    the same random numbers at every temperature.
+    """A row for every temperature and replicate: the scores of its samples. A seed gives the same
+    random numbers at every temperature.
 
     Args:
-        run_folder: keeps the rows that are finished, `<value>-seed<seed>.json`.
+        folders: of each replicate; keeps the rows that are finished, `<value>.json`.
     """
-    model = load_model(TRANSFORMER, "transformer", device)
-    tokenizer = load_model(TOKENIZER, "tokenizer", device)
-    evaluator = Evaluator(params, device)
-    labels = balanced_labels(params.temperature.samples, model.config.num_classes)
-    rows = []
-    for value in params.temperature.values:
-        settings = replace(params.decoding_settings(), choice_temperature=value)
-        for seed in params.temperature.seeds:
-            cell = run_folder / f"{value}-seed{seed}.json"
-            if not cell.exists():
-                batches = sample_images(
-                    sampler(model, settings),
-                    tokenizer,
-                    labels,
-                    batch_size=params.decoding.batch_size,
-                    seed=mix(seed, "temperature"),
-                )
-                path = cell.with_suffix(".npy")
-                images = make_images(path, batches, f"temperature: {value:g} seed {seed}")
-                write_json(cell, evaluator.scores(images, labels))
-                path.unlink()
-            row = {"choice_temperature": value, "seed": seed, "samples": len(labels)}
-            rows.append(row | read_json(cell))
-            recognised = rows[-1]["class_accuracy"]
-            print(f"temperature: {value:g} seed {seed}: {recognised:.1%} recognised", flush=True)
-    return rows
+    evaluator, count = Evaluator(params, workers), params.temperature.samples
+    scores = {}
+    for replicate, folder in folders.items():
+        sampler = sampler_of(replicate)
+        for value in params.temperature.values:
+            cell = folder / f"{value}.json"
+            if not keep_if_whole(cell):
+                write_noted(cell, _score(value, replicate.seed, sampler, evaluator, cell))
+            scores[value, replicate.seed] = read_json(cell, "class_accuracy")
+            recognised = scores[value, replicate.seed]["class_accuracy"]
+            print(
+                f"temperature: {value:g} seed {replicate.seed}: {recognised:.1%} recognised",
+                flush=True,
+            )
+    return [
+        {"choice_temperature": value, "seed": replicate.seed, "samples": count}
+        | scores[value, replicate.seed]
+        for value in params.temperature.values
+        for replicate in folders
+    ]
+
+
+def _score(
+    value: float, seed: int, sampler: Maker, evaluator: Evaluator, cell: Path
+) -> dict[str, float | None]:
+    """The scores of samples at a temperature, which lie beside `cell` as they are made."""
+    params, workers = evaluator.params, evaluator.workers
+    num_classes = sampler.open(workers.device).model.config.num_classes
+    labels = balanced_labels(params.temperature.samples, num_classes)
+    batches = sample_batches(
+        replace(params.decoding_settings(), choice_temperature=value),
+        labels,
+        batch_size=params.decoding.batch_size,
+        seed=mix(seed, "temperature"),
+    )
+    path = cell.with_suffix(".npy")
+    images = make_images(path, workers, sampler, batches, f"temperature: {value:g}")
+    scores = evaluator.scores(images, labels)
+    path.unlink()
+    return scores

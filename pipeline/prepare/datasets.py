@@ -4,35 +4,15 @@ the members of `Source`, and a line in `SOURCES`."""
 import inspect
 import io
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pipeline.prepare.folder import FolderSource
+from pipeline.prepare.source import Item, Source
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import value_hash
-
-IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
-
-
-class Item(NamedTuple):
-    key: str  # unique and stable: seeds of the image's crops derive from it
-    label: int
-    split: str | None  # "train", "val", or None where the source has no split of its own
-
-
-class Source(Protocol):
-    class_names: list[str]
-    items: list[Item]
-
-    @property
-    def version(self) -> str:
-        """Changes whenever the images of the same items may have changed."""
-
-    def read(self, index: int) -> bytes:
-        """The encoded image of `items[index]`; several threads call it at once."""
 
 
 def open_source(name: str, download_dir: str) -> Source:
@@ -83,66 +63,6 @@ class Mnist5kSource:
 
     def read(self, index: int) -> bytes:
         return encode_png(Image.fromarray(self._images[index]))
-
-
-class FolderSource:
-    """A folder with one subfolder a class; `train/` and `val/` (or `test/`) above them if any."""
-
-    def __init__(self, root: Path):
-        if not root.is_dir():
-            raise UserError(f"data.source: folder {root} does not exist; give an existing folder")
-        train, held_out = root / "train", [root / "val", root / "test"]
-        val = next((folder for folder in held_out if folder.is_dir()), None)
-        folders: dict[str | None, Path]
-        if train.is_dir() and val:
-            folders = {"train": train, "val": val}
-        elif val:
-            raise UserError(f"data.source: {root} has {val.name}/ and no train/; add it")
-        else:
-            folders = {None: train if train.is_dir() else root}
-        first = next(iter(folders.values()))
-        self.class_names = sorted(d.name for d in first.iterdir() if d.is_dir())
-        if not self.class_names:
-            raise UserError(f"data.source: {first} has no class folders; put each class in its own")
-        self.items: list[Item] = []
-        self._paths: list[Path] = []
-        for split, folder in folders.items():
-            self._list(root, folder, split)
-
-    def _list(self, root: Path, folder: Path, split: str | None) -> None:
-        extra = {d.name for d in folder.iterdir() if d.is_dir()} - set(self.class_names)
-        if extra:
-            raise UserError(
-                f"data.source: {folder} has classes that train has not: {sorted(extra)}"
-            )
-        for label, name in enumerate(self.class_names):
-            files = (folder / name).rglob("*")
-            paths = sorted(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not paths:
-                raise UserError(
-                    f"data.source: class folder {folder / name} has no images; add some or "
-                    f"delete the folder"
-                )
-            self._paths += paths
-            self.items += [Item(str(p.relative_to(root)), label, split) for p in paths]
-
-    @cached_property
-    def version(self) -> str:
-        found = [path.stat() if path.exists() else None for path in self._paths]
-        return value_hash([(s.st_size, s.st_mtime_ns) if s else None for s in found])
-
-    def read(self, index: int) -> bytes:
-        path = self._paths[index]
-        try:
-            content = path.read_bytes()
-            with Image.open(io.BytesIO(content)) as image:
-                image.load()
-        except Exception as error:  # a damaged file makes its decoder raise nearly anything
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"data.source: {path} is truncated or not an image ({reason}); replace or delete it"
-            ) from error
-        return content
 
 
 class TorchvisionSource:

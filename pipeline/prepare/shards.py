@@ -6,14 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.images.shards import ROW_GROUP, read_labels
+from pipeline.data.images.shards import ROW_GROUP, SCHEMA, read_labels
 from pipeline.data.images.threads import in_threads
 from pipeline.prepare.datasets import Source
+from pipeline.runtime.checksums import keep_if_whole, note_hash
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import atomic_file, file_hash, write_json
+from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
 from pipeline.runtime.progress import PAUSE, progress
-
-SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
 
 
 def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str, list[int]]:
@@ -52,7 +51,7 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
 def write_shards(
     source: Source, indices: list[int], split: str, shard_size: int, folder: Path
 ) -> list[dict]:
-    """Write one split as `<split>-00000.parquet` …; a shard that exists is kept.
+    """Write one split as `<split>-00000.parquet` …; a shard that exists and is whole is kept.
 
     Args:
         indices: of the split's items, in order.
@@ -62,11 +61,12 @@ def write_shards(
         {file, count, hash} of each shard.
     """
     shards = []
+    remove_temporary(folder)
     with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:
         for number, start in enumerate(range(0, len(indices), shard_size)):
             chosen = indices[start : start + shard_size]
             path = folder / f"{split}-{number:05d}.parquet"
-            if not path.exists():
+            if not keep_if_whole(path):
                 columns = {
                     "key": [source.items[i].key for i in chosen],
                     "label": [source.items[i].label for i in chosen],
@@ -75,6 +75,7 @@ def write_shards(
                 with atomic_file(path) as temporary:
                     table = pa.table(columns, schema=SCHEMA)
                     pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="none")
+                note_hash(path)
             shards.append({"file": path.name, "count": len(chosen), "hash": file_hash(path)})
             bar(start + len(chosen))
     return shards

@@ -1,11 +1,17 @@
 """Joining Ray: the cluster that RAY_ADDRESS names, or a local one."""
 
+import json
 import os
+import shlex
 import socket
+import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line
+from pipeline.runtime.project import in_project
 
 # Read by Ray when it is imported or started; see each comment for what happens without.
 _ENVIRONMENT = {
@@ -14,6 +20,7 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # each report would wait two seconds
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_DISABLE_WORKER_LOG_PREFIX": "1",  # "(trainable pid=123)", where lines name their training
     "RAY_DEDUP_LOGS": "0",  # progress lines of trials look alike and are not
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would build an environment per worker
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -21,57 +28,188 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints tables at any verbosity
 }
 
+# Of a local cluster.
+_LOCAL_ENVIRONMENT = {
+    # Ray's switch for systems whose firewall asks about every open port: it listens on loopback.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # A machine of one's own is not preempted; the watcher would only log an error.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Workers that start before they are asked for would not have the environment of workers.
+    "RAY_prestart_worker_first_driver": "0",
+    # The worker that was asked for first stays: its end in the middle may be an abort, at length.
+    "RAY_idle_worker_killing_time_threshold_ms": str(2**31 - 1),
+}
+
+ANSWER = 5.0  # seconds that a port may take to answer
+WORKER_START = 60.0  # seconds that the first worker may take to start
+
 # Where nothing listens. Ray Train's watchdog asks the dashboard whether its controller lives: where
 # its own cluster has none, a stranger's on Ray's usual port would say no.
 NO_DASHBOARD = "http://127.0.0.1:9"
 
 
 def join_ray() -> None:
-    """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster."""
-    for name, value in _ENVIRONMENT.items():
+    """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster.
+
+    Raises:
+        UserError: it cannot be reached, or one of its nodes starts no worker within a minute, or
+            does not see the project.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    for name, value in (_ENVIRONMENT | ({} if address else _LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
         return
-    address = os.environ.get("RAY_ADDRESS", "")
-    _check_reachable(address)
+    if reason := why_no_cluster(address):
+        raise UserError(_cannot_join(address, reason))
     quiet: dict[str, Any] = {
         "log_to_driver": True,
         "logging_level": "error",
         "configure_logging": True,
     }
-    # Workers import this project whatever their working directory.
-    path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
-    env: dict[str, Any] = {
-        "env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _ENVIRONMENT},
-        "worker_process_setup_hook": "pipeline.runtime.process.set_up",
-    }
     try:
         if address:
-            ray.init(runtime_env=env, **quiet)
+            ray.init(runtime_env=_workers_environment(), **quiet)
         else:
-            # A machine of one's own is not preempted; the watcher would only log an error.
-            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-            # Workers that start before they are asked for would not have the environment above.
-            os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+            env = _workers_environment()
             # It lives as long as one stage, which MLflow shows: no dashboard, whose start takes
             # seconds of the workers' CPUs.
             env["env_vars"]["RAY_API_SERVER_ADDRESS"] = NO_DASHBOARD
+            quiet["_temp_dir"] = _private_folder()
             ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
     except (ConnectionError, RuntimeError) as error:
-        raise UserError(_cannot_join(address or "local", str(error).splitlines()[0])) from error
-
-
-def _check_reachable(address: str) -> None:
-    """Raise a `UserError` at once if nothing listens on the host and port of RAY_ADDRESS."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdigit()):
-        return  # none, "auto", "local"
+        raise UserError(_cannot_join(address or "local", _first_line(error))) from error
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        _require_workers()
+    except UserError:
+        ray.shutdown()
+        raise
+
+
+def _private_folder() -> str | None:
+    """Where a local cluster has its sockets and logs, which Ray lets everyone write to: below a
+    folder of this user alone, as its token is. None where RAY_TMPDIR names one.
+
+    Raises:
+        UserError: the folder is another user's.
+    """
+    folders = [Path.home() / ".ray"]  # the token's
+    if "RAY_TMPDIR" not in os.environ:
+        folders.append(Path("/tmp") / f"ray-{os.getuid()}")  # short: a socket has 107 bytes at most
+    for folder in folders:
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be made a folder of yours alone: {error.strerror}; remove it, or "
+                f"set HOME and RAY_TMPDIR to folders of yours"
+            ) from None
+    return str(folders[1] / "ray") if len(folders) > 1 else None
+
+
+def _workers_environment() -> dict[str, Any]:
+    """The runtime environment of workers, as Ray takes it."""
+    # They import this project whatever their working directory.
+    path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
+    environment: dict[str, Any] = {
+        "env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _ENVIRONMENT},
+        "worker_process_setup_hook": "pipeline.runtime.process.set_up",
+    }
+    if shlex.quote(sys.executable) != sys.executable:
+        # Ray gives it to a shell as it is, and begins again for ever where that finds nothing.
+        environment["py_executable"] = shlex.quote(sys.executable)
+    return environment
+
+
+def _require_workers() -> None:
+    """Raise a `UserError` unless, on each node, a worker starts within a minute and sees the
+    project: Ray would try for ever, and a training would die of a file that is not there."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    seen = in_project(f".seen-{uuid.uuid4().hex[:12]}")
+    task: Any = ray.remote(os.path.exists)
+    probes = {}
+    try:
+        seen.touch()
+        for node in filter(lambda node: node["Alive"], ray.nodes()):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            probe = task.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            probes[probe.remote(str(seen))] = node["NodeManagerHostname"]
+        done, late = ray.wait([*probes], num_returns=len(probes), timeout=WORKER_START)
+        for probe in [*late, *done]:
+            _require_seen(probe, probes[probe], seen.parent)
     except OSError as error:
-        raise UserError(_cannot_join(address, error.strerror or str(error))) from None
+        raise UserError(f"cannot write {seen.parent}: {error.strerror or error}") from error
+    finally:
+        seen.unlink(missing_ok=True)
+
+
+def _require_seen(probe: Any, node: str, project: Path) -> None:
+    """Raise a `UserError` unless a node's worker has said that it sees the project."""
+    import ray
+
+    try:
+        if ray.get(probe, timeout=0):
+            return
+        raise UserError(
+            f"Ray's node {node} does not see {project}; share the folder with it, or end Ray there"
+        )
+    except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+        return  # the node was lost meanwhile: nothing will run there
+    except ray.exceptions.GetTimeoutError:
+        reason = f"none was there after {WORKER_START:g} s"
+    except ray.exceptions.RayError as error:
+        reason = in_a_line(error)
+    context = ray.get_runtime_context()
+    logs = Path(context.get_temp_dir(), context.get_session_name(), "logs")
+    raise UserError(f"Ray cannot start a worker on {node}: {reason}; its logs are in {logs}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def why_no_cluster(address: str) -> str | None:
+    """Why there can be no cluster at a RAY_ADDRESS, which Ray would look for at length; None if
+    something listens there, or Ray is to find or start one itself."""
+    if address in ("", "auto", "local"):
+        return None
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isascii() and port.isdigit()):
+        return "it is no host:port"
+    return why_unreachable(host, int(port)) or _why_no_ray(f"{host}:{port}")
+
+
+def _why_no_ray(address: str) -> str | None:
+    """Why what listens at host:port is no Ray, which would be waited for: it does not speak gRPC,
+    as the dashboard does not. With TLS nobody looks."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return None
+    import grpc
+
+    channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])  # as Ray's own
+    try:
+        grpc.channel_ready_future(channel).result(timeout=ANSWER)
+        return None
+    except grpc.FutureTimeoutError:
+        return "what answers is no Ray, whose port is 6379 (8265 is its dashboard's)"
+    finally:
+        channel.close()
+
+
+def why_unreachable(host: str, port: int) -> str | None:
+    """Why nothing answers on a port; None if something does. A host of IPv6 may be in brackets."""
+    try:
+        socket.create_connection((host.strip("[]"), port), timeout=ANSWER).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    except (OverflowError, UnicodeError):  # a port above 65535; a name that no host may have
+        return "there is no such host or port"
+    return None
 
 
 def _cannot_join(address: str, reason: str) -> str:
@@ -82,7 +220,8 @@ def _cannot_join(address: str, reason: str) -> str:
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
-    """Raise a `UserError`, before any work, if the cluster can never hold the workers.
+    """Raise a `UserError`, before any work, if the cluster can never hold the workers. Nodes that
+    an autoscaler may bring count: the workers wait for them, and a line says so.
 
     Args:
         key: the param that sets their number, for the error.
@@ -91,8 +230,32 @@ def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: st
 
     have = ray.cluster_resources()
     for kind, need in (("CPU", workers * cpus_per_worker), ("GPU", workers * use_gpu)):
-        if need > have.get(kind, 0):
-            raise UserError(
-                f"{key}: {workers} workers need {need} {kind}s and the Ray cluster has "
-                f"{have.get(kind, 0):g}; lower it, or join a larger cluster with RAY_ADDRESS"
-            )
+        if need <= have.get(kind, 0):
+            continue
+        lacking = (
+            f"{key}: {workers} workers need {need} {kind}s and the Ray cluster has "
+            f"{have.get(kind, 0):g}"
+        )
+        if not may_grow():
+            raise UserError(f"{lacking}; lower it, or join a larger cluster with RAY_ADDRESS")
+        print(f"{lacking}; they wait for nodes of its autoscaler", flush=True)
+        return
+
+
+def may_grow() -> bool:
+    """Whether an autoscaler may bring more nodes to the cluster that was joined.
+
+    An autoscaler knows nodes by named types, of which it may start some; without one Ray calls each
+    node after its id. Its first version reports to Ray's key-value store, its second with the
+    status of the cluster. How many nodes may come, neither says.
+    """
+    import ray
+    from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    types = {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
+    if report := _internal_kv_get("__autoscaling_status"):
+        types |= set((json.loads(report).get("autoscaler_report") or {}).get("active_nodes") or ())
+    unnamed = {f"node_{node['NodeID']}" for node in ray.nodes()}
+    return bool(types - unnamed - {""})

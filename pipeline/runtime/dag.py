@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml, tree_hash
 
 DVC_FILE = Path("dvc.yaml")
@@ -43,6 +44,23 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
+def project_key() -> dict[str, Any]:
+    """Everything that the DAG as a whole depends on: all params, and the code that stages list."""
+    stages = read_yaml(DVC_FILE)["stages"]
+    made = {output for stage in stages for output in stage_outputs(stage)}
+    listed = {dep for stage in stages for dep in stage_deps(stage)}
+    code = sorted(dep for dep in listed if not made & {Path(dep), *Path(dep).parents})
+    return {
+        "params": flatten(read_yaml(PARAMS_FILE)),
+        "deps": {dep: tree_hash(dep) for dep in code if Path(dep).exists()},
+    }
+
+
+def stage_description(stage: str) -> str:
+    """What dvc.yaml says that a stage is; empty if it says nothing."""
+    return read_yaml(DVC_FILE)["stages"][stage].get("desc", "")
+
+
 def stage_params(stage: str) -> dict[str, Any]:
     """The params that dvc.yaml lists for a stage, by dotted key."""
     declared = read_yaml(DVC_FILE)["stages"][stage].get("params", [])
@@ -57,6 +75,44 @@ def stage_deps(stage: str) -> list[str]:
         re.sub(r"\$\{([\w.]+)\}", lambda match: str(_look_up(values, match[1])), dep)
         for dep in read_yaml(DVC_FILE)["stages"][stage].get("deps", [])
     ]
+
+
+def stage_outputs(stage: str) -> list[Path]:
+    """The files and folders that dvc.yaml lists as what a stage makes."""
+    listed = read_yaml(DVC_FILE)["stages"][stage]
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in listed.get(kind, [])]
+    return [Path(next(iter(e)) if isinstance(e, dict) else e) for e in entries]
+
+
+def makers() -> dict[str, str]:
+    """Which stage makes what another depends on, by the dependency's path; code is made by none."""
+    stages = read_yaml(DVC_FILE)["stages"]
+    outputs = {output: stage for stage in stages for output in stage_outputs(stage)}
+    needed = dict.fromkeys(dep for stage in stages for dep in stage_deps(stage))
+    return {
+        dep: stage
+        for dep in needed
+        for output, stage in outputs.items()
+        if Path(dep).is_relative_to(output)
+    }
+
+
+def stages_up_to(stage: str | None) -> list[str]:
+    """A stage and those that it stands on, each after what it needs; all of them for None.
+
+    Raises:
+        UserError: dvc.yaml has no such stage.
+    """
+    order, made_by = list(read_yaml(DVC_FILE)["stages"]), makers()
+    if stage is None:
+        return order
+    if stage not in order:
+        raise UserError(f"dvc.yaml has no stage '{stage}'; it has {', '.join(order)}")
+    needed = {stage}
+    for name in reversed(order):  # dvc.yaml lists a stage after those that it needs
+        if name in needed:
+            needed |= {made_by[dep] for dep in stage_deps(name) if dep in made_by}
+    return [name for name in order if name in needed]
 
 
 def _look_up(values: dict, dotted: str) -> Any:

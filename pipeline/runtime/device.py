@@ -1,22 +1,42 @@
-"""The device of single-process stages, and arithmetic that repeats."""
+"""The device that a process computes on, and arithmetic that repeats there."""
 
 import os
 
 import torch
+from torch import Tensor
 
 
 def pick_device() -> torch.device:
-    """The GPU if there is one, else the CPU. The same inputs give the same bytes on it."""
+    """The GPU if there is one, else the CPU: for a process that has the machine to itself. The same
+    inputs give the same bytes on it."""
     if not torch.cuda.is_available():  # a CPU repeats as it is
         return torch.device("cpu")
     repeatable()
     return torch.device("cuda")
 
 
+def worker_device(use_gpu: bool) -> torch.device:
+    """The same for a process of Ray's, which shows each its own GPU under `ray.use_gpu`. Without,
+    every one sees all of the machine's, and beside its like leaves them alone."""
+    return pick_device() if use_gpu else torch.device("cpu")
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU's tensor on the device, without waiting for what the device still has to do: a plain
+    `to` does, and so does one from memory that is not pinned."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def repeatable() -> None:
-    """Choose, where they exist, GPU algorithms that give the same bytes each time."""
+    """Choose, where they exist, GPU algorithms that give the same bytes each time, and products in
+    float32 as a CPU's. (By default cuDNN rounds what convolutions read to TF32's 10 bits, which
+    moves some images' tokens and every feature. What is to be quick is in bfloat16.)"""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Nothing reads what it fills. (A property of the module, which type checkers do not see.)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,5 +1,42 @@
 """The one exception a user is meant to read."""
 
+from pipeline.runtime.limits import MESSAGE, WORD
+
 
 class UserError(Exception):
     """Something the user can put right. The message is one line: what is wrong, and the way out."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+
+class ArgumentError(UserError, ValueError):
+    """A value that a caller gave is not allowed; the message says which are. In Python it is a
+    `ValueError`, and on the command line one line like any other."""
+
+
+def one_line(text: str) -> str:
+    """The text as it may stand in one line of a terminal: names of files and values of params may
+    hold anything. What cannot be printed is escaped, long words are shortened in the middle."""
+    words = (_shortened(printable(word), WORD) for word in text.split())
+    return _shortened(" ".join(words), MESSAGE)
+
+
+def printable(text: str) -> str:
+    """The text with everything that cannot be printed (control characters, bytes of a file's name
+    that are not UTF-8) as an escape; other text stays as it is."""
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python stands for a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def _shortened(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[head + len(text) - most + 1 :]}"

@@ -1,8 +1,10 @@
-"""How a `UserError` gets out of a Ray worker: as one line in a file in the job's folder.
+"""How an error gets out of a Ray worker: as one line, in a file in the job's folder.
 
 Ray would wrap the error and log it at length.
 """
 
+import contextlib
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from pipeline.runtime.files import write_text
 
 @dataclass(frozen=True)
 class Failure:
-    """The file in which a job that fails leaves its error.
+    """The files in which a job that fails leaves its error.
 
     Args:
         folder: the job's folder; absolute, and on a disk that worker and driver share.
@@ -23,31 +25,72 @@ class Failure:
     folder: str
 
     @property
-    def _path(self) -> Path:
+    def _line(self) -> Path:
         return Path(self.folder) / "error.txt"
+
+    @property
+    def _traceback(self) -> Path:
+        return Path(self.folder) / "traceback.txt"
 
     def clear(self) -> None:
         """Forget the error of an earlier attempt."""
-        self._path.unlink(missing_ok=True)
+        self._line.unlink(missing_ok=True)
+        self._traceback.unlink(missing_ok=True)
 
     def read(self) -> str | None:
-        """The error, if the job left one."""
-        return self._path.read_text() if self._path.exists() else None
+        """The error for the user, if the job left one: what no other attempt can mend."""
+        return self._line.read_text() if self._line.exists() else None
+
+    def reason(self, lost: str) -> str:
+        """Why the job failed, in a line: its error for the user, else the one that it died of, with
+        the file that has its traceback.
+
+        Args:
+            lost: what to say where it left neither, as a worker that was killed.
+        """
+        if (line := self.read()) is not None:
+            return line
+        if not self._traceback.exists():
+            return lost
+        return f"{self._traceback.read_text().splitlines()[0]} (traceback in {self._traceback})"
 
     @contextmanager
     def noted(self, pass_on: Callable[[UserError], bool] = lambda error: False) -> Iterator[None]:
-        """Write a `UserError` of the block to the file.
+        """Write an error of the block to its file.
 
         Args:
-            pass_on: decides whether it is raised as well, so that Ray ends the workers that wait
-                for this one.
+            pass_on: decides whether a `UserError` is raised as well, so that Ray ends the workers
+                that wait for this one. Any other error always is: Ray may try again.
         """
         try:
             yield
         except UserError as error:
             try:
-                write_text(self._path, str(error))
+                write_text(self._line, str(error))
             except UserError:  # a full disk has no room for the line either: Ray passes it on
                 raise error from None
             if pass_on(error):
                 raise
+        except Exception as error:
+            with contextlib.suppress(UserError):
+                write_text(self._traceback, f"{in_a_line(error)}\n\n{traceback.format_exc()}")
+            raise
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The error inside of Ray's, which wrap it several times."""
+    inside = list(getattr(error, "worker_failures", {}).values())
+    inside += [getattr(error, name, None) for name in ("controller_failure", "cause", "_base_exc")]
+    for cause in inside:
+        if isinstance(cause, BaseException):
+            return innermost(cause)
+    return error
+
+
+def in_a_line(error: BaseException) -> str:
+    """The first line of the error inside; with its type, unless it is for the user."""
+    inner = innermost(error)
+    line, name = str(inner).strip().partition("\n")[0], type(inner).__name__
+    if isinstance(inner, UserError):
+        return line
+    return f"{name}: {line}" if line else name

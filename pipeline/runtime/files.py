@@ -6,32 +6,94 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.limits import YAML_BYTES
+
+SUMS = "SHA256SUMS"  # hashes of a folder's files: no content of its own
 
 
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
+def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> None:
+    """Remove what killed writers of a file or folder of that name left in the folder. No other
+    process may be writing there.
+
+    Args:
+        below: also in the folders in it.
+    """
+    pattern = f".{name}.{'[0-9a-f]' * 8}.tmp"
+    for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def atomic_file(path: Path | str) -> Iterator[Path]:
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, which is removed after the block."""
+    folder = _aside(path)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Give a finished file or folder its final name. Its content is on the disk before the name is:
+    a machine that loses power leaves the old content or the new."""
+    if temporary.is_dir():
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                _to_disk(Path(folder, name))
+            _to_disk(Path(folder))
+    else:
+        _to_disk(temporary)
+    os.replace(temporary, path)
+    _to_disk(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the final name only if the block succeeds.
 
+    Args:
+        durable: wait for the disk, so that a machine that loses power leaves the old content or the
+            new. What is compared with a hash and can be made again need not wait.
+
     Raises:
-        UserError: the file cannot be written (disk full, read-only folder).
+        UserError: the file cannot be written (disk full, read-only folder), or is a device or pipe,
+            which it would replace.
     """
     path = Path(path)
     temporary = _aside(path)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is a pipe, socket or device; give the path of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        if durable:
+            _replace(temporary, path)
+        else:
+            os.replace(temporary, path)
     except OSError as error:
         raise UserError(_cannot_write(path, error)) from error
     finally:
@@ -52,7 +114,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except OSError as error:
         raise UserError(_cannot_write(path, error)) from error
     finally:
@@ -78,8 +140,8 @@ def _cannot_write(path: Path, error: OSError) -> str:
     )
 
 
-def write_text(path: Path | str, text: str) -> None:
-    with atomic_file(path) as temporary:
+def write_text(path: Path | str, text: str, durable: bool = True) -> None:
+    with atomic_file(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -87,52 +149,101 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Read a JSON file.
+def require_file(path: Path | str, most: int | None = None) -> None:
+    """Look at what lies at a path before it is opened: a FIFO would hang, a device never end.
+
+    Args:
+        most: bytes that the file may have; None for any number.
 
     Raises:
-        UserError: it is missing or not JSON.
+        FileNotFoundError: there is nothing at the path.
+        UserError: it is no regular file, larger than `most`, or cannot be reached.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        found = os.stat(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read ({reason}); check the path") from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
+        raise UserError(f"{path} is {kind} and not a file; put the file in its place")
+    if most is not None and found.st_size > most:
+        raise UserError(
+            f"{path} has {found.st_size:,} bytes, more than the limit of {most:,} "
+            f"(docs/limits.md); give a smaller file"
+        )
+
+
+def read_file(path: Path | str, most: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        FileNotFoundError, UserError: as `require_file`; or it cannot be read.
+    """
+    require_file(path, most)
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
+
+
+def read_json(path: Path | str, *keys: str, most: int | None = None) -> Any:
+    """Read a JSON file.
+
+    Args:
+        keys: that the mapping in it has to have.
+        most: bytes that the file may have; None for any number.
+
+    Raises:
+        UserError: it is missing, larger, not JSON, or without one of the keys.
+    """
+    try:
+        value = json.loads(read_file(path, most).decode("utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run `dvc repro` to make it") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+    lacking = [key for key in keys if not isinstance(value, dict) or key not in value]
+    if lacking:
+        raise UserError(f"{path} is damaged: it has no {lacking[0]}; delete it and run again")
+    return value
 
 
 def read_yaml(path: Path) -> dict:
     """Read a YAML 1.2 file, as DVC does (so that 1e-4 is a number).
 
     Raises:
-        UserError: it is missing, not YAML, or not a mapping.
+        UserError: it is missing, too large, not YAML, or not a mapping.
     """
-    from ruamel.yaml import YAMLError
+    from pipeline.runtime.yaml import NotYaml, parse_yaml
 
     try:
-        values = copy.deepcopy(_parse(Path(path).read_text(encoding="utf-8")))
+        values = copy.deepcopy(parse_yaml(read_file(path, YAML_BYTES).decode("utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run from the project's root folder") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid YAML: it is no text in UTF-8; save it so") from error
+    except NotYaml as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold sections of key: value pairs")
     return values
 
 
-@lru_cache(maxsize=4)  # a stage looks into dvc.yaml and params.yaml again and again
-def _parse(text: str) -> Any:
-    from ruamel.yaml import YAML
+def write_csv(
+    path: Path | str, rows: list[dict[str, Any]], columns: list[str] | None = None
+) -> None:
+    """Write rows as CSV; floats keep 10 significant digits, enough to tell runs apart.
 
-    return YAML(typ="safe").load(text)
-
-
-def write_csv(path: Path | str, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV; floats keep 10 significant digits, enough to tell runs apart."""
+    Args:
+        columns: in order; without them those of the rows. With them no rows give a header.
+    """
     import pandas as pd
 
     with atomic_file(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.10g")
+        pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False, float_format="%.10g")
 
 
 def write_npz(path: Path | str, arrays: Mapping[str, Any]) -> None:
@@ -164,6 +275,7 @@ def tree_hash(path: Path | str) -> str:
     manifest = path / "manifest.json"
     named = manifest.read_text(encoding="utf-8") if manifest.exists() else ""
     files = (f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+    files = (f for f in files if f.name != SUMS)
     # In quotes, as the manifest names a file: not as a part of another's name.
     hashed = [f for f in sorted(files) if f'"{f.relative_to(path)}"' not in named]
     if hashed == [manifest]:

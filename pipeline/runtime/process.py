@@ -1,13 +1,34 @@
 """What every process of the pipeline does first, before it imports the large libraries."""
 
+import contextlib
 import ctypes
 import gc
 import logging
 import os
+import select
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 
 from pipeline.runtime.cluster import NO_DASHBOARD
+
+# They log a page where a trial or a worker of Ray fails, whose error `Failure` keeps for the
+# stage; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
+# Tune's notes or of MLflow's database is full, which the stage says in a line.
+_VERBOSE = (
+    "ray.train._internal.syncer",
+    "ray.tune.execution.experiment_state",
+    "ray.tune.execution.tune_controller",
+    "ray.tune.tune",
+    "ray.train.v2._internal.util",
+    "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client",
+    "mlflow.store.db.utils",
+)
+
+# What asked a process to end, by the exception that a handler made of it.
+_ASKED_BY = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
 
 
 def set_up() -> None:
@@ -17,17 +38,63 @@ def set_up() -> None:
     # garbage every 700 new ones is a second of a stage's start.
     gc.set_threshold(10_000)
     _keep_memory()
+    sys.unraisablehook = _end_nevertheless
     os.environ.setdefault("TQDM_MININTERVAL", "0.5")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     logging.getLogger().setLevel(logging.WARNING)
     for name in ("mlflow", "alembic", "ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _VERBOSE:
+        # Neither a level nor `disabled` outlasts the set-up of logging by Ray Train.
+        logging.getLogger(name).addFilter(lambda record: False)
     if os.environ.get("RAY_API_SERVER_ADDRESS") == NO_DASHBOARD:
         # It asks the dashboard every second whether the controller still lives.
         cleaner = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
         logging.getLogger(cleaner).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """End as programs do where the reader of what is printed has left (`| head`): with exit code 1,
+    and without a word."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # at the interpreter's end it would be a traceback
+    except BrokenPipeError:
+        output = select.poll()
+        output.register(sys.stdout, 0)
+        if not output.poll(0):  # it was another pipe
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def cores() -> int:
+    """The cores that this process may use: those that Ray gave its task, else all that the system
+    lets it run on."""
+    given = os.environ.get("OMP_NUM_THREADS", "")  # Ray sets it, for every library
+    if given.isdecimal() and int(given):
+        return int(given)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _end_nevertheless(lost: "sys.UnraisableHookArgs") -> None:
+    """Ask again to end, where the signal came while Python ran a callback that may not raise (of a
+    weak reference, or `__del__`): Python would print a traceback, forget it, and go on."""
+    asked = _ASKED_BY.get(lost.exc_type)
+    if asked is None:
+        sys.__unraisablehook__(lost)
+        return
+    # A moment later, outside of the callback; in a thread, which is not where the handler runs.
+    again = threading.Timer(0.05, os.kill, (os.getpid(), asked))
+    again.daemon = True
+    again.start()
 
 
 def _keep_memory() -> None:

@@ -1,4 +1,5 @@
-"""How far long work has come: a bar on a terminal, sparse lines in a log."""
+"""How far long work has come: a bar on a terminal, sparse lines in a log; and how many of the
+trainings of a stage are done."""
 
 import sys
 import time
@@ -50,3 +51,40 @@ class progress:
 
     def __exit__(self, *exc) -> None:
         self.bar.close()
+
+
+class Countdown:
+    """Lines that say how many trainings of a stage are done, and how long the others will take at
+    this pace.
+
+    Args:
+        what: they are, as in "21 trials".
+        pending: how many of `total` are still to be done.
+    """
+
+    def __init__(self, stage: str, what: str, total: int, pending: int):
+        self.stage, self.total, self.pending = stage, total, pending
+        self._here, self._started = 0, time.monotonic()
+        print(f"{stage}: {total} {what}, {total - pending} finished before", flush=True)
+
+    def done(self, name: str) -> None:
+        """One more is done, the one of that name."""
+        self.pending, self._here = self.pending - 1, self._here + 1
+        left = (time.monotonic() - self._started) / self._here * self.pending
+        text = f", about {duration(left)} left" if self.pending else ""
+        count = f"{self.total - self.pending} of {self.total}"
+        print(f"{self.stage}: {name} done, {count}{text}", flush=True)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: "40 s", "12 min", "3 h 20 min", "2 days 4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h"

@@ -1,8 +1,10 @@
-"""Run directories, which hold live checkpoints, and the record of which run made a stage's results.
+"""Run directories, which hold live checkpoints, and where a run comes from.
 
 DVC deletes a stage's outputs before it runs the stage. A checkpoint that must survive a kill is
 therefore kept elsewhere, in `runs/<stage>/<key>/`. The key is a hash of the params and dependencies
 that dvc.yaml lists for the stage, so that a run only goes on from a checkpoint of the same run.
+
+A run directory belongs to one process at a time, by a lock that the system takes from a dead one.
 """
 
 import os
@@ -12,29 +14,64 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.dag import stage_params
-from pipeline.runtime.files import tree_hash, value_hash, write_json
+from filelock import FileLock, Timeout
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json, remove_temporary, tree_hash, value_hash, write_json
+from pipeline.runtime.project import in_project
+
+_held: dict[Path, FileLock] = {}
 
 
 def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path:
-    """The absolute run directory of that key. A new one is made, with the key in `key.json`."""
-    path = Path(storage_path).absolute() / stage / value_hash(key)[:16]
+    """The absolute run directory of that key, which is this process's until it ends. A new one is
+    made, with the key in `key.json`; what a killed process left half written in another is removed.
+
+    Raises:
+        UserError: another process has it.
+    """
+    # A job's folder has a link to what outlives it, which the next job's has as well.
+    path = in_project(storage_path).resolve() / stage / value_hash(key)[:16]
+    if path not in _held:
+        _held[path] = _locked(path, stage)
+        remove_temporary(path, below=True)
     if not (path / "key.json").exists():
         write_json(path / "key.json", key)
     return path
 
 
+def _locked(path: Path, stage: str) -> FileLock:
+    lock, owner = FileLock(path / ".lock"), path / ".owner.json"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        by = read_json(owner) if owner.exists() else {"pid": "unknown", "host": "?", "since": "now"}
+        raise UserError(
+            f"{stage} is running already: process {by['pid']} on {by['host']}, since "
+            f"{by['since']}; wait until it has ended, or end it"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; make room or change permissions"
+        ) from error
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    write_json(owner, {"pid": os.getpid(), "host": platform.node(), "since": since})
+    return lock
+
+
 def provenance() -> dict[str, str]:
-    """The origin of a run, as MLflow tags: commit, dirty flag, DVC stage and lock, host."""
+    """The origin of a run, as MLflow tags: commit, dirty flag, DVC stage and lock, host.
 
-    def git(*args: str) -> str:
-        result = subprocess.run(("git", *args), capture_output=True, text=True, check=False)
-        return result.stdout.strip()
-
+    A job gets commit and flag from where it was submitted, since git's history does not travel. The
+    flag is "unknown" where nothing can tell.
+    """
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    dirty = "unknown" if changed is None else str(bool(changed)).lower()
     lock = Path("dvc.lock")
     return {
-        "git.commit": os.environ.get("MASKGIT_COMMIT") or git("rev-parse", "HEAD") or "unknown",
-        "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "git.commit": os.environ.get("MASKGIT_COMMIT") or _git("rev-parse", "HEAD") or "unknown",
+        "git.dirty": os.environ.get("MASKGIT_DIRTY") or dirty,
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
         "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
         "dvc.lock": tree_hash(lock)[:16] if lock.exists() else "none",
@@ -42,29 +79,10 @@ def provenance() -> dict[str, str]:
     }
 
 
-def write_source(path: Path, stage: str, run_id: str, key: str, started: float) -> None:
-    """Write which run, commit, params and machine made a stage's results, and how long it took, so
-    that every cell of a table can be traced.
-
-    Args:
-        started: when the stage began, in seconds since the epoch.
-    """
-    import psutil
-    import torch
-
-    tags = provenance()
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    source = {
-        "run_id": run_id,
-        "key": key,
-        "params": stage_params(stage),
-        "commit": tags["git.commit"],
-        "dirty": tags["git.dirty"] == "true",
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": round(time.time() - started, 1),
-        "host": tags["host"],
-        "cpus": psutil.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpus": gpus,
-    }
-    write_json(path, source)
+def _git(*arguments: str) -> str | None:
+    """What git says; None where there is no git, or no repository."""
+    try:
+        result = subprocess.run(("git", *arguments), capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return None if result.returncode else result.stdout.strip()

@@ -5,12 +5,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from pipeline.runtime.dag import stage_key
-from pipeline.runtime.files import value_hash
-from pipeline.runtime.runs import run_dir, write_source
-from pipeline.runtime.tracking import Run, open_run, system_metrics
+from pipeline.runtime.dag import stage_key, stage_outputs, stage_params
+from pipeline.runtime.delivery import PATIENCE, Delivery, outbox_folder
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import remove_temporary, value_hash
+from pipeline.runtime.records import write_record
+from pipeline.runtime.reproduction import open_reproduction, stage_note
+from pipeline.runtime.runs import run_dir
+from pipeline.runtime.tracking import NOTE, MachineMonitor, Run, open_run
 
-SOURCES = Path("results/sources")
+INTERRUPTED = 1.0  # seconds that a stage waits for the tracking server after Ctrl-C
 
 
 class StageParams(Protocol):
@@ -22,13 +26,11 @@ class StageParams(Protocol):
     @property
     def mlflow(self) -> Any: ...  # with `experiment`
 
-    def model_dump(self) -> dict[str, Any]: ...
-
 
 class Stage:
-    """A stage of the DAG, as a context: its MLflow run is found or created at the start, and closed
-    as finished or failed at the end. A finished stage writes `results/sources/<name>.json`, which
-    says what made its results.
+    """A stage of the DAG, as a context: its MLflow run, and that of the whole `dvc repro`, are
+    found or created at the start, and closed as finished or failed at the end. A finished stage
+    writes `results/sources/<name>.json`, which says what made its results.
 
     Args:
         name: the stage's name in dvc.yaml.
@@ -38,8 +40,8 @@ class Stage:
 
     def __init__(self, name: str, params: StageParams):
         self.name, self.params = name, params
-        self.hash = value_hash(stage_key(name))
-        self._keys: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._keys: dict[tuple[str, ...], dict[str, Any]] = {(): stage_key(name)}
+        self.hash = value_hash(self._keys[()])
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
         """The run directory of the stage, or of a part of it; it survives a kill.
@@ -54,10 +56,23 @@ class Stage:
 
     def __enter__(self) -> "Stage":
         self._started = time.time()
+        self.folder()  # no other process may run the same
+        for output in stage_outputs(self.name):
+            remove_temporary(output.parent, output.name)
+        outboxes = outbox_folder(self.params.ray.storage_path)
+        experiment = self.params.mlflow.experiment
+        self._whole = open_reproduction(experiment, outboxes)
         self.run = open_run(
-            self.hash, self.name, self.params.model_dump(), self.params.mlflow.experiment
+            self.hash,
+            self.name,
+            stage_params(self.name),
+            experiment,
+            outboxes,
+            parent=self._whole,
+            tags={NOTE: stage_note(self.name)},
         )
-        self._monitor = system_metrics(self.run)
+        self._delivery = Delivery(outboxes)
+        self._monitor = MachineMonitor(self.run)
         return self
 
     def __exit__(
@@ -67,7 +82,14 @@ class Stage:
         traceback: TracebackType | None,
     ) -> None:
         self._monitor.finish()
-        self.run.finish(ok=error is None)
+        interrupted = error is not None and not isinstance(error, Exception)
+        try:
+            self.run.finish(ok=error is None)
+            self._whole.finish(ok=error is None)
+            left = self._delivery.close(INTERRUPTED if interrupted else PATIENCE)
+        except (UserError, OSError) as unlogged:  # it must hide neither results nor error
+            left = str(unlogged)
+        if left:
+            print(f"{self.name}: {left}", flush=True)
         if error is None:
-            path = SOURCES / f"{self.name}.json"
-            write_source(path, self.name, self.run.run_id, self.hash, self._started)
+            write_record(self.name, self.run.run_id, self._keys[()], self._started)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import Failure
+from pipeline.runtime.failures import Failure, in_a_line
 
 
 class Job(Protocol):
@@ -51,11 +51,12 @@ def run_tasks(
         job = pending.pop(finished)
         try:
             ray.get(finished)
-            failure = failure or job.failure.read()
-            if failure is None:
+            failed = job.failure.read()
+            if failed is None:
                 on_done(job)
         except ray.exceptions.RayError as error:
-            failure = failure or str(error).strip().splitlines()[-1]
+            failed = job.failure.reason(lost=in_a_line(error))
+        failure = failure or failed
     if failure:
         raise UserError(f"{failure}; what is finished is kept, run again to go on")
 

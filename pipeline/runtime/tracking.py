@@ -1,174 +1,211 @@
-"""The one place that talks to MLflow."""
+"""Logging to MLflow: what a stage logs is on disk at once (`outbox`) and sent from there
+(`delivery`), so that no outage of the tracking server costs a stage time or a row."""
 
+import contextlib
+import getpass
 import os
-import socket
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib import import_module
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
+from threading import Event, Thread
 from typing import Any
-from urllib.parse import urlparse
 
-from pipeline.runtime.dag import PARAMS_FILE, flatten
+from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import value_hash
+from pipeline.runtime.outbox import SYSTEM, Outbox
 from pipeline.runtime.runs import provenance
+from pipeline.runtime.sending import sent_part
+from pipeline.runtime.uris import redacted, tracking_uri
 
-# A server that goes away must stop the run within seconds, not after MLflow's minutes of retries;
-# live checkpoints are on disk, so running again goes on.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
 
-RUN_KEY = "maskgit.run"
-PARENT = "mlflow.parentRunId"
-
-
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else an SQLite file in the project; absolute, since workers chdir."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
-
-
-def load_mlflow() -> None:
-    """Import MLflow and the module that opens its database, which takes a second."""
-    import_module("mlflow")
-    if tracking_uri().startswith("sqlite:"):
-        import_module("mlflow.store.tracking.sqlalchemy_store")
-
-
-def check_reachable(uri: str) -> None:
-    """Raise a `UserError` at once if the tracking server is down."""
-    url = urlparse(uri)
-    if url.scheme not in ("http", "https"):
-        return
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        socket.create_connection((url.hostname, port), timeout=5).close()
-    except OSError as error:
-        raise UserError(
-            f"the MLflow server {uri} is unreachable ({error.strerror or error}); start it, or "
-            f"unset MLFLOW_TRACKING_URI to log to mlflow.db"
-        ) from None
+NOTE = "mlflow.note.content"
+SAMPLED = 15.0  # seconds between two looks at the machine's load
 
 
 class Run:
-    """One MLflow run, addressed by id, so that any process may log to it."""
+    """One MLflow run. Any process may log to it that sees the run's outbox; nothing here waits for
+    the tracking server.
 
-    def __init__(self, uri: str, run_id: str):
-        from mlflow import MlflowClient
+    Names of metrics are `<group>/<metric>`, a group being a row of charts in MLflow: `train/` for
+    the columns of a training's history, else what was measured, as `transformer/`. Values of params
+    are steps, and no part of a name.
 
-        self.uri, self.run_id = uri, run_id
-        self._client = MlflowClient(uri)
+    Args:
+        opened: what the run begins with; `begin` notes it.
+    """
+
+    def __init__(self, outbox: Outbox, opened: dict[str, Any], params: Mapping[str, Any]):
+        self.outbox, self._opened, self._params = outbox, opened, dict(params)
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run; empty as long as the server did not give one."""
+        return sent_part(self.outbox.folder)["run_id"] or ""
+
+    def begin(self) -> "Run":
+        """The run begins now, in whichever process this is, or is taken up."""
+        self.outbox.append_open(self._opened)
+        self.outbox.append_params(self._params)
+        return self
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log the finite numbers among the values, in one batch."""
-        import math
+        """Log the finite numbers among the values. The same value of the same step is logged
+        once."""
+        self.outbox.append_metrics(metrics, step)
 
-        from mlflow.entities import Metric
+    def log_group(self, group: str, metrics: Mapping[str, Any]) -> None:
+        """Log what was measured of one thing."""
+        self.log_metrics({f"{group}/{name}": value for name, value in metrics.items()})
 
-        now = int(time.time() * 1000)
-        batch = [
-            Metric(name, float(value), now, step)
-            for name, value in metrics.items()
-            if isinstance(value, int | float) and math.isfinite(value)
-        ]
-        with _one_line_errors(self.uri):
-            self._client.log_batch(self.run_id, metrics=batch)
+    def log_training(self, row: Mapping[str, float]) -> None:
+        """Log a row of a training's history."""
+        step = int(row["step"])
+        self.log_metrics({f"train/{k}": v for k, v in row.items() if k != "step"}, step)
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log params that the run does not have yet: a run that is taken up again may find one that
-        it does not depend on changed, and MLflow refuses to change it."""
-        from mlflow.entities import Param
+    def log_means(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        group: Callable[[Any], str],
+        leave_out: Iterable[str],
+        step: Callable[[Any], float] = lambda row: 0,
+    ) -> None:
+        """Log the metrics of rows; of several in one group and step, as where only seeds differ,
+        their means. One that a row lacks is left out.
 
-        with _one_line_errors(self.uri):
-            known = self._client.get_run(self.run_id).data.params
-            batch = [Param(k, str(v)[:6000]) for k, v in params.items() if k not in known]
-            self._client.log_batch(self.run_id, params=batch)
+        Args:
+            group, step: of a row; a step is rounded, which MLflow wants.
+            leave_out: columns that are no metrics.
+        """
+        left_out, cells = set(leave_out), defaultdict[tuple[str, int], list[Any]](list)
+        for row in rows:
+            cells[group(row), round(step(row))].append(row)
+        for (name, at), members in cells.items():
+            columns = {k: [row.get(k) for row in members] for k in members[0] if k not in left_out}
+            means = {f"{name}/{k}": fmean(v) for k, v in columns.items() if None not in v}
+            self.log_metrics(means, at)
+
+    def log_tags(self, tags: Mapping[str, Any]) -> None:
+        if tags:
+            self.outbox.append({"tags": {name: str(value) for name, value in tags.items()}})
 
     def log_artifact(self, path: Path | str) -> None:
-        with _one_line_errors(self.uri):
-            self._client.log_artifact(self.run_id, str(path))
+        """Log a copy of a file, as it is now."""
+        self.outbox.append_artifact(path)
+
+    def log_image(self, path: Path | str, name: str, step: int) -> None:
+        """Log a copy of a picture, of which MLflow shows one for each step, with a slider."""
+        self.outbox.append_artifact(path, {"image": name, "step": step})
 
     def log_dataset(self, name: str, digest: str, source: str) -> None:
-        from mlflow.entities import Dataset, DatasetInput
+        self.outbox.append({"dataset": {"name": name, "digest": digest, "source": source}})
 
-        dataset = Dataset(name, digest[:32], "local", source)
-        with _one_line_errors(self.uri):
-            self._client.log_inputs(self.run_id, [DatasetInput(dataset, [])])
-
-    def child(self, key: str, name: str, params: Mapping[str, Any]) -> "Run":
-        """Find or create the child run with that key."""
-        run = _find_or_create(self.uri, key, name, {PARENT: self.run_id} | provenance())
-        run.log_params(params)
-        return run
+    def child(self, key: str, name: str, params: Mapping[str, Any], note: str = "") -> "Run":
+        """The child run with that key, found or created as it begins."""
+        own, opened = self.outbox.folder, self._opened
+        tags = opened["tags"] | {NOTE: note}
+        return _run(own.parent, key, name, opened["experiment"], params, tags, parent=own.name)
 
     def finish(self, ok: bool) -> None:
-        with _one_line_errors(self.uri):
-            self._client.set_terminated(self.run_id, "FINISHED" if ok else "FAILED")
+        """The run ends, if it ever began."""
+        if self.outbox.log.exists():
+            self.outbox.append({"end": "FINISHED" if ok else "FAILED"})
 
 
-def open_run(key: str, name: str, params: dict[str, Any], experiment: str) -> Run:
-    """The run of a stage, found again after a kill, with its params and the file they came from."""
-    uri = tracking_uri()
-    check_reachable(uri)
-    run = _find_or_create(uri, key, name, provenance(), experiment)
-    run.log_params(flatten(params))
+def open_run(
+    key: str,
+    name: str,
+    params: Mapping[str, Any],
+    experiment: str,
+    folder: Path,
+    *,
+    parent: Run | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Run:
+    """A run that begins, found again after a kill, with its params and the file they came from.
+
+    Args:
+        params: by dotted key.
+        folder: holds the outboxes.
+        tags: besides those of where it comes from. NOTE is what MLflow shows above everything else
+            of the run, in Markdown.
+    """
+    above = parent.outbox.folder.name if parent else None
+    every = _origin() | dict(tags or {})
+    run = _run(folder, key, name, experiment, params, every, above).begin()
     run.log_artifact(PARAMS_FILE)
     return run
 
 
-def system_metrics(run: Run):
-    """Start to log the machine's load to the run, until `finish()` of the monitor is called."""
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-    monitor = SystemMetricsMonitor(
-        run.run_id, sampling_interval=15, resume_logging=True, tracking_uri=run.uri
-    )
-    monitor.start()
-    return monitor
-
-
-def _find_or_create(
-    uri: str, key: str, name: str, tags: Mapping[str, str], experiment: str | None = None
+def _run(
+    folder: Path,
+    key: str,
+    name: str,
+    experiment: str,
+    params: Mapping[str, Any],
+    tags: dict[str, str],
+    parent: str | None,
 ) -> Run:
-    from mlflow import MlflowClient
-
-    with _one_line_errors(uri):
-        client = MlflowClient(uri)
-        if experiment is None:  # a child: the experiment of its parent
-            experiment_id = client.get_run(tags[PARENT]).info.experiment_id
-        else:
-            experiment_id = _experiment_id(client, experiment)
-        found = client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{key}'", max_results=1)
-        if found:
-            run_id = found[0].info.run_id
-            client.update_run(run_id, status="RUNNING")
-            for tag, value in tags.items():
-                client.set_tag(run_id, tag, value)
-        else:
-            run_id = client.create_run(
-                experiment_id, tags={**tags, RUN_KEY: key}, run_name=name
-            ).info.run_id
-    return Run(uri, run_id)
+    uri = redacted(tracking_uri())
+    outbox = Outbox(folder / value_hash([uri, experiment, key])[:16])
+    opened = {"uri": uri, "experiment": experiment, "key": key, "name": name, "parent": parent}
+    return Run(outbox, opened | {"tags": tags}, params)
 
 
-def _experiment_id(client, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found:
-        return found.experiment_id
-    local = client.tracking_uri.startswith("sqlite:")
-    # Artifact paths too follow the working directory unless they are absolute.
-    location = Path("mlruns").absolute().as_uri() if local else None
-    return client.create_experiment(name, artifact_location=location)
-
-
-@contextmanager
-def _one_line_errors(uri: str) -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-
+def _origin() -> dict[str, str]:
+    """Where a run comes from, in our tags and in those that MLflow itself shows as its source."""
+    origin = provenance()
     try:
-        yield
-    except (MlflowException, OSError) as error:  # the network's too are of the latter
-        first = str(error).splitlines()[0][:200]
-        raise UserError(f"MLflow at {uri} refused: {first}; what was made is kept") from error
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may have no name for its user
+        user = "unknown"
+    return origin | {
+        "mlflow.user": user,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": ":".join(filter(None, ("dvc.yaml", origin["dvc.stage"]))),
+        "mlflow.source.git.commit": origin["git.commit"],
+    }
+
+
+class MachineMonitor:
+    """Logs the machine's load to a run, until `finish()`; a step is a second since the run
+    began."""
+
+    def __init__(self, run: Run):
+        self._run, self._finished = run, Event()
+        self._thread = Thread(target=self._watch, name="monitor", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        self._finished.set()
+        self._thread.join(timeout=1)  # a row on its way comes before the run's end
+
+    def _watch(self) -> None:
+        monitors: list[Any] = []
+        while not self._finished.wait(SAMPLED):
+            # Not at once: other threads import MLflow as a stage begins.
+            monitors, metrics = monitors or _monitors(), dict[str, float]()
+            for monitor in monitors:
+                monitor.collect_metrics()
+                metrics |= {SYSTEM + k: v for k, v in monitor.aggregate_metrics().items()}
+                monitor.clear_metrics()
+            try:
+                self._run.log_metrics(metrics, self._run.outbox.seconds())
+            except UserError:  # a full disk, of which the stage itself will tell
+                return
+
+
+def _monitors() -> list[Any]:
+    """MLflow's monitors of the processors, disks, network and, where there are any, GPUs."""
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    with contextlib.suppress(Exception):  # no GPU, or no library that asks one
+        monitors.append(GPUMonitor())
+    return monitors

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.runtime.device import to_device
+from pipeline.runtime.ranks import ALONE, Ranks
+
 
 class Quantized(NamedTuple):
     """Encoder outputs z (B, D, h, w), quantized."""
@@ -57,30 +60,38 @@ class VectorQuantizer(nn.Module):
         )
 
     @torch.no_grad()
-    def revive(self, z: Tensor, dead: Tensor, generator: torch.Generator) -> None:
+    def revive(
+        self, z: Tensor, dead: Tensor, generator: torch.Generator, ranks: Ranks = ALONE
+    ) -> None:
         """Move codes that nothing uses onto encoder outputs drawn at random.
 
         Args:
-            z: encoder outputs (B, D, h, w) of the current batch.
+            z: encoder outputs (B, D, h, w) of this worker's rows of the current batch.
             dead: (K,) bool.
+            ranks: the workers, from all of whose outputs each draws the same.
         """
         flat = z.movedim(1, -1).flatten(0, -2)
-        draw = torch.randint(len(flat), (len(dead),), generator=generator).to(flat.device)
-        self.codebook.copy_(torch.where(dead[:, None], flat[draw], self.codebook))
+        draw = torch.randint(len(flat) * ranks.workers, (len(dead),), generator=generator)
+        row = to_device(draw, flat.device) - len(flat) * ranks.rank
+        own = (row >= 0) & (row < len(flat))
+        # Each worker gives the outputs that are its own, and zeros.
+        drawn = ranks.total(torch.where(own[:, None], flat[row.where(own, 0)], 0))
+        self.codebook.copy_(torch.where(dead[:, None], drawn, self.codebook))
 
 
-def entropy_loss(distances: Tensor, temperature: float) -> Tensor:
+def entropy_loss(distances: Tensor, temperature: float, ranks: Ranks = ALONE) -> Tensor:
     """Mean entropy of the code posteriors minus the entropy of their mean, as in the release.
 
     Minimal when every position is certain of its code and all codes are used equally.
 
     Args:
         distances: (M, K) squared distances; the affinity is their negative.
+        ranks: the workers, whose codes together are to be used equally.
     """
     log_prob = (-distances / temperature).log_softmax(dim=-1)
     prob = log_prob.exp()
     sample_entropy = -(prob * log_prob).sum(dim=-1).mean()
-    mean_prob = prob.mean(dim=0)
+    mean_prob = ranks.mean(prob.mean(dim=0))
     mean_entropy = -(mean_prob * (mean_prob + 1e-5).log()).sum()
     return sample_entropy - mean_entropy
 

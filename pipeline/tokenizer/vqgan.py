@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.data.images.pixels import as_uint8
+from pipeline.runtime.parts import in_parts
 from pipeline.tokenizer.quantizer import Quantized, VectorQuantizer
 
 GROUPS = 32
@@ -30,6 +31,13 @@ class TokenizerConfig:
     def downsampling(self) -> int:
         """f: pixels per token along each side."""
         return 2 ** (len(self.multipliers) - 1)
+
+    def image_bytes(self, side: int) -> int:
+        """Of the largest tensor in the coding of an image of side × side pixels. The decoder
+        doubles the side of a level's maps before it gives them the next one's channels."""
+        widths = zip(self.multipliers, [*self.multipliers[1:], 0], strict=True)
+        maps = max(self.filters * max(w) * (side >> i) ** 2 for i, w in enumerate(widths))
+        return 4 * max(maps, self.codebook_size * (side // self.downsampling) ** 2)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -128,12 +136,21 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Token grid (B, h, w), int64."""
-        return self.quantizer.nearest(self.encoder(images))
+
+        def encode(part: Tensor) -> Tensor:
+            return self.quantizer.nearest(self.encoder(part))
+
+        return in_parts(encode, self.config.image_bytes(images.shape[-1]), images)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """Images (B, C, H, W), clipped to [0, 1], of a token grid (B, h, w)."""
-        return self.decoder(self.quantizer.lookup(tokens)).clamp(0, 1)
+
+        def decode(part: Tensor) -> Tensor:
+            return self.decoder(self.quantizer.lookup(part)).clamp(0, 1)
+
+        side = tokens.shape[-1] * self.config.downsampling
+        return in_parts(decode, self.config.image_bytes(side), tokens)
 
 
 def tokens_to_images(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""The commands of `python -m pipeline`."""
+"""What the commands of `maskgit` do."""

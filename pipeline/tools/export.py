@@ -8,33 +8,50 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from pipeline.config.paths import RESULTS, SAMPLES
+from pipeline.config.params import Params
+from pipeline.config.replicates import NetworkName, main_replicate
+from pipeline.data.images.samples import open_samples
 from pipeline.data.images.threads import in_threads
 from pipeline.evaluation.images import BATCH, ArrayImages, ImageSet
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import atomic_file, atomic_folder, read_json
+from pipeline.runtime.files import atomic_file, atomic_folder
+from pipeline.runtime.records import require_current
 
 
-def export_samples(network: str, path: Path, everything: bool = False) -> int:
-    """Write a network's published samples as an `.npz` in the ADM suite's layout, or as PNGs.
+def export_samples(
+    params: Params,
+    network: NetworkName,
+    path: Path,
+    seed: int | None = None,
+    everything: bool = False,
+) -> int:
+    """Write the published samples of one of a network's replicates as an `.npz` in the ADM suite's
+    layout, or as PNGs.
 
     Args:
+        seed: the replicate's; None for the first.
         everything: write those samples too that only CAS is trained on, and not Table 1 measures.
 
     Returns:
         Number of samples written.
 
     Raises:
-        UserError: there are no samples yet, or the path cannot be written.
+        UserError: there are no samples of that seed, they are out of date, or the path cannot be
+            written, or has another suffix.
     """
-    folder = SAMPLES / network
-    if not (folder / "images.npy").exists():
-        raise UserError(f"{folder} holds no samples; run `dvc repro evaluate`")
-    images, labels = (np.load(folder / f"{x}.npy", mmap_mode="r") for x in ("images", "labels"))
+    form = path.suffix.lower()
+    if form not in ("", ".npz"):
+        raise UserError(
+            f"{path} has a suffix that is not written; use .npz (as the ADM suite reads), or none "
+            f"(a folder of PNGs)"
+        )
+    folder = main_replicate(params, network, seed).samples
+    require_current("evaluate")
+    images, labels = open_samples(folder)
     if not everything:
-        measured = read_json(RESULTS / "evaluation/metrics.json")[network]["samples"]
+        measured = params.evaluation.samples
         images, labels = images[:measured], labels[:measured]
-    if path.suffix == ".npz":
+    if form == ".npz":
         export_npz(ArrayImages(images), labels, path)
     else:
         export_pngs(ArrayImages(images), path)

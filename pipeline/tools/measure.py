@@ -1,4 +1,4 @@
-"""`python -m pipeline measure`: the metrics of any image set."""
+"""`maskgit measure`: the metrics of any image set."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,20 +8,23 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ImageSet, open_images, size_text
+from pipeline.evaluation.image_files import open_images, size_text
+from pipeline.evaluation.images import ImageSet
 from pipeline.evaluation.statistics import statistics
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.records import require_current
+from pipeline.runtime.workers import Alone
 
 
-def measure(params: Params, path: Path) -> str:
-    """Metrics of an image set against the training images, a line each, with the standard deviation
-    where there is one.
+def measured(params: Params, path: Path) -> dict[str, float | None]:
+    """Metrics of an image set against the training images; `<name>_std` where there is one.
 
     Raises:
         UserError: the set cannot be read, has images of another size, or too few for FID; or the
-            data set or the classifier are not made yet.
+            data set or the classifier are not made yet, or out of date.
     """
+    require_current("prepare", "train_classifier")
     images, data = open_images(path), params.data
     ours = (data.channels, data.image_size, data.image_size)
     if data.channels == 1 and images.shape[0] == 3:
@@ -31,9 +34,9 @@ def measure(params: Params, path: Path) -> str:
             f"{path} holds images of {size_text(images.shape)}, and the training images are "
             f"{size_text(ours)} (data.image_size, data.channels); convert them"
         )
-    evaluator = Evaluator(params, pick_device())
+    evaluator = Evaluator(params, Alone(pick_device()))
     statistics(evaluator.features(images).features, f"images in {path}")  # raises if too few
-    return _table(evaluator.measure(images))
+    return evaluator.measure(images)
 
 
 class Grey:
@@ -58,7 +61,8 @@ class Grey:
             yield grey.contiguous()
 
 
-def _table(values: dict[str, float | None]) -> str:
+def table(values: dict[str, float | None]) -> str:
+    """A line for each metric, with the standard deviation where there is one."""
     from tabulate import tabulate
 
     rows = []

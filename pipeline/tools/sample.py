@@ -1,60 +1,78 @@
-"""`python -m pipeline sample`: pictures from a trained or a released model, without any stage."""
+"""`maskgit sample`, `edit` and their like: what a model drew, as files."""
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from pipeline.config.params import Params
-from pipeline.config.paths import TOKENIZER, TRANSFORMER
-from pipeline.runtime.device import pick_device
-from pipeline.runtime.errors import UserError
+from pipeline.api.defaults import Decoding
+from pipeline.api.labels import labels_for
+from pipeline.api.model import GREY, MaskGIT
+from pipeline.evaluation.images import ArrayImages
+from pipeline.runtime.files import atomic_file
 from pipeline.runtime.pictures import grid_picture, save_picture
-from pipeline.sampling import balanced_labels, sample_images, sampler
-from pipeline.tokenizer import Tokenizer
-from pipeline.transformer import MaskGitTransformer
-from pipeline.weights.published import load_model
-from pipeline.weights.released.opening import open_pretrained_tokenizer, open_pretrained_transformer
+from pipeline.tools.export import export_npz, export_pngs
 
 COLUMNS = 10
+FRAME, LAST = 250, 2000  # milliseconds that a canvas is shown, and the result
 
 
-def sample(params: Params, count: int, classes: list[int] | None, output: Path) -> Path:
-    """Write a grid of `count` samples as a PNG.
+def write_samples(
+    model: MaskGIT,
+    form: str,
+    path: Path,
+    classes: list[str] | None,
+    count: int,
+    seed: int,
+    decoding: Decoding,
+) -> None:
+    """Write `count` samples.
 
     Args:
-        classes: indices that the samples cycle through; None for all.
+        form: ".png", a grid; ".gif", the canvas after each iteration; ".npz", for the ADM suite; or
+            "", a folder of PNGs.
+        classes: names or numbers that the samples cycle through; None for all.
 
     Raises:
-        UserError: the model does not have one of the classes, or there is no model yet.
+        UserError: the model does not have one of the classes, or the path cannot be written.
     """
-    device = pick_device()
-    tokenizer, model = _open_tokenizer(params, device), _open_transformer(params, device)
-    known = model.config.num_classes
-    for label in classes or ():
-        if not 0 <= label < known:
-            raise UserError(f"--classes: this model has no class {label}; use 0 to {known - 1}")
-    labels = balanced_labels(count, known)
-    if classes:
-        labels = torch.tensor(classes)[balanced_labels(count, len(classes))]
-    batches = sample_images(
-        sampler(model, params.decoding_settings()),
-        tokenizer,
-        labels,
-        batch_size=params.decoding.batch_size,
-        seed=params.seed,
-    )
-    images = torch.cat([make() for make in batches])
-    return save_picture(grid_picture(images, min(count, COLUMNS)), output)
+    if form == ".gif":
+        _write_gif(model, path, classes, count, seed, decoding)
+        return
+    images = model.sample(classes, count, seed=seed, **decoding)
+    if form == ".npz":
+        labels = labels_for(classes, count, model.classes)
+        export_npz(ArrayImages(images.numpy()), labels, path)
+    elif form == ".png":
+        save_picture(grid_picture(images, min(count, COLUMNS)), path)
+    else:
+        export_pngs(ArrayImages(images.numpy()), path)
 
 
-def _open_tokenizer(params: Params, device: torch.device) -> Tokenizer:
-    """The released tokenizer that the params name, else the trained one."""
-    if params.tokenizer.pretrained is None:
-        return load_model(TOKENIZER, "tokenizer", device)
-    return open_pretrained_tokenizer(params, device)
+def _write_gif(
+    model: MaskGIT,
+    path: Path,
+    classes: list[str] | None,
+    count: int,
+    seed: int,
+    decoding: Decoding,
+) -> None:
+    canvases = [c.shown for c in model.sample_steps(classes, count, seed=seed, **decoding)]
+    blank = torch.full_like(canvases[0], GREY)
+    frames = [grid_picture(canvas, min(count, COLUMNS)) for canvas in (blank, *canvases)]
+    durations = [FRAME] * len(canvases) + [LAST]
+    with atomic_file(path) as temporary:
+        frames[0].save(
+            temporary,
+            format="gif",
+            save_all=True,
+            append_images=frames[1:],
+            duration=durations,
+            loop=0,
+        )
 
 
-def _open_transformer(params: Params, device: torch.device) -> MaskGitTransformer:
-    if params.transformer.pretrained is None:
-        return load_model(TRANSFORMER, "transformer", device)
-    return open_pretrained_transformer(params, device)
+def write_results(images: Tensor, path: Path) -> None:
+    """Write one image as it is, or several as a grid, as a PNG."""
+    single = MaskGIT.to_pil(images)[0] if len(images) == 1 else None
+    save_picture(single or grid_picture(images, min(len(images), COLUMNS)), path)

@@ -1,47 +1,169 @@
 """The closing summary of `make repro`, from result files."""
 
-from pipeline.config.params import load_params
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.params import Params, load_params
 from pipeline.config.paths import RESULTS
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
+from pipeline.runtime.records import described, out_of_date
 
-
-def summary() -> str:
-    """The main results in a few lines, and where to find all results."""
+if TYPE_CHECKING:
     import pandas as pd
 
-    params = load_params()
-    name = params.evaluation.extractor
-    metrics = read_json(RESULTS / "evaluation/metrics.json")
-    tokenizer = read_json(RESULTS / "tokenizer/metrics.json") | metrics["reconstruction"]
-    cas = pd.read_csv(RESULTS / "cas/rows.csv").query("augmentation == 'none'")
-    top1 = cas.groupby("images")["top1"].mean()
-    rows = pd.read_csv(RESULTS / "sweep/rows.csv")
-    cells = rows.groupby(["schedule", "iterations"])[f"fid_{name}"].mean()
-    (schedule, iterations), best = cells.idxmin(), cells.min()
-
-    def shown(value: float | None) -> str:
-        return "–" if value is None else f"{value:.2f}"
-
-    def network(label: str, key: str) -> str:
-        values = metrics[key]
-        fid, spread = values[f"fid_{name}"], values[f"fid_{name}_std"]
-        precision, recall = values[f"precision_{name}"], values[f"recall_{name}"]
-        return f"""\
-  {label:<12} {values["class_accuracy"]:.1%} of samples recognised as their class
-               FID ({name}) {shown(fid)} ± {shown(spread)}, IS {values[f"is_{name}"]:.2f}, \
-precision {precision:.2f}, recall {recall:.2f}
-               CAS {top1[key]:.1%} (real data {top1["real"]:.1%})"""
-
-    return f"""
-Preset {params.preset}: features of {name} on {params.data.source}
-  tokenizer    PSNR {tokenizer["psnr"]:.1f} dB, rFID ({name}) {shown(tokenizer[f"rfid_{name}"])}, \
-{tokenizer["code_usage"]:.0%} of codes used
-{network("MaskGIT", "transformer")}
-{network("VQGAN*", "autoregressive")}
-  ablation     best: {schedule}, T = {iterations}, FID ({name}) {best:.2f}; {len(rows)} cells
+LABEL, WIDTH = 13, 100  # letters of the first column, and of a line
+WHERE = """\
 Where
   analysis/report.html           every table and figure, the paper's values beside
   analysis/tables/, figures/     the same as files
   results/                       metrics, rows and curves of every stage
   make ui                        MLflow
 """
+
+
+def summary() -> str:
+    """The main results in a few lines, and where to find all results. What is out of date is left
+    out, and said.
+
+    Raises:
+        UserError: no result is of these params, or a file is missing.
+    """
+    params, stale = load_params(), out_of_date()
+    blocks = {
+        "tokenizer": (_tokenizer, ("train_tokenizer", "evaluate")),
+        "MaskGIT": (lambda p: _network(p, "transformer"), ("evaluate", "cas")),
+        "VQGAN*": (lambda p: _network(p, "autoregressive"), ("evaluate", "cas")),
+        "real images": (lambda p: _cas("real"), ("cas",)),
+        "ablation": (_ablation, ("sweep",)),
+    }
+    current = {
+        label: lines(params)
+        for label, (lines, stages) in blocks.items()
+        if not stale.keys() & set(stages)
+    }
+    if not current:
+        raise UserError(
+            f"no result is of params.yaml as it is now: {described(stale)}; run `dvc repro`"
+        )
+    head = (
+        f"Preset {params.preset}: features of {params.evaluation.extractor} on "
+        f"{params.data.source}; means (and ranges) over seeds"
+    )
+    text = ["", head]
+    for label, lines in current.items():
+        for number, line in enumerate(lines):
+            text.append(f"  {label if number == 0 else '':<{LABEL}}{line}")
+    if stale:
+        text.append("Left out, since it is out of date (`dvc repro` makes it new)")
+        text.append(textwrap.indent(textwrap.fill(described(stale), WIDTH - 2), "  "))
+    return "\n".join([*text, WHERE])
+
+
+def _tokenizer(params: Params) -> list[str]:
+    name = params.evaluation.extractor
+    every = _rows("evaluation")
+    rebuilt = every[every["images"] == "reconstruction"].iloc[0]
+    tokenizer = read_json(RESULTS / "tokenizer/metrics.json")
+    return [
+        f"PSNR {tokenizer['psnr']:.1f} dB, rFID ({name}) {_shown(rebuilt[f'rfid_{name}'])}, "
+        f"{tokenizer['code_usage']:.0%} of codes used"
+    ]
+
+
+def _network(params: Params, key: str) -> list[str]:
+    name = params.evaluation.extractor
+    every = _rows("evaluation")
+    main = every["label_smoothing"] == params.training.label_smoothing
+    of = every[main & (every["images"] == key)]
+    chance = 1 / read_json(RESULTS / "prepare/metrics.json", "classes")["classes"]
+    return [
+        f"{over_seeds(of['class_accuracy'], '.1%')} of samples recognised as their class "
+        f"(guessing: {100 * chance:.3g}%)",
+        f"FID ({name}) {over_seeds(of[f'fid_{name}'])}, IS {over_seeds(of[f'is_{name}'])}",
+        f"precision {over_seeds(of[f'precision_{name}'])}, recall "
+        f"{over_seeds(of[f'recall_{name}'])}",
+        *_cas(key),
+    ]
+
+
+def _cas(images: str) -> list[str]:
+    """Both accuracies, by the names and in the form that Tables 1 and 5 have."""
+    rows = _rows("cas")
+    top1 = rows[rows["images"] == images].set_index("augmentation")["top1"]
+    ways = {"randaugment": "with", "none": "without"}
+    return [
+        f"CAS top-1 {over_seeds(top1[[way]], '.3f')} {word} RandAugment"
+        for way, word in ways.items()
+    ]
+
+
+def _ablation(params: Params) -> list[str]:
+    name, rows = params.evaluation.extractor, _rows("sweep")
+    cells = rows.groupby(["schedule", "iterations"])[f"fid_{name}"].mean()
+    (schedule, iterations), best = cells.idxmin(), cells.min()
+    return [
+        f"{len(rows)} cells; lowest mean, chosen on its own samples:",
+        f"{schedule}, T = {iterations}, FID ({name}) {best:.2f}",
+    ]
+
+
+def _rows(experiment: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    path = RESULTS / experiment / "rows.csv"
+    if not path.exists():
+        raise UserError(f"{path} is missing; run `dvc repro` to make it")
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])  # "none" is a word
+
+
+def summary_values() -> dict[str, Any]:
+    """The results as numbers: every metric of both networks by seed. What is out of date is left
+    out, and named.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    params, stale = load_params(), out_of_date()
+    values: dict[str, Any] = {
+        "preset": params.preset,
+        "source": params.data.source,
+        "extractor": params.evaluation.extractor,
+        "out_of_date": list(stale),
+        "networks": {"transformer": {}, "autoregressive": {}},
+    }
+    if "train_tokenizer" not in stale:
+        values["tokenizer"] = read_json(RESULTS / "tokenizer/metrics.json")
+    for name, metrics in values["networks"].items():
+        if "evaluate" not in stale:
+            rows = _rows("evaluation")
+            rows = rows[rows["label_smoothing"] == params.training.label_smoothing]
+            own = rows[rows["images"] == name].set_index("seed").select_dtypes("number")
+            own = own.drop(columns="label_smoothing")
+            metrics |= {str(column): _by_seed(own[column]) for column in own}
+        if "cas" not in stale:
+            rows = _rows("cas")
+            for way, own in rows[rows["images"] == name].groupby("augmentation"):
+                metrics[f"cas_top1_{way}"] = _by_seed(own.set_index("seed")["top1"])
+    return values
+
+
+def _by_seed(values: "pd.Series") -> dict[str, float | None]:
+    """JSON has no NaN: what was not measured is null."""
+    return {f"{k:g}": None if math.isnan(v) else float(v) for k, v in values.items()}
+
+
+def over_seeds(values: "pd.Series", form: str = ".2f") -> str:
+    """The mean of a metric over seeds, and its range: "0.69 (0.66 to 0.72, 3 seeds)"."""
+    if values.isna().any():
+        return "–"
+    mean = format(values.mean(), form)
+    if len(values) == 1:
+        return f"{mean} (1 seed)"
+    low, high = format(values.min(), form), format(values.max(), form)
+    return f"{mean} ({low} to {high}, {len(values)} seeds)"
+
+
+def _shown(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.runtime.seeds import generator
+from pipeline.runtime.shares import Share
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import masked_token_loss
 
@@ -14,8 +15,11 @@ class AutoregressiveTask(TransformerTask):
 
     network = AutoregressiveTransformer
 
-    def _loss(self, step: int) -> Tensor:
-        tokens, labels = self._move(*self._batch(step, generator(self.seed, "batch", step)))
+    def _inputs(self, step: int) -> tuple[Tensor, ...]:
+        return self._batch(step, generator(self.seed, "batch", step))
+
+    def _loss(self, tokens: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+        tokens, labels = self._move(tokens, labels)
         with self._autocast():
             logits = self.parallel(tokens, labels).flatten(0, 1)
         sample = torch.arange(len(tokens), device=self.device).repeat_interleave(tokens.shape[1])
@@ -23,7 +27,7 @@ class AutoregressiveTask(TransformerTask):
             logits.float(), tokens.flatten(), sample, len(tokens), self.training.label_smoothing
         )
 
-    def _nll(self) -> float:
+    def _nll(self, share: Share) -> float:
         model = self.average.module
         assert isinstance(model, AutoregressiveTransformer)  # `network`
-        return token_nll(model, *self.validation, device=self.device)
+        return token_nll(model, *self.validation, device=self.device, share=share)

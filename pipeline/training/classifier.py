@@ -1,6 +1,7 @@
 """Training a classifier: on real images for reference, on samples for CAS."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,21 +9,62 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.config.params import Params
 from pipeline.config.schema import Classifier as ClassifierParams
+from pipeline.data.images.batches import ImageBatches
 from pipeline.data.images.pixels import as_float
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
+from pipeline.runtime.batch_norm import normalize_together
+from pipeline.runtime.device import to_device
+from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
+from pipeline.runtime.shares import ALL, Share
+from pipeline.weights.configs import classifier_config
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 BATCH = 500  # validation images seen at once
 LOGGED = 5000  # validation images behind each point of the curves, at most
 
 
+@dataclass(frozen=True)
+class ClassifierRecipe:
+    """Builds a worker's task of training the reference classifier. Paths are absolute."""
+
+    params: dict[str, Any]  # `Params.model_dump()`
+    images_dir: str
+
+    def __call__(self, ranks: Ranks, device: torch.device) -> "ClassifierTask":
+        params = Params.model_validate(self.params)
+        images, held_out = (ImageShards(self.images_dir, split) for split in ("train", "val"))
+        p, looked_at = params.classifier, ranks.rows(range(min(LOGGED, len(held_out))))
+        return ClassifierTask(
+            classifier_config(params, len(images.class_names)),
+            p,
+            ImageBatches(images, params.classifier_images, p.batch_size, params.seed, ranks),
+            View(held_out, params.data, params.seed).chosen(looked_at),
+            params.seed,
+            device,
+            ranks,
+        )
+
+
+def new_classifier(config: ClassifierConfig, device: torch.device) -> Classifier:
+    """With fresh weights, its channels last: what convolutions in bfloat16 are fastest with, on
+    CPUs and GPUs."""
+    return Classifier(config).to(  # type: ignore[call-overload]
+        device,
+        memory_format=torch.channels_last,  # which torch documents, but does not declare
+    )
+
+
 class ClassifierTask:
-    """AdamW under a one-cycle schedule, with label smoothing.
+    """A worker's share of a training: AdamW under a one-cycle schedule, with label smoothing.
 
     Args:
-        batches: step → uint8 images (B, C, H, W) and labels (B,).
-        validation: uint8 images and labels for the logged accuracy.
+        batches: step → uint8 images (b, C, H, W) and labels (b,), its rows of the batch.
+        validation: uint8 images and labels for the logged accuracy, its rows of them.
+        ranks: the workers, who normalise a batch together, by the statistics of all of it.
     """
 
     def __init__(
@@ -33,15 +75,13 @@ class ClassifierTask:
         validation: tuple[Tensor, Tensor],
         seed: int,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ):
         torch.manual_seed(mix(seed, "init"))
-        # Channels last: what convolutions in bfloat16 are fastest with, on CPUs and GPUs.
-        self.model: Classifier = Classifier(config).to(  # type: ignore[call-overload]
-            device,
-            memory_format=torch.channels_last,  # which torch documents, but does not declare
-        )
+        self.model = new_classifier(config, device)
+        normalize_together(self.model, ranks, device)
         self.params, self.batches, self.validation = params, batches, validation
-        self.device = device
+        self.device, self.ranks = device, ranks
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=params.lr, weight_decay=params.weight_decay
         )
@@ -53,19 +93,24 @@ class ClassifierTask:
         images, labels = self.batches(step)
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.bf16):
-            logits = self.model(as_float(images.to(self.device)))
+            logits = self.model(as_float(to_device(images, self.device)))
         loss = F.cross_entropy(
-            logits.float(), labels.to(self.device), label_smoothing=self.params.label_smoothing
+            logits.float(),
+            to_device(labels, self.device),
+            label_smoothing=self.params.label_smoothing,
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.ranks.average_gradients(self.model)
         self.optimizer.step()
         self.schedule.step()
         return {"loss": loss}
 
     def evaluate(self, step: int) -> dict[str, float]:
         images, labels = self.validation
-        top1, _ = accuracy(self.model, images.split(BATCH), labels, self.device)
+        top1, _ = accuracy(
+            self.model, images.split(BATCH), labels, self.device, self.ranks.share(self.device)
+        )
         return {"val_accuracy": top1}
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,11 +128,21 @@ class ClassifierTask:
 
 @torch.no_grad()
 def accuracy(
-    model: Classifier, batches: Iterable[Tensor], labels: Tensor, device: torch.device
+    model: Classifier,
+    batches: Iterable[Tensor],
+    labels: Tensor,
+    device: torch.device,
+    share: Share = ALL,
 ) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy on batches (B, C, H, W) uint8 of images with labels (M,)."""
+    """Top-1 and top-5 accuracy on batches (B, C, H, W) uint8 of images with labels (M,).
+
+    Args:
+        share: adds up over the workers, of whom each has images of its own.
+    """
     model.eval()
     k = min(5, model.config.num_classes)
     best = [model(as_float(batch.to(device))).topk(k, dim=1).indices.cpu() for batch in batches]
     hit_Mk = torch.cat(best) == labels[:, None]
-    return hit_Mk[:, 0].double().mean().item(), hit_Mk.any(dim=1).double().mean().item()
+    hits = [hit_Mk[:, 0].sum(), hit_Mk.any(dim=1).sum(), torch.tensor(len(labels))]
+    top1, top5, images = share.total(torch.stack(hits).double()).tolist()
+    return top1 / images, top5 / images

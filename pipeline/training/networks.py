@@ -1,71 +1,175 @@
-"""The part that the stages of both transformers share: a run of Ray Train, and its outputs."""
+"""The part that the stages of both transformers share: a training for each replicate, and their
+outputs."""
 
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS, TOKENIZER, TOKENS
+from pipeline.config.replicates import (
+    NETWORKS,
+    NetworkName,
+    Replicate,
+    label_smoothing,
+    main_replicates,
+    replicates,
+)
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll
 from pipeline.runtime.cluster import join_ray, require_resources
-from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import write_csv, write_json
+from pipeline.runtime.device import worker_device
+from pipeline.runtime.failures import Failure
+from pipeline.runtime.files import atomic_folder, read_json, write_csv, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
+from pipeline.runtime.progress import Countdown
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
+from pipeline.runtime.tuning import Needs, run_trials
 from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
-from pipeline.training.loop import averaged_weights
 from pipeline.training.transformer import TransformerTask
-from pipeline.training.transformer.job import TrainingJob
-from pipeline.training.transformer.ray_train import fit
-from pipeline.weights.configs import transformer_config
+from pipeline.training.transformer.job import TransformerJob, TransformerRecipe, transformer_job
+from pipeline.training.transformer.model import train_model
 from pipeline.weights.published import load_model, save_model
 from pipeline.weights.released.opening import open_pretrained_transformer
 
+# No single training depends on how many others there are; its own values are a part of its key.
+OTHERS = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training of a replicate, as a trial of Ray Tune."""
+
+    job: TransformerJob
+    observer: "Observer"  # logs to a run of its own, a child of the stage's
+
+    @property
+    def name(self) -> str:
+        return self.job.name
+
+    @property
+    def failure(self) -> Failure:
+        return self.job.failure
+
+    @property
+    def finished(self) -> bool:
+        return self.job.finished
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        return read_json(self.job.trained)["history"]
+
 
 def train_network(
-    params: Params, network: str, task: type[TransformerTask], target: Path
+    params: Params, network: NetworkName, task: type[TransformerTask]
 ) -> dict[str, float]:
-    """Train one of the transformers, publish it as `target`, write its curves and metrics.
+    """Train every replicate of one of the transformers, publish their models, write the curve of
+    the first one and the metrics.
 
-    Args:
-        network: "transformer" or "autoregressive"; its stage is `train_<network>`.
+    Returns:
+        The metrics' means over the main replicates.
     """
-    ray, classes = params.ray, TokenCache(TOKENS, "train").num_classes
-    join_ray()
-    require_resources(ray.num_workers, ray.cpus_per_worker, ray.use_gpu, "ray.num_workers")
-    with Stage(f"train_{network}", params) as stage:
-        job = TrainingJob(
-            params=params.model_dump(),
-            tokens_dir=str(TOKENS.absolute()),
-            num_classes=classes,
-            task=task,
-            seed=params.seed,
-            name=network,
-            run_dir=str(stage.folder()),
-        )
-        observer = Observer(stage.run, params, TOKENIZER.absolute(), Path(job.run_dir))
-        state = fit(
-            job, workers=ray.num_workers, on_row=observer.on_row, on_evaluate=observer.on_evaluate
-        )
-        history = state["history"]
-        metrics = {"val_nll": history[-1]["val_nll"], "train_loss": history[-1]["loss"]}
-        weights = averaged_weights(state["task"]["average"])
-        save_model(target, network, transformer_config(params, classes), weights)
-        _write_results(network, history, metrics, stage.run)
+    stage, ray = Stage(f"train_{network}", params), params.ray
+    planned = replicates(params, network)
+    jobs = {replicate: _job(params, replicate, task, stage) for replicate in planned}
+    pending = [job for job in jobs.values() if not job.finished]
+    if pending:
+        join_ray()
+        require_resources(ray.num_workers, ray.cpus_per_worker, ray.use_gpu, "ray.num_workers")
+    with stage:
+        count = Countdown(stage.name, "trainings", len(jobs), len(pending))
+        trainings = {
+            replicate: Training(job, Observer(_child(stage, replicate, params), job))
+            for replicate, job in jobs.items()
+        }
+        for training in trainings.values():
+            if training.finished:
+                _log(training)
+        if pending:
+            _run([t for t in trainings.values() if not t.finished], params, stage, count)
+        with atomic_folder(NETWORKS[network]) as folder:
+            for replicate, job in jobs.items():
+                shutil.copytree(job.model, folder / replicate.name)
+        histories = [trainings[r].history for r in main_replicates(params, network)]
+        last = [history[-1] for history in histories]
+        metrics = {
+            "val_nll": float(np.mean([row["val_nll"] for row in last])),
+            "train_loss": float(np.mean([row["loss"] for row in last])),
+        }
+        _write_results(network, histories[0], metrics, stage.run)
     return metrics
 
 
-def convert_transformer(params: Params, target: Path) -> dict[str, float]:
-    """Publish `transformer.pretrained` as `target`, in place of training.
+def _job(
+    params: Params, replicate: Replicate, task: type[TransformerTask], stage: Stage
+) -> TransformerJob:
+    smoothing, seed = label_smoothing(params, replicate), replicate.seed
+    own = {"label_smoothing": smoothing, "other_label_smoothings": []}
+    training = params.training.model_copy(update=own)
+    values = params.model_copy(update={"training": training}).model_dump()
+    classes = TokenCache(TOKENS, "train").num_classes
+    return transformer_job(
+        params,
+        TransformerRecipe(task, values, str(TOKENS.absolute()), classes, seed),
+        network=replicate.network,
+        name=f"{replicate.network}/{replicate.name}",
+        folder=stage.folder(*OTHERS, label_smoothing=smoothing, seed=seed),
+        workers=params.ray.num_workers,
+    )
+
+
+def _child(stage: Stage, replicate: Replicate, params: Params) -> Run:
+    values = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
+    note = f"One training of the {replicate.network}: its curves (`train/`), and samples by step."
+    return stage.run.child(f"{stage.hash}/{replicate.name}", replicate.name, values, note)
+
+
+def _run(pending: list[Training], params: Params, stage: Stage, count: Countdown) -> None:
+    workers = pending[0].job.workers
+    needs = Needs(workers.count, workers.resources, workers.max_failures, stage.folder())
+
+    def end(training: Training) -> None:
+        training.observer.run.finish(ok=True)
+        count.done(training.name)
+
+    try:
+        run_trials(_train, pending, needs, stage=stage.name, on_done=end)
+    finally:
+        for training in pending:
+            if not training.finished:
+                training.observer.run.finish(ok=False)
+
+
+def _train(training: Training) -> None:
+    observer = training.observer
+    observer.run.begin()
+    train_model(training.job, on_row=observer.on_row, on_evaluate=observer.on_evaluate)
+
+
+def _log(training: Training) -> None:
+    """Log what an earlier run of the stage has trained, as it would have been logged live."""
+    run = training.observer.run.begin()
+    for row in training.history:
+        run.log_training(row)
+    for picture in sorted(Path(training.job.folder).glob(SAMPLES.format("*"))):
+        run.log_image(picture, "samples", int(picture.stem.rpartition("_")[2]))
+    run.finish(ok=True)
+
+
+def convert_transformer(params: Params) -> dict[str, float]:
+    """Publish `transformer.pretrained` in place of a training.
 
     Raises:
         UserError: the file does not hold this architecture, or not as many classes as the data set
             has; nothing is written then.
     """
-    device = pick_device()
+    device, first = worker_device(params.ray.use_gpu), main_replicates(params, "transformer")[0]
     model = open_pretrained_transformer(params, device, TokenCache(TOKENS, "train").num_classes)
     with Stage("train_transformer", params) as stage:
         nll = masked_nll(
@@ -73,11 +177,12 @@ def convert_transformer(params: Params, target: Path) -> dict[str, float]:
             *TokenCache(TOKENS, "val").everything(),
             schedule=params.training.mask_schedule,
             min_masking_rate=params.training.min_masking_rate,
-            seed=params.seed,
+            seed=first.seed,
             device=device,
         )
         metrics = {"val_nll": nll}
-        save_model(target, "transformer", model.config, model.state_dict())
+        with atomic_folder(NETWORKS["transformer"]) as folder:
+            save_model(folder / first.name, "transformer", model.config, model.state_dict())
         _write_results("transformer", [{"step": 0, "loss": None} | metrics], metrics, stage.run)
     return metrics
 
@@ -85,19 +190,24 @@ def convert_transformer(params: Params, target: Path) -> dict[str, float]:
 def _write_results(
     network: str, history: list[dict[str, Any]], metrics: dict[str, float], run: Run
 ) -> None:
-    write_csv(RESULTS / network / "history.csv", history)
+    others = [name for name in history[0] if name not in ("step", "loss")]
+    write_csv(RESULTS / network / "history.csv", history, columns=["step", "loss", *others])
     write_json(RESULTS / network / "metrics.json", metrics)
-    run.log_metrics(metrics)
+    run.log_group(network, metrics)
+
+
+SAMPLES = "samples_{}.png"
 
 
 class Observer:
-    """Logs, on the first worker, the curves of a training and a grid of samples."""
+    """Logs, on the first worker, the curve of a training and a grid of samples."""
 
-    def __init__(self, run: Run, params: Params, tokenizer: Path, folder: Path):
-        self.run, self.params, self.tokenizer, self.folder = run, params, tokenizer, folder
+    def __init__(self, run: Run, job: TransformerJob):
+        self.run, self.job, self.params = run, job, job.params
+        self.tokenizer = TOKENIZER.absolute()
 
     def on_row(self, row: dict[str, float]) -> None:
-        self.run.log_metrics(row, int(row["step"]))
+        self.run.log_training(row)
 
     def on_evaluate(self, model: Network, step: int) -> None:
         columns = min(model.config.num_classes, 10)
@@ -105,6 +215,6 @@ class Observer:
         tokenizer = load_model(self.tokenizer, "tokenizer", next(model.parameters()).device)
         autoregressive = isinstance(model, AutoregressiveTransformer)
         draw = sampler(model, self.params.decoding_settings(autoregressive=autoregressive))
-        images = tokens_to_images(tokenizer, draw(labels, self.params.seed))
-        path = save_picture(grid_picture(images, columns), self.folder / f"samples_{step:07d}.png")
-        self.run.log_artifact(path)
+        images = tokens_to_images(tokenizer, draw(labels, self.job.seed))
+        path = Path(self.job.folder, SAMPLES.format(f"{step:07d}"))
+        self.run.log_image(save_picture(grid_picture(images, columns), path), "samples", step)

@@ -1,37 +1,83 @@
 """Training the VQGAN tokenizer: reconstruction, perceptual, adversarial, commitment and entropy
 losses, with unused codes revived (paper, section 4.1; weights as in the authors' release)."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.config.params import Params
 from pipeline.config.schema import Tokenizer as TokenizerParams
 from pipeline.data.images.batches import ImageBatches
 from pipeline.data.images.pixels import as_float
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
 from pipeline.discriminator import (
-    Discriminator,
+    adaptive_weight,
     adversarial_ramp,
     discriminator_loss,
     generator_loss,
+    gradient_norm,
+    make_discriminator,
     r1_penalty,
 )
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
-from pipeline.perceptual import Perceptual
+from pipeline.perceptual import Perceptual, open_perceptual
+from pipeline.runtime.device import to_device
+from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
-from pipeline.training.loop import averaged
+from pipeline.training.loop import Average
+from pipeline.weights.configs import tokenizer_config
+from pipeline.weights.published import load_model
+
+LOGGED = 256  # validation images behind each point of the curves
+
+
+@dataclass(frozen=True)
+class TokenizerRecipe:
+    """Builds a worker's task. Paths are absolute."""
+
+    params: dict[str, Any]  # `Params.model_dump()`
+    images_dir: str
+    classifier_dir: str  # the reference classifier
+
+    def __call__(self, ranks: Ranks, device: torch.device) -> "TokenizerTask":
+        params = Params.model_validate(self.params)
+        p, data, seed = params.tokenizer, params.data, params.seed
+        classifier = load_model(Path(self.classifier_dir), "classifier", device)
+        images, held_out = (ImageShards(self.images_dir, split) for split in ("train", "val"))
+        return TokenizerTask(
+            tokenizer_config(params),
+            p,
+            open_perceptual(p.perceptual, classifier, device),
+            ImageBatches(images, data, p.batch_size, seed, ranks),
+            View(held_out, data, seed).first(LOGGED)[0],
+            seed,
+            device,
+            ranks,
+        )
 
 
 class TokenizerTask:
-    """Trains a tokenizer, whose weights are averaged, and its discriminator.
+    """A worker's share of the training of a tokenizer, whose weights are averaged, and of its
+    discriminator.
+
+    Every loss is a mean over the batch, and so the mean of the workers' losses; what is more than
+    that (the entropy of the mean posterior, the adaptive weight, which codes are idle, and onto
+    what they are moved) is of all workers together. Results therefore depend on their number by the
+    order of sums alone.
 
     Args:
         perceptual: (images, reconstruction) → loss, as from `open_perceptual`.
-        batches: step → uint8 images (B, C, H, W) and labels, which are not used.
-        validation: uint8 images (M, C, H, W) for the logged reconstruction quality.
+        batches: step → uint8 images (b, C, H, W), its rows of the batch, and labels, which are not
+            used.
+        validation: uint8 images (M, C, H, W) for the logged reconstruction quality, the same ones
+            for all workers.
     """
 
     def __init__(
@@ -43,12 +89,18 @@ class TokenizerTask:
         validation: Tensor,
         seed: int,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ):
         torch.manual_seed(mix(seed, "init"))
         self.model = Tokenizer(config).to(device)
-        self.discriminator = Discriminator(config.channels, params.discriminator_filters).to(device)
-        self.average = averaged(self.model, params.ema_decay)
-        self.params, self.seed, self.device = params, seed, device
+        self.discriminator = make_discriminator(
+            params.discriminator,
+            config.channels,
+            params.discriminator_filters,
+            side=validation.shape[-1],
+        ).to(device)
+        self.average = Average(self.model, params.ema_decay)
+        self.params, self.seed, self.device, self.ranks = params, seed, device, ranks
         self.perceptual, self.batches, self.validation = perceptual, batches, validation
         adam: dict[str, Any] = {"lr": params.lr, "betas": tuple(params.betas), "fused": True}
         self.optimizer = torch.optim.Adam(self.model.parameters(), **adam)
@@ -56,7 +108,7 @@ class TokenizerTask:
         self.idle = torch.zeros(config.codebook_size, dtype=torch.long, device=device)
 
     def step(self, step: int) -> dict[str, Tensor]:
-        images = as_float(self.batches(step)[0].to(self.device))
+        images = as_float(to_device(self.batches(step)[0], self.device))
         self.model.train()
         p = self.params
         with self._autocast():
@@ -69,34 +121,45 @@ class TokenizerTask:
             perceptual = self.perceptual(images, reconstruction)
         reconstruction = reconstruction.float()
 
-        adversarial_weight = p.adversarial_weight * adversarial_ramp(step, p.adversarial_start)
         losses = {
             "reconstruction": F.mse_loss(reconstruction, images),
             "perceptual": perceptual,
             "commitment": quantized.commitment_loss,
             "codebook": quantized.codebook_loss,
-            "entropy": entropy_loss(quantized.distances, p.entropy_temperature),
+            "entropy": entropy_loss(quantized.distances, p.entropy_temperature, self.ranks),
         }
+        faithful = losses["reconstruction"] + p.perceptual_weight * losses["perceptual"]
         total = (
-            losses["reconstruction"]
-            + p.perceptual_weight * losses["perceptual"]
+            faithful
             + p.commitment_weight * losses["commitment"]
             + losses["codebook"]
             + p.entropy_weight * losses["entropy"]
         )
-        if adversarial_weight > 0:
+        weight: float | Tensor = self._adversarial_weight(step)
+        if weight > 0:
             self.discriminator.requires_grad_(False)
-            losses["adversarial"] = generator_loss(self.discriminator(reconstruction))
-            total = total + adversarial_weight * losses["adversarial"]
+            fooling = losses["adversarial"] = generator_loss(self.discriminator(reconstruction))
+            if p.adaptive_weight:
+                weight = weight * adaptive_weight(
+                    faithful, fooling, self.model.last_layer, self.ranks
+                )
+                losses["adversarial_weight"] = weight
+            total = total + weight * fooling
             self.discriminator.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        self.ranks.average_gradients(self.model)
         self.optimizer.step()
         self.average.update_parameters(self.model)
         self._count_idle(quantized.tokens)
         if p.adversarial_weight > 0 and step >= p.adversarial_start:
             losses |= self._discriminator_step(images, reconstruction.detach(), step)
         return losses
+
+    def _adversarial_weight(self, step: int) -> float:
+        """Weight of the adversarial loss, before the adaptive one."""
+        ramp = adversarial_ramp(step, self.params.adversarial_start)
+        return self.params.adversarial_weight * ramp
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.bf16)
@@ -109,43 +172,45 @@ class TokenizerTask:
             total = total + weight * r1_penalty(self.discriminator, images)
         self.d_optimizer.zero_grad(set_to_none=True)
         total.backward()
+        self.ranks.average_gradients(self.discriminator)
         self.d_optimizer.step()
         return {"discriminator": loss}
 
     def _revive_codes(self, z: Tensor, step: int) -> None:
-        dead = self.idle >= self.params.revive_after
-        self.model.quantizer.revive(z.detach(), dead, generator(self.seed, "revive", step))
+        dead, noise = self.idle >= self.params.revive_after, generator(self.seed, "revive", step)
+        self.model.quantizer.revive(z.detach(), dead, noise, self.ranks)
         self.idle.masked_fill_(dead, 0)
 
     def _count_idle(self, tokens: Tensor) -> None:
-        used = torch.bincount(tokens.flatten(), minlength=len(self.idle)) > 0
-        self.idle = (self.idle + 1).masked_fill(used, 0)
+        used = self.ranks.total(torch.zeros_like(self.idle).index_fill(0, tokens.flatten(), 1))
+        self.idle = (self.idle + 1).masked_fill(used > 0, 0)
 
     def evaluate(self, step: int) -> dict[str, float]:
         reconstruction = Reconstruction(self.average.module, self.device)
-        for images in self.validation.split(BATCH):
+        for images in self.ranks.rows(self.validation).split(BATCH):
             reconstruction(images)
-        return reconstruction.metrics() | self._balance(step)
+        metrics = reconstruction.metrics(self.ranks.share(self.device).total)
+        return metrics | self._balance(step)
 
     def _balance(self, step: int) -> dict[str, float]:
         """The pull of the discriminator: the norm of the weighted adversarial gradient at the
-        decoder's last layer, divided by that of the reconstruction and perceptual losses. (VQGAN's
-        adaptive weight is computed from the same two gradients.)"""
-        p = self.params
-        weight = p.adversarial_weight * adversarial_ramp(step, p.adversarial_start)
-        if weight == 0:
+        decoder's last layer, divided by that of the reconstruction and perceptual losses. (The
+        adaptive weight holds it at the ramped `adversarial_weight`: there is nothing to measure.)
+        """
+        p, weight = self.params, self._adversarial_weight(step)
+        if weight == 0 or p.adaptive_weight:
             return {}
-        images = as_float(self.validation[: p.batch_size].to(self.device))
+        mine = self.ranks.rows(self.validation[: p.batch_size])
+        images = as_float(mine.to(self.device))
         output, _ = self.model(images)
         faithful = F.mse_loss(output, images) + p.perceptual_weight * self.perceptual(
             images, output
         )
         fooling = weight * generator_loss(self.discriminator(output))
-        norms = [
-            torch.autograd.grad(loss, self.model.last_layer, retain_graph=True)[0].norm()
-            for loss in (fooling, faithful)
-        ]
-        return {"adversarial_balance": (norms[0] / norms[1].clamp(min=1e-12)).item()}
+        pull, other = (
+            gradient_norm(loss, self.model.last_layer, self.ranks) for loss in (fooling, faithful)
+        )
+        return {"adversarial_balance": (pull / other.clamp(min=1e-12)).item()}
 
     def state_dict(self) -> dict[str, Any]:
         return {

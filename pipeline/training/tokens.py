@@ -4,52 +4,77 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.config.params import Params
+from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.tokens import SHARD, TokenCache
-from pipeline.runtime.files import atomic_file, file_hash, write_json
-from pipeline.tokenizer import Tokenizer
+from pipeline.runtime.arrays import write_arrays
+from pipeline.runtime.checksums import note_hash
+from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
+from pipeline.runtime.workers import Alone, Maker
 from pipeline.tokenizer.quantizer import code_usage
+from pipeline.weights.published import load_model
 
 
-def cache_tokens(
-    tokenizer: Tokenizer, images_dir: Path, split: str, crops: int, params: Params, folder: Path
-) -> list[dict]:
-    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; files that exist are
-    kept.
+class Coder:
+    """The tokenizer, and the images of a split that it turns into tokens.
 
     Args:
         crops: number of seeded random views of each image; 0 for its centre crop alone.
+    """
+
+    def __init__(self, split: str, crops: int, params: Params, device: torch.device):
+        self.tokenizer = load_model(TOKENIZER, "tokenizer", device)
+        self.view = View(ImageShards(IMAGES, split), params.data, params.seed)
+        self.crops, self.device = crops, device
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        """Tokens (B, views, N) uint16 of the images from `start` to before `stop`."""
+        chosen = range(start, stop)
+        views = [self.view.crops(chosen, draw) for draw in range(self.crops)]
+        grids = [self._tokens(images) for images in views or [self.view.centers(chosen)]]
+        return np.stack(grids, axis=1)
+
+    def _tokens(self, images: Tensor) -> np.ndarray:
+        grid = self.tokenizer.encode(as_float(images).to(self.device))
+        return grid.flatten(1).cpu().numpy().astype(np.uint16)
+
+
+def cache_tokens(
+    split: str, crops: int, params: Params, folder: Path, workers: Alone
+) -> list[dict]:
+    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; files that are
+    there and whole are kept.
+
+    Args:
+        crops: number of views of each image, as for the `Coder`.
 
     Returns:
         {file, count, hash} of each shard.
     """
-    images = ImageShards(images_dir, split)
-    view = View(images, params.data, params.seed)
-    device = next(tokenizer.parameters()).device
-    shards = []
+    images, size = ImageShards(IMAGES, split), params.tokens.batch_size
+    remove_temporary(folder)
+    counts: dict[Path, int] = {}
+    batches: dict[Path, list[tuple[int, int]]] = {}
     for number, start in enumerate(range(0, len(images), SHARD)):
         path = folder / f"{split}-{number:05d}.npy"
         stop = min(start + SHARD, len(images))
-        if not path.exists():
-            tokens = np.empty((stop - start, max(crops, 1), params.num_tokens), dtype=np.uint16)
-            for first in range(start, stop, params.tokens.batch_size):
-                chosen = range(first, min(first + params.tokens.batch_size, stop))
-                for draw in range(max(crops, 1)):
-                    views = view.crops(chosen, draw) if crops else view.centers(chosen)
-                    grid = tokenizer.encode(as_float(views).to(device)).flatten(1).cpu().numpy()
-                    tokens[first - start : first - start + len(chosen), draw] = grid
-            with atomic_file(path) as temporary, open(temporary, "wb") as handle:
-                np.save(handle, tokens)
-            print(f"tokens: {split} {stop}/{len(images)} images", flush=True)
-        shards.append({"file": path.name, "count": stop - start, "hash": file_hash(path)})
+        counts[path] = stop - start
+        batches[path] = [(first, min(first + size, stop)) for first in range(start, stop, size)]
+    write_arrays(batches, workers, Maker(Coder, split, crops, params), f"tokens: {split}")
+    print(f"tokens: {split} {len(images)} images", flush=True)
     labels = folder / f"{split}-labels.npy"
     with atomic_file(labels) as temporary, open(temporary, "wb") as handle:
         np.save(handle, images.labels.astype(np.int32))
-    return shards
+    note_hash(labels)
+    return [
+        {"file": path.name, "count": count, "hash": file_hash(path)}
+        for path, count in counts.items()
+    ]
 
 
 def write_manifest(folder: Path, params: Params, tokenizer_hash: str, shards: dict) -> None:
@@ -70,7 +95,7 @@ def cached_code_usage(tokens: TokenCache, codebook_size: int) -> tuple[float, fl
     """Fraction of codes that the whole cache uses, and its perplexity; reads one shard at a
     time."""
     counts = torch.zeros(codebook_size, dtype=torch.long)
-    for shard in tokens.shards:
+    for shard in tokens.shards():
         values = torch.from_numpy(shard.astype(np.int64)).flatten()
         counts += torch.bincount(values, minlength=codebook_size)
     return code_usage(counts)

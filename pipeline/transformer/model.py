@@ -41,6 +41,12 @@ class TransformerConfig:
     def vocabulary(self) -> int:
         return self.codebook_size + self.num_classes + 1
 
+    @property
+    def image_bytes(self) -> int:
+        """Of the largest tensor in the prediction of an image's tokens."""
+        length = self.num_tokens + 1
+        return 4 * length * max(self.heads * length, self.mlp, self.codebook_size)
+
 
 class Cache(Protocol):
     """Keys and values of one layer, kept between the steps of autoregressive decoding."""
@@ -194,5 +200,6 @@ def masked_token_loss(
         sample: (M,) index in [0, batch_size) of the sample that each position belongs to.
     """
     loss_M = F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="none")
-    count_B = torch.bincount(sample, minlength=batch_size).clamp(min=1)
+    # Not `bincount`, which on a GPU waits for the largest index.
+    count_B = sample.new_zeros(batch_size).index_add(0, sample, torch.ones_like(sample))
     return (loss_M / count_B[sample]).sum() / batch_size

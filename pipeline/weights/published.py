@@ -1,20 +1,25 @@
 """Published models: a folder with `model.safetensors` and the `config.json` that builds it."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.runtime.checksums import note_hash, require_hash
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_folder, read_json, write_json
+from pipeline.runtime.limits import CONFIG_BYTES, LAYERS, WIDTH
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 
 Device = torch.device | str
+WAY_OUT = "run `dvc repro` to make it again"
 MODELS: dict[str, tuple[type[nn.Module], type]] = {
     "classifier": (Classifier, ClassifierConfig),
     "tokenizer": (Tokenizer, TokenizerConfig),
@@ -30,13 +35,24 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
         kind: a key of `MODELS`.
         config: the dataclass the model is built from.
         weights: its state dict.
+
+    Raises:
+        UserError: a weight is NaN or infinite; what was published before stays.
     """
     from safetensors.torch import save
+
+    if (name := _not_finite(weights)) is not None:
+        raise UserError(
+            f"{folder}: {name} of the {kind} holds values that are NaN or infinite, so it is not "
+            f"published; lower its learning rate (or turn bf16 off) and train it again"
+        )
 
     with atomic_folder(folder) as temporary:
         content = save({k: v.contiguous() for k, v in weights.items()})
         (temporary / "model.safetensors").write_bytes(content)
         write_json(temporary / "config.json", {"kind": kind} | dataclasses.asdict(config))
+        for name in ("config.json", "model.safetensors"):
+            note_hash(temporary / name)
 
 
 @overload
@@ -61,22 +77,74 @@ def load_model(folder: Path | str, kind: str, device: Device = "cpu") -> nn.Modu
     """Load a published model in evaluation mode, its weights frozen.
 
     Raises:
-        UserError: the folder is missing, holds another kind of model, or weights that do not fit.
+        UserError: the folder is missing, holds another kind of model, or weights that are damaged,
+            do not fit, or are not finite.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(folder)
-    config = read_json(folder / "config.json")
-    found = config.pop("kind", None)
+    for name in ("config.json", "model.safetensors"):
+        require_hash(folder / name, WAY_OUT)
+    config = read_json(folder / "config.json", "kind", most=CONFIG_BYTES)
+    found = config.pop("kind")
     if found != kind:
         raise UserError(f"{folder} holds a {found} and not a {kind}; run `dvc repro` again")
     model_class, config_class = MODELS[kind]
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    model = model_class(config_class(**values))
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (SafetensorError, FileNotFoundError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{folder}/model.safetensors does not load: {reason}") from error
+        typed, weights = _typed(config, config_class), load_file(folder / "model.safetensors")
+        with torch.device("meta"), _NothingDrawn():  # first: a config may ask for all memory
+            _require_fit(weights, model_class(typed).state_dict())
+        model = model_class(typed)
+        model.load_state_dict(weights)
+    except Exception as error:  # a damaged config or file makes its reader raise nearly anything
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder} does not load as a {kind}: {reason}; {WAY_OUT}") from error
+    if (bad := _not_finite(weights)) is not None:
+        raise UserError(f"{folder}: {bad} holds values that are NaN or infinite; {WAY_OUT}")
     return model.to(device).eval().requires_grad_(False)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """No `normal_`, whose first call on the meta device imports for a second."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        return None if function is nn.init.normal_ else function(*args, **(kwargs or {}))
+
+
+def _require_fit(weights: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    """Raise a `ValueError` unless the weights are a model's own by name, shape, and type, which
+    torch would convert in silence."""
+    if odd := weights.keys() ^ own.keys():
+        raise ValueError(f"{min(odd)} is {'missing' if min(odd) in own else 'unknown'}")
+    for name, tensor in own.items():
+        if weights[name].shape != tensor.shape:
+            found, wanted = tuple(weights[name].shape), tuple(tensor.shape)
+            raise ValueError(f"{name} is of shape {found} and not {wanted}")
+        if weights[name].dtype != tensor.dtype:
+            raise ValueError(f"{name} is {weights[name].dtype} and not {tensor.dtype}")
+
+
+def _typed(values: dict[str, Any], config_class: type) -> Any:
+    """The config of these values as read from JSON.
+
+    Raises:
+        ValueError: one is missing, unknown, of another type, or a size for which nobody has memory.
+    """
+    from pydantic import TypeAdapter
+
+    known = {field.name for field in dataclasses.fields(config_class)}
+    if unknown := values.keys() - known:
+        raise ValueError(f"config.json: {min(unknown)} is unknown")
+    for name, value in values.items():
+        for size in value if isinstance(value, list) else [value]:
+            least = 0 if name == "dropout" else 1
+            most = LAYERS if name in ("layers", "res_blocks") else WIDTH
+            if isinstance(size, (int, float)) and not least <= size <= most:
+                raise ValueError(f"config.json: {name} is {value}")
+    return TypeAdapter(config_class).validate_json(json.dumps(values), strict=True)
+
+
+def _not_finite(weights: dict[str, Tensor]) -> str | None:
+    """The first weight with a value that is NaN or infinite."""
+    floats = {k: v for k, v in weights.items() if v.is_floating_point()}
+    return next((name for name, w in floats.items() if not w.isfinite().all()), None)

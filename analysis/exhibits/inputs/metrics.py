@@ -11,6 +11,7 @@ from pipeline.runtime.errors import UserError
 # table 1 and the sweep's show it, and table 4 where rejection measures it.
 FEATURE_METRICS = {
     "fid": "FID",
+    "fid_infinity": "FID∞",
     "is": "IS",
     "kid": "KID",
     "precision": "precision",
@@ -18,9 +19,10 @@ FEATURE_METRICS = {
     "density": "density",
     "coverage": "coverage",
 }
-SPREAD = ("fid", "is", "kid")  # a single set has a standard deviation of these
+# Those of the main extractor alone; the others, of neighbours, are measured with both.
+DISTRIBUTION = ("fid", "fid_infinity", "is", "kid")
 OTHER_METRICS = {"nll": "NLL", "class_accuracy": "recognised", "psnr": "PSNR"}
-LOWER_IS_BETTER = {"fid", "kid", "nll"}
+LOWER_IS_BETTER = {"fid", "fid_infinity", "kid", "nll"}
 
 # Sets of images that are measured, by the paper's names for the networks that made them.
 MODELS = {
@@ -79,10 +81,9 @@ def measure_note(params: Params, extractor: str) -> str:
     return note
 
 
-def without_spread(columns: Iterable[str], extractor: str) -> list[str]:
-    """The columns of the feature metrics whose standard deviation is not known: precision, recall
-    and the like, in the order of `FEATURE_METRICS`."""
-    names = (f"{kind}_{extractor}" for kind in FEATURE_METRICS if kind not in SPREAD)
+def neighbour_metrics(columns: Iterable[str], extractor: str) -> list[str]:
+    """The columns of precision, recall and the like, in the order of `FEATURE_METRICS`."""
+    names = (f"{kind}_{extractor}" for kind in FEATURE_METRICS if kind not in DISTRIBUTION)
     return [name for name in names if name in columns]
 
 

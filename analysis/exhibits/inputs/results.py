@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.exhibits.inputs.files import Arrays, read_arrays, read_metrics, read_rows
+from analysis.exhibits.inputs.files import (
+    Arrays,
+    read_arrays,
+    read_metrics,
+    read_numbers,
+    read_rows,
+)
 from analysis.exhibits.inputs.metrics import (
     MODELS,
     find_extractor,
@@ -17,11 +23,23 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 
 # Fields of `Results`, the files that they are read from, and what must be in them: the keys that
-# name a row, and values, with {x} for the extractor; the names of arrays.
-SCORES, DEVIATIONS = ["fid_{x}", "is_{x}"], ["fid_{x}_std", "is_{x}_std"]
+# name a row, and values, with {x} for the extractor; the names of arrays, and how many axes each
+# has.
+SCORES = ["fid_{x}", "is_{x}"]
 MANIFOLD = ["precision_{x}", "recall_{x}", "density_{x}", "coverage_{x}"]
 MACHINE = ["parameters", "threads", "device"]
 TABLES: dict[str, tuple[str, list[str], list[str]]] = {
+    "rows": (
+        "evaluation/rows.csv",
+        ["images", "label_smoothing", "seed"],
+        ["samples", *SCORES, *MANIFOLD, "class_accuracy"],
+    ),
+    "real": ("evaluation/real.csv", ["samples", "subset"], [*SCORES, "class_accuracy"]),
+    "crossing": (
+        "sweep/crossing.csv",
+        ["schedule", "decoding_schedule", "seed"],
+        ["iterations", "samples", *SCORES],
+    ),
     "cas": (
         "cas/rows.csv",
         ["images", "augmentation", "seed"],
@@ -35,16 +53,16 @@ TABLES: dict[str, tuple[str, list[str], list[str]]] = {
     "editing": (
         "editing/rows.csv",
         ["task", "method", "seed"],
-        ["images", *SCORES, "class_accuracy"],
+        ["images", *SCORES, "class_accuracy", "psnr_hole", "perceptual_hole"],
     ),
     "rejection": (
         "rejection/rows.csv",
-        ["network", "selection", "acceptance"],
-        ["candidates", "samples", *SCORES, *DEVIATIONS, *MANIFOLD, "class_accuracy"],
+        ["network", "selection", "acceptance", "seed"],
+        ["candidates", "samples", *SCORES, *MANIFOLD, "class_accuracy"],
     ),
     "reconstruction": (
         "reconstruction/rows.csv",
-        ["mask_ratio", "draw"],
+        ["seed", "mask_ratio", "draw"],
         ["images", "psnr", "psnr_std", "perceptual", "perceptual_std"],
     ),
     "speed": (
@@ -53,34 +71,41 @@ TABLES: dict[str, tuple[str, list[str], list[str]]] = {
         ["iterations", "seconds_per_image", "low", "high", "repeats", *MACHINE],
     ),
 }
-ARRAYS: dict[str, tuple[str, list[str]]] = {
+MAY_BE_EMPTY = ("real", "crossing")  # too few validation images; nothing is to be crossed
+ARRAYS: dict[str, tuple[str, dict[str, int]]] = {
     "class_grid": (
         "evaluation/class_grid.npz",
-        ["class_names", "transformer", "autoregressive", "real"],
+        {"class_names": 1, "transformer": 5, "autoregressive": 5, "real": 5},
     ),
-    "decoding": ("evaluation/decoding.npz", ["images", "masked"]),
-    "neighbours": ("evaluation/neighbours.npz", ["samples", "nearest", "distance"]),
+    "decoding": ("evaluation/decoding.npz", {"images": 5, "masked": 4}),
+    "neighbours": ("evaluation/neighbours.npz", {"samples": 4, "nearest": 5, "distance": 2}),
     "edits": (
         "editing/pictures.npz",
-        ["inpainting", "class_edit", "class_edit_labels", "outpainting", "panorama"],
+        {
+            **{"inpainting": 5, "class_edit": 5, "class_edit_labels": 1},
+            **{"outpainting": 5, "panorama": 4},
+        },
     ),
     "rebuilt": (
         "reconstruction/pictures.npz",
-        ["originals", "inputs", "samples", "medians", "mask_ratios"],
+        {"originals": 4, "inputs": 5, "samples": 5, "medians": 5, "mask_ratios": 1},
     ),
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is the same as itself alone, and so can be a key
 class Results:
     """What the stages left behind, read and checked; the files are described in the stages."""
 
     folder: Path
     sweep: Sweep
     curves: dict[str, pd.DataFrame]  # swept schedule → columns r and gamma
-    evaluation: dict[str, dict[str, float]]  # a key of `MODELS` → metric → value
+    evaluation: dict[str, dict[str, float]]  # a key of `MODELS` → metric → mean over seeds
     extractor: str  # of FID, IS and KID
     second_extractor: str  # of precision and recall, beside the first
+    rows: pd.DataFrame  # every set of images that was measured: of each training, real, …
+    real: pd.DataFrame  # held-out real images at other numbers of them
+    crossing: pd.DataFrame  # training schedule × decoding schedule
     cas: pd.DataFrame
     temperature: pd.DataFrame
     editing: pd.DataFrame
@@ -95,6 +120,7 @@ class Results:
     edits: Arrays
     rebuilt: Arrays
     sources: dict[str, dict]  # stage → run, commit, machine, …; empty where none was recorded
+    left_out: frozenset[str]  # exhibits whose results are out of date, by anchor
 
     def metric(self, kind: str) -> str:
         """The name of a metric of the main extractor in every file."""
@@ -124,9 +150,17 @@ def read_results(folder: Path, curves: Path) -> Results:
     metrics = list(evaluation["transformer"])
     extractor = find_extractor(metrics, metrics_file)
     tables = {
-        field: read_rows(folder / name, keys, [value.format(x=extractor) for value in values])
+        field: read_rows(
+            folder / name,
+            keys,
+            [value.format(x=extractor) for value in values],
+            may_be_empty=field in MAY_BE_EMPTY,
+        )
         for field, (name, keys, values) in TABLES.items()
     }
+    if lacking := MODELS.keys() - set(tables["rows"]["images"]):
+        file = folder / TABLES["rows"][0]
+        raise UserError(f"{file} has no rows of {min(lacking)}; delete it and run dvc repro")
     arrays = {field: read_arrays(folder / name, names) for field, (name, names) in ARRAYS.items()}
     sources = sorted((folder / "sources").glob("*.json"))
     return Results(
@@ -136,9 +170,12 @@ def read_results(folder: Path, curves: Path) -> Results:
         evaluation=evaluation,
         extractor=extractor,
         second_extractor=find_second_extractor(metrics, extractor, metrics_file),
-        data=read_metrics(folder / "prepare/metrics.json"),
-        tokenizer=read_metrics(folder / "tokenizer/metrics.json"),
+        data=read_numbers(
+            folder / "prepare/metrics.json", ["train_images", "val_images", "classes"]
+        ),
+        tokenizer=read_numbers(folder / "tokenizer/metrics.json", ["psnr", "code_usage"]),
         sources={path.stem: read_json(path) for path in sources},
+        left_out=frozenset(),
         **tables,
         **arrays,
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.views import ImageParams, View
 from pipeline.runtime.order import BatchOrder
+from pipeline.runtime.ranks import ALONE, Ranks
 
 
 class Prefetched:
@@ -31,17 +32,28 @@ class Prefetched:
 
 
 class ImageBatches:
-    """Randomly cropped training batches; batch k is a pure function of (seed, k)."""
+    """Randomly cropped training batches; batch k is a pure function of (seed, k).
 
-    def __init__(self, images: ImageShards, data: ImageParams, batch_size: int, seed: int):
-        self.view = View(images, data, seed)
+    Args:
+        ranks: the workers that share each batch; this one reads its own rows.
+    """
+
+    def __init__(
+        self,
+        images: ImageShards,
+        data: ImageParams,
+        batch_size: int,
+        seed: int,
+        ranks: Ranks = ALONE,
+    ):
+        self.view, self.ranks = View(images, data, seed), ranks
         self.order = BatchOrder(len(images), batch_size, seed, images.group_start, WINDOW)
         self._loaded = Prefetched(self._load)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, C, size, size) uint8 and labels (B,) int64 of step `step`."""
+        """Images (b, C, size, size) uint8 and labels (b,) int64 of step `step`."""
         return self._loaded(step)
 
     def _load(self, step: int) -> tuple[Tensor, Tensor]:
-        indices = self.order(step)
+        indices = self.ranks.rows(self.order(step))
         return self.view.crops(indices, step), torch.from_numpy(self.view.images.labels[indices])

@@ -4,35 +4,79 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.runtime.files import read_json
+from pipeline.runtime.checksums import require_hash
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json, require_file
 
+SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
 ROW_GROUP = 64  # images in a row group, the least that can be read
 WINDOW = 256  # row groups shuffled together, and kept in memory: 16,384 images
+WAY_OUT = "run `dvc repro prepare` to make it again"
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Labels (n,) of the images in a shard."""
-    return pq.read_table(path, columns=["label"])["label"].to_numpy()
+    """Labels (n,) of the images in a shard.
+
+    Raises:
+        ValueError: it has other columns, or other row groups, than `write_shards` gives it.
+    """
+    file = pq.ParquetFile(path)
+    columns, said = file.schema_arrow, file.metadata
+    if any(f.name not in columns.names or columns.field(f.name).type != f.type for f in SCHEMA):
+        raise ValueError(f"{path.name} has no columns key, label and image of the right types")
+    groups = range(said.num_row_groups)
+    if any(said.row_group(g).num_rows != ROW_GROUP for g in groups[:-1]):
+        raise ValueError(f"{path.name} has no row groups of {ROW_GROUP} images")
+    table = file.read(["label"])
+    if table["label"].null_count:
+        raise ValueError(f"{path.name} has images without a label")
+    return table["label"].to_numpy()
 
 
 class ImageShards:
-    """Random access to one split; recently used row groups stay in memory."""
+    """Random access to one split; recently used row groups stay in memory. A file is compared with
+    its hash when its first image is read.
+
+    Raises:
+        UserError: a file is missing, is not the one that was written, or holds something else than
+            the manifest says.
+    """
 
     def __init__(self, folder: Path | str, split: str):
         self.folder = Path(folder)
-        manifest = read_json(self.folder / "manifest.json")
+        manifest = read_json(self.folder / "manifest.json", "class_names", "shards")
         self.class_names: list[str] = manifest["class_names"]
-        self._files, self._groups = [], []
-        for number, shard in enumerate(manifest["shards"][split]):
-            self._files.append(self.folder / shard["file"])
-            for group, start in enumerate(range(0, shard["count"], ROW_GROUP)):
-                self._groups.append((number, group, min(ROW_GROUP, shard["count"] - start)))
+        try:
+            self._shards: list[dict] = manifest["shards"][split]
+            self._files = [self.folder / shard["file"] for shard in self._shards]
+            self._hashes: list[str] = [shard["hash"] for shard in self._shards]
+            self._groups = [
+                (number, group, min(ROW_GROUP, shard["count"] - start))
+                for number, shard in enumerate(self._shards)
+                for group, start in enumerate(range(0, shard["count"], ROW_GROUP))
+            ]
+            for path in self._files:
+                require_file(path)
+            labels = [read_labels(path) for path in self._files]
+            self.labels = np.concatenate(labels).astype(np.int64)
+        except UserError:
+            raise
+        except Exception as error:  # a damaged file makes its reader raise nearly anything
+            reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
+            raise UserError(f"images in {folder}: damaged ({reason}); {WAY_OUT}") from error
+        self._check(labels)
         sizes = np.array([size for *_, size in self._groups])
         self.group_start = np.concatenate([[0], np.cumsum(sizes)])
-        self.labels = np.concatenate([read_labels(path) for path in self._files]).astype(np.int64)
         self._cache: OrderedDict[int, tuple[list[str], list[bytes]]] = OrderedDict()
+
+    def _check(self, labels: list[np.ndarray]) -> None:
+        if [len(each) for each in labels] != [shard["count"] for shard in self._shards]:
+            raise UserError(f"images in {self.folder}: not as many as in the manifest; {WAY_OUT}")
+        if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
+            raise UserError(f"images in {self.folder}: labels of no class; {WAY_OUT}")
 
     def __len__(self) -> int:
         return int(self.group_start[-1])
@@ -47,6 +91,7 @@ class ImageShards:
     def _read_group(self, group: int) -> tuple[list[str], list[bytes]]:
         if group not in self._cache:
             number, row_group, _ = self._groups[group]
+            require_hash(self._files[number], WAY_OUT, self._hashes[number])
             table = pq.ParquetFile(self._files[number]).read_row_group(row_group, ["key", "image"])
             self._cache[group] = (table["key"].to_pylist(), table["image"].to_pylist())
             if len(self._cache) > WINDOW:

@@ -1,12 +1,13 @@
 """Work on many pictures at once: Pillow decodes, resizes and encodes without Python's lock."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
+
+from pipeline.runtime.process import cores
 
 QUICK = 5e-4  # seconds for an item; below, threads wait longer for Python's lock than they save
 Item = TypeVar("Item")
@@ -19,14 +20,14 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """`[function(item) for item in items]`, an equal share on every core. This thread does all of
-    them where the first one takes less than `QUICK`."""
+    """`[function(item) for item in items]`, an equal share on every core that this process may
+    use. This thread does all of them where the first one takes less than `QUICK`."""
     items = list(items)
     started = time.perf_counter()
     first = [function(item) for item in items[:1]]
     if time.perf_counter() - started < QUICK:
         return first + [function(item) for item in items[1:]]
-    threads = os.cpu_count() or 1
+    threads = cores()
     share = max(1, math.ceil((len(items) - 1) / threads))
     shares = [items[start : start + share] for start in range(1, len(items), share)]
     results = _pool(threads).map(lambda chosen: [function(item) for item in chosen], shares)

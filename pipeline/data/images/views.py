@@ -1,6 +1,5 @@
 """Images as networks see them: decoded, cropped and resized."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
@@ -11,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.images.crops import center_crop, random_resized_crop
+from pipeline.data.images.opening import decode_image
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.threads import in_threads
 
@@ -32,14 +32,6 @@ class ImageParams(Protocol):
 
     @property
     def flip(self) -> bool: ...
-
-
-def decode_image(content: bytes, channels: int) -> Image.Image:
-    """Encoded bytes as a grey or RGB image of 8 bits."""
-    image: Image.Image = Image.open(io.BytesIO(content))
-    if image.mode.startswith("I;16"):  # `convert` would clip and not scale
-        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-    return image.convert("L" if channels == 1 else "RGB")
 
 
 def to_chw(image: Image.Image) -> np.ndarray:
@@ -90,8 +82,11 @@ class View:
     def first(self, count: int) -> tuple[Tensor, Tensor]:
         """Centre crops (M, C, size, size) uint8 and labels (M,) of the first `count` images, or of
         all where there are fewer."""
-        chosen = range(min(count, len(self.images)))
-        return self.centers(chosen), torch.from_numpy(self.images.labels[: len(chosen)])
+        return self.chosen(range(min(count, len(self.images))))
+
+    def chosen(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The same of the images of these indices."""
+        return self.centers(indices), torch.from_numpy(self.images.labels[list(indices)])
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Centre crops of the whole split in order, (B, C, size, size) uint8, B at most `size`."""

@@ -1,34 +1,66 @@
 """The grid of the ablation: every trial that the params ask for."""
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES
-from pipeline.experiments.ablation.training import training_key, trial_params
-from pipeline.experiments.ablation.trial import Trial
+from pipeline.experiments.ablation.training import training_job, training_key, trial_params
+from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.runtime.files import tree_hash
-from pipeline.runtime.runs import run_dir
 from pipeline.runtime.stage import Stage
 
-# The grid: no single trial depends on it. (The curve of its own schedule is part of a trial's key.)
-GRID = ("sweep.schedules", "sweep.iterations", "sweep.seeds", CURVES.as_posix())
+# The grid: no single trial depends on it. (The curves that a trial is trained and decoded with are
+# part of its key, and so is the number of its iterations.)
+GRID = (
+    "sweep.schedules",
+    "sweep.iterations",
+    "sweep.seeds",
+    "sweep.crossed",
+    "decoding.iterations",
+    CURVES.as_posix(),
+)
 
 
 def trials(params: Params, stage: Stage) -> list[Trial]:
     """The grid of `params.sweep`, a trial for each (schedule, seed)."""
     common, found = training_key(params), []
+    released = params.transformer.pretrained is not None
     for schedule in params.sweep.schedules:
-        curve = tree_hash(CURVES / f"{schedule}.csv")
+        own: dict[str, Any] = {"schedule": schedule, "curve": _curve(schedule)}
+        own_params = trial_params(params, schedule)
         for seed in params.sweep.seeds:
-            own = {"schedule": schedule, "curve": curve, "seed": seed}
-            folder = run_dir("sweep/training", common | own, params.ray.storage_path)
+            own = own | {"seed": seed}
+            job = None if released else training_job(own_params, common | own, seed)
             trial = Trial(
                 seed=seed,
-                iterations=sorted(params.sweep.iterations),
+                cells=[
+                    Cell(schedule, iterations, str(stage.folder(*GRID, **own)))
+                    for iterations in sorted(params.sweep.iterations)
+                ],
+                crossed=_crossed(params, stage, own),
                 folder=str(stage.folder(*GRID, **own)),
-                training_folder=str(folder),
-                params=trial_params(params, schedule).model_dump(),
+                training=job,
+                params=own_params.model_dump(),
                 root=str(Path.cwd()),
             )
             found.append(trial)
     return found
+
+
+def _crossed(params: Params, stage: Stage, own: dict[str, Any]) -> list[Cell]:
+    """The cells of a trial whose model is decoded with each of the crossed schedules; that of its
+    own is a cell like those of the ablation."""
+    crossed, iterations = params.sweep.crossed, params.decoding.iterations
+    if own["schedule"] not in crossed:
+        return []
+    cells = []
+    for name in crossed:
+        other = {} if name == own["schedule"] else {"decoded": name, "decoded_curve": _curve(name)}
+        cells.append(Cell(name, iterations, str(stage.folder(*GRID, **own, **other))))
+    return cells
+
+
+def _curve(schedule: str) -> str:
+    """Hash of the numbers of a schedule."""
+    return tree_hash(CURVES / f"{schedule}.csv")

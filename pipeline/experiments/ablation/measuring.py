@@ -1,6 +1,7 @@
-"""Measuring a trial: samples of its model at every T."""
+"""Measuring a trial: samples of its model at every T, and decoded with other schedules."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,71 +12,73 @@ from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import make_images
 from pipeline.evaluation.metrics import class_accuracy
-from pipeline.experiments.ablation.trial import Trial
+from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
+from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.files import read_json
 from pipeline.runtime.seeds import mix
-from pipeline.sampling import balanced_labels, sample_images, sampler
-from pipeline.tokenizer import Tokenizer
+from pipeline.runtime.workers import Alone, Maker, workers_of
+from pipeline.sampling import Sampler, balanced_labels, sample_batches
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import load_model
 from pipeline.weights.released.opening import open_pretrained_transformer
 
 
 def measure_trial(trial: Trial) -> None:
-    """Decode samples from the trial's model at every T that is missing, and measure them."""
+    """Decode the samples of every cell that is missing from the trial's model, and measure them."""
     params, root = Params.model_validate(trial.params), Path(trial.root)
-    device = trial.device()
-    if params.transformer.pretrained:
-        model, train_seconds = _released(trial, params, device), 0.0
-    else:
-        model = load_model(trial.model, "transformer", device)
-        train_seconds = read_json(trial.trained)["seconds"]
-    tokenizer = load_model(root / TOKENIZER, "tokenizer", device)
-    evaluator = Evaluator(params, device, root, keep=False)
+    workers, train_seconds = _workers(trial, params), 0.0
+    if trial.training is not None:
+        train_seconds = read_json(trial.training.trained, "seconds")["seconds"]
+    sampler = Maker(_open_sampler, trial, params)
+    evaluator = Evaluator(params, workers, root, keep=False)
     nll = masked_nll(
-        model,
+        sampler.open(workers.device).model,
         *TokenCache(root / TOKENS, "val").everything(),
         schedule=trial.schedule,
         min_masking_rate=params.training.min_masking_rate,
         seed=trial.seed,
-        device=device,
+        device=workers.device,
     )
-    for iterations in trial.missing():
+    for cell in trial.missing():
+        keep_if_whole(cell.path)  # says which one is damaged, and removes it
         started = time.monotonic()
-        values, decode_seconds = _measure_cell(trial, iterations, model, tokenizer, evaluator)
-        cell = {"schedule": trial.schedule, "iterations": iterations, "seed": trial.seed}
-        row = cell | {"samples": params.sweep.samples, "nll": nll} | values
-        timing = cell | {
+        values, decode_seconds = _measure_cell(trial, cell, sampler, evaluator)
+        own = {"schedule": trial.schedule, "iterations": cell.iterations, "seed": trial.seed}
+        row = own | {"samples": params.sweep.samples, "nll": nll} | values
+        timing = own | {
             "train_seconds": train_seconds,
             "decode_seconds": round(decode_seconds, 2),
             "seconds": round(time.monotonic() - started, 2),
         }
-        write_json(trial.cell(iterations), {"row": row, "timing": timing})
-    print(f"sweep: {trial.name} done, T = {trial.iterations}", flush=True)
+        write_noted(cell.path, {"row": row, "timing": timing})
+
+
+def _workers(trial: Trial, params: Params) -> Alone:
+    """Who decodes: this process, or those of its training but for this one, which have ended."""
+    trained = trial.training.workers.count if trial.training else 1
+    own = params.ray.model_copy(update={"num_workers": max(1, trained - 1)})
+    return workers_of(own, Path(trial.root))
 
 
 def _measure_cell(
-    trial: Trial,
-    iterations: int,
-    model: MaskGitTransformer,
-    tokenizer: Tokenizer,
-    evaluator: Evaluator,
+    trial: Trial, cell: Cell, sampler: Maker, evaluator: Evaluator
 ) -> tuple[dict[str, float | None], float]:
-    """The metrics of samples that are decoded in `iterations` steps, and the seconds of
-    decoding."""
-    started, params = time.monotonic(), evaluator.params
-    labels = balanced_labels(params.sweep.samples, model.config.num_classes)
-    batches = sample_images(
-        sampler(model, params.decoding_settings(iterations=iterations)),
-        tokenizer,
+    """The metrics of a cell's samples, and the seconds of decoding them."""
+    started, params, workers = time.monotonic(), evaluator.params, evaluator.workers
+    settings = params.decoding_settings(iterations=cell.iterations)
+    num_classes = sampler.open(workers.device).model.config.num_classes
+    labels = balanced_labels(params.sweep.samples, num_classes)
+    batches = sample_batches(
+        replace(settings, schedule=cell.schedule),
         labels,
         batch_size=params.decoding.batch_size,
         seed=mix(trial.seed, "sweep"),
     )
-    path = trial.cell(iterations).with_suffix(".npy")
-    images = make_images(path, batches, f"sweep: {trial.name} T={iterations}")
+    path = cell.path.with_suffix(".npy")
+    name = f"sweep: {trial.name} T={cell.iterations}"
+    images = make_images(path, workers, sampler, batches, name)
     decode_seconds = time.monotonic() - started
     samples = evaluator.features(images)
     values = evaluator.sample_metrics(samples, trial.seed)
@@ -83,6 +86,15 @@ def _measure_cell(
     logits = samples.class_logits if same else evaluator.recognised(images)
     path.unlink()
     return values | {"class_accuracy": class_accuracy(logits, labels)}, decode_seconds
+
+
+def _open_sampler(trial: Trial, params: Params, device: torch.device) -> Sampler:
+    """The sampler of the trial's model, or of the released weights in its place."""
+    if trial.training is None:
+        model = _released(trial, params, device)
+    else:
+        model = load_model(trial.training.model, "transformer", device)
+    return Sampler(model, load_model(Path(trial.root) / TOKENIZER, "tokenizer", device))
 
 
 def _released(trial: Trial, params: Params, device: torch.device) -> MaskGitTransformer:

@@ -4,13 +4,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline.config.paths import TOKENS
 from pipeline.data.tokens import TokenCache
-from pipeline.runtime.device import pick_device
+from pipeline.runtime.checksums import as_noted
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import read_json
+from pipeline.training.transformer.job import TransformerJob
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A decoding of a trial's model, and what was measured of it."""
+
+    schedule: str  # that it is decoded with
+    iterations: int
+    folder: str  # absolute
+
+    @property
+    def path(self) -> Path:
+        """The file with the measured row, and how long it took."""
+        return Path(self.folder) / "cells" / f"T{self.iterations:04d}.json"
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return read_json(self.path, "row")["row"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +35,10 @@ class Trial:
     """One (schedule, seed), as plain values that travel to a worker. Paths are absolute."""
 
     seed: int
-    iterations: list[int]
+    cells: list[Cell]  # decoded with its own schedule, one for each T, in order
+    crossed: list[Cell]  # decoded with each of the schedules that are crossed
     folder: str  # of what is measured
-    training_folder: str  # of its checkpoint and its finished model
+    training: TransformerJob | None  # None where released weights take its place
     params: dict[str, Any]  # with the trial's own schedule and steps under `training`
     root: str  # the project's folder
 
@@ -36,46 +54,42 @@ class Trial:
     def identity(self) -> dict[str, Any]:
         return {"schedule": self.schedule, "seed": self.seed}
 
-    def cell(self, iterations: int) -> Path:
-        """The file with the measured row of one T, and how long it took."""
-        return Path(self.folder) / "cells" / f"T{iterations:04d}.json"
-
-    @property
-    def model(self) -> Path:
-        """The folder of its finished model."""
-        return Path(self.training_folder) / "model"
-
-    @property
-    def trained(self) -> Path:
-        """The file with the history of its training, and the seconds that it took."""
-        return Path(self.training_folder) / "training.json"
-
     @property
     def failure(self) -> Failure:
         return Failure(self.folder)
 
-    def missing(self) -> list[int]:
-        """The iteration counts T that are not measured yet."""
-        return [t for t in self.iterations if not self.cell(t).exists()]
+    def missing(self) -> list[Cell]:
+        """The cells that are not measured yet, or whose file is damaged."""
+        return [c for c in dict.fromkeys(self.cells + self.crossed) if not as_noted(c.path)]
+
+    @property
+    def finished(self) -> bool:
+        return not self.missing()
 
     def rows(self) -> list[dict[str, Any]]:
         """The measured row of every T, in order."""
-        return [read_json(self.cell(t))["row"] for t in self.iterations]
+        return [cell.row for cell in self.cells]
+
+    def crossing(self) -> list[dict[str, Any]]:
+        """The measured row of every schedule that the model is decoded with."""
+        rows = []
+        for cell in self.crossed:
+            row = cell.row
+            first = {"schedule": row.pop("schedule"), "decoding_schedule": cell.schedule}
+            rows.append(first | row)
+        return rows
 
     def timings(self) -> list[dict[str, Any]]:
         """The seconds of every T, in order."""
-        return [read_json(self.cell(t))["timing"] for t in self.iterations]
+        return [read_json(cell.path, "timing")["timing"] for cell in self.cells]
 
     def history(self) -> list[dict[str, float]]:
         """The history of its training; empty where released weights took its place."""
-        released = self.params["transformer"]["pretrained"]
-        return [] if released else read_json(self.trained)["history"]
+        return (
+            [] if self.training is None else read_json(self.training.trained, "history")["history"]
+        )
 
     @property
     def num_classes(self) -> int:
         """Of the token cache."""
         return TokenCache(Path(self.root) / TOKENS, "train").num_classes
-
-    def device(self) -> torch.device:
-        """The device of a process of the trial."""
-        return pick_device() if self.params["ray"]["use_gpu"] else torch.device("cpu")

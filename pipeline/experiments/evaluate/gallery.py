@@ -8,14 +8,18 @@ import numpy as np
 import torch
 
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES, SAMPLES, TOKENIZER, TRANSFORMER
+from pipeline.config.paths import IMAGES, TOKENIZER
+from pipeline.config.replicates import NETWORKS, Replicate, main_replicates
+from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages, CenterCrops
+from pipeline.evaluation.images import published_samples
+from pipeline.experiments.evaluate.neighbours import nearest
 from pipeline.runtime.files import write_npz
 from pipeline.runtime.pictures import grid_picture, save_picture
+from pipeline.runtime.workers import Alone
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
@@ -27,19 +31,16 @@ NEIGHBOURS = 5  # training images beside each sample
 COMPARED = 10  # samples that are shown beside their neighbours
 
 
-def write_gallery(params: Params, folder: Path, device: torch.device) -> dict[str, float]:
-    """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`.
-
-    Returns:
-        Mean distance to the nearest training image, in the extractor's features, of samples and of
-        held-out real images: samples that are much nearer than these would be copies.
-    """
+def write_gallery(params: Params, folder: Path, workers: Alone) -> None:
+    """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`, of
+    each network's first replicate."""
     images = ImageShards(IMAGES, "train")
     names = images.class_names
     shown = range(min(CLASSES, len(names)))
-    grids = {}
-    for network in ("transformer", "autoregressive"):
-        samples = np.load(SAMPLES / network / "images.npy", mmap_mode="r")
+    grids: dict[str, np.ndarray] = {}
+    first = {network: main_replicates(params, network)[0] for network in NETWORKS}
+    for network, replicate in first.items():
+        samples = _samples(replicate)
         rows = _even([range(c, len(samples), len(names)) for c in shown])
         grids[network] = np.stack([_channels_last(samples[row]) for row in rows])
     view = View(images, params.data, params.seed)
@@ -49,8 +50,14 @@ def write_gallery(params: Params, folder: Path, device: torch.device) -> dict[st
     save_picture(grid_picture(flat, grids["transformer"].shape[1]), folder / "samples.png")
     class_names = np.array(names[: len(shown)])
     write_npz(folder / "class_grid.npz", {"class_names": class_names, **grids})
-    _write_decoding(params, folder / "decoding.npz", device)
-    return _write_neighbours(params, view, folder / "neighbours.npz", device)
+    transformer = first["transformer"]
+    _write_decoding(params, transformer, folder / "decoding.npz", workers.device)
+    _write_neighbours(params, transformer, view, folder / "neighbours.npz", workers)
+
+
+def _samples(replicate: Replicate) -> np.ndarray:
+    """Published samples (M, C, H, W) uint8."""
+    return open_samples(replicate.samples)[0]
 
 
 def _even(rows: Sequence[Sequence[int] | np.ndarray]) -> list[np.ndarray]:
@@ -63,11 +70,11 @@ def _channels_last(images: np.ndarray) -> np.ndarray:
     return images.transpose(0, 2, 3, 1)
 
 
-def _write_decoding(params: Params, path: Path, device: torch.device) -> None:
+def _write_decoding(params: Params, replicate: Replicate, path: Path, device: torch.device) -> None:
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
-    model = load_model(TRANSFORMER, "transformer", device)
+    model = load_model(replicate.folder, "transformer", device)
     labels = balanced_labels(DECODED, model.config.num_classes)
-    steps = generate(model, labels, params.decoding_settings(), seed=params.seed, device=device)
+    steps = generate(model, labels, params.decoding_settings(), seed=replicate.seed, device=device)
     side = params.grid
     canvases = [_channels_last(tokens_to_images(tokenizer, s.sampled).numpy()) for s in steps]
     masks = [s.masked.unflatten(-1, (side, side)).cpu().numpy() for s in steps]
@@ -75,33 +82,16 @@ def _write_decoding(params: Params, path: Path, device: torch.device) -> None:
 
 
 def _write_neighbours(
-    params: Params, view: View, path: Path, device: torch.device
-) -> dict[str, float]:
-    evaluator = Evaluator(params, device)
-    reference = evaluator.reference.features
-    held_out = CenterCrops(IMAGES, "val", params.data)
-    samples = np.load(SAMPLES / "transformer/images.npy", mmap_mode="r")
-    chosen = ArrayImages(samples[: params.evaluation.samples])
-    distance, index = _nearest(evaluator.features(chosen).features, reference)
-    real_distance, _ = _nearest(evaluator.features(held_out).features, reference)
-    nearest = [_channels_last(view.centers(row).numpy()) for row in index[:COMPARED]]
+    params: Params, replicate: Replicate, view: View, path: Path, workers: Alone
+) -> None:
+    samples = _samples(replicate)
+    chosen = published_samples(replicate)[0].first(params.evaluation.samples)
+    distance, index = nearest(Evaluator(params, workers), chosen, NEIGHBOURS)
     pictured = {
         "samples": _channels_last(samples[:COMPARED]),
-        "nearest": np.stack(nearest),
+        "nearest": np.stack(
+            [_channels_last(view.centers(row).numpy()) for row in index[:COMPARED]]
+        ),
         "distance": distance[:COMPARED].numpy(),
     }
     write_npz(path, pictured)
-    name = evaluator.extractor.name
-    return {
-        f"nearest_distance_{name}": distance[:, 0].mean().item(),
-        f"nearest_distance_{name}_real": real_distance[:, 0].mean().item(),
-    }
-
-
-def _nearest(features: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distances and indices (M, NEIGHBOURS) of the nearest reference features, in blocks."""
-    blocks = [
-        torch.cdist(block, reference).topk(NEIGHBOURS, dim=1, largest=False)
-        for block in features.split(1000)
-    ]
-    return torch.cat([b.values for b in blocks]), torch.cat([b.indices for b in blocks])

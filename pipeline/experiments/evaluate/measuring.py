@@ -1,10 +1,9 @@
-"""Table 1: samples of MaskGIT and the baseline, reconstructions (the best that either can reach)
-and held-out real images, all measured in the same way."""
+"""Table 1: samples of every replicate of MaskGIT and the baseline, reconstructions (what the
+tokenizer alone loses) and held-out real images, all measured in the same way."""
 
-import shutil
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,117 +11,132 @@ from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.config.params import Params
-from pipeline.config.paths import (
-    AUTOREGRESSIVE,
-    IMAGES,
-    SAMPLES,
-    TOKENIZER,
-    TOKENS,
-    TRANSFORMER,
-)
+from pipeline.config.paths import IMAGES, TOKENIZER, TOKENS
+from pipeline.config.replicates import Replicate, label_smoothing
+from pipeline.data.images.samples import publish_samples
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages, CenterCrops, make_images
 from pipeline.evaluation.metrics import fid, unless_few
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
+from pipeline.evaluation.samplers import sampler_of
+from pipeline.experiments.evaluate.neighbours import neighbour_distances
 from pipeline.masking import masked_nll
-from pipeline.runtime.files import atomic_folder
-from pipeline.sampling import Network, balanced_labels, sample_images, sampler
-from pipeline.tokenizer import Tokenizer
+from pipeline.runtime.checksums import keep_if_whole, write_noted
+from pipeline.runtime.files import read_json
+from pipeline.runtime.workers import Alone, Maker
+from pipeline.sampling import Network, Sampler, balanced_labels, sample_batches
 from pipeline.weights.published import load_model
 
-NETWORKS: dict[Literal["transformer", "autoregressive"], Path] = {
-    "transformer": TRANSFORMER,
-    "autoregressive": AUTOREGRESSIVE,
-}
+Row = dict[str, Any]
+IDENTITY = ("images", "label_smoothing", "seed")
 
 
 def evaluate_all(
-    params: Params, run_folder: Path, device: torch.device
-) -> dict[str, dict[str, float | None]]:
-    """Metrics of each set: the samples of every network, "reconstruction" and "real".
+    params: Params, folders: Mapping[Replicate, Path], images_folder: Path, workers: Alone
+) -> list[Row]:
+    """A row of metrics for the samples of every replicate, for "reconstruction" and for "real". The
+    samples of main replicates are published.
 
     Args:
-        run_folder: keeps finished samples if the run is killed; they are published under `SAMPLES`.
+        folders: of each replicate; keeps its samples and its row if the run is killed.
+        images_folder: keeps the reconstructions likewise.
     """
-    tokenizer = load_model(TOKENIZER, "tokenizer", device)
-    evaluator = Evaluator(params, device)
-    metrics: dict[str, dict[str, float | None]] = {}
-    for network, folder in NETWORKS.items():
-        model = load_model(folder, network, device)
-        images, labels = published_samples(params, network, model, tokenizer, run_folder)
-        chosen = slice(params.evaluation.samples)
-        metrics[network] = evaluator.measure(images[chosen], labels[chosen])
-        metrics[network] |= {
-            "nll": held_out_nll(model, params, device),
-            "parameters": sum(p.numel() for m in (model, tokenizer) for p in m.parameters()),
-            "steps": _steps(model, params),
-        }
-        print(f"evaluate: {network} measured on {params.evaluation.samples} samples", flush=True)
+    evaluator, rows = Evaluator(params, workers), []
+    for replicate, folder in folders.items():
+        rows.append(_replicate_row(replicate, folder, evaluator))
+        print(
+            f"evaluate: {replicate.network}/{replicate.name} measured on "
+            f"{params.evaluation.samples} samples",
+            flush=True,
+        )
     real = CenterCrops(IMAGES, "val", params.data)
-    rebuilt = _reconstructed(real, tokenizer, run_folder / "reconstruction.npy", device)
-    metrics["reconstruction"] = evaluator.measure(rebuilt, real.labels)
-    metrics["reconstruction"] |= _rfid(evaluator, rebuilt, real)
-    metrics["real"] = evaluator.measure(real, real.labels)
-    return metrics
+    rebuilt = _reconstructed(params, len(real), images_folder / "reconstruction.npy", workers)
+    reconstruction = evaluator.measure(rebuilt, real.labels) | _rfid(evaluator, rebuilt, real)
+    rows.append({"images": "reconstruction"} | reconstruction)
+    rows.append({"images": "real"} | evaluator.measure(real, real.labels))
+    return rows
 
 
-def _rfid(evaluator: Evaluator, rebuilt: ArrayImages, real: CenterCrops) -> dict[str, float | None]:
-    """rFID: the FID of the reconstructed validation images against the validation images. Where
-    they are too few it is None, and a line says so."""
-    rfid = None
-    with unless_few():
-        rfid = fid(evaluator.features(rebuilt).features, evaluator.features(real).features)
-    return {f"rfid_{evaluator.extractor.name}": rfid}
+def _replicate_row(replicate: Replicate, folder: Path, evaluator: Evaluator) -> Row:
+    """Sample and measure a replicate, unless its folder has it already; publish its samples."""
+    params, finished, path = evaluator.params, folder / "row.json", folder / "samples.npy"
+    measured = keep_if_whole(finished)
+    sampler = sampler_of(replicate)
+    if replicate.main or not measured:
+        images, labels = _samples(params, replicate, sampler, evaluator.workers, path)
+    if not measured:
+        count = params.evaluation.samples
+        row = evaluator.measure(images.first(count), labels[:count])
+        row |= _network_metrics(params, replicate.seed, sampler.open(evaluator.workers.device))
+        if replicate.main and replicate.network == "transformer":
+            row |= neighbour_distances(evaluator, images.first(count))
+        write_noted(finished, row)
+    if replicate.main:
+        publish_samples(path, labels, replicate.samples)
+    else:
+        path.unlink(missing_ok=True)
+    own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
+    return {"images": replicate.network} | own | read_json(finished)
 
 
-def _reconstructed(
-    real: CenterCrops, tokenizer: Tokenizer, path: Path, device: torch.device
-) -> ArrayImages:
-    reconstruction = Reconstruction(tokenizer, device)
+def mean_metrics(rows: list[Row], params: Params) -> dict[str, dict[str, float | None]]:
+    """Each set's metrics: means over the main replicates. One that a replicate lacks is None."""
+    main = params.training.label_smoothing
+    sets: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.get("label_smoothing", main) == main:
+            sets.setdefault(row["images"], []).append(row)
+    means: dict[str, dict[str, float | None]] = {}
+    for name, members in sets.items():
+        keys = [k for k in members[0] if k not in IDENTITY and not k.endswith("_std")]
+        means[name] = {k: _mean([row[k] for row in members]) for k in keys}
+    return means
 
-    def make(chosen: Tensor) -> Tensor:
-        return reconstruction(real.view.centers(chosen))
 
-    batches = [partial(make, chosen) for chosen in torch.arange(len(real)).split(BATCH)]
-    return make_images(path, batches, "evaluate: reconstructions")
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return known[0] if len(set(known)) == 1 else float(np.mean(known))
 
 
-def published_samples(
-    params: Params,
-    network: str,
-    model: Network,
-    tokenizer: Tokenizer,
-    run_folder: Path,
+def _samples(
+    params: Params, replicate: Replicate, sampler: Maker, workers: Alone, path: Path
 ) -> tuple[ArrayImages, Tensor]:
-    """Sample from a network (unless the samples are in `run_folder` already), and publish them as
-    `SAMPLES/<network>/images.npy` (M, C, H, W) uint8 and `labels.npy` (M,).
-
-    Returns:
-        The samples and their labels (M,).
-    """
-    count = max(params.evaluation.samples, params.cas.samples)
-    labels = balanced_labels(count, model.config.num_classes)
-    autoregressive = isinstance(model, AutoregressiveTransformer)
-    batches = sample_images(
-        sampler(model, params.decoding_settings(autoregressive=autoregressive)),
-        tokenizer,
+    """Samples of a replicate, kept at `path`, and their labels (M,). CAS, too, is trained on those
+    of a main one."""
+    count = params.evaluation.samples
+    if replicate.main:
+        count = max(count, params.cas.samples)
+    labels = balanced_labels(count, sampler.open(workers.device).model.config.num_classes)
+    batches = sample_batches(
+        params.decoding_settings(autoregressive=replicate.network == "autoregressive"),
         labels,
         batch_size=params.decoding.batch_size,
-        seed=params.seed,
+        seed=replicate.seed,
     )
-    path = run_folder / f"{network}.npy"
-    images = make_images(path, batches, f"evaluate: samples of the {network}")
-    with atomic_folder(SAMPLES / network) as folder:
-        shutil.copyfile(path, folder / "images.npy")
-        np.save(folder / "labels.npy", labels.numpy().astype(np.int32))
-    return images, labels
+    name = f"evaluate: samples of {replicate.network}/{replicate.name}"
+    return make_images(path, workers, sampler, batches, name), labels
 
 
-def held_out_nll(model: Network, params: Params, device: torch.device) -> float:
+def _network_metrics(params: Params, seed: int, sampler: Sampler) -> Row:
+    """What is measured of the network itself."""
+    model, tokenizer = sampler.model, sampler.tokenizer
+    autoregressive = isinstance(model, AutoregressiveTransformer)
+    return {
+        "nll": held_out_nll(model, params, seed),
+        "parameters": sum(p.numel() for m in (model, tokenizer) for p in m.parameters()),
+        # Forward passes of the network per image.
+        "steps": model.config.num_tokens if autoregressive else params.decoding.iterations,
+    }
+
+
+def held_out_nll(model: Network, params: Params, seed: int) -> float:
     """Negative log-likelihood of the validation tokens, in nats a token. MaskGIT's is that of
     masked tokens, the baseline's the exact one, so that the two are not comparable."""
     tokens, labels = TokenCache(TOKENS, "val").everything()
+    device = next(model.parameters()).device
     if isinstance(model, AutoregressiveTransformer):
         return token_nll(model, tokens, labels, device=device)
     return masked_nll(
@@ -131,12 +145,34 @@ def held_out_nll(model: Network, params: Params, device: torch.device) -> float:
         labels,
         schedule=params.training.mask_schedule,
         min_masking_rate=params.training.min_masking_rate,
-        seed=params.seed,
+        seed=seed,
         device=device,
     )
 
 
-def _steps(model: Network, params: Params) -> int:
-    """Forward passes of the network per image."""
-    autoregressive = isinstance(model, AutoregressiveTransformer)
-    return model.config.num_tokens if autoregressive else params.decoding.iterations
+class Rebuilder:
+    """The tokenizer, and the validation images that it rebuilds."""
+
+    def __init__(self, params: Params, device: torch.device):
+        self.real = CenterCrops(IMAGES, "val", params.data)
+        tokenizer = load_model(TOKENIZER, "tokenizer", device)
+        self.reconstruction = Reconstruction(tokenizer, device)
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """Reconstructions (B, C, H, W) uint8 of the images from `start` to before `stop`."""
+        return self.reconstruction(self.real.read(start, stop))
+
+
+def _reconstructed(params: Params, count: int, path: Path, workers: Alone) -> ArrayImages:
+    batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
+    maker = Maker(Rebuilder, params)
+    return make_images(path, workers, maker, batches, "evaluate: reconstructions")
+
+
+def _rfid(evaluator: Evaluator, rebuilt: ArrayImages, real: CenterCrops) -> Row:
+    """rFID: the FID of the reconstructed validation images against the validation images. Where
+    they are too few it is None, and a line says so."""
+    rfid = None
+    with unless_few():
+        rfid = fid(evaluator.features(rebuilt).features, evaluator.features(real).features)
+    return {f"rfid_{evaluator.extractor.name}": rfid}

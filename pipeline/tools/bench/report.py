@@ -1,4 +1,4 @@
-"""`python -m pipeline bench`: run the cases, print them as a table, keep them as JSON."""
+"""`maskgit bench`: run the cases, print them as a table, keep them as JSON."""
 
 import dataclasses
 import platform

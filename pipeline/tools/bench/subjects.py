@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.config.params import Params
 from pipeline.config.presets import preset_params
-from pipeline.runtime.files import write_json
+from pipeline.runtime.files import file_hash, write_json
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import LAYER_NORM_EPS, MaskGitTransformer, TransformerConfig
 from pipeline.weights.configs import transformer_config
@@ -87,7 +87,9 @@ def write_synthetic_cache(size: Size, folder: Path) -> None:
     for split, images in (("train", IMAGES), ("val", 1)):
         shape = (images, params.tokens.crops_per_image, params.num_tokens)
         tokens = rng.integers(0, params.tokenizer.codebook_size, shape, dtype=np.uint16)
-        np.save(folder / f"{split}-00000.npy", tokens)
+        path = folder / f"{split}-00000.npy"
+        np.save(path, tokens)
         np.save(folder / f"{split}-labels.npy", rng.integers(0, size.classes, images, np.int32))
-        shards[split] = [{"file": f"{split}-00000.npy", "count": images}]
-    write_json(folder / "manifest.json", {"shards": shards})
+        shards[split] = [{"file": path.name, "count": images, "hash": file_hash(path)}]
+    manifest = {"codebook_size": params.tokenizer.codebook_size, "shards": shards}
+    write_json(folder / "manifest.json", manifest)

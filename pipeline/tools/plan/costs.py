@@ -15,13 +15,21 @@ from torch import Tensor, nn
 from pipeline.autoregressive import AutoregressiveTransformer, KeyValueCache, next_token_logits
 from pipeline.classifier import Classifier
 from pipeline.config.params import Params
-from pipeline.discriminator import Discriminator, discriminator_loss, generator_loss, r1_penalty
+from pipeline.discriminator import (
+    PatchDiscriminator,
+    StyleGanDiscriminator,
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+    make_discriminator,
+    r1_penalty,
+)
 from pipeline.perceptual import Perceptual, classifier_distance
 from pipeline.schedules import mask_ratio
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.training.transformer.task import ROWS
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
-from pipeline.weights.configs import classifier_config
+from pipeline.weights.configs import classifier_config, tokenizer_config
 
 Network = TypeVar("Network", bound=nn.Module)
 # Bytes of a tensor in a file besides its values: its name and shape, and torch.save's alignment.
@@ -144,9 +152,9 @@ def autoregressive_sampling(config: TransformerConfig, batch: int) -> int:
     return config.num_tokens * (first + last) // 2
 
 
-def tokenizer_forward(params: Params, num_classes: int, model: Tokenizer) -> Tensor:
+def tokenizer_forward(params: Params, num_classes: int, model: Tokenizer, batch: int) -> Tensor:
     """The forward pass of the tokenizer's training step, with its perceptual loss."""
-    images = image_batch(params, params.tokenizer.batch_size)
+    images = image_batch(params, batch)
     rebuilt, quantized = model(images)
     perceptual = _perceptual(params, num_classes)(images, rebuilt)
     return perceptual + rebuilt.sum() + quantized.distances.sum()
@@ -156,25 +164,46 @@ def tokenizer_forward(params: Params, num_classes: int, model: Tokenizer) -> Ten
 class AdversarialStep:
     """FLOPs that the discriminator adds to a training step of the tokenizer."""
 
-    generator: int  # the adversarial part of the tokenizer's loss
+    generator: int  # the adversarial part of the tokenizer's loss, and its adaptive weight
     discriminator: int
     r1: int  # in the steps that have it
 
 
-def adversarial_step(params: Params) -> AdversarialStep:
+def adversarial_step(params: Params, num_classes: int) -> AdversarialStep:
     network = on_meta(lambda: discriminator_of(params))
     real, fake = (image_batch(params, params.tokenizer.batch_size) for _ in range(2))
     judging = count_flops(lambda: discriminator_loss(network(real), network(fake)).backward())
-    # `.forward`, as the counter's hooks on modules cannot take a leaf that asks for a gradient.
-    r1 = count_flops(lambda: r1_penalty(network.forward, real).backward())
+    # A view, as the counter's hooks on modules cannot take a leaf that asks for a gradient.
+    r1 = count_flops(lambda: r1_penalty(lambda x: network(x.view_as(x)), real).backward())
     network.requires_grad_(False)
     fake.requires_grad_(True)
-    generator = count_flops(lambda: generator_loss(network(fake)).backward())
+    generator = count_flops(lambda: generator_loss(network(fake.view_as(fake))).backward())
+    if params.tokenizer.adaptive_weight:
+        generator += _adaptive_weight(params, num_classes, network)
     return AdversarialStep(generator, judging, r1)
 
 
-def discriminator_of(params: Params) -> Discriminator:
-    return Discriminator(params.data.channels, params.tokenizer.discriminator_filters)
+def _adaptive_weight(params: Params, num_classes: int, network: nn.Module) -> int:
+    """FLOPs of the two gradients at the decoder's last layer, without the losses themselves."""
+    last = on_meta(lambda: Tokenizer(tokenizer_config(params))).decoder.out
+    batch, side = params.tokenizer.batch_size, params.data.image_size
+    real = image_batch(params, batch)
+    maps = torch.empty(batch, last.in_channels, side, side, device="meta")
+    perceptual = _perceptual(params, num_classes)
+
+    def losses() -> tuple[Tensor, Tensor]:
+        rebuilt = last(maps)
+        return perceptual(real, rebuilt), generator_loss(network(rebuilt))
+
+    both = count_flops(lambda: adaptive_weight(*losses(), last.weight))
+    return both - count_flops(losses)
+
+
+def discriminator_of(params: Params) -> PatchDiscriminator | StyleGanDiscriminator:
+    p, data = params.tokenizer, params.data
+    return make_discriminator(
+        p.discriminator, data.channels, p.discriminator_filters, data.image_size
+    )
 
 
 def tokenizer_coding(config: TokenizerConfig, grid: int, batch: int) -> tuple[int, int]:

@@ -1,17 +1,21 @@
-"""`python -m pipeline plan`: the plan as text."""
+"""`maskgit plan`: the plan as text."""
 
-from dataclasses import dataclass
+import math
+import textwrap
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
 from pipeline.config.presets import PRESETS
-from pipeline.data.tokens import SHARD
+from pipeline.runtime import limits
 from pipeline.runtime.dag import DVC_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, read_yaml
 from pipeline.tools.plan.networks import DataSize, Network, Stage, plan_networks, plan_stages
+from pipeline.tools.plan.storage import Storage, plan_storage, token_cache_bytes
 
-NPY_HEADER = 128  # bytes
+WIDTH = 104  # of a line of text
 
 
 @dataclass(frozen=True)
@@ -43,21 +47,22 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
         UserError: nothing tells, or what is given is no size.
     """
     for option, value in (("--images", images), ("--classes", classes)):
-        if value is not None and value < 1:
-            raise UserError(f"plan: {option} {value} is no size; give 1 or more")
-    source, manifest_file = params.data.source, IMAGES / "manifest.json"
+        if value is not None and not 1 <= value <= limits.IMAGES:
+            raise UserError(f"plan: {option} {value} is no size; give 1 to {limits.IMAGES:,}")
+    source, manifest_file, size = params.data.source, IMAGES / "manifest.json", None
     manifest = read_json(manifest_file) if manifest_file.exists() else {}
     known: Known | None
     if manifest.get("source") == source:
         counts = {split: sum(of.values()) for split, of in manifest["counts"].items()}
         known = Known(counts["train"], counts["val"], len(manifest["class_names"]))
         origin = str(manifest_file)
+        size = sum(shard.stat().st_size for shard in IMAGES.glob("*.parquet"))
     else:
         known, origin = KNOWN.get(source), "published size"
     if images is not None:
         classes = classes or (known.classes if known else None)
         known = Known(images, None, classes) if classes else None
-        origin = "as given"
+        origin, size = "as given", None
     if not known:
         raise UserError(
             f"plan: the size of {source} is unknown before `dvc repro prepare`; give --images and "
@@ -67,16 +72,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
     if val is None:
         val = round(params.data.val_fraction * known.images)
     train = known.images if known.val is not None else known.images - val
-    return DataSize(train, val, classes or known.classes, origin)
-
-
-def token_cache_bytes(params: Params, data: DataSize) -> int:
-    """Size of the token cache: uint16 grids of every view, and int32 labels."""
-    total = 0
-    for images, views in ((data.train, params.tokens.crops_per_image), (data.val, 1)):
-        files = -(-images // SHARD) + 1  # shards of grids, and one of labels
-        total += files * NPY_HEADER + images * (2 * views * params.num_tokens + 4)
-    return total
+    return DataSize(train, val, classes or known.classes, origin, size)
 
 
 def _uncounted(stages: list[Stage]) -> list[str]:
@@ -95,26 +91,55 @@ def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> st
     Raises:
         UserError: the rate is not above 0.
     """
-    if tflops is not None and not tflops > 0:
-        raise UserError(
-            f"plan: --tflops {tflops:g} is no rate; give what a device achieves, as 0.3"
-        )
+    _check_rate(tflops)
     networks = plan_networks(params, data)
     stages = plan_stages(params, data, networks)
-    cache = token_cache_bytes(params, data)
+    storage = plan_storage(params, data, networks)
     return "\n\n".join(
         [
-            _header(params, data, cache),
+            _header(params, data),
             _network_table(networks),
             _stage_table(stages, tflops),
             "FLOPs are of matrix products and convolutions, a multiply-add as two. Not counted: "
             "features of samples,\nvalidation, start-up, and the stages "
             f"{', '.join(_uncounted(stages))}. Memory is an estimate.",
+            _storage_table(storage),
+            _storage_note(storage, data),
         ]
     )
 
 
-def _header(params: Params, data: DataSize, cache: int) -> str:
+def plan_values(params: Params, data: DataSize, tflops: float | None = None) -> dict[str, Any]:
+    """The same as numbers: FLOPs, bytes and seconds.
+
+    Raises:
+        UserError: as `plan_text`.
+    """
+    _check_rate(tflops)
+    networks = plan_networks(params, data)
+    stages = plan_stages(params, data, networks)
+    rates = [None if tflops is None else tflops * 1e12 * stage.devices for stage in stages]
+    return {
+        "preset": params.preset,
+        "data": asdict(data),
+        "networks": [asdict(network) for network in networks],
+        "stages": [
+            asdict(stage) | {"seconds": rate and stage.flops / rate}
+            for stage, rate in zip(stages, rates, strict=True)
+        ],
+        "storage": [asdict(each) for each in plan_storage(params, data, networks)],
+        "not_counted": _uncounted(stages),
+    }
+
+
+def _check_rate(tflops: float | None) -> None:
+    if tflops is not None and not 0 < tflops < math.inf:
+        raise UserError(
+            f"plan: --tflops {tflops:g} is no rate; give what a device achieves, as 0.3"
+        )
+
+
+def _header(params: Params, data: DataSize) -> str:
     p, t, size = params, params.transformer, params.data.image_size
     grids = data.train * p.tokens.crops_per_image + data.val
     lines = {
@@ -122,10 +147,12 @@ def _header(params: Params, data: DataSize, cache: int) -> str:
         "data": f"{p.data.source}: {data.train:,} + {data.val:,} images ({data.origin}), "
         f"{size}×{size}×{p.data.channels}, {data.classes} classes",
         "tokens": f"{p.grid}×{p.grid} of {p.tokenizer.codebook_size} codes, {grids:,} grids; "
-        f"token cache {_bytes(cache)}",
+        f"token cache {_bytes(token_cache_bytes(params, data))}",
         "transformers": f"{t.layers} layers, hidden {t.hidden}, {t.heads} heads, MLP {t.mlp}",
         "training": f"batch {p.training.batch_size} on {p.ray.num_workers} workers, "
-        f"{'bfloat16' if p.training.bf16 else 'float32'}, schedule {p.training.mask_schedule}",
+        f"{'bfloat16' if p.training.bf16 else 'float32'}, schedule {p.training.mask_schedule}; "
+        f"{len(p.evaluation.seeds)} seeds × {1 + len(p.training.other_label_smoothings)} label "
+        f"smoothings",
         "sweep": f"{len(p.sweep.schedules)} schedules × {len(p.sweep.seeds)} seeds, "
         f"{_sweep_training(p)}; T = {', '.join(map(str, p.sweep.iterations))}, "
         f"{p.sweep.samples:,} samples each",
@@ -144,7 +171,8 @@ def _network_table(networks: list[Network]) -> str:
     for n in networks:
         row = [n.name, f"{n.parameters:,}", "–" if n.published is None else _bytes(n.published)]
         if n.steps:
-            row += [f"{n.steps:,}", _flops(n.step_flops), _flops(n.total_flops)]
+            times = f" × {n.trainings}" if n.trainings > 1 else ""
+            row += [f"{n.steps:,}{times}", _flops(n.step_flops), _flops(n.total_flops)]
             row += [
                 f"≈ {_bytes(n.memory)}",
                 "in the above" if n.checkpoint is None else _bytes(n.checkpoint),
@@ -160,7 +188,9 @@ def _network_table(networks: list[Network]) -> str:
 def _stage_table(stages: list[Stage], tflops: float | None) -> str:
     from tabulate import tabulate
 
-    rows = [{"stage": s.name, "FLOPs": _flops(s.flops), "devices": s.devices} for s in stages]
+    rows = [
+        {"stage": s.name, "FLOPs": _flops(s.flops), "devices": f"{s.devices:.3g}"} for s in stages
+    ]
     rows.append({"stage": "in all", "FLOPs": _flops(sum(s.flops for s in stages)), "devices": ""})
     if tflops is not None:
         seconds = [s.flops / (tflops * 1e12 * s.devices) for s in stages]
@@ -169,6 +199,33 @@ def _stage_table(stages: list[Stage], tflops: float | None) -> str:
     columns = len(rows[0]) - 1
     return tabulate(
         rows, headers="keys", tablefmt="simple", colalign=("left", *["right"] * columns)
+    )
+
+
+def _storage_table(storage: list[Storage]) -> str:
+    from tabulate import tabulate
+
+    def row(name: str, *sizes: int) -> list[str]:
+        return [name, *(_bytes(size) if size else "–" for size in sizes)]
+
+    rows = [row(s.stage, s.outputs, s.live, s.passing) for s in storage]
+    outputs, live = sum(s.outputs for s in storage), sum(s.live for s in storage)
+    rows.append(row("in all", outputs, live, max(s.passing for s in storage)))
+    headers = ["stage", "outputs", "live copies", "while it runs"]
+    return tabulate(rows, headers, tablefmt="simple", colalign=("left", *["right"] * 3))
+
+
+def _storage_note(storage: list[Storage], data: DataSize) -> str:
+    """What the columns mean, what the disk must hold, and what is not counted."""
+    outputs, live = sum(s.outputs for s in storage), sum(s.live for s in storage)
+    need = 2 * outputs + live + max(s.passing for s in storage)
+    images = "" if data.shard_bytes else "the prepared images (as large as the source's files), "
+    return textwrap.fill(
+        f"The disk must hold {_bytes(need)}: outputs twice, in the project and in DVC's cache "
+        "(once where the file system shares blocks), live copies under ray.storage_path, which "
+        "`make clean` deletes, and what the stage that needs most needs besides while it runs. "
+        f"Not counted: {images}tables, pictures, logs, MLflow's files.",
+        WIDTH,
     )
 
 

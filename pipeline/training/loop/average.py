@@ -7,31 +7,37 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 Network = TypeVar("Network", bound=nn.Module)
-Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 class Average(AveragedModel, Generic[Network]):
-    """torch's average of a network's weights, whose `module` is the averaged network."""
+    """torch's average of a network's weights and buffers, whose `module` is the averaged network.
+
+    Args:
+        decay: the largest; the first steps weigh more, as min(decay, (1 + step) / (10 + step)), so
+            that a short run does not end near its random initialisation.
+    """
 
     module: Network
 
-
-def averaged(module: Network, decay: float) -> Average[Network]:
-    """Exponential moving average of a module's weights; call `update_parameters` after each step.
-
-    The first steps weigh more, as min(decay, (1 + step) / (10 + step)), so that a short run does
-    not end near its random initialisation.
-    """
+    def __init__(self, module: Network, decay: float):
+        super().__init__(module)
+        self.decay = decay
+        # It holds the initialisation, which the first update must not replace.
+        self.n_averaged += 1
+        self.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def move(average_list: Tensors, current: Tensors, _: Tensor | int) -> None:
-        step = int(average.n_averaged) - 1  # the argument is a copy on the weights' device
-        weight = 1 - min(decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(average_list, current, weight)
+    def update_parameters(self, model: nn.Module) -> None:
+        """To be called after each step. (torch's own copies its count to the weights' device, and
+        so waits for that at every step.)"""
+        step = int(self.n_averaged) - 1
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(_tensors(self.module), _tensors(model), weight)
+        self.n_averaged += 1
 
-    average: Average[Network] = Average(module, multi_avg_fn=move, use_buffers=True)
-    average.n_averaged += 1  # it holds the initialisation, which the first update must not replace
-    return average.eval().requires_grad_(False)
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
 
 
 def averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:

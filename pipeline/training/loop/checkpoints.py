@@ -1,40 +1,120 @@
 """Checkpoints as files, whole or not at all, and the run directory of a training in one process."""
 
-from collections.abc import Callable
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.runtime.files import atomic_file
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import atomic_file, remove_temporary, require_file
+
+PARTS = {"task", "step", "history"}  # of a loop's checkpoint
+
+
+class Damaged(UserError):
+    """A checkpoint is not what was written."""
 
 
 class RunDirSession:
-    """One process; the checkpoint is a file in a run directory."""
+    """One process; the checkpoint is a file in a run directory, and so is the one before."""
 
     rank = 0
 
     def __init__(self, folder: Path, on_row: Callable[[dict[str, float]], None] = lambda row: None):
         self.path, self.on_row = Path(folder) / "checkpoint.pt", on_row
+        self.before = self.path.with_name("checkpoint.before.pt")
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
         return row
 
     def load(self) -> dict[str, Any] | None:
-        return load_checkpoint(self.path) if self.path.exists() else None
+        remove_temporary(self.path.parent)
+        first = not os.path.lexists(self.before)
+        state, damaged = newest_whole([self.path, self.before], first=first)
+        for path in damaged:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return state
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
-        save_checkpoint(state, self.path)
-        self.on_row(row)
+        self.on_row(row)  # first: a kill in between repeats the row, which is logged once
+        with atomic_file(self.path) as temporary:
+            _write(state, temporary)
+            if self.path.exists():
+                os.replace(self.path, self.before)
+
+
+def newest_whole(
+    paths: Iterable[Path], say: Callable[[str], None] = print, first: bool = False
+) -> tuple[dict[str, Any] | None, list[Path]]:
+    """The state in the first of the checkpoints that is whole, and those that are damaged and stood
+    before it. The state is None where there is none at all, or only the first one, damaged.
+
+    Args:
+        paths: the newest first; they need not exist.
+        say: takes a line for each checkpoint that is damaged.
+        first: the newest is a training's first, so that only the way to it is lost with it.
+
+    Raises:
+        UserError: there are checkpoints, and all of them are damaged, or of something else.
+    """
+    damaged: list[Path] = []
+    foreign = False
+    for path in filter(os.path.lexists, paths):
+        try:
+            state = load_checkpoint(path)
+            if not isinstance(state, dict) or not state.keys() >= PARTS:
+                foreign = True
+                raise Damaged(f"{path} is damaged (it holds no state of a training)")
+        except Damaged as error:
+            say(f"{error}; looking for the one before")
+            damaged.append(path)
+            continue
+        if damaged:
+            say(f"going on from the checkpoint before, of step {state['step']}")
+        return state, damaged
+    if damaged and first and not foreign:
+        say("it was the first: training begins anew")
+    elif damaged:
+        raise UserError(
+            f"every checkpoint in {damaged[0].parent} is damaged; delete that folder to train from "
+            f"the start, or put a whole copy back"
+        )
+    return None, damaged
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint.
+
+    Raises:
+        UserError: it cannot be written; what was there before stays.
+    """
     with atomic_file(path) as temporary:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # torch's word for a full disk
-            raise OSError(f"no space, or {str(error).splitlines()[0]}") from error
+        _write(state, temporary)
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # torch's word for a full disk
+        raise OSError(f"no space, or {str(error).splitlines()[0]}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Read what `save_checkpoint` wrote; no code in it is run.
+
+    Raises:
+        Damaged: it is cut off, or a bit of it has changed.
+    """
+    try:
+        require_file(path)
+        with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+            if broken := archive.testzip():
+                raise ValueError(f"{broken} does not match its checksum")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and zipfile have many names for it
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise Damaged(f"{path} is damaged ({reason})") from error

@@ -1,7 +1,6 @@
 """The training loop. The randomness of every step is a function of (seed, step), so that a run that
 was killed, and went on from its last checkpoint, ends with the same bytes as one that was not."""
 
-import math
 from typing import Any, Protocol
 
 import torch
@@ -10,11 +9,7 @@ from torch import Tensor
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
 from pipeline.runtime.seeds import mix
-
-
-class Diverged(UserError):
-    """A loss is not finite. It is averaged over the workers first, so that all of them raise
-    this."""
+from pipeline.training.loop.finite import FiniteLosses, require_finite
 
 
 class Task(Protocol):
@@ -59,32 +54,34 @@ def train(
         The history: a row of averaged losses and measurements for each checkpoint.
 
     Raises:
-        UserError: a loss became NaN or infinite; the checkpoint before that is kept.
+        UserError: a loss became NaN or infinite, and in which step; the checkpoint before that is
+            kept.
     """
     start, history = 0, []
     state = session.load()
     if state is not None:
-        task.load_state_dict(state["task"])
+        _restore(task, state["task"], name)
         start, history = state["step"], state["history"]
         if session.rank == 0 and start < steps:
             print(f"{name}: going on from step {start} of {steps}", flush=True)
 
     sums: dict[str, Tensor] = {}
-    last = start
+    last, finite = start, FiniteLosses(session, name)
     with progress(name, start, steps, enabled=session.rank == 0) as bar:
         for step in range(start, steps):
             torch.manual_seed(mix(seed, "step", step, session.rank))  # dropout
-            for key, value in task.step(step).items():
+            losses = task.step(step)
+            finite.note(step, losses, last)
+            for key, value in losses.items():
                 sums[key] = sums.get(key, 0) + value.detach()
             if (step + 1) % every and step + 1 < steps:
                 continue
+            finite.check(last)
             means = {key: float(value) / (step + 1 - last) for key, value in sums.items()}
             row = {"step": step + 1} | session.average(means)
-            _require_finite(row, name, last, step + 1, Diverged)
             torch.manual_seed(mix(seed, "evaluate", step))
             row |= task.evaluate(step + 1)
-            # The last update may have broken the weights; only the first worker measures that.
-            _require_finite(row, name, last, step + 1, UserError)
+            require_finite(row, name, step + 1, last)
             history = [*history, row]
             session.save({"task": task.state_dict(), "step": step + 1, "history": history}, row)
             bar(step + 1, _text(row))
@@ -92,16 +89,15 @@ def train(
     return history
 
 
+def _restore(task: Task, state: dict[str, Any], name: str) -> None:
+    try:
+        task.load_state_dict(state)
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{name}: its checkpoint is another network's ({' '.join(str(error).split())[:100]}); "
+            f"delete its run directory to train it from the start"
+        ) from error
+
+
 def _text(row: dict[str, float]) -> str:
     return "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
-
-
-def _require_finite(
-    row: dict[str, float], name: str, last: int, now: int, error: type[UserError]
-) -> None:
-    for key, value in row.items():
-        if not math.isfinite(value):
-            raise error(
-                f"{name}: {key} became {value} between steps {last} and {now}; the checkpoint at "
-                f"step {last} is kept. Lower the learning rate (or turn bf16 off) and run again"
-            )

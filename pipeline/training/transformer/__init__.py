@@ -1,5 +1,5 @@
-"""Training a transformer: the steps of a worker (`task`), under Ray Train (`ray_train`) or in this
-process alone (`alone`)."""
+"""Training a transformer: the steps of a worker (`task`), and a training as a whole, which leaves a
+model (`job`, `model`)."""
 
 from pipeline.training.transformer.task import TransformerTask
 

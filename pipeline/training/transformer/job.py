@@ -1,24 +1,100 @@
-"""One training of a transformer, as plain values that travel to its workers."""
+"""One training of a transformer, which leaves a model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.failures import Failure
-from pipeline.training.transformer.task import TransformerTask
+import torch
+from torch import nn
+
+from pipeline.config.params import Params
+from pipeline.runtime.checksums import as_noted
+from pipeline.runtime.ranks import Ranks
+from pipeline.training.loop import TrainingJob, Workers
+from pipeline.training.transformer.task import TransformerTask, no_look
 
 
 @dataclass(frozen=True)
-class TrainingJob:
-    """The description of a training that every worker gets, in plain values."""
+class TransformerRecipe:
+    """Builds a worker's task. Paths are absolute."""
 
-    params: dict[str, Any]  # `Params.model_dump()`
-    tokens_dir: str  # absolute
-    num_classes: int
     task: type[TransformerTask]
+    params: dict[str, Any]  # `Params.model_dump()`
+    tokens_dir: str
+    num_classes: int
     seed: int
-    name: str  # in messages
-    run_dir: str  # absolute: the run's name and storage path
+    on_evaluate: Callable[[Any, int], None] = no_look
+
+    def __call__(self, ranks: Ranks, device: torch.device) -> TransformerTask:
+        return self.task(
+            Params.model_validate(self.params),
+            self.tokens_dir,
+            self.num_classes,
+            seed=self.seed,
+            device=device,
+            ranks=ranks,
+            wrap=_data_parallel if ranks.workers > 1 else lambda module: module,
+            on_evaluate=self.on_evaluate,
+        )
+
+
+def _data_parallel(module: nn.Module) -> nn.Module:
+    from ray.train.torch import prepare_model
+
+    return prepare_model(module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerJob(TrainingJob):
+    """The training of a network that is kept in the job's folder."""
+
+    recipe: TransformerRecipe
+    network: str  # the kind of its model, as `save_model` takes it
 
     @property
-    def failure(self) -> Failure:
-        return Failure(self.run_dir)
+    def params(self) -> Params:
+        return Params.model_validate(self.recipe.params)
+
+    @property
+    def model(self) -> Path:
+        """The folder of its finished model, the last thing that it writes."""
+        return Path(self.folder, "model")
+
+    @property
+    def trained(self) -> Path:
+        """The file with its history, and the seconds that it took."""
+        return Path(self.folder, "training.json")
+
+    @property
+    def finished(self) -> bool:
+        """Whether its history and its model are there, as they were written."""
+        files = (self.trained, self.model / "config.json", self.model / "model.safetensors")
+        return all(map(as_noted, files))
+
+
+def transformer_job(
+    params: Params,
+    recipe: TransformerRecipe,
+    *,
+    network: str,
+    name: str,
+    folder: Path,
+    workers: int,
+) -> TransformerJob:
+    """The job of a recipe, with the steps and workers of its params.
+
+    Args:
+        name: in messages.
+        folder: absolute, its own.
+    """
+    return TransformerJob(
+        name=name,
+        recipe=recipe,
+        steps=params.training.steps,
+        every=params.training.checkpoint_every,
+        seed=recipe.seed,
+        folder=str(folder),
+        workers=Workers.of(params.ray, workers),
+        network=network,
+    )

@@ -1,6 +1,8 @@
 """Masked Visual Token Modeling (paper, section 3.1): one worker's share of a training step."""
 
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,13 @@ from torch import Tensor, nn
 from pipeline.config.params import Params
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll, sample_training_mask
+from pipeline.runtime.device import to_device
 from pipeline.runtime.order import BatchOrder
+from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import generator, mix
-from pipeline.training.loop import averaged
+from pipeline.runtime.shares import Share
+from pipeline.training.loop import Average
+from pipeline.training.loop.spikes import SpikeGuard
 from pipeline.transformer import (
     MaskGitTransformer,
     TokenTransformer,
@@ -25,6 +31,10 @@ from pipeline.weights.configs import transformer_config
 ROWS = 512
 
 
+def no_look(model: Any, step: int) -> None:
+    """In place of an `on_evaluate` where nobody looks."""
+
+
 class TransformerTask:
     """One worker's share of MaskGIT's training.
 
@@ -35,6 +45,7 @@ class TransformerTask:
     Args:
         tokens_dir: the token cache.
         num_classes: classes of the data set.
+        ranks: the workers, of which this is one.
         wrap: makes the module data-parallel (Ray Train's `prepare_model`), or leaves it as it is.
         on_evaluate: called with the averaged model at each checkpoint, on the first worker.
     """
@@ -49,20 +60,20 @@ class TransformerTask:
         *,
         seed: int,
         device: torch.device,
-        rank: int = 0,
-        world_size: int = 1,
+        ranks: Ranks = ALONE,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
-        on_evaluate: Callable[[TokenTransformer, int], None] = lambda model, step: None,
+        on_evaluate: Callable[[TokenTransformer, int], None] = no_look,
     ):
         self.training, self.seed = params.training, seed
-        self.device, self.rank, self.world_size = device, rank, world_size
-        self.on_evaluate = on_evaluate
+        self.device, self.ranks, self.on_evaluate = device, ranks, on_evaluate
         self.train_tokens = TokenCache(tokens_dir, "train")
+        self.train_tokens.require(params.num_tokens, params.tokenizer.codebook_size)
         self.order = BatchOrder(len(self.train_tokens), self.training.batch_size, seed)
         torch.manual_seed(mix(seed, "init"))
         self.model = self.network(transformer_config(params, num_classes)).to(device)
-        self.average = averaged(self.model, self.training.ema_decay)
+        self.average = Average(self.model, self.training.ema_decay)
         self.parallel: Callable[..., Tensor] = wrap(self.model)
+        self.unsynchronized = getattr(self.parallel, "no_sync", nullcontext)
         if self.training.compile:
             self.parallel = torch.compile(self.parallel)
         self.optimizer = _adamw(self.model, params)
@@ -70,26 +81,49 @@ class TransformerTask:
         self.warmup = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min(1.0, (step + 1) / warmup)
         )
-        if rank == 0:
-            self.validation = TokenCache(tokens_dir, "val").everything()
+        factor = self.training.spike_factor
+        self.guard = SpikeGuard(factor) if factor is not None else None
+        self.validation = TokenCache(tokens_dir, "val").everything()
 
     def step(self, step: int) -> dict[str, Tensor]:
         self.model.train()
-        loss = self._loss(step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.training.grad_clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.training.grad_clip)
-        self.optimizer.step()
+        losses = {"loss": self._add_gradients(step)}
+        clip = self.training.grad_clip
+        if clip is not None or self.guard:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip or math.inf)
+        if self.guard:
+            losses["gradient_norm"] = norm
+        if not (self.guard and self.guard.skips(step, self._shared(losses))):
+            self.optimizer.step()
+            self.average.update_parameters(self.model)
         self.warmup.step()
-        self.average.update_parameters(self.model)
-        return {"loss": loss}
+        return losses
 
-    def _loss(self, step: int) -> Tensor:
-        """Cross-entropy of the masked tokens (or of all) in this worker's share of the batch."""
+    def _add_gradients(self, step: int) -> Tensor:
+        """Gradients of this worker's share of the batch, `training.accumulate` parts of it one
+        after the other; its loss. The workers' gradients are averaged with the last part."""
+        parts = self.training.accumulate
+        total = torch.zeros((), device=self.device)
+        chunks = (tensor.chunk(parts) for tensor in self._inputs(step))
+        for number, part in enumerate(zip(*chunks, strict=True), start=1):
+            with nullcontext() if number == parts else self.unsynchronized():
+                loss = self._loss(*part) / parts
+                loss.backward()
+            total += loss.detach()
+        return total
+
+    def _shared(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """The losses' means over the workers, so that all of them skip a step or none."""
+        values = torch.stack([loss.detach().float() for loss in losses.values()])
+        means = self.ranks.total(values) / self.ranks.workers
+        return dict(zip(losses, means.cpu().tolist(), strict=True))
+
+    def _inputs(self, step: int) -> tuple[Tensor, ...]:
+        """This worker's share of the batch: tokens (b, N), labels (b,) and mask (b, N)."""
         noise = generator(self.seed, "batch", step)
         tokens, labels = self._batch(step, noise)
-        mask = self._share(
+        mask = self.ranks.rows(
             sample_training_mask(
                 self.training.batch_size,
                 tokens.shape[1],
@@ -98,8 +132,12 @@ class TransformerTask:
                 self.training.min_masking_rate,
             )
         )
-        dropped = torch.rand(self.training.batch_size, generator=noise) < self.training.label_drop
-        labels = labels.masked_fill(self._share(dropped), self.model.config.num_classes)
+        drawn = torch.rand(self.training.batch_size, generator=noise)
+        dropped = self.ranks.rows(drawn < self.training.label_drop)
+        return tokens, labels.masked_fill(dropped, self.model.config.num_classes), mask
+
+    def _loss(self, tokens: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy of the masked tokens (or of all): mean over the images of a part."""
         loss_at = mask if self.training.loss_on == "masked" else torch.ones_like(mask)
         where = loss_at.flatten().nonzero()[:, 0]  # still on the CPU: no device sync
         padded = nn.functional.pad(where, (0, -len(where) % ROWS))
@@ -114,27 +152,22 @@ class TransformerTask:
         """This worker's tokens (b, N) and labels (b,) of the global batch."""
         indices = self.order(step)
         views = torch.randint(self.train_tokens.views, (len(indices),), generator=noise)
-        return self.train_tokens.batch(self._share(indices), self._share(views).numpy())
-
-    def _share(self, batch):
-        """This worker's rows of the global batch."""
-        size = len(batch) // self.world_size
-        return batch[self.rank * size : (self.rank + 1) * size]
+        return self.train_tokens.batch(self.ranks.rows(indices), self.ranks.rows(views).numpy())
 
     def _move(self, *tensors: Tensor) -> list[Tensor]:
-        return [x.to(self.device, non_blocking=True) for x in tensors]
+        return [to_device(x, self.device) for x in tensors]
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bf16)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        if self.rank != 0:
-            return {}
-        nll = self._nll()
-        self.on_evaluate(self.average.module, step)
-        return {"val_nll": nll, "lr": float(self.warmup.get_last_lr()[0])}
+        nll = self._nll(self.ranks.share(self.device))
+        if self.ranks.rank == 0:
+            self.on_evaluate(self.average.module, step)
+        skipped = {"skipped_steps": self.guard.skipped} if self.guard else {}
+        return {"val_nll": nll, "lr": float(self.warmup.get_last_lr()[0])} | skipped
 
-    def _nll(self) -> float:
+    def _nll(self, share: Share) -> float:
         """NLL of the validation tokens under the averaged model, in nats a token."""
         model = self.average.module
         assert isinstance(model, MaskGitTransformer)  # `network`, or a subclass of it
@@ -145,18 +178,18 @@ class TransformerTask:
             min_masking_rate=self.training.min_masking_rate,
             seed=self.seed,
             device=self.device,
+            share=share,
         )
 
+    def _kept(self) -> tuple[str, ...]:
+        """What a checkpoint holds, by attribute."""
+        return ("model", "optimizer", "warmup", "average", *(["guard"] if self.guard else []))
+
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "warmup": self.warmup.state_dict(),
-            "average": self.average.state_dict(),
-        }
+        return {name: getattr(self, name).state_dict() for name in self._kept()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("model", "optimizer", "warmup", "average"):
+        for name in self._kept():
             getattr(self, name).load_state_dict(state[name])
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import require_file
 
 # Flax's msgpack extension types that hold an array (a complex number would be 2).
 NDARRAY, NUMPY_SCALAR = 1, 3
@@ -39,6 +40,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         UserError: the file is missing, in none of the three formats, truncated or damaged.
     """
     try:
+        require_file(path)
         with open(path, "rb") as handle:
             start = handle.read(9)
     except FileNotFoundError as error:

@@ -1,0 +1,206 @@
+"""Every comparison of the report, judged as one family, and the sentences that say what came of it.
+
+No table or figure concludes anything but what stands here. Whoever looks at some twenty
+comparisons finds one at p = 0.05 by chance; so each p is corrected for all of them (Holm), and only
+a corrected p below 5% decides.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+
+from analysis.exhibits.comparisons import networks, samples, schedules
+from analysis.exhibits.comparisons.claim import TIMINGS, Claim, Part, Setup
+from analysis.exhibits.comparisons.inference import ALPHA, NAN, holm
+from analysis.exhibits.comparisons.learned import SWEPT, barely_trained
+from analysis.exhibits.formatting import listed, number
+from analysis.exhibits.inputs.metrics import MODELS
+from analysis.exhibits.inputs.results import Results
+from pipeline.config.params import Params
+
+P_LEAST = 0.0001  # no number here is worth a smaller p
+RELEASED = "the weights are of one training, and the seeds only of what is drawn from them"
+SHOWN, NOT_SHOWN, UNDECIDED = "shown here", "not shown here", "undecided"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim and what this run says of it.
+
+    Args:
+        p: of this claim alone; NaN where nothing can be tested.
+        adjusted: p corrected for every comparison of the report.
+        comparisons: how many those are.
+        untested: why nothing can be concluded whatever the numbers are; empty where it can.
+    """
+
+    claim: Claim
+    p: float
+    adjusted: float
+    comparisons: int
+    untested: str = ""
+
+    @property
+    def word(self) -> str:
+        """Shown here, not shown here (the data contradict the claim, or a part of it), or
+        undecided."""
+        if math.isnan(self.adjusted) or self.adjusted >= ALPHA:
+            return UNDECIDED
+        part = self.claim.weakest
+        agrees = part is not None and part.effect.value * self.claim.sign > 0
+        return SHOWN if agrees else NOT_SHOWN
+
+    @property
+    def brief(self) -> str:
+        """The word, with n where that is why nothing is known, or that only a part fails."""
+        if self.word == UNDECIDED:
+            return f"{UNDECIDED} (n = {self.claim.n})"
+        return f"{self.word}: its parts differ" if self.mixed else self.word
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the claim fails by some of its parts, while others point to it."""
+        return self.word == NOT_SHOWN and self.claim.mixed
+
+    @property
+    def numbers(self) -> str:
+        """What was measured, of the part that supports the claim least, with its 95% interval."""
+        part = self.claim.weakest
+        return _numbers(part) if part else "not measured"
+
+    @property
+    def sentence(self) -> str:
+        """What this run says of the claim, with the numbers; words between ** are emphasized."""
+        part, claim = self.claim.weakest, self.claim
+        if part is None:
+            return f"{self._open()}: it was not measured here."
+        if math.isnan(self.adjusted):
+            return f"{self._open()}: {self._untested()} ({_numbers(part)})."
+        if self.word == UNDECIDED:
+            return f"{self._undecided(part)} ({_numbers(part)}; {self._tested()})."
+        numbers = _numbers(part if self.word == SHOWN else part.turned)
+        return f"{claim.measure}: {self._decided(part)} ({numbers}; {self._tested()})."
+
+    def _undecided(self, part: Part) -> str:
+        """Nobody may say that two sides do not differ where they do but for the correction."""
+        if min(self.p, part.effect.p) < ALPHA:
+            family = f"the {self.comparisons} comparisons"
+            return f"{self._open()}: not decided after correction for {family}"
+        return f"{self.claim.measure}: undecided: {part.tied}"
+
+    def _decided(self, part: Part) -> str:
+        claim, shown = self.claim, self.word == SHOWN
+        text = (claim.whole or part.won) if shown else part.lost
+        if claim.source:
+            text += f", {'as' if shown else 'unlike'} in the paper"
+        if shown and claim.caveat:
+            text += f", {claim.caveat}"
+        if shown and claim.whole and len(claim.parts) > 1:
+            text += f"; at the least {part.won.replace('**', '')}"
+        return f"the parts of the claim differ: {text}" if self.mixed else text
+
+    def _open(self) -> str:
+        """The claim as a question, after what it is measured by unless it says that."""
+        measure, said = self.claim.measure, self.claim.said
+        return f"{'' if measure in said else f'{measure}: '}undecided whether {said}"
+
+    def _tested(self) -> str:
+        return (
+            f"p {_equals(self.p)}, corrected for {self.comparisons} comparisons "
+            f"{p_value(self.adjusted)}; n = {self.claim.n} {self.claim.noise}"
+        )
+
+    def _untested(self) -> str:
+        """Why there is no p."""
+        if self.untested:
+            return self.untested
+        if self.claim.n == 2 and self.claim.fewest > 2:
+            return "each of two seeds has its T from the other, so that they do not vary freely"
+        if self.claim.n < 2:
+            return f"n = {self.claim.n}: one {self.claim.noise.rstrip('s')} tells nothing of others"
+        return f"no spread over n = {self.claim.n} {self.claim.noise}: nothing can be tested"
+
+
+def judge(results: Results, params: Params) -> list[Verdict]:
+    """Every claim with its verdict, in the order of the report."""
+    return _judge(results, Setup.of(params))
+
+
+@lru_cache(maxsize=1)  # every table asks, and means the same
+def _judge(results: Results, setup: Setup) -> list[Verdict]:
+    untested = _untested(results, setup)
+    claims = [
+        (claim, untested[module] if claim.noise != TIMINGS else "")
+        for module in (networks, schedules, samples)
+        for claim in module.claims(results, setup)
+    ]
+    out = [claim.exhibit in results.left_out for claim, _ in claims]
+    # What is out of date is not shown, and still counted, as if nothing were found of it: else
+    # leaving it out could decide others.
+    p_values = [
+        1.0 if left else NAN if reason else claim.p
+        for (claim, reason), left in zip(claims, out, strict=True)
+    ]
+    adjusted = holm(p_values)
+    tested = sum(not math.isnan(p) for p in p_values)
+    judged = zip(claims, p_values, adjusted, out, strict=True)
+    return [
+        Verdict(claim, p, corrected, tested, reason)
+        for (claim, reason), p, corrected, left in judged
+        if not left
+    ]
+
+
+def _untested(results: Results, setup: Setup) -> dict[ModuleType, str]:
+    """Why no claim of a module can be tested: by what its networks are."""
+    barely = barely_trained(results, setup)
+    if setup.released:
+        return dict.fromkeys((networks, schedules, samples), RELEASED)
+    needed = {networks: MODELS.values(), schedules: (SWEPT,), samples: (MODELS["transformer"],)}
+    found = {module: [name for name in names if name in barely] for module, names in needed.items()}
+    return {
+        module: f"barely trained, and recognised near chance: {listed(names)}" if names else ""
+        for module, names in found.items()
+    }
+
+
+def sentences(results: Results, params: Params, exhibit: str) -> list[str]:
+    """What this run says of the claims that a table or figure shows, by its anchor."""
+    verdicts = judge(results, params)
+    return [verdict.sentence for verdict in verdicts if verdict.claim.exhibit == exhibit]
+
+
+def p_value(p: float) -> str:
+    """Two significant digits, and a bound where p is smaller than anyone needs to know."""
+    if math.isnan(p):
+        return "–"
+    return f"< {P_LEAST:g}" if p < P_LEAST else f"{p:.2g}"
+
+
+def _equals(p: float) -> str:
+    return p_value(p) if p < P_LEAST else f"= {p_value(p)}"
+
+
+def _numbers(part: Part) -> str:
+    """ "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)", after where that is."""
+    found = _found(part)
+    return f"{part.where}: {found}" if part.where else found
+
+
+def _found(part: Part) -> str:
+    effect = part.effect
+    text = " against ".join(number(value) for value in part.values)
+    if math.isnan(effect.low) and part.values:
+        return text
+    like = max((abs(value) for value in part.values), default=effect.value)
+    value, low, high = (signed(x, like) for x in (effect.value, effect.low, effect.high))
+    found = f"{part.kind} {value}"
+    if not math.isnan(effect.low):
+        found += f" ({low} to {high})"
+    return f"{text}, {found}" if text else found
+
+
+def signed(value: float, like: float) -> str:
+    """A number with a true minus sign, with as many decimals as `like` has."""
+    return number(value, like=like).replace("-", "−")

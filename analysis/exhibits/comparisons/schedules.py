@@ -1,0 +1,198 @@
+"""Claims of the paper's section 4.4: mask schedules and the number of iterations."""
+
+from collections.abc import Iterable
+from functools import partial
+
+import pandas as pd
+
+from analysis.exhibits.comparisons.claim import Claim, Part, Setup, versus
+from analysis.exhibits.comparisons.inference import paired, rank_order
+from analysis.exhibits.comparisons.seeds import by_seed, nested_choice, pairs
+from analysis.exhibits.inputs import paper
+from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER, metric_label
+from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.inputs.sweep import Sweep
+
+# The paper's three families (section 3.3); the third is linear.
+CONCAVE = ("exponential", "cubic", "square", "cosine")
+CHOOSING = 3  # seeds, where each has its T from another
+CONVEX = ("square_root", "logarithmic")
+
+
+def at_best_iterations(sweep: Sweep, kind: str) -> pd.DataFrame:
+    """The rows of the sweep at each schedule's best T by a metric, T chosen by another seed.
+
+    Returns:
+        One row per schedule and seed.
+    """
+    chosen = [
+        nested_choice(rows, "iterations", sweep.column(kind), kind)
+        for _, rows in sweep.rows.groupby("schedule")
+    ]
+    return pd.concat(chosen, ignore_index=True)
+
+
+def claims(results: Results, setup: Setup) -> list[Claim]:
+    """Which schedule, how many iterations, and what of it is training and what decoding."""
+    sweep, best_by = results.sweep, setup.best_by
+    best = at_best_iterations(sweep, best_by)
+    return [
+        *_families(best, sweep, best_by),
+        _sweet_spot(sweep, setup.mask_schedule, best_by),
+        *_orders(best, sweep),
+        *_crossed(results),
+    ]
+
+
+def _sign(kind: str) -> int:
+    """The sign of a better value less a worse one."""
+    return -1 if kind in LOWER_IS_BETTER else 1
+
+
+def _families(best: pd.DataFrame, sweep: Sweep, kind: str) -> list[Claim]:
+    """Cosine against each other schedule; concave against linear against convex ones."""
+    metric = sweep.column(kind)
+    values = {name: by_seed(rows, metric) for name, rows in best.groupby("schedule")}
+    claim = partial(
+        Claim,
+        source="4.4, Table 3",
+        exhibit="table3-table",
+        shown_in="Table 3",
+        measure=metric_label(metric, sweep.extractor),
+        sign=_sign(kind),
+        fewest=CHOOSING,
+    )
+    best_one = paper.BEST_SCHEDULE
+    rivals = [name for name in paper.TABLE_3 if name != best_one]
+    concave, linear, convex = (_mean(values, names) for names in (CONCAVE, ("linear",), CONVEX))
+    return [
+        claim(
+            said=f"{best_one} is the best of the schedules",
+            parts=_against(values, best_one, rivals),
+            whole=f"**{best_one} is better than every other schedule of the paper**",
+        ),
+        claim(
+            said="concave schedules are better than linear",
+            parts=_compared("the concave schedules' mean", concave, "linear", linear),
+        ),
+        claim(
+            said="linear is better than convex schedules",
+            parts=_compared("linear", linear, "the convex schedules' mean", convex),
+        ),
+    ]
+
+
+def _mean(values: dict[str, pd.Series], names: Iterable[str]) -> pd.Series:
+    """The mean over those of the named schedules that were swept, by seed."""
+    found = [values[name] for name in names if name in values]
+    if not found:
+        return pd.Series(dtype=float)
+    return pd.concat(found, axis=1).dropna().mean(axis=1)
+
+
+def _against(values: dict[str, pd.Series], name: str, rivals: list[str]) -> list[Part]:
+    """A schedule against each of its rivals that was swept."""
+    if name not in values:
+        return []
+    found = [rival for rival in rivals if rival in values]
+    parts = (_compared(name, values[name], _plain(rival), values[rival]) for rival in found)
+    return [part for both in parts for part in both]
+
+
+def _compared(first: str, ours: pd.Series, second: str, theirs: pd.Series) -> list[Part]:
+    """Two sides, paired by seed: one seed's trials share initialisation and batches."""
+    a, b = pairs(ours, theirs)
+    return [versus(first, second, paired(a, b), (a.mean(), b.mean()))] if len(a) else []
+
+
+def _sweet_spot(sweep: Sweep, schedule: str, kind: str) -> Claim:
+    """The best T between the smallest and the largest, chosen by another seed, against both."""
+    metric = sweep.column(kind)
+    rows = sweep.rows[sweep.rows["schedule"] == schedule]
+    steps = sorted(set(rows["iterations"]))
+    parts = []
+    if len(steps) > 2:
+        inside = by_seed(nested_choice(rows, "iterations", metric, kind, steps[1:-1]), metric)
+        for end in (steps[0], steps[-1]):
+            outer = by_seed(rows[rows["iterations"] == end], metric)
+            parts += _compared("the best T between them", inside, f"T = {end}", outer)
+    return Claim(
+        said="quality peaks at a sweet spot of T and then worsens",
+        source="4.4, Figure 8",
+        exhibit="figure8",
+        shown_in="Figure 8",
+        measure=f"{_plain(schedule)}, {metric_label(metric, sweep.extractor)}",
+        sign=_sign(kind),
+        fewest=CHOOSING,
+        parts=parts,
+        whole=f"**a T between {steps[0]} and {steps[-1]} is better than either**"
+        if len(steps) > 2
+        else "",
+    )
+
+
+def _orders(best: pd.DataFrame, sweep: Sweep) -> list[Claim]:
+    """Spearman's ρ with the paper's ordering of the schedules, by each of its three metrics."""
+    means = best.groupby("schedule").mean(numeric_only=True)
+    shared = [name for name in paper.TABLE_3 if name in means.index]
+    seeds = best["seed"].nunique()
+    found = []
+    for kind, field in {"fid": "fid", "is": "is_", "nll": "nll"}.items():
+        metric = sweep.column(kind)
+        label = metric_label(metric, sweep.extractor)
+        theirs = [getattr(paper.TABLE_3[name], field) for name in shared]
+        effect = rank_order(means.loc[shared, metric].to_numpy(), theirs)
+        part = Part(
+            effect=effect,
+            won="**the ordering is like the paper's**",
+            lost="**the ordering is the opposite of the paper's**",
+            tied="the ordering agrees with the paper's no better than chance can",
+            kind="Spearman's ρ",
+        )
+        found.append(
+            Claim(
+                said=f"the schedules rank as in the paper by {label}",
+                source="4.4, Table 3",
+                exhibit="rank_correlation-table",
+                shown_in="Ordering",
+                measure=label,
+                sign=1,
+                # One seed alone would be an ordering by its luck.
+                parts=[part] if seeds > 1 else [],
+                noise="schedules",
+            )
+        )
+    return found
+
+
+def _crossed(results: Results) -> list[Claim]:
+    """Concave schedules against the others, in training and in decoding alone."""
+    metric = results.metric("fid")
+    sides = {"schedule": "training", "decoding_schedule": "decoding"}
+    found = []
+    for column, step in sides.items():
+        rows = results.crossing
+        curved = rows[column].isin(CONCAVE)
+        other = rows[column].isin(("linear", *CONVEX))
+        parts = _compared(
+            f"{step} with concave schedules",
+            by_seed(rows[curved], metric),
+            f"{step} with linear or convex ones",
+            by_seed(rows[other], metric),
+        )
+        found.append(
+            Claim(
+                said=f"concave schedules help in {step}",
+                source="4.4",
+                exhibit="crossing-table",
+                shown_in="Crossing",
+                measure=metric_label(metric, results.extractor),
+                sign=_sign("fid"),
+                parts=parts,
+            )
+        )
+    return found
+
+
+def _plain(schedule: str) -> str:
+    return schedule.replace("_", " ")

@@ -1,0 +1,83 @@
+"""Takes the results of a finished default run into README: `python docs/readme.py PROJECT`.
+
+Keeps its summary, its scoreboard, three figures and what made each stage's results here, and writes
+the blocks of README that stand between comments from them; without a project it only writes these.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+DEFAULT = HERE / "default"
+FIGURES = ("samples", "figure2", "figure8")
+VERDICTS = {
+    "shown here": "Shown here",
+    "not shown here": "Not shown here: the data contradict the claim, or a part of it",
+    "undecided": "Undecided: too few seeds, or too little difference, to tell",
+}
+
+
+def take(project: Path) -> None:
+    """Copy what README shows of a finished run."""
+    DEFAULT.mkdir(exist_ok=True)
+    command = (sys.executable, "-m", "pipeline", "summary")
+    said = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    (DEFAULT / "summary.txt").write_text(said.stdout.strip() + "\n")
+    shutil.copyfile(project / "analysis/timings/scoreboard.csv", DEFAULT / "scoreboard.csv")
+    shutil.rmtree(DEFAULT / "sources", ignore_errors=True)
+    ignored = shutil.ignore_patterns(".gitignore")  # it would keep them out of the commit
+    shutil.copytree(project / "results/sources", DEFAULT / "sources", ignore=ignored)
+    for name in FIGURES:
+        shutil.copyfile(project / f"analysis/figures/{name}.png", HERE / f"{name}.png")
+
+
+def blocks() -> dict[str, str]:
+    """The text of every block, by its name."""
+    board = pd.read_csv(DEFAULT / "scoreboard.csv")
+    return {
+        "summary": f"```\n{(DEFAULT / 'summary.txt').read_text().rstrip()}\n```",
+        "scoreboard": scoreboard(board),
+    }
+
+
+def scoreboard(board: pd.DataFrame) -> str:
+    """A list for each verdict of the claims that have it; the undecided ones open at a click."""
+    parts = []
+    for verdict, title in VERDICTS.items():
+        claims = board[board["verdict"] == verdict]
+        if len(claims):
+            heading = f"<b>{title}</b> ({len(claims)} of {len(board)})"
+            lines = ["", *(f"- {claim(row)}" for _, row in claims.iterrows())]
+            if verdict == "undecided":
+                heading = f"<details><summary>{heading}</summary>"
+                lines += ["", "</details>"]
+            parts.append("\n".join([heading, *lines]))
+    return "\n\n".join(parts)
+
+
+def claim(row: pd.Series) -> str:
+    """The claim, and its p where it was tested."""
+    untested = pd.isna(row["p_holm"])
+    p = row["p_holm"]
+    found = "not tested" if untested else "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+    return f"{row['claim']} ({found}, n = {row['n']})"
+
+
+def written(page: str) -> str:
+    """The page with its blocks made anew."""
+    for name, text in blocks().items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        page = re.sub(pattern, lambda m, text=text: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL)
+    return page
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        take(Path(sys.argv[1]))
+    README.write_text(written(README.read_text()))

@@ -1,0 +1,1 @@
+"""MaskGIT for use from Python: `from pipeline import MaskGIT`."""

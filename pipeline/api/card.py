@@ -1,0 +1,154 @@
+"""The model card: what the model is, how to use it, and what its own run measured."""
+
+import math
+from contextlib import chdir
+from pathlib import Path
+
+from pipeline.api.opening import Opened
+from pipeline.config.params import load_params
+from pipeline.config.paths import RESULTS, TOKENIZER, TRANSFORMER
+from pipeline.runtime.dag import PARAMS_FILE
+from pipeline.runtime.files import read_json, tree_hash
+from pipeline.runtime.records import SOURCES, out_of_date
+
+ROWS = RESULTS / "evaluation/rows.csv"
+MODELS = (TOKENIZER.as_posix(), TRANSFORMER.as_posix())
+# Columns of the rows, or how they begin, in the card's order; a name ends with its extractor.
+SHOWN = {
+    "class_accuracy": "samples recognised as their class",
+    "fid": "FID",
+    "is": "IS",
+    "precision": "precision",
+    "recall": "recall",
+    "nll": "NLL of masked tokens",
+}
+TEMPLATE = """\
+---
+library_name: maskgit-pipeline
+pipeline_tag: unconditional-image-generation
+tags:
+- maskgit
+- masked-image-modeling
+- vqgan
+---
+
+# MaskGIT: {preset}
+
+Draws {size}×{size} {colours} images of {count} classes, by iterative parallel decoding of \
+{grid}×{grid} tokens
+(*MaskGIT: Masked Generative Image Transformer*, Chang et al., CVPR 2022). Made by the pipeline
+that reproduces the paper, with preset `{preset}`{seed}.
+
+```python
+from pipeline import MaskGIT
+
+model = MaskGIT.from_pretrained("{name}")
+images = model.sample("{first}", 8, iterations={iterations}, schedule="{schedule}")
+model.to_pil(images)[0].save("sample.png")
+```
+
+| | |
+|---|---|
+| transformer | {layers} layers, hidden {hidden}, {heads} heads, {parameters} parameters |
+| tokenizer | VQGAN, {codes} codes, 1/{factor} of the side |
+| decoding | T = {iterations}, {schedule}, choice temperature {temperature:g} |
+| classes | {classes} |
+
+## Measured
+
+{numbers}
+"""
+EXTRACTORS = """\
+In brackets is the network whose features are compared with those of the training images. Only
+(inception) is the FID and IS of the literature; the others compare models of the same data."""
+NOT_MEASURED = "Nothing: the run that made it had no results of this model."
+
+
+def measured(opened: Opened) -> dict[str, float]:
+    """The metrics of this model's samples: those that it was saved with, or its project's, if they
+    are of just this model, data and code."""
+    if opened.project is None or not (opened.project / ROWS).exists():
+        return opened.measured
+    import pandas as pd
+
+    with chdir(opened.project):
+        if not _of_these_models():
+            return {}
+        rows = pd.read_csv(ROWS)
+        smoothing = load_params(PARAMS_FILE).training.label_smoothing
+    main = rows[(rows["images"] == "transformer") & (rows["label_smoothing"] == smoothing)]
+    own = main[main["seed"] == opened.seed]
+    if len(own) != 1:
+        return {}
+    return {
+        name: float(value)
+        for name, value in own.iloc[0].items()
+        if _title(str(name)) and not math.isnan(value)
+    }
+
+
+def _of_these_models() -> bool:
+    """Whether the results in the working directory are up to date, and of the models that lie
+    there."""
+    record = SOURCES / "evaluate.json"
+    if not record.exists() or "evaluate" in out_of_date():
+        return False
+    deps = read_json(record).get("deps", {})
+    models = [path for path in deps if path.startswith(MODELS)]
+    there = bool(models) and all(Path(path).exists() for path in models)
+    return there and all(tree_hash(path) == deps[path] for path in models)
+
+
+def card(opened: Opened, name: str, values: dict[str, float]) -> str:
+    """The card as Markdown.
+
+    Args:
+        name: by which the model is opened.
+    """
+    transformer, tokenizer = opened.transformer.config, opened.tokenizer.config
+    grid, decoding = math.isqrt(transformer.num_tokens), opened.defaults.decoding
+    parameters = sum(p.numel() for p in opened.transformer.parameters())
+    return TEMPLATE.format(
+        name=name,
+        size=grid * tokenizer.downsampling,
+        colours="grey" if tokenizer.channels == 1 else "RGB",
+        count=len(opened.classes),
+        grid=grid,
+        preset=opened.preset,
+        seed="" if opened.seed is None else f" and seed {opened.seed}",
+        first=opened.classes[0],
+        iterations=decoding.iterations,
+        schedule=decoding.schedule,
+        temperature=decoding.choice_temperature,
+        layers=transformer.layers,
+        hidden=transformer.hidden,
+        heads=transformer.heads,
+        parameters=f"{parameters:,}",
+        codes=tokenizer.codebook_size,
+        factor=tokenizer.downsampling,
+        classes=_listed(opened.classes),
+        numbers=_table(values) if values else NOT_MEASURED,
+    )
+
+
+def _title(column: str) -> str | None:
+    if column.endswith("_std") or column == "is_splits":
+        return None
+    name, _, extractor = column.partition("_")
+    if column in SHOWN:
+        return SHOWN[column]
+    return f"{SHOWN[name]} ({extractor})" if name in SHOWN and extractor else None
+
+
+def _table(values: dict[str, float]) -> str:
+    known = sorted(values, key=lambda column: list(SHOWN).index(_key(column)))
+    lines = [f"| {_title(column)} | {values[column]:.4g} |" for column in known]
+    return "\n".join(["| metric of its samples | value |", "|---|---|", *lines, "", EXTRACTORS])
+
+
+def _key(column: str) -> str:
+    return column if column in SHOWN else column.partition("_")[0]
+
+
+def _listed(names: tuple[str, ...], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -1,0 +1,83 @@
+"""Classes by their names or numbers, as the labels that a model takes."""
+
+import contextlib
+import difflib
+import operator
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.api.numbers import whole
+from pipeline.runtime.errors import ArgumentError
+from pipeline.runtime.limits import IMAGES
+from pipeline.sampling import balanced_labels
+
+Class = int | str
+Classes = Class | Sequence[Class]
+LISTED = 12  # names that a message lists
+
+
+def class_labels(classes: Classes, names: Sequence[str]) -> Tensor:
+    """(n,) int64 labels of classes. A text is a class's name, or else its number.
+
+    Raises:
+        ArgumentError: the model has no such class, or none is given.
+    """
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        classes = [classes]
+    several = list(classes)
+    if not several:
+        raise ArgumentError("classes: an empty list; give one class or more")
+    return torch.tensor([_label(each, names) for each in several])
+
+
+def labels_for(classes: Classes | None, count: int | None, names: Sequence[str]) -> Tensor:
+    """(count,) labels that cycle through the classes.
+
+    Args:
+        classes: None for all of them.
+        count: None for one of each that is given.
+
+    Raises:
+        ArgumentError: as `class_labels`, or the count is below 1.
+    """
+    chosen = torch.arange(len(names)) if classes is None else class_labels(classes, names)
+    if count is None:
+        return chosen
+    count = whole("count", count)
+    if count < 1:
+        raise ArgumentError(f"count: {count} samples cannot be drawn; give 1 or more")
+    if count > IMAGES:
+        raise ArgumentError(f"count: {count:,} are more than the limit of {IMAGES:,}")
+    return chosen[balanced_labels(count, len(chosen))]
+
+
+def labels_of(classes: Classes, pictures: int, names: Sequence[str]) -> Tensor:
+    """(pictures,) labels: one for all pictures, or one for each."""
+    labels = class_labels(classes, names)
+    if len(labels) not in (1, pictures):
+        raise ArgumentError(
+            f"classes: {len(labels)} of them for {pictures} pictures; give one for all, or one each"
+        )
+    return labels.expand(pictures)
+
+
+def _label(given: Class, names: Sequence[str]) -> int:
+    if isinstance(given, str) and given in names:
+        return list(names).index(given)
+    with contextlib.suppress(TypeError, ValueError):  # what is no number is no class either
+        number = int(given) if isinstance(given, str) else operator.index(given)
+        if 0 <= number < len(names):
+            return number
+    raise ArgumentError(f"classes: this model has no class {given}; {_allowed(str(given), names)}")
+
+
+def _allowed(given: str, names: Sequence[str]) -> str:
+    numbers = f"0 to {len(names) - 1}"
+    if list(names) == [str(number) for number in range(len(names))]:
+        return f"use {numbers}"
+    if close := difflib.get_close_matches(given, names, n=1):
+        return f"did you mean {close[0]}?"
+    more = ", …" if len(names) > LISTED else ""
+    return f"use {numbers}, or a name: {', '.join(names[:LISTED])}{more}"

@@ -1,0 +1,55 @@
+"""Numbers and paths that callers give: NumPy's numbers are the same as Python's, and what is none
+is said to be."""
+
+import contextlib
+import operator
+import os
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from pipeline.runtime.errors import ArgumentError
+
+
+def whole(name: str, given: Any) -> int:
+    """A whole number as Python's, by which draws are named.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise ArgumentError(f"{name}: {given} is no whole number; give one") from None
+
+
+def truth(name: str, given: Any) -> bool:
+    """Raises: ArgumentError: it is neither True nor False."""
+    if not isinstance(given, bool):
+        raise ArgumentError(f"{name}: {given} is neither true nor false; give one")
+    return given
+
+
+def real(name: str, given: Any) -> float:
+    """Raises: ArgumentError: it is no number."""
+    try:
+        if isinstance(given, Real):
+            return float(given)
+    except OverflowError:  # an integer of hundreds of digits
+        pass
+    raise ArgumentError(f"{name}: {given} is no number; give one")
+
+
+def a_path(name: str, given: Any) -> Path:
+    """A path that there is, or may be.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.stat(Path(given))
+        return Path(given)
+    except (TypeError, ValueError, OSError) as error:  # as of NUL in it, or of a name too long
+        reason = getattr(error, "strerror", None) or error
+        raise ArgumentError(f"{name}: {given} is no path ({reason}); give one") from None

@@ -1,0 +1,169 @@
+"""Pictures as people have them, as the batches that a model takes, and back."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.api.numbers import whole
+from pipeline.data.images.crops import center_crop
+from pipeline.data.images.opening import BadPicture, as_seen, decode_image
+from pipeline.data.images.pixels import as_uint8
+from pipeline.editing import box_mask, center_mask
+from pipeline.runtime.errors import ArgumentError, UserError
+from pipeline.runtime.files import read_file
+from pipeline.runtime.limits import PICTURE_BYTES
+
+Picture = Image.Image | Path | str  # a path is opened
+Pictures = Picture | Sequence[Picture] | Tensor  # a tensor is (B, C, H, W) or (C, H, W)
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the picture, as Pillow's
+Mask = Image.Image | np.ndarray | Tensor | Path | str
+
+
+_ONE = (Image.Image, Path, str)
+_PICTURES = "give a picture of Pillow, the path of one, a list of these, or a tensor"
+
+
+def open_picture(picture: Picture, channels: int = 3) -> Image.Image:
+    """A picture, opened where it is a path, as people see it, in grey (mode L) or RGB.
+
+    Raises:
+        ArgumentError: it is none, cannot be read, or its numbers are of a range that is not known.
+        UserError: the file is missing, or no picture that is read.
+    """
+    if isinstance(picture, Image.Image):
+        try:
+            return as_seen(picture).convert("L" if channels == 1 else "RGB")
+        except BadPicture as error:
+            raise ArgumentError(f"pictures: one is {error}") from error
+        except Exception as error:  # closed, or of a damaged file that is read only now
+            raise ArgumentError(f"pictures: one cannot be read ({error}); open it again") from error
+    if not isinstance(picture, (str, Path)):
+        raise ArgumentError(f"pictures: {type(picture).__name__} is none; {_PICTURES}")
+    try:
+        return decode_image(read_file(picture, PICTURE_BYTES), channels)
+    except FileNotFoundError as error:
+        raise UserError(f"{picture} is missing; give the path of a picture") from error
+    except BadPicture as error:
+        raise UserError(f"{picture}: {error}") from error
+
+
+def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[tuple[int, int]]]:
+    """Pictures as (B, C, side, side) uint8, and the sizes (width, height) that they had. Pillow's
+    and files are cut to their centred square and resized; tensors have the model's size already.
+
+    Raises:
+        ArgumentError: a tensor has another shape or kind of numbers, or there is no picture.
+        UserError: a file is missing, or no picture.
+    """
+    if isinstance(pictures, Tensor):
+        images = _checked(pictures, channels, side)
+        return images, {(side, side)}
+    if not isinstance(pictures, (*_ONE, Iterable)):
+        raise ArgumentError(f"pictures: {type(pictures).__name__} is none; {_PICTURES}")
+    several = [pictures] if isinstance(pictures, _ONE) else list(pictures)
+    if not several:
+        raise ArgumentError("pictures: an empty list; give one picture or more")
+    arrays, sizes = [], set()
+    for picture in several:  # one large one in memory at a time
+        opened = open_picture(picture, channels)
+        arrays.append(np.array(center_crop(opened, side)))
+        sizes.add(opened.size)
+    images = torch.from_numpy(np.stack(arrays)).view(len(arrays), side, side, channels)
+    return images.permute(0, 3, 1, 2).contiguous(), sizes
+
+
+def _checked(images: Tensor, channels: int, side: int) -> Tensor:
+    batch = images[None] if images.ndim == 3 else images
+    if batch.ndim != 4 or tuple(batch.shape[1:]) != (channels, side, side) or not len(batch):
+        raise ArgumentError(
+            f"pictures: a tensor of shape {tuple(images.shape)}; this model takes (B, {channels}, "
+            f"{side}, {side}), or pictures of Pillow, which are cut and resized"
+        )
+    if batch.is_floating_point():
+        if not bool(((batch >= 0) & (batch <= 1)).all()):
+            raise ArgumentError("pictures: numbers outside of 0 to 1; scale them, or give uint8")
+        batch = as_uint8(batch)
+    if batch.dtype != torch.uint8:
+        raise ArgumentError(f"pictures: {batch.dtype} is no kind of pixel; give uint8, or floats")
+    return batch.cpu()
+
+
+def pixel_mask(
+    box: Box | None, mask: Mask | None, sizes: set[tuple[int, int]], side: int
+) -> Tensor:
+    """(side, side) bool, True on what is to be made anew: every pixel that the given part touches,
+    cut and resized as the pictures are. Without box and mask, the centred box of half the sides.
+
+    Args:
+        sizes: (width, height) of the pictures, whose pixels box and mask count in.
+    """
+    if box is None and mask is None:
+        return center_mask((side, side), 0.5)
+    if box is not None and mask is not None:
+        raise ArgumentError("box and mask: give one of them")
+    if len(sizes) > 1:
+        raise ArgumentError("pictures: of several sizes; edit them one by one, or cut them alike")
+    width, height = next(iter(sizes))
+    full = _boxed(box, width, height) if box is not None else _as_bool(mask)
+    if tuple(full.shape) != (height, width):
+        raise ArgumentError(
+            f"mask: {full.shape[-1]}×{full.shape[0]} pixels (width × height), and the picture has "
+            f"{width}×{height}; make them alike"
+        )
+    fitted = _fitted(full, side)
+    if not fitted.any():
+        raise ArgumentError(
+            "mask: nothing in the centred square of the picture is to be made anew; paint that "
+            "white (True), and black what stays"
+        )
+    return fitted
+
+
+def _boxed(box: Box, width: int, height: int) -> Tensor:
+    numbers = list(box) if isinstance(box, Iterable) else []
+    if len(numbers) != 4:
+        raise ArgumentError(f"box: {box} is not left, top, right, bottom")
+    left, top, right, bottom = (whole("box", number) for number in numbers)
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise ArgumentError(
+            f"box: {left},{top},{right},{bottom} (left, top, right, bottom) is not inside the "
+            f"picture of {width}×{height} pixels (width × height); give a box that is"
+        )
+    return box_mask((height, width), top, left, bottom - top, right - left)
+
+
+def _as_bool(mask: Mask | None) -> Tensor:
+    """(H, W) bool; of a picture, True where it is lighter than middle grey."""
+    if isinstance(mask, _ONE):
+        return torch.from_numpy(np.array(open_picture(mask, channels=1)) >= 128)
+    try:
+        values = torch.as_tensor(mask)
+    except (TypeError, ValueError, RuntimeError):  # of torch, in its own words
+        raise ArgumentError("mask: no picture, and no array of numbers; give one") from None
+    if values.ndim != 2:
+        raise ArgumentError(f"mask: shape {tuple(values.shape)}; give (height, width)")
+    if values.is_complex() or bool(values.isnan().any()):
+        raise ArgumentError("mask: complex numbers, or NaN; give True and False")
+    return values.bool().cpu()
+
+
+def _fitted(mask: Tensor, side: int) -> Tensor:
+    """The centred square of a (H, W) mask as (side, side): every pixel that it touches."""
+    height, width = mask.shape
+    square = min(height, width)
+    left, top = (width - square) // 2, (height - square) // 2
+    picture = Image.fromarray(mask.numpy().astype(np.float32))
+    box = (left, top, left + square, top + square)
+    return torch.from_numpy(
+        np.array(picture.resize((side, side), Image.Resampling.BOX, box=box)) > 0
+    )
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Batches (B, C, H, W) uint8 as pictures of Pillow, grey or RGB."""
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(a[..., 0] if a.shape[2] == 1 else a) for a in arrays]

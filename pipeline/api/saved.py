@@ -1,0 +1,54 @@
+"""The folder of a saved model, on a disk or on the Hub: safetensors and JSON, and nothing that is
+executed.
+
+    config.json              classes, the values it decodes with, what was measured
+    README.md                the model card
+    tokenizer/, transformer/ each with model.safetensors and its config.json
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.api.defaults import Defaults
+from pipeline.config.values import Seed, Text
+from pipeline.runtime import limits
+from pipeline.runtime.errors import UserError, one_line
+from pipeline.runtime.files import read_file
+
+CONFIG = "config.json"
+CARD = "README.md"
+TOKENIZER_FOLDER, TRANSFORMER_FOLDER = "tokenizer", "transformer"
+PARTS = ("config.json", "model.safetensors", "SHA256SUMS")
+FILES = [CONFIG, CARD, *(f"{d}/{f}" for d in (TOKENIZER_FOLDER, TRANSFORMER_FOLDER) for f in PARTS)]
+
+
+class Description(BaseModel):
+    """config.json of a saved model."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    format: Literal["maskgit-pipeline 1"]
+    classes: Annotated[list[Text], Field(min_length=1, max_length=limits.WIDTH)]
+    defaults: Defaults
+    preset: Text
+    seed: Seed | None
+    measured: dict[Text, float]
+
+
+def read_description(path: Path) -> Description:
+    """Raises: UserError: the file is missing, or not one that `save_pretrained` wrote."""
+    try:
+        content = read_file(path, limits.CONFIG_BYTES)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; give a folder that save_pretrained wrote") from error
+    try:
+        return Description.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path} is no {CONFIG} of a saved model ({one_line(where)}: {first['msg']}); save or "
+            f"download it again"
+        ) from error

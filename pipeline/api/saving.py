@@ -1,0 +1,59 @@
+"""Writing a model as a folder that others open (`saved` says what is in it)."""
+
+from pathlib import Path
+
+from pipeline.api.card import card, measured
+from pipeline.api.opening import Opened
+from pipeline.api.saved import (
+    CARD,
+    CONFIG,
+    FILES,
+    TOKENIZER_FOLDER,
+    TRANSFORMER_FOLDER,
+    Description,
+)
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import atomic_folder, write_text
+from pipeline.weights.published import save_model
+
+
+def save(opened: Opened, folder: Path, name: str) -> Path:
+    """Write the folder, whole or not at all.
+
+    Args:
+        name: by which the card says the model is opened.
+
+    Raises:
+        UserError: something else than a saved model lies there, or it cannot be written.
+    """
+    if folder.exists() and not _holds_nothing_else(folder):
+        raise UserError(f"{folder} is there already and no saved model; give a new folder")
+    values = measured(opened)
+    description = Description(
+        format="maskgit-pipeline 1",
+        classes=list(opened.classes),
+        defaults=opened.defaults,
+        preset=opened.preset,
+        seed=opened.seed,
+        measured=values,
+    )
+    networks = {
+        TOKENIZER_FOLDER: ("tokenizer", opened.tokenizer),
+        TRANSFORMER_FOLDER: ("transformer", opened.transformer),
+    }
+    with atomic_folder(folder) as temporary:
+        for part, (kind, network) in networks.items():
+            weights = {key: value.cpu() for key, value in network.state_dict().items()}
+            save_model(temporary / part, kind, network.config, weights)
+        write_text(temporary / CONFIG, description.model_dump_json(indent=2) + "\n")
+        write_text(temporary / CARD, card(opened, name, values))
+    return folder
+
+
+def _holds_nothing_else(folder: Path) -> bool:
+    """Whether it is a folder that may be replaced: others too have a config.json."""
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    folders = {TOKENIZER_FOLDER, TRANSFORMER_FOLDER}
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    return not found or (CONFIG in found and found <= {*FILES, *folders})

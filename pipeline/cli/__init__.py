@@ -1,0 +1,1 @@
+"""The command line `maskgit`; what its commands do is in `pipeline/tools` and `pipeline/api`."""

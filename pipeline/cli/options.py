@@ -1,0 +1,154 @@
+"""Options that several commands have, and what they stand for."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from pipeline.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.api.defaults import Decoding
+    from pipeline.api.model import MaskGIT
+    from pipeline.api.pictures import Box
+
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="PLACE",
+        help="A project's folder, one that `maskgit save` wrote, or owner/name on the Hub.",
+    ),
+]
+Replicate = Annotated[
+    int | None,
+    typer.Option(metavar="SEED", help="One of evaluation.seeds; the first, if not given."),
+]
+Picture = Annotated[
+    Path, typer.Argument(metavar="PICTURE", help="Cut to its centred square and resized.")
+]
+Class = Annotated[
+    str, typer.Option("--class", "--classes", metavar="CLASS", help="Its name or its number.")
+]
+BoxText = Annotated[
+    str | None,
+    typer.Option("--box", metavar="X0,Y0,X1,Y1", help="Left, top, right, bottom, in its pixels."),
+]
+Mask = Annotated[
+    Path | None,
+    typer.Option(metavar="MASK", help="A picture of its size, light where it is made anew."),
+]
+Count = Annotated[
+    int,
+    typer.Option(min=1, max=1000, metavar="N", help="Of results; a grid of them, if 2 or more."),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, metavar="SEED", help="Of the draw; the same gives the same bytes.")
+]
+OWN = "[default: the run's own]"
+Iterations = Annotated[
+    int | None, typer.Option("--iterations", "-T", metavar="T", help=f"Of decoding. {OWN}")
+]
+Schedule = Annotated[str | None, typer.Option(metavar="NAME", help=f"Mask schedule. {OWN}")]
+Temperature = Annotated[float | None, typer.Option(help=f"Choice temperature. {OWN}")]
+Guidance = Annotated[float | None, typer.Option(help=f"Classifier-free guidance. {OWN}")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+# What `-S` sets, and its name in the Python API.
+PARAMS = {
+    "decoding.iterations": "iterations",
+    "decoding.choice_temperature": "temperature",
+    "decoding.guidance_scale": "guidance",
+    "decoding.rounding": "rounding",
+    "decoding.bf16": "bf16",
+    "training.mask_schedule": "schedule",
+}
+SetParam = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set-param",
+        "-S",
+        metavar="KEY=VALUE",
+        help="A param of decoding, named as in params.yaml; may be repeated.",
+    ),
+]
+
+
+def output(text: str) -> typer.models.OptionInfo:
+    return typer.Option("--output", "-o", metavar="FILE", help=text)
+
+
+def open_model(place: str, replicate: int | None) -> "MaskGIT":
+    from pipeline.api.model import MaskGIT
+    from pipeline.api.opening import EarlierRun
+
+    with warnings.catch_warnings(record=True) as notes:
+        model = MaskGIT.from_pretrained(place, seed=replicate)
+    for note in notes:
+        if issubclass(note.category, EarlierRun):
+            print(f"note: {note.message}", file=sys.stderr)
+    return model
+
+
+def decoding(
+    iterations: int | None,
+    schedule: str | None,
+    temperature: float | None,
+    guidance: float | None = None,
+    params: list[str] | None = None,
+) -> "Decoding":
+    """What was given of them, as the API takes it.
+
+    Args:
+        params: KEY=VALUE each; an option of its own goes before it.
+
+    Raises:
+        UserError: one of `params` is no KEY=VALUE, or no param of decoding.
+    """
+    given = cast("Decoding", dict(map(_set_param, params or ())))
+    if iterations is not None:
+        given["iterations"] = iterations
+    if schedule is not None:
+        given["schedule"] = schedule
+    if temperature is not None:
+        given["temperature"] = temperature
+    if guidance is not None:
+        given["guidance"] = guidance
+    return given
+
+
+def _set_param(text: str) -> tuple[str, Any]:
+    """The name in the API, and the value, of KEY=VALUE."""
+    from pipeline.runtime.yaml import NotYaml, parse_yaml
+
+    key, _, value = text.partition("=")
+    try:
+        parsed = parse_yaml(value)
+    except NotYaml as error:
+        raise UserError(f"-S: the value of {key}: {error}") from None
+    if key not in PARAMS or parsed is None:
+        raise UserError(f"-S: '{text}' sets no param of decoding; use {', '.join(PARAMS)} (=VALUE)")
+    return PARAMS[key], parsed
+
+
+def box_of(text: str | None) -> "Box | None":
+    """Raises: UserError: the text is not four numbers."""
+    if text is None:
+        return None
+    try:
+        left, top, right, bottom = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--box: '{text}' is not left,top,right,bottom, as 4,4,20,20") from None
+    return left, top, right, bottom
+
+
+def one_or_all(text: str | None) -> list[str] | None:
+    """The classes that a text lists with commas."""
+    return text.split(",") if text else None
+
+
+def print_json(values: object) -> None:
+    print(json.dumps(values, indent=2, ensure_ascii=False))

@@ -1,0 +1,105 @@
+"""`doctor`, `preset`, `params` and `plan`: before a run."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.commands import Command
+from pipeline.cli.options import AsJson, print_json
+from pipeline.runtime.errors import UserError
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check that this machine and folder are ready for a run.
+
+    Says how to mend what is not, and ends with 1 if something would stop a run.
+    """
+    from pipeline.tools.doctor import examine, findings_text
+
+    findings = examine()
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+    else:
+        print(findings_text(findings))
+    if any(finding.state == "fails" for finding in findings):
+        sys.exit(1)
+
+
+def preset(
+    name: Annotated[str | None, typer.Argument(help="The preset; without it, list them.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the presets, or write params.yaml for one.
+
+    The list says what each is and costs. The comments of params.yaml stay, and git shows
+    what has changed.
+    """
+    from pipeline.config.presets import apply_preset, preset_names, preset_summary
+
+    if name is None:
+        presets = [preset_summary(each) for each in preset_names()]
+        if as_json:
+            print_json([each._asdict() for each in presets])
+        for each in () if as_json else presets:
+            print(f"{each.name:<12} {each.what}\n{'':<12} cost: {each.cost}")
+        return
+    _require_project()
+    params = apply_preset(name)
+    if as_json:
+        print(params.model_dump_json(indent=2))
+    else:
+        print(f"params.yaml now holds preset {name}; `dvc repro` runs it")
+
+
+def _require_project() -> None:
+    from pipeline.runtime.dag import DVC_FILE
+
+    if not DVC_FILE.exists():
+        raise UserError(
+            f"there is no project in {Path.cwd()} ({DVC_FILE} is missing), so params.yaml is not "
+            f"written; run it in the folder of a clone of the project"
+        )
+
+
+def params(as_json: AsJson = False) -> None:
+    """Validate params.yaml and print it resolved, as JSON."""
+    from pipeline.config.params import load_params
+
+    print(load_params().model_dump_json(indent=2))
+
+
+def plan(
+    name: Annotated[str | None, typer.Argument(help="A preset; without it, params.yaml.")] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Size of the data set, if it is not prepared yet.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Its classes, likewise.")] = None,
+    tflops: Annotated[
+        float | None, typer.Option(help="Rate that a device achieves, for times.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a run computes and writes, training nothing.
+
+    FLOPs, memory and disk of each stage, and its time at a rate that a device achieves.
+    """
+    from pipeline.config.params import load_params
+    from pipeline.config.presets import preset_params
+    from pipeline.tools.plan.report import data_size, plan_text, plan_values
+
+    values = load_params() if name is None else preset_params(name)
+    size = data_size(values, images, classes)
+    if as_json:
+        print_json(plan_values(values, size, tflops))
+    else:
+        print(plan_text(values, size, tflops))
+
+
+COMMANDS = (
+    Command(doctor, ("doctor", "doctor --json")),
+    Command(preset, ("preset", "preset smoke")),
+    Command(params, ("params",)),
+    Command(plan, ("plan", "plan imagenet256 --tflops 150")),
+)

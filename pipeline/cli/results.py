@@ -1,0 +1,116 @@
+"""`summary`, `report`, `ui`, `export`, `measure`, `register` and `sync`: after a run."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.commands import Command
+from pipeline.cli.options import AsJson, Replicate, print_json
+from pipeline.runtime.errors import UserError
+
+
+class Network(StrEnum):
+    transformer = "transformer"
+    autoregressive = "autoregressive"
+
+
+def summary(as_json: AsJson = False) -> None:
+    """Print the results of the last run and where they are."""
+    from pipeline.tools import summary as tool
+
+    if as_json:
+        print_json(tool.summary_values())
+    else:
+        print(tool.summary())
+
+
+def report(
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Say where the report is, or open it."""
+    import webbrowser
+
+    page = Path("analysis/report.html").absolute()
+    if not page.exists():
+        raise UserError(f"{page} is missing; run `dvc repro` in the project's folder to make it")
+    print(page)
+    if show and not webbrowser.open(page.as_uri()):
+        raise UserError(f"there is no browser here to open it with; open {page} yourself")
+
+
+def ui() -> None:
+    """Browse the runs in MLflow, on loopback.
+
+    Prints what to open; Ctrl-C ends it.
+    """
+    from pipeline.tools.ui import main
+
+    main()
+
+
+def export(
+    network: Network,
+    path: Annotated[Path, typer.Argument(help="An .npz (the ADM suite's), or a folder for PNGs.")],
+    replicate: Replicate = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Not only those that Table 1 measures.")
+    ] = False,
+) -> None:
+    """Write the samples of a model for evaluators elsewhere."""
+    from pipeline.config.params import load_params
+    from pipeline.tools.export import export_samples
+
+    count = export_samples(load_params(), network.value, path, replicate, everything)
+    print(f"{count} samples in {path}")
+
+
+def measure(
+    path: Annotated[Path, typer.Argument(help="A folder of PNGs, an .npy or an .npz.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print the metrics of images against the training images."""
+    from pipeline.config.params import load_params
+    from pipeline.tools.measure import measured, table
+
+    values = measured(load_params(), path)
+    if as_json:
+        print_json(values)
+    else:
+        print(table(values))
+
+
+def sync() -> None:
+    """Send MLflow what it did not get while it was away."""
+    from pipeline.config.params import load_params
+    from pipeline.runtime.delivery import outbox_folder
+    from pipeline.runtime.delivery import sync as send
+
+    print(send(outbox_folder(load_params().ray.storage_path)))
+
+
+def register(replicate: Replicate = None) -> None:
+    """Add the model of the last run to MLflow's registry.
+
+    It becomes a version of maskgit-<preset>, and its champion if the FID of its samples is the
+    lowest so far.
+    """
+    from pipeline.config.params import load_params
+    from pipeline.tools.registry.register import register as add
+
+    print(add(load_params(), replicate))
+
+
+COMMANDS = (
+    Command(summary, ("summary", "summary --json")),
+    Command(report, ("report", "report --open")),
+    Command(ui, ("ui",)),
+    Command(
+        export,
+        ("export transformer samples.npz", "export autoregressive folder/ --replicate 1"),
+    ),
+    Command(measure, ("measure samples.npz", "measure folder/ --json")),
+    Command(register, ("register",)),
+    Command(sync, ("sync",)),
+)

@@ -1,0 +1,89 @@
+"""`bench`, `scale` and `submit`: work outside of the DAG."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.commands import Command
+
+Listed = str | None
+
+
+class Size(StrEnum):
+    default = "default"
+    paper = "paper"
+    all = "all"
+
+
+def bench(
+    size: Size = Size.all,
+    threads: Annotated[int | None, typer.Option(help="Of PyTorch's work on the CPU.")] = None,
+) -> None:
+    """Time training, decoding and the rest on this machine."""
+    from pipeline.tools.bench.report import SIZES
+    from pipeline.tools.bench.report import bench as run
+
+    print(run(list(SIZES) if size is Size.all else [size.value], threads))
+
+
+def submit(
+    stage: Annotated[str, typer.Argument(help="Of dvc.yaml, with what it needs; or all.")] = "all",
+    address: Annotated[str, typer.Option(help="Of its dashboard.")] = "http://127.0.0.1:8265",
+) -> None:
+    """Run the DAG, or a stage, as a job on a Ray cluster.
+
+    Code travels as git lists it, data through the default DVC remote; `dvc repro --pull` takes what
+    came out. Without a remote the cluster must see this folder under the same path.
+    """
+    from pipeline.tools.submit.client import submit as run
+
+    print(run(None if stage == "all" else stage, address))
+
+
+def scale(
+    file: Annotated[Path, typer.Argument(help="The CSV; its cells are not measured again.")],
+    networks: Annotated[
+        Listed, typer.Option(help="Mask schedules to train with, and autoregressive.")
+    ] = None,
+    label_smoothings: Annotated[Listed, typer.Option(help="As 0,0.1.")] = None,
+    seeds: Annotated[Listed, typer.Option(help="Of training and sampling, as 0,1,2.")] = None,
+    steps: Annotated[
+        Listed, typer.Option(help="At which each training is measured, as 300,1200.")
+    ] = None,
+    decode_schedules: Annotated[
+        Listed, typer.Option(help="Mask schedules; own: the one trained with.")
+    ] = None,
+    iterations: Annotated[Listed, typer.Option(help="Values of T, as 4,8.")] = None,
+    choice_temperatures: Annotated[Listed, typer.Option(help="As 2,4.5.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Of each cell. [default: evaluation.samples]")
+    ] = None,
+) -> None:
+    """Measure quality against steps, seeds and decoding.
+
+    Adds rows to a CSV file; lists are written with commas.
+    """
+    from pipeline.config.params import load_params
+    from pipeline.tools.scale import Grid
+    from pipeline.tools.scale import scale as run
+
+    options = {
+        "networks": networks,
+        "label_smoothings": label_smoothings,
+        "seeds": seeds,
+        "steps": steps,
+        "decode_schedules": decode_schedules,
+        "iterations": iterations,
+        "choice_temperatures": choice_temperatures,
+    }
+    params = load_params()
+    print(run(params, Grid.of(params, options, samples), file))
+
+
+COMMANDS = (
+    Command(bench, ("bench --size default",)),
+    Command(scale, ("scale rows.csv --networks cosine,autoregressive --steps 300,1200",)),
+    Command(submit, ("submit", "submit sweep --address http://head:8265")),
+)

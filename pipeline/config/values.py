@@ -1,0 +1,100 @@
+"""The kinds of values that params have, each with its bounds (pipeline/runtime/limits.py)."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, Field
+
+from pipeline.runtime import limits
+
+Extractor = Literal["classifier", "inception"]
+
+
+def _known_schedule(name: str) -> str:
+    from pipeline.schedules import SCHEDULES
+
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown schedule '{name}'; one of {', '.join(SCHEDULES)}")
+    return name
+
+
+def _known_source(name: str) -> str:
+    from pipeline.prepare.datasets import source_form
+
+    source_form(name)
+    return name
+
+
+def _plain(text: str) -> str:
+    """Text that a file system, a database and a terminal take: no NUL, no line break, no half of a
+    character."""
+    if not all(c.isprintable() for c in text):
+        raise ValueError(f"{text!r} holds a character that cannot be printed; remove it")
+    return text
+
+
+def _folder(path: str) -> str:
+    """A path as the system takes it: nothing here reads addresses, and no shell was asked."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path):
+        raise ValueError(
+            f"'{path}' is no folder but an address; give a folder, on a cluster one "
+            f"that every node sees"
+        )
+    if path.startswith("~"):
+        raise ValueError(f"'{path}' would be a folder named ~; write your home out")
+    return path
+
+
+def _distinct(values: Sequence) -> Sequence:
+    if len(set(values)) < len(values):
+        raise ValueError("a value is listed twice; list each once")
+    return values
+
+
+def _grey_or_rgb(channels: int) -> int:
+    if channels not in (1, 3):
+        raise ValueError("it is 1 (grey) or 3 (RGB)")
+    return channels
+
+
+def _ascending(value: list[float]) -> list[float]:
+    low, high = value
+    if low > high:
+        raise ValueError(f"{low} is above {high}; give [low, high]")
+    return value
+
+
+def _within_image(value: list[float]) -> list[float]:
+    if value[1] > 1:
+        raise ValueError("a crop cannot exceed the image; use at most 1.0")
+    return value
+
+
+Value = TypeVar("Value")
+Text = Annotated[
+    str, Field(min_length=1, max_length=limits.TEXT, pattern=r"\S"), AfterValidator(_plain)
+]
+Folder = Annotated[Text, AfterValidator(_folder)]
+Source = Annotated[Text, AfterValidator(_known_source)]
+Schedule = Annotated[Text, AfterValidator(_known_schedule)]
+# Values to do something with, one after the other; a grid has one at least.
+Listed = Annotated[list[Value], Field(max_length=limits.LIST), AfterValidator(_distinct)]
+Grid = Annotated[Listed[Value], Field(min_length=1)]
+Side = Annotated[int, Field(ge=1, le=limits.SIDE)]
+Channels = Annotated[int, AfterValidator(_grey_or_rgb)]  # a Literal would take True for 1
+Count = Annotated[int, Field(ge=1, le=limits.STEPS)]
+CountOrNone = Annotated[int, Field(ge=0, le=limits.STEPS)]
+Images = Annotated[int, Field(ge=1, le=limits.IMAGES)]
+Batch = Annotated[int, Field(ge=1, le=limits.BATCH)]
+Width = Annotated[int, Field(ge=1, le=limits.WIDTH)]
+Layers = Annotated[int, Field(ge=1, le=limits.LAYERS)]
+Workers = Annotated[int, Field(ge=1, le=limits.WORKERS)]
+Seed = Annotated[int, Field(ge=0, le=limits.SEED)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(ge=limits.SMALLEST, le=limits.LARGEST)]
+NonNegative = Annotated[float, Field(ge=0, le=limits.LARGEST)]
+Pair = Annotated[list[Value], Field(min_length=2, max_length=2)]
+Range = Annotated[Pair[Positive], AfterValidator(_ascending)]
+CropScale = Annotated[Range, AfterValidator(_within_image)]

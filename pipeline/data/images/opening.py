@@ -1,0 +1,135 @@
+"""Opening encoded pictures that anyone may have made: as people see them, in 8 bits, within limits.
+
+Only the formats of `PICTURE_FORMATS` are decoded, by the content and not by the file's name: others
+start programs (EPS runs Ghostscript) or have decoders that few have looked at.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+# Formats of the list that Pillow does not know before their modules are imported.
+from PIL import Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  isort: skip
+
+from pipeline.runtime.limits import BACKGROUND, PICTURE_ASPECT, PICTURE_FORMATS, PICTURE_PIXELS
+
+# Pillow warns from a size on that is above our limit, at which the picture is refused.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What its metadata have wrong is no word to a user: the picture is read, or refused by name.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+class BadPicture(ValueError):
+    """A picture cannot be used. The message says why, and the way out."""
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Of files' names, with a dot, in lower case."""
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, name in known if name in PICTURE_FORMATS)
+
+
+def open_image(content: bytes) -> Image.Image:
+    """A picture as people see it: turned as its EXIF data say, opaque on `BACKGROUND`, the first
+    frame of several; of 8 bits, grey (mode L) or RGB.
+
+    Raises:
+        BadPicture: it is damaged, of a format that is not read, too large or too narrow, or of
+            numbers whose range is not known.
+    """
+    try:
+        image: Image.Image = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
+        return as_seen(image)
+    except BadPicture:
+        raise
+    except Image.UnidentifiedImageError as error:
+        formats = ", ".join(PICTURE_FORMATS)
+        raise BadPicture(f"truncated or not an image of {formats}; convert or delete it") from error
+    except Exception as error:  # a damaged file makes its decoder raise nearly anything
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise BadPicture(f"truncated or not an image ({reason}); replace or delete it") from error
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """A picture of Pillow's as `open_image` gives it.
+
+    Raises:
+        BadPicture: it is too large or too narrow, or of numbers whose range is not known.
+    """
+    _check_size(*image.size)
+    _check_numbers(image)
+    image.load()
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    image = _opaque(_eight_bits(image))
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def decode_image(content: bytes, channels: int) -> Image.Image:
+    """Encoded bytes as a grey or RGB image of 8 bits.
+
+    Raises:
+        BadPicture: as `open_image`.
+    """
+    return open_image(content).convert("L" if channels == 1 else "RGB")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > PICTURE_PIXELS:
+        raise BadPicture(
+            f"{width}×{height} pixels, more than the limit of {PICTURE_PIXELS:,} (docs/limits.md); "
+            f"make it smaller or delete it"
+        )
+    if max(width, height) > PICTURE_ASPECT * min(width, height) or not width:
+        raise BadPicture(
+            f"{width}×{height} pixels, more than {PICTURE_ASPECT} times as long as wide "
+            f"(docs/limits.md); cut or delete it"
+        )
+
+
+def _check_numbers(image: Image.Image) -> None:
+    """Refuse pixels that are not 8 or 16 bits of a known range: they would turn white or black."""
+    # Pillow makes these integers of 16 bits in PNG and PPM, and of up to 32 in TIFF.
+    integers = image.mode == "I" and image.format not in ("PNG", "PPM")
+    odd_tiff = image.format == "TIFF" and image.mode.startswith("I;16") and _odd_tiff(image)
+    if image.mode == "F" or integers or odd_tiff:
+        raise BadPicture(
+            "of numbers whose range is not known (float, 32 bits, signed, or 16 bits that are not "
+            "all used); convert it to 8 or 16 bits"
+        )
+
+
+def _odd_tiff(image: Image.Image) -> bool:
+    tags = getattr(image, "tag_v2", {})
+    bits, photometric = tags.get(258, (16,)), tags.get(262, 1)
+    return bits != (16,) or photometric != 1  # fewer bits, or 0 is white
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data say nothing, and the picture may be whole
+        return 1
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)  # of 16 bits, which `convert` would cut off and not scale
+    grey = Image.fromarray((values / 257).round().astype(np.uint8))
+    if (clear := image.info.get("transparency")) is None:
+        return grey
+    opaque = np.where(values == clear, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (grey, Image.fromarray(opaque)))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Transparent pixels on the background. (`convert` alone would show what lies in them.)"""
+    if not image.has_transparency_data:
+        return image
+    grey = image.mode in ("1", "L", "LA", "La")
+    colours = image.convert("LA") if image.mode == "La" else image
+    ground = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+    return Image.alpha_composite(ground, colours.convert("RGBA")).convert("L" if grey else "RGB")

@@ -1,0 +1,203 @@
+"""The features of an image set are computed once, and kept in a file whose name is a hash of the
+extractor's weights, of the images and of the code that leads from these to features. What is read
+from there stays on the disk until it is used, and so those of ImageNet need no memory."""
+
+import json
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.config.params import Params
+from pipeline.config.paths import CLASSIFIER, IMAGES
+from pipeline.evaluation.features import Extractor, Features, extract, open_extractor
+from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet, Readable
+from pipeline.evaluation.statistics import (
+    ReferenceStatistics,
+    load_statistics,
+    save_statistics,
+    statistics,
+)
+from pipeline.runtime.arrays import make_parts, parts_folder
+from pipeline.runtime.checksums import as_noted, keep_if_whole, note_hash, shared_folder
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import atomic_file, require_file, tree_hash, value_hash
+from pipeline.runtime.workers import Alone, Maker
+from pipeline.weights.published import load_model
+
+PACKAGE = Path(__file__).parents[1]
+CODE = (
+    "data/images",
+    "classifier.py",
+    "evaluation/features.py",
+    "evaluation/image_files.py",
+    "evaluation/images.py",
+)
+PART = 8 * BATCH  # images whose features are made by one worker and kept together
+CHUNK = 2**24  # bytes of a file that are looked at at once
+
+
+def save_features(features: Features, path: Path) -> None:
+    from safetensors.torch import save
+
+    content = save({k: v for k, v in features._asdict().items() if v is not None})
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)  # the library has an error of its own for a full disk
+
+
+def load_features(path: Path) -> Features:
+    """Read what `save_features` wrote; what is not used is left on the disk.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        require_file(path)
+        features = Features(**load_file(path))
+        tensors = [tensor for tensor in features if tensor is not None]
+        sizes = {(tensor.ndim, tensor.dtype, len(tensor)) for tensor in tensors}
+        if sizes != {(2, torch.float32, len(features.features))}:
+            raise ValueError("not a row of numbers for each image")
+        if not _all_finite(path):
+            raise ValueError("some are NaN or infinite")
+        return features
+    except Exception as error:  # a damaged file makes its reader raise nearly anything
+        raise UserError(f"{path} holds no features ({error}); delete it and run again") from error
+
+
+def _all_finite(path: Path) -> bool:
+    """Whether every number in a file is finite; read through a small buffer, so that the tensors,
+    which are mapped, take no memory yet."""
+    with open(path, "rb") as file:
+        file.seek(8 + struct.unpack("<Q", file.read(8))[0])  # behind the header
+        chunks = iter(lambda: file.read(CHUNK), b"")
+        return all(np.isfinite(np.frombuffer(chunk, "<f4")).all() for chunk in chunks)
+
+
+def features_path(images: ImageSet, extractor: Extractor, cache_dir: Path) -> Path:
+    """The file that keeps the features of an image set; its name is a hash of the extractor's
+    weights, the images, and the code that leads from one to the other."""
+    code = [tree_hash(PACKAGE / name) for name in CODE]
+    address = value_hash([extractor.name, extractor.identity, images.content_hash, code])[:16]
+    return cache_dir / f"{address}.safetensors"
+
+
+class Extraction:
+    """An extractor, and the images that it is shown."""
+
+    def __init__(self, extractor: Extractor, images: ImageSet):
+        self.extractor, self.images = extractor, images
+
+    def __call__(self, start: int, stop: int) -> Features:
+        """Features of the images from `start` to before `stop`."""
+        if not isinstance(self.images, Readable):  # then of all of them
+            return extract(self.extractor, self.images.batches(BATCH))
+        return extract(self.extractor, _batches(self.images, start, stop))
+
+
+def _batches(images: Readable, start: int, stop: int) -> Iterator[Tensor]:
+    for first in range(start, stop, BATCH):
+        yield images.read(first, min(first + BATCH, stop))
+
+
+def open_extraction(
+    name: str, images: ImageSet, params: Params, root: Path, device: torch.device
+) -> Extraction:
+    """The extraction with the extractor of that name, in a worker."""
+    classifier = load_model(root / CLASSIFIER, "classifier", device)
+    return Extraction(open_extractor(name, classifier, params.evaluation, device), images)
+
+
+def cached_features(
+    images: ImageSet,
+    extractor: Extractor,
+    cache_dir: Path,
+    workers: Alone | None = None,
+    maker: Maker | None = None,
+) -> Features:
+    """Features of an image set, read from their file, or computed if it is missing or damaged.
+
+    Args:
+        workers: who computes them; this process if None.
+        maker: gives the `Extraction` to those.
+
+    Raises:
+        UserError: the images cannot be read, or the features not written.
+    """
+    path = features_path(images, extractor, cache_dir)
+    if as_noted(path):
+        return load_features(path)
+    with shared_folder(cache_dir):  # another process may have written it and not noted its hash yet
+        if keep_if_whole(path):
+            return load_features(path)
+    maker = maker or Maker(Extraction, extractor, images, here=Extraction(extractor, images))
+    step = PART if isinstance(images, Readable) else len(images)
+    batches = [(start, min(start + step, len(images))) for start in range(0, len(images), step)]
+    workers, folder = workers or Alone(torch.device("cpu")), parts_folder(path)
+    with shared_folder(folder):  # another process may be at it
+        if not as_noted(path):
+            name = f"features: {extractor.name}"
+            parts = make_parts({path: batches}, workers, maker, name, save_features)
+            with shared_folder(cache_dir):
+                _join(parts[path], path)
+                note_hash(path)
+        shutil.rmtree(folder, ignore_errors=True)
+    return load_features(path)
+
+
+def _join(parts: list[Path], path: Path) -> None:
+    """Join feature files along the images, one in memory at a time."""
+    counts = [len(load_features(part).features) for part in parts]
+    first = {k: v for k, v in load_features(parts[0])._asdict().items() if v is not None}
+    header, end = {}, 0
+    for name, rows in first.items():
+        shape, start = [sum(counts), rows.shape[1]], end
+        end += 4 * shape[0] * shape[1]
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the format's alignment
+    with atomic_file(path) as temporary, open(temporary, "wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text)
+        for name in first:
+            for part in parts:
+                out.write(getattr(load_features(part), name).numpy())
+
+
+def reference_features(
+    extractor: Extractor, params: Params, workers: Alone, root: Path = Path()
+) -> Path:
+    """The file with the features of every training image (centre crops), which samples are compared
+    with. They are computed once; sweep and evaluation share them.
+
+    Args:
+        root: the project's folder.
+    """
+    images = CenterCrops(root / IMAGES, "train", params.data)
+    cache_dir = root / params.ray.storage_path / "features"
+    maker = extraction(extractor, images, params, root)
+    cached_features(images, extractor, cache_dir, workers, maker)
+    return features_path(images, extractor, cache_dir)
+
+
+def extraction(extractor: Extractor, images: ImageSet, params: Params, root: Path) -> Maker:
+    """What gives features to `cached_features`, here with the extractor that is open."""
+    here = Extraction(extractor, images)
+    return Maker(open_extraction, extractor.name, images, params, root.absolute(), here=here)
+
+
+def kept_statistics(path: Path) -> ReferenceStatistics:
+    """Mean and covariance of the features in a file, computed once and kept beside it."""
+    code = tree_hash(PACKAGE / "evaluation/statistics.py")[:8]
+    target = path.with_name(f"{path.stem}-{code}.npz")
+    if not as_noted(target):
+        found = statistics(load_features(path).features)
+        with shared_folder(path.parent):
+            save_statistics(found, target)
+            note_hash(target)
+    return load_statistics(target)

@@ -1,0 +1,166 @@
+"""Image sets of others: folders of PNGs, and the `.npz` of the ADM suite."""
+
+import contextlib
+import math
+import zipfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.images.opening import open_image
+from pipeline.data.images.threads import in_threads
+from pipeline.data.images.views import to_chw
+from pipeline.evaluation.images import ArrayImages, ImageSet
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import file_hash, read_file, require_file, value_hash
+from pipeline.runtime.limits import PICTURE_BYTES, PICTURE_PIXELS
+
+
+def open_images(path: Path | str) -> ImageSet:
+    """The image set at a path: a folder of PNGs, an `.npy` (n, C, H, W) or an `.npz` (`arr_0`,
+    n, H, W, C), uint8.
+
+    Raises:
+        UserError: it is missing, empty, damaged, or holds something else.
+    """
+    path = Path(path)
+    with _naming(path):
+        if path.is_dir():
+            return PngImages(path)
+        if not path.exists():
+            raise UserError(f"{path} does not exist; give a folder of PNGs, an .npy or an .npz")
+        require_file(path)
+    if path.suffix.lower() == ".npz":
+        return NpzImages(path)
+    with _naming(path):
+        images = np.lib.format.open_memmap(path, mode="r")
+    fortran = not images.flags.c_contiguous
+    _check(path, images.dtype, images.shape, channels=1, fortran=fortran)
+    return ArrayImages(images, path)
+
+
+class PngImages:
+    """The PNG files of a folder, sorted by name; grey files give one channel, all others three."""
+
+    def __init__(self, folder: Path):
+        self._paths = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".png")
+        if not self._paths:
+            raise UserError(f"{folder} holds no PNG files; give the folder that they lie in")
+        for path in self._paths:
+            require_file(path, PICTURE_BYTES)
+        self.shape = _read_png(self._paths[0]).shape
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @cached_property
+    def content_hash(self) -> str:
+        return value_hash([file_hash(path) for path in self._paths])
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        for start in range(0, len(self), size):
+            images = in_threads(self._read, self._paths[start : start + size])
+            yield torch.from_numpy(np.stack(images)).contiguous()
+
+    def _read(self, path: Path) -> np.ndarray:
+        image = _read_png(path)
+        if image.shape != self.shape:
+            raise UserError(
+                f"{path} is {size_text(image.shape)} and {self._paths[0].name} "
+                f"{size_text(self.shape)}; images of one set have one size: resize or delete it"
+            )
+        return image
+
+
+class NpzImages:
+    """The ADM suite's file: `arr_0` (n, H, W, C) uint8. It is streamed out of the archive, which
+    cannot be memory-mapped."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        with (
+            _naming(path),
+            zipfile.ZipFile(path) as archive,
+            archive.open("arr_0.npy") as stream,
+        ):
+            shape, fortran, dtype = _read_header(stream)
+            promised, held = math.prod(shape), archive.getinfo("arr_0.npy").file_size
+        _check(path, dtype, shape, channels=3, fortran=fortran)
+        if promised > held:
+            raise UserError(f"{path} is cut off: it promises {shape[0]} images; copy it again")
+        self._length, height, width, channels = shape
+        self.shape = (channels, height, width)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @cached_property
+    def content_hash(self) -> str:
+        return file_hash(self.path)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        channels, height, width = self.shape
+        with (
+            _naming(self.path),
+            zipfile.ZipFile(self.path) as archive,
+            archive.open("arr_0.npy") as stream,
+        ):
+            _read_header(stream)
+            for start in range(0, len(self), size):
+                shape = (min(size, len(self) - start), height, width, channels)
+                content = bytearray(stream.read(math.prod(shape)))
+                images_BHWC = torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
+                yield images_BHWC.permute(0, 3, 1, 2).contiguous()
+
+
+def _read_png(path: Path) -> np.ndarray:
+    """(C, H, W) uint8."""
+    with _naming(path):
+        return to_chw(open_image(read_file(path, PICTURE_BYTES)))
+
+
+def _read_header(stream) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and type of the array in an `.npy` stream, which is left at
+    the array's first byte."""
+    if np.lib.format.read_magic(stream) == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
+
+
+def _check(
+    path: Path, dtype: np.dtype, shape: tuple[int, ...], channels: int, fortran: bool = False
+) -> None:
+    """Raise a `UserError` unless the array holds images; `channels` is the axis of the channels."""
+    fits = len(shape) == 4 and shape[channels] in (1, 3) and min(shape) > 0
+    if dtype != np.uint8 or not fits or fortran:
+        wanted = "(n, C, H, W)" if channels == 1 else "(n, H, W, C)"
+        raise UserError(
+            f"{path} holds {dtype} {tuple(shape)} and no images; they are uint8 {wanted} in C order"
+        )
+    if (pixels := math.prod(shape[1:]) // shape[channels]) > PICTURE_PIXELS:
+        raise UserError(
+            f"{path} holds images of {pixels:,} pixels, more than the limit of {PICTURE_PIXELS:,} "
+            f"(docs/limits.md); make them smaller"
+        )
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn every error of the block, which reads a file, into a `UserError` that names the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes its reader raise nearly anything
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is damaged or no image file ({reason}); replace it") from error
+
+
+def size_text(shape: tuple[int, ...]) -> str:
+    """The size of images (C, H, W) in words, as "28×28 grey"."""
+    channels, height, width = shape
+    return f"{width}×{height} {'grey' if channels == 1 else 'RGB'}"

@@ -1,0 +1,22 @@
+"""The sampler of a published network, opened by whoever samples."""
+
+from pathlib import Path
+
+import torch
+
+from pipeline.config.paths import TOKENIZER
+from pipeline.config.replicates import Replicate
+from pipeline.runtime.workers import Maker
+from pipeline.sampling import Sampler
+from pipeline.weights.published import load_model
+
+
+def open_sampler(network: str, folder: Path, device: torch.device) -> Sampler:
+    """The sampler of a network that is published in that folder."""
+    model = load_model(folder, network, device)  # type: ignore[call-overload]
+    return Sampler(model, load_model(TOKENIZER, "tokenizer", device))
+
+
+def sampler_of(replicate: Replicate) -> Maker:
+    """The sampler of a replicate's model."""
+    return Maker(open_sampler, replicate.network, replicate.folder)

@@ -1,0 +1,59 @@
+"""A trial from its beginning to its measured rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.experiments.ablation.measuring import measure_trial
+from pipeline.experiments.ablation.trial import Trial
+from pipeline.runtime.failures import Failure
+from pipeline.runtime.tracking import Run
+from pipeline.runtime.tuning import run_beside
+from pipeline.training.transformer.model import train_model
+
+
+@dataclass(frozen=True)
+class TrackedTrial:
+    """A trial and its MLflow run, which begins as it does and gets its curve while it trains."""
+
+    trial: Trial
+    run: Run
+
+    @property
+    def name(self) -> str:
+        return self.trial.name
+
+    @property
+    def failure(self) -> Failure:
+        return self.trial.failure
+
+    @property
+    def finished(self) -> bool:
+        return self.trial.finished
+
+
+def run_tracked(tracked: TrackedTrial) -> None:
+    """As `run_trial`."""
+    tracked.run.begin()
+    run_trial(tracked.trial, on_row=tracked.run.log_training)
+
+
+def run_trial(
+    trial: Trial, *, on_row: Callable[[dict[str, float]], None] = lambda row: None
+) -> None:
+    """Train the trial's model, unless it is there or released weights take its place, and measure
+    it.
+
+    Args:
+        on_row: called with each new row of its training's history.
+    """
+    if trial.training is not None:
+        train_model(trial.training, on_row=on_row)
+    if trial.training is None or trial.training.workers.count == 1:
+        measure_trial(trial)
+    else:
+        run_beside(_measure, trial, resources=trial.training.workers.resources)
+
+
+def _measure(trial: Trial) -> None:
+    with trial.failure.noted():
+        measure_trial(trial)

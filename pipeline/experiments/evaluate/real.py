@@ -1,0 +1,46 @@
+"""Real images measured in sets as small as other stages measure samples in: what FID and IS are at
+that number of images, where nothing is generated."""
+
+from typing import Any
+
+from pipeline.config.params import Params
+from pipeline.config.paths import IMAGES
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.features import Features
+from pipeline.evaluation.images import CenterCrops
+from pipeline.evaluation.uncertainty import disjoint
+from pipeline.runtime.workers import Alone
+from pipeline.sampling import balanced_labels
+
+
+def real_rows(params: Params, workers: Alone) -> list[dict[str, Any]]:
+    """The scores of disjoint sets of validation images, as many as there are of each size."""
+    evaluator = Evaluator(params, workers)
+    images = CenterCrops(IMAGES, "val", params.data)
+    features, logits = evaluator.features(images), evaluator.recognised(images)
+    rows = []
+    for size in _sizes(params, classes=logits.shape[1]):
+        for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
+            part = Features(features.features[chosen], features.class_logits[chosen])
+            labels = images.labels[chosen]
+            scores = evaluator.scores_of(part, logits[chosen], labels, say=number == 0)
+            rows.append({"samples": size, "subset": number} | scores)
+    return rows
+
+
+def real_columns(params: Params) -> list[str]:
+    """The columns of these rows, of which there are none where the validation images are few."""
+    name = params.evaluation.extractor
+    return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
+
+
+def _sizes(params: Params, classes: int) -> list[int]:
+    """The numbers of samples that the stages measure, in order, each once."""
+    candidates = max(params.evaluation.samples, params.cas.samples)
+    members = balanced_labels(candidates, classes).bincount().tolist()
+    kept = [
+        sum(params.rejection.kept(of_class, acceptance) for of_class in members)
+        for acceptance in params.rejection.acceptance
+    ]
+    others = (params.sweep.samples, params.temperature.samples, params.editing.images)
+    return sorted({*kept, *others, params.evaluation.samples})

@@ -1,0 +1,187 @@
+"""Folders of pictures as people have them: with splits under several names, and with files beside
+the pictures that are none."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.data.images.opening import BadPicture, open_image, picture_suffixes
+from pipeline.prepare.source import Item
+from pipeline.runtime.errors import UserError, printable
+from pipeline.runtime.files import read_file, value_hash
+from pipeline.runtime.limits import PICTURE_BYTES
+
+TRAIN = ("train", "training")
+HELD_OUT = (("val", "valid", "validation"), ("test",))  # of the second only where the first is not
+LOOKED_AT = 256  # validation images that are looked for among the training images
+
+
+class FolderSource:
+    """A folder with one subfolder a class; `train/` and `val/` (or `valid/`, `validation/`, else
+    `test/`) above them if any. Names are told apart whatever their case.
+
+    Raises:
+        UserError: there is no such folder or none of classes in it, a class is empty, validation
+            has the images of training, or a folder links back to one that it lies in.
+    """
+
+    def __init__(self, root: Path):
+        try:
+            self._open(root)
+        except (OSError, ValueError) as error:  # a path that is too long, no permission
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"data.source: {root} cannot be read ({reason})") from error
+
+    def _open(self, root: Path) -> None:
+        if not root.is_dir():
+            raise UserError(f"data.source: folder {root} does not exist; give an existing folder")
+        self._root, self._suffixes = root, picture_suffixes()
+        self._skipped: Counter[str] = Counter()
+        folders = _splits(root)
+        first = next(iter(folders.values()))
+        classes = _class_folders(first)
+        if not classes:
+            raise UserError(f"data.source: {first} has no class folders; put each class in its own")
+        self._refuse_links(classes)
+        self.class_names = [printable(folder.name) for folder in classes]
+        self.items: list[Item] = []
+        self._paths: list[Path] = []
+        for split, folder in folders.items():
+            self._list(folder, [each.name for each in classes], split)
+        if self._skipped:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self._skipped.most_common(8))
+            total = self._skipped.total()
+            print(f"data.source: {total} files skipped, which are no pictures: {kinds}", flush=True)
+        self._refuse_copies()
+
+    def _refuse_links(self, classes: list[Path]) -> None:
+        real = [folder.resolve() for folder in classes]
+        for folder, target in zip(classes, real, strict=True):
+            if self._root.resolve().is_relative_to(target):
+                raise UserError(f"data.source: {folder} links back to {target}; delete the link")
+            if real.count(target) > 1:
+                raise UserError(f"data.source: {folder} is another class's folder too; delete one")
+
+    def _list(self, folder: Path, classes: list[str], split: str | None) -> None:
+        extra = {each.name for each in _class_folders(folder)} - set(classes)
+        if extra:
+            raise UserError(
+                f"data.source: {folder} has classes that train has not: {sorted(extra)}"
+            )
+        for label, name in enumerate(classes):
+            skipped: Counter[str] = Counter()
+            paths = sorted(self._pictures(folder / name, skipped))
+            self._skipped += skipped
+            if not paths:
+                without = f" (only {', '.join(skipped)})" if skipped else ""
+                raise UserError(
+                    f"data.source: class folder {folder / name} has no images{without}; add some, "
+                    f"converted to PNG or JPEG, or delete the folder"
+                )
+            self._paths += paths
+            keys = (printable(str(path.relative_to(self._root))) for path in paths)
+            self.items += [Item(key, label, split) for key in keys]
+
+    def _pictures(self, folder: Path, skipped: Counter[str]) -> Iterator[Path]:
+        """Files of a class that are named as pictures; the others are counted by kind. Links to
+        folders are not followed, so that none leads round in a circle."""
+        if not folder.is_dir():
+            return
+        for place, inner, names in os.walk(folder):
+            linked = [name for name in inner if Path(place, name).is_symlink()]
+            skipped.update({"linked folders": len(linked)} if linked else {})
+            inner[:] = [name for name in inner if not _hidden(name)]
+            # A folder that is named as a picture is a mistake, which reading it reports.
+            named = [name for name in inner if Path(name).suffix.lower() in self._suffixes]
+            for name in names + named:
+                suffix = Path(name).suffix.lower()
+                if _hidden(name):
+                    skipped["hidden"] += 1
+                elif suffix in self._suffixes:
+                    yield Path(place, name)
+                else:
+                    skipped[printable(suffix)[:20] or "without a suffix"] += 1
+
+    def _refuse_copies(self) -> None:
+        """Refuse a validation split that training has seen: everything measured on it would be of
+        no worth. Of a large split an even selection is looked at."""
+        held_out = self._regular("val")
+        chosen = held_out[:: max(1, len(held_out) // LOOKED_AT)]
+        sizes = {path: path.stat().st_size for path in chosen}
+        wanted = set(sizes.values())
+        training = {
+            hashlib.sha256(read_file(path)).digest()
+            for path in (self._regular("train") if wanted else [])
+            if path.stat().st_size in wanted
+        }
+        found = sum(hashlib.sha256(read_file(path)).digest() in training for path in chosen)
+        if found and found == len(chosen):
+            raise UserError(
+                f"data.source: validation in {self._root} has the same images as training; give it "
+                f"others, or delete its folder (data.val_fraction then holds some out)"
+            )
+        if found:
+            print(
+                f"data.source: {found} of {len(chosen)} validation images that were looked at are "
+                f"training images too, so what is measured on them flatters",
+                flush=True,
+            )
+
+    def _regular(self, split: str) -> list[Path]:
+        """Files of a split that can be read; what is wrong with the others, reading them tells."""
+        pairs = zip(self.items, self._paths, strict=True)
+        paths = (path for item, path in pairs if item.split == split)
+        return [p for p in paths if p.is_file() and p.stat().st_size <= PICTURE_BYTES]
+
+    @cached_property
+    def version(self) -> str:
+        found = [path.stat() if path.exists() else None for path in self._paths]
+        return value_hash([(s.st_size, s.st_mtime_ns) if s else None for s in found])
+
+    def read(self, index: int) -> bytes:
+        path = self._paths[index]
+        try:
+            content = read_file(path, PICTURE_BYTES)
+            open_image(content)
+        except FileNotFoundError as error:
+            raise UserError(f"data.source: {path} is a broken link; delete it") from error
+        except UserError as error:
+            raise UserError(f"data.source: {error}") from error
+        except BadPicture as error:
+            raise UserError(f"data.source: {path} is {error}") from error
+        return content
+
+
+def _splits(root: Path) -> dict[str | None, Path]:
+    """The folder of each split, or of everything (None)."""
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for folder in _class_folders(root):
+        by_name[folder.name.lower()].append(folder)
+
+    def one(names: tuple[str, ...]) -> Path | None:
+        found = [folder for name in names for folder in by_name[name]]
+        if len(found) > 1:
+            both = " and ".join(f"{folder.name}/" for folder in found)
+            raise UserError(f"data.source: {root} has {both}, which mean the same; keep one")
+        return found[0] if found else None
+
+    train = one(TRAIN)
+    val = one(HELD_OUT[0]) or one(HELD_OUT[1])
+    if train and val:
+        return {"train": train, "val": val}
+    if val:
+        raise UserError(f"data.source: {root} has {val.name}/ and no train/; add it")
+    return {None: train or root}
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    """The subfolders that a person has made, in order."""
+    return sorted(each for each in folder.iterdir() if each.is_dir() and not _hidden(each.name))
+
+
+def _hidden(name: str) -> bool:
+    """Whether a program has made it, for itself: `.ipynb_checkpoints`, macOS's, a NAS's."""
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir")

@@ -1,0 +1,102 @@
+"""Arrays that are made batch by batch, and kept as far as they are made."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.runtime.checksums import keep_if_whole, note_hash
+from pipeline.runtime.files import atomic_file, remove_temporary
+from pipeline.runtime.progress import PAUSE, progress
+from pipeline.runtime.workers import Alone, Maker
+
+
+def write_array(
+    path: Path, workers: Alone, maker: Maker, batches: Sequence[tuple], name: str
+) -> None:
+    """Make an array and write it to `path`, unless an earlier run has and the file is whole.
+
+    Each finished batch is kept in `<path>.parts`, so that a run that was killed goes on after it. A
+    process never has more than one batch in memory.
+
+    Args:
+        path: an .npy.
+        maker: makes the batches, arrays or tensors on the CPU, which are joined along the first
+            axis.
+        batches: the arguments of each batch, in order.
+        name: names the array in messages.
+
+    Raises:
+        UserError: the files cannot be written, or the maker's.
+    """
+    write_arrays({path: batches}, workers, maker, name)
+
+
+def write_arrays(
+    arrays: Mapping[Path, Sequence[tuple]], workers: Alone, maker: Maker, name: str
+) -> None:
+    """The same of several arrays, whose batches are shared as if they were one's."""
+    missing = {path: batches for path, batches in arrays.items() if not keep_if_whole(path)}
+    for path, parts in make_parts(missing, workers, maker, name).items():
+        _join(parts, path)
+        note_hash(path)
+    for path in arrays:
+        shutil.rmtree(parts_folder(path), ignore_errors=True)
+
+
+def parts_folder(path: Path) -> Path:
+    """Where the parts of a file lie until they are joined."""
+    return path.with_name(f"{path.name}.parts")
+
+
+def save_array(array: Any, path: Path) -> None:
+    """Write an array, or a tensor on the CPU, as an .npy."""
+    with atomic_file(path, durable=False) as temporary, open(temporary, "wb") as out:
+        np.save(out, np.ascontiguousarray(array))
+
+
+def make_parts(
+    files: Mapping[Path, Sequence[tuple]],
+    workers: Alone,
+    maker: Maker,
+    name: str,
+    save: Callable[[Any, Path], None] = save_array,
+) -> dict[Path, list[Path]]:
+    """Of each file the files of its batches, in order, in its `parts_folder`; those that are there
+    and whole are kept.
+
+    Args:
+        save: importable; writes a batch to its file, whole or not at all.
+    """
+    parts: dict[Path, list[Path]] = {}
+    arguments: dict[Path, tuple] = {}
+    for path, batches in files.items():
+        folder = parts_folder(path)
+        remove_temporary(folder)
+        parts[path] = [folder / f"{number:06d}{path.suffix}" for number in range(len(batches))]
+        arguments |= zip(parts[path], batches, strict=True)
+    total, made = len(arguments), sum(part.exists() for part in arguments)
+    if made:
+        print(f"{name}: going on from batch {made} of {total}", flush=True)
+    missing = {part: own for part, own in arguments.items() if not keep_if_whole(part)}
+    done = total - len(missing)
+    with progress(name, done, total, pause=PAUSE) as bar:
+        for number, part in enumerate(workers.make(maker, missing, save), start=done + 1):
+            note_hash(part)
+            bar(number)
+    return parts
+
+
+def _join(parts: Sequence[Path], path: Path) -> None:
+    """Join `.npy` files along the first axis, one in memory at a time."""
+    mapped = [np.load(part, mmap_mode="r") for part in parts]
+    shape = (sum(len(array) for array in mapped), *mapped[0].shape[1:])
+    descr = np.lib.format.dtype_to_descr(mapped[0].dtype)
+    del mapped
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    with atomic_file(path) as temporary, open(temporary, "wb") as out:
+        np.lib.format.write_array_header_1_0(out, header)
+        for part in parts:
+            out.write(np.load(part))

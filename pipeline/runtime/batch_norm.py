@@ -1,0 +1,88 @@
+"""Batch normalisation over the whole batch that workers share."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.runtime.ranks import Ranks
+
+
+def normalize_together(network: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
+    """The network with layers that normalise by the statistics of all workers' rows, in place of
+    those that do by their own: on GPUs torch's, which knows no CPUs, else ours.
+
+    Weights, their names and what the network predicts stay the same.
+    """
+    if ranks.workers == 1:
+        return network
+    if device.type != "cpu":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.BatchNorm2d):
+                setattr(parent, name, _SharedBatchNorm(layer, ranks))
+    return network
+
+
+class _SharedBatchNorm(nn.BatchNorm2d):
+    """A layer of torch's, with its weights, over all workers' rows."""
+
+    def __init__(self, layer: nn.BatchNorm2d, ranks: Ranks):
+        super().__init__(layer.num_features, layer.eps, layer.momentum)
+        self.ranks = ranks
+        self.weight, self.bias = layer.weight, layer.bias
+        self.load_state_dict(layer.state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        return _Normalized.apply(x, self.weight, self.bias, self)
+
+
+class _Normalized(torch.autograd.Function):
+    """torch's own kernels, with the statistics, and the sums of gradients, of all workers."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, layer: _SharedBatchNorm
+    ) -> Tensor:
+        tracked = (
+            torch.zeros_like(weight),
+            torch.ones_like(weight),
+        )  # float32: so is the result
+        own_mean, own_variance = torch.batch_norm_update_stats(x, *tracked, 0.0)
+        own = torch.stack([own_mean, own_variance + own_mean**2]).double()
+        mean, square = layer.ranks.total(own) / layer.ranks.workers
+        variance = (square - mean**2).float()
+        mean = mean.float()
+        _track(layer, mean, variance, len(x) * x[0, 0].numel() * layer.ranks.workers)
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.layer = layer
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=layer.eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance = ctx.saved_tensors
+        ranks, eps = ctx.layer.ranks, ctx.layer.eps
+        inverse = (variance + eps).rsqrt()
+        rows = len(x) * x[0, 0].numel()
+        # As if this worker's rows were all; then what the others' sums make of it, linear in x.
+        alone, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], x, weight, None, None, mean, inverse, True, eps, [True, True, True]
+        )
+        own = torch.stack([d_weight, d_bias])
+        others = (own - ranks.total(own) / ranks.workers) / rows
+        scale, shift = weight * inverse * others
+        linear = F.batch_norm(x, mean, variance, scale, shift, training=False, eps=eps)
+        return alone.add_(linear), d_weight, d_bias, None
+
+
+def _track(layer: nn.BatchNorm2d, mean: Tensor, variance: Tensor, rows: int) -> None:
+    """Move the layer's running statistics, as torch's does."""
+    assert layer.running_mean is not None and layer.running_var is not None
+    assert layer.num_batches_tracked is not None and layer.momentum is not None
+    layer.num_batches_tracked += 1
+    layer.running_mean.lerp_(mean, layer.momentum)
+    layer.running_var.lerp_(variance * rows / (rows - 1), layer.momentum)

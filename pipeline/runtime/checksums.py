@@ -1,0 +1,114 @@
+"""Hashes of the files in a folder, beside them in `SHA256SUMS` (`sha256sum -c` reads it), and the
+look at them when a file is read: disks and copies change bits, and nothing else would notice."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import (
+    SUMS,
+    file_hash,
+    read_file,
+    remove_temporary,
+    require_file,
+    write_json,
+    write_text,
+)
+from pipeline.runtime.limits import SUMS_BYTES
+
+
+def note_hash(path: Path) -> None:
+    """Note the hash of a finished file in its folder's list."""
+    sums = _read(path.parent) | {path.name: file_hash(path)}
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    write_text(path.parent / SUMS, text, durable=False)
+
+
+def write_noted(path: Path, value: Any) -> None:
+    """Write a JSON file that is kept for a later run, and note its hash."""
+    write_json(path, value)
+    note_hash(path)
+
+
+@contextlib.contextmanager
+def shared_folder(folder: Path) -> Iterator[None]:
+    """While a file is written to a folder that is no process's own, and its hash noted: one process
+    at a time is in the block, so that what it finds half written is a killed one's, and removed.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock").acquire()
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder}: {error.strerror or error}; make room or change permissions"
+        ) from error
+    with lock:
+        remove_temporary(folder)
+        yield
+
+
+def as_noted(path: Path) -> bool:
+    """Whether a file has the hash that was noted when it was finished; False where none was."""
+    return path.is_file() and _read(path.parent).get(path.name) == _hash_now(path)
+
+
+def keep_if_whole(path: Path) -> bool:
+    """Whether a file of an earlier, killed run is there and whole. A damaged one is removed, so
+    that it is made again, and a line says so."""
+    if not os.path.lexists(path):
+        return False
+    if as_noted(path):
+        return True
+    print(f"{path} is damaged or was not finished; it is made again", flush=True)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    return False
+
+
+def require_hash(path: Path, way_out: str, wanted: str | None = None) -> None:
+    """Compare a file with its hash, once a process as long as size and time of the file stay.
+
+    Args:
+        wanted: the hash; None takes the noted one, and no notice where none was.
+
+    Raises:
+        UserError: the file is missing, or another than was written; `way_out` ends the message.
+    """
+    try:
+        require_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; {way_out}") from error
+    wanted = wanted or _read(path.parent).get(path.name)
+    if wanted is not None and _hash_now(path) != wanted:
+        raise UserError(f"{path} is damaged: its bytes are not those that were written; {way_out}")
+
+
+def _hash_now(path: Path) -> str:
+    found = path.stat()
+    return _hash(path.absolute(), found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=10_000)
+def _hash(path: Path, size: int, modified: int) -> str:
+    return file_hash(path)
+
+
+def _read(folder: Path) -> dict[str, str]:
+    try:
+        lines = read_file(folder / SUMS, SUMS_BYTES).decode("utf-8").splitlines()
+    except (OSError, UserError, UnicodeDecodeError):  # none yet, or damaged: nothing is known
+        return {}
+    pairs = (line.split("  ", 1) for line in lines if "  " in line)
+    return {name: digest for digest, name in pairs}

@@ -1,0 +1,193 @@
+"""Delivers what is logged, from outboxes to the tracking server, while a stage works.
+
+The server may be slow, or away: a stage never waits for it while it works, and at its end only
+where it answers. What is left is delivered by the next stage, or by `maskgit sync`.
+"""
+
+import time
+from importlib import import_module
+from pathlib import Path
+from threading import Event, Thread
+
+from filelock import Timeout
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.outbox import LOG, Record, read_records
+from pipeline.runtime.project import in_project
+from pipeline.runtime.sending import send, sent_part
+from pipeline.runtime.server import Server, Unsent
+from pipeline.runtime.uris import is_local, redacted, scrubbed, tracking_uri
+
+ROUND = 1.0  # seconds between two looks into the outboxes
+PAUSE = 30.0  # seconds between two attempts at most, where the server does not answer
+ANSWER = 1.0  # seconds; a stage that has ended does not wait for a server that takes longer
+LAST = 2.0  # seconds that it waits for a server in all, or
+SHARE = 0.1  # this part of its own time, if that is longer
+PATIENCE = 60.0  # seconds that it waits for a database on this machine
+
+
+def load_mlflow() -> None:
+    """Import MLflow and the module that opens its database, which takes a second."""
+    import_module("mlflow")
+    if is_local(tracking_uri()):
+        import_module("mlflow.store.tracking.sqlalchemy_store")
+
+
+def outbox_folder(storage_path: str) -> Path:
+    """The folder of all outboxes, beside the run directories."""
+    return in_project(storage_path) / "outbox"
+
+
+class Outboxes:
+    """The outboxes in a folder whose runs go to a server; others' are left alone."""
+
+    def __init__(self, folder: Path, uri: str):
+        self.folder, self.server = folder, Server(uri)
+        self.refused: list[str] = []
+        self._first: dict[Path, Record] = {}  # record of each
+        self._done: dict[Path, int] = {}  # bytes of each log that need no second look
+
+    def send(self) -> None:
+        """Send everything that was not sent before, of parents first, then of the oldest run.
+
+        Raises:
+            Unsent: the server does not answer, or not as it should; or another process is at it.
+        """
+        busy = False
+        for outbox in self._ours():
+            size = (outbox / LOG).stat().st_size
+            if size == self._done.get(outbox):
+                continue
+            try:
+                self.refused += send(outbox, self.server)
+                self._done[outbox] = sent_part(outbox)["bytes"]
+            except Timeout:
+                busy = True
+            except OSError as error:
+                raise Unsent(f"{outbox}: {error.strerror or error}") from error
+        if busy:
+            raise Unsent("another process is sending them")
+
+    def waiting(self) -> int:
+        """The number of records that are still to be sent."""
+        return sum(_left(outbox) for outbox in self._ours())
+
+    def elsewhere(self) -> dict[str, int]:
+        """The records that wait for other servers, by redacted URI."""
+        self._ours()
+        counts: dict[str, int] = {}
+        for outbox, first in self._first.items():
+            uri = first["open"]["uri"]
+            if (left := _left(outbox)) and uri != redacted(self.server.uri):
+                counts[uri] = counts.get(uri, 0) + left
+        return counts
+
+    def _ours(self) -> list[Path]:
+        for log in self.folder.glob(f"*/{LOG}"):
+            if log.parent not in self._first:
+                opened = (record for _, record in read_records(log, 0) if "open" in record)
+                if (first := next(opened, None)) is not None:
+                    self._first[log.parent] = first
+        uri = redacted(self.server.uri)
+        ours = [o for o, first in self._first.items() if first["open"]["uri"] == uri]
+        return sorted(ours, key=lambda outbox: (self._depth(outbox), self._first[outbox]["time"]))
+
+    def _depth(self, outbox: Path) -> int:
+        """How many runs stand above a run: its parent may be younger, where it was taken up."""
+        parent = self._first[outbox]["open"]["parent"] if outbox in self._first else None
+        return 1 + self._depth(outbox.with_name(parent)) if parent else 0
+
+
+def _left(outbox: Path) -> int:
+    return sum(1 for _ in read_records(outbox / LOG, sent_part(outbox)["bytes"]))
+
+
+class Delivery:
+    """Sends a folder's outboxes from a thread, until it is closed."""
+
+    def __init__(self, folder: Path):
+        self._outboxes = Outboxes(folder, tracking_uri())
+        self._local = is_local(tracking_uri())
+        self._problem = "it answers slowly"
+        self._closing, self._loaded = Event(), Event()
+        self._thread = Thread(target=self._run, name="delivery", daemon=True)
+        self._started = time.monotonic()
+        self._thread.start()
+
+    def close(self, patience: float = PATIENCE) -> str | None:
+        """Send what is left, as long as the server answers quickly.
+
+        Args:
+            patience: seconds to wait at most, whatever it does.
+
+        Returns:
+            What remains to be sent, and why; None if nothing does.
+        """
+        self._closing.set()
+        asked = time.monotonic()
+        most = patience if self._local else max(LAST, SHARE * (asked - self._started))
+        while self._thread.is_alive() and time.monotonic() - asked < patience:
+            if not self._loaded.is_set():
+                most += 0.05  # the import is this machine's own work
+            elif not self._answers() or time.monotonic() - asked > most:
+                break
+            self._thread.join(0.05)
+        return self._remains()
+
+    def _answers(self) -> bool:
+        server = self._outboxes.server
+        since = server.since or time.monotonic()
+        return self._local or max(server.took, time.monotonic() - since) < ANSWER
+
+    def _run(self) -> None:
+        load_mlflow()
+        self._loaded.set()
+        pause, closing = ROUND, False
+        while not closing:
+            closing = self._closing.is_set()  # one more round after that
+            try:
+                self._outboxes.send()
+                pause = ROUND
+            except Unsent as error:
+                self._problem, pause = str(error), min(PAUSE, 2 * pause)
+            except Exception as error:  # as of a full disk: nothing that the work should stop for
+                self._problem, pause = scrubbed(str(error)), PAUSE
+            self._closing.wait(pause)
+
+    def _remains(self) -> str | None:
+        outboxes = self._outboxes
+        said = [f"MLflow refused a record: {reason}" for reason in outboxes.refused]
+        if left := outboxes.waiting():
+            said.append(
+                f"{left} records are still to be sent to {redacted(outboxes.server.uri)} "
+                f"({self._problem}); the next stage or `maskgit sync` sends them"
+            )
+        return "; ".join(said) or None
+
+
+def sync(folder: Path) -> str:
+    """Send everything in the outboxes of a folder; returns what was sent, in a line.
+
+    Raises:
+        UserError: not all could be sent.
+    """
+    uri = tracking_uri()
+    outboxes = Outboxes(folder, uri)
+    before, shown = outboxes.waiting(), redacted(uri)
+    reason = ""
+    try:
+        outboxes.send()
+    except Unsent as error:
+        reason = f": {error}"
+    if left := outboxes.waiting():
+        raise UserError(
+            f"{left} of {before} records are still to be sent to {shown}{reason}; start the "
+            f"server and run this again"
+        )
+    said = [f"{before} records sent to {shown}"]
+    said += [f"refused for good: {reason}" for reason in outboxes.refused]
+    said += [
+        f"{count} wait for {other}, which MLFLOW_TRACKING_URI has to name"
+        for other, count in outboxes.elsewhere().items()
+    ]
+    return "; ".join(said)

@@ -1,0 +1,86 @@
+"""The data-parallel workers of a training, as one of them sees the others."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.shares import ALL, Share
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """A worker and the others, with whom it shares every batch.
+
+    torch's process group, which Ray Train makes, connects them: all of them call the same methods
+    in the same order. A worker that is alone sends nothing, and gets back what it gave.
+    """
+
+    rank: int = 0
+    workers: int = 1
+
+    def rows(self, batch: Any) -> Any:
+        """This worker's rows of a batch: consecutive ones, and (but for one, where they do not
+        divide) as many as any other's.
+
+        Raises:
+            UserError: they are fewer than the workers.
+        """
+        if len(batch) < self.workers:
+            raise UserError(
+                f"{len(batch)} images are too few for {self.workers} workers to share; lower "
+                f"ray.num_workers, or cas.workers_per_classifier"
+            )
+        first, last = (rank * len(batch) // self.workers for rank in (self.rank, self.rank + 1))
+        return batch[first:last]
+
+    def total(self, values: Tensor) -> Tensor:
+        """The values, added up over the workers: the same bits for all."""
+        if self.workers == 1:
+            return values
+        values = values.detach().clone()
+        torch.distributed.all_reduce(values)
+        return values
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Their mean over the workers, through which gradients reach all of them."""
+        return values if self.workers == 1 else _Mean.apply(values, self)
+
+    def average_gradients(self, module: nn.Module) -> None:
+        """Give every worker the mean of all gradients: after `backward` of a mean over its own
+        rows, that of the mean over the whole batch.
+
+        (`DistributedDataParallel` does the same within `backward`, of a network that is one call.
+        It does not suit one whose parts are called apart, or whose gradient is differentiated.)
+        """
+        if self.workers == 1:
+            return
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        flat = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = (flat / self.workers).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
+    def share(self, device: torch.device) -> Share:
+        """This worker's share of what is measured on the device."""
+        if self.workers == 1:
+            return ALL
+        return Share(self.rank, self.workers, lambda values: self.total(values.to(device)).cpu())
+
+
+ALONE = Ranks()
+
+
+class _Mean(torch.autograd.Function):
+    """The mean over the workers, of values and of gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        return ranks.total(values) / ranks.workers
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.ranks.total(gradients[0]) / ctx.ranks.workers, None

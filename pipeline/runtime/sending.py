@@ -1,0 +1,209 @@
+"""Sends the records of an outbox to MLflow: in order, in batches, each of them once."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.outbox import LOG, Record, read_records
+from pipeline.runtime.project import in_project
+from pipeline.runtime.server import Gone, Refused, Server, Unsent
+from pipeline.runtime.uris import sqlite_file
+
+RUN_KEY = "maskgit.run"
+PARENT = "mlflow.parentRunId"
+NOTHING: Record = {"run_id": None, "bytes": 0}  # sent so far
+METRICS, PARAMS = 1000, 100  # of a request; MLflow's limits
+
+
+def sent_part(folder: Path) -> Record:
+    """How much of an outbox is sent: {run_id, bytes}; MLflow's id is None until it has one. Where
+    the note is damaged everything is sent again: the server takes what it has for the same."""
+    try:
+        sent = read_json(folder / "sent.json", "run_id", "bytes")
+        return sent if isinstance(sent["bytes"], int) else dict(NOTHING)
+    except UserError:  # most often there is none yet
+        return dict(NOTHING)
+
+
+def send(folder: Path, server: Server) -> list[str]:
+    """Send what the outbox in `folder` still holds.
+
+    Returns:
+        What the server refuses for good, a line each. It stays in the log.
+
+    Raises:
+        Unsent: not all could be sent; what was is not sent again.
+        filelock.Timeout: another process is sending it.
+    """
+    with FileLock(folder / "sending.lock", timeout=0):
+        try:
+            return _Sending(folder, server, sent_part(folder)).run()
+        except Gone:  # the database was deleted, or begun anew: from the first record
+            return _Sending(folder, server, dict(NOTHING)).run()
+
+
+class _Sending:
+    """One outbox on its way; `sent` is how much of it was sent before."""
+
+    def __init__(self, folder: Path, server: Server, sent: Record):
+        self.folder, self.server, self.sent = folder, server, sent
+        self.refused: list[str] = []
+
+    def run(self) -> list[str]:
+        for end, records in _batches(self.folder / LOG, self.sent["bytes"]):
+            if "open" in records[0]:
+                self._open(records[0])
+            elif "metrics" in records[0] or "params" in records[0]:
+                self._values(records)
+            else:
+                self._attempt(self._other, records[0])
+            self.sent["bytes"] = end
+            write_json(self.folder / "sent.json", self.sent)
+            for record in records:
+                if "artifact" in record:
+                    shutil.rmtree((self.folder / record["artifact"]).parent, ignore_errors=True)
+        return self.refused
+
+    def _open(self, record: Record) -> None:
+        """Find the run by its key, or create it: a request that failed may have done so before."""
+        run, tags = record["open"], dict(record["open"]["tags"])
+        if run["parent"]:
+            parent = sent_part(self.folder.with_name(run["parent"]))["run_id"]
+            if parent is None:
+                raise Unsent("its parent run is not there yet")
+            tags[PARENT] = parent
+        ask, experiment = self.server.ask, self._experiment(run["experiment"])
+        query = f"tags.`{RUN_KEY}` = '{run['key']}'"
+        try:
+            found = ask(lambda client: client.search_runs([experiment], query, max_results=1))
+            if found:
+                run_id = found[0].info.run_id
+                ask(lambda client: client.update_run(run_id, status="RUNNING"))
+                ask(lambda client: client.log_batch(run_id, tags=_tags(tags)))
+            elif self.sent["bytes"]:
+                raise Gone("it was deleted")  # and what was sent with it
+            else:
+                tags[RUN_KEY] = run["key"]
+                new = {"start_time": record["time"], "tags": tags, "run_name": run["name"]}
+                run_id = ask(lambda client: client.create_run(experiment, **new)).info.run_id
+        except Refused as error:  # as where the experiment was deleted: nothing to leave out
+            raise Unsent(str(error)) from None
+        self.sent["run_id"] = run_id
+
+    def _experiment(self, name: str) -> str:
+        if name not in self.server.experiments:
+            found = self.server.ask(lambda client: client.get_experiment_by_name(name))
+            # Artifact paths follow the working directory unless they are absolute.
+            file = sqlite_file(self.server.uri)
+            location = in_project("mlruns").resolve().as_uri() if file else None
+            self.server.experiments[name] = (
+                found.experiment_id
+                if found
+                else self.server.ask(lambda c: c.create_experiment(name, location))
+            )
+        return self.server.experiments[name]
+
+    def _values(self, records: list[Record]) -> None:
+        from mlflow.entities import Metric, Param
+
+        metrics, params = [], []
+        for record in records:
+            for name, value in record.get("metrics", {}).items():
+                metrics.append(Metric(name, value, record["time"], record["step"]))
+            params += [Param(k, v[:6000]) for k, v in record.get("params", {}).items()]
+        for values, most in ((params, PARAMS), (metrics, METRICS)):
+            for start in range(0, len(values), most):
+                self._attempt(self._log, values[start : start + most])
+
+    def _log(self, values: list[Any]) -> None:
+        """Log metrics, or params; halved where the server refuses some, to find out which."""
+        from mlflow.entities import Param
+
+        kind = "params" if isinstance(values[0], Param) else "metrics"
+        run_id = self.sent["run_id"]
+        try:
+            self.server.ask(lambda client: client.log_batch(run_id, **{kind: values}))
+        except Refused:
+            if len(values) == 1:
+                if kind == "params" and self._has_param(values[0].key):
+                    return  # the run was taken up with a param changed that it does not depend on
+                raise
+            for half in (values[: len(values) // 2], values[len(values) // 2 :]):
+                self._attempt(self._log, half)
+
+    def _has_param(self, name: str) -> bool:
+        run = self.server.ask(lambda client: client.get_run(self.sent["run_id"]))
+        return name in run.data.params
+
+    def _attempt(self, action: Callable[[Any], None], what: Any) -> None:
+        """Do it, unless the server refuses it for good, which is noted."""
+        try:
+            action(what)
+        except Refused as error:
+            self.refused.append(str(error))
+
+    def _other(self, record: Record) -> None:
+        run_id, ask = self.sent["run_id"], self.server.ask
+        if "artifact" in record:
+            path = self.folder / record["artifact"]
+            if not path.exists():
+                return  # it was sent before the server forgot the run
+            if "image" in record:
+                self._image(path, record)
+            else:
+                ask(lambda client: client.log_artifact(run_id, str(path)))
+        elif "tags" in record:
+            ask(lambda client: client.log_batch(run_id, tags=_tags(record["tags"])))
+        elif "dataset" in record:
+            inputs = [_dataset(**record["dataset"])]
+            ask(lambda client: client.log_inputs(run_id, inputs))
+        elif "end" in record:
+            ask(lambda client: client.set_terminated(run_id, record["end"], record["time"]))
+        else:
+            raise Refused(f"a damaged record in {self.folder / LOG}")
+
+    def _image(self, path: Path, record: Record) -> None:
+        """Log a picture of a step, unless a request that failed did so: MLflow would show both."""
+        from PIL import Image
+
+        run_id, ask = self.sent["run_id"], self.server.ask
+        there = ask(lambda client: client.list_artifacts(run_id, "images"))
+        own = f"{record['image']}+step+{record['step']}+timestamp+{record['time']}+"
+        if any(own in file.path for file in there):
+            return
+        at = {"step": record["step"], "timestamp": record["time"], "synchronous": True}
+        with Image.open(path) as picture:
+            ask(lambda client: client.log_image(run_id, picture, key=record["image"], **at))
+
+
+def _batches(log: Path, start: int) -> Iterator[tuple[int, list[Record]]]:
+    """The records of a log from byte `start` on, each with the byte where it ends; metrics and
+    params that follow one another together, as many as fit a request or two."""
+    batch: list[Record] = []
+    values = end = 0
+    for stop, record in read_records(log, start):
+        more = len(record.get("metrics", ())) + len(record.get("params", ()))
+        if batch and (not more or not values or values + more > METRICS):
+            yield end, batch
+            batch, values = [], 0
+        batch.append(record)
+        values, end = values + more, stop
+    if batch:
+        yield end, batch
+
+
+def _tags(tags: dict[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(name, value) for name, value in tags.items()]
+
+
+def _dataset(name: str, digest: str, source: str) -> Any:
+    from mlflow.entities import Dataset, DatasetInput
+
+    return DatasetInput(Dataset(name, digest[:32], "local", source), [])

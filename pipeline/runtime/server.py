@@ -1,0 +1,119 @@
+"""The tracking server, or the database in its place: one request at a time, and how it fails."""
+
+import contextlib
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import remove_temporary, require_file, temporary_folder
+from pipeline.runtime.uris import is_local, scrubbed, sqlite_file
+
+# A request that failed may have been carried out. It is sent again by us, who ask for that first
+# where it matters, and not by the library.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
+class Unsent(Exception):
+    """The server did not answer, or not as it should: to be sent again later."""
+
+
+class Refused(Unsent):
+    """The server answered that it will never take this."""
+
+
+class Gone(Unsent):
+    """The server does not know the run."""
+
+
+class Server:
+    """The tracking server: one request at a time, and how quickly it answers."""
+
+    def __init__(self, uri: str):
+        self.uri = uri
+        self.since: float | None = None  # when the request under way began
+        self.took = 0.0  # seconds of the last one
+        self.experiments: dict[str, str] = {}  # id of each name
+        self._client: Any = None
+
+    def ask(self, request: Callable[[Any], Any]) -> Any:
+        """`request(client)`, with an MLflow client.
+
+        Raises:
+            Unsent: it failed; the message is one line, without secrets.
+        """
+        from mlflow.exceptions import MlflowException
+
+        self.since = started = time.monotonic()
+        try:
+            return request(self._connected())
+        except MlflowException as error:
+            kinds = {"INVALID_PARAMETER_VALUE": Refused, "RESOURCE_DOES_NOT_EXIST": Gone}
+            raise kinds.get(error.error_code, Unsent)(_one_line(error)) from None
+        except Exception as error:  # of the network and the database, which have many
+            raise Unsent(_one_line(error)) from None
+        finally:
+            self.took, self.since = time.monotonic() - started, None
+
+    def _connected(self) -> Any:
+        from mlflow import MlflowClient
+
+        if self._client is None:
+            file = sqlite_file(self.uri)
+            if is_local(self.uri):
+                _check_database(file)
+            # Two processes that set up one fresh database at once break it for good.
+            lock = (
+                FileLock(file.with_name(f".{file.name}.lock")) if file else contextlib.nullcontext()
+            )
+            with lock:
+                if file and not (file.exists() and file.stat().st_size):
+                    _make_database(file)
+                self._client = MlflowClient(self.uri)
+        return self._client
+
+
+def _check_database(file: Path | None) -> None:
+    """Look at what is to be the database: MLflow would try for a minute, and a fresh one takes the
+    place of what has no content, as a device.
+
+    Raises:
+        UserError: it is no file.
+        sqlite3.Error: it is no database.
+    """
+    if file is None:
+        raise UserError(
+            "it is in memory, and lost with the process; name a file, as sqlite:///a.db"
+        )
+    with contextlib.suppress(FileNotFoundError):
+        require_file(file)
+        with contextlib.closing(
+            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+        ) as db:
+            db.execute("PRAGMA schema_version")
+
+
+def _make_database(file: Path) -> None:
+    """Set up a fresh database beside its place: MLflow does so in some sixty steps, and one that a
+    kill or a full disk ended in between is broken for good."""
+    from mlflow import MlflowClient
+
+    remove_temporary(file.parent, file.name)
+    with temporary_folder(file) as folder:
+        MlflowClient(f"sqlite:///{folder / file.name}").search_experiments(max_results=1)
+        os.replace(folder / file.name, file)
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong, without secrets; of a page about the network or a database what the system
+    says."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|\(sqlite3\.\w+\) ([^[]+)", text)
+    return (found[1] or found[2]).strip() if found else scrubbed(text)[:200]

@@ -1,0 +1,34 @@
+"""Measuring many batches by several workers, with the same result as by one."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+Batch = TypeVar("Batch")
+
+
+class Share(NamedTuple):
+    """A worker's share of the batches: each `workers`-th one, from the `rank`-th on."""
+
+    rank: int = 0
+    workers: int = 1
+    total: Callable[[Tensor], Tensor] = lambda values: values  # (n,), added up over the workers
+
+
+ALL = Share()
+
+
+def sum_over(
+    batches: Sequence[Batch], measure: Callable[[int, Batch], float], share: Share
+) -> float:
+    """Sum of measure(number, batch), for each batch by one of the workers; all get it. It is added
+    up in the order of the batches, so that its last bit is that of a single worker."""
+    values = torch.zeros(len(batches), dtype=torch.float64)
+    for number in range(share.rank, len(batches), share.workers):
+        values[number] = measure(number, batches[number])
+    total = 0.0
+    for value in share.total(values).tolist():
+        total += value
+    return total

@@ -1,0 +1,52 @@
+"""Where runs are logged to, and how that is shown: a password in it is for the server alone."""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from pipeline.runtime.project import in_project
+
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, else an SQLite file in the project; absolute, since workers chdir."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{in_project('mlflow.db')}"
+
+
+def redacted(uri: str) -> str:
+    """The URI with *** in place of a password; what is shown and written is this one."""
+    return re.sub(r"(://[^/@]*?):[^/]*@", r"\1:***@", uri)
+
+
+def scrubbed(text: str) -> str:
+    """The text without the secrets that MLflow is given, which its errors repeat."""
+    found = re.search(r"://[^/@]*?:([^/]*)@", tracking_uri())
+    password = found[1] if found else ""
+    secrets = {password, unquote(password), quote(unquote(password), safe="")}
+    secrets |= {os.environ.get(name, "") for name in SECRETS}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return redacted(text)
+
+
+def server_of(uri: str) -> tuple[str, int] | None:
+    """Host and port of an http(s) address; None if it is none."""
+    try:
+        url = urlsplit(uri)
+        port = url.port or (443 if url.scheme == "https" else 80)
+    except ValueError:  # a port that is no number, half a bracket
+        return None
+    return (url.hostname, port) if url.scheme in ("http", "https") and url.hostname else None
+
+
+def is_local(uri: str) -> bool:
+    """Whether it names a file of this machine, which answers as fast as the machine."""
+    return uri.partition(":")[0] == "sqlite"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The database file that it names, if it names one and not the process's memory."""
+    path = uri.partition(":///")[2].partition("?")[0]
+    return Path(path) if is_local(uri) and path not in ("", ":memory:") else None

@@ -1,0 +1,232 @@
+"""Independent batches, made by this process or by several workers of Ray.
+
+What a batch is depends on its arguments alone, so that its bytes are the same whoever makes it, and
+when. (Each worker has `ray.cpus_per_worker` threads, and a process alone all of the machine's: on a
+CPU that changes no bit but of products in float32 of 5 to 11 rows; see `tests/test_kernels.py`.)
+"""
+
+import os
+import platform
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pipeline.runtime.cluster import join_ray, require_resources
+from pipeline.runtime.device import worker_device
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line
+
+KEPT = 4  # makers that a worker holds open: those that it used last
+Batches = Mapping[Path, tuple]  # the arguments of each batch, by the file that it is written to
+Save = Callable[[Any, Path], None]
+
+
+class RayParams(Protocol):
+    """The section `ray` of params.yaml."""
+
+    @property
+    def num_workers(self) -> int: ...
+
+    @property
+    def cpus_per_worker(self) -> int: ...
+
+    @property
+    def use_gpu(self) -> bool: ...
+
+    @property
+    def max_failures(self) -> int: ...
+
+
+class Maker:
+    """A function that makes batches, with the networks and images that it needs. It travels as what
+    opens it, and each process opens it once.
+
+    Args:
+        opens: importable; `opens(*args, device)` is the function.
+        args: plain values. Relative paths in them are of the project's folder.
+        here: the function, where this process has opened it already.
+    """
+
+    def __init__(self, opens: Callable[..., Any], *args: Any, here: Any = None):
+        self.opens, self.args, self._here = opens, args, here
+        self.name = uuid.uuid4().hex  # the same wherever it travels
+
+    def open(self, device: torch.device) -> Any:
+        """The function, of this process."""
+        if self._here is None:
+            self._here = self.opens(*self.args, device)
+        return self._here
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_here": None}
+
+
+class Alone:
+    """This process, which makes every batch itself.
+
+    Args:
+        device: that it computes on.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def make(self, maker: Maker, batches: Batches, save: Save) -> Iterator[Path]:
+        """Make batches and write each to its file; yields the files as they are written, in any
+        order.
+
+        Args:
+            save: importable; writes a batch to a file, whole or not at all.
+
+        Raises:
+            UserError: of the function, in a line.
+        """
+        function = maker.open(self.device)
+        for path, arguments in batches.items():
+            save(function(*arguments), path)
+            yield path
+
+
+def workers_of(ray: RayParams, root: Path = Path()) -> Alone:
+    """Who makes the batches of a stage: this process, or `ray.num_workers` of Ray's.
+
+    Args:
+        root: the project's folder.
+    """
+    return Several(ray, root) if ray.num_workers > 1 else Alone(worker_device(ray.use_gpu))
+
+
+class Several(Alone):
+    """Workers of Ray, which start when there is a batch to make and live as long as this process.
+
+    Each makes one batch at a time. One that is lost is replaced, and its batch given to whoever is
+    free: `ray.max_failures` times in all.
+    """
+
+    def __init__(self, ray: RayParams, root: Path):
+        super().__init__(worker_device(ray.use_gpu))
+        self._ray, self._root, self._lost = ray, str(root.absolute()), 0
+        self._idle: list[Any] = []
+        # What each of the others is at, by the answer that it will give: no batch while it starts.
+        self._busy: dict[Any, tuple[Any, tuple[Path, tuple] | None]] = {}
+
+    def make(self, maker: Maker, batches: Batches, save: Save) -> Iterator[Path]:
+        import ray
+
+        if not batches:
+            return
+        self._start(len(batches))
+        waiting, shared = deque(batches.items()), ray.put((maker, save))
+        left = len(batches)
+        try:
+            while left:
+                while waiting and self._idle:
+                    worker, batch = self._idle.pop(), waiting.popleft()
+                    self._busy[worker.make.remote(shared, *batch)] = (worker, batch)
+                (answer,), _ = ray.wait(list(self._busy), num_returns=1)
+                worker, done = self._busy.pop(answer)
+                if not self._answered(answer):  # it is lost
+                    waiting.extendleft([done] if done else [])
+                    self._add()
+                    continue
+                self._idle.append(worker)
+                if done:
+                    left -= 1
+                    yield done[0]
+        finally:  # an error, or Ctrl-C: what is half made is of no use
+            self._end_busy()
+
+    def _start(self, batches: int) -> None:
+        """Start as many workers as there are batches, unless they are there or too many."""
+        count, ray = self._ray.num_workers, self._ray
+        if not (self._idle or self._busy):
+            join_ray()
+            require_resources(count, ray.cpus_per_worker, ray.use_gpu, "ray.num_workers")
+        for _ in range(min(count, batches) - len(self._idle) - len(self._busy)):
+            self._add()
+
+    def _add(self) -> None:
+        """Start a worker."""
+        import ray
+
+        own: Any = ray.remote(_Worker).options(
+            num_cpus=self._ray.cpus_per_worker, num_gpus=int(self._ray.use_gpu)
+        )
+        worker = own.remote(self._root, self._ray.use_gpu)
+        self._busy[worker.started.remote()] = (worker, None)
+
+    def _answered(self, answer: Any) -> bool:
+        """Whether a worker did what it was asked for; not if it was lost.
+
+        Raises:
+            UserError: it could not, for a reason that another try does not mend; or too many were
+                lost.
+        """
+        import ray
+
+        try:
+            refused = ray.get(answer)
+        except ray.exceptions.RayTaskError:  # an error of the program's keeps its traceback
+            raise
+        except ray.exceptions.RayError as error:
+            self._lost += 1
+            reason, most = in_a_line(error), self._ray.max_failures
+            if self._lost > most:
+                raise UserError(
+                    f"a worker was lost, and {most} before it (ray.max_failures): {reason}; run "
+                    f"again to go on"
+                ) from None
+            print(f"a worker was lost, another takes its place: {reason}", flush=True)
+            return False
+        if refused is not None:
+            raise UserError(refused)
+        return True
+
+    def _end_busy(self) -> None:
+        import ray
+
+        for answer, (worker, batch) in list(self._busy.items()):
+            if batch:
+                ray.kill(worker)
+                del self._busy[answer]
+
+
+class _Worker:
+    """A process of Ray's that makes batches.
+
+    Args:
+        folder: its working directory, the project's.
+    """
+
+    def __init__(self, folder: str, use_gpu: bool):
+        self._folder, self._device = folder, worker_device(use_gpu)
+        self._open: dict[str, Maker] = {}
+
+    def started(self) -> str | None:
+        """What the user has to do before this worker can make anything, if anything."""
+        try:
+            os.chdir(self._folder)
+        except OSError as error:
+            return (
+                f"{self._folder} cannot be used on {platform.node()} ({error.strerror}); every "
+                f"node has to see the project's folder at the same path"
+            )
+        return None
+
+    def make(self, shared: tuple[Maker, Save], path: Path, arguments: tuple) -> str | None:
+        """Make a batch and write it; returns what the user has to do about it, if anything."""
+        arrived, save = shared
+        maker = self._open.pop(arrived.name, arrived)
+        self._open[arrived.name] = maker
+        for name in list(self._open)[:-KEPT]:
+            del self._open[name]
+        try:
+            for _ in Alone(self._device).make(maker, {path: arguments}, save):
+                pass
+        except UserError as error:
+            return str(error)
+        return None

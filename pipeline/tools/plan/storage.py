@@ -1,0 +1,135 @@
+"""What each stage writes to disk, in bytes: what grows with the run, and not tables, pictures, logs
+or MLflow's files."""
+
+from dataclasses import dataclass
+
+from pipeline.config.params import Params
+from pipeline.config.replicates import NETWORKS, replicates
+from pipeline.data.tokens import SHARD
+from pipeline.experiments.edit import TASKS
+from pipeline.runtime import limits
+from pipeline.tools.plan import costs
+from pipeline.tools.plan.networks import CAS_SETS, DataSize, Network
+
+NPY_HEADER = 128
+# Features and logits of the pretrained extractors (`pipeline.evaluation.features`).
+PRETRAINED = {"inception": 2048 + 1008, "vgg": 4096}
+FEATURES_HEADER = 160
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What a stage writes, in bytes."""
+
+    stage: str
+    outputs: int  # the stage's results, which DVC tracks and keeps in its cache as well
+    live: int = 0  # under `ray.storage_path`: it stays there after the stage, until `make clean`
+    passing: int = 0  # besides, at most, while the stage runs
+
+
+def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> list[Storage]:
+    """Every stage that writes much, and the features of images, which several stages share."""
+    by_name = {network.name: network for network in networks}
+    seeds, hidden = len(params.evaluation.seeds), params.reconstruction
+
+    def images(count: int) -> int:
+        return image_bytes(params, count)
+
+    sampled = max(params.evaluation.samples, params.cas.samples)
+    published = len(NETWORKS) * seeds  # sets of samples
+    edited = images(min(params.editing.images, data.val))
+    draws = images(min(hidden.images, data.val) * hidden.draws)
+    every = params.classifier.checkpoint_every
+    cas = by_name["classifier"].checkpoint or 0
+    return [
+        Storage("prepare", data.shard_bytes or 0),
+        _training(by_name["classifier"], every),
+        _training(by_name["tokenizer"], params.tokenizer.checkpoint_every),
+        Storage("cache_tokens", token_cache_bytes(params, data)),
+        _training(by_name["transformer"], params.training.checkpoint_every, keeps_models=True),
+        _training(by_name["autoregressive"], params.training.checkpoint_every, keeps_models=True),
+        _sweep(params, by_name["transformer"]),
+        # Batches are kept apart until a set is whole, and then joined.
+        Storage(
+            "evaluate",
+            published * (images(sampled) + NPY_HEADER + 4 * sampled),
+            published * images(sampled) + images(data.val),
+            images(max(sampled, data.val)),
+        ),
+        Storage("cas", 0, CAS_SETS * seeds * _kept(params.cas.steps, every) * cas, cas),
+        Storage("temperature", 0, 0, 2 * images(params.temperature.samples)),
+        Storage("edit", 0, (1 + len(TASKS) * (1 + seeds)) * edited, edited),
+        Storage("reconstruct", 0, seeds * len(hidden.mask_ratios) * draws, draws),
+        Storage("features of images", 0, features_bytes(params, data)),
+    ]
+
+
+def _training(network: Network, every: int, keeps_models: bool = False) -> Storage:
+    """A model for each training (one where released weights take its place), and live ones: of each
+    its checkpoints, one in `every` steps, and its finished model where the stage has several."""
+    trainings, model = (network.trainings if network.steps else 1), network.published or 0
+    checkpoint = (network.checkpoint or 0) if network.steps else 0
+    kept = _kept(network.steps, every) * checkpoint
+    kept += model if keeps_models and network.steps else 0
+    return Storage(f"train_{network.name}", trainings * model, trainings * kept, checkpoint)
+
+
+def image_bytes(params: Params, count: int) -> int:
+    """Size of a set of samples: uint8 pixels."""
+    return NPY_HEADER + count * params.data.channels * params.data.image_size**2
+
+
+def token_cache_bytes(params: Params, data: DataSize) -> int:
+    """Size of the token cache: uint16 grids of every view, and int32 labels."""
+    total = 0
+    for images, views in ((data.train, params.tokens.crops_per_image), (data.val, 1)):
+        files = -(-images // SHARD) + 1  # shards of grids, and one of labels
+        total += files * NPY_HEADER + images * (2 * views * params.num_tokens + 4)
+    return total
+
+
+def features_bytes(params: Params, data: DataSize) -> int:
+    """Size of the features that are kept of every set of images that is measured, float32; the
+    sweep keeps none."""
+    e, heated, seeds = params.evaluation, params.temperature, len(params.evaluation.seeds)
+    main: set[str] = {e.extractor, "classifier"}
+    both = main | {e.second_extractor}
+    measured: list[tuple[int, set[str]]] = [(data.train, {e.extractor, e.second_extractor})]
+    trained = sum(len(replicates(params, network)) for network in NETWORKS)
+    measured += [(e.samples, both)] * trained + [(data.val, both)] * 2
+    if params.cas.samples > e.samples:  # rejection selects from all; else from those measured above
+        measured += [(params.cas.samples, main)] * (len(NETWORKS) * seeds)
+    measured += [(heated.samples, main)] * (len(heated.values) * seeds)
+    edits = 1 + len(TASKS) * (1 + seeds)
+    measured += [(min(params.editing.images, data.val), main)] * edits
+    return sum(
+        FEATURES_HEADER + 4 * count * _dimensions(name, params, data)
+        for count, extractors in measured
+        for name in extractors
+    )
+
+
+def _dimensions(extractor: str, params: Params, data: DataSize) -> int:
+    """Features and logits of an image."""
+    if extractor in PRETRAINED:
+        return PRETRAINED[extractor]
+    head = costs.on_meta(lambda: costs.classifier_of(params, data.classes)).head
+    return head.in_features + head.out_features
+
+
+def _kept(steps: int, every: int) -> int:
+    """How many checkpoints of a training are there at its end."""
+    return min(limits.CHECKPOINTS, -(-steps // every))
+
+
+def _sweep(params: Params, transformer: Network) -> Storage:
+    """A checkpoint and a model for each trial, and, while it is measured, samples of one T."""
+    sweep = params.sweep
+    trials = len(sweep.schedules) * len(sweep.seeds)
+    checkpoints = _kept(sweep.steps, params.training.checkpoint_every)
+    kept = (
+        0
+        if params.transformer.pretrained
+        else trials * (checkpoints * (transformer.checkpoint or 0) + (transformer.published or 0))
+    )
+    return Storage("sweep", 0, kept, 2 * image_bytes(params, sweep.samples))

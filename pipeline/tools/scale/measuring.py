@@ -1,0 +1,114 @@
+"""Training, sampling and measuring every cell of a grid that its file of rows does not have."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.config.params import Params
+from pipeline.config.paths import TOKENIZER, TOKENS
+from pipeline.data.tokens import TokenCache
+from pipeline.decoding import DecodingSettings
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.metrics import class_accuracy
+from pipeline.runtime.device import pick_device
+from pipeline.runtime.seeds import mix
+from pipeline.runtime.workers import Alone
+from pipeline.sampling import Network, Sampler, balanced_labels, sample_batches
+from pipeline.tokenizer import Tokenizer
+from pipeline.tools.scale.grid import Decoding, Grid, Training
+from pipeline.tools.scale.rows import RUN, Rows
+from pipeline.tools.scale.training import networks_at, training_dir
+from pipeline.weights.published import load_model
+
+
+def scale(params: Params, grid: Grid, path: Path) -> str:
+    """Add a row to the CSV file for every cell of the grid that it lacks.
+
+    Networks are trained on the token cache, and their samples measured against the training images,
+    of the project in the working directory, whose tokenizer and classifier are used as they are.
+
+    Raises:
+        UserError: the project has no token cache, tokenizer or classifier yet; the file holds cells
+            of another training.
+    """
+    rows, device, added = Rows(path), pick_device(), 0
+    tokenizer = load_model(TOKENIZER, "tokenizer", device)
+    evaluator = Evaluator(params, Alone(device), keep=False)
+    views = TokenCache(TOKENS, "train").views
+    for training in grid.trainings():
+        run = training_dir(training, params).name
+        cells = {
+            steps: [
+                (decoding, cell)
+                for decoding in grid.decodings(training)
+                if (cell := _cell(training, steps, decoding, views, grid, params) | {RUN: run})
+                not in rows
+            ]
+            for steps in grid.steps
+        }
+        missing = [steps for steps, found in cells.items() if found]
+        for steps, network, nll in networks_at(training, missing, params, device):
+            for decoding, cell in cells[steps]:
+                values = _measure(network, decoding, cell, tokenizer, evaluator)
+                rows.append(cell | {"nll": nll} | values)
+                added += 1
+            print(f"scale: {training.name}, {steps} steps measured", flush=True)
+    return f"{added} rows added to {path}"
+
+
+def _cell(
+    training: Training,
+    steps: int,
+    decoding: Decoding | None,
+    views: int,
+    grid: Grid,
+    params: Params,
+) -> dict[str, Any]:
+    """The columns that name a cell; those of decoding are empty for the baseline, but for its
+    iterations, of which it needs one for each token."""
+    return {
+        "network": training.network,
+        "tokens": params.num_tokens,
+        "views": views,
+        "label_smoothing": float(training.label_smoothing),
+        "seed": training.seed,
+        "steps": steps,
+        "decode_schedule": decoding.schedule if decoding else None,
+        "iterations": decoding.iterations if decoding else params.num_tokens,
+        "choice_temperature": float(decoding.choice_temperature) if decoding else None,
+        "samples": grid.samples,
+    }
+
+
+def _measure(
+    network: Network,
+    decoding: Decoding | None,
+    cell: dict[str, Any],
+    tokenizer: Tokenizer,
+    evaluator: Evaluator,
+) -> dict[str, float | None]:
+    """Metrics of samples of the network, drawn with the training's seed."""
+    params, seed = evaluator.params, cell["seed"]
+    labels = balanced_labels(cell["samples"], network.config.num_classes)
+    draw, settings = Sampler(network, tokenizer), _settings(decoding, params)
+    size = params.decoding.batch_size
+    batches = sample_batches(settings, labels, batch_size=size, seed=mix(seed, "scale"))
+    images = ArrayImages(torch.cat([draw(*batch) for batch in batches]).numpy())
+    samples = evaluator.features(images)
+    same = evaluator.extractor.name == evaluator.judge.name
+    logits = samples.class_logits if same else evaluator.recognised(images)
+    values = evaluator.sample_metrics(samples, seed)
+    return values | {"class_accuracy": class_accuracy(logits, labels)}
+
+
+def _settings(decoding: Decoding | None, params: Params) -> DecodingSettings:
+    if decoding is None:
+        return params.decoding_settings(autoregressive=True)
+    return replace(
+        params.decoding_settings(iterations=decoding.iterations),
+        schedule=decoding.schedule,
+        choice_temperature=decoding.choice_temperature,
+    )

@@ -1,0 +1,89 @@
+"""The file of rows: a row for each measured cell, appended as soon as it is measured."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_file, write_text
+
+# The columns that name a cell; metrics follow.
+CELL = (
+    "network",
+    "tokens",
+    "views",
+    "label_smoothing",
+    "seed",
+    "steps",
+    "decode_schedule",
+    "iterations",
+    "choice_temperature",
+    "samples",
+)
+RUN = "run"  # the column that names the training's folder
+
+
+class Rows:
+    """A CSV file that a run adds to, and that a later run goes on from."""
+
+    def __init__(self, path: Path):
+        """
+        Raises:
+            UserError: the file holds something else.
+        """
+        self.path = path
+        try:
+            text = read_file(path).decode("utf-8")
+        except FileNotFoundError:
+            text = ""
+        except UnicodeDecodeError:
+            text = "no text"
+        whole = text[: text.rfind("\n") + 1]
+        lines = csv.DictReader(whole.splitlines())
+        self.columns = list(lines.fieldnames or ())
+        begun = text.startswith(CELL[0]) or CELL[0].startswith(text)
+        if not begun or (self.columns and not {*CELL, RUN} <= set(self.columns)):
+            raise UserError(f"{path} holds no rows of `scale`; name another file")
+        if whole != text:  # a kill cut the last row short
+            write_text(path, whole)
+        self._runs = {self._identity(row): row[RUN] for row in lines}
+
+    def __contains__(self, cell: dict[str, Any]) -> bool:
+        """Whether the cell is measured.
+
+        Raises:
+            UserError: it is, of a network that was trained otherwise.
+        """
+        known = self._runs.get(self._identity(cell))
+        if known not in (None, cell[RUN]):
+            raise UserError(
+                f"{self.path} holds the cell {'/'.join(self._identity(cell))} of another training "
+                f"(data, params or code were others); name another file"
+            )
+        return known is not None
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write the row at the file's end, in one piece."""
+        if not self.columns:
+            self.columns = list(row)
+            self._write(self.columns)
+        self._write([_text(row[name]) for name in self.columns])
+        self._runs[self._identity(row)] = row[RUN]
+
+    def _write(self, values: list[str]) -> None:
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.write(",".join(values) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    @staticmethod
+    def _identity(row: dict[str, Any]) -> tuple[str, ...]:
+        return tuple(_text(row[name]) for name in CELL)
+
+
+def _text(value: Any) -> str:
+    """A value as the file has it: floats with 10 significant digits, nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""The DAG, or a stage of it, as a job on a Ray cluster."""

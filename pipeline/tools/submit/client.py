@@ -1,0 +1,143 @@
+"""Submits a job and shows what it prints.
+
+Where the project has a default DVC remote, the job needs nothing else of this machine: the code
+travels as Ray's working directory, data through the remote. Without one it works in this folder,
+which the cluster has to see under the same path.
+"""
+
+import asyncio
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.params import load_params
+from pipeline.runtime.cluster import why_unreachable
+from pipeline.runtime.dag import stages_up_to
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line
+from pipeline.runtime.runs import provenance
+from pipeline.runtime.uris import redacted, server_of
+from pipeline.tools.submit.order import KEY, Order
+from pipeline.tools.submit.package import tracked_files, write_package
+from pipeline.tools.submit.remote import Remote, default_remote, push
+
+JOB = "pipeline.tools.submit.job"
+
+
+def submit(stage: str | None, address: str) -> str:
+    """Run stages as a job, showing what it prints; returns a closing line.
+
+    Args:
+        stage: of dvc.yaml, with what it needs; None for all.
+        address: of the cluster's dashboard, as http://127.0.0.1:8265.
+
+    Raises:
+        UserError: there is no cluster, it refuses the job, or the job failed.
+    """
+    load_params()  # wrong values and stages are refused before anything travels
+    stages_up_to(stage)
+    client = _client(address)
+    remote = default_remote()
+    if remote and Path("dvc.lock").exists():
+        print(f"{push(remote)} files pushed to {redacted(remote.url)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder, "package.zip")
+        key, order = Order(stage, _environment(), remote).sealed()
+        write_package(package, tracked_files() if remote else (), order)
+        job = _submitted(client, address, _command(key, remote), package)
+    print(f"job {job} on {address}", flush=True)
+    return _followed(client, address, job, _home(stage) if remote else "its results are here")
+
+
+def _client(address: str) -> Any:
+    place = server_of(address)
+    if place is None:
+        raise UserError(f"--address: '{address}' is no address of a dashboard, as http://host:8265")
+    way_out = "start a head with `ray start --head`, or give the address of one with --address"
+    if reason := why_unreachable(*place):
+        raise UserError(f"there is no Ray dashboard at {address}: {reason}; {way_out}")
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except (RuntimeError, ConnectionError) as error:
+        raise UserError(f"Ray at {address}: {in_a_line(error)}; {way_out}") from error
+
+
+def _environment() -> dict[str, str]:
+    """What the job's stages are told: of MLflow, and of the commit where .git does not travel."""
+    origin = provenance()
+    told = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    return told | {"MASKGIT_COMMIT": origin["git.commit"], "MASKGIT_DIRTY": origin["git.dirty"]}
+
+
+def _command(key: str, remote: Remote | None) -> str:
+    """The job's command, which a shell runs in the package."""
+    if remote:  # with the cluster's own Python
+        return f"{KEY}={key} exec python -m {JOB} ."
+    folder, python = shlex.quote(str(Path.cwd())), shlex.quote(sys.executable)
+    unseen = shlex.quote(
+        f"error: the cluster does not see {Path.cwd()}; share the folder, or name a DVC remote "
+        f"(`dvc remote add --default`), through which data travel"
+    )
+    return (
+        f'cd {folder} || {{ echo {unseen}; exit 1; }}; {KEY}={key} exec {python} -m {JOB} "$OLDPWD"'
+    )
+
+
+def _submitted(client: Any, address: str, command: str, package: Path) -> str:
+    try:
+        environment = {"working_dir": str(package)}
+        return client.submit_job(entrypoint=command, runtime_env=environment)
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"Ray at {address}: {in_a_line(error)}") from error
+
+
+def _home(stage: str | None) -> str:
+    return f"`{' '.join(filter(None, ('dvc repro --pull', stage)))}` takes its results"
+
+
+def _followed(client: Any, address: str, job: str, then: str) -> str:
+    """Show what a job prints until it ends.
+
+    Args:
+        then: how its results come here.
+    """
+    printed: list[str] = []
+    try:
+        asyncio.run(_show(client, job, printed))
+        ended = client.get_job_info(job)
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"Ray at {address}: {in_a_line(error)}") from error
+    except KeyboardInterrupt:
+        at = f"--address {address}"
+        raise UserError(
+            f"interrupted; job {job} goes on: `ray job logs --follow {job} {at}` shows it, "
+            f"`ray job stop {job} {at}` ends it, and then {then}"
+        ) from None
+    if ended.status != "SUCCEEDED":
+        raise UserError(f"job {job} ended as {ended.status}: {_reason(printed, ended.message)}")
+    return f"job {job} has finished; {then}"
+
+
+async def _show(client: Any, job: str, printed: list[str]) -> None:
+    async for text in client.tail_job_logs(job):
+        print(text, end="", flush=True)
+        printed.append(text)
+
+
+def _reason(printed: list[str], message: str | None) -> str:
+    """The last error that the job printed: a stage's or ours, else DVC's, else its last line.
+
+    Args:
+        message: what Ray says, where the job printed nothing.
+    """
+    lines = [line for line in "".join(printed).splitlines() if line.strip()]
+    for start in ("error: ", "ERROR: "):
+        for line in reversed(lines):
+            if line.startswith(start):
+                return line.removeprefix(start)
+    return lines[-1] if lines else message or "it printed nothing"

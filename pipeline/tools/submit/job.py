@@ -1,0 +1,93 @@
+"""The job itself, on the cluster: `python -m pipeline.tools.submit.job PACKAGE`.
+
+Without a remote it works in the project's own folder. With one it works in a copy of the package
+that Ray unpacked, which ends with it. What outlives it lies beside, for all jobs with the same
+remote: DVC's cache, live checkpoints, and MLflow's runs where no server gets them.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.runtime.dag import stages_up_to
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import value_hash
+from pipeline.runtime.process import set_up
+from pipeline.runtime.uris import is_local, tracking_uri
+from pipeline.tools.submit.order import FILE, Order
+from pipeline.tools.submit.remote import Remote, push, use_remote
+
+
+def main(package: Path) -> None:
+    set_up()
+    order = Order.opened(package)
+    os.environ.update(order.environment)
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    if order.remote is None:
+        _dvc("repro", *filter(None, [order.stage]))
+        return
+    remote = Remote(*order.remote)
+    _require_seen(remote)
+    with _work_folder(remote, package):
+        for stage in stages_up_to(order.stage):
+            # One that ran elsewhere is pulled whole: the next may show more of it than it depends
+            # on, as a training does that logs decoded pictures.
+            _dvc("repro", "--pull", "--single-item", stage)
+            push(remote)  # at once: what is finished is kept, whatever becomes of the job
+
+
+def _require_seen(remote: Remote) -> None:
+    if "://" not in remote.url and not Path(remote.url).is_dir():
+        raise UserError(
+            f"there is no {remote.url} on the cluster, which is the DVC remote '{remote.name}'; "
+            f"name one that every machine sees, or make the folder there"
+        )
+
+
+@contextmanager
+def _work_folder(remote: Remote, package: Path) -> Iterator[None]:
+    """Work in a copy of the package, which is gone afterwards with the keys of the remote in it."""
+    kept = kept_folder(remote)
+    for name in ("cache", "runs", "mlruns", "jobs"):
+        (kept / name).mkdir(parents=True, exist_ok=True)
+    kept.chmod(0o700)
+    folder = kept / "jobs" / package.resolve().name
+    try:
+        shutil.copytree(package, folder, ignore=shutil.ignore_patterns(FILE))
+        os.chdir(folder)
+        for name in ("runs", "mlruns"):
+            Path(name).symlink_to(kept / name)
+        use_remote(remote, kept / "cache")
+        os.environ["PYTHONPATH"] = str(folder)  # this code, whatever is installed here
+        if is_local(tracking_uri()):
+            os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{kept / 'mlflow.db'}"
+            print(f"MLFLOW_TRACKING_URI names no server: MLflow's runs stay here, in {kept}")
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def kept_folder(remote: Remote) -> Path:
+    """What this machine keeps for jobs with that remote; it may be deleted."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches, "maskgit", value_hash(remote.url)[:16]).absolute()
+
+
+def _dvc(*arguments: str) -> None:
+    """Run DVC, which prints what goes wrong."""
+    sys.stdout.flush()
+    if code := subprocess.run((sys.executable, "-m", "dvc", *arguments), check=False).returncode:
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # `ray job stop`
+    try:
+        main(Path(sys.argv[1]))
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,89 @@
+"""The project's default DVC remote, through which data travel where no folder is shared."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line
+from pipeline.runtime.uris import redacted
+
+LOCAL_CONFIG = Path(".dvc/config.local")
+
+
+class Remote(NamedTuple):
+    """A DVC remote."""
+
+    name: str
+    settings: Mapping[str, Any]  # as all of DVC's files together have them: its URL, perhaps keys
+
+    @property
+    def url(self) -> str:
+        return self.settings["url"]
+
+
+def default_remote() -> Remote | None:
+    """The default remote of the project in this folder; None where it has none.
+
+    Raises:
+        UserError: DVC's files do not say which it is.
+    """
+    from dvc.config import Config
+    from dvc.exceptions import DvcException
+
+    try:
+        config = Config(".dvc")
+        name = config["core"].get("remote")
+        return Remote(name, _plain(config["remote"][name])) if name else None
+    except (DvcException, KeyError) as error:
+        raise UserError(
+            f"the default DVC remote cannot be read: {in_a_line(error)}; `dvc remote list` shows "
+            f"those that there are"
+        ) from error
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths, of which DVC has classes of its own, as text."""
+    return {k: str(v) if isinstance(v, str) else v for k, v in settings.items()}
+
+
+def use_remote(remote: Remote, cache: Path) -> None:
+    """Let DVC work here, where there is no git, with a remote and a cache."""
+    from dvc.config import Config
+
+    LOCAL_CONFIG.touch(mode=0o600)  # for what may be keys
+    with Config(".dvc").edit("local") as config:
+        config["core"] |= {"no_scm": True, "remote": remote.name}
+        config["cache"]["dir"] = str(cache)
+        config["remote"][remote.name] = dict(remote.settings)
+
+
+def push(remote: Remote) -> int:
+    """Push what finished stages made, and the run cache, so that `dvc repro --pull` runs nothing
+    elsewhere. Returns the number of files.
+
+    `dvc push --run-cache` leaves out what git holds (`cache: false`), without which a stage would
+    run again.
+
+    Raises:
+        UserError: the remote does not take them.
+    """
+    from dvc.repo import Repo
+
+    # It warns of what neither side has: stages that will run.
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    try:
+        with Repo() as repo:
+            pushed, failed = repo.push(run_cache=True), 0
+            outs = [out for stage in repo.index.stages for out in stage.outs if not out.use_cache]
+            for out in filter(lambda out: out.hash_info, outs):
+                out.use_cache = True  # for DVC to tell its objects, which the run cache has
+                for objects in out.get_used_objs().values():
+                    result = repo.cloud.push(objects)
+                    pushed, failed = pushed + len(result.transferred), failed + len(result.failed)
+    except Exception as error:  # each kind of store has errors of its own
+        raise UserError(f"cannot push to {redacted(remote.url)}: {in_a_line(error)}") from error
+    if failed:
+        raise UserError(f"cannot push to {redacted(remote.url)}: it did not take {failed} files")
+    return pushed

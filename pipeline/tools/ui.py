@@ -1,0 +1,76 @@
+"""`maskgit ui` and `make ui`: MLflow in a browser, with the links that open what one looks for."""
+
+import os
+import sys
+from urllib.parse import quote
+
+from pipeline.config.params import load_params
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.server import Server, Unsent
+from pipeline.runtime.uris import redacted, server_of, sqlite_file, tracking_uri
+from pipeline.tools.ports import free_port
+
+HOST, PORT = "127.0.0.1", 5000
+# MLflow opens an experiment on "Traces", which are of language models.
+RUNS = "{server}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+# Sorted otherwise than by time it shows children by themselves, not folded below their parents.
+CHARTS = RUNS + "&compareRunsMode=CHART&orderByKey={by_name}&orderByAsc=true&searchFilter={filter}"
+BY_NAME = quote("tags.`mlflow.runName`")
+
+
+def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
+    """What to open: all runs, and the charts of the newest sweep's trials of one seed (it draws ten
+    runs unless it is told otherwise), which are Figure 8.
+
+    Args:
+        uri: of the tracking store.
+        server: the address under which MLflow shows it.
+        name: of the experiment.
+        seed: of the trials.
+
+    Raises:
+        UserError: the store has no such experiment, or does not answer.
+    """
+    file, store = sqlite_file(uri), Server(uri)
+    try:  # a database that is not there is for a run to set up
+        found = (file is None or file.exists()) and store.ask(
+            lambda client: client.get_experiment_by_name(name)
+        )
+        if not found:
+            raise UserError(
+                f"{redacted(uri)} has no experiment '{name}' yet; `dvc repro` logs its first run"
+            )
+        sweeps = store.ask(
+            lambda client: client.search_runs(
+                [found.experiment_id],
+                "attributes.run_name = 'sweep'",
+                order_by=["attributes.start_time DESC"],
+                max_results=1,
+            )
+        )
+    except Unsent as error:
+        raise UserError(
+            f"MLflow at {redacted(uri)} does not answer ({error}); start it, or unset "
+            f"MLFLOW_TRACKING_URI"
+        ) from None
+    place = {"server": server, "experiment": found.experiment_id}
+    opened = {"all runs": RUNS.format(**place)}
+    if sweeps:
+        trials = f"tags.`mlflow.parentRunId` = '{sweeps[0].info.run_id}' AND params.seed = '{seed}'"
+        opened["Figure 8"] = CHARTS.format(by_name=BY_NAME, filter=quote(trials), **place)
+    return opened
+
+
+def main() -> None:
+    """Print the links, and become the server, unless there is one already."""
+    uri, params = tracking_uri(), load_params()
+    remote = server_of(uri) is not None
+    server = uri if remote else f"http://{HOST}:{free_port(HOST, None, PORT)}"
+    found = links(uri, redacted(server), params.mlflow.experiment, params.sweep.seeds[0])
+    for what, link in found.items():
+        print(f"{what + ':':<10} {link}", flush=True)
+    if not remote:
+        os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
+        # One process is enough for one reader; MLflow would start four.
+        at = ("--host", HOST, "--port", server.rpartition(":")[2], "--workers", "1")
+        os.execv(sys.executable, (sys.executable, "-m", "mlflow", "ui", *at))

@@ -1,0 +1,80 @@
+"""Stopping a training at the step whose loss is not finite."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pipeline.runtime.errors import UserError
+
+WAIT = 10  # steps between looks at losses on a GPU, since a look waits for the device
+
+
+class Diverged(UserError):
+    """A loss is not finite, or spikes do not end. All workers know, and raise this together."""
+
+
+class FiniteLosses:
+    """Looks at the losses of every step, on a CPU at once and on a GPU some steps later.
+
+    Args:
+        session: with `average`, by which the workers tell one another.
+        name: of the training, in messages.
+    """
+
+    def __init__(self, session, name: str):
+        self.session, self.name = session, name
+        self._waiting: dict[int, dict[str, Tensor]] = {}
+
+    def note(self, step: int, losses: dict[str, Tensor], kept: int) -> None:
+        """Note the losses of a step, counted from 0.
+
+        Args:
+            kept: the step of the last checkpoint.
+
+        Raises:
+            Diverged: a loss of this step, or of one that waited, is not finite on any worker.
+        """
+        self._waiting[step] = {key: value.detach() for key, value in losses.items()}
+        on_cpu = all(value.device.type == "cpu" for value in losses.values())
+        if on_cpu or len(self._waiting) >= WAIT:
+            self.check(kept)
+
+    def check(self, kept: int) -> None:
+        """Look at what waits.
+
+        Raises:
+            Diverged: as `note`.
+        """
+        if not self._waiting:
+            return
+        named = [(s, key) for s, losses in self._waiting.items() for key in losses]
+        tensors = [value.float() for losses in self._waiting.values() for value in losses.values()]
+        looked_at = torch.stack(tensors).cpu().tolist()  # the one wait for the device
+        values = dict(zip(named, looked_at, strict=True))
+        bad = {at: value for at, value in values.items() if not math.isfinite(value)}
+        shares = {str(s): float(any(at[0] == s for at in bad)) for s in self._waiting}
+        found = [int(s) for s, share in self.session.average(shares).items() if share != 0]
+        self._waiting = {}
+        if found:
+            step = min(found)
+            mine = [(key, value) for (s, key), value in bad.items() if s == step]
+            what = f"{mine[0][0]} became {mine[0][1]}" if mine else "another worker's loss is wrong"
+            raise Diverged(
+                f"{self.name}: {what} in step {step + 1}; the checkpoint at step {kept} is kept. "
+                f"Lower the learning rate (or turn bf16 off) and run again"
+            )
+
+
+def require_finite(row: dict[str, float], name: str, step: int, kept: int) -> None:
+    """Look at what was measured after a step: the last update may have broken the weights.
+
+    Raises:
+        UserError: a value is not finite. All workers measure the same.
+    """
+    for key, value in row.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"{name}: {key} is {value} after step {step}; the checkpoint at step {kept} is "
+                f"kept. Lower the learning rate (or turn bf16 off) and run again"
+            )

@@ -1,0 +1,56 @@
+"""One training, as plain values that travel to its workers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.config.schema import Ray
+from pipeline.runtime.failures import Failure
+from pipeline.runtime.ranks import Ranks
+from pipeline.training.loop.train import Task
+
+Recipe = Callable[[Ranks, torch.device], Task]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The data-parallel workers of a training: how many, and what each occupies."""
+
+    count: int
+    cpus: int
+    use_gpu: bool
+    max_failures: int  # restarts after one is lost
+
+    @classmethod
+    def of(cls, ray: Ray, count: int) -> "Workers":
+        return cls(count, ray.cpus_per_worker, ray.use_gpu, ray.max_failures)
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of each, as Ray names them."""
+        cpus: dict[str, float] = {"CPU": self.cpus}
+        return cpus | ({"GPU": 1} if self.use_gpu else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """The description of a training, which every worker gets. Paths are absolute."""
+
+    name: str  # in messages
+    recipe: Recipe  # builds a worker's task on its device; importable, or of importable parts
+    steps: int
+    every: int  # steps between checkpoints
+    seed: int
+    folder: str  # its own, of its checkpoints
+    workers: Workers
+
+    @property
+    def run_dir(self) -> Path:
+        """Where its checkpoints lie; its name and storage path, if it is a Ray Train run."""
+        return Path(self.folder, "train") if self.workers.count > 1 else Path(self.folder)
+
+    @property
+    def failure(self) -> Failure:
+        return Failure(self.folder)

@@ -1,0 +1,180 @@
+"""A training under Ray Train: data-parallel workers, checkpoints in Ray's storage.
+
+The run's name carries the hash of everything it depends on, since Ray Train takes up whatever run
+it finds under the same name and storage path.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.runtime.device import repeatable
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line, innermost
+from pipeline.runtime.files import temporary_folder
+from pipeline.runtime.limits import CHECKPOINTS
+from pipeline.runtime.process import set_up
+from pipeline.runtime.ranks import Ranks
+from pipeline.training.loop.checkpoints import newest_whole, save_checkpoint
+from pipeline.training.loop.finite import Diverged
+from pipeline.training.loop.job import TrainingJob
+from pipeline.training.loop.ray_checkpoints import (
+    CHECKPOINT,
+    checkpoints_of,
+    remove_damaged,
+    remove_unlisted,
+    unlisted_checkpoint,
+)
+from pipeline.training.loop.train import train
+
+
+def fit(
+    job: TrainingJob, on_row: Callable[[dict[str, float]], None] = lambda row: None
+) -> dict[str, Any]:
+    """Train with the job's data-parallel workers, from the last checkpoint of a run of the same
+    name.
+
+    Args:
+        on_row: called on the first worker with each new row of the history.
+
+    Returns:
+        The final checkpoint: {task, step, history}.
+
+    Raises:
+        UserError: training failed, with the worker's own message where it was a `UserError`.
+    """
+    from ray.train import TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    remove_damaged(job.run_dir)
+    unlisted = unlisted_checkpoint(job.run_dir)
+    if unlisted is None:
+        remove_unlisted(job.run_dir)
+    job.failure.clear()
+    config = {"job": job, "unlisted": unlisted, "on_row": on_row}
+    trainer = TorchTrainer(_worker, train_loop_config=config, **_ray_config(job))
+    lost = None
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        lost = error
+    except SystemExit as stopped:  # what Ray Train makes of Ctrl-C, without a word
+        raise KeyboardInterrupt from stopped
+    if (reason := job.failure.read()) is not None:
+        raise UserError(reason) from lost
+    if lost:
+        raise UserError(_why(job, lost)) from lost
+    # The last step of a training always leaves a checkpoint.
+    state, damaged = newest_whole(checkpoints_of(job.run_dir, result.checkpoint, unlisted))
+    if state is None or damaged:
+        raise UserError(
+            f"{job.name}: its last checkpoint is damaged; run again to go on from there"
+        )
+    return state
+
+
+def _why(job: TrainingJob, lost: Exception) -> str:
+    """What a user is told of a training that Ray Train gave up."""
+    if isinstance(inner := innermost(lost), UserError):
+        return str(inner)
+    reason = job.failure.reason(lost=in_a_line(lost))
+    return f"{job.name}: a worker failed: {reason}; run again to go on from its checkpoint"
+
+
+def _ray_config(job: TrainingJob) -> dict[str, Any]:
+    """Workers, storage, restarts and checkpoints, as Ray Train takes them."""
+    from ray.train import (
+        CheckpointConfig,
+        FailureConfig,
+        LoggingConfig,
+        RunConfig,
+        ScalingConfig,
+    )
+
+    run, workers = job.run_dir, job.workers
+    # Type checkers read version 1 of Ray Train, which lacks two of these arguments.
+    return {
+        "scaling_config": ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.use_gpu,
+            resources_per_worker=workers.resources,
+        ),
+        "run_config": RunConfig(  # type: ignore[call-arg]
+            name=run.name,
+            storage_path=str(run.parent),
+            failure_config=FailureConfig(  # type: ignore[call-arg]
+                max_failures=workers.max_failures, controller_failure_limit=3
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    }
+
+
+class RayTrainSession:
+    """Checkpoints through Ray Train; the first worker writes, all report together."""
+
+    def __init__(
+        self, run_dir: Path, on_row: Callable[[dict[str, float]], None], unlisted: Path | None
+    ):
+        import ray.train
+
+        self.rank = ray.train.get_context().get_world_rank()
+        self.run_dir, self.on_row, self.unlisted = run_dir, on_row, unlisted
+
+    def average(self, row: dict[str, float]) -> dict[str, float]:
+        import ray.train.torch
+        import torch.distributed as dist
+
+        if not dist.is_initialized():  # a single worker
+            return row
+        values = torch.tensor(list(row.values()), dtype=torch.float64)
+        values = values.to(ray.train.torch.get_device())
+        dist.all_reduce(values)
+        return dict(zip(row, (values / dist.get_world_size()).tolist(), strict=True))
+
+    def load(self) -> dict[str, Any] | None:
+        import ray.train
+
+        found = checkpoints_of(self.run_dir, ray.train.get_checkpoint(), self.unlisted)
+        state, _ = newest_whole(found, print if self.rank == 0 else lambda line: None)
+        return state
+
+    def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
+        import ray.train
+
+        if self.rank != 0:
+            ray.train.report(row)
+            return
+        self.on_row(row)  # first: a kill in between repeats the row, which is logged once
+        with temporary_folder(self.run_dir / "upload") as folder:
+            save_checkpoint(state, folder / CHECKPOINT)
+            ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """One data-parallel worker."""
+    import ray.train
+    import ray.train.torch
+
+    set_up()  # again: Ray Train has set its loggers since the process began
+    job: TrainingJob = config["job"]
+    if (reason := job.failure.read()) is not None:  # a restart cannot mend what a user has to
+        raise UserError(reason)
+    if job.workers.use_gpu:  # a CPU repeats as it is
+        repeatable()
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    # Workers that all end with the same error need not fail, which Ray would log at length; one
+    # that fails alone must, or the others would wait for it.
+    with job.failure.noted(pass_on=lambda e: ranks.workers > 1 and not isinstance(e, Diverged)):
+        train(
+            job.recipe(ranks, ray.train.torch.get_device()),
+            name=job.name,
+            steps=job.steps,
+            every=job.every,
+            seed=job.seed,
+            session=RayTrainSession(job.run_dir, config["on_row"], config["unlisted"]),
+        )

@@ -1,0 +1,55 @@
+"""Leaving out the batches at which the loss or the gradient spikes, in long runs."""
+
+from typing import Any
+
+from pipeline.training.loop.finite import Diverged
+
+DECAY = 0.99  # of the running means: they look back on about 100 steps
+WARM = 100  # steps that are only looked at
+PATIENCE = 20  # batches left out in a row, after which it is no spike
+
+
+class SpikeGuard:
+    """Compares each step's loss and gradient norm with their running means over the steps taken.
+
+    Args:
+        factor: how many times its mean a value may be.
+    """
+
+    def __init__(self, factor: float):
+        self.factor = factor
+        self.means: dict[str, float] = {}
+        self.taken = self.skipped = self.in_a_row = 0
+
+    def skips(self, step: int, values: dict[str, float]) -> bool:
+        """Whether the step is to be left out; it then counts as skipped, and a line says so.
+
+        Args:
+            values: the same ones on every worker.
+
+        Raises:
+            Diverged: too many steps in a row were left out.
+        """
+        high = [k for k, v in values.items() if v > self.factor * self.means.get(k, v)]
+        if high and self.taken >= WARM:
+            self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+            text = f"{high[0]} {values[high[0]]:.3g} is over {self.factor:g} times its mean"
+            if self.in_a_row > PATIENCE:
+                raise Diverged(
+                    f"training: {text} in {self.in_a_row} steps in a row, up to step {step + 1}; "
+                    f"lower the learning rate, or raise training.spike_factor, and run again"
+                )
+            print(f"step {step + 1} skipped: {text} ({self.skipped} in all)", flush=True)
+            return True
+        self.taken, self.in_a_row = self.taken + 1, 0
+        weight = max(1 - DECAY, 1 / self.taken)  # at first the plain mean
+        for key, value in values.items():
+            mean = self.means.get(key, value)
+            self.means[key] = mean + weight * (value - mean)
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "factor"}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)

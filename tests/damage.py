@@ -1,0 +1,51 @@
+"""Ways in which a disk, or a copy, damages a file."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import torch
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def flip_weight(path: Path) -> None:
+    """A bit of a tensor in a checkpoint, which torch loads without a word."""
+    with zipfile.ZipFile(path) as archive:
+        weight = next(info for info in archive.infolist() if "/data/" in info.filename)
+        stored = archive.read(weight)
+    content = bytearray(path.read_bytes())
+    content[content.index(stored)] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def no_file(what: str, path: Path) -> None:
+    """Something at the path that opens and is no file: a pipe nobody writes to ("fifo"), a folder
+    ("folder"), a device without an end ("zero")."""
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+
+
+DAMAGE = [cut, flip, zero, empty]
+named = {"ids": lambda function: function.__name__}

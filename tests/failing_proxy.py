@@ -1,0 +1,67 @@
+"""A proxy before a real tracking server, which fails as networks do."""
+
+import socket
+import socketserver
+import threading
+import time
+
+ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class FailingProxy:
+    """Passes connections on to a port of this machine, as `mode` says: "open", "refused" (closed
+    at once), "silent" (nothing comes back), "errors" (a server error for every request), "lost"
+    (the request arrives, its answer does not). `latency` seconds go by before each request.
+    """
+
+    def __init__(self, port: int):
+        self.target, self.mode, self.latency = port, "open", 0.0
+        proxy = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                proxy._pass_on(self.request)
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address, daemon_threads = True, True
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        if self.mode == "refused":
+            return
+        with socket.create_connection(("127.0.0.1", self.target)) as server:
+            threading.Thread(target=self._back, args=(server, client), daemon=True).start()
+            while data := _receive(client):
+                if self.mode == "refused":  # connections that were open end too
+                    return
+                if self.mode == "errors":
+                    client.sendall(ERROR)
+                    return
+                while self.mode == "silent":
+                    time.sleep(0.05)
+                time.sleep(self.latency)
+                server.sendall(data)
+
+    def _back(self, server: socket.socket, client: socket.socket) -> None:
+        while data := _receive(server):
+            if self.mode == "lost":
+                client.close()
+                return
+            try:
+                client.sendall(data)
+            except OSError:
+                return
+
+
+def _receive(source: socket.socket) -> bytes:
+    try:
+        return source.recv(65536)
+    except OSError:
+        return b""

@@ -1,0 +1,189 @@
+"""One stage of a finished project, run again from nothing, and what has to be true afterwards."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+from pipeline.runtime.dag import stage_outputs
+from pipeline.runtime.files import tree_hash
+from pipeline.runtime.outbox import LOG, SYSTEM, read_records
+from pipeline.runtime.sending import sent_part
+from tests.failing_proxy import FailingProxy
+from tests.project import Project
+
+# Of times, which differ from run to run.
+TIMED = ("results/sources", "timings")
+NOT_KEPT = {".lock", ".owner.json", "key.json", "SHA256SUMS"}
+Points = dict[tuple[str, str, int], float]
+
+
+@dataclass
+class Trial:
+    """A copy of a finished project without what the stage has made."""
+
+    project: Project
+    stage: str
+    proxy: FailingProxy | None  # None logs to the project's own database
+    plain: float = 10.0  # seconds that the stage takes undisturbed
+    took: float = 0.0  # seconds of the disturbed run, where it is to be compared
+    said: list[str] = field(default_factory=list)  # what the stage printed, and what was done to it
+    made: dict[str, str | None] = field(default_factory=dict)  # its outputs in the end
+    points: Points = field(default_factory=dict)  # what it had logged in the end
+    delivered: int = 0  # points that the server has of it, the machine's load too
+
+    @property
+    def uri(self) -> str:
+        if self.proxy:
+            return f"http://127.0.0.1:{self.proxy.port}"
+        return f"sqlite:///{self.project.folder / 'mlflow.db'}"
+
+    def start(self, **env: str) -> subprocess.Popen:
+        """Begin the stage, in a process group of its own."""
+        module = "analysis" if self.stage == "analysis" else f"stages.{self.stage}"
+        env = self.project.env | ({"MLFLOW_TRACKING_URI": self.uri} if self.proxy else {}) | env
+        with open(self.log, "w") as log:
+            process = subprocess.Popen(
+                ("python", "-m", module),
+                cwd=self.project.folder,
+                env=env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._began = time.monotonic()
+        return process
+
+    @property
+    def log(self) -> Path:
+        return self.project.folder.parent / "log"
+
+    def wait(self, share: float) -> None:
+        """Until that share of the stage's usual time is over, since it began."""
+        time.sleep(max(0.0, self._began + share * self.plain - time.monotonic()))
+
+    def end(self, process: subprocess.Popen, ok: bool | None = True) -> int:
+        """Wait for the stage's end.
+
+        Args:
+            ok: whether it must end well; it must not, with one line, where this is False.
+        """
+        code = process.wait(timeout=600)
+        self.took = time.monotonic() - self._began
+        said = self.log.read_text()
+        self.said.append(said)
+        assert ok is None or (code == 0) == ok, said
+        assert "Traceback" not in said, said
+        if code:
+            (_,) = [line for line in said.splitlines() if line.startswith("error: ")]
+        return code
+
+    def run(self, **env: str) -> None:
+        self.end(self.start(**env))
+
+    def kill(self, process: subprocess.Popen) -> None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self.no_strays()  # of which one that still writes would note a damaged file's hash
+
+    def no_strays(self) -> None:
+        deadline = time.monotonic() + 90  # Ray's agents notice within about a minute
+        while self.project.strays() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert self.project.strays() == []
+
+    def newest(self) -> Path | None:
+        """The file that a run directory of the stage got last, to go on from."""
+        found = [
+            path
+            for path in (self.project.folder / "runs" / self.stage).rglob("*")
+            if path.is_file()
+            and path.name not in NOT_KEPT
+            and not path.name.endswith(".txt")
+            and not any(part.endswith(".tmp") for part in path.parts)
+            and "tune" not in path.parts  # Ray Tune's notes, which are not read again
+        ]
+        return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+    def sync(self) -> None:
+        """What waits is sent now: the server is there."""
+        env = {"MLFLOW_TRACKING_URI": self.uri} if self.proxy else {}
+        self.project.run("python", "-m", "pipeline", "sync", **env)
+
+    def outputs(self) -> dict[str, str | None]:
+        """What the stage has made: the hash of each output (None of one that holds times)."""
+        return {
+            str(path): None if any(t in str(path) for t in TIMED) else self._hash(path)
+            for path in stage_outputs(self.stage)
+        }
+
+    def _hash(self, path: Path) -> str:
+        return tree_hash(self.project.folder / path)
+
+    def logged(self) -> Points:
+        """Every point of a metric in the outboxes, but the machine's load and times."""
+        points: Points = {}
+        for _, name, records in self._outboxes():
+            for record in records:
+                for metric, value in record.get("metrics", {}).items():
+                    if not metric.startswith(SYSTEM) and "second" not in metric:
+                        points[name, metric, record["step"]] = value
+        return points
+
+    def count(self) -> int:
+        """The number of points that the server has: all that were logged, each once."""
+        client, count = MlflowClient(self.uri), 0
+        for folder, _, records in self._outboxes():
+            run_id = sent_part(folder)["run_id"]
+            wanted: dict[str, set[tuple[int, float]]] = {}
+            for record in records:
+                for metric, value in record.get("metrics", {}).items():
+                    wanted.setdefault(metric, set()).add((record["step"], value))
+            for metric, points in wanted.items():
+                found = client.get_metric_history(run_id, metric)
+                assert {(p.step, p.value) for p in found} == points, (metric, found)
+                assert len(found) == len(points), f"{metric} was delivered twice"
+                count += len(points)
+            assert client.get_run(run_id).info.status == "FINISHED"
+            assert list(folder.glob("files/*/*")) == [], "artifacts that were not sent"
+        return count
+
+    def _outboxes(self) -> list[tuple[Path, str, list[dict[str, Any]]]]:
+        """Folder, name of the run, and records of each."""
+        found = []
+        for log in sorted((self.project.folder / "runs/outbox").glob(f"*/{LOG}")):
+            records = [record for _, record in read_records(log, 0)]
+            name = next(r["open"]["name"] for r in records if "open" in r)
+            found.append((log.parent, name, records))
+        return found
+
+    def left(self) -> list[Path]:
+        """Temporary files and folders."""
+        folder = self.project.folder
+        return [*folder.rglob(".*.tmp"), *folder.glob("runs/*/*/tune"), *folder.glob("runs/.s*")]
+
+
+def fresh(finished: Project, stage: str, folder: Path, proxy: FailingProxy | None) -> Trial:
+    """A copy of the project at `folder / "project"`, without what the stage, and MLflow, have."""
+    target = folder / "project"
+    left_out = {"": {".git", ".dvc", "mlflow.db", "mlruns"}, "runs": {"outbox", stage}}
+
+    def ignored(parent: str, names: list[str]) -> set[str]:
+        inside = Path(parent).relative_to(finished.folder).as_posix().removeprefix(".")
+        return left_out.get(inside, set()) & set(names)
+
+    shutil.copytree(finished.folder, target, symlinks=True, ignore=ignored, dirs_exist_ok=True)
+    for output in stage_outputs(stage):
+        if (path := target / output).is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    project = Project(target)
+    project.set(mlflow__experiment=f"{stage} {time.time_ns()}")  # a server that saw none of it
+    return Trial(project, stage, proxy)

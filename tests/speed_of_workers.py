@@ -1,0 +1,77 @@
+"""How much quicker two workers are than one: `OMP_NUM_THREADS=1 python -m tests.speed_of_workers
+[WORK …]` in a project that ran, on a machine with nothing else to do. Workers have started and
+opened their networks before the clock does. The shortest of three times counts."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pipeline.config.params import Params, load_params
+from pipeline.config.replicates import main_replicates
+from pipeline.data.images.shards import ImageShards
+from pipeline.evaluation.feature_files import PART, open_extraction, save_features
+from pipeline.evaluation.images import CenterCrops
+from pipeline.evaluation.samplers import sampler_of
+from pipeline.runtime.arrays import save_array
+from pipeline.runtime.workers import Alone, Maker, Several
+from pipeline.sampling import balanced_labels, sample_batches
+from pipeline.training.tokens import Coder
+
+CPU = torch.device("cpu")
+REPEATS = 3
+
+
+def token_cache(params: Params) -> tuple[Maker, list[tuple], Callable]:
+    count = len(ImageShards("data/images", "train"))
+    size = params.tokens.batch_size
+    batches = [(start, min(start + size, count)) for start in range(0, count, size)]
+    return Maker(Coder, "train", 8, params), batches, save_array
+
+
+def sampling(params: Params) -> tuple[Maker, list[tuple], Callable]:
+    labels, size = balanced_labels(12 * params.decoding.batch_size, 10), params.decoding.batch_size
+    batches = sample_batches(params.decoding_settings(), labels, batch_size=size, seed=0)
+    return sampler_of(main_replicates(params, "transformer")[0]), list(batches), save_array
+
+
+def features(params: Params) -> tuple[Maker, list[tuple], Callable]:
+    images = CenterCrops(Path("data/images"), "train", params.data)
+    starts = range(0, len(images) - PART, PART)
+    batches = [(start, start + PART) for start in starts] * 16
+    maker = Maker(open_extraction, "classifier", images, params, Path.cwd())
+    return maker, batches, save_features
+
+
+WORK = {work.__name__: work for work in (token_cache, sampling, features)}
+
+
+def seconds(work: tuple[Maker, list[tuple], Callable], workers: Alone) -> float:
+    maker, batches, save = work
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{number:06d}.npy") for number in range(len(batches))]
+        named = dict(zip(files, batches, strict=True))
+        list(workers.make(maker, dict(list(named.items())[:4]), save))
+        started = time.perf_counter()
+        assert len(list(workers.make(maker, named, save))) == len(batches)
+        return time.perf_counter() - started
+
+
+def main(names: list[str]) -> None:
+    if os.environ.get("OMP_NUM_THREADS") != "1":
+        sys.exit("set OMP_NUM_THREADS=1, so that one worker has one core")
+    params = load_params()
+    two = params.ray.model_copy(update={"num_workers": 2, "cpus_per_worker": 1})
+    for name in names or WORK:
+        work, several = WORK[name](params), Several(two, Path())
+        times = [(seconds(work, Alone(CPU)), seconds(work, several)) for _ in range(REPEATS)]
+        one, both = map(min, zip(*times, strict=True))
+        print(f"{name:12} {one:6.1f} s, two workers {both:6.1f} s: {one / both:.2f} ×", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

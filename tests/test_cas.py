@@ -1,0 +1,114 @@
+"""CAS: what its classifiers are trained on, and that they are the same again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config.params import Params
+from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES
+from pipeline.data.images import shards
+from pipeline.experiments import cas
+from pipeline.prepare import shards as writing
+from pipeline.runtime.ranks import ALONE, Ranks
+from tests.tiny_project import (
+    SIDE,
+    with_params,
+    write_shards_of,
+)
+
+pytestmark = pytest.mark.usefixtures("in_tiny_project")
+
+
+def cas_job(
+    params: Params, images: str, augmentation: str, folder: Path, images_dir: Path = IMAGES
+) -> cas.CasJob:
+    paths = (folder, images_dir, SAMPLES / images / "seed1", CLASSIFIER)
+    folders = (str(path.absolute()) for path in paths)
+    return cas.CasJob(images, augmentation, 1, params.model_dump(), *folders)
+
+
+@pytest.mark.parametrize("augmentation", cas.AUGMENTATIONS)
+@pytest.mark.parametrize("images", [cas.REAL, "transformer"])
+def test_cas_batches_are_a_function_of_seed_and_step(tmp_path, images, augmentation):
+    """Out of order, as after a restart, and whatever others draw from torch's generator."""
+    params = with_params(classifier={"batch_size": 7})
+    pictures = cas.training_pictures(cas_job(params, images, augmentation, tmp_path), params)
+
+    def batches(seed: int) -> cas.CasBatches:
+        return cas.CasBatches(pictures, params, cas.AUGMENTATIONS[augmentation], seed)
+
+    in_order, straight = batches(1), []
+    for step in range(12):
+        torch.rand(step)
+        state = torch.get_rng_state()
+        straight.append(in_order(step))
+        assert torch.equal(torch.get_rng_state(), state)
+    assert straight[0][0].shape == (7, 1, SIDE, SIDE) and straight[0][0].dtype == torch.uint8
+    for step in (11, 0, 5):
+        again, labels = batches(1)(step)
+        assert torch.equal(again, straight[step][0]) and torch.equal(labels, straight[step][1])
+    assert not torch.equal(batches(2)(0)[0], straight[0][0])
+
+
+@pytest.mark.parametrize("augmentation", cas.AUGMENTATIONS)
+def test_workers_share_out_the_batch_of_one(tmp_path, augmentation):
+    """Each picture cropped and augmented as by one worker."""
+    params = with_params(classifier={"batch_size": 12})
+    pictures = cas.training_pictures(cas_job(params, cas.REAL, augmentation, tmp_path), params)
+
+    def batch(ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor]:
+        return cas.CasBatches(pictures, params, cas.AUGMENTATIONS[augmentation], 1, ranks)(3)
+
+    shares = [batch(Ranks(rank, 3)) for rank in range(3)]
+    for whole, parts in zip(batch(ALONE), zip(*shares, strict=True), strict=True):
+        assert torch.equal(torch.cat(parts), whole) and len(parts[0]) == 4
+
+
+def test_cas_crops_as_the_reference_classifiers_training_does(tmp_path):
+    """The whole of each sample where classifiers have crops of the whole, whatever others have."""
+    params = with_params(
+        data={"crop_scale": [0.3, 0.3], "crop_ratio": [1.0, 1.0]},
+        classifier={"batch_size": 30, "crop_scale": [1.0, 1.0]},
+    )
+    pictures = cas.training_pictures(cas_job(params, "transformer", "none", tmp_path), params)
+    shown, _ = cas.CasBatches(pictures, params, rand_augment=False, seed=1)(0)
+    samples = {np.asarray(pictures.read(i)).tobytes() for i in range(len(pictures.labels))}
+    assert {image.numpy().tobytes() for image in shown} <= samples
+
+
+def test_cas_reads_real_images_a_row_group_at_a_time(tmp_path, monkeypatch):
+    """An epoch of 16 row groups, of which two are kept: each is read once, and a few ahead."""
+    for module in (shards, writing):
+        monkeypatch.setattr(module, "ROW_GROUP", 4)
+    for module in (shards, cas):
+        monkeypatch.setattr(module, "WINDOW", 2)
+    write_shards_of(Path("pictures"), tmp_path)
+    params = with_params(classifier={"batch_size": 6})
+    job = cas_job(params, cas.REAL, "none", tmp_path, images_dir=tmp_path)
+    reads = []
+
+    class Counted(shards.ImageShards):
+        def _read_group(self, group):
+            if group not in self._cache:
+                reads.append(group)
+            return super()._read_group(group)
+
+    monkeypatch.setattr(cas, "ImageShards", Counted)
+    batches = cas.CasBatches(cas.training_pictures(job, params), params, False, seed=0)
+    labels = torch.cat([batches(step)[1] for step in range(10)])
+    assert labels.bincount().tolist() == [20, 20, 20]
+    assert set(reads) == set(range(16)) and len(reads) <= 16 + 4
+
+
+@pytest.mark.parametrize(("images", "count"), [(cas.REAL, 60), ("transformer", 90)])
+def test_cas_made_anew_is_the_same(tmp_path, images, count):
+    params = with_params(classifier={"steps": 4, "batch_size": 20, "checkpoint_every": 2})
+    rows = []
+    for name in ("first", "second"):
+        job = cas_job(params, images, "randaugment", tmp_path / name)
+        cas.run_cas(job)
+        rows.append(job.row())
+    assert rows[0] == rows[1] and rows[0]["training_images"] == count
+    assert 0 <= rows[0]["top1"] <= rows[0]["top5"] <= 1

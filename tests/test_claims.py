@@ -1,0 +1,260 @@
+"""Verdicts: which way they go, what they need to be given, and that nothing else concludes."""
+
+import math
+import re
+
+import pandas as pd
+import pytest
+
+from analysis.exhibits.claims import NOT_SHOWN, SHOWN, UNDECIDED, Verdict, judge
+from analysis.exhibits.comparisons.claim import Claim, Part, versus
+from analysis.exhibits.comparisons.inference import Effect
+from analysis.exhibits.inputs.results import read_results
+from analysis.report.contents import sections
+from tests.params import make_params
+from tests.synthetic_results import curves_of
+from tests.synthetic_tables import evaluation_rows, speed_rows, sweep_rows
+
+UNCACHED = "MaskGIT decodes faster than autoregressively"
+CACHED = f"{UNCACHED} even with a key-value cache"
+
+
+@pytest.fixture
+def verdicts(results, params):
+    """Judges the results as they lie in their files, and returns the verdicts by what is said."""
+
+    def judged(chosen=params) -> dict[str, Verdict]:
+        found = judge(read_results(results, curves_of(results)), chosen)
+        assert len({verdict.claim.said for verdict in found}) == len(found)
+        return {verdict.claim.said: verdict for verdict in found}
+
+    return judged
+
+
+def claim(*effects: Effect, sign: int = 1) -> Claim:
+    return Claim(
+        said="the claim",
+        source="",
+        exhibit="",
+        shown_in="",
+        measure="",
+        sign=sign,
+        parts=[versus("A", "B", effect) for effect in effects],
+    )
+
+
+def test_a_claim_of_several_parts_is_as_weak_as_its_weakest():
+    both = claim(Effect(2.0, p=0.001, n=3), Effect(1.0, p=0.04, n=3))
+    assert both.p == pytest.approx(0.04) and both.weakest.effect.value == 1.0
+    against = claim(Effect(2.0, p=0.001, n=3), Effect(-1.0, p=0.01, n=3))
+    # The second alone contradicts it; it is the smaller of two.
+    assert against.p == pytest.approx(2 * 0.01) and against.weakest.effect.value == -1.0
+    assert claim(Effect(-1.0, p=0.01, n=3), sign=-1).p == pytest.approx(0.01)
+
+
+def test_a_claim_with_a_part_that_cannot_be_tested_cannot_be():
+    assert math.isnan(claim(Effect(2.0, p=0.001, n=3), Effect(1.0, n=1)).p)
+    assert math.isnan(claim().p) and claim().weakest is None
+
+
+def test_verdicts_are_those_that_the_results_were_made_for(verdicts):
+    found = {said: verdict.word for said, verdict in verdicts().items()}
+    expected = {
+        "MaskGIT outperforms VQGAN∗ by FID (classifier)": SHOWN,
+        "MaskGIT outperforms VQGAN∗ by IS (classifier)": SHOWN,
+        "MaskGIT outperforms VQGAN∗ by recall (classifier)": NOT_SHOWN,
+        "MaskGIT outperforms VQGAN∗ by precision (classifier)": NOT_SHOWN,
+        "MaskGIT outperforms VQGAN∗ by CAS with RandAugment": UNDECIDED,
+        "MaskGIT outperforms VQGAN∗ by CAS without RandAugment": UNDECIDED,
+        "MaskGIT outperforms VQGAN∗ by FID (classifier) with label smoothing 0": NOT_SHOWN,
+        "MaskGIT outperforms VQGAN∗ by IS (classifier) with label smoothing 0": SHOWN,
+        "MaskGIT outperforms VQGAN∗ by recall (classifier) with label smoothing 0": NOT_SHOWN,
+        "MaskGIT outperforms VQGAN∗ by precision (classifier) with label smoothing 0": NOT_SHOWN,
+        "MaskGIT decodes faster than autoregressively": SHOWN,
+        CACHED: SHOWN,
+        "cosine is the best of the schedules": NOT_SHOWN,
+        "concave schedules are better than linear": NOT_SHOWN,
+        "linear is better than convex schedules": SHOWN,
+        # FID is made to fall by 4 to T = 8 and rise by 8 after it, by the same for every seed.
+        "quality peaks at a sweet spot of T and then worsens": UNDECIDED,
+        "the schedules rank as in the paper by FID (classifier)": UNDECIDED,
+        "the schedules rank as in the paper by IS (classifier)": UNDECIDED,
+        "the schedules rank as in the paper by NLL": SHOWN,
+        "concave schedules help in training": SHOWN,
+        "concave schedules help in decoding": SHOWN,
+        "rejection sampling improves IS (classifier)": SHOWN,
+        "rejection sampling improves FID (classifier)": SHOWN,
+        "rejection sampling lowers recall (classifier)": SHOWN,
+        "inpainting beats copying the nearest pixel": SHOWN,
+        "outpainting beats copying the nearest pixel": SHOWN,
+        "reconstructions worsen sharply beyond 90% of the tokens hidden": SHOWN,
+    }
+    assert found == expected
+
+
+def test_a_sentence_has_the_numbers_the_interval_both_p_and_n(verdicts):
+    verdict = verdicts()["MaskGIT outperforms VQGAN∗ by FID (classifier)"]
+    # Seeds add 0, 0.02, 0.04 and 0, 0.03, 0.06: variances 4e-4 and 9e-4, standard error 0.020817,
+    # Welch's degrees of freedom 3.484, t at 97.5% 2.9459 (R: qt).
+    assert (
+        "FID (classifier): **MaskGIT** is better than VQGAN∗, as in the paper (3.520 against "
+        "4.530, difference −1.010 (−1.071 to −0.949); p < 0.0001, corrected for 26 comparisons"
+    ) in verdict.sentence
+    assert verdict.sentence.endswith("n = 3 training seeds).")
+
+
+def test_where_the_data_say_the_opposite_the_winner_comes_first(verdicts):
+    sentence = verdicts()["cosine is the best of the schedules"].sentence
+    assert "**linear** is better than cosine, unlike in the paper (1.037 against 4.027" in sentence
+
+
+def test_what_only_the_correction_leaves_open_is_not_said_to_be_alike():
+    def sentence(p: float) -> str:
+        return Verdict(claim(Effect(1.0, 0.1, 1.9, p, 3)), p, min(1, 20 * p), 20).sentence
+
+    assert "undecided whether the claim: not decided after correction for the 20" in sentence(0.04)
+    assert "do not differ by more" in sentence(0.06) and "after correction" not in sentence(0.06)
+
+
+def test_a_part_that_is_clear_is_not_said_to_be_alike_when_the_claim_is_open():
+    parts = claim(Effect(-1.0, -1.9, -0.1, 0.04, 3), Effect(1.0, 0.1, 1.9, 0.04, 3))
+    assert parts.p == pytest.approx(0.08)  # of two parts one fails, by luck twice as often
+    assert "not decided after correction" in Verdict(parts, 0.08, 1.0, 20).sentence
+
+
+def test_a_claim_that_holds_by_construction_says_so(verdicts):
+    verdict = verdicts()["rejection sampling improves IS (classifier)"]
+    caveat = ", by construction, since the same classifier selects"
+    assert caveat in verdict.sentence and verdict.claim.line == verdict.claim.said + caveat
+    fid = verdicts()["rejection sampling improves FID (classifier)"].claim
+    assert fid.line == fid.said
+
+
+def test_equal_seeds_are_no_proof(verdicts):
+    verdict = verdicts()["quality peaks at a sweet spot of T and then worsens"]
+    assert math.isnan(verdict.p) and verdict.brief == "undecided (n = 3)"
+    assert "no spread over n = 3 training seeds" in verdict.sentence
+
+
+def test_a_single_seed_concludes_nothing(results, verdicts):
+    for name in ("evaluation", "cas", "temperature", "editing", "rejection", "reconstruction"):
+        path = results / name / "rows.csv"
+        rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        rows[rows["seed"].isna() | (rows["seed"] == 0)].to_csv(path, index=False)
+    for name in ("rows", "crossing"):
+        path = results / f"sweep/{name}.csv"
+        rows = pd.read_csv(path)
+        rows[rows["seed"] == 0].to_csv(path, index=False)
+    found = verdicts()
+    speed = [found.pop(said) for said in (UNCACHED, CACHED)]
+    assert all(verdict.word == SHOWN and verdict.comparisons == 2 for verdict in speed)
+    assert {verdict.word for verdict in found.values()} == {UNDECIDED}
+    sentences = [verdict.sentence for verdict in found.values()]
+    assert all("tells nothing of others" in text or "not measured" in text for text in sentences)
+    said = "undecided whether linear is better than convex schedules: n = 1: one training seed"
+    assert any(said in text for text in sentences)
+
+
+def test_released_weights_are_of_one_training_and_conclude_nothing(verdicts):
+    found = verdicts(make_params(transformer={"pretrained": "file"}))
+    assert [found.pop(said).word for said in (UNCACHED, CACHED)] == [SHOWN, SHOWN]
+    assert {verdict.word for verdict in found.values()} == {UNDECIDED}
+    text = found["MaskGIT outperforms VQGAN∗ by FID (classifier)"].sentence
+    assert "the weights are of one training" in text
+
+
+def test_too_few_timings_cannot_be_told_from_luck(results, verdicts):
+    speed_rows().assign(repeats=2).to_csv(results / "speed_timings.csv", index=False)
+    verdict = verdicts()[UNCACHED]
+    # Two and two timings are apart in 2 of 6 ways to deal them.
+    assert verdict.p == pytest.approx(1 / 3) and verdict.word == UNDECIDED
+
+
+def test_speed_is_that_of_the_images_of_table_1_where_it_was_timed(results, verdicts):
+    assert "an image of 256 tokens" in verdicts()[UNCACHED].claim.measure  # the largest
+    rows = speed_rows().replace({"tokens": {64: 49}})
+    rows.to_csv(results / "speed_timings.csv", index=False)
+    assert "an image of 49 tokens" in verdicts()[UNCACHED].claim.measure
+
+
+def test_the_paper_is_not_held_to_a_cache_that_it_does_not_name(results, verdicts):
+    rows = speed_rows()
+    slow = (rows["method"] == "ar_cached") & (rows["batch_size"] == 32)
+    rows.loc[slow, ["seconds_per_image", "low", "high"]] /= 4
+    rows.to_csv(results / "speed_timings.csv", index=False)
+    found = verdicts()
+    assert found[UNCACHED].word == SHOWN and found[UNCACHED].claim.source
+    assert "without a cache: 0" in found[UNCACHED].numbers
+    cached = found[CACHED]
+    # At batch 1 MaskGIT is faster: a part fails, and not the whole.
+    assert cached.word == NOT_SHOWN and not cached.claim.source
+    assert cached.brief == "not shown here: its parts differ"
+    assert "the parts of the claim differ: **VQGAN∗ with a cache** is faster" in cached.sentence
+    assert "(batch 32, with a cache: 0.004" in cached.sentence
+    assert cached.sentence.endswith("n = 8 timings of each in one process).")
+
+
+@pytest.mark.parametrize("extractor", ["random", "vgg"])
+def test_an_untrained_network_is_not_asked_about_recall(tmp_path, results, params, extractor):
+    rows = evaluation_rows()
+    rows.columns = [name.replace("random", extractor) for name in rows.columns]
+    rows.to_csv(results / "evaluation/rows.csv", index=False)
+    metrics = (results / "evaluation/metrics.json").read_text()
+    (results / "evaluation/metrics.json").write_text(metrics.replace("random", extractor))
+    found = judge(read_results(results, curves_of(results)), params)
+    measures = {verdict.claim.measure for verdict in found}
+    assert (f"recall ({extractor})" in measures) == (extractor == "vgg")
+
+
+def test_without_other_label_smoothings_there_is_no_claim_about_them(results, verdicts):
+    evaluation_rows(smoothings=(0.1,)).to_csv(results / "evaluation/rows.csv", index=False)
+    assert not any("label smoothing" in said for said in verdicts())
+
+
+def test_what_was_not_measured_is_said_and_not_tested(results, verdicts):
+    sweep_rows({"linear": 1.0, "square": 2.0}).to_csv(results / "sweep/rows.csv", index=False)
+    crossing = pd.read_csv(results / "sweep/crossing.csv").head(0)
+    crossing.to_csv(results / "sweep/crossing.csv", index=False)
+    found = verdicts()
+    for said in ("cosine is the best of the schedules", "concave schedules help in training"):
+        assert found[said].brief == "undecided (n = 0)" and found[said].numbers == "not measured"
+        assert "was not measured here" in found[said].sentence
+
+
+def test_nothing_but_a_claim_says_better(results, params):
+    """Whatever the report says of its numbers, only a claim's sentence says who wins."""
+    found = read_results(results, curves_of(results))
+    claimed = {verdict.sentence for verdict in judge(found, params)}
+    others = [
+        sentence
+        for section in sections(found, params)
+        for exhibit in section.exhibits
+        for sentence in exhibit.here
+        if sentence not in claimed
+    ]
+    assert len(others) > 8
+    judging = r"better|worse|beats?\b|wins?\b|faster|as in the paper|unlike|significan|confirm"
+    assert [text for text in others if re.search(judging, text)] == []
+
+
+def test_every_claim_is_in_the_exhibit_that_it_names(outputs, results, params):
+    report = (outputs / "report.html").read_text()
+    for verdict in judge(read_results(results, curves_of(results)), params):
+        article = report.split(f'<article id="{verdict.claim.exhibit}">')[1].split("</article>")[0]
+        assert f"{verdict.claim.measure}: " in article, verdict.claim.said
+
+
+def test_two_seeds_that_choose_for_each_other_are_not_tested(results, verdicts):
+    sweep_rows(seeds=(0, 1)).to_csv(results / "sweep/rows.csv", index=False)
+    verdict = verdicts()["linear is better than convex schedules"]
+    assert verdict.brief == "undecided (n = 2)" and math.isnan(verdict.p)
+    assert "each of two seeds has its T from the other" in verdict.sentence
+
+
+def test_a_part_turned_has_its_sides_changed():
+    part = versus("A", "B", Effect(-1.0, -1.5, -0.5, 0.01, 3), (1.0, 2.0))
+    turned = part.turned
+    assert turned.effect == Effect(1.0, 0.5, 1.5, 0.01, 3) and turned.values == (2.0, 1.0)
+    assert (turned.won, turned.lost) == (part.lost, part.won)
+    alone = Part(effect=Effect(0.5, p=0.1, n=7), won="", lost="", tied="")
+    assert alone.turned is alone

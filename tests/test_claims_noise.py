@@ -1,0 +1,61 @@
+"""What a report of pure noise says."""
+
+import math
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.exhibits.claims import UNDECIDED, judge
+from analysis.exhibits.comparisons.inference import paired
+from analysis.exhibits.comparisons.seeds import by_seed, nested_choice, pairs
+from analysis.exhibits.inputs.results import read_results
+from pipeline.config.params import Params
+from tests.noise import Noise
+from tests.synthetic_results import curves_of
+
+REPORTS, PARTS = 1000, 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_of_reports_of_noise_one_in_twenty_at_most_decides_anything(results, params, seeds):
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        deciding = pool.map(partial(_deciding, results, params, seeds), range(PARTS))
+        assert sum(deciding) <= 0.05 * REPORTS
+
+
+def _deciding(folder: Path, params: Params, seeds: int, part: int) -> int:
+    """How many of a part of the reports decide anything."""
+    noise = Noise(read_results(folder, curves_of(folder)), seeds)
+    rng = np.random.default_rng([seeds, part])
+    decided = 0
+    for _ in range(REPORTS // PARTS):
+        verdicts = judge(noise.draw(rng), params)
+        # All could be tested but what takes three seeds, so that nothing is open for want of a p.
+        untested = [verdict for verdict in verdicts if math.isnan(verdict.p)]
+        assert all(verdict.claim.fewest > seeds for verdict in untested)
+        assert all("undecided" in v.sentence for v in verdicts if v.word == UNDECIDED)
+        decided += any(verdict.word != UNDECIDED for verdict in verdicts)
+    return decided
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_options_that_seeds_choose_for_each_other_leave_the_paired_test_exact(seeds):
+    """Two sides of which each is as good at every T, at the T's that were chosen."""
+    rng = np.random.default_rng(seeds)
+    options, times = (2, 4, 8, 12, 24), 2000
+    index = pd.MultiIndex.from_product([range(seeds), options], names=["seed", "iterations"])
+    found = 0
+    for _ in range(times):
+        sides = []
+        for _ in range(2):
+            rows = pd.DataFrame({"fid": rng.normal(size=len(index))}, index=index).reset_index()
+            sides.append(by_seed(nested_choice(rows, "iterations", "fid", "fid"), "fid"))
+        found += paired(*pairs(*sides)).p < 0.05
+    assert found / times == pytest.approx(0.05, abs=0.015)  # three standard errors

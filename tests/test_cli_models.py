@@ -1,0 +1,209 @@
+"""`maskgit sample`, `edit` and their like: files of what the Python API draws."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from pipeline import MaskGIT
+from pipeline.runtime.files import write_json
+from pipeline.runtime.pictures import grid_picture
+from tests.command_line import maskgit
+from tests.tiny_project import SIDE, with_params
+
+
+@pytest.fixture
+def run(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    return lambda *arguments: maskgit(*arguments, capsys=capsys)
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    """A picture of one's own: RGB, no square, larger than the model's."""
+    path = tmp_path / "photo.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (40, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.array(Image.open(path))
+
+
+def test_a_png_is_a_grid_of_the_samples(run, model, tmp_path):
+    file = tmp_path / "new/grid.png"
+    done = run("sample", "--classes", "class2,0", "--count", "12", "--output", str(file))
+    assert (done.code, done.out) == (0, f"samples in {file}\n")
+    images = model.sample(["class2", 0], 12)
+    assert np.array_equal(pixels(file), np.array(grid_picture(images, 10)))
+
+
+def test_options_reach_the_decoder(run, model, tmp_path):
+    file = tmp_path / "one.png"
+    options = ("-T", "2", "--schedule", "linear", "--temperature", "0", "--seed", "5")
+    params = ("-S", "decoding.rounding=ceil", "-S", "decoding.iterations=9")
+    run("sample", "--count", "1", "-o", str(file), *options, *params, "--replicate", "1")
+    second = MaskGIT.from_pretrained(".", seed=1, device="cpu")
+    images = second.sample(
+        None, 1, iterations=2, schedule="linear", temperature=0.0, rounding="ceil", seed=5
+    )
+    assert np.array_equal(pixels(file), np.array(grid_picture(images, 1)))
+
+
+def test_an_npz_is_the_adm_suites_with_labels(run, model, tmp_path):
+    run("sample", "--classes", "2,1", "--count", "5", "--output", str(tmp_path / "s.npz"))
+    with np.load(tmp_path / "s.npz") as arrays:
+        assert arrays["arr_1"].tolist() == [2, 1, 2, 1, 2]
+        grey = torch.from_numpy(arrays["arr_0"][..., 0])
+    assert torch.equal(grey, model.sample([2, 1], 5)[:, 0])
+
+
+def test_a_gif_shows_the_canvas_as_it_fills(run, model, tmp_path):
+    run("sample", "--count", "2", "--output", str(tmp_path / "s.gif"))
+    gif = Image.open(tmp_path / "s.gif")
+    assert gif.n_frames == 1 + 3  # blank, and T
+    canvases = [canvas.shown for canvas in model.sample_steps(None, 2)]
+    for number, images in enumerate([torch.full_like(canvases[0], 128), *canvases]):
+        gif.seek(number)
+        wanted = np.array(grid_picture(images, 2)).astype(int)
+        assert np.abs(np.array(gif.convert("L")) - wanted).max() <= 1
+    assert torch.equal(canvases[-1], model.sample(None, 2))
+
+
+def test_no_suffix_is_a_folder_of_single_pngs(run, model, tmp_path):
+    run("sample", "--count", "3", "--output", f"{tmp_path}/folder/")
+    files = sorted((tmp_path / "folder").iterdir())
+    assert [file.name for file in files] == ["000000.png", "000001.png", "000002.png"]
+    assert np.array_equal(pixels(files[1]), model.sample(None, 3)[1, 0].numpy())
+    assert "is there already" in run("sample", "--output", f"{tmp_path}/folder").err
+
+
+def test_a_picture_of_ones_own_is_edited(run, model, photo, tmp_path):
+    file = tmp_path / "edited.png"
+    done = run("edit", str(photo), "--class", "class1", "--output", str(file), "--seed", "3")
+    assert done.out == f"edited picture in {file}\n"
+    wanted = model.edit(photo, "class1", seed=3)
+    assert np.array_equal(pixels(file), wanted[0, 0].numpy())
+
+
+def test_a_hole_is_filled_by_box_or_by_mask_as_often_as_is_asked(run, model, photo, tmp_path):
+    box, hole = (22, 10, 42, 30), np.zeros((40, 64), np.uint8)
+    hole[10:30, 22:42] = 255
+    Image.fromarray(hole).save(tmp_path / "hole.png")
+    files = [tmp_path / name for name in ("box.png", "mask.png")]
+    options = ("--class", "0", "--count", "3")
+    run("inpaint", str(photo), *options, "--box", "22,10,42,30", "-o", str(files[0]))
+    run("inpaint", str(photo), *options, "--mask", f"{tmp_path}/hole.png", "-o", str(files[1]))
+    wanted = np.array(grid_picture(model.inpaint([photo] * 3, 0, box=box), 3))
+    assert np.array_equal(pixels(files[0]), wanted)
+    assert np.array_equal(pixels(files[1]), wanted)
+
+
+def test_a_picture_is_extended_and_reconstructed(run, model, photo, tmp_path):
+    file = tmp_path / "wide.png"
+    run("outpaint", str(photo), "--class", "0", "--sides", "left,right", "-o", str(file))
+    assert pixels(file).shape == (SIDE, 2 * SIDE)
+    run("reconstruct", str(photo), "-o", str(file))
+    assert np.array_equal(pixels(file), model.reconstruct(photo)[0, 0].numpy())
+
+
+def test_a_saved_model_is_drawn_from_elsewhere(run, model, tmp_path, monkeypatch):
+    done = run("save", str(tmp_path / "saved"))
+    monkeypatch.chdir(tmp_path)
+    assert f"--model {tmp_path / 'saved'}" in done.out
+    run("sample", "--model", "saved", "--count", "4")
+    assert np.array_equal(
+        pixels(Path("samples.png")), np.array(grid_picture(model.sample(None, 4), 4))
+    )
+
+
+def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, tmp_path):
+    folder = shutil.copytree(project, tmp_path / "project")
+    outs = {"metrics": [f"results/sources/{stage}.json" for stage in ("train_transformer",)]}
+    stage = {"cmd": "x", "params": ["training.lr"], "outs": ["models/transformer"]} | outs
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train_transformer": stage}}))
+    record = folder / "results/sources/train_transformer.json"
+    options = ("sample", "--count", "1", "--output", str(tmp_path / "a.png"), "--model")
+    write_json(record, {"params": {"training.lr": with_params().training.lr}})
+    assert run(*options, str(folder)).err == ""
+    write_json(record, {"params": {"training.lr": 123.0}})
+    done = run(*options, str(folder))
+    assert done.code == 0 and done.err.count("\n") == 1
+    assert done.err.startswith("note: the model is of an earlier run: train_transformer ran with")
+    assert "training.lr: 123.0, now" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            "sample --classes class9",
+            "--classes: this model has no class class9; did you mean class2?",
+        ),
+        (
+            "sample --classes 3",
+            "--classes: this model has no class 3; use 0 to 2, or a name: class0, class1, class2",
+        ),
+        ("sample --count 0", "--count: 0 samples cannot be drawn; give 1 or more"),
+        ("sample -T 99", "--iterations: 99 are more than an image has tokens; use 1 to 16"),
+        (
+            "sample --temperature -1",
+            "--temperature: -1.0 is not allowed; use a number from 0 on",
+        ),
+        (
+            "sample -S decoding.steps=3",
+            "-S: 'decoding.steps=3' sets no param of decoding; use decoding.iterations, "
+            "decoding.choice_temperature, decoding.guidance_scale, decoding.rounding, "
+            "decoding.bf16, training.mask_schedule (=VALUE)",
+        ),
+        (
+            "sample -S decoding.rounding=up",
+            "rounding: 'up' is unknown; use one of floor, ceil",
+        ),
+        ("sample -S decoding.bf16=1", "bf16: 1 is neither true nor false; give one"),
+        (
+            "sample --output x.jpg",
+            "--output: x.jpg has a suffix that is not written; use .png (a grid), .gif (the canvas "
+            "as it fills), .npz (as the ADM suite reads), or none (a folder of PNGs)",
+        ),
+        (
+            "sample --model nowhere",
+            "nowhere is neither a folder that exists nor a repository of the Hub (owner/name)",
+        ),
+        (
+            "sample --replicate 7",
+            "there is no replicate 7; use one of 0, 1 (evaluation.seeds)",
+        ),
+        (
+            "edit PHOTO --class 0 --box 1,2,3",
+            "--box: '1,2,3' is not left,top,right,bottom, as 4,4,20,20",
+        ),
+        (
+            "edit PHOTO --class 0 --output x.webp",
+            "--output: x.webp is no .png, which is all that is written; name it so",
+        ),
+        (
+            "inpaint PHOTO --class 0",
+            "--box or --mask: give one of them, the hole that is to be filled",
+        ),
+        (
+            "inpaint PHOTO --class 0 --box 0,0,80,9",
+            "--box: 0,0,80,9 (left, top, right, bottom) is not inside the picture of 64×40 pixels "
+            "(width × height); give a box that is",
+        ),
+        (
+            "outpaint PHOTO --class 0 --sides up",
+            "--sides: up; use left, right or both, or top, bottom or both",
+        ),
+        ("edit nothing.png --class 0", "nothing.png is missing; give the path of a picture"),
+        ("save data", "data is there already and no saved model; give a new folder"),
+    ],
+)
+def test_an_error_is_one_line_and_1(run, photo, arguments, line):
+    done = run(*(str(photo) if word == "PHOTO" else word for word in arguments.split()))
+    assert (done.code, done.out, done.err) == (1, "", f"error: {line}\n")

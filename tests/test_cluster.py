@@ -1,0 +1,84 @@
+"""What a cluster has to hold and to see; nodes that can still come count."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+from ray.autoscaler.v2 import sdk
+from ray.experimental import internal_kv
+
+from pipeline.runtime.cluster import _require_seen, may_grow, require_resources
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.tuning import Needs, _concurrent
+
+HEAD = "ffff0000"
+UNNAMED = f"node_{HEAD}"
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head with a CPU, as Ray 2.60 was seen to describe one: its node's type to the first
+    autoscaler and to the second."""
+
+    def make(first: str | None, second: str) -> None:
+        nodes = [SimpleNamespace(ray_node_type_name=second)]
+        status = SimpleNamespace(active_nodes=[], idle_nodes=nodes)
+        report = {"autoscaler_report": {"active_nodes": {first: 1}}} if first else {}
+        context = SimpleNamespace(gcs_address="127.0.0.1:6379")
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+        monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": HEAD}])
+        monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+        monkeypatch.setattr(sdk, "get_cluster_status", lambda address: status)
+        monkeypatch.setattr(
+            internal_kv, "_internal_kv_get", lambda key: json.dumps(report).encode()
+        )
+
+    return make
+
+
+NONE = [(UNNAMED, UNNAMED), (None, UNNAMED), (None, "")]
+GROWING = [("ray.head.default", UNNAMED), (None, "gpu-group")]
+
+
+@pytest.mark.parametrize(("first", "second"), NONE)
+def test_workers_for_which_no_node_can_come_are_refused(cluster, first, second):
+    cluster(first, second)
+    assert not may_grow()
+    require_resources(1, 1, False, "ray.num_workers")
+    with pytest.raises(UserError, match="2 workers need 4 CPUs and the Ray cluster has 1; lower"):
+        require_resources(2, 2, False, "ray.num_workers")
+
+
+@pytest.mark.parametrize(("first", "second"), GROWING)
+def test_workers_for_which_nodes_may_come_wait_and_say_so(cluster, capsys, first, second):
+    cluster(first, second)
+    require_resources(1, 1, False, "ray.num_workers")
+    assert not capsys.readouterr().out
+    require_resources(2, 2, True, "ray.num_workers")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("ray.num_workers: 2 workers need 4 CPUs") and "autoscaler" in line
+
+
+def test_trials_ask_for_room_where_it_can_be_made(cluster, tmp_path):
+    needs = Needs(workers=1, resources={"CPU": 2}, max_failures=0, folder=tmp_path)
+    cluster(*NONE[0])
+    assert _concurrent(needs, 8) == 1
+    cluster(*GROWING[0])
+    assert _concurrent(needs, 8) == 8
+
+
+def test_a_node_that_does_not_see_the_project_is_named(monkeypatch):
+    monkeypatch.setattr(ray, "get", lambda seen, timeout: seen)
+    _require_seen(True, "near", Path("/project"))
+    with pytest.raises(UserError, match="Ray's node far does not see /project; share the folder"):
+        _require_seen(False, "far", Path("/project"))
+
+
+def test_a_node_that_was_lost_meanwhile_is_no_error(monkeypatch):
+    def get(seen, timeout):
+        raise ray.exceptions.TaskUnschedulableError("the node doesn't exist any more")
+
+    monkeypatch.setattr(ray, "get", get)
+    _require_seen(None, "lost", Path("/project"))

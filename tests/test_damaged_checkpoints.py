@@ -1,0 +1,130 @@
+"""A damaged checkpoint gives way to the one before; what is half written is swept."""
+
+import os
+
+import pytest
+import torch
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import atomic_file, remove_temporary
+from pipeline.training.loop import RunDirSession, load_checkpoint, newest_whole, save_checkpoint
+from tests.damage import cut, empty, flip_weight, named, zero
+from tests.errors import one_line
+from tests.interruption import Killed, KilledAfter, fit, weight_bytes
+from tests.test_loop import ToyTask
+
+
+@pytest.mark.parametrize("damage", [cut, flip_weight, zero, empty], **named)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys, damage):
+    straight = ToyTask()
+    history = fit(straight, RunDirSession(tmp_path / "straight"))
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path / "killed", 3))
+    damage(tmp_path / "killed/checkpoint.pt")
+    capsys.readouterr()
+    resumed = ToyTask()
+    assert fit(resumed, RunDirSession(tmp_path / "killed")) == history
+    said = capsys.readouterr().out
+    assert "checkpoint.pt is damaged" in said and "the checkpoint before, of step 6" in said
+    assert resumed.steps_taken == list(range(6, 11))
+    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+    for name in (
+        "checkpoint.pt",
+        "checkpoint.before.pt",
+    ):  # the damaged one has gone
+        load_checkpoint(tmp_path / "killed" / name)
+
+
+@pytest.mark.parametrize("damage", [cut, flip_weight, zero, empty], **named)
+def test_where_the_first_one_is_damaged_training_begins_anew(tmp_path, capsys, damage):
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path, 1))
+    assert not (tmp_path / "checkpoint.before.pt").exists()
+    damage(tmp_path / "checkpoint.pt")
+    task, straight = ToyTask(), ToyTask()
+    history = fit(task, RunDirSession(tmp_path))
+    assert history == fit(straight, RunDirSession(tmp_path / "straight"))
+    assert weight_bytes(task.model) == weight_bytes(straight.model)
+    assert "it was the first: training begins anew" in capsys.readouterr().out
+
+
+def test_the_last_one_that_is_left_is_not_the_first(tmp_path):
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path, 2))
+    cut(tmp_path / "checkpoint.pt")
+    assert RunDirSession(tmp_path).load()["step"] == 3
+    cut(tmp_path / "checkpoint.before.pt")
+    with pytest.raises(UserError, match="every checkpoint in"):
+        RunDirSession(tmp_path).load()
+
+
+def test_two_damaged_checkpoints_are_one_line(tmp_path, capsys):
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path, 2))
+    for name in ("checkpoint.pt", "checkpoint.before.pt"):
+        flip_weight(tmp_path / name)
+    with pytest.raises(UserError, match=r"every checkpoint .* is damaged; delete") as error:
+        fit(ToyTask(), RunDirSession(tmp_path))
+    one_line(error)
+
+
+@pytest.mark.parametrize("saves", [1, 2])
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, monkeypatch, saves):
+    """The newest has become the one before, and its place is empty."""
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path, saves))
+    os.replace(tmp_path / "checkpoint.pt", tmp_path / "checkpoint.before.pt")
+    task = ToyTask()
+    fit(task, RunDirSession(tmp_path))
+    assert task.steps_taken[0] == 3 * saves
+
+
+@pytest.mark.parametrize("state", [{"step": 3}, [1, 2], {"task": 1, "step": 1}])
+def test_a_checkpoint_of_something_else_is_damaged(tmp_path, state, capsys):
+    save_checkpoint(state, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="every checkpoint"):
+        newest_whole([tmp_path / "a.pt"])
+    assert "holds no state of a training" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
+    task = ToyTask()
+    fit(task, RunDirSession(tmp_path))
+    other = ToyTask()
+    other.model = torch.nn.Linear(5, 5)
+    with pytest.raises(UserError, match=r"its checkpoint is another network's.*delete") as error:
+        fit(other, RunDirSession(tmp_path))
+    one_line(error)
+
+
+def test_what_a_kill_left_half_written_is_swept_at_the_next_start(tmp_path):
+    """And nothing else."""
+    kept = ["checkpoint.pt.tmp", ".checkpoint.pt.tmp", "a.0123abcd.tmp", ".x.0123ABCD.tmp", "y"]
+    for name in kept:
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".checkpoint.pt.0123abcd.tmp").write_bytes(bytes(1000))
+    (tmp_path / ".model.89abcdef.tmp").mkdir()
+    (tmp_path / ".model.89abcdef.tmp" / "weights").write_bytes(bytes(1000))
+    task = ToyTask()
+    fit(task, RunDirSession(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "checkpoint.pt", "checkpoint.before.pt"])
+    remove_temporary(tmp_path / "nowhere")
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    fsync, rename = os.fsync, os.replace
+
+    def note_fsync(handle):
+        done.append(f"fsync {os.path.basename(os.readlink(f'/proc/self/fd/{handle}'))[:6]}")
+        fsync(handle)
+
+    def note_rename(a, b):
+        done.append("rename")
+        rename(a, b)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_rename)
+    with atomic_file(tmp_path / "content") as temporary:
+        temporary.write_text("x")
+    assert done == ["fsync .conte", "rename", f"fsync {tmp_path.name[:6]}"]

@@ -1,0 +1,204 @@
+"""What is logged reaches the tracking server in order and once, whatever the server does; and no
+stage waits for it."""
+
+import random
+import shutil
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from pipeline.runtime import delivery
+from pipeline.runtime.delivery import Delivery, sync
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.sending import NOTHING, sent_part
+from pipeline.runtime.tracking import open_run
+from tests.tracking_server import FakeServer
+
+URI = "http://user:s3cr%2Ft@127.0.0.1:5000"
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path) -> FakeServer:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", URI)
+    monkeypatch.setattr(delivery, "ROUND", 0.02)
+    fake = FakeServer()
+    monkeypatch.setattr(mlflow, "MlflowClient", fake)
+    Path("params.yaml").write_text("a: 1\n")
+    return fake
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "outbox"
+
+
+def log_everything(folder: Path, rows: int = 20) -> None:
+    """A stage's run with a child."""
+    run = open_run("key", "stage", {"a.b": 1}, "experiment", folder)
+    child = run.child("key/trial", "trial", {"seed": 3}).begin()
+    for step in range(rows):
+        run.log_metrics({"loss": 1 / (step + 1)}, step)
+        child.log_metrics({"fid": step / 3}, step)
+    child.finish(ok=False)
+    run.finish(ok=True)
+
+
+def check_everything(server: FakeServer, rows: int = 20) -> None:
+    run, child = server.run("stage"), server.run("trial")
+    assert [(n, v, s) for n, v, s, _ in run.metrics] == [
+        ("loss", 1 / (step + 1), step) for step in range(rows)
+    ]
+    assert [v for _, v, _, _ in child.metrics] == [step / 3 for step in range(rows)]
+    assert run.params == {"a.b": "1"} and child.params == {"seed": "3"}
+    assert run.files == {"params.yaml": "a: 1\n"}
+    assert (run.status, child.status) == ("FINISHED", "FAILED")
+    assert server.runs[child.tags["mlflow.parentRunId"]] is run
+    assert run.tags["maskgit.run"] == "key" and "git.commit" in run.tags
+    assert set(server.experiments) == {"experiment"}
+
+
+def test_a_stage_that_ends_has_delivered_everything(server, folder):
+    started = Delivery(folder)
+    log_everything(folder)
+    assert started.close() is None
+    check_everything(server)
+
+
+def test_rows_that_wait_are_sent_together(server, folder):
+    log_everything(folder)
+    assert "47 records sent" in sync(folder)
+    check_everything(server)
+    assert len(server.requests) <= 13
+
+
+def test_rows_arrive_while_the_stage_works(server, folder):
+    started = Delivery(folder)
+    run = open_run("key", "stage", {}, "experiment", folder)
+    deadline = time.monotonic() + 20
+    while not run.run_id:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    run.log_metrics({"loss": 0.5}, 1)
+    while not server.runs[run.run_id].metrics:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert started.close() is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_requests_that_fail_or_lose_their_answer_cost_no_row_and_double_none(server, folder, seed):
+    chance = random.Random(seed)
+    server.fails = lambda request: chance.choice(["down", "lost", None])
+    log_everything(folder)
+    for _ in range(2000):
+        try:
+            said = sync(folder)
+            break
+        except UserError as error:
+            assert "are still to be sent" in str(error) and "\n" not in str(error)
+    assert "records sent" in said
+    check_everything(server)
+    assert "0 records sent" in sync(folder)
+
+
+def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_stage(server, folder):
+    server.fails = lambda request: "down"
+    began = time.monotonic()
+    first = Delivery(folder)
+    log_everything(folder)
+    logged = time.monotonic() - began
+    began = time.monotonic()
+    left = first.close()
+    assert time.monotonic() - began < 1 and logged < 5
+    assert "47 records are still to be sent to http://user:***@127.0.0.1:5000" in left
+    assert "maskgit sync" in left and "refused" in left
+
+    server.fails = lambda request: None
+    second = Delivery(folder)
+    open_run("other", "next stage", {}, "experiment", folder).finish(ok=True)
+    assert second.close() is None
+    check_everything(server)
+    assert server.run("next stage").status == "FINISHED"
+
+
+def test_a_slow_server_is_not_waited_for(server, folder):
+    server.fails, server.latency = lambda request: "slow", 5
+    delivery.load_mlflow()
+    started = Delivery(folder)
+    log_everything(folder)
+    began = time.monotonic()
+    assert "it answers slowly" in started.close()
+    assert time.monotonic() - began < 1.5
+
+
+def test_what_the_server_refuses_is_named_and_stops_nothing_else(server, folder):
+    run = open_run("key", "stage", {"lr": 1}, "experiment", folder)
+    for step in range(9):
+        run.log_metrics({"loss": float(step), "$" if step == 4 else "nll": 0.0}, step)
+    run.finish(ok=True)
+    said = sync(folder)
+    assert said.count("refused for good") == 1 and "not allowed" in said
+    names = [name for name, *_ in server.run("stage").metrics]
+    assert names.count("loss") == 9 and names.count("nll") == 8
+
+
+def test_a_param_that_changed_stays_what_it_was(server, folder):
+    open_run("key", "stage", {"lr": 1}, "experiment", folder)
+    sync(folder)
+    shutil.rmtree(folder)  # as by hand: the server knows the run, the folder does not
+    open_run("key", "stage", {"lr": 2, "seed": 0}, "experiment", folder)
+    assert "refused" not in sync(folder)
+    assert server.run("stage").params == {"lr": "1", "seed": "0"}
+
+
+def test_a_database_that_was_deleted_gets_everything_again(server, folder):
+    log_everything(folder, rows=3)
+    sync(folder)
+    server.runs.clear()
+    run = open_run("key", "stage", {"a.b": 1}, "experiment", folder)
+    run.log_metrics({"more": 1.0}, 7)
+    sync(folder)
+    names = [(name, step) for name, _, step, _ in server.run("stage").metrics]
+    assert names == [("loss", 0), ("loss", 1), ("loss", 2), ("more", 7)]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b'{"run_id": 7}', b"\xff\0\0"])
+def test_a_damaged_note_of_what_was_sent_stops_nothing_and_doubles_nothing(server, folder, content):
+    log_everything(folder)
+    sync(folder)
+    for note in folder.glob("*/sent.json"):
+        note.write_bytes(content)
+        assert sent_part(note.parent) == NOTHING
+    sync(folder)
+    check_everything(server)
+    assert len(server.runs) == 2
+
+
+def test_another_server_does_not_get_what_waits_for_this_one(server, folder, monkeypatch):
+    log_everything(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
+    said = sync(folder)
+    assert "0 records sent to http://elsewhere:5000" in said
+    assert "47 wait for http://user:***@127.0.0.1:5000" in said
+    assert server.runs == {}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", URI)
+    sync(folder)
+    check_everything(server)
+
+
+def test_a_password_is_nowhere_but_in_requests(server, folder, capsys):
+    server.fails = lambda request: "down"
+    started = Delivery(folder)
+    log_everything(folder)
+    shown = started.close() + "".join(capsys.readouterr())
+    with pytest.raises(UserError) as error:
+        sync(folder)
+    for text in (shown, str(error.value)):
+        assert "s3cr" not in text and "user:***@" in text
+    written = [path for path in folder.parent.rglob("*") if path.is_file()]
+    assert len(written) > 5
+    assert not [path for path in written if b"s3cr" in path.read_bytes()]
+    assert server.uri == URI

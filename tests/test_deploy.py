@@ -1,0 +1,157 @@
+"""deploy/: what can be known of a job for KubeRay or SLURM where there is neither."""
+
+import os
+import re
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import ray
+import yaml
+
+from deploy import wait_for_nodes
+from pipeline.config.presets import preset_params
+from pipeline.runtime.dag import flatten
+from pipeline.runtime.files import read_yaml
+from tests.params import PRESET
+from tests.project import ROOT
+
+JOB, SLURM = ROOT / "deploy/rayjob.yaml", ROOT / "deploy/slurm.sh"
+PAPER = preset_params("imagenet256").ray
+# Fields of KubeRay's ray.io/v1, as its API reference lists them (docs.ray.io), that the job has.
+FIELDS = {
+    "job": {"entrypoint", "entrypointNumCpus", "entrypointNumGpus", "backoffLimit"}
+    | {"shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"},
+    "cluster": {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"},
+    "head": {"rayStartParams", "template"},
+    "worker": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
+}
+
+
+@pytest.fixture
+def spec() -> dict:
+    return yaml.safe_load(JOB.read_text())["spec"]
+
+
+def groups(spec: dict) -> list[dict]:
+    cluster = spec["rayClusterSpec"]
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+
+
+@pytest.mark.parametrize("path", [JOB, SLURM])
+def test_params_that_a_file_names_exist(path):
+    named = set(re.findall(r"\b((?:ray|sweep|training)\.[a-z_]+)", path.read_text()))
+    assert named >= {"ray.num_workers", "ray.cpus_per_worker"}
+    assert named - set(flatten(read_yaml(PRESET))) <= {"ray.io"}
+
+
+def test_the_rayjob_has_fields_that_kuberay_knows(spec):
+    head, worker = groups(spec)
+    assert set(spec) == FIELDS["job"] and set(spec["rayClusterSpec"]) == FIELDS["cluster"]
+    assert set(head) == FIELDS["head"] and set(worker) == FIELDS["worker"]
+    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    # Of the head's `ray start`, which takes text alone.
+    assert all(isinstance(v, str) for g in (head, worker) for v in g["rayStartParams"].values())
+
+
+def test_the_pods_are_what_kubernetes_takes(spec):
+    """By its own schema, in a package of 108 MB that is in no extra: `pip install
+    kubernetes-validate`."""
+    kubernetes = pytest.importorskip("kubernetes_validate")
+    for group in groups(spec):
+        pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "ray"}}
+        kubernetes.validate(pod | {"template": group["template"]}, "1.30", strict=True)
+
+
+def test_pods_mount_what_they_name_and_run_the_tested_ray(spec):
+    version = spec["rayClusterSpec"]["rayVersion"]
+    assert f"ray=={version}\n" in (ROOT / "constraints.txt").read_text()
+    for group in groups(spec):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        named = {volume["name"] for volume in pod["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == named
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert container["workingDir"] in spec["entrypoint"]
+
+
+def test_workers_are_as_many_as_the_paper_needs_and_one_for_the_entrypoint(spec):
+    worker = groups(spec)[1]
+    limits = worker["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert worker["replicas"] == worker["minReplicas"] == worker["maxReplicas"]
+    assert worker["replicas"] == PAPER.num_workers + spec["entrypointNumGpus"]
+    assert int(limits["cpu"]) == PAPER.cpus_per_worker == spec["entrypointNumCpus"]
+    assert limits["nvidia.com/gpu"] == "1"
+
+
+def test_the_slurm_script_is_a_clean_one():
+    done = subprocess.run(["shellcheck", SLURM], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_its_nodes_hold_the_papers_workers():
+    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=(\S+)$", SLURM.read_text(), re.MULTILINE))
+    gpus = int(options["gpus-per-node"])
+    assert int(options["nodes"]) * gpus == PAPER.num_workers
+    assert int(options["cpus-per-task"]) == gpus * PAPER.cpus_per_worker
+
+
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_the_slurm_script_starts_the_cluster_and_then_the_stages(tmp_path, nodes):
+    """With commands in the place of SLURM's, Ray's and DVC's that note how they are called."""
+    (tmp_path / "deploy").mkdir()
+    bin_folder = tmp_path / ".venv/bin"
+    bin_folder.mkdir(parents=True)
+    (bin_folder / "activate").write_text(f'PATH="{bin_folder}:$PATH"\n')
+    for name in ("ray", "srun", "dvc", "timeout"):
+        (bin_folder / name).write_text(
+            f'#!/bin/sh\necho "{name} $* $RAY_ADDRESS ${{#RAY_AUTH_TOKEN}}" >> "{tmp_path}/calls"\n'
+        )
+        (bin_folder / name).chmod(0o755)
+    with open(bin_folder / "timeout", "a") as wait:
+        wait.write("sleep 1\n")  # until those in the background have noted their calls
+    (bin_folder / "hostname").write_text("#!/bin/sh\necho 10.0.0.7 172.17.0.1\n")
+    (bin_folder / "hostname").chmod(0o755)
+    environment = {"SLURM_SUBMIT_DIR": tmp_path, "SLURM_JOB_ID": "123", "SLURM_NNODES": nodes}
+    environment |= {"SLURM_CPUS_PER_TASK": 32, "SLURM_GPUS_ON_NODE": 4, "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ["bash", SLURM, "sweep", "cas"],
+        env={k: str(v) for k, v in environment.items()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    calls = sorted((tmp_path / "calls").read_text().splitlines())
+    resources = "--num-cpus=32 --num-gpus=4 --block"
+    wanted = [
+        "dvc repro sweep cas 10.0.0.7:20123 64",
+        "ray start --head --node-ip-address=10.0.0.7 --port=20123 --temp-dir=/tmp/ray-123 "
+        f"{resources}  64",
+        f"timeout 600 python deploy/wait_for_nodes.py {nodes} 10.0.0.7:20123 64",
+    ]
+    if nodes > 1:
+        started = f"--ntasks={nodes - 1} ray start --address=10.0.0.7:20123 {resources}  64"
+        wanted.append(f"srun --relative=1 --nodes={nodes - 1} {started}")
+    assert calls == sorted(wanted)
+
+
+def test_it_waits_until_all_nodes_have_joined(monkeypatch):
+    joined = iter([[True], [True, False], [True, True, False], [True, True, True]])
+    tries = iter([ConnectionError, ConnectionError, None])
+    state = SimpleNamespace(ready=False, slept=0)
+
+    def init(**_):
+        if error := next(tries):
+            raise error
+        state.ready = True
+
+    def sleep(seconds):
+        state.slept += 1
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: state.ready)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": alive} for alive in next(joined)])
+    monkeypatch.setattr("time.sleep", sleep)
+    wait_for_nodes.main(3)
+    assert state.slept == 2 + 3

@@ -1,0 +1,149 @@
+"""`maskgit doctor` finds what would stop a run, and says how to mend it."""
+
+import json
+import os
+import shutil
+import socket
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import grpc
+import pytest
+
+from pipeline.runtime import cluster
+from pipeline.runtime.cluster import join_ray, why_no_cluster
+from pipeline.runtime.errors import UserError
+from pipeline.tools.doctor import examine, findings_text
+from tests.command_line import maskgit
+from tests.errors import one_line
+from tests.project import ROOT, free_port
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """What doctor looks at of a project."""
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in (".dvc", ".git"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def found(subject: str) -> tuple[str, str]:
+    """State, and what is said of it."""
+    finding = next(each for each in examine() if each.subject == subject)
+    return finding.state, f"{finding.found} → {finding.way_out}"
+
+
+def test_a_project_that_is_ready_is_called_so(project, capsys):
+    done = maskgit("doctor", capsys=capsys)
+    assert done.code == 0 and done.out.endswith("ready\n")
+    values = json.loads(maskgit("doctor", "--json", capsys=capsys).out)
+    assert [value["subject"] for value in values] == [
+        *("Python", "packages", "device", "memory", "disk"),
+        *("project", "params", "DVC", "Ray", "tracking"),
+    ]
+    assert all(value["state"] in ("good", "note") for value in values)
+
+
+def test_each_thing_that_would_stop_a_run_fails_with_a_way_out(project, capsys, monkeypatch):
+    (project / "params.yaml").write_text("seed: 0\n")
+    (project / ".dvc").rmdir()
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: namedtuple("Usage", "free")(2**20))
+    done = maskgit("doctor", capsys=capsys)
+    assert done.code == 1 and done.out.endswith("4 of 10 would stop a run\n")
+    for subject, said in (
+        ("params", "take a preset"),
+        ("DVC", "dvc init"),
+        ("Ray", "refused → start it"),
+        ("disk", "make room"),
+    ):
+        state, text = found(subject)
+        assert state == "fails" and said in text, text
+
+
+def test_a_tracking_server_that_is_away_stops_nothing(project, monkeypatch):
+    secret = f"http://me:hunter2@127.0.0.1:{free_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)
+    state, text = found("tracking")
+    assert state == "note" and "maskgit sync" in text and "hunter2" not in text
+
+
+def test_a_tracking_server_without_an_address_is_told_from_a_broken_installation(
+    project, monkeypatch
+):
+    for uri in ("http://server:port", "http://[server", "http://server:99999"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        state, text = found("tracking")
+        assert state == "note" and "is no address" in text and "MLFLOW_TRACKING_URI" in text
+
+
+def test_a_requirement_that_is_not_met_is_named(project, monkeypatch):
+    from importlib import metadata
+
+    wanted = ["dvc>=999", "no-such-package>=1", "pillow", 'gone; extra == "test"']
+    monkeypatch.setattr(metadata, "requires", lambda name: wanted)
+    state, text = found("packages")
+    assert state == "fails" and "no-such-package is missing" in text and ">=999" in text
+    assert "gone" not in text and "pillow" not in text
+
+
+def test_no_project_is_a_note_and_a_broken_check_a_failure(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert found("project")[0] == "note" and found("params")[0] == "note"
+
+    def broken(*args):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("pipeline.tools.doctor.cores", broken)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    state, text = found("torch")
+    assert state == "fails" and "RuntimeError: two lines" in text
+    assert "1 of 10 would stop a run" in findings_text(examine())
+
+
+def test_a_folder_that_cannot_be_written_is_said(project, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert found("disk")[0] == "fails"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("head", " ", ":6379", "127.0.0.1", "127.0.0.1:-1", "127.0.0.1:²", "127.0.0.1:99999"),
+        *("ray://", "ray://head", "::1", f"{'a' * 300}:6379", "no such host:6379"),
+    ],
+)
+def test_an_address_that_is_no_clusters_is_seen_at_once(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match="cannot join Ray at") as error:
+        join_ray()
+    one_line(error)
+    assert found("Ray")[0] == "fails"
+
+
+@pytest.mark.parametrize("host", ["[::1]", "127.0.0.1"])
+def test_a_cluster_may_have_an_address_of_either_kind(host):
+    head = grpc.server(ThreadPoolExecutor(1))
+    port = head.add_insecure_port(f"{host}:0")
+    head.start()
+    assert why_no_cluster(f"{host}:{port}") is None
+    assert why_no_cluster(f"ray://{host}:{port}") is None
+    head.stop(None)
+
+
+def test_another_server_than_rays_is_seen_within_seconds(monkeypatch):
+    monkeypatch.setattr(cluster, "ANSWER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert "is no Ray" in why_no_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # as the dashboard
+    Thread(target=server.serve_forever, daemon=True).start()
+    assert "is no Ray" in why_no_cluster(f"127.0.0.1:{server.server_port}")
+    server.shutdown()

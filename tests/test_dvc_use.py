@@ -1,0 +1,107 @@
+"""DVC as its users expect it: experiments, numbers, plots, models and a remote."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from pipeline.runtime.files import read_yaml, tree_hash
+from tests.project import ROOT, Project
+
+pytestmark = pytest.mark.slow
+
+HEADLINE = 13  # columns of `dvc metrics show`, at most
+
+
+def test_a_changed_param_is_one_line_of_the_diff(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.run("git", "checkout", "-q", "params.yaml")
+    project.run("dvc", "exp", "run", "-S", "training.lr=2e-4", "schedules")
+    changed = project.run("git", "diff", "--numstat", "params.yaml").split()
+    assert changed == ["1", "1", "params.yaml"]
+
+
+def test_an_experiment_in_a_copy_leaves_its_runs_in_the_project(finished, tmp_path):
+    from mlflow import MlflowClient
+
+    project = finished.copy(tmp_path / "project")
+    project.run("git", "add", "--all")  # the copy is of what git knows
+    project.run("git", "commit", "--quiet", "--message", "smoke")
+    before = set((project.folder / "runs/schedules").iterdir())
+    project.run(
+        *("dvc", "exp", "run", "--temp", "-n", "square-one"),
+        *("-S", "training.mask_schedule=square", "schedules"),
+    )
+    assert len(set((project.folder / "runs/schedules").iterdir()) - before) == 1
+    client = MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "maskgit"]
+    named = "attributes.run_name = 'square-one'"
+    (run,) = client.search_runs([experiment.experiment_id], named)
+    assert run.info.status == "FINISHED" and run.data.params["training.mask_schedule"] == "square"
+    files = client.list_artifacts(run.info.run_id)
+    assert [file.path for file in files] == ["params.yaml"]
+    shown = json.loads(project.run("dvc", "exp", "show", "--json"))
+    assert "square-one" in json.dumps(shown)
+
+
+def test_metrics_are_few(finished):
+    shown = json.loads(finished.run("dvc", "metrics", "show", "--json"))
+    (files,) = [revision["data"] for revision in shown.values()]
+    assert list(files) == ["results/metrics.json"]
+    values = files["results/metrics.json"]["data"]
+    assert set(values) == {"tokenizer", "MaskGIT", "VQGAN", "sweep", "editing"}
+    assert sum(map(len, values.values())) <= HEADLINE
+    assert all(isinstance(v, str | int | float) for of in values.values() for v in of.values())
+
+
+def test_the_sweep_is_coloured_by_schedule_with_titled_axes(finished):
+    plots = json.loads(finished.run("dvc", "plots", "show", "--json"))
+    (sweep,) = plots["data"]["Sweep (as Figure 8)"]
+    spec = sweep["content"]
+    titles = {axis: spec["encoding"][axis]["title"] for axis in ("x", "y", "color")}
+    assert titles == {
+        "x": "T",
+        "y": "FID (classifier), mean over seeds",
+        "color": "mask schedule",
+    }
+    rows = spec["data"]["values"]
+    assert {row["schedule"] for row in rows} == {"cosine", "linear", "square_root"}
+    assert {float(row["iterations"]) for row in rows} == {2, 4}
+
+
+def test_models_are_artifacts(finished):
+    artifacts = read_yaml(ROOT / "dvc.yaml")["artifacts"]
+    for entry in artifacts.values():
+        assert entry["type"] == "model" and (finished.folder / entry["path"]).is_dir()
+
+
+def test_a_remote_gives_a_clone_what_was_computed(finished, tmp_path):
+    """As docs/dvc.md has it: push here, pull there; nothing runs then."""
+    project = finished.copy(tmp_path / "project")
+    project.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    project.run("dvc", "push", "-q")
+    paths = ("dvc.lock", "params.yaml", "results", "analysis/figures", ".dvc/config")
+    project.run("git", "add", *paths)
+    project.run("git", "commit", "-q", "-m", "a run worth keeping")
+    project.run("git", "clone", "-q", str(project.folder), str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    clone.env |= {"PARAMS_READ": str(tmp_path)}
+    assert not (clone.folder / "models/transformer").exists()
+    assert (clone.folder / "results/metrics.json").exists()
+    clone.run("dvc", "pull", "-q")
+    for made in ("models", "data/images", "results/sweep/rows.csv", "analysis/report.html"):
+        assert tree_hash(clone.folder / made) == tree_hash(project.folder / made), made
+    assert "Running stage" not in clone.run("dvc", "repro")
+
+
+def test_what_dvc_writes_in_a_run_is_what_git_holds(finished):
+    """As .gitignore files, which DVC completes: a run leaves none of them changed."""
+    changed = finished.run("git", "status", "--porcelain").splitlines()
+    files = {line[3:] for line in changed}
+    assert not [name for name in files if name.endswith(".gitignore")]
+
+
+def test_the_dag_is_drawn_for_a_page(finished):
+    assert re.search(r"flowchart TD\n.*-->", finished.run("dvc", "dag", "--mermaid"), re.S)
+    shutil.rmtree(finished.folder / "dvc_plots", ignore_errors=True)

@@ -1,0 +1,139 @@
+"""A choice of outages during stages, each of which costs nothing; `tests.outages` has all."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.mlflow_server import mlflow_server
+from tests.outages import Bench
+from tests.project import ROOT, Project
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def bench(finished, tmp_path_factory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("server")
+    with mlflow_server(folder) as port:
+        yield Bench(finished, tmp_path_factory.mktemp("outages"), port)
+
+
+@pytest.mark.parametrize(
+    ("stage", "outage"),
+    [
+        ("train_classifier", "gone_briefly"),
+        ("train_classifier", "killed_and_flipped"),
+        ("reject", "slow"),
+        ("reconstruct", "killed_and_flipped"),
+        ("prepare", "clock_back"),
+    ],
+)
+def test_an_outage_costs_neither_bytes_nor_rows(bench, stage, outage):
+    trial = bench.attempt(stage, outage)
+    assert trial.delivered > 0
+    # Half a second to begin with, and what a busy machine adds.
+    assert trial.took < 1.15 * trial.plain + 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+@pytest.mark.parametrize("stage", ["train_classifier", "reconstruct"])
+def test_a_full_disk_is_one_line_and_costs_nothing(bench, stage):
+    trial = bench.attempt(stage, "full_disk")
+    assert any(said.endswith("are too few") for said in trial.said)
+
+
+NODES = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+node = cluster.add_node(num_cpus=1)
+print(cluster.address, flush=True)
+sys.stdin.readline()
+cluster.remove_node(node, allow_graceful=False)
+print("killed", flush=True)
+sys.stdin.readline()
+cluster.shutdown()
+"""
+
+
+def test_a_node_that_dies_costs_no_row(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    rows = project.folder / "results/sweep/rows.csv"
+    expected = rows.read_bytes()
+    shutil.rmtree(project.folder / "runs/sweep")
+    rows.unlink()
+    env = project.env | {"RAY_TMPDIR": f"/tmp/rn{os.getpid()}", "RAY_AUTH_MODE": "token"}
+    cluster = subprocess.Popen(
+        (sys.executable, "-c", NODES),
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = cluster.stdout.readline().strip()
+        log = tmp_path / "log"
+        with open(log, "w") as output:
+            stage = subprocess.Popen(
+                ("python", "-m", "stages.sweep"),
+                cwd=project.folder,
+                env=env | {"RAY_ADDRESS": address},
+                stdout=output,
+                stderr=output,
+            )
+        while stage.poll() is None and "loss" not in log.read_text():  # both nodes train
+            time.sleep(0.1)
+        cluster.stdin.write("kill\n")
+        cluster.stdin.flush()
+        assert cluster.stdout.readline() == "killed\n"
+        assert stage.wait(timeout=300) == 0, log.read_text()
+    finally:
+        cluster.stdin.close()
+        cluster.wait(timeout=60)
+    assert rows.read_bytes() == expected
+
+
+def start(project: Project, *command: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command,
+        cwd=project.folder,
+        env=project.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_of_two_sweeps_the_second_is_told_of_the_first(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    rows = project.folder / "results/sweep/rows.csv"
+    expected = rows.read_bytes()
+    shutil.rmtree(project.folder / "runs/sweep")
+    both = [start(project, "python", "-m", "stages.sweep") for _ in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    codes = [process.returncode for process in both]
+    assert sorted(codes) == [0, 1]
+    second = said[codes.index(1)]
+    assert "is running already: process" in second and "Traceback" not in second
+    assert rows.read_bytes() == expected
+
+
+def test_two_dvc_repro_end_with_the_same_bytes(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    made = project.folder / "results/reconstruction/rows.csv"
+    expected = made.read_bytes()
+    shutil.rmtree(project.folder / "runs/reconstruct")
+    made.unlink()
+    both = [start(project, "dvc", "repro", "--force", "--single-item", "reconstruct")]
+    time.sleep(4)
+    both.append(start(project, "dvc", "repro", "--force", "--single-item", "reconstruct"))
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert both[0].returncode == 0, said[0]
+    assert "Traceback" not in said[0] + said[1]
+    assert made.read_bytes() == expected

@@ -1,0 +1,118 @@
+"""What is logged lies on disk at once, whole, and once."""
+
+import json
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.outbox import LOG, Outbox, read_records
+
+
+@pytest.fixture
+def outbox(tmp_path) -> Outbox:
+    return Outbox(tmp_path / "outbox")
+
+
+def records(outbox: Outbox) -> list[dict]:
+    found = [record for _, record in read_records(outbox.folder / LOG, 0)]
+    assert all(record.pop("time") > 1.7e12 for record in found)  # milliseconds
+    return found
+
+
+def test_a_row_is_on_disk_when_it_is_logged(outbox):
+    outbox.append_metrics({"loss": 0.5, "note": "text", "broken": float("nan")}, 3)
+    assert records(outbox) == [{"metrics": {"loss": 0.5}, "step": 3}]
+
+
+def test_a_row_is_logged_once_also_by_a_process_that_begins_anew(outbox):
+    outbox.append_metrics({"loss": 0.5, "nll": 1.0}, 3)
+    again = pickle.loads(pickle.dumps(outbox))  # as it travels to a worker
+    again.append_metrics({"loss": 0.5, "nll": 1.0}, 3)
+    again.append_metrics({"loss": 0.5, "nll": 2.0}, 3)
+    again.append_metrics({"loss": 0.5}, 4)
+    outbox.append_metrics({"nll": 1.0}, 3)  # it has changed in the other process
+    logged = [record["metrics"] for record in records(outbox)]
+    assert logged == [{"loss": 0.5, "nll": 1.0}, {"nll": 2.0}, {"loss": 0.5}, {"nll": 1.0}]
+
+
+def test_a_param_keeps_its_first_value(outbox):
+    outbox.append_params({"lr": 1e-4, "steps": 3})
+    outbox.append_params({"lr": 2e-4, "seed": 0})
+    assert records(outbox) == [
+        {"params": {"lr": "0.0001", "steps": "3"}},
+        {"params": {"seed": "0"}},
+    ]
+
+
+def test_an_artifact_is_kept_as_it_was(outbox, tmp_path):
+    file = tmp_path / "rows.csv"
+    for text in ("a", "a", "b", "a"):
+        file.write_text(text)
+        outbox.append_artifact(file)
+    copies = [outbox.folder / record["artifact"] for record in records(outbox)]
+    assert [copy.name for copy in copies] == ["rows.csv"] * 3
+    assert [copy.read_text() for copy in copies] == ["a", "b", "a"]
+
+
+def test_what_a_killed_writer_left_of_a_line_is_cut_off(outbox):
+    outbox.append_metrics({"loss": 0.5}, 0)
+    with open(outbox.folder / LOG, "a") as log:
+        log.write('{"time": 1, "metrics": {"lo')
+    assert len(records(outbox)) == 1
+    Outbox(outbox.folder).append_metrics({"loss": 0.25}, 1)
+    assert [record["step"] for record in records(outbox)] == [0, 1]
+
+
+def test_a_damaged_line_costs_no_other(outbox):
+    for step in range(3):
+        outbox.append_metrics({"loss": 0.5}, step)
+    lines = (outbox.folder / LOG).read_bytes().splitlines(keepends=True)
+    lines[1] = b"\0" * (len(lines[1]) - 1) + b"\n"
+    (outbox.folder / LOG).write_bytes(b"".join(lines))
+    Outbox(outbox.folder).append_metrics({"loss": 0.5}, 3)
+    steps = [record.get("step") for _, record in read_records(outbox.folder / LOG, 0)]
+    assert steps == [0, None, 2, 3]
+
+
+@pytest.mark.parametrize("room", [0, 10])
+def test_a_full_disk_is_one_line_and_leaves_whole_records(outbox, monkeypatch, room):
+    outbox.append_metrics({"loss": 0.5}, 0)
+    before = (outbox.folder / LOG).read_bytes()
+
+    def fsync(descriptor: int) -> None:
+        os.ftruncate(descriptor, len(before) + room)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(UserError, match="outbox: No space left on device; make room"):
+            outbox.append_metrics({"loss": 0.25}, 1)
+    assert (outbox.folder / LOG).read_bytes() == before
+    outbox.append_metrics({"loss": 0.25}, 1)
+    assert [record["step"] for record in records(outbox)] == [0, 1]
+
+
+def _log(folder: Path, process: int) -> None:
+    outbox = Outbox(folder)
+    for step in range(25):
+        outbox.append_metrics({f"loss{process}": step / 7}, step)
+
+
+def test_processes_that_log_at_once_lose_nothing(outbox):
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=_log, args=(outbox.folder, n)) for n in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    names = [json.dumps(record, sort_keys=True) for record in records(outbox)]
+    expected = [
+        json.dumps({"metrics": {f"loss{n}": step / 7}, "step": step}, sort_keys=True)
+        for n in range(3)
+        for step in range(25)
+    ]
+    assert sorted(names) == sorted(expected)

@@ -1,0 +1,110 @@
+"""`plan`'s count of what stages write to disk, against the files of real runs."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config.params import load_params
+from pipeline.config.presets import preset_params
+from pipeline.runtime.files import read_yaml
+from pipeline.tools.plan.networks import DataSize, plan_networks
+from pipeline.tools.plan.report import data_size, plan_text
+from pipeline.tools.plan.storage import Storage, features_bytes, image_bytes, plan_storage
+from tests.images import write_batches
+from tests.planned import DIGITS
+
+# What a plan counts: models, checkpoints, features, samples, tokens and shards of images.
+COUNTED = (".safetensors", ".pt", ".npy", ".parquet")
+
+
+def planned(params, data: DataSize) -> dict[str, Storage]:
+    return {s.stage: s for s in plan_storage(params, data, plan_networks(params, data))}
+
+
+def counted(*paths: Path) -> int:
+    """Bytes of the files under the paths that a plan counts."""
+    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+    return sum(file.stat().st_size for file in files if file.suffix in COUNTED)
+
+
+@pytest.mark.slow
+def test_what_is_planned_is_what_a_run_leaves(finished, monkeypatch):
+    """Stage by stage, in the project and under runs/, at the size of the smoke preset."""
+    monkeypatch.chdir(finished.folder)
+    params = load_params()
+    plan = planned(params, data_size(params))
+    stages = read_yaml(Path("dvc.yaml"))["stages"]
+    assert counted(Path("runs/features")) == pytest.approx(plan["features of images"].live, 0.01)
+    for name, stage in stages.items():
+        written = counted(*(Path(out) for out in stage["outs"] if isinstance(out, str)))
+        expected = plan.get(name, Storage(name, 0))
+        assert written == pytest.approx(expected.outputs, rel=0.01, abs=1), name
+        # A tokenizer's checkpoint from before its discriminator joined is a little smaller.
+        assert counted(Path("runs", name)) == pytest.approx(expected.live, rel=0.02, abs=1), name
+    assert set(plan) - {"features of images"} < set(stages)
+
+
+def test_a_set_of_images_is_as_large_as_its_file(make_params, tmp_path):
+    params = make_params()
+    batches = [lambda size=size: torch.zeros(size, 1, 28, 28, dtype=torch.uint8) for size in (5, 2)]
+    write_batches(tmp_path / "samples.npy", batches, "test")
+    assert counted(tmp_path) == image_bytes(params, 7)
+
+
+def test_samples_for_cas_take_most_of_the_papers_disk():
+    """1,281,167 images of 256 × 256 × 3 bytes a network, and four times as many at 512 × 512."""
+    size = DataSize(1_281_167, 50_000, 1000, "test")
+    small, large = (planned(preset_params(f"imagenet{side}"), size) for side in (256, 512))
+    assert small["evaluate"].outputs == pytest.approx(2 * 251.9e9, rel=0.001)
+    assert small["evaluate"].live > small["evaluate"].outputs  # they are written twice
+    assert large["evaluate"].outputs == pytest.approx(4 * small["evaluate"].outputs, rel=0.001)
+
+
+def test_features_are_kept_once_for_each_network_and_set(make_params):
+    """Inception has 2,048 features and 1,008 logits, VGG 4,096; the classifier here 64 and 10."""
+    params = make_params(
+        evaluation={
+            "samples": 3000,
+            "seeds": [0, 1],
+            "extractor": "inception",
+            "second_extractor": "vgg",
+        },
+        training={"other_label_smoothings": [0.5]},
+        sweep={"samples": 3000},
+        cas={"samples": 3000},
+        temperature={"values": [1.0], "samples": 3000},
+        editing={"images": 3000},
+    )
+    main, vgg, judge = 4 * (2048 + 1008), 4 * 4096, 4 * (64 + 10)
+    # Two networks' of two seeds and two label smoothings, reconstructions, real images.
+    sets = 8 * 3000 + 1000 + 1000
+    # All that are held out: the originals, and five tasks by two seeds and the nearest pixels.
+    edited = 1000 * (1 + 5 * 3)
+    wanted = 4000 * (main + vgg) + sets * (main + vgg + judge)
+    wanted += (2 * 3000 + edited) * (main + judge)
+    assert features_bytes(params, DIGITS) == pytest.approx(wanted, rel=1e-3)
+    more = params.model_copy(update={"cas": params.cas.model_copy(update={"samples": 4000})})
+    gained = features_bytes(more, DIGITS) - features_bytes(params, DIGITS)
+    assert gained == pytest.approx(2 * 2 * 4000 * (main + judge), rel=1e-3)  # rejection sampling's
+
+
+def test_released_weights_leave_no_checkpoint(make_params):
+    params = make_params(tokenizer={"pretrained": "a"}, transformer={"pretrained": "b"})
+    released, trained = planned(params, DIGITS), planned(make_params(), DIGITS)
+    for name in ("train_tokenizer", "train_transformer"):
+        assert 0 < released[name].outputs <= trained[name].outputs  # one model for all seeds
+        assert released[name].live == 0 < trained[name].live
+    assert released["sweep"].live == 0 < trained["sweep"].live
+
+
+def test_text_adds_up_what_the_disk_must_hold(make_params):
+    params = make_params()
+    prepared = dataclasses.replace(DIGITS, shard_bytes=10**9)
+    plan = planned(params, prepared).values()
+    need = 2 * sum(s.outputs for s in plan) + sum(s.live for s in plan)
+    need += max(s.passing for s in plan)
+    text = plan_text(params, prepared)
+    assert f"The disk must hold {need / 1e9:.3g} GB" in text and "prepared images" not in text
+    assert "Not counted: the prepared images" in plan_text(params, DIGITS)

@@ -1,0 +1,101 @@
+"""A process that is told to end ends, and says nothing, whatever it is in the middle of."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.runtime.process import reader_may_leave
+
+# As Ray's handler in a driver does; `weak` and `del` are where Python itself cannot pass it on.
+PROGRAM = """
+import os, signal, sys, time, weakref
+from pipeline.runtime.process import set_up
+
+set_up()
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background has not
+told = getattr(signal, sys.argv[1])
+
+
+class Held:
+    pass
+
+
+class Deleted:
+    def __del__(self):
+        signal.raise_signal(told)
+
+
+try:
+    if sys.argv[2] == "weak":
+        held = Held()
+        reference = weakref.ref(held, lambda gone: signal.raise_signal(told))
+        del held
+    else:
+        Deleted()
+    time.sleep(20)
+    print("went on")
+finally:
+    print("tidied up")
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize("where", ["weak", "del"])
+def test_a_signal_in_a_callback_of_python_ends_the_process_without_a_word(where):
+    ended = run("SIGTERM", where)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (7, "tidied up\n", "")
+
+
+def test_so_does_ctrl_c():
+    ended = run("SIGINT", "weak")
+    assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "tidied up\n")
+    assert "ignored" not in ended.stderr
+
+
+def test_other_errors_in_a_callback_are_still_shown():
+    program = """
+import weakref
+from pipeline.runtime.process import set_up
+
+
+class Held:
+    pass
+
+
+set_up()
+held = Held()
+reference = weakref.ref(held, lambda gone: 1 / 0)
+del held
+"""
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert "ZeroDivisionError" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_is_no_error(finished, tmp_path):
+    """As `| head` does that has its lines."""
+    project = finished.copy(tmp_path / "project")
+    for module in ("pipeline summary", "stages.schedules", "analysis"):
+        process = subprocess.Popen(
+            (sys.executable, "-m", *module.split()),
+            cwd=project.folder,
+            env=project.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        process.stdout.close()
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, said) == (1, b""), module
+
+
+def test_a_pipe_that_is_no_reader_of_ours_is_an_error_still():
+    with pytest.raises(BrokenPipeError), reader_may_leave():
+        raise BrokenPipeError

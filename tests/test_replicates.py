@@ -1,0 +1,223 @@
+"""Training every replicate of a network: what is trained, kept, published and logged. Ray's part is
+played by a loop; `test_ray.py` has the real one."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.config.paths import TOKENS
+from pipeline.config.replicates import main_replicates, replicates
+from pipeline.runtime import stage as stage_module
+from pipeline.runtime import tracking
+from pipeline.training import networks
+from pipeline.training.autoregressive import AutoregressiveTask
+from pipeline.training.loop import RunDirSession, train
+from pipeline.training.transformer import TransformerTask
+from pipeline.weights.published import load_model
+from tests.damage import flip
+from tests.images import write_token_cache
+from tests.interruption import weight_bytes
+from tests.tiny_project import CHANGES, CLASSES, CODES, CPU, GRID, with_params
+
+TASKS = {"transformer": TransformerTask, "autoregressive": AutoregressiveTask}
+TRAINING = {"steps": 4, "batch_size": 6, "checkpoint_every": 2, "bf16": False}
+
+
+class Run(tracking.Run):
+    """Stands for MLflow's, for the monitor of the machine and for the delivery to the server."""
+
+    run_id = "run"
+
+    def __init__(self):
+        self.rows, self.pictures, self.children, self.ended = [], [], {}, []
+
+    def log_metrics(self, metrics, step=0):
+        self.rows.append((step, dict(metrics)))
+
+    def log_artifact(self, path):
+        self.pictures.append(Path(path).name)
+
+    def log_image(self, path, name, step):
+        self.pictures.append(Path(path).name)
+
+    def begin(self):
+        return self
+
+    def child(self, key, name, params, note):
+        return self.children.setdefault(name, Run())
+
+    def finish(self, ok=None):
+        if ok is not None:  # the monitor says nothing of how it went
+            self.ended.append(ok)
+
+    def close(self, patience):
+        return None
+
+
+def params_with(seeds=(0, 1), smoothing=0.1, others=(0.2,)):
+    return with_params(
+        training=TRAINING | {"label_smoothing": smoothing, "other_label_smoothings": list(others)},
+        evaluation=CHANGES["evaluation"] | {"seeds": list(seeds)},
+    )
+
+
+@pytest.fixture
+def train_stage(tiny_project, tmp_path, monkeypatch):
+    """Run a network's stage in a project of the test's own; what it trained, its run, metrics."""
+    shutil.copytree(tiny_project, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    for network in TASKS:
+        shutil.rmtree(f"models/{network}")
+    noise = np.random.default_rng(0).integers(0, CODES, (24, 2, GRID**2))
+    splits = {"train": [noise], "val": [noise[:6, :1]]}
+    labels = {split: np.arange(len(of[0])) % CLASSES for split, of in splits.items()}
+    write_token_cache(TOKENS, splits, labels, CODES)
+    listed = {"params": ["transformer", "training", "evaluation"], "deps": ["data/tokens"]}
+    stages = {f"train_{network}": listed for network in TASKS}
+    Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
+    monkeypatch.setattr(networks, "join_ray", lambda: None)
+    monkeypatch.setattr(networks, "require_resources", lambda *_: None)
+    trained = []
+
+    def run_trials(function, trials, needs, *, stage, on_done):
+        for trial in trials:
+            function(trial)
+            trained.append(trial.name)
+            on_done(trial)
+
+    monkeypatch.setattr(networks, "run_trials", run_trials)
+
+    def run(params, network="transformer"):
+        trained.clear()
+        stage_run = Run()
+        for opened in ("open_reproduction", "open_run", "MachineMonitor", "Delivery"):
+            monkeypatch.setattr(stage_module, opened, lambda *_, **__: stage_run)
+        Path("params.yaml").write_text(json.dumps(params.model_dump()))
+        metrics = networks.train_network(params, network, TASKS[network])
+        return list(trained), stage_run, metrics
+
+    return run
+
+
+def published(params, network="transformer") -> dict[str, bytes]:
+    return {
+        r.name: weight_bytes(load_model(r.folder, network)) for r in replicates(params, network)
+    }
+
+
+def single(params, network: str, seed: int, folder: Path) -> tuple[bytes, list[dict]]:
+    """The averaged weights and the history of one training, without any stage."""
+    task = TASKS[network](params, TOKENS, CLASSES, seed=seed, device=CPU)
+    history = train(task, name="single", steps=4, every=2, seed=seed, session=RunDirSession(folder))
+    return weight_bytes(task.average.module), history
+
+
+@pytest.mark.parametrize("network", TASKS)
+def test_a_replicate_is_a_single_training_with_its_seed(train_stage, tmp_path, network):
+    params = params_with()
+    trained, _, metrics = train_stage(params, network)
+    names = [r.name for r in replicates(params, network)]
+    assert trained == [f"{network}/{name}" for name in names] and len(names) == 4
+    models = published(params, network)
+    assert len(set(models.values())) == 4
+    histories = []
+    for seed in (0, 1):
+        plain, history = single(params, network, seed, tmp_path / f"{network}{seed}")
+        assert models[f"main/seed{seed}"] == plain
+        histories.append(history)
+    smoother = params_with(smoothing=0.2, others=())
+    plain, _ = single(smoother, network, 1, tmp_path / "smoother")
+    assert models["smoothing_0.2/seed1"] == plain
+    curve = pd.read_csv(f"results/{network}/history.csv")
+    assert list(curve)[:2] == ["step", "loss"] and curve["step"].tolist() == [2, 4]
+    assert curve["loss"].tolist() == pytest.approx([row["loss"] for row in histories[0]])
+    last = [history[-1]["val_nll"] for history in histories]
+    assert metrics["val_nll"] == pytest.approx(sum(last) / 2)
+
+
+def test_one_more_seed_and_one_more_smoothing_train_themselves_alone(train_stage):
+    train_stage(params_with(seeds=[1], others=[]))
+    first = published(params_with(seeds=[1], others=[]))
+    more = params_with(seeds=[0, 1], others=[0.0])
+    trained, _, _ = train_stage(more)
+    new = ["main/seed0", "smoothing_0.0/seed0", "smoothing_0.0/seed1"]
+    assert trained == [f"transformer/{name}" for name in new]
+    models = published(more)
+    assert models["main/seed1"] == first["main/seed1"]
+    swapped = params_with(seeds=[1, 0], smoothing=0.0, others=[0.1])
+    assert train_stage(swapped)[0] == []
+    assert published(swapped)["smoothing_0.1/seed1"] == first["main/seed1"]
+    fewer = params_with(seeds=[0], others=[])
+    assert train_stage(fewer)[0] == []
+    assert sorted(p.as_posix() for p in Path("models/transformer").glob("*/*")) == [
+        "models/transformer/main/seed0"
+    ]
+
+
+def test_killed_trainings_go_on_and_end_with_the_same_bytes(train_stage, monkeypatch, capsys):
+    params = params_with()
+    train_stage(params)
+    straight = published(params)
+    for folder in ("models/transformer", "runs/train_transformer"):
+        shutil.rmtree(folder)
+    log, rows = networks.Observer.on_row, []
+
+    def dies(self, row):
+        rows.append(row)
+        if len(rows) == 4:  # the last of the second training, before its checkpoint
+            raise KeyboardInterrupt
+        log(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(networks.Observer, "on_row", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train_stage(params)
+    assert not Path("models/transformer").exists()
+    capsys.readouterr()
+    trained, _, _ = train_stage(params)
+    said = capsys.readouterr().out
+    assert "train_transformer: 4 trainings, 1 finished before" in said
+    assert "transformer/main/seed1: going on from step 2 of 4" in said
+    assert "main/seed0: going on" not in said and len(trained) == 3
+    assert published(params) == straight
+
+
+def test_a_damaged_finished_model_is_made_again(train_stage, capsys):
+    params = params_with(others=[])
+    train_stage(params)
+    straight = published(params)
+    flip(sorted(Path("runs/train_transformer").rglob("model.safetensors"))[0])
+    capsys.readouterr()
+    trained, _, _ = train_stage(params)
+    assert len(trained) == 1 and "is damaged; it is made again" in capsys.readouterr().out
+    assert published(params) == straight
+
+
+def test_every_training_is_logged_as_a_child_of_the_stage(train_stage):
+    params = params_with(others=[])
+    _, run, metrics = train_stage(params)
+    _, again, _ = train_stage(params_with(seeds=[0, 1, 2], others=[]))  # two are finished before
+    assert (0, {f"transformer/{k}": v for k, v in metrics.items()}) in run.rows
+    for children in (run.children, again.children):
+        for replicate in main_replicates(params, "transformer"):
+            child = children[replicate.name]
+            assert [step for step, _ in child.rows] == [2, 4] and child.ended == [True]
+            assert child.pictures == ["samples_0000002.png", "samples_0000004.png"]
+    assert run.children["main/seed0"].rows == again.children["main/seed0"].rows
+    assert set(again.children) == {"main/seed0", "main/seed1", "main/seed2"}
+
+
+def test_a_training_that_fails_marks_its_run_and_publishes_nothing(train_stage, monkeypatch):
+    def fails(self, step):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(TransformerTask, "step", fails)
+    runs = []
+    monkeypatch.setattr(Run, "finish", lambda self, ok=True: runs.append(ok))
+    with pytest.raises(RuntimeError, match="a bug"):
+        train_stage(params_with(seeds=[0], others=[]))
+    assert False in runs and not Path("models/transformer").exists()

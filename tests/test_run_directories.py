@@ -1,0 +1,73 @@
+"""A run directory belongs to one process at a time, and is swept when another takes it up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.runs import run_dir
+from tests.project import ROOT
+
+HOLD = """
+import sys
+from pipeline.runtime.runs import run_dir
+print(run_dir("evaluate", {"seed": 0}, sys.argv[1]), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that has the run directory of seed 0."""
+    process = subprocess.Popen(
+        (sys.executable, "-c", HOLD, str(tmp_path)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+    )
+    process.folder = Path(process.stdout.readline().strip())
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_the_second_is_told_who_has_it(other, tmp_path):
+    with pytest.raises(UserError, match=rf"evaluate is running already: process {other.pid} on "):
+        run_dir("evaluate", {"seed": 0}, str(tmp_path))
+    assert run_dir("evaluate", {"seed": 1}, str(tmp_path)) != other.folder
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
+def test_whoever_has_ended_has_it_no_more(other, tmp_path, end):
+    if end:
+        other.send_signal(end)
+    other.communicate()  # its end of input ends it, too
+    assert run_dir("evaluate", {"seed": 0}, str(tmp_path)) == other.folder
+    assert json.loads((other.folder / ".owner.json").read_text())["pid"] == os.getpid()
+
+
+def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
+    (folder := tmp_path / "evaluate").mkdir()
+    kept = run_dir("other", {"seed": 0}, str(tmp_path))
+    mine = folder / run_dir("name", {"seed": 0}, str(tmp_path)).name
+    for parent in (mine, mine / "deep", kept):
+        parent.mkdir(parents=True, exist_ok=True)
+        (parent / ".checkpoint.pt.0123abcd.tmp").write_bytes(b"half")
+        (parent / "checkpoint.pt").write_bytes(b"whole")
+    (mine / "deep/.upload.0123abcd.tmp").mkdir()
+    (mine / "deep/.upload.0123abcd.tmp/checkpoint.pt").write_bytes(b"whole")
+    assert run_dir("evaluate", {"seed": 0}, str(tmp_path)) == mine
+    left = sorted(str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file())
+    assert left == [".lock", ".owner.json", "checkpoint.pt", "deep/checkpoint.pt", "key.json"]
+    assert (kept / ".checkpoint.pt.0123abcd.tmp").exists()  # not the directory that was taken up
+
+
+def test_a_process_may_ask_again(tmp_path):
+    first = run_dir("evaluate", {"seed": 0}, str(tmp_path))
+    assert run_dir("evaluate", {"seed": 0}, str(tmp_path)) == first

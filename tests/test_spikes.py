@@ -1,0 +1,101 @@
+"""Spikes of the loss or the gradient are left out, and a run with the guard can be resumed."""
+
+import pytest
+import torch
+
+from pipeline.training.loop import Diverged
+from pipeline.training.loop.spikes import PATIENCE, WARM, SpikeGuard
+from pipeline.training.transformer import TransformerTask
+from tests.interruption import straight_and_resumed, weight_bytes
+from tests.transformer_task import transformer_task
+
+
+def warmed(factor: float = 3.0, loss: float = 2.0) -> SpikeGuard:
+    guard = SpikeGuard(factor)
+    for step in range(WARM):
+        assert not guard.skips(step, {"loss": loss, "gradient_norm": 1.0})
+    return guard
+
+
+def test_a_value_over_the_factor_of_its_mean_is_a_spike(capsys):
+    guard = warmed()
+    assert not guard.skips(100, {"loss": 6.0, "gradient_norm": 1.0})
+    assert guard.skips(101, {"loss": 6.5, "gradient_norm": 1.0})
+    assert guard.skips(102, {"loss": 2.0, "gradient_norm": 3.1})
+    assert not guard.skips(103, {"loss": 2.0, "gradient_norm": 1.0})
+    assert guard.skipped == 2
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("step 102 skipped: loss 6.5 is over 3 times its mean")
+    assert "gradient_norm 3.1" in said[1] and "(2 in all)" in said[1]
+
+
+def test_a_spike_does_not_move_the_mean_and_taken_steps_do():
+    guard = warmed()
+    guard.skips(100, {"loss": 1000.0, "gradient_norm": 1.0})
+    assert guard.means["loss"] == pytest.approx(2)
+    guard.skips(101, {"loss": 4.0, "gradient_norm": 1.0})
+    assert guard.means["loss"] == pytest.approx(2 + 0.01 * 2)
+
+
+def test_the_first_steps_are_only_looked_at():
+    guard = SpikeGuard(2.0)
+    losses = [100.0 if step % 10 == 9 else 1.0 for step in range(WARM)]
+    assert not any(guard.skips(step, {"loss": loss}) for step, loss in enumerate(losses))
+    assert guard.means["loss"] == pytest.approx(sum(losses) / WARM, rel=0.05)
+
+
+def test_a_loss_that_stays_high_is_no_spike_but_ends_the_run():
+    guard = warmed()
+    for step in range(PATIENCE):
+        assert guard.skips(WARM + step, {"loss": 50.0, "gradient_norm": 1.0})
+    with pytest.raises(Diverged, match=rf"21 steps in a row, up to step {WARM + PATIENCE + 1}"):
+        guard.skips(WARM + PATIENCE, {"loss": 50.0, "gradient_norm": 1.0})
+
+
+def spiking(tiny, tokens_dir, at: int | None, monkeypatch, factor=3.0) -> TransformerTask:
+    """A tiny transformer's task whose loss is 100 times as large in one step."""
+    monkeypatch.setattr("pipeline.training.loop.spikes.WARM", 3)
+    task = transformer_task(tiny(spike_factor=factor, grad_clip=None), tokens_dir)
+    steps, inputs, loss = [], task._inputs, task._loss
+    task._inputs = lambda step: steps.append(step) or inputs(step)
+    task._loss = lambda *part: loss(*part) * (100 if steps[-1] == at else 1)
+    return task
+
+
+def test_a_spike_leaves_the_weights_as_they_are(tiny, tokens_dir, monkeypatch):
+    task = spiking(tiny, tokens_dir, 5, monkeypatch)
+    for step in range(5):
+        task.step(step)
+    before, averaged = weight_bytes(task.model), weight_bytes(task.average.module)
+    losses = task.step(5)
+    assert weight_bytes(task.model) == before and weight_bytes(task.average.module) == averaged
+    assert losses["gradient_norm"] > 10 and task.evaluate(6)["skipped_steps"] == 1
+    task.step(6)
+    assert weight_bytes(task.model) != before
+
+
+def test_without_a_spike_the_guard_changes_nothing(tiny, tokens_dir, monkeypatch):
+    """Neither what is learned nor, without a guard, what is logged and kept."""
+    guarded = spiking(tiny, tokens_dir, None, monkeypatch, factor=100.0)
+    free = transformer_task(tiny(grad_clip=None), tokens_dir)
+    for step in range(6):
+        guarded.step(step)
+        assert free.step(step).keys() == {"loss"}
+    assert weight_bytes(guarded.model) == weight_bytes(free.model)
+    assert "guard" not in free.state_dict() and "skipped_steps" not in free.evaluate(6)
+
+
+def test_the_norm_that_is_logged_is_that_of_all_gradients(tiny, tokens_dir):
+    task = transformer_task(tiny(spike_factor=3.0, grad_clip=None), tokens_dir)
+    logged = task.step(0)["gradient_norm"]
+    squares = sum(p.grad.square().sum() for p in task.model.parameters())
+    torch.testing.assert_close(logged, squares.sqrt())
+
+
+def test_a_run_with_a_guard_is_taken_up_with_its_means(tiny, tokens_dir, tmp_path, monkeypatch):
+    def task():
+        return spiking(tiny, tokens_dir, 5, monkeypatch)
+
+    (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=8, every=4)
+    assert again == history and history[-1]["skipped_steps"] == 1
+    assert weight_bytes(resumed.model) == weight_bytes(straight.model)

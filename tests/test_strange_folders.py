@@ -1,0 +1,231 @@
+"""Folders of pictures as people have them: hidden files, links, pipes, names hard to write."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analysis.exhibits.mosaic import draw_mosaic
+from pipeline.data.images.shards import ImageShards
+from pipeline.evaluation.image_files import open_images
+from pipeline.prepare.datasets import open_source
+from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.runtime.errors import UserError
+from tests.errors import one_line
+from tests.images import noise_image
+
+
+def save(place: Path | str, seed: int = 0, kind: str = "PNG") -> None:
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    with open(place, "wb") as handle:
+        noise_image(8, 8, seed=seed).save(handle, kind)
+
+
+@pytest.fixture
+def classes(tmp_path) -> Path:
+    """Two classes of three images each."""
+    for number in range(6):
+        save(tmp_path / "pictures" / ("cat", "dog")[number % 2] / f"{number}.png", number)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture(autouse=True)
+def in_time():
+    """What waits for a pipe fails, and does not stop the tests."""
+
+    def late(*args):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+
+
+def folder_source(root):
+    return open_source(f"folder:{root}", "nowhere")
+
+
+def test_what_programs_leave_is_no_class(classes):
+    for name in (".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir"):
+        save(classes / name / "0.png", 9)
+        save(classes / "cat" / name / "0.png", 9)
+    (classes / "cat" / "._0.png").write_bytes(b"\0\5\x16\7")
+    source = folder_source(classes)
+    assert source.class_names == ["cat", "dog"] and len(source.items) == 6
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Val", "VALIDATION"])
+@pytest.mark.parametrize("train", ["train", "Training"])
+def test_splits_have_many_names(tmp_path, name, train):
+    save(tmp_path / train / "a" / "0.png", 0)
+    save(tmp_path / name / "a" / "0.png", 1)
+    source = folder_source(tmp_path)
+    assert source.class_names == ["a"]
+    assert [item.split for item in source.items] == ["train", "val"]
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path):
+    for seed, name in enumerate(("train", "val", "valid")):
+        save(tmp_path / name / "a" / "0.png", seed)
+    with pytest.raises(UserError, match=r"val/ and valid/.*keep one") as error:
+        folder_source(tmp_path)
+    one_line(error)
+
+
+def test_what_is_skipped_is_counted_by_kind(classes, capsys):
+    for name in ("a.heic", "b.HEIC", "c", "d.eps", "e.txt", ".hidden"):
+        (classes / "cat" / name).write_text("x")
+    assert len(folder_source(classes).items) == 6
+    said = capsys.readouterr().out
+    assert "6 files skipped" in said and said.count("\n") == 1
+    for kind in ("2 .heic", "1 without a suffix", "1 .eps", "1 .txt", "1 hidden"):
+        assert kind in said
+
+
+def test_a_class_of_unread_formats_says_so(classes):
+    (classes / "bird").mkdir()
+    (classes / "bird" / "a.heic").write_text("x")
+    with pytest.raises(UserError, match=r"bird has no images \(only .heic\); add some, converted"):
+        folder_source(classes)
+
+
+def test_validation_with_the_images_of_training_is_refused(tmp_path, capsys):
+    for number in range(3):
+        save(tmp_path / "train" / "a" / f"{number}.png", number)
+        save(tmp_path / "val" / "a" / f"other-{number}.png", number)
+    with pytest.raises(UserError, match="same images as training; give it others") as error:
+        folder_source(tmp_path)
+    one_line(error)
+    save(tmp_path / "val" / "a" / "own.png", 9)
+    assert len(folder_source(tmp_path).items) == 7
+    assert "3 of 4 validation images" in capsys.readouterr().out
+
+
+def test_validation_that_is_a_link_to_training_is_refused(tmp_path):
+    save(tmp_path / "train" / "a" / "0.png")
+    (tmp_path / "val").symlink_to(tmp_path / "train")
+    with pytest.raises(UserError, match="same images as training"):
+        folder_source(tmp_path)
+
+
+def test_links_in_a_circle(classes):
+    (classes / "cat" / "round").symlink_to(classes)
+    (classes / "ends").symlink_to(classes / "nowhere")
+    os.symlink(classes / "x", classes / "y")
+    os.symlink(classes / "y", classes / "x")
+    assert len(folder_source(classes).items) == 6
+    (classes / "everything").symlink_to(classes)
+    with pytest.raises(UserError, match=r"everything links back to .*delete the link"):
+        folder_source(classes)
+    (classes / "everything").unlink()
+    (classes / "puss").symlink_to(classes / "cat")
+    with pytest.raises(UserError, match="another class's folder too"):
+        folder_source(classes)
+
+
+@pytest.mark.parametrize("what", ["fifo", "device", "large"])
+def test_what_is_no_file_is_named_and_not_opened(classes, what):
+    path = classes / "cat" / "a.png"
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with open(path, "wb") as handle:
+            handle.truncate(2**40)
+    source = folder_source(classes)
+    index = [item.key for item in source.items].index("cat/a.png")
+    with pytest.raises(UserError, match=r"limit of 134,217,728|pipe, socket or device") as error:
+        source.read(index)
+    assert str(path) in one_line(error)
+
+
+@pytest.mark.parametrize("what", ["fifo", "long", "missing"])
+def test_a_folder_that_is_none(tmp_path, what):
+    path = tmp_path / "x"
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "long":
+        path = tmp_path / ("x" * 300)
+    with pytest.raises(UserError, match=r"data\.source: ") as error:
+        folder_source(path)
+    assert len(one_line(error)) < 400
+
+
+STRANGE = [
+    b"new\nline",
+    b"\xff\xfe bytes",
+    "日本".encode(),
+    b"$\\frac$",
+    b"<b>&",
+    b"a\\b",
+    b"-rf *",
+]
+
+
+@pytest.fixture
+def strange(tmp_path) -> Path:
+    """A class for each strange name, with a file of that name; and one 600 characters down."""
+    root = os.fsencode(tmp_path / "strange")
+    for number, name in enumerate(STRANGE):
+        for i in range(2):
+            save(os.path.join(root, name, b"%d " % i + name + b".png"), 10 * number + i)
+    deep = os.path.join(root, STRANGE[0], *[b"d" * 200] * 3)
+    save(os.path.join(deep, b"x.png"), 99)
+    return tmp_path / "strange"
+
+
+def test_strange_names_reach_shards_manifest_and_figures(strange, tmp_path):
+    source = folder_source(strange)
+    assert set(source.class_names) == {
+        "new\\nline", "\\xff\\xfe bytes", "日本", "$\\frac$", "<b>&", "a\\b", "-rf *",
+    }  # fmt: skip
+    splits, folder = stratified_split(source, 0.4, seed=0), tmp_path / "shards"
+    folder.mkdir()
+    shards = {split: write_shards(source, i, split, 64, folder) for split, i in splits.items()}
+    write_manifest(folder, source, "folder:x", shards)
+    json.loads((folder / "manifest.json").read_text())
+    images = ImageShards(folder, "train")
+    keys = [images.read(index)[0] for index in range(len(images))]
+    assert images.class_names == source.class_names and len(set(keys)) == len(keys)
+    assert any(len(key) > 600 for key in [*keys, *(item.key for item in source.items)])
+    pictures = np.zeros((7, 1, 8, 8, 1), np.uint8)
+    path = tmp_path / "figure.png"
+    draw_mosaic(pictures, path, 50, row_labels=images.class_names)
+    with Image.open(path) as drawn:
+        assert min(drawn.size) > 10
+
+
+def test_a_broken_file_of_a_strange_name_is_one_line(tmp_path):
+    place = os.path.join(os.fsencode(tmp_path), b"a", b"x\n\xff\x1b[31m" + b"y" * 200 + b".png")
+    save(place)
+    with open(place, "wb") as handle:
+        handle.write(b"no picture")
+    with pytest.raises(UserError) as error:
+        folder_source(tmp_path).read(0)
+    line = one_line(error)
+    assert line.isprintable() and len(line) < 400
+
+
+@pytest.mark.parametrize("what", ["fifo", "device", "folder"])
+def test_image_sets_open_files_only(tmp_path, what):
+    folder = tmp_path / "set"
+    save(folder / "0.png")
+    for name in ("set/1.png", "set.npy", "set.npz"):
+        path = tmp_path / name
+        if what == "fifo":
+            os.mkfifo(path)
+        elif what == "device":
+            path.symlink_to("/dev/zero")
+        elif name == "set/1.png":
+            path.mkdir()
+        else:
+            continue
+        with pytest.raises(UserError, match=r"and not a file|pipe, socket or device") as error:
+            open_images(folder if name == "set/1.png" else path)
+        one_line(error)

@@ -1,0 +1,174 @@
+"""What travels to a cluster: the code as git lists it, and data through the default DVC remote."""
+
+import os
+import random
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from pipeline.runtime.dag import stages_up_to
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_yaml
+from pipeline.runtime.runs import provenance
+from pipeline.tools.submit import package
+from pipeline.tools.submit.job import kept_folder
+from pipeline.tools.submit.job import main as job
+from pipeline.tools.submit.order import FILE, KEY, Order
+from pipeline.tools.submit.package import tracked_files, write_package
+from pipeline.tools.submit.remote import Remote, default_remote, push, use_remote
+from tests.project import ROOT
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A repository of git as the working directory."""
+    subprocess.run(("git", "init", "-q", tmp_path / "home"), check=True)
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path / "home"
+
+
+def test_the_package_holds_what_git_lists_and_no_history(folder):
+    Path(".gitignore").write_text("data/\n")
+    for name in ("code.py", "data/x", "gone.py", "a b/ü.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+    subprocess.run(("git", "add", "gone.py"), check=True)
+    (folder / "gone.py").unlink()
+    write_package(folder / "../p.zip", tracked_files(), b"sealed")
+    names = zipfile.ZipFile(folder / "../p.zip").namelist()
+    assert sorted(names) == [".gitignore", "a b/ü.py", "code.py", FILE]
+
+
+def test_more_than_ray_takes_is_one_line_that_names_the_largest(folder, monkeypatch):
+    monkeypatch.setattr(package, "MOST", 2**20)
+    Path("small.py").write_text("x")
+    Path("large.bin").write_bytes(random.Random(0).randbytes(2 * 2**20))
+    with pytest.raises(UserError, match="is 2 MiB packed, 2 of them large"):
+        write_package(folder / "../p.zip", tracked_files(), b"")
+
+
+def test_without_git_a_job_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="git does not know this folder"):
+        tracked_files()
+
+
+def test_without_git_commit_and_flag_are_unknown_unless_they_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (None, str(tmp_path)):  # no repository; no git at all
+        if path:
+            monkeypatch.setenv("PATH", path)
+        origin = provenance()
+        assert (origin["git.commit"], origin["git.dirty"]) == ("unknown", "unknown")
+    monkeypatch.setenv("MASKGIT_COMMIT", "abc")
+    monkeypatch.setenv("MASKGIT_DIRTY", "false")
+    origin = provenance()
+    assert (origin["git.commit"], origin["git.dirty"]) == ("abc", "false")
+
+
+def test_a_stage_comes_after_all_that_it_needs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert stages_up_to(None) == list(read_yaml("dvc.yaml")["stages"]) == stages_up_to("analysis")
+    assert stages_up_to("schedules") == ["schedules"]
+    needed = ["schedules", "prepare", "train_classifier", "train_tokenizer", "cache_tokens"]
+    assert stages_up_to("sweep") == [*needed, "sweep"]
+
+
+DAG = """
+stages:
+  one:
+    cmd: cp in one && cp in picture && echo run >> runs.log
+    deps: [in]
+    outs: [one]
+    plots: [picture: {cache: false}]
+  two: {cmd: cp one two && echo run >> runs.log, deps: [one], outs: [two]}
+"""
+
+
+@pytest.fixture
+def project(folder) -> Path:
+    """A small DAG of DVC's, with a default remote."""
+    Path("in").write_text("content")
+    Path("dvc.yaml").write_text(DAG)
+    Path("params.yaml").write_text("{}\n")
+    Path("store").mkdir()
+    Repo.init().close()
+    for words in ("remote add --default store store", "config core.analytics false"):
+        subprocess.run(("dvc", *words.split()), check=True, capture_output=True)
+    return folder
+
+
+def test_what_was_pushed_is_computed_nowhere_else(project, tmp_path, monkeypatch):
+    """Also what git holds in place of DVC, which `dvc push` leaves out."""
+    subprocess.run(("dvc", "repro"), check=True, capture_output=True)
+    remote = default_remote()
+    assert (remote.name, remote.url) == ("store", str(project / "store"))
+    assert push(remote) > 0
+    other = tmp_path / "other"
+    (other / ".dvc").mkdir(parents=True)
+    monkeypatch.chdir(other)
+    for name in ("in", "dvc.yaml"):
+        Path(name).write_bytes((project / name).read_bytes())
+    use_remote(remote, tmp_path / "cache")
+    assert Path(".dvc/config.local").stat().st_mode & 0o777 == 0o600
+    subprocess.run(("dvc", "repro", "--pull"), check=True, capture_output=True)
+    assert not Path("runs.log").exists() and Path("picture").read_text() == "content"
+    assert Path("dvc.lock").read_bytes() == (project / "dvc.lock").read_bytes()
+
+
+def test_a_job_that_fails_has_pushed_what_was_finished_and_leaves_no_keys(project, tmp_path):
+    Path("dvc.yaml").write_text(DAG.replace("cp one two", "test -e /nowhere"))
+    remote, away = default_remote(), tmp_path / "away"
+    key, sealed = Order(None, {}, remote).sealed()
+    Path(".gitignore").write_text("store\n")
+    write_package(tmp_path / "p.zip", tracked_files(), sealed)
+    zipfile.ZipFile(tmp_path / "p.zip").extractall(tmp_path / "package")
+    ended = subprocess.run(
+        (sys.executable, "-m", "pipeline.tools.submit.job", "."),
+        cwd=tmp_path / "package",
+        env=os.environ | {KEY: key, "XDG_CACHE_HOME": str(away), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode and "failed to reproduce 'two'" in ended.stdout + ended.stderr
+    (kept,) = (away / "maskgit").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o700 and not any((kept / "jobs").iterdir())
+    shown = subprocess.run(("dvc", "repro", "--pull"), capture_output=True, text=True, check=False)
+    assert "Stage 'one' is cached" in shown.stdout and Path("one").read_text() == "content"
+
+
+def test_no_remote_is_none_and_a_wrong_one_is_one_line(project):
+    subprocess.run(("dvc", "config", "core.remote", "other"), check=True)
+    with pytest.raises(UserError, match="remote cannot be read: KeyError: 'other'; `dvc remote"):
+        default_remote()
+    subprocess.run(("dvc", "config", "--unset", "core.remote"), check=True)
+    assert default_remote() is None
+
+
+def test_a_remote_that_takes_nothing_is_one_line(project):
+    Path("store").rmdir()
+    Path("store").write_text("a file")
+    subprocess.run(("dvc", "repro"), check=True, capture_output=True)
+    with pytest.raises(UserError, match=f"cannot push to {project}/store: "):
+        push(Remote("store", {"url": str(project / "store")}))
+
+
+def test_a_local_remote_that_the_cluster_does_not_see_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    key, sealed = Order(None, {}, ("store", {"url": "/nowhere/store"})).sealed()
+    (tmp_path / FILE).write_bytes(sealed)
+    for name, value in {KEY: key, "PYTHONPATH": "", "PATH": "/bin"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="there is no /nowhere/store on the cluster"):
+        job(tmp_path)
+
+
+def test_jobs_with_one_remote_share_a_folder_and_others_do_not(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first, other = (kept_folder(Remote("store", {"url": url})) for url in ("s3://a", "s3://b"))
+    assert first.parent == other.parent == tmp_path / "maskgit" and first != other
+    assert first == kept_folder(Remote("elsewhere", {"url": "s3://a"}))

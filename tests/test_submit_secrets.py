@@ -1,0 +1,114 @@
+"""What `maskgit submit` tells a job, a password perhaps, is in no file and no list of jobs."""
+
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_yaml
+from pipeline.tools.submit import client as module
+from pipeline.tools.submit.client import submit
+from pipeline.tools.submit.order import FILE, KEY, Order
+from tests.project import ROOT, SECRET
+
+
+class Cluster:
+    """Stands for Ray's client; `ends` is the job's status, or what is raised in its place."""
+
+    def __init__(self, ends, prints=()):
+        self.ends, self.prints = ends, prints
+        self.packages: list[Path] = []
+
+    def submit_job(self, entrypoint: str, runtime_env: dict) -> str:
+        package = Path(runtime_env["working_dir"])
+        self.packages.append(package)
+        self.command = entrypoint
+        with zipfile.ZipFile(package) as file:
+            self.sealed = file.read(FILE)
+        assert SECRET.encode() not in package.read_bytes() and SECRET not in entrypoint
+        if isinstance(self.ends, RuntimeError):
+            raise self.ends
+        return "job7"
+
+    async def tail_job_logs(self, job):
+        for text in self.prints:
+            yield text
+
+    def get_job_info(self, job):
+        if isinstance(self.ends, BaseException):
+            raise self.ends
+        return SimpleNamespace(status=self.ends, message="python: not found")
+
+
+@pytest.fixture
+def run(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@host")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(module, "default_remote", lambda: None)
+
+    def run(cluster: Cluster) -> str:
+        monkeypatch.setattr(module, "_client", lambda address: cluster)
+        try:
+            return submit("sweep", "http://127.0.0.1:8265")
+        finally:
+            assert not any(package.exists() for package in cluster.packages)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ("FAILED", "job7 ended as FAILED: python: not found"),
+        ("STOPPED", "job7 ended as STOPPED"),
+        (ConnectionError("the head is gone"), "the head is gone"),
+        (RuntimeError("no room"), "Ray at http://127.0.0.1:8265: RuntimeError: no room"),
+        (KeyboardInterrupt(), "`ray job stop job7 --address http://127.0.0.1:8265` ends it"),
+    ],
+    ids=["failed", "stopped", "head gone", "refused", "ctrl-c"],
+)
+def test_a_job_leaves_no_package_however_it_ends(run, ends, said):
+    with pytest.raises(UserError, match=said):
+        run(Cluster(ends))
+
+
+@pytest.mark.parametrize(
+    ("prints", "said"),
+    [
+        (["error: no such schedule\nERROR: failed to", " reproduce 'sweep'\n"], "no such schedule"),
+        (["ERROR: unexpected error - no keys\n\n", "Having any troubles?\n"], "unexpected error"),
+        (["Traceback\n", "ModuleNotFoundError: No module named 'dvc'\n"], "ModuleNotFoundError"),
+    ],
+    ids=["stage", "DVC", "Python"],
+)
+def test_a_failed_job_says_why_in_its_last_line(run, prints, said):
+    with pytest.raises(UserError, match=f"^job job7 ended as FAILED: {said}"):
+        run(Cluster("FAILED", prints))
+
+
+def test_the_job_opens_what_the_client_sealed(run, monkeypatch, tmp_path):
+    cluster = Cluster("SUCCEEDED")
+    assert run(cluster) == "job job7 has finished; its results are here"
+    (tmp_path / FILE).write_bytes(cluster.sealed)
+    monkeypatch.setenv(KEY, cluster.command.partition(f"{KEY}=")[2].split()[0])
+    order = Order.opened(tmp_path)
+    assert order.stage == "sweep" and order.remote is None
+    assert order.environment["MLFLOW_TRACKING_URI"] == f"http://me:{SECRET}@host"
+    with pytest.raises(UserError, match="by hand"):  # the key is of one use
+        Order.opened(tmp_path)
+
+
+@pytest.mark.parametrize("address", ["head:8265", "http://head:port", "http://[head", "http://:1"])
+def test_what_is_no_address_is_one_line(address, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match="is no address of a dashboard, as http://host:8265"):
+        submit(None, address)
+
+
+def test_what_is_no_stage_is_one_line(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    stages = ", ".join(read_yaml("dvc.yaml")["stages"])
+    with pytest.raises(UserError, match=f"no stage 'swep'; it has {stages}"):
+        submit("swep", "http://127.0.0.1:8265")

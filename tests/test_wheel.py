@@ -1,0 +1,92 @@
+"""The wheel, installed in an environment of its own and used far from any checkout."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import MaskGIT
+from pipeline.config.presets import preset_names
+from tests.project import ROOT, Project
+from tests.tiny_project import make_project, with_params
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built from the sdist, as `python -m build` does it: what the sdist lacks, the wheel lacks."""
+    clone = Project.clone(tmp_path_factory.mktemp("clone"))
+    clone.run("python", "-m", "hatchling", "build", "-t", "sdist", "-d", "dist")
+    clone.run("tar", "xzf", str(next((clone.folder / "dist").glob("*.tar.gz"))))
+    source = next(clone.folder.glob("maskgit_pipeline-*"))
+    clone.run("sh", "-c", f"cd {source} && python -m hatchling build -t wheel -d ../dist")
+    return next((clone.folder / "dist").glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Project:
+    """An empty folder, and an environment with the wheel first on its PATH. Its requirements are
+    those of this environment, whose own copy of the project is not reached."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    subprocess.run((sys.executable, "-m", "venv", "--without-pip", folder / "venv"), check=True)
+    python = folder / "venv/bin/python"
+    pip = (sys.executable, "-m", "pip", "--quiet", "--python", python)
+    # Whatever PYTHONPATH is: a copy that is found there is no reason to install none.
+    install = (*pip, "install", "--no-deps", "--no-index", "--ignore-installed", wheel)
+    subprocess.run(install, check=True)
+    site = next((folder / "venv/lib").glob("python*/site-packages"))
+    (site / "requirements.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    empty = Project(folder / "empty")
+    empty.folder.mkdir()
+    empty.env["PATH"] = f"{python.parent}:{empty.env['PATH']}"
+    del empty.env["PYTHONPATH"]
+    return empty
+
+
+def test_it_holds_the_code_the_presets_the_dag_the_template_and_the_style(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    code = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("*/**/*.py")}
+    wanted = {name for name in code if name.split("/")[0] in ("pipeline", "stages", "analysis")}
+    wanted |= {f"analysis/report/{name}" for name in ("report.css", "report.html.j2", "report.js")}
+    wanted |= {f"pipeline/_project/presets/{name}.yaml" for name in preset_names()}
+    wanted |= {"pipeline/_project/dvc.yaml"}
+    assert {name for name in names if ".dist-info/" not in name} == wanted
+
+
+def test_the_command_is_the_wheels(installed):
+    where = installed.run("python", "-c", "import pipeline; print(pipeline.__file__)")
+    assert "venv/lib" in where
+    assert installed.run("maskgit", "--version").startswith("maskgit-pipeline ")
+
+
+def test_doctor_finds_nothing_that_would_stop_it(installed):
+    assert installed.run("maskgit", "doctor").endswith("ready\n")
+
+
+def test_presets_are_listed_and_planned_and_written_to_no_folder_without_a_project(installed):
+    listed = json.loads(installed.run("maskgit", "preset", "--json"))
+    assert [preset["name"] for preset in listed] == preset_names()
+    assert "preset smoke" in installed.run("maskgit", "plan", "smoke")
+    assert "there is no project in" in installed.run("maskgit", "preset", "smoke", ok=False)
+    assert not list(installed.folder.iterdir())
+
+
+def test_a_saved_model_is_sampled_and_edits_a_picture(installed, tmp_path):
+    project = make_project(tmp_path)
+    (project / "params.yaml").write_text(json.dumps(with_params().model_dump()))
+    model = MaskGIT.from_pretrained(project, device="cpu")
+    model.save_pretrained(tmp_path / "saved")
+    place = ("--model", str(tmp_path / "saved"))
+    installed.run("maskgit", "sample", *place, "--count", "1", "--classes", "class1")
+    installed.run("maskgit", "inpaint", "samples.png", "--class", "2", "--box", "9,9,40,40", *place)
+    sampled, inpainted = (
+        np.array(Image.open(installed.folder / f"{name}.png")) for name in ("samples", "inpainted")
+    )
+    assert sampled.shape > (8, 8) and inpainted.shape == (8, 8)

@@ -1,0 +1,123 @@
+"""A tracking server in memory, with the failures of real ones."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from mlflow.exceptions import MlflowException, RestException
+
+
+class FakeServer:
+    """Stands for MLflow's client and the server behind it. As the real one it keeps a metric
+    once that it is sent twice, and a file of each name, and it creates two runs where it is asked
+    twice.
+
+    `fails` is asked before each request: "down" does not carry it out, "lost" does, and both raise
+    an error; "slow" takes `latency` seconds. None of them: all is well.
+    """
+
+    def __init__(self):
+        self.runs: dict[str, SimpleNamespace] = {}
+        self.experiments: dict[str, str] = {}
+        self.requests: list[str] = []
+        self.fails = lambda request: None
+        self.latency = 0.0
+
+    def __call__(self, uri: str) -> "FakeServer":
+        """As the class of MLflow's client, of which one is made for a URI."""
+        self.uri = uri
+        return self
+
+    def run(self, name: str) -> SimpleNamespace:
+        (found,) = [run for run in self.runs.values() if run.name == name]
+        return found
+
+    def __getattr__(self, request: str) -> Any:
+        def answer(*args, **kwargs):
+            self.requests.append(request)
+            failure = self.fails(request)
+            if failure == "slow":
+                time.sleep(self.latency)
+            if failure == "down":
+                raise MlflowException(
+                    f"API request to {self.uri}/api failed with exception refused"
+                )
+            result = getattr(self, f"_{request}")(*args, **kwargs)
+            if failure == "lost":
+                raise MlflowException(f"API request to {self.uri}/api failed: connection reset")
+            return result
+
+        if request.startswith("_"):
+            raise AttributeError(request)
+        return answer
+
+    def _get_experiment_by_name(self, name):
+        known = self.experiments.get(name)
+        return SimpleNamespace(experiment_id=known) if known else None
+
+    def _create_experiment(self, name, location):
+        self.experiments[name] = str(len(self.experiments) + 1)
+        return self.experiments[name]
+
+    def _search_runs(self, experiments, query, max_results):
+        key = query.split("'")[1]
+        return [
+            SimpleNamespace(info=SimpleNamespace(run_id=run_id))
+            for run_id, run in self.runs.items()
+            if run.tags["maskgit.run"] == key
+        ]
+
+    def _create_run(self, experiment, start_time, tags, run_name):
+        run_id = f"run{len(self.runs)}"
+        self.runs[run_id] = SimpleNamespace(
+            name=run_name,
+            started=start_time,
+            tags=dict(tags),
+            metrics=[],
+            params={},
+            files={},
+            images=[],
+            status="RUNNING",
+        )
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id))
+
+    def _known(self, run_id):
+        if run_id not in self.runs:
+            text = f"Run with id={run_id} not found"
+            raise RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": text})
+        return self.runs[run_id]
+
+    def _update_run(self, run_id, status):
+        self._known(run_id).status = status
+
+    def _set_terminated(self, run_id, status, end_time):
+        self._known(run_id).status = status
+
+    def _get_run(self, run_id):
+        return SimpleNamespace(data=SimpleNamespace(params=self._known(run_id).params))
+
+    def _log_batch(self, run_id, metrics=(), params=(), tags=()):
+        run = self._known(run_id)
+        changed = [p for p in params if run.params.get(p.key, p.value) != p.value]
+        if changed or any("$" in metric.key for metric in metrics):
+            text = "not allowed"
+            raise RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": text})
+        assert len(metrics) <= 1000 and len(params) <= 100
+        run.params |= {param.key: param.value for param in params}
+        run.tags |= {tag.key: tag.value for tag in tags}
+        points = [(m.key, m.value, m.step, m.timestamp) for m in metrics]
+        run.metrics += [point for point in points if point not in run.metrics]
+
+    def _log_artifact(self, run_id, path):
+        with open(path) as file:
+            self._known(run_id).files[Path(path).name] = file.read()
+
+    def _log_image(self, run_id, image, key, step, timestamp, synchronous):
+        """As the real one it keeps an image twice that it is sent twice."""
+        self._known(run_id).images.append((key, step, image.size, timestamp))
+
+    def _list_artifacts(self, run_id, path):
+        images = self._known(run_id).images
+        names = [f"images/{key}+step+{step}+timestamp+{at}+uuid.png" for key, step, _, at in images]
+        return [SimpleNamespace(path=name) for name in names]
