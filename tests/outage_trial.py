@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from mlflow import MlflowClient
 
 from pipeline.runtime.dag import stage_outputs
@@ -31,6 +32,7 @@ class Trial:
     project: Project
     stage: str
     proxy: FailingProxy | None  # None logs to the project's own database
+    other: int = 0  # port of a tracking server that knows nothing
     plain: float = 10.0  # seconds that the stage takes undisturbed
     took: float = 0.0  # seconds of the disturbed run, where it is to be compared
     said: list[str] = field(default_factory=list)  # what the stage printed, and what was done to it
@@ -42,7 +44,15 @@ class Trial:
     def uri(self) -> str:
         if self.proxy:
             return f"http://127.0.0.1:{self.proxy.port}"
-        return f"sqlite:///{self.project.folder / 'mlflow.db'}"
+        return f"sqlite:///{self.database}"
+
+    @property
+    def database(self) -> Path:
+        return self.project.folder / "mlflow.db"
+
+    def wait_for_database(self, process: subprocess.Popen) -> None:
+        while not self.database.exists() and process.poll() is None:
+            time.sleep(0.02)
 
     def start(self, **env: str) -> subprocess.Popen:
         """Begin the stage, in a process group of its own."""
@@ -91,6 +101,17 @@ class Trial:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         self.no_strays()  # of which one that still writes would note a damaged file's hash
+
+    def kill_one(self, process: subprocess.Popen, name: str) -> None:
+        """SIGKILL to one of the processes below the stage's whose command line begins so."""
+        while process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                command = " ".join(child.cmdline())
+                if name in command.partition(" ")[0] and "IDLE" not in command:
+                    child.kill()
+                    self.said.append(f"killed {command[:40]}")
+                    return
+            time.sleep(0.05)
 
     def no_strays(self) -> None:
         deadline = time.monotonic() + 90  # Ray's agents notice within about a minute
@@ -166,7 +187,7 @@ class Trial:
     def left(self) -> list[Path]:
         """Temporary files and folders."""
         folder = self.project.folder
-        return [*folder.rglob(".*.tmp"), *folder.glob("runs/*/*/tune"), *folder.glob("runs/.s*")]
+        return [*folder.rglob(".*.tmp"), *folder.glob("runs/*/*/tune"), *folder.glob(".seen-*")]
 
 
 def fresh(finished: Project, stage: str, folder: Path, proxy: FailingProxy | None) -> Trial:

@@ -66,7 +66,7 @@ def seconds(action) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("mode", ["refused", "silent", "errors", "lost"])
+@pytest.mark.parametrize("mode", ["refused", "silent", "errors", "lost", "busy", "page"])
 def test_an_outage_in_the_middle_loses_nothing(server, proxy, tmp_path, mode):
     folder = tmp_path / "outbox"
     run = open_run(mode, mode, {"a": 1}, mode, folder)
