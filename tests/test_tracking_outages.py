@@ -162,7 +162,7 @@ def test_a_database_that_is_deleted_or_locked_in_the_middle_costs_neither_rows_n
         run.log_metrics({"loss": 2 / 7}, 2)
         run.finish(ok=True)
         remains = []
-        assert seconds(lambda: remains.append(delivery.close())) < 8
+        assert seconds(lambda: remains.append(delivery.close())) < 6
         assert "still to be sent" in remains[0]
     sync_patiently(tmp_path / "outbox")
     assert logged(uri, run) == [(step, step / 7) for step in range(3)]

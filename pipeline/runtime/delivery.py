@@ -21,7 +21,7 @@ from pipeline.runtime.uris import is_local, redacted, scrubbed, tracking_uri
 ROUND = 1.0  # seconds between two looks into the outboxes
 PAUSE = 30.0  # seconds between two attempts at most, where the server does not answer
 ANSWER = 1.0  # seconds; a stage that has ended does not wait for a server that takes longer,
-UNLOCKED = 5.0  # nor for a database on this machine that another process holds
+UNLOCKED = 3.0  # nor for a database on this machine that another process holds
 LAST = 2.0  # seconds that it waits for a server in all, or
 SHARE = 0.1  # this part of its own time, if that is longer
 PATIENCE = 60.0  # seconds that it waits for a database on this machine

@@ -23,6 +23,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # A connection that is kept writes on to a database file that was deleted, without an error.
 os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
 
+LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
+
 
 class Unsent(Exception):
     """The server did not answer, or not as it should: to be sent again later."""
@@ -125,7 +127,7 @@ def _check_database(file: Path | None) -> None:
     with contextlib.suppress(FileNotFoundError):
         require_file(file)
         with contextlib.closing(
-            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCKED)
         ) as db:
             db.execute("PRAGMA schema_version")
 
