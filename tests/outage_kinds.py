@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from tests.damage import cut, flip, zero
@@ -22,6 +22,17 @@ time.time = lambda: _time() - (86400 if time.monotonic() - _began > {after} else
 def gone_briefly(trial: Trial) -> None:
     """The server goes in the middle, and comes back before the stage ends."""
     _server(trial, "refused", 0.3, 0.7)
+
+
+def gone_a_minute(trial: Trial) -> None:
+    """Or until the stage ends, where that is sooner."""
+    process = trial.start()
+    trial.wait(0.2)
+    trial.proxy.mode = "refused"
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=60)
+    trial.proxy.mode = "open"
+    trial.end(process)
 
 
 def gone_for_good(trial: Trial) -> None:
@@ -109,10 +120,18 @@ def worker_killed(trial: Trial) -> None:
 
 
 def ray_killed(trial: Trial) -> None:
-    """All of Ray but what it started: the stage ends, and another begins where it was."""
+    """What runs the workers: the stage ends, and another begins where it was."""
+    _ray_killed(trial, "raylet")
+
+
+def ray_head_killed(trial: Trial) -> None:
+    _ray_killed(trial, "gcs_server")
+
+
+def _ray_killed(trial: Trial, name: str) -> None:
     process = trial.start()
     trial.wait(0.6)
-    trial.kill_one(process, "raylet")
+    trial.kill_one(process, name)
     trial.end(process, ok=None)
     trial.no_strays()
     trial.run()
@@ -182,10 +201,21 @@ def _resize(folder: Path, size: int) -> None:
 
 
 OF_SERVER: tuple[Callable[[Trial], None], ...] = (
-    *(gone_briefly, gone_for_good, silent, errors, busy, page, began_anew, lost, slow),
+    *(
+        gone_briefly,
+        gone_a_minute,
+        gone_for_good,
+        silent,
+        errors,
+        busy,
+        page,
+        began_anew,
+        lost,
+        slow,
+    ),
 )
 OF_MACHINE: tuple[Callable[[Trial], None], ...] = (
-    *(locked, deleted, worker_killed, ray_killed, full_disk),
+    *(locked, deleted, worker_killed, ray_killed, ray_head_killed, full_disk),
     *(killed, killed_and_cut, killed_and_zeroed, killed_and_flipped, clock_back),
 )
 OUTAGES = {outage.__name__: outage for outage in OF_SERVER + OF_MACHINE}

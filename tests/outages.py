@@ -90,10 +90,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="outages") as name, ExitStack() as stack:
         folder = Path(name)
-        servers = []
-        for place in (folder / "server", folder / "other"):
-            place.mkdir()
-            servers.append(stack.enter_context(mlflow_server(place)))
+        servers = [0, 0]
+        if any(OUTAGES[outage] in OF_SERVER for outage in arguments.outages):
+            places = [Path(tempfile.mkdtemp(dir=folder)) for _ in servers]
+            servers = [stack.enter_context(mlflow_server(place)) for place in places]
         bench = Bench(Project(arguments.project.absolute()), folder, *servers)
         for outage in arguments.outages:
             for stage in arguments.stages:
