@@ -79,7 +79,7 @@ def test_rows_that_wait_are_sent_together(server, folder):
     log_everything(folder)
     assert "47 records sent" in sync(folder)
     check_everything(server)
-    assert len(server.requests) <= 14
+    assert len(server.requests) <= 16
 
 
 def test_rows_arrive_while_the_stage_works(server, folder):
@@ -201,6 +201,21 @@ def test_a_server_that_begins_anew_in_the_middle_gets_everything(server, folder)
     run.finish(ok=True)
     assert started.close() is None
     check_everything(server, files=False)
+
+
+def test_a_run_that_is_created_long_after_it_was_asked_for_is_removed(server, folder):
+    """As by a server that was stopped, and found no run when it was asked the second time."""
+    server.fails = lambda request: "down" if request == "set_terminated" else None
+    log_everything(folder)
+    with pytest.raises(UserError):
+        sync(folder)
+    log_everything(folder, rows=0)
+    server._create_run("1", 0, {"maskgit.run": "key"}, "double")
+    used = server._create_run("1", 0, {"maskgit.run": "key"}, "by another").info.run_id
+    server.runs[used].params = {"a": "1"}
+    server.fails = lambda request: None
+    sync(folder)
+    assert {run.name for run in server.runs.values()} == {"stage", "trial", "by another"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b'{"run_id": 7}', b"\xff\0\0"])

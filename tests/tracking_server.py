@@ -67,13 +67,16 @@ class FakeServer:
         self.experiments[name] = SimpleNamespace(experiment_id=number, creation_time=created)
         return number
 
-    def _search_runs(self, experiments, query, max_results):
+    def _search_runs(self, experiments, query, max_results=1000):
         key = query.split("'")[1]
         return [
-            SimpleNamespace(info=SimpleNamespace(run_id=run_id))
+            SimpleNamespace(info=SimpleNamespace(run_id=run_id), data=run)
             for run_id, run in self.runs.items()
             if run.tags["maskgit.run"] == key
-        ]
+        ][:max_results]
+
+    def _delete_run(self, run_id):
+        del self.runs[run_id]
 
     def _create_run(self, experiment, start_time, tags, run_name):
         run_id = f"run{next(self._ids)}"

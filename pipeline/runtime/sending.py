@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ class _Sending:
 
     def __init__(self, folder: Path, server: Server):
         self.folder, self.server = folder, server
-        first = next(record for _, record in read_records(folder / LOG, 0) if "open" in record)
-        self.experiment = server.experiment(first["open"]["experiment"])
+        first = next(r["open"] for _, r in read_records(folder / LOG, 0) if "open" in r)
+        self.experiment = server.experiment(first["experiment"])
+        self.query = f"tags.`{RUN_KEY}` = '{first['key']}'"
         self.sent = self._sent_part(folder)
         self.refused: list[str] = []
 
@@ -90,9 +92,8 @@ class _Sending:
                 raise Unsent("its parent run is not there yet")
             tags[PARENT] = parent
         ask, experiment = self.server.ask, self.experiment.experiment_id
-        query = f"tags.`{RUN_KEY}` = '{run['key']}'"
         try:
-            found = ask(lambda client: client.search_runs([experiment], query, max_results=1))
+            found = ask(lambda client: client.search_runs([experiment], self.query, max_results=1))
             if found:
                 run_id = found[0].info.run_id
                 ask(lambda client: client.update_run(run_id, status="RUNNING"))
@@ -164,9 +165,19 @@ class _Sending:
             inputs = [_dataset(**record["dataset"])]
             ask(lambda client: client.log_inputs(run_id, inputs))
         elif "end" in record:
+            self._remove_doubles()
             ask(lambda client: client.set_terminated(run_id, record["end"], record["time"]))
         else:
             raise Refused(f"a damaged record in {self.folder / LOG}")
+
+    def _remove_doubles(self) -> None:
+        """Delete the empty runs that requests created which had been given up: a server that was
+        stopped carries them out when it goes on, after others."""
+        at = [self.experiment.experiment_id]
+        for run in self.server.ask(lambda client: client.search_runs(at, self.query)):
+            double, empty = run.info.run_id, not (run.data.metrics or run.data.params)
+            if empty and double != self.sent["run_id"]:
+                self.server.ask(methodcaller("delete_run", double))
 
     def _image(self, path: Path, record: Record) -> None:
         """Log a picture of a step, unless a request that failed did so: MLflow would show both."""
