@@ -158,8 +158,9 @@ class Trial:
         return points
 
     def count(self) -> int:
-        """The number of points that the server has: all that were logged, each once."""
-        client, count = MlflowClient(self.uri), 0
+        """The number of points that the server has: all that were logged, each once, in a run for
+        each outbox."""
+        client, count, runs = MlflowClient(self.uri), 0, {}
         for folder, _, records in self._outboxes():
             run_id = sent_part(folder)["run_id"]
             wanted: dict[str, set[tuple[int, float]]] = {}
@@ -171,8 +172,11 @@ class Trial:
                 assert {(p.step, p.value) for p in found} == points, (metric, found)
                 assert len(found) == len(points), f"{metric} was delivered twice"
                 count += len(points)
-            assert client.get_run(run_id).info.status == "FINISHED"
+            runs[run_id] = client.get_run(run_id).info
+            assert runs[run_id].status == "FINISHED"
             assert list(folder.glob("files/*/*")) == [], "artifacts that were not sent"
+        experiments = {info.experiment_id for info in runs.values()}
+        assert {run.info.run_id for run in client.search_runs(list(experiments))} == set(runs)
         return count
 
     def _outboxes(self) -> list[tuple[Path, str, list[dict[str, Any]]]]:
