@@ -1,6 +1,9 @@
 """What a cluster has to hold and to see; nodes that can still come count."""
 
 import json
+import os
+import platform
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +12,7 @@ import ray
 from ray.autoscaler.v2 import sdk
 from ray.experimental import internal_kv
 
-from pipeline.runtime.cluster import _require_seen, may_grow, require_resources
+from pipeline.runtime.cluster import _own_file, _require_seen, may_grow, require_resources
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.tuning import Needs, _concurrent
 
@@ -82,3 +85,16 @@ def test_a_node_that_was_lost_meanwhile_is_no_error(monkeypatch):
 
     monkeypatch.setattr(ray, "get", get)
     _require_seen(None, "lost", Path("/project"))
+
+
+def test_what_killed_processes_showed_to_nodes_is_swept(tmp_path, monkeypatch):
+    """And not what another shows, here or on another machine."""
+    monkeypatch.chdir(tmp_path)
+    ended = subprocess.Popen("true")
+    ended.wait()
+    here = f".seen-{platform.node()}-"
+    kept = {f"{here}{os.getppid()}", ".seen-elsewhere-1", f"{here}x"}
+    for name in kept | {f"{here}{ended.pid}"}:
+        Path(name).touch()
+    assert _own_file() == tmp_path / f"{here}{os.getpid()}"
+    assert set(os.listdir()) == kept

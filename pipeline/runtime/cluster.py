@@ -2,10 +2,10 @@
 
 import json
 import os
+import platform
 import shlex
 import socket
 import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def _require_workers() -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    seen = in_project(f".seen-{uuid.uuid4().hex[:12]}")
+    seen = _own_file()
     task: Any = ray.remote(os.path.exists)
     probes = {}
     try:
@@ -146,6 +146,19 @@ def _require_workers() -> None:
         raise UserError(f"cannot write {seen.parent}: {error.strerror or error}") from error
     finally:
         seen.unlink(missing_ok=True)
+
+
+def _own_file() -> Path:
+    """Where this process may put a file into the project, for nodes to see. Those of processes that
+    were killed are removed."""
+    import psutil
+
+    name = f".seen-{platform.node()}-"
+    for path in in_project("").glob(f"{name}*"):
+        pid = path.name.removeprefix(name)
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            path.unlink(missing_ok=True)
+    return in_project(f"{name}{os.getpid()}")
 
 
 def _require_seen(probe: Any, node: str, project: Path) -> None:
