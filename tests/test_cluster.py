@@ -54,6 +54,12 @@ def test_workers_for_which_no_node_can_come_are_refused(cluster, first, second):
         require_resources(2, 2, False, "ray.num_workers")
 
 
+def test_a_cluster_without_a_gpu_is_refused_by_the_param_that_asks_for_one(cluster):
+    cluster(*NONE[0])
+    with pytest.raises(UserError, match=r"^ray\.use_gpu: the Ray cluster has no GPU; set it to"):
+        require_resources(1, 1, True, "sweep.workers_per_trial")
+
+
 @pytest.mark.parametrize(("first", "second"), GROWING)
 def test_workers_for_which_nodes_may_come_wait_and_say_so(cluster, capsys, first, second):
     cluster(first, second)

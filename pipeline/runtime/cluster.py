@@ -250,6 +250,11 @@ def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: st
             f"{have.get(kind, 0):g}"
         )
         if not may_grow():
+            if kind == "GPU" and not have.get(kind):
+                raise UserError(
+                    "ray.use_gpu: the Ray cluster has no GPU; set it to false, or join a cluster "
+                    "that has one with RAY_ADDRESS"
+                )
             raise UserError(f"{lacking}; lower it, or join a larger cluster with RAY_ADDRESS")
         print(f"{lacking}; they wait for nodes of its autoscaler", flush=True)
         return

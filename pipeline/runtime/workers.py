@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from pipeline.runtime.cluster import join_ray, require_resources
-from pipeline.runtime.device import worker_device
+from pipeline.runtime.device import driver_device, worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 
@@ -96,6 +96,9 @@ def workers_of(ray: RayParams, root: Path = Path()) -> Alone:
 
     Args:
         root: the project's folder.
+
+    Raises:
+        UserError: `ray.use_gpu`, and the one worker has none.
     """
     return Several(ray, root) if ray.num_workers > 1 else Alone(worker_device(ray.use_gpu))
 
@@ -108,7 +111,7 @@ class Several(Alone):
     """
 
     def __init__(self, ray: RayParams, root: Path):
-        super().__init__(worker_device(ray.use_gpu))
+        super().__init__(driver_device(ray.use_gpu, ray.num_workers))
         self._ray, self._root, self._lost = ray, str(root.absolute()), 0
         self._idle: list[Any] = []
         # What each of the others is at, by the answer that it will give: no batch while it starts.
@@ -203,7 +206,7 @@ class _Worker:
     """
 
     def __init__(self, folder: str, use_gpu: bool):
-        self._folder, self._device = folder, worker_device(use_gpu)
+        self._folder, self._use_gpu = folder, use_gpu
         self._open: dict[str, Maker] = {}
 
     def started(self) -> str | None:
@@ -215,6 +218,10 @@ class _Worker:
                 f"{self._folder} cannot be used on {platform.node()} ({error.strerror}); every "
                 f"node has to see the project's folder at the same path"
             )
+        try:
+            self._device = worker_device(self._use_gpu)
+        except UserError as error:
+            return str(error)
         return None
 
     def make(self, shared: tuple[Maker, Save], path: Path, arguments: tuple) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipeline.runtime.device import repeatable
+from pipeline.runtime.device import worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.files import temporary_folder
@@ -163,13 +163,12 @@ def _worker(config: dict[str, Any]) -> None:
     job: TrainingJob = config["job"]
     if (reason := job.failure.read()) is not None:  # a restart cannot mend what a user has to
         raise UserError(reason)
-    if job.workers.use_gpu:  # a CPU repeats as it is
-        repeatable()
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     # Workers that all end with the same error need not fail, which Ray would log at length; one
     # that fails alone must, or the others would wait for it.
     with job.failure.noted(pass_on=lambda e: ranks.workers > 1 and not isinstance(e, Diverged)):
+        worker_device(job.workers.use_gpu)  # there is one, and it repeats
         train(
             job.recipe(ranks, ray.train.torch.get_device()),
             name=job.name,
