@@ -107,7 +107,7 @@ def deleted(trial: Trial) -> None:
     process = trial.start()
     trial.wait(0.5)
     trial.wait_for_database(process)
-    trial.database.unlink()
+    trial.database.unlink(missing_ok=True)
     trial.end(process)
 
 
