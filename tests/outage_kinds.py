@@ -107,14 +107,13 @@ def deleted(trial: Trial) -> None:
     process = trial.start()
     trial.wait(0.5)
     trial.wait_for_database(process)
-    trial.database.unlink()
+    trial.database.unlink(missing_ok=True)
     trial.end(process)
 
 
 def worker_killed(trial: Trial) -> None:
     """One of Ray's workers, by the system."""
     process = trial.start()
-    trial.wait(0.6)
     trial.kill_one(process, "ray::")
     trial.end(process)
 
@@ -130,7 +129,6 @@ def ray_head_killed(trial: Trial) -> None:
 
 def _ray_killed(trial: Trial, name: str) -> None:
     process = trial.start()
-    trial.wait(0.6)
     trial.kill_one(process, name)
     trial.end(process, ok=None)
     trial.no_strays()

@@ -1,5 +1,6 @@
 """One stage of a finished project, run again from nothing, and what has to be true afterwards."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -103,15 +104,18 @@ class Trial:
         self.no_strays()  # of which one that still writes would note a damaged file's hash
 
     def kill_one(self, process: subprocess.Popen, name: str) -> None:
-        """SIGKILL to one of the processes below the stage's whose command line begins so."""
+        """SIGKILL to a process below the stage's whose command line begins so, once one of Ray's
+        workers is at work (four seconds of it are imports)."""
         while process.poll() is None:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                command = " ".join(child.cmdline())
-                if name in command.partition(" ")[0] and "IDLE" not in command:
+            below = psutil.Process(process.pid).children(recursive=True)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(_is(child, "ray::", 6.0) for child in below):
+                    child = next(child for child in below if _is(child, name))
+                    self.said.append(f"killed {' '.join(child.cmdline())[:40]}")
                     child.kill()
-                    self.said.append(f"killed {command[:40]}")
                     return
             time.sleep(0.05)
+        raise AssertionError(f"it ended before {name} was killed: {self.log.read_text()}")
 
     def no_strays(self) -> None:
         deadline = time.monotonic() + 90  # Ray's agents notice within about a minute
@@ -212,3 +216,10 @@ def fresh(finished: Project, stage: str, folder: Path, proxy: FailingProxy | Non
     project = Project(target)
     project.set(mlflow__experiment=f"{stage} {time.time_ns()}")  # a server that saw none of it
     return Trial(project, stage, proxy)
+
+
+def _is(process: psutil.Process, name: str, seconds: float = 0.0) -> bool:
+    """Whether it is one of that name which has worked for so long, and still does."""
+    command = " ".join(process.cmdline())
+    worked = process.cpu_times().user >= seconds
+    return name in command.partition(" ")[0] and "IDLE" not in command and worked

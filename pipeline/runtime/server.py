@@ -57,18 +57,16 @@ class Server:
         """
         from mlflow.exceptions import MlflowException
 
-        started = time.monotonic()
+        self.since = time.monotonic()
         try:
-            client = self._connected()  # a database is set up by this machine's own work
-            self.since = started = time.monotonic()
-            return request(client)
+            return request(self._connected())
         except MlflowException as error:
             kinds = {"INVALID_PARAMETER_VALUE": Refused, "RESOURCE_DOES_NOT_EXIST": Gone}
             raise kinds.get(error.error_code, Unsent)(_one_line(error)) from None
         except Exception as error:  # of the network and the database, which have many
             raise Unsent(_one_line(error)) from None
         finally:
-            self.took, self.since = time.monotonic() - started, None
+            self.took, self.since = time.monotonic() - self.since, None
 
     def experiment(self, name: str) -> Any:
         """MLflow's experiment of that name, found or created. The time of its creation tells the
@@ -107,9 +105,17 @@ class Server:
             )
             with lock:
                 if file and _lacks_content(file):
-                    _make_database(file)
+                    self._make_database(file)
                 self._client = MlflowClient(self.uri)
         return self._client
+
+    def _make_database(self, file: Path) -> None:
+        """This machine's own work: nobody is late with an answer."""
+        self.since = None
+        try:
+            _make_database(file)
+        finally:
+            self.since = time.monotonic()
 
 
 def _check_database(file: Path | None) -> None:
