@@ -5,6 +5,7 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import select
 import signal
 import sys
@@ -27,6 +28,8 @@ _VERBOSE = (
     "mlflow.store.db.utils",
 )
 
+FILES = 16384  # that a process may have open
+
 # What asked a process to end, by the exception that a handler made of it.
 _ASKED_BY = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
 
@@ -38,6 +41,7 @@ def set_up() -> None:
     # garbage every 700 new ones is a second of a stage's start.
     gc.set_threshold(10_000)
     _keep_memory()
+    _open_more_files()
     sys.unraisablehook = _end_nevertheless
     os.environ.setdefault("TQDM_MININTERVAL", "0.5")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -95,6 +99,16 @@ def _end_nevertheless(lost: "sys.UnraisableHookArgs") -> None:
     again = threading.Timer(0.05, os.kill, (os.getpid(), asked))
     again.daemon = True
     again.start()
+
+
+def _open_more_files() -> None:
+    """Raise the number of files that may be open from the usual 1,024: a stage holds a lock for
+    each run directory, of which a sweep of 1,000 trials has 2,000."""
+    have, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    if have != resource.RLIM_INFINITY and have < wanted:
+        with contextlib.suppress(OSError, ValueError):  # the system may have a limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _keep_memory() -> None:
