@@ -17,8 +17,10 @@ from pipeline.runtime.cluster import NO_DASHBOARD
 
 # They log a page where a trial or a worker of Ray fails, whose error `Failure` keeps for the
 # stage; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
-# Tune's notes or of MLflow's database is full, which the stage says in a line.
+# Tune's notes or of MLflow's database is full, which the stage says in a line. And at the end of
+# trials, whose own log files Tune looks for, and which are not written.
 _VERBOSE = (
+    "ray.tune.analysis.experiment_analysis",
     "ray.train._internal.syncer",
     "ray.tune.execution.experiment_state",
     "ray.tune.execution.tune_controller",
