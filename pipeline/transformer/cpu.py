@@ -51,7 +51,11 @@ class BFloat16Linear(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(linear.bias.detach().bfloat16(), requires_grad=False)
         weight = linear.weight.detach().bfloat16()
-        self.laid_out = weight.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.laid_out = (
+            weight.device.type == "cpu"
+            and torch.backends.mkldnn.is_available()  # else its operators are missing
+            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
         if self.laid_out:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.weight = nn.Parameter(weight, requires_grad=False)
