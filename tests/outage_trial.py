@@ -1,6 +1,5 @@
 """One stage of a finished project, run again from nothing, and what has to be true afterwards."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -108,12 +107,11 @@ class Trial:
         workers has worked for three seconds."""
         while process.poll() is None:
             below = psutil.Process(process.pid).children(recursive=True)
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if any(_is(child, "ray::", 3.0) for child in below):
-                    child = next(child for child in below if _is(child, name))
-                    self.said.append(f"killed {' '.join(child.cmdline())[:40]}")
-                    child.kill()
-                    return
+            if any(_is(child, "ray::", 3.0) for child in below):
+                child = next(child for child in below if _is(child, name))
+                child.kill()
+                self.said.append(f"killed {name}")
+                return
             time.sleep(0.05)
         raise AssertionError(f"it ended before {name} was killed: {self.log.read_text()}")
 
@@ -220,6 +218,9 @@ def fresh(finished: Project, stage: str, folder: Path, proxy: FailingProxy | Non
 
 def _is(process: psutil.Process, name: str, seconds: float = 0.0) -> bool:
     """Whether it is one of that name which has worked for so long, and still does."""
-    command = " ".join(process.cmdline())
-    worked = process.cpu_times().user >= seconds
+    try:
+        command = " ".join(process.cmdline())
+        worked = process.cpu_times().user >= seconds
+    except psutil.NoSuchProcess:  # it has just ended
+        return False
     return name in command.partition(" ")[0] and "IDLE" not in command and worked

@@ -2,6 +2,7 @@
 
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from pickle import UnpicklingError
 from types import SimpleNamespace
 
 import pytest
@@ -107,7 +108,14 @@ def test_an_error_that_cannot_be_noted_is_raised(tmp_path):
         raise UserError("the first")
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), EOFError("no input")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        EOFError("no input"),
+        UnpicklingError("pickle data was truncated"),
+    ],
+)
 @pytest.mark.parametrize("left", [None, "cannot write checkpoint.pt: No space left on device"])
 def test_a_disk_that_is_full_for_tunes_own_notes_is_one_line(
     tmp_path, failure, monkeypatch, error, left

@@ -7,7 +7,9 @@ Ray Train run of its own.
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol, TypeVar
 
 from pipeline.runtime.cluster import may_grow
@@ -29,6 +31,9 @@ class Trial(Protocol):
     def finished(self) -> bool:
         """Whether all that it makes is there."""
 
+
+# What Tune raises of notes that it could not write, or finds cut short.
+UNKEPT = (OSError, EOFError, UnpicklingError, JSONDecodeError)
 
 AnyTrial = TypeVar("AnyTrial", bound=Trial)
 
@@ -70,7 +75,7 @@ def run_trials(
     lost = "its worker was lost"
     try:
         _tuner(function, trials, needs, notes, watch).fit()
-    except (OSError, EOFError) as error:  # a full disk: Tune cannot write its notes, or read them
+    except UNKEPT as error:  # a full disk: Tune cannot write its notes, or read them
         lost = f"Ray Tune cannot keep its notes in {notes} ({in_a_line(error)}); make room"
     finally:
         shutil.rmtree(notes, ignore_errors=True)
