@@ -112,8 +112,11 @@ def test_bfloat16_decoding_is_that_of_autocast():
     assert exact.dtype == torch.float32 and not torch.equal(exact, wanted.float())
 
 
+@pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("inputs, outputs", [(96, 288), (7, 13), (768, 3072), (3072, 768)])
-def test_a_layer_laid_out_for_products_gives_the_same_bits(inputs, outputs):
+def test_a_layer_laid_out_for_products_gives_the_same_bits(inputs, outputs, onednn, monkeypatch):
+    if not onednn:  # a build of torch without it
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     torch.manual_seed(0)
     layer = nn.Linear(inputs, outputs)
     weight, bias = layer.weight.bfloat16(), layer.bias.bfloat16()

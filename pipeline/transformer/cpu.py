@@ -51,11 +51,7 @@ class BFloat16Linear(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(linear.bias.detach().bfloat16(), requires_grad=False)
         weight = linear.weight.detach().bfloat16()
-        self.laid_out = (
-            weight.device.type == "cpu"
-            and torch.backends.mkldnn.is_available()  # else its operators are missing
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
+        self.laid_out = weight.device.type == "cpu" and _onednn_multiplies_bfloat16()
         if self.laid_out:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.weight = nn.Parameter(weight, requires_grad=False)
@@ -65,3 +61,9 @@ class BFloat16Linear(nn.Module):
         if self.laid_out:
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return F.linear(x, self.weight, self.bias)
+
+
+def _onednn_multiplies_bfloat16() -> bool:
+    """Whether this build of torch has oneDNN, and this CPU what it needs: then `F.linear` uses it
+    too."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
