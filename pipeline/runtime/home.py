@@ -1,0 +1,300 @@
+"""The project's files on nodes of a cluster that do not see its folder.
+
+The project lies on one node, its home, where an actor gives files out and takes them in. A worker
+elsewhere works in a copy of its own, which has what it was told to need: it takes that from home
+before it works, and sends home what it made.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock
+
+from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten, makers, stage_deps
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import atomic_file, read_yaml, temporary_beside, to_disk, value_hash
+from pipeline.runtime.project import in_project
+
+CHUNK = 32 * 2**20  # bytes that travel at once
+OUTBOX = "outbox"  # in the storage: what is logged; the stage logs it again at home
+
+
+class Stamp(NamedTuple):
+    """What tells a file's content from that of another time."""
+
+    size: int
+    changed: int  # in nanoseconds; a copy has that of its original
+
+
+class Place(NamedTuple):
+    """A file or folder of the project, wherever a process sees it."""
+
+    base: int  # of `Site.bases`
+    name: str  # relative to it
+
+
+@dataclass(frozen=True)
+class Project:
+    """The project, as workers are told of it; folders are absolute, at home."""
+
+    folder: str
+    storage: str  # of its run directories
+    storage_path: str = "runs"  # the same in params.yaml
+    node: str = ""  # Ray's id of its home
+    actor: str = ""  # the name of `Home`; empty where every node sees the folder
+    inputs: tuple[Place, ...] = ()  # what the running stage needs of the stages before it
+
+
+class Home:
+    """An actor beside the project's files.
+
+    Args:
+        bases: the project's folder and its storage.
+    """
+
+    def __init__(self, *bases: str):
+        self._bases = bases
+
+    def listed(self, place: Place) -> dict[str, Stamp]:
+        """As the function, of a place here."""
+        return listed(self._path(place))
+
+    def read(self, place: Place, name: str, start: int) -> bytes:
+        """At most `CHUNK` bytes of a file in a place, from `start` on."""
+        with open(self._path(place) / name, "rb") as file:
+            file.seek(start)
+            return file.read(CHUNK)
+
+    def write(self, place: Place, name: str, content: bytes, aside: str, changed: int) -> None:
+        """Append to the file beside that of this name; the last call, which knows when the original
+        was changed, gives it the name.
+
+        Args:
+            changed: 0 as long as more is to come.
+        """
+        path = self._path(place) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(aside)
+        with open(beside, "ab") as file:
+            file.write(content)
+        if changed:
+            os.utime(beside, ns=(changed, changed))
+            to_disk(beside)
+            os.replace(beside, path)
+
+    def _path(self, place: Place) -> Path:
+        return Path(self._bases[place.base], place.name)
+
+
+def listed(path: Path) -> dict[str, Stamp]:
+    """The files in a folder by relative name, or the file itself by an empty one; without those
+    whose name begins with a dot, which are locks and what is half written."""
+    if path.is_file():
+        return {"": _stamp(path)}
+    found = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+    return {
+        str(name): _stamp(file)
+        for name, file in sorted(found.items())
+        if not any(part.startswith(".") for part in name.parts)
+    }
+
+
+def _stamp(path: Path) -> Stamp:
+    found = path.stat()
+    return Stamp(found.st_size, found.st_mtime_ns)
+
+
+class Site:
+    """The project as a process sees it: itself, or this node's copy.
+
+    Args:
+        home: the actor, which ends with the process that started it.
+    """
+
+    def __init__(self, project: Project, home: Any = None):
+        self.project, self._home = project, home
+        self.bases = (Path(project.folder), Path(project.storage))
+        self.away = self.apart and _node() != project.node
+        if self.away:
+            caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            copy = Path(caches, "maskgit/copies", value_hash(project.storage)[:16]).absolute()
+            self.bases = (copy / "project", copy / "storage")
+            self._lock = FileLock(copy / ".lock")
+            self._make()
+
+    @property
+    def apart(self) -> bool:
+        """Whether some node does not see the folder."""
+        return bool(self.project.actor)
+
+    def _make(self) -> None:
+        import ray
+
+        self._home = ray.get_actor(self.project.actor)
+        for base in self.bases:
+            base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        link = self.bases[0] / self.project.storage_path
+        with self._lock:
+            if not link.exists():
+                link.symlink_to(self.bases[1])
+        for place in self.project.inputs:
+            self.bring([place], exact=False)
+
+    def enter(self) -> None:
+        """Let this process work there.
+
+        Raises:
+            UserError: this node does not see the folder.
+        """
+        try:
+            os.chdir(self.bases[0])
+        except OSError as error:
+            raise UserError(
+                f"{self.bases[0]} cannot be used on {os.uname().nodename} ({error.strerror}); "
+                f"every node has to see the project's folder at the same path"
+            ) from None
+
+    def path(self, place: Place) -> Path:
+        """Where this process sees a place."""
+        return self.bases[place.base] / place.name
+
+    def place(self, path: str) -> Place | None:
+        """The place of an absolute path; None outside of the project."""
+        for base in (1, 0):  # the storage is in the folder, perhaps
+            root = str(self.bases[base])
+            if path == root or path.startswith(f"{root}/"):
+                return Place(base, path[len(root) + 1 :])
+        return None
+
+    def bring(self, places: Iterable[Place], exact: bool = True) -> None:
+        """Let the copy have what is at home.
+
+        Args:
+            exact: what is not at home is removed.
+        """
+        if not self.away:
+            return
+        import ray
+
+        for place in places:
+            theirs, path = ray.get(self._home.listed.remote(place)), self.path(place)
+            with self._lock:
+                ours = listed(path)
+                for name, stamp in theirs.items():
+                    if ours.get(name) != stamp:
+                        self._fetch(place, name, stamp)
+                for name in (ours.keys() - theirs.keys()) if exact else ():
+                    (path / name).unlink()
+
+    def send(self, places: Iterable[Place]) -> None:
+        """Let home have what is in the copy."""
+        if not self.away:
+            return
+        import ray
+
+        for place in places:
+            theirs = ray.get(self._home.listed.remote(place))
+            for name, stamp in listed(self.path(place)).items():
+                if theirs.get(name) != stamp:
+                    self._hand_in(place, name, stamp)
+
+    def _fetch(self, place: Place, name: str, stamp: Stamp) -> None:
+        import ray
+
+        with atomic_file(self.path(place) / name, durable=False) as temporary:
+            with open(temporary, "wb") as file:
+                while file.tell() < stamp.size:
+                    chunk = ray.get(self._home.read.remote(place, name, file.tell()))
+                    if not chunk:  # it is shorter by now; its hash will tell
+                        break
+                    file.write(chunk)
+            os.utime(temporary, ns=(stamp.changed, stamp.changed))
+
+    def _hand_in(self, place: Place, name: str, stamp: Stamp) -> None:
+        import ray
+
+        path = self.path(place) / name
+        aside = temporary_beside(path).name
+        with open(path, "rb") as file:
+            last = False
+            while not last:
+                chunk = file.read(CHUNK)
+                last = file.tell() >= stamp.size or not chunk
+                changed = stamp.changed if last else 0
+                ray.get(self._home.write.remote(place, name, chunk, aside, changed))
+
+
+def _node() -> str:
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
+_here: Site | None = None  # this process's, where the cluster's nodes share no folder
+_opened: Callable[[Project], Site] = lru_cache(maxsize=1)(Site)
+
+
+def here() -> Site:
+    """The site of this process."""
+    if _here is not None:
+        return _here
+    folder = str(Path.cwd())
+    return Site(Project(folder, folder))
+
+
+def work_at(project: Project) -> Site:
+    """Let this process, a worker, work for a project from now on."""
+    global _here
+    site = _opened(project)
+    site.enter()
+    _here = site if project.actor else None
+    return site
+
+
+def send_home(path: Path) -> None:
+    """Let home have a file at once, which a worker that may be lost has written."""
+    site = here()
+    if place := site.place(str(path)):
+        site.send([place])
+
+
+def forget_home() -> None:
+    """Every node sees the folder, as far as is known."""
+    global _here
+    _here = None
+
+
+def be_home(name: str) -> None:
+    """Be the project's home from now on, with an actor that gives its files out.
+
+    Args:
+        name: of the actor, in Ray.
+    """
+    global _here
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    storage_path = read_yaml(PARAMS_FILE)["ray"]["storage_path"]
+    folder, storage = Path.cwd(), in_project(storage_path).resolve()
+    beside = NodeAffinitySchedulingStrategy(_node(), soft=False)
+    actor: Any = ray.remote(Home).options(
+        name=name, num_cpus=0, max_concurrency=8, scheduling_strategy=beside
+    )
+    project = Project(str(folder), str(storage), storage_path, _node(), name, _inputs())
+    _here = Site(project, actor.remote(str(folder), str(storage)))
+
+
+def _inputs() -> tuple[Place, ...]:
+    """What the running stage needs that other stages made, and the files that params name. (A stage
+    that was started by hand is not known: what any of them needs.)"""
+    made, stage = makers(), os.environ.get("DVC_STAGE")
+    needed = [path for path in (stage_deps(stage) if stage else made) if path in made]
+    values = flatten(read_yaml(PARAMS_FILE))
+    needed += [str(values[name]) for name in FILE_PARAMS if values.get(name)]
+    return tuple(
+        Place(0, path) for path in needed if not Path(path).is_absolute() and Path(path).exists()
+    )
