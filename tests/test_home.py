@@ -162,6 +162,28 @@ def test_a_checkpoint_is_sent_while_its_training_goes_on(cluster, folder):
         assert (folder.parent / "kept/runs/train/a/checkpoint.pt").read_bytes() == b"step 5"
 
 
+def test_what_others_have_sent_meanwhile_stays(cluster, folder):
+    """Of the workers of a training the first one writes, perhaps on another node."""
+    parcel, run = pack(job_of(folder)), folder.parent / "kept/runs/train/a"
+    cluster.at("away")
+    with parcel.opened() as (job,):
+        (run / "checkpoint.pt").write_bytes(b"step 20")
+        (run / "new").touch()
+    assert (run / "checkpoint.pt").read_bytes() == b"step 20" and (run / "new").exists()
+    assert Path(job.folder, "checkpoint.pt").read_bytes() == b"step 1"
+
+
+def test_what_a_worker_removes_is_gone_at_home(cluster, folder):
+    """An error of an earlier attempt, which would end the next one."""
+    parcel, run = pack(job_of(folder)), folder.parent / "kept/runs/train/a"
+    (run / "error.txt").touch()
+    cluster.at("away")
+    with parcel.opened() as (job,):
+        Path(job.folder, "error.txt").unlink()
+        pack(job)
+        assert not (run / "error.txt").exists() and (run / "checkpoint.pt").exists()
+
+
 def test_files_larger_than_a_message_arrive_whole(cluster, folder, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 7)
     content = bytes(range(50))

@@ -86,6 +86,10 @@ class Home:
             to_disk(beside)
             os.replace(beside, path)
 
+    def remove(self, place: Place, name: str) -> None:
+        """Remove a file in a place."""
+        (self._path(place) / name).unlink(missing_ok=True)
+
     def _path(self, place: Place) -> Path:
         return Path(self._bases[place.base], place.name)
 
@@ -117,6 +121,7 @@ class Site:
 
     def __init__(self, project: Project, home: Any = None):
         self.project, self._home = project, home
+        self._known: dict[Place, dict[str, Stamp]] = {}  # what both had when they last met
         self.bases = (Path(project.folder), Path(project.storage))
         self.away = self.apart and _node() != project.node
         if self.away:
@@ -140,6 +145,7 @@ class Site:
         link = self.bases[0] / self.project.storage_path
         with self._lock:
             if not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(self.bases[1])
         for place in self.project.inputs:
             self.bring([place], exact=False)
@@ -189,18 +195,26 @@ class Site:
                         self._fetch(place, name, stamp)
                 for name in (ours.keys() - theirs.keys()) if exact else ():
                     (path / name).unlink()
+            self._known[place] = theirs
 
     def send(self, places: Iterable[Place]) -> None:
-        """Let home have what is in the copy."""
+        """Let home have what has changed in the copy since it was brought; what others have sent
+        meanwhile stays."""
         if not self.away:
             return
         import ray
 
         for place in places:
-            theirs = ray.get(self._home.listed.remote(place))
-            for name, stamp in listed(self.path(place)).items():
+            ours, known = listed(self.path(place)), self._known.get(place, {})
+            changed = {name: stamp for name, stamp in ours.items() if known.get(name) != stamp}
+            gone = known.keys() - ours.keys()
+            theirs = ray.get(self._home.listed.remote(place)) if changed or gone else known
+            for name, stamp in changed.items():
                 if theirs.get(name) != stamp:
                     self._hand_in(place, name, stamp)
+            for name in gone & theirs.keys():
+                ray.get(self._home.remove.remote(place, name))
+            self._known[place] = ours
 
     def _fetch(self, place: Place, name: str, stamp: Stamp) -> None:
         import ray

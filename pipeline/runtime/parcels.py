@@ -86,7 +86,7 @@ class _Pickler(cloudpickle.Pickler):
     def _note(self, place: Place) -> None:
         """Note a place that is no base, whose whole content nobody needs, and no log."""
         bases = ("", ".", self.site.project.storage_path)
-        if place.name not in bases and place.name.split("/")[0] != OUTBOX:
+        if place.name not in bases and OUTBOX not in Path(place.name).parts:
             self.named.append(place)
 
 
