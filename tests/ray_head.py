@@ -60,7 +60,9 @@ def ray_head(env: dict[str, str], cpus: int = 2) -> Iterator[Head]:
 
 
 @contextmanager
-def node_apart(head: Head, hidden: Path, env: dict[str, str]) -> Iterator[None]:
+def node_apart(
+    head: Head, hidden: Path, env: dict[str, str], cpus: int = 2
+) -> Iterator[subprocess.Popen]:
     """A node of that head's cluster while the block runs, in whose mounts a folder is empty but for
     its HOME; where this user may not change mounts, it sees the folder.
 
@@ -69,7 +71,7 @@ def node_apart(head: Head, hidden: Path, env: dict[str, str]) -> Iterator[None]:
     """
     port, home = free_port(), hidden / "node"
     start = f"mkdir {home} && cd {home} && exec ray start --address=127.0.0.1:{head.port} --block"
-    start += f" --num-cpus=2 --node-ip-address=127.0.0.1 --dashboard-agent-listen-port={port}"
+    start += f" --num-cpus={cpus} --node-ip-address=127.0.0.2 --dashboard-agent-listen-port={port}"
     own_mounts = ("unshare", "--mount", "sh", "-c")
     mount = f"mount -t tmpfs tmpfs {hidden}"
     if subprocess.run((*own_mounts, mount), check=False, stderr=subprocess.DEVNULL).returncode == 0:
@@ -84,18 +86,24 @@ def node_apart(head: Head, hidden: Path, env: dict[str, str]) -> Iterator[None]:
         start_new_session=True,
     )
     try:
-        _wait_for(port)
-        yield
+        _wait_for(port, "127.0.0.2")
+        yield node
     finally:
+        kill_node(node)
+
+
+def kill_node(node: subprocess.Popen) -> None:
+    """Kill all processes of a node at once, as a lost machine's end."""
+    if node.poll() is None:
         for process in (*psutil.Process(node.pid).children(recursive=True), node):
             process.kill()
         node.wait(timeout=60)
 
 
-def _wait_for(port: int) -> None:
+def _wait_for(port: int, host: str = "127.0.0.1") -> None:
     for _ in range(120):
         with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
+            if s.connect_ex((host, port)) == 0:
                 time.sleep(3)
                 return
         time.sleep(0.5)

@@ -7,6 +7,7 @@ before it works, and sends home what it made.
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -195,6 +196,8 @@ class Site:
                         self._fetch(place, name, stamp)
                 for name in (ours.keys() - theirs.keys()) if exact else ():
                     (path / name).unlink()
+                    with suppress(OSError):  # others are in the folder
+                        (path / name).parent.rmdir()
             self._known[place] = theirs
 
     def send(self, places: Iterable[Place]) -> None:
