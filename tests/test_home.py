@@ -3,15 +3,14 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from pipeline.runtime import home as module
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.home import Home, Place, Project, Site, listed, send_home
+from pipeline.runtime.home import Home, Project, Site, listed, send_home
 from pipeline.runtime.parcels import Parcel, call, pack
+from tests.two_nodes import Cluster
 
 
 @dataclass(frozen=True)
@@ -24,45 +23,6 @@ class Job:
 
     def log(self, row: str) -> None:
         Path(self.folder, "log.txt").write_text(row)
-
-
-class Cluster:
-    """Two nodes in this process, "home" and "away", each with a disk of its own."""
-
-    def __init__(self, folder: Path, storage: Path, monkeypatch: pytest.MonkeyPatch):
-        self.calls, self.node = list[str](), "home"
-        self._actor, self._monkeypatch = Home(str(folder), str(storage)), monkeypatch
-        project = Project(str(folder), str(storage), "runs", "home", "actor", (Place(0, "data"),))
-        monkeypatch.setitem(sys.modules, "ray", self)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "away"))
-        self._sites: dict[str, Site] = {}
-        self.at("home", Site(project))
-
-    def at(self, node: str, site: Site | None = None) -> Site | None:
-        """This process is on that node now."""
-        self.node = node
-        if node not in self._sites and site:
-            self._sites[node] = site
-        module._opened.cache_clear()
-        self._monkeypatch.setattr(module, "_here", self._sites.get(node))
-        return self._sites.get(node)
-
-    def get_runtime_context(self) -> Any:
-        return SimpleNamespace(get_node_id=lambda: self.node)
-
-    def get_actor(self, name: str) -> "Cluster":
-        assert name == "actor"
-        return self
-
-    def get(self, value: Any) -> Any:
-        return value
-
-    def __getattr__(self, name: str) -> Any:
-        def ask(*arguments: Any) -> Any:
-            self.calls.append(name)
-            return getattr(self._actor, name)(*arguments)
-
-        return SimpleNamespace(remote=ask)
 
 
 @pytest.fixture
@@ -80,7 +40,7 @@ def folder(tmp_path) -> Path:
 @pytest.fixture
 def cluster(folder, monkeypatch) -> Cluster:
     monkeypatch.chdir(folder)
-    return Cluster(folder, folder.parent / "kept/runs", monkeypatch)
+    return Cluster(folder, folder.parent / "kept/runs", ["data"], monkeypatch)
 
 
 def job_of(folder: Path) -> Job:
