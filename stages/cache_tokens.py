@@ -11,10 +11,11 @@ from stages.running import run_stage
 
 
 def main(params: Params) -> str:
+    workers = workers_of(params.ray)
     with Stage("cache_tokens", params) as stage:
         folder = stage.folder() / "tokens"
         folder.mkdir(exist_ok=True)
-        workers, crops = workers_of(params.ray), {"train": params.tokens.crops_per_image, "val": 0}
+        crops = {"train": params.tokens.crops_per_image, "val": 0}
         shards = {
             split: cache_tokens(split, number, params, folder, workers)
             for split, number in crops.items()

@@ -13,11 +13,11 @@ KEYS = ("mask_ratio", "draw", "seed", "images")
 
 
 def main(params: Params) -> str:
-    results = RESULTS / "reconstruction"
+    workers, results = workers_of(params.ray), RESULTS / "reconstruction"
     with Stage("reconstruct", params) as stage:
         replicates = main_replicates(params, "transformer")
         folders = model_folders(stage, replicates, "reconstruction.mask_ratios")
-        rows, pictures = reconstruct_hidden(params, folders, workers_of(params.ray))
+        rows, pictures = reconstruct_hidden(params, folders, workers)
         write_csv(results / "rows.csv", rows)
         write_npz(results / "pictures.npz", pictures)
         stage.run.log_artifact(results / "rows.csv")

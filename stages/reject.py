@@ -11,11 +11,11 @@ from stages.running import run_stage, samples_folders
 
 
 def main(params: Params) -> str:
-    target = RESULTS / "rejection/rows.csv"
+    workers, target = workers_of(params.ray), RESULTS / "rejection/rows.csv"
     with Stage("reject", params) as stage:
         every = [r for network in NETWORKS for r in main_replicates(params, network)]
         folders = samples_folders(stage, every, "rejection.acceptance")
-        rows = rejection_rows(params, folders, workers_of(params.ray))
+        rows = rejection_rows(params, folders, workers)
         write_csv(target, rows)
         stage.run.log_artifact(target)
         # A step is a percent of the samples that is kept.

@@ -12,12 +12,12 @@ from pipeline.experiments.ablation.running import TrackedTrial, run_tracked
 from pipeline.experiments.ablation.trial import Trial
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.files import write_csv
-from pipeline.runtime.home import here
 from pipeline.runtime.progress import Countdown
+from pipeline.runtime.site import here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
 from pipeline.runtime.tuning import Needs, run_trials
-from pipeline.runtime.workers import workers_of
+from pipeline.runtime.workers import Alone, workers_of
 from pipeline.training.loop import Workers
 from pipeline.weights.published import load_model
 from stages.running import run_stage
@@ -29,19 +29,22 @@ def main(params: Params) -> str:
     stage = Stage("sweep", params)
     grid = trials(params, stage)
     pending = [trial for trial in grid if not trial.finished]
+    workers = workers_of(params.ray) if pending else None
     if pending:
         join_ray()
-        ray, workers = params.ray, _workers_per_trial(params)
-        require_resources(workers, ray.cpus_per_worker, ray.use_gpu, "sweep.workers_per_trial")
+        ray, each = params.ray, _workers_per_trial(params)
+        require_resources(each, ray.cpus_per_worker, ray.use_gpu, "sweep.workers_per_trial")
     with stage:
         count = Countdown("sweep", "trials", len(grid), len(pending))
+        names = {trial.name for trial in pending}
         tracked = [TrackedTrial(trial, _child(stage, trial)) for trial in grid]
         for done in tracked:
-            if done.trial not in pending:
+            if done.name not in names:
                 done.run.begin()
                 _log(done, params)
-        if pending:
-            _run([t for t in tracked if t.trial in pending], params, stage, count)
+        if workers:
+            _keep_reference(params, workers)
+            _run([t for t in tracked if t.name in names], params, stage, count)
         rows = [row for trial in grid for row in trial.rows()]
         write_csv(RESULTS / "sweep/rows.csv", rows)
         write_csv(
@@ -67,7 +70,6 @@ def _child(stage: Stage, trial: Trial) -> Run:
 
 
 def _run(pending: list[TrackedTrial], params: Params, stage: Stage, count: Countdown) -> None:
-    _keep_reference(params)
     workers = Workers.of(params.ray, _workers_per_trial(params))
     needs = Needs(workers.count, workers.resources, workers.max_failures, stage.folder())
 
@@ -90,10 +92,10 @@ def _workers_per_trial(params: Params) -> int:
     return 1 if params.transformer.pretrained else params.sweep.workers_per_trial
 
 
-def _keep_reference(params: Params) -> None:
+def _keep_reference(params: Params, workers: Alone) -> None:
     """Compute the features of the training images and their statistics once, before every trial
     needs them."""
-    workers, evaluation = workers_of(params.ray), params.evaluation
+    evaluation = params.evaluation
     classifier = load_model(CLASSIFIER, "classifier", workers.device)
     extractor = open_extractor(evaluation.extractor, classifier, evaluation, workers.device)
     features = reference_features(extractor, params, workers)

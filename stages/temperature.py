@@ -13,11 +13,11 @@ KEYS = ("choice_temperature", "seed", "samples")
 
 
 def main(params: Params) -> str:
-    target = RESULTS / "temperature/rows.csv"
+    workers, target = workers_of(params.ray), RESULTS / "temperature/rows.csv"
     with Stage("temperature", params) as stage:
         replicates = main_replicates(params, "transformer")
         folders = model_folders(stage, replicates, "temperature.values")
-        rows = temperature_rows(params, folders, workers_of(params.ray))
+        rows = temperature_rows(params, folders, workers)
         write_csv(target, rows)
         stage.run.log_artifact(target)
         # A step is a tenth of a choice temperature.

@@ -6,7 +6,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
-from pipeline.runtime.device import worker_device
+from pipeline.runtime.device import driver_device
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
 from pipeline.training.classifier import BATCH, ClassifierRecipe, accuracy, new_classifier
@@ -18,6 +18,7 @@ from stages.running import run_stage
 
 def main(params: Params) -> str:
     workers = Workers.of(params.ray, params.ray.num_workers)
+    device = driver_device(workers.use_gpu, workers.count)
     require_workers(workers, "ray.num_workers")
     with Stage("train_classifier", params) as stage:
         job = TrainingJob(
@@ -30,7 +31,6 @@ def main(params: Params) -> str:
             workers=workers,
         )
         state, held_out = run_training(job, stage.run.log_training), ImageShards(IMAGES, "val")
-        device = worker_device(params.ray.use_gpu)
         config = classifier_config(params, len(held_out.class_names))
         model = new_classifier(config, device)
         model.load_state_dict(state["task"]["model"])

@@ -7,7 +7,7 @@ from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, TOKENIZER
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
-from pipeline.runtime.device import worker_device
+from pipeline.runtime.device import driver_device, worker_device
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.stage import Stage
@@ -29,12 +29,13 @@ PICTURED = 16
 
 
 def main(params: Params) -> str:
-    device, results = worker_device(params.ray.use_gpu), RESULTS / "tokenizer"
-    workers = Workers.of(params.ray, params.ray.num_workers)
+    results, workers = RESULTS / "tokenizer", Workers.of(params.ray, params.ray.num_workers)
     released = None
     if params.tokenizer.pretrained is not None:
+        device = worker_device(workers.use_gpu)  # there is no work but this process's
         released = open_pretrained_tokenizer(params, device)
     else:
+        device = driver_device(workers.use_gpu, workers.count)
         require_workers(workers, "ray.num_workers")
     with Stage("train_tokenizer", params) as stage:
         model, history = (released, []) if released else _train(params, workers, stage, device)

@@ -1,5 +1,6 @@
 """One stage of a finished project, run again from nothing, and what has to be true afterwards."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from mlflow import MlflowClient
 
 from pipeline.runtime.dag import stage_outputs
@@ -31,6 +33,7 @@ class Trial:
     project: Project
     stage: str
     proxy: FailingProxy | None  # None logs to the project's own database
+    other: int = 0  # port of a tracking server that knows nothing
     plain: float = 10.0  # seconds that the stage takes undisturbed
     took: float = 0.0  # seconds of the disturbed run, where it is to be compared
     said: list[str] = field(default_factory=list)  # what the stage printed, and what was done to it
@@ -42,7 +45,15 @@ class Trial:
     def uri(self) -> str:
         if self.proxy:
             return f"http://127.0.0.1:{self.proxy.port}"
-        return f"sqlite:///{self.project.folder / 'mlflow.db'}"
+        return f"sqlite:///{self.database}"
+
+    @property
+    def database(self) -> Path:
+        return self.project.folder / "mlflow.db"
+
+    def wait_for_database(self, process: subprocess.Popen) -> None:
+        while not self.database.exists() and process.poll() is None:
+            time.sleep(0.02)
 
     def start(self, **env: str) -> subprocess.Popen:
         """Begin the stage, in a process group of its own."""
@@ -92,6 +103,20 @@ class Trial:
         process.wait()
         self.no_strays()  # of which one that still writes would note a damaged file's hash
 
+    def kill_one(self, process: subprocess.Popen, name: str) -> None:
+        """SIGKILL to a process below the stage's whose command line begins so, once one of Ray's
+        workers is at work (four seconds of it are imports)."""
+        while process.poll() is None:
+            below = psutil.Process(process.pid).children(recursive=True)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(_is(child, "ray::", 6.0) for child in below):
+                    child = next(child for child in below if _is(child, name))
+                    self.said.append(f"killed {' '.join(child.cmdline())[:40]}")
+                    child.kill()
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"it ended before {name} was killed: {self.log.read_text()}")
+
     def no_strays(self) -> None:
         deadline = time.monotonic() + 90  # Ray's agents notice within about a minute
         while self.project.strays() and time.monotonic() < deadline:
@@ -137,8 +162,9 @@ class Trial:
         return points
 
     def count(self) -> int:
-        """The number of points that the server has: all that were logged, each once."""
-        client, count = MlflowClient(self.uri), 0
+        """The number of points that the server has: all that were logged, each once, in a run for
+        each outbox."""
+        client, count, runs = MlflowClient(self.uri), 0, {}
         for folder, _, records in self._outboxes():
             run_id = sent_part(folder)["run_id"]
             wanted: dict[str, set[tuple[int, float]]] = {}
@@ -150,8 +176,11 @@ class Trial:
                 assert {(p.step, p.value) for p in found} == points, (metric, found)
                 assert len(found) == len(points), f"{metric} was delivered twice"
                 count += len(points)
-            assert client.get_run(run_id).info.status == "FINISHED"
+            runs[run_id] = client.get_run(run_id).info
+            assert runs[run_id].status == "FINISHED"
             assert list(folder.glob("files/*/*")) == [], "artifacts that were not sent"
+        experiments = {info.experiment_id for info in runs.values()}
+        assert {run.info.run_id for run in client.search_runs(list(experiments))} == set(runs)
         return count
 
     def _outboxes(self) -> list[tuple[Path, str, list[dict[str, Any]]]]:
@@ -166,7 +195,7 @@ class Trial:
     def left(self) -> list[Path]:
         """Temporary files and folders."""
         folder = self.project.folder
-        return [*folder.rglob(".*.tmp"), *folder.glob("runs/*/*/tune"), *folder.glob("runs/.s*")]
+        return [*folder.rglob(".*.tmp"), *folder.glob("runs/*/*/tune"), *folder.glob(".seen-*")]
 
 
 def fresh(finished: Project, stage: str, folder: Path, proxy: FailingProxy | None) -> Trial:
@@ -187,3 +216,10 @@ def fresh(finished: Project, stage: str, folder: Path, proxy: FailingProxy | Non
     project = Project(target)
     project.set(mlflow__experiment=f"{stage} {time.time_ns()}")  # a server that saw none of it
     return Trial(project, stage, proxy)
+
+
+def _is(process: psutil.Process, name: str, seconds: float = 0.0) -> bool:
+    """Whether it is one of that name which has worked for so long, and still does."""
+    command = " ".join(process.cmdline())
+    worked = process.cpu_times().user >= seconds
+    return name in command.partition(" ")[0] and "IDLE" not in command and worked

@@ -5,18 +5,15 @@ which `dvc repro` has run, and prints a table; all of them take an hour or two o
 """
 
 import argparse
-import shutil
 import subprocess
 import tempfile
-import time
 import traceback
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.damage import cut, flip, zero
 from tests.failing_proxy import FailingProxy
 from tests.mlflow_server import mlflow_server
+from tests.outage_kinds import MIB, OF_SERVER, OUTAGES, full_disk
 from tests.outage_trial import Trial, fresh
 from tests.project import Project
 
@@ -25,126 +22,6 @@ STAGES = (
     *("train_transformer", "train_autoregressive", "sweep", "evaluate", "cas", "temperature"),
     *("edit", "reject", "reconstruct", "speed", "analysis"),
 )
-MIB = 2**20
-DAY_BACK = """
-import time
-_began, _time = time.monotonic(), time.time
-time.time = lambda: _time() - (86400 if time.monotonic() - _began > {after} else 0)
-"""
-
-
-def gone_briefly(trial: Trial) -> None:
-    """The server goes in the middle, and comes back before the stage ends."""
-    _server(trial, "refused", 0.3, 0.7)
-
-
-def gone_for_good(trial: Trial) -> None:
-    """It comes back when the stage has ended."""
-    _server(trial, "refused", 0.3, None)
-
-
-def silent(trial: Trial) -> None:
-    _server(trial, "silent", 0.3, None)
-
-
-def errors(trial: Trial) -> None:
-    """Every request is answered by an error of the server."""
-    _server(trial, "errors", 0.3, None)
-
-
-def lost(trial: Trial) -> None:
-    """Requests arrive, and their answers do not."""
-    _server(trial, "lost", 0.3, 0.7)
-
-
-def slow(trial: Trial) -> None:
-    """Five seconds go by before each request."""
-    trial.proxy.latency = 5
-    trial.run()
-    trial.proxy.latency = 0
-
-
-def _server(trial: Trial, mode: str, begin: float, stop: float | None) -> None:
-    process = trial.start()
-    trial.wait(begin)
-    trial.proxy.mode = mode
-    if stop is not None:
-        trial.wait(stop)
-        trial.proxy.mode = "open"
-    trial.end(process)
-    trial.proxy.mode = "open"
-
-
-def killed(trial: Trial) -> None:
-    _killed(trial, lambda path: None)
-
-
-def killed_and_cut(trial: Trial) -> None:
-    """What the killed stage kept last, a checkpoint most often, is damaged then."""
-    _killed(trial, cut)
-
-
-def killed_and_zeroed(trial: Trial) -> None:
-    _killed(trial, zero)
-
-
-def killed_and_flipped(trial: Trial) -> None:
-    _killed(trial, flip)
-
-
-def _killed(trial: Trial, damage: Callable[[Path], None]) -> None:
-    process = trial.start()
-    trial.wait(0.6)
-    while trial.newest() is None and process.poll() is None and trial.plain > 3:
-        time.sleep(0.02)
-    if process.poll() is None:
-        trial.kill(process)
-    if (path := trial.newest()) is not None:
-        damage(path)
-        trial.said.append(f"damaged {path.name}")
-    trial.run()
-    trial.took = 0.0  # nothing to compare
-
-
-def clock_back(trial: Trial) -> None:
-    """A day, in the middle."""
-    folder = trial.project.folder.parent / "clock"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(DAY_BACK.format(after=0.5 * trial.plain))
-    trial.run(PYTHONPATH=f"{trial.project.folder}:{folder}")
-
-
-def full_disk(trial: Trial) -> None:
-    """The whole project, its database too, on a disk with ever more room, until the stage fits."""
-    folder = trial.project.folder
-    for room in (0.1, 1, 4, 16):
-        _resize(folder, _used(folder) + int(room * MIB))
-        fits = trial.end(trial.start(), ok=None) == 0
-        trial.no_strays()
-        if fits:
-            break
-        trial.said.append(f"{room:g} MiB are too few")
-    _resize(folder, 4096 * MIB)
-    trial.run()
-    trial.took = 0.0
-
-
-def _used(folder: Path) -> int:
-    return shutil.disk_usage(folder).used
-
-
-def _resize(folder: Path, size: int) -> None:
-    subprocess.run(("mount", "-o", f"remount,size={size}", folder), check=True)
-
-
-OUTAGES: dict[str, Callable[[Trial], None]] = {
-    f.__name__: f
-    for f in (
-        *(gone_briefly, gone_for_good, silent, errors, lost, slow),
-        *(full_disk, killed, killed_and_cut, killed_and_zeroed, killed_and_flipped, clock_back),
-    )
-}
-OF_SERVER = (gone_briefly, gone_for_good, silent, errors, lost, slow)
 
 
 class Bench:
@@ -152,11 +29,11 @@ class Bench:
 
     Args:
         folder: where the copies are made.
-        server: the port of a tracking server.
+        server, other: the ports of two tracking servers.
     """
 
-    def __init__(self, finished: Project, folder: Path, server: int):
-        self.finished, self.folder, self.server = finished, folder, server
+    def __init__(self, finished: Project, folder: Path, server: int, other: int):
+        self.finished, self.folder, self.server, self.other = finished, folder, server, other
         self.plain: dict[tuple[str, bool], Trial] = {}
 
     def undisturbed(self, stage: str, tracked: bool) -> Trial:
@@ -200,7 +77,9 @@ class Bench:
             command = ("mount", "-t", "tmpfs", "-o", size, "tmpfs", folder / "project")
             subprocess.run(command, check=True)
             stack.callback(subprocess.run, ("umount", "-l", folder / "project"), check=True)
-        return fresh(self.finished, stage, folder, proxy)
+        trial = fresh(self.finished, stage, folder, proxy)
+        trial.other = self.other
+        return trial
 
 
 def main() -> None:
@@ -211,9 +90,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="outages") as name, ExitStack() as stack:
         folder = Path(name)
-        (folder / "server").mkdir()
-        server = stack.enter_context(mlflow_server(folder / "server"))
-        bench = Bench(Project(arguments.project.absolute()), folder, server)
+        servers = [0, 0]
+        if any(OUTAGES[outage] in OF_SERVER for outage in arguments.outages):
+            places = [Path(tempfile.mkdtemp(dir=folder)) for _ in servers]
+            servers = [stack.enter_context(mlflow_server(place)) for place in places]
+        bench = Bench(Project(arguments.project.absolute()), folder, *servers)
         for outage in arguments.outages:
             for stage in arguments.stages:
                 print(_row(bench, stage, outage), flush=True)
@@ -226,7 +107,7 @@ def _row(bench: Bench, stage: str, outage: str) -> str:
         traceback.print_exc()
         return f"{stage:21}{outage:20}FAILED  {' '.join(str(error).split())[:200]}"
     slower = f"{trial.took / trial.plain - 1:+.0%} of {trial.plain:.0f} s" if trial.took else ""
-    notes = [s for s in trial.said if s.startswith("damaged") or s.endswith("few")]
+    notes = [s for s in trial.said if s.startswith(("damaged", "killed")) or s.endswith("few")]
     return f"{stage:21}{outage:20}ok  {trial.delivered:5} points  {slower:14}{', '.join(notes)}"
 
 

@@ -1,6 +1,9 @@
 """What a cluster has to hold and to see; nodes that can still come count."""
 
 import json
+import os
+import platform
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +12,7 @@ import ray
 from ray.autoscaler.v2 import sdk
 from ray.experimental import internal_kv
 
-from pipeline.runtime.cluster import _look, _sees, may_grow, require_resources
+from pipeline.runtime.cluster import _look, _own_file, _sees, may_grow, require_resources
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.tuning import Needs, _concurrent
 
@@ -51,6 +54,12 @@ def test_workers_for_which_no_node_can_come_are_refused(cluster, first, second):
         require_resources(2, 2, False, "ray.num_workers")
 
 
+def test_a_cluster_without_a_gpu_is_refused_by_the_param_that_asks_for_one(cluster):
+    cluster(*NONE[0])
+    with pytest.raises(UserError, match=r"^ray\.use_gpu: the Ray cluster has no GPU; set it to"):
+        require_resources(1, 1, True, "sweep.workers_per_trial")
+
+
 @pytest.mark.parametrize(("first", "second"), GROWING)
 def test_workers_for_which_nodes_may_come_wait_and_say_so(cluster, capsys, first, second):
     cluster(first, second)
@@ -88,3 +97,16 @@ def test_a_node_that_was_lost_meanwhile_is_no_error(monkeypatch):
 
     monkeypatch.setattr(ray, "get", get)
     assert _sees(None, NODE)
+
+
+def test_what_killed_processes_showed_to_nodes_is_swept(tmp_path, monkeypatch):
+    """And not what another shows, here or on another machine."""
+    monkeypatch.chdir(tmp_path)
+    ended = subprocess.Popen("true")
+    ended.wait()
+    here = f".seen-{platform.node()}-"
+    kept = {f"{here}{os.getppid()}", ".seen-elsewhere-1", f"{here}x"}
+    for name in kept | {f"{here}{ended.pid}"}:
+        Path(name).touch()
+    assert _own_file() == tmp_path / f"{here}{os.getpid()}"
+    assert set(os.listdir()) == kept

@@ -4,6 +4,7 @@ stage waits for it."""
 import random
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -46,14 +47,21 @@ def log_everything(folder: Path, rows: int = 20) -> None:
     run.finish(ok=True)
 
 
-def check_everything(server: FakeServer, rows: int = 20) -> None:
+def wait_for(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def check_everything(server: FakeServer, rows: int = 20, files: bool = True) -> None:
     run, child = server.run("stage"), server.run("trial")
     assert [(n, v, s) for n, v, s, _ in run.metrics] == [
         ("loss", 1 / (step + 1), step) for step in range(rows)
     ]
     assert [v for _, v, _, _ in child.metrics] == [step / 3 for step in range(rows)]
     assert run.params == {"a.b": "1"} and child.params == {"seed": "3"}
-    assert run.files == {"params.yaml": "a: 1\n"}
+    assert run.files == ({"params.yaml": "a: 1\n"} if files else {})
     assert (run.status, child.status) == ("FINISHED", "FAILED")
     assert server.runs[child.tags["mlflow.parentRunId"]] is run
     assert run.tags["maskgit.run"] == "key" and "git.commit" in run.tags
@@ -71,20 +79,15 @@ def test_rows_that_wait_are_sent_together(server, folder):
     log_everything(folder)
     assert "47 records sent" in sync(folder)
     check_everything(server)
-    assert len(server.requests) <= 13
+    assert len(server.requests) <= 16
 
 
 def test_rows_arrive_while_the_stage_works(server, folder):
     started = Delivery(folder)
     run = open_run("key", "stage", {}, "experiment", folder)
-    deadline = time.monotonic() + 20
-    while not run.run_id:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: run.run_id)
     run.log_metrics({"loss": 0.5}, 1)
-    while not server.runs[run.run_id].metrics:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: server.runs[run.run_id].metrics)
     assert started.close() is None
 
 
@@ -163,6 +166,56 @@ def test_a_database_that_was_deleted_gets_everything_again(server, folder):
     sync(folder)
     names = [(name, step) for name, _, step, _ in server.run("stage").metrics]
     assert names == [("loss", 0), ("loss", 1), ("loss", 2), ("more", 7)]
+
+
+def test_a_run_that_was_deleted_is_sent_again_and_no_other(server, folder):
+    log_everything(folder, rows=3)
+    sync(folder)
+    del server.runs["run0"]  # the stage's
+    run = open_run("key", "stage", {"a.b": 1}, "experiment", folder)
+    run.finish(ok=True)
+    sync(folder)
+    assert len(server.run("stage").metrics) == 3
+    assert len(server.runs) == 2 and server.run("trial") is server.runs["run1"]
+
+
+def test_a_server_that_began_anew_gets_what_was_finished_too(server, folder):
+    log_everything(folder)
+    sync(folder)
+    server.begin_anew()
+    assert "47 records sent" in sync(folder)
+    check_everything(server, files=False)  # of which no copy is kept
+
+
+def test_a_server_that_begins_anew_in_the_middle_gets_everything(server, folder):
+    started = Delivery(folder)
+    run = open_run("key", "stage", {"a.b": 1}, "experiment", folder)
+    child = run.child("key/trial", "trial", {"seed": 3}).begin()
+    for step in range(20):
+        if step == 10:
+            wait_for(lambda: "run1" in server.runs and len(server.run("trial").metrics) == 10)
+            server.begin_anew()
+        run.log_metrics({"loss": 1 / (step + 1)}, step)
+        child.log_metrics({"fid": step / 3}, step)
+    child.finish(ok=False)
+    run.finish(ok=True)
+    assert started.close() is None
+    check_everything(server, files=False)
+
+
+def test_a_run_that_is_created_long_after_it_was_asked_for_is_removed(server, folder):
+    """As by a server that was stopped, and found no run when it was asked the second time."""
+    server.fails = lambda request: "down" if request == "set_terminated" else None
+    log_everything(folder)
+    with pytest.raises(UserError):
+        sync(folder)
+    log_everything(folder, rows=0)
+    server._create_run("1", 0, {"maskgit.run": "key"}, "double")
+    used = server._create_run("1", 0, {"maskgit.run": "key"}, "by another").info.run_id
+    server.runs[used].params = {"a": "1"}
+    server.fails = lambda request: None
+    sync(folder)
+    assert {run.name for run in server.runs.values()} == {"stage", "trial", "by another"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b'{"run_id": 7}', b"\xff\0\0"])

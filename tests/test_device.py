@@ -1,11 +1,16 @@
 """The device that a process takes, on a machine that says it has a GPU."""
 
+import importlib
+import re
+
 import pytest
 import torch
 
 from pipeline.experiments import cas
-from pipeline.runtime.device import pick_device, worker_device
-from pipeline.runtime.workers import workers_of
+from pipeline.runtime import device
+from pipeline.runtime.device import driver_device, pick_device, worker_device
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.workers import _Worker, workers_of
 from tests.project import ROOT
 from tests.test_cas import cas_job, with_params
 
@@ -24,8 +29,56 @@ def test_a_process_of_its_own_takes_the_gpu_there_is(with_gpu):
     assert pick_device() == CUDA
 
 
-def test_without_one_it_takes_the_cpu():
-    assert pick_device() == worker_device(use_gpu=True) == CPU
+@pytest.fixture
+def without_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    device._say_no_gpu.cache_clear()
+
+
+NO_GPU = r"^ray\.use_gpu: PyTorch sees no GPU on .*; set it to false, or run where there is one"
+
+
+def test_without_one_a_command_takes_the_cpu(without_gpu):
+    assert pick_device() == CPU
+
+
+def test_params_that_ask_for_one_are_refused_where_there_is_none(without_gpu, tmp_path):
+    for ask in (worker_device, lambda use_gpu: driver_device(use_gpu, workers=1)):
+        assert ask(False) == CPU
+        with pytest.raises(UserError, match=NO_GPU):
+            ask(True)
+    # A worker of Ray's, which is told of one that PyTorch does not see.
+    assert re.match(NO_GPU, _Worker(str(tmp_path), use_gpu=True).started())
+
+
+def test_a_head_without_one_leaves_the_work_to_the_workers_and_says_so(without_gpu, capsys):
+    params = with_params(ray={"use_gpu": True, "num_workers": 2})
+    assert workers_of(params.ray).device == workers_of(params.ray).device == CPU
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("ray.use_gpu: no GPU on ")
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "train_classifier",
+        "train_tokenizer",
+        "cache_tokens",
+        "evaluate",
+        "temperature",
+        "edit",
+        "reject",
+        "reconstruct",
+        "speed",
+    ],
+)
+def test_a_stage_that_would_take_it_says_so_before_any_work(
+    stage, without_gpu, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=NO_GPU):
+        importlib.import_module(f"stages.{stage}").main(with_params(ray={"use_gpu": True}))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_process_of_rays_takes_the_gpu_that_it_was_given_and_no_other(with_gpu):

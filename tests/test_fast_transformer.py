@@ -9,11 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.stats import binomtest, chisquare
+from torch import nn
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.decoding import DecodingSettings, predictor
 from pipeline.transformer import MaskGitTransformer, with_bfloat16_linears
-from pipeline.transformer.cpu import Dropout, attend
+from pipeline.transformer.cpu import BFloat16Linear, Dropout, attend
 from tests.tiny_networks import inputs, spread
 
 # --- dropout ----------------------------------------------------------------------------------
@@ -58,6 +59,15 @@ def test_dropout_passes_gradients_where_it_passes_values():
     torch.testing.assert_close(x.grad * x.detach(), y.detach())
 
 
+def test_dropout_in_bfloat16_drops_the_same_and_rounds_once():
+    x = torch.linspace(-5, 5, 999).bfloat16()
+    torch.manual_seed(0)
+    y = Dropout(0.3)(x)
+    torch.manual_seed(0)
+    factor = Dropout(0.3)(torch.ones(999)).bfloat16()
+    assert y.dtype == torch.bfloat16 and torch.equal(y, x * factor)
+
+
 def test_dropout_rests_in_evaluation_and_at_zero():
     x = torch.randn(6, 6)
     assert torch.equal(Dropout(0.9).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
@@ -100,6 +110,17 @@ def test_bfloat16_decoding_is_that_of_autocast():
         assert torch.equal(predictor(model, labels, how)(tokens, mask), wanted)
         exact = predictor(model, labels, replace(how, bf16=False))(tokens, mask)
     assert exact.dtype == torch.float32 and not torch.equal(exact, wanted.float())
+
+
+@pytest.mark.parametrize("inputs, outputs", [(96, 288), (7, 13), (768, 3072), (3072, 768)])
+def test_a_layer_laid_out_for_products_gives_the_same_bits(inputs, outputs):
+    torch.manual_seed(0)
+    layer = nn.Linear(inputs, outputs)
+    weight, bias = layer.weight.bfloat16(), layer.bias.bfloat16()
+    for rows in (1, 3, 11, 50, 257, 514):  # some for each of oneDNN's kernels
+        x = torch.randn(2, rows, inputs)
+        with torch.no_grad():
+            assert torch.equal(BFloat16Linear(layer)(x), F.linear(x.bfloat16(), weight, bias))
 
 
 def test_casting_leaves_the_model_and_shares_the_rest():

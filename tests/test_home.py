@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime import home as module
+from pipeline.runtime import home
+from pipeline.runtime import site as module
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.home import Home, Project, Site, listed, send_home
+from pipeline.runtime.home import Home, Project, listed
 from pipeline.runtime.parcels import Parcel, call, pack
+from pipeline.runtime.site import Site, send_home
 from tests.two_nodes import Cluster
 
 
@@ -145,7 +147,8 @@ def test_what_a_worker_removes_is_gone_at_home(cluster, folder):
 
 
 def test_files_larger_than_a_message_arrive_whole(cluster, folder, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 7)
+    for part in (home, module):
+        monkeypatch.setattr(part, "CHUNK", 7)
     content = bytes(range(50))
     (folder / "data/images.bin").write_bytes(content)
     parcel = pack(job_of(folder))

@@ -24,12 +24,12 @@ def _kill(project: Project, stage: str, ready) -> None:
 @pytest.mark.parametrize(
     ("stage", "longer", "kept"),
     [
-        ("train_tokenizer", {"tokenizer__steps": 60}, (CHECKPOINT, b"")),
+        ("train_tokenizer", {"tokenizer__steps": 36}, (CHECKPOINT, b"")),
         # Until Ray Train lists a checkpoint, it may be uploaded in part only.
         (
             "train_transformer",
             {
-                "training__steps": 400,
+                "training__steps": 300,
                 "training__other_label_smoothings": [],
                 "evaluation__seeds": [0],
                 "ray__num_workers": 2,

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def bench(finished, tmp_path_factory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("server")
     with mlflow_server(folder) as port:
-        yield Bench(finished, tmp_path_factory.mktemp("outages"), port)
+        yield Bench(finished, tmp_path_factory.mktemp("outages"), port, port)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,17 @@ def test_an_artifact_is_kept_as_it_was(outbox, tmp_path):
     assert [copy.read_text() for copy in copies] == ["a", "b", "a"]
 
 
+def test_what_a_killed_writer_left_of_an_artifact_is_removed(outbox, tmp_path):
+    half = outbox.folder / "files/0123456789ab/report.html"
+    half.parent.mkdir(parents=True)
+    half.write_text("<ht")
+    whole = tmp_path / "rows.csv"
+    whole.write_text("a\n1\n")
+    outbox.append_artifact(whole)
+    outbox.append_open({"name": "run"})
+    assert [path.name for path in outbox.folder.glob("files/*/*")] == ["rows.csv"]
+
+
 def test_what_a_killed_writer_left_of_a_line_is_cut_off(outbox):
     outbox.append_metrics({"loss": 0.5}, 0)
     with open(outbox.folder / LOG, "a") as log:

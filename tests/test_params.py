@@ -55,6 +55,23 @@ def test_numbers_in_exponent_notation_are_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("runs", "runs"),
+        ("/data/job:7", "/data/job:7"),
+        ("~/runs", "/home/me/runs"),
+        ("file:///data/my%20runs", "/data/my runs"),
+        ("file://localhost/data", "/data"),
+    ],
+)
+def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    params = load_params(write(tmp_path, {"ray.storage_path": given}))
+    assert params.ray.storage_path == taken
+    assert type(params).model_validate(params.model_dump()) == params  # as it travels to workers
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"training.learning_rate": 1e-3}, ["training.learning_rate", "unknown key"]),
@@ -94,7 +111,11 @@ def test_numbers_in_exponent_notation_are_numbers(tmp_path):
         ({"training.accumulate": 3}, ["training.accumulate", "3 parts", "64 images"]),
         ({"ray.storage_path": "s3:/bucket"}, ["ray.storage_path", "s3:/bucket", "every node"]),
         ({"ray.storage_path": "gs://bucket/runs"}, ["ray.storage_path", "address"]),
-        ({"ray.storage_path": "~/runs"}, ["ray.storage_path", "home"]),
+        ({"ray.storage_path": "s3://bucket"}, ["ray.storage_path", "s3://bucket", "cluster.md"]),
+        ({"ray.storage_path": "./s3:/bucket"}, ["ray.storage_path", "./s3:/bucket", "address"]),
+        ({"ray.storage_path": "file://host/runs"}, ["ray.storage_path", "file://host", "address"]),
+        ({"ray.storage_path": "~nobody-here/runs"}, ["ray.storage_path", "home"]),
+        ({"ray.storage_path": "file:///a%00b"}, ["ray.storage_path", "printed"]),
         ({"sweep.workers_per_trial": 5}, ["sweep.workers_per_trial", "5"]),
         ({"transformer.heads": 5}, ["transformer", "heads", "5", "96"]),
         ({"tokenizer.filters": 48}, ["tokenizer.filters", "32"]),

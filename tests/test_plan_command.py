@@ -9,8 +9,9 @@ import pytest
 
 from pipeline.config.presets import preset_params
 from pipeline.runtime.errors import UserError
-from pipeline.tools.plan.networks import plan_networks, plan_stages
-from pipeline.tools.plan.report import data_size, plan_text
+from pipeline.tools.plan.networks import plan_networks
+from pipeline.tools.plan.report import data_size, plan_text, plan_values
+from pipeline.tools.plan.stages import plan_stages
 from tests.planned import DIGITS
 
 
@@ -45,6 +46,7 @@ def test_times_are_flops_over_the_rate_of_all_devices(make_params):
     networks = plan_networks(params, DIGITS)
     stage = next(s for s in plan_stages(params, DIGITS, networks) if s.name == "train_transformer")
     hours = stage.flops / 1e9 / 2 / 3600
+    assert plan_values(params, DIGITS, 0.001)["stages"][3]["seconds"] == pytest.approx(hours * 3600)
     line, _ = re.findall(r"^train_transformer .*$", text, flags=re.MULTILINE)  # and its storage
     assert f"{60 * hours:.1f} min" in line or f"{hours:.1f} h" in line
     assert "time at" not in plan_text(params, DIGITS)

@@ -7,22 +7,23 @@ import pytest
 from pipeline.config.presets import preset_params
 from pipeline.runtime.files import read_yaml
 from pipeline.tools.plan import costs
-from pipeline.tools.plan.networks import plan_networks, plan_stages
+from pipeline.tools.plan.networks import plan_networks
 from pipeline.tools.plan.report import data_size, plan_text
+from pipeline.tools.plan.stages import Stage, plan_stages
 from pipeline.weights.configs import tokenizer_config, transformer_config
 from tests.planned import DIGITS
 from tests.project import ROOT
 
 
+def stages_of(params, data=DIGITS) -> dict[str, Stage]:
+    return {s.name: s for s in plan_stages(params, data, plan_networks(params, data))}
+
+
 def test_sweep_is_trials_times_steps_and_the_decode_grid(make_params):
     def sweep(**changes) -> int:
         own = {"schedules": ["cosine"], "seeds": [0], "crossed": []}
-        params = make_params(sweep=own | changes)
-        return next(
-            s.flops
-            for s in plan_stages(params, DIGITS, plan_networks(params, DIGITS))
-            if s.name == "sweep"
-        )
+        stage = stages_of(make_params(sweep=own | changes))["sweep"]
+        return stage.flops_of("training") + stage.flops_of("sampling")
 
     one = sweep(steps=10, samples=100, iterations=[2, 8])
     assert sweep(steps=10, samples=100, iterations=[2, 8], seeds=[0, 1, 2]) == 3 * one
@@ -46,14 +47,17 @@ def test_networks_are_trained_once_a_seed_and_label_smoothing(make_params):
             training={"other_label_smoothings": others},
             transformer=released,
         )
-        stages = plan_stages(params, DIGITS, plan_networks(params, DIGITS))
-        flops = {s.name: s.flops for s in stages}
-        return flops["train_transformer"], flops["train_autoregressive"]
+        stages = stages_of(params)
+        return stages["train_transformer"].flops, stages["train_autoregressive"].flops
 
     ours, theirs = trained([0], [])
     assert trained([0, 1, 2], []) == (3 * ours, 3 * theirs)
     assert trained([0, 1, 2], [0.0, 0.2]) == (9 * ours, 9 * theirs)
-    assert trained([0, 1], [0.0], pretrained="b") == (0, 4 * theirs)
+    one = {"evaluation": {"seeds": [0]}, "training": {"other_label_smoothings": []}}
+    look = stages_of(make_params(**one))["train_transformer"]
+    looked_at = -(-make_params().training.steps // make_params().training.checkpoint_every)
+    once = look.flops_of("validation") // looked_at
+    assert trained([0, 1], [0.0], pretrained="b") == (once, 4 * theirs)
 
 
 def test_released_weights_are_not_trained(make_params):
@@ -65,15 +69,13 @@ def test_released_weights_are_not_trained(make_params):
         "autoregressive",
         "classifier",
     ]
-    stages = {s.name: s.flops for s in plan_stages(params, DIGITS, networks)}
-    assert stages["train_tokenizer"] == stages["train_transformer"] == 0
-    trained = {s.name: s.flops for s in plan_stages(make_params(), DIGITS, networks)}
-    assert 0 < stages["sweep"] < trained["sweep"]
+    stages, trained = stages_of(params), stages_of(make_params())
+    for name in ("train_tokenizer", "train_transformer"):
+        (look,) = (part for part in stages[name].parts if part.flops)
+        assert look.what == "validation" and look.devices == 1
+    assert stages["sweep"].flops_of("training") == 0
+    assert stages["sweep"].flops_of("sampling") == trained["sweep"].flops_of("sampling") > 0
     assert plan_text(params, DIGITS).count("ready-made") == 2
-
-
-def devices_of(params) -> dict[str, float]:
-    return {s.name: s.devices for s in plan_stages(params, DIGITS, plan_networks(params, DIGITS))}
 
 
 def test_trainings_beside_one_another_leave_devices_idle_where_they_do_not_divide(make_params):
@@ -88,9 +90,19 @@ def test_trainings_beside_one_another_leave_devices_idle_where_they_do_not_divid
         evaluation={"seeds": [0]},
         cas={"workers_per_classifier": 4},
     )
-    devices = devices_of(params)
+    devices = {name: stage.parts[0].devices for name, stage in stages_of(params).items()}
     assert devices.pop("sweep") == 28 / 3 and devices.pop("cas") == 12
     assert set(devices.values()) == {12}
+
+
+def test_one_of_a_trials_workers_measures_while_the_others_decode(make_params):
+    sweep = {"schedules": ["cosine", "linear"], "seeds": [0], "crossed": []}
+    params = make_params(
+        ray={"num_workers": 8},
+        sweep=sweep | {"workers_per_trial": 4},
+    )
+    parts = {part.what: part.devices for part in stages_of(params)["sweep"].parts[2:5]}
+    assert parts == {"sampling": 6, "features": 2, "validation": 2}
 
 
 @pytest.mark.parametrize("workers, allowed", [(16, 1.15), (64, 1.25)])
@@ -104,8 +116,12 @@ def test_the_papers_run_uses_all_devices(workers, allowed):
     flops = sum(stage.flops for stage in stages)
     time = sum(stage.flops / stage.devices for stage in stages)
     assert time <= allowed * flops / workers
+    rate = 150e12  # pictures that the processors make for the networks are waited for
+    seconds = sum(stage.seconds(rate, params.ray.cpus_per_worker) for stage in stages)
+    assert seconds <= allowed * flops / workers / rate
     if workers == params.sweep.workers_per_trial:
-        assert all(s.devices == workers for s in stages if s.flops > flops / 100)
+        parts = [part for stage in stages for part in stage.parts]
+        assert all(part.devices == workers for part in parts if part.flops > flops / 100)
 
 
 def test_stages_are_those_of_the_dag_but_those_that_the_text_names(make_params):
@@ -113,7 +129,8 @@ def test_stages_are_those_of_the_dag_but_those_that_the_text_names(make_params):
     planned = {s.name for s in plan_stages(params, DIGITS, plan_networks(params, DIGITS))}
     dag = read_yaml(ROOT / "dvc.yaml")["stages"]
     assert planned < set(dag)
-    named = plan_text(params, DIGITS).split("and the stages ")[1].split(". Memory")[0]
+    text = " ".join(plan_text(params, DIGITS).split())
+    named = text.split("and the stages ")[1].split(". Memory")[0]
     assert named.split(", ") == [name for name in dag if name not in planned]
 
 
@@ -121,8 +138,7 @@ def test_edits_are_of_the_held_out_images_that_there_are(make_params):
     def edit(val: int, seeds=(0,), **editing) -> int:
         data = dataclasses.replace(DIGITS, val=val)
         params = make_params(editing=editing, evaluation={"seeds": list(seeds)})
-        stages = plan_stages(params, data, plan_networks(params, data))
-        return next(s.flops for s in stages if s.name == "edit")
+        return stages_of(params, data)["edit"].flops_of("sampling")
 
     few = edit(100, images=400, iterations=4)
     assert edit(200, images=400, seeds=[0, 1], iterations=4) == 4 * few
@@ -137,8 +153,7 @@ def test_guidance_doubles_the_decoding(make_params):
         params = make_params(
             training={"label_drop": 0.1}, decoding={"guidance_scale": scale, "iterations": 10}
         )
-        stages = plan_stages(params, DIGITS, plan_networks(params, DIGITS))
-        return next(s.flops for s in stages if s.name == "evaluate")
+        return stages_of(params)["evaluate"].flops
 
     params = make_params()
     # CAS is trained on the samples of the main replicates; those of the other label smoothing are

@@ -71,3 +71,22 @@ def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
 def test_a_process_may_ask_again(tmp_path):
     first = run_dir("evaluate", {"seed": 0}, str(tmp_path))
     assert run_dir("evaluate", {"seed": 0}, str(tmp_path)) == first
+
+
+MANY = """
+import resource, sys
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, most))
+from pipeline.runtime.process import set_up
+from pipeline.runtime.runs import run_dir
+set_up()
+print(len({run_dir("sweep", {"seed": seed}, sys.argv[1]) for seed in range(200)}))
+"""
+
+
+def test_a_stage_may_have_more_of_them_than_files_are_usually_open(tmp_path):
+    """Each has a lock, which is an open file; 1,024 is usual."""
+    command = (sys.executable, "-c", MANY, str(tmp_path))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "200\n", done.stderr

@@ -4,10 +4,12 @@ once."""
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,7 +68,7 @@ def seconds(action) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("mode", ["refused", "silent", "errors", "lost"])
+@pytest.mark.parametrize("mode", ["refused", "silent", "errors", "lost", "busy", "page"])
 def test_an_outage_in_the_middle_loses_nothing(server, proxy, tmp_path, mode):
     folder = tmp_path / "outbox"
     run = open_run(mode, mode, {"a": 1}, mode, folder)
@@ -138,6 +140,39 @@ def test_a_kill_while_the_database_is_set_up_does_not_break_it(tmp_path, monkeyp
     sync(tmp_path / "outbox")
     assert logged(uri, run) == [(3, 0.5)]
     assert list(tmp_path.glob(".mlflow.db.*.tmp")) == []
+
+
+def test_a_database_that_is_deleted_or_locked_in_the_middle_costs_neither_rows_nor_time(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / "mlflow.db"
+    uri = f"sqlite:///{file}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("a: 1\n")
+    delivery = Delivery(tmp_path / "outbox")
+    run = open_run("key", "stage", {"a": 1}, "experiment", tmp_path / "outbox")
+    run.log_metrics({"loss": 0.0}, 0)
+    wait_for(lambda: run.run_id and logged(uri, run) == [(0, 0.0)])
+    file.unlink()  # a connection that is kept would write on to what nobody sees
+    run.log_metrics({"loss": 1 / 7}, 1)
+    wait_for(lambda: file.exists() and logged(uri, run) == [(0, 0.0), (1, 1 / 7)])
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        run.log_metrics({"loss": 2 / 7}, 2)
+        run.finish(ok=True)
+        remains = []
+        assert seconds(lambda: remains.append(delivery.close())) < 6
+        assert "still to be sent" in remains[0]
+    sync_patiently(tmp_path / "outbox")
+    assert logged(uri, run) == [(step, step / 7) for step in range(3)]
+
+
+def wait_for(ready) -> None:
+    deadline = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def _write(number: int, folder: Path, uri: str, start) -> None:

@@ -20,7 +20,8 @@ from pipeline.experiments.ablation import measuring
 from pipeline.runtime import workers as module
 from pipeline.runtime.arrays import parts_folder, write_array
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.home import Project, Site
+from pipeline.runtime.home import Project
+from pipeline.runtime.site import Site
 from pipeline.runtime.workers import Alone, Maker, Several, workers_of
 from pipeline.weights.published import load_model
 from tests.tiny_project import ALONE, CPU, folders_of, with_params

@@ -1,5 +1,6 @@
 """A tracking server in memory, with the failures of real ones."""
 
+import itertools
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,8 @@ class FakeServer:
 
     def __init__(self):
         self.runs: dict[str, SimpleNamespace] = {}
-        self.experiments: dict[str, str] = {}
+        self.experiments: dict[str, SimpleNamespace] = {}
+        self._clock, self._ids = itertools.count(1), itertools.count()
         self.requests: list[str] = []
         self.fails = lambda request: None
         self.latency = 0.0
@@ -28,6 +30,11 @@ class FakeServer:
         """As the class of MLflow's client, of which one is made for a URI."""
         self.uri = uri
         return self
+
+    def begin_anew(self) -> None:
+        """As with an empty database."""
+        self.runs.clear()
+        self.experiments.clear()
 
     def run(self, name: str) -> SimpleNamespace:
         (found,) = [run for run in self.runs.values() if run.name == name]
@@ -53,23 +60,26 @@ class FakeServer:
         return answer
 
     def _get_experiment_by_name(self, name):
-        known = self.experiments.get(name)
-        return SimpleNamespace(experiment_id=known) if known else None
+        return self.experiments.get(name)
 
     def _create_experiment(self, name, location):
-        self.experiments[name] = str(len(self.experiments) + 1)
-        return self.experiments[name]
+        created, number = next(self._clock), str(len(self.experiments) + 1)
+        self.experiments[name] = SimpleNamespace(experiment_id=number, creation_time=created)
+        return number
 
-    def _search_runs(self, experiments, query, max_results):
+    def _search_runs(self, experiments, query, max_results=1000):
         key = query.split("'")[1]
         return [
-            SimpleNamespace(info=SimpleNamespace(run_id=run_id))
+            SimpleNamespace(info=SimpleNamespace(run_id=run_id), data=run)
             for run_id, run in self.runs.items()
             if run.tags["maskgit.run"] == key
-        ]
+        ][:max_results]
+
+    def _delete_run(self, run_id):
+        del self.runs[run_id]
 
     def _create_run(self, experiment, start_time, tags, run_name):
-        run_id = f"run{len(self.runs)}"
+        run_id = f"run{next(self._ids)}"
         self.runs[run_id] = SimpleNamespace(
             name=run_name,
             started=start_time,

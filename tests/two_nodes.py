@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.runtime import home
-from pipeline.runtime.home import Home, Place, Project, Site
+from pipeline.runtime import site as sites
+from pipeline.runtime.home import Home, Place, Project
+from pipeline.runtime.site import Site
 
 
 class Cluster:
@@ -36,8 +37,8 @@ class Cluster:
         self.node = node
         if node not in self._sites and site:
             self._sites[node] = site
-        home._opened.cache_clear()
-        self._monkeypatch.setattr(home, "_here", self._sites.get(node))
+        sites._opened.cache_clear()
+        self._monkeypatch.setattr(sites, "_here", self._sites.get(node))
         return self._sites.get(node)
 
     def get_runtime_context(self) -> Any:

@@ -1,8 +1,10 @@
 """The kinds of values that params have, each with its bounds (pipeline/runtime/limits.py)."""
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -35,15 +37,19 @@ def _plain(text: str) -> str:
 
 
 def _folder(path: str) -> str:
-    """A path as the system takes it: nothing here reads addresses, and no shell was asked."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path):
+    """A folder as the system takes it, from a path, one that begins with `~`, or a `file://`."""
+    address = urlsplit(path)
+    if address.scheme == "file" and address.netloc in ("", "localhost") and address.path:
+        path = unquote(address.path)
+    elif re.match(r"(?:\./)*[A-Za-z][A-Za-z0-9+.-]*:", path):  # ./s3:/bucket is one, normalised
         raise ValueError(
-            f"'{path}' is no folder but an address; give a folder, on a cluster one "
-            f"that every node sees"
+            f"'{path}' is no folder but an address; give a folder, on a cluster one that every "
+            f"node sees (results travel by DVC's remote: docs/cluster.md)"
         )
-    if path.startswith("~"):
-        raise ValueError(f"'{path}' would be a folder named ~; write your home out")
-    return path
+    found = os.path.expanduser(path)
+    if found.startswith("~"):
+        raise ValueError(f"'{path}' begins with the home of a user that is not here; write it out")
+    return _plain(found)
 
 
 def _distinct(values: Sequence) -> Sequence:

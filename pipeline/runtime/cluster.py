@@ -2,23 +2,24 @@
 
 import json
 import os
+import platform
 import shlex
 import socket
 import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import tree_hash
-from pipeline.runtime.home import be_home, forget_home
 from pipeline.runtime.project import in_project
+from pipeline.runtime.site import be_home, forget_home
 
 # Read by Ray when it is imported or started; see each comment for what happens without.
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in workers would lead elsewhere
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C would yield a partial grid without an error
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # four files a trial that nobody reads
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # each report would wait two seconds
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -130,12 +131,11 @@ def _workers_environment() -> dict[str, Any]:
 
 def _require_workers() -> None:
     """Raise a `UserError` unless, on each node, a worker starts within a minute (Ray would try for
-    ever) and has this code. Where one does not see the project, that has its home here from now
-    on."""
+    ever) and has this code. Where one does not see the project, its home is here from now on."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    seen = in_project(f".seen-{uuid.uuid4().hex[:12]}")
+    seen = _own_file()
     task: Any = ray.remote(_look)
     probes = {}
     try:
@@ -153,7 +153,20 @@ def _require_workers() -> None:
     if apart:
         if ray.get_runtime_context().get_node_id() in [node["NodeID"] for node in apart]:
             raise UserError(f"Ray on this machine does not see {seen.parent}; start it here anew")
-        be_home(seen.name)
+        be_home()
+
+
+def _own_file() -> Path:
+    """Where this process may put a file into the project, for nodes to see. Those of processes that
+    were killed are removed."""
+    import psutil
+
+    name = f".seen-{platform.node()}-"
+    for path in in_project("").glob(f"{name}*"):
+        pid = path.name.removeprefix(name)
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            path.unlink(missing_ok=True)
+    return in_project(f"{name}{os.getpid()}")
 
 
 def _look(path: Path) -> tuple[bool, str]:
@@ -175,8 +188,7 @@ def _sees(probe: Any, node: dict[str, Any]) -> bool:
         if not sees and code != tree_hash(CODE):
             raise UserError(
                 f"Ray's node {name} sees neither this project nor has its code; share the folder "
-                f"with it, submit a job (`maskgit submit`), which takes the code along, or end Ray "
-                f"there"
+                f"with it, or let `maskgit submit` take the code along, or end Ray there"
             )
         return sees
     except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
@@ -258,6 +270,11 @@ def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: st
             f"{have.get(kind, 0):g}"
         )
         if not may_grow():
+            if kind == "GPU" and not have.get(kind):
+                raise UserError(
+                    "ray.use_gpu: the Ray cluster has no GPU; set it to false, or join a cluster "
+                    "that has one with RAY_ADDRESS"
+                )
             raise UserError(f"{lacking}; lower it, or join a larger cluster with RAY_ADDRESS")
         print(f"{lacking}; they wait for nodes of its autoscaler", flush=True)
         return

@@ -15,12 +15,13 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.outbox import LOG, Record, read_records
 from pipeline.runtime.project import in_project
 from pipeline.runtime.sending import send, sent_part
-from pipeline.runtime.server import Server, Unsent
+from pipeline.runtime.server import Gone, Server, Unsent
 from pipeline.runtime.uris import is_local, redacted, scrubbed, tracking_uri
 
 ROUND = 1.0  # seconds between two looks into the outboxes
 PAUSE = 30.0  # seconds between two attempts at most, where the server does not answer
-ANSWER = 1.0  # seconds; a stage that has ended does not wait for a server that takes longer
+ANSWER = 1.0  # seconds; a stage that has ended does not wait for a server that takes longer,
+UNLOCKED = 3.0  # nor for a database on this machine that another process holds
 LAST = 2.0  # seconds that it waits for a server in all, or
 SHARE = 0.1  # this part of its own time, if that is longer
 PATIENCE = 60.0  # seconds that it waits for a database on this machine
@@ -48,11 +49,18 @@ class Outboxes:
         self._done: dict[Path, int] = {}  # bytes of each log that need no second look
 
     def send(self) -> None:
-        """Send everything that was not sent before, of parents first, then of the oldest run.
+        """Send everything that the server does not have, of parents first, then of the oldest run.
 
         Raises:
             Unsent: the server does not answer, or not as it should; or another process is at it.
         """
+        try:
+            self._send_each()
+        except Gone:  # its database was deleted, or begun anew: what it had is looked at again
+            self._done.clear()
+            self._send_each()
+
+    def _send_each(self) -> None:
         busy = False
         for outbox in self._ours():
             size = (outbox / LOG).stat().st_size
@@ -108,6 +116,7 @@ class Delivery:
     def __init__(self, folder: Path):
         self._outboxes = Outboxes(folder, tracking_uri())
         self._local = is_local(tracking_uri())
+        self._answer = UNLOCKED if self._local else ANSWER
         self._problem = "it answers slowly"
         self._closing, self._loaded = Event(), Event()
         self._thread = Thread(target=self._run, name="delivery", daemon=True)
@@ -137,7 +146,7 @@ class Delivery:
     def _answers(self) -> bool:
         server = self._outboxes.server
         since = server.since or time.monotonic()
-        return self._local or max(server.took, time.monotonic() - since) < ANSWER
+        return max(server.took, time.monotonic() - since) < self._answer
 
     def _run(self) -> None:
         load_mlflow()
@@ -173,18 +182,18 @@ def sync(folder: Path) -> str:
     """
     uri = tracking_uri()
     outboxes = Outboxes(folder, uri)
-    before, shown = outboxes.waiting(), redacted(uri)
-    reason = ""
+    shown, reason = redacted(uri), ""
     try:
         outboxes.send()
     except Unsent as error:
         reason = f": {error}"
+    sent = outboxes.server.records
     if left := outboxes.waiting():
         raise UserError(
-            f"{left} of {before} records are still to be sent to {shown}{reason}; start the "
+            f"{left} of {left + sent} records are still to be sent to {shown}{reason}; start the "
             f"server and run this again"
         )
-    said = [f"{before} records sent to {shown}"]
+    said = [f"{sent} records sent to {shown}"]
     said += [f"refused for good: {reason}" for reason in outboxes.refused]
     said += [
         f"{count} wait for {other}, which MLFLOW_TRACKING_URI has to name"

@@ -1,9 +1,13 @@
 """The device that a process computes on, and arithmetic that repeats there."""
 
 import os
+import platform
+from functools import cache
 
 import torch
 from torch import Tensor
+
+from pipeline.runtime.errors import UserError
 
 
 def pick_device() -> torch.device:
@@ -16,9 +20,42 @@ def pick_device() -> torch.device:
 
 
 def worker_device(use_gpu: bool) -> torch.device:
-    """The same for a process of Ray's, which shows each its own GPU under `ray.use_gpu`. Without,
-    every one sees all of the machine's, and beside its like leaves them alone."""
+    """The device of a process that does a stage's work: one of Ray's, which shows each its own GPU
+    under `ray.use_gpu`, or the stage's own. Without, every one sees all of the machine's, and
+    beside its like leaves them alone.
+
+    Raises:
+        UserError: `ray.use_gpu`, and there is none. On a CPU the work would take days.
+    """
+    if use_gpu and not torch.cuda.is_available():
+        raise UserError(
+            f"ray.use_gpu: PyTorch sees no GPU on {platform.node()}, where this works; set it to "
+            f"false, or run where there is one (docs/cluster.md)"
+        )
     return pick_device() if use_gpu else torch.device("cpu")
+
+
+def driver_device(use_gpu: bool, workers: int) -> torch.device:
+    """The same for a stage's own process whose work is done by so many workers. Beside several it
+    only looks at what they made, and may be a cluster's head that has no GPU: it then takes the
+    CPU, and a line says so.
+
+    Raises:
+        UserError: as `worker_device`, where it is the one worker itself.
+    """
+    if workers > 1 and use_gpu and not torch.cuda.is_available():
+        _say_no_gpu()
+        return torch.device("cpu")
+    return worker_device(use_gpu)
+
+
+@cache  # once a process
+def _say_no_gpu() -> None:
+    print(
+        f"ray.use_gpu: no GPU on {platform.node()}, whose own part is done on its CPU; Ray's "
+        f"workers have theirs",
+        flush=True,
+    )
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -146,8 +146,8 @@ def write_text(path: Path | str, text: str, durable: bool = True) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path | str, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+def write_json(path: Path | str, value: Any, durable: bool = True) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n", durable)
 
 
 def require_file(path: Path | str, most: int | None = None) -> None:

@@ -47,7 +47,19 @@ class Outbox:
 
     def append_open(self, opened: Mapping[str, Any]) -> None:
         """The run begins, or goes on."""
-        self._append(lambda: {"open": dict(opened)})
+
+        def record() -> Record:
+            self._remove_unlogged()
+            return {"open": dict(opened)}
+
+        self._append(record)
+
+    def _remove_unlogged(self) -> None:
+        """Remove the copies of artifacts that a kill, or a full disk, left without a record."""
+        logged = {r["artifact"] for _, r in read_records(self.log, 0) if "artifact" in r}
+        for path in self.folder.glob("files/*/*"):
+            if str(path.relative_to(self.folder)) not in logged:
+                shutil.rmtree(path.parent, ignore_errors=True)
 
     def append_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Those of the values that are finite numbers, and that this step does not have yet."""

@@ -13,7 +13,10 @@ from typing import Any
 
 import cloudpickle
 
-from pipeline.runtime.home import OUTBOX, Place, Project, Site, here, work_at
+from pipeline.runtime.home import Place, Project
+from pipeline.runtime.site import Site, here, work_at
+
+OUTBOX = "outbox"  # what is logged: the stage logs it again at home
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import select
 import signal
 import sys
@@ -16,8 +17,10 @@ from pipeline.runtime.cluster import NO_DASHBOARD
 
 # They log a page where a trial or a worker of Ray fails, whose error `Failure` keeps for the
 # stage; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
-# Tune's notes or of MLflow's database is full, which the stage says in a line.
+# Tune's notes or of MLflow's database is full, which the stage says in a line. And at the end of
+# trials, whose own log files Tune looks for, and which are not written.
 _VERBOSE = (
+    "ray.tune.analysis.experiment_analysis",
     "ray.train._internal.syncer",
     "ray.tune.execution.experiment_state",
     "ray.tune.execution.tune_controller",
@@ -26,6 +29,8 @@ _VERBOSE = (
     "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client",
     "mlflow.store.db.utils",
 )
+
+FILES = 16384  # that a process may have open
 
 # What asked a process to end, by the exception that a handler made of it.
 _ASKED_BY = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
@@ -38,6 +43,7 @@ def set_up() -> None:
     # garbage every 700 new ones is a second of a stage's start.
     gc.set_threshold(10_000)
     _keep_memory()
+    _open_more_files()
     sys.unraisablehook = _end_nevertheless
     os.environ.setdefault("TQDM_MININTERVAL", "0.5")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -95,6 +101,16 @@ def _end_nevertheless(lost: "sys.UnraisableHookArgs") -> None:
     again = threading.Timer(0.05, os.kill, (os.getpid(), asked))
     again.daemon = True
     again.start()
+
+
+def _open_more_files() -> None:
+    """Raise the number of files that may be open from the usual 1,024: a stage holds a lock for
+    each run directory, of which a sweep of 1,000 trials has 2,000."""
+    have, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    if have != resource.RLIM_INFINITY and have < wanted:
+        with contextlib.suppress(OSError, ValueError):  # the system may have a limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _keep_memory() -> None:

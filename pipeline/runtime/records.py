@@ -55,7 +55,7 @@ def write_record(stage: str, run_id: str, key: dict[str, Any], started: float) -
 
     Args:
         key: the stage's key, as it was when the stage began.
-        started: when that was, in seconds since the epoch.
+        started: when that was, by a clock that nobody sets (`time.monotonic`).
     """
     import psutil
     import torch
@@ -71,7 +71,7 @@ def write_record(stage: str, run_id: str, key: dict[str, Any], started: float) -
         "commit": tags["git.commit"],
         "dirty": {"true": True, "false": False}.get(tags["git.dirty"]),  # null: unknown
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": round(time.time() - started, 1),
+        "seconds": round(time.monotonic() - started, 1),
         "host": tags["host"],
         "cpus": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),

@@ -36,7 +36,7 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
         _held[path] = _locked(path, stage)
         remove_temporary(path, below=True)
     if not (path / "key.json").exists():
-        write_json(path / "key.json", key)
+        write_json(path / "key.json", key, durable=False)  # read by people alone
     return path
 
 
@@ -56,7 +56,8 @@ def _locked(path: Path, stage: str) -> FileLock:
             f"cannot write {path}: {error.strerror or error}; make room or change permissions"
         ) from error
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    write_json(owner, {"pid": os.getpid(), "host": platform.node(), "since": since})
+    own = {"pid": os.getpid(), "host": platform.node(), "since": since}
+    write_json(owner, own, durable=False)  # of no use once this process is gone
     return lock
 
 

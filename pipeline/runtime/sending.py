@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,20 @@ from filelock import FileLock
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.outbox import LOG, Record, read_records
-from pipeline.runtime.project import in_project
 from pipeline.runtime.server import Gone, Refused, Server, Unsent
-from pipeline.runtime.uris import sqlite_file
 
 RUN_KEY = "maskgit.run"
 PARENT = "mlflow.parentRunId"
-NOTHING: Record = {"run_id": None, "bytes": 0}  # sent so far
+NOTHING: Record = {"run_id": None, "bytes": 0, "database": None}  # sent so far
 METRICS, PARAMS = 1000, 100  # of a request; MLflow's limits
 
 
 def sent_part(folder: Path) -> Record:
-    """How much of an outbox is sent: {run_id, bytes}; MLflow's id is None until it has one. Where
-    the note is damaged everything is sent again: the server takes what it has for the same."""
+    """How much of an outbox is sent, and to which database: {run_id, bytes, database}; MLflow's id
+    is None until it has one. Where the note is damaged everything is sent again: the server takes
+    what it has for the same."""
     try:
-        sent = read_json(folder / "sent.json", "run_id", "bytes")
+        sent = read_json(folder / "sent.json", *NOTHING)
         return sent if isinstance(sent["bytes"], int) else dict(NOTHING)
     except UserError:  # most often there is none yet
         return dict(NOTHING)
@@ -37,22 +37,35 @@ def send(folder: Path, server: Server) -> list[str]:
         What the server refuses for good, a line each. It stays in the log.
 
     Raises:
+        Gone: the server lacks what was sent; the next call sends it again.
         Unsent: not all could be sent; what was is not sent again.
         filelock.Timeout: another process is sending it.
     """
     with FileLock(folder / "sending.lock", timeout=0):
         try:
-            return _Sending(folder, server, sent_part(folder)).run()
-        except Gone:  # the database was deleted, or begun anew: from the first record
-            return _Sending(folder, server, dict(NOTHING)).run()
+            return _Sending(folder, server).run()
+        except Gone:  # the run was deleted, or the whole database
+            server.forget()
+            write_json(folder / "sent.json", NOTHING)
+            raise
 
 
 class _Sending:
-    """One outbox on its way; `sent` is how much of it was sent before."""
+    """One outbox on its way; `sent` is how much of it the server's database has."""
 
-    def __init__(self, folder: Path, server: Server, sent: Record):
-        self.folder, self.server, self.sent = folder, server, sent
+    def __init__(self, folder: Path, server: Server):
+        self.folder, self.server = folder, server
+        first = next(r["open"] for _, r in read_records(folder / LOG, 0) if "open" in r)
+        self.experiment = server.experiment(first["experiment"])
+        self.query = f"tags.`{RUN_KEY}` = '{first['key']}'"
+        self.sent = self._sent_part(folder)
         self.refused: list[str] = []
+
+    def _sent_part(self, folder: Path) -> Record:
+        """Nothing, where it was sent to a database that was deleted since, or begun anew."""
+        sent, database = sent_part(folder), self.experiment.creation_time
+        known = sent["database"] == database
+        return sent if known else NOTHING | {"database": database}
 
     def run(self) -> list[str]:
         for end, records in _batches(self.folder / LOG, self.sent["bytes"]):
@@ -64,6 +77,7 @@ class _Sending:
                 self._attempt(self._other, records[0])
             self.sent["bytes"] = end
             write_json(self.folder / "sent.json", self.sent)
+            self.server.records += len(records)
             for record in records:
                 if "artifact" in record:
                     shutil.rmtree((self.folder / record["artifact"]).parent, ignore_errors=True)
@@ -73,14 +87,13 @@ class _Sending:
         """Find the run by its key, or create it: a request that failed may have done so before."""
         run, tags = record["open"], dict(record["open"]["tags"])
         if run["parent"]:
-            parent = sent_part(self.folder.with_name(run["parent"]))["run_id"]
+            parent = self._sent_part(self.folder.with_name(run["parent"]))["run_id"]
             if parent is None:
                 raise Unsent("its parent run is not there yet")
             tags[PARENT] = parent
-        ask, experiment = self.server.ask, self._experiment(run["experiment"])
-        query = f"tags.`{RUN_KEY}` = '{run['key']}'"
+        ask, experiment = self.server.ask, self.experiment.experiment_id
         try:
-            found = ask(lambda client: client.search_runs([experiment], query, max_results=1))
+            found = ask(lambda client: client.search_runs([experiment], self.query, max_results=1))
             if found:
                 run_id = found[0].info.run_id
                 ask(lambda client: client.update_run(run_id, status="RUNNING"))
@@ -93,20 +106,9 @@ class _Sending:
                 run_id = ask(lambda client: client.create_run(experiment, **new)).info.run_id
         except Refused as error:  # as where the experiment was deleted: nothing to leave out
             raise Unsent(str(error)) from None
+        if not run_id:  # an answer is JSON, and not MLflow's
+            raise Unsent("it creates no run")
         self.sent["run_id"] = run_id
-
-    def _experiment(self, name: str) -> str:
-        if name not in self.server.experiments:
-            found = self.server.ask(lambda client: client.get_experiment_by_name(name))
-            # Artifact paths follow the working directory unless they are absolute.
-            file = sqlite_file(self.server.uri)
-            location = in_project("mlruns").resolve().as_uri() if file else None
-            self.server.experiments[name] = (
-                found.experiment_id
-                if found
-                else self.server.ask(lambda c: c.create_experiment(name, location))
-            )
-        return self.server.experiments[name]
 
     def _values(self, records: list[Record]) -> None:
         from mlflow.entities import Metric, Param
@@ -163,9 +165,19 @@ class _Sending:
             inputs = [_dataset(**record["dataset"])]
             ask(lambda client: client.log_inputs(run_id, inputs))
         elif "end" in record:
+            self._remove_doubles()
             ask(lambda client: client.set_terminated(run_id, record["end"], record["time"]))
         else:
             raise Refused(f"a damaged record in {self.folder / LOG}")
+
+    def _remove_doubles(self) -> None:
+        """Delete the empty runs that requests created which had been given up: a server that was
+        stopped carries them out when it goes on, after others."""
+        at = [self.experiment.experiment_id]
+        for run in self.server.ask(lambda client: client.search_runs(at, self.query)):
+            double, empty = run.info.run_id, not (run.data.metrics or run.data.params)
+            if empty and double != self.sent["run_id"]:
+                self.server.ask(methodcaller("delete_run", double))
 
     def _image(self, path: Path, record: Record) -> None:
         """Log a picture of a step, unless a request that failed did so: MLflow would show both."""

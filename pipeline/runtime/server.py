@@ -13,12 +13,17 @@ from filelock import FileLock
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, require_file, temporary_folder
+from pipeline.runtime.project import in_project
 from pipeline.runtime.uris import is_local, scrubbed, sqlite_file
 
 # A request that failed may have been carried out. It is sent again by us, who ask for that first
 # where it matters, and not by the library.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+# A connection that is kept writes on to a database file that was deleted, without an error.
+os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+
+LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
 
 
 class Unsent(Exception):
@@ -40,7 +45,8 @@ class Server:
         self.uri = uri
         self.since: float | None = None  # when the request under way began
         self.took = 0.0  # seconds of the last one
-        self.experiments: dict[str, str] = {}  # id of each name
+        self.records = 0  # that were sent to it
+        self._experiments: dict[str, Any] = {}  # MLflow's, by name
         self._client: Any = None
 
     def ask(self, request: Callable[[Any], Any]) -> Any:
@@ -51,7 +57,7 @@ class Server:
         """
         from mlflow.exceptions import MlflowException
 
-        self.since = started = time.monotonic()
+        self.since = time.monotonic()
         try:
             return request(self._connected())
         except MlflowException as error:
@@ -60,24 +66,56 @@ class Server:
         except Exception as error:  # of the network and the database, which have many
             raise Unsent(_one_line(error)) from None
         finally:
-            self.took, self.since = time.monotonic() - started, None
+            self.took, self.since = time.monotonic() - self.since, None
+
+    def experiment(self, name: str) -> Any:
+        """MLflow's experiment of that name, found or created. The time of its creation tells the
+        database from another at the same place.
+
+        Raises:
+            Unsent: as `ask`.
+        """
+        if name not in self._experiments:
+            found = self.ask(lambda client: client.get_experiment_by_name(name))
+            if found is None:
+                # Artifact paths follow the working directory unless they are absolute.
+                local = sqlite_file(self.uri)
+                location = in_project("mlruns").resolve().as_uri() if local else None
+                self.ask(lambda client: client.create_experiment(name, location))
+                found = self.ask(lambda client: client.get_experiment_by_name(name))
+            if found is None:
+                raise Unsent("it creates no experiment")
+            self._experiments[name] = found
+        return self._experiments[name]
+
+    def forget(self) -> None:
+        """Ask again for what is known of it: it lacks what it had."""
+        self._experiments.clear()
 
     def _connected(self) -> Any:
         from mlflow import MlflowClient
 
-        if self._client is None:
-            file = sqlite_file(self.uri)
-            if is_local(self.uri):
-                _check_database(file)
+        file = sqlite_file(self.uri)
+        if self._client is None and is_local(self.uri):
+            _check_database(file)
+        if self._client is None or _lacks_content(file):  # it may be deleted at any time
             # Two processes that set up one fresh database at once break it for good.
             lock = (
                 FileLock(file.with_name(f".{file.name}.lock")) if file else contextlib.nullcontext()
             )
             with lock:
-                if file and not (file.exists() and file.stat().st_size):
-                    _make_database(file)
+                if file and _lacks_content(file):
+                    self._make_database(file)
                 self._client = MlflowClient(self.uri)
         return self._client
+
+    def _make_database(self, file: Path) -> None:
+        """This machine's own work: nobody is late with an answer."""
+        self.since = None
+        try:
+            _make_database(file)
+        finally:
+            self.since = time.monotonic()
 
 
 def _check_database(file: Path | None) -> None:
@@ -95,9 +133,13 @@ def _check_database(file: Path | None) -> None:
     with contextlib.suppress(FileNotFoundError):
         require_file(file)
         with contextlib.closing(
-            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCKED)
         ) as db:
             db.execute("PRAGMA schema_version")
+
+
+def _lacks_content(file: Path | None) -> bool:
+    return file is not None and not (file.exists() and file.stat().st_size)
 
 
 def _make_database(file: Path) -> None:

@@ -55,7 +55,7 @@ class Stage:
         return run_dir(self.name, self._keys[ignore] | identity, self.params.ray.storage_path)
 
     def __enter__(self) -> "Stage":
-        self._started = time.time()
+        self._started = time.monotonic()
         self.folder()  # no other process may run the same
         for output in stage_outputs(self.name):
             remove_temporary(output.parent, output.name)

@@ -58,7 +58,7 @@ def run_trials(
     Args:
         function: importable; leaves what it makes in files; `UserError` is for the user.
         stage: names the stage in messages.
-        on_done: called here with each trial that ended well.
+        on_done: called here, once, with each trial that ended well.
 
     Raises:
         UserError: a trial failed or did not finish, or `on_done` raised it.
@@ -77,6 +77,8 @@ def run_trials(
         shutil.rmtree(notes, ignore_errors=True)
     if watch.error:
         raise watch.error
+    for trial in trials:
+        watch.look_at(trial)  # of which Tune may not tell: it could not keep its notes
     for trial in trials:
         if not trial.finished:
             raise UserError(
@@ -127,18 +129,22 @@ def _watch(trials: Sequence[AnyTrial], on_done: Callable[[AnyTrial], None]) -> A
     from ray import tune
 
     by_name = {trial.name: trial for trial in trials}
+    seen = set[str]()
 
     class Watch(tune.Callback, tune.Stopper):
         error: UserError | None = None
 
         def on_trial_complete(self, iteration, trials, trial, **info):
-            ended = by_name[trial.config["trial"]]
-            if self.error or not ended.finished:
-                return
-            try:
-                on_done(ended)
-            except UserError as error:
-                self.error = error
+            if not self.error:
+                try:
+                    self.look_at(by_name[trial.config["trial"]])
+                except UserError as error:
+                    self.error = error
+
+        def look_at(self, trial: AnyTrial) -> None:
+            if trial.finished and trial.name not in seen:
+                seen.add(trial.name)
+                on_done(trial)
 
         def __call__(self, trial_id, result) -> bool:
             return False

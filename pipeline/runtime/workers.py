@@ -14,11 +14,12 @@ from typing import Any, Protocol
 import torch
 
 from pipeline.runtime.cluster import join_ray, require_resources
-from pipeline.runtime.device import worker_device
+from pipeline.runtime.device import driver_device, worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
-from pipeline.runtime.home import Project, here, work_at
+from pipeline.runtime.home import Project
 from pipeline.runtime.parcels import Parcel, pack
+from pipeline.runtime.site import here, work_at
 
 KEPT = 4  # makers that a worker holds open: those that it used last
 Batches = Mapping[Path, tuple]  # the arguments of each batch, by the file that it is written to
@@ -92,7 +93,11 @@ class Alone:
 
 
 def workers_of(ray: RayParams) -> Alone:
-    """Who makes the batches of a stage: this process, or `ray.num_workers` of Ray's."""
+    """Who makes the batches of a stage: this process, or `ray.num_workers` of Ray's.
+
+    Raises:
+        UserError: `ray.use_gpu`, and the one worker has none.
+    """
     return Several(ray) if ray.num_workers > 1 else Alone(worker_device(ray.use_gpu))
 
 
@@ -104,7 +109,7 @@ class Several(Alone):
     """
 
     def __init__(self, ray: RayParams):
-        super().__init__(worker_device(ray.use_gpu))
+        super().__init__(driver_device(ray.use_gpu, ray.num_workers))
         self._ray, self._lost = ray, 0
         self._idle: list[Any] = []
         # What each of the others is at, by the answer that it will give: no batch while it starts.
@@ -199,13 +204,14 @@ class _Worker:
     """A process of Ray's that makes batches."""
 
     def __init__(self, use_gpu: bool):
-        self._device = worker_device(use_gpu)
+        self._use_gpu = use_gpu
         self._open: dict[str, tuple[Maker, Save]] = {}
 
     def started(self, project: Project) -> str | None:
         """What the user has to do before this worker can make anything, if anything."""
         try:
             work_at(project)
+            self._device = worker_device(self._use_gpu)
         except UserError as error:
             return str(error)
         return None

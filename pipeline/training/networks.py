@@ -25,9 +25,9 @@ from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import atomic_folder, read_json, write_csv, write_json
-from pipeline.runtime.home import here
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.progress import Countdown
+from pipeline.runtime.site import here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
 from pipeline.runtime.tuning import Needs, run_trials

@@ -1,4 +1,5 @@
-"""Dropout and attention that are fast on a CPU. They compute the same on every device."""
+"""Dropout, attention and linear layers that are fast on a CPU. They compute the same on every
+device."""
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,10 @@ class Dropout(nn.Module):
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         dropped = round(self.p * 2**16)
         kept = bits.view(torch.int16)[: x.numel()].view(x.shape).ge_(dropped - 2**15)
-        return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+        scale = torch.tensor(2**16 / (2**16 - dropped), dtype=x.dtype)
+        if x.dtype == torch.bfloat16:  # its bits are multiplied: no pass that converts
+            return x * kept.mul_(scale.view(torch.int16)).view(torch.bfloat16)
+        return x * kept.to(x.dtype).mul_(scale)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout, causal: bool) -> Tensor:
@@ -30,8 +34,34 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout, causal: bool) -> T
     p = dropout.p if dropout.training else 0.0
     if q.device.type != "cpu" or (p == 0 and q.dtype == torch.float32):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
-    # On a CPU torch computes in float32 if there is dropout, and is slow in bfloat16.
+    # On a CPU torch computes in float32 if there is dropout, and is slow in bfloat16. A product
+    # copies what is not contiguous too, but slowly where that is transposed as well.
+    q, k, v = (x.contiguous() for x in (q, k, v))
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     if causal:
         scores = scores + torch.full(scores.shape[-2:], -torch.inf, dtype=scores.dtype).triu(1)
     return dropout(scores.softmax(dim=-1)) @ v
+
+
+class BFloat16Linear(nn.Module):
+    """A linear layer in bfloat16 that only predicts. On a CPU its weights lie as oneDNN's products
+    read them, which otherwise lay them out so at every call; the results are the same."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.bias = nn.Parameter(linear.bias.detach().bfloat16(), requires_grad=False)
+        weight = linear.weight.detach().bfloat16()
+        self.laid_out = (
+            weight.device.type == "cpu"
+            and torch.backends.mkldnn.is_available()  # else its operators are missing
+            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
+        if self.laid_out:
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.bfloat16()
+        if self.laid_out:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return F.linear(x, self.weight, self.bias)

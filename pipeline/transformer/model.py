@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.transformer.cpu import Dropout, attend
+from pipeline.transformer.cpu import BFloat16Linear, Dropout, attend
 
 LAYER_NORM_EPS = 1e-12  # BERT's
 
@@ -175,9 +175,10 @@ def with_bfloat16_linears(model: Network) -> Network:
     gradients: the results are the same, and no weight is cast anew at every call. All other
     parameters are shared with the model."""
     copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
-    for linear in (module for module in copied.modules() if isinstance(module, nn.Linear)):
-        for name, value in list(linear.named_parameters()):
-            setattr(linear, name, nn.Parameter(value.bfloat16(), requires_grad=False))
+    for parent in list(copied.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear):
+                setattr(parent, name, BFloat16Linear(layer))
     return copied
 
 

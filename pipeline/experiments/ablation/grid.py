@@ -32,15 +32,16 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
         own_params = trial_params(params, schedule)
         for seed in params.sweep.seeds:
             own = own | {"seed": seed}
+            folder = str(stage.folder(*GRID, **own))
             job = None if released else training_job(own_params, common | own, seed)
             trial = Trial(
                 seed=seed,
                 cells=[
-                    Cell(schedule, iterations, str(stage.folder(*GRID, **own)))
+                    Cell(schedule, iterations, folder)
                     for iterations in sorted(params.sweep.iterations)
                 ],
                 crossed=_crossed(params, stage, own),
-                folder=str(stage.folder(*GRID, **own)),
+                folder=folder,
                 training=job,
                 params=own_params.model_dump(),
                 root=str(Path.cwd()),

@@ -97,15 +97,19 @@ def training_memory(
     return (4 + averaged) * weights + copies + activations
 
 
+def masked_rows(params: Params, schedule: str, batch: int) -> float:
+    """Mean number of tokens that are masked in a batch."""
+    r, tokens = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000, params.num_tokens
+    ratio = mask_ratio(schedule, r, tokens).clamp(min=params.training.min_masking_rate)
+    return torch.ceil(ratio * tokens).mean().item() * batch
+
+
 def head_rows(params: Params, schedule: str, batch: int) -> int:
     """Mean number of positions at which one worker computes the head in a training step."""
-    tokens = params.num_tokens
     if params.training.loss_on == "all":
-        return -(-batch * tokens // ROWS) * ROWS
-    r = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-    ratio = mask_ratio(schedule, r, tokens).clamp(min=params.training.min_masking_rate)
-    masked = torch.ceil(ratio * tokens).mean().item() * batch
-    return round(masked + ROWS / 2)  # rounded up to a multiple of ROWS: half of that on average
+        return -(-batch * params.num_tokens // ROWS) * ROWS
+    # Rounded up to a multiple of ROWS: half of that on average.
+    return round(masked_rows(params, schedule, batch) + ROWS / 2)
 
 
 def transformer_forward(model: MaskGitTransformer, batch: int, rows: int) -> Tensor:

@@ -12,7 +12,8 @@ from pipeline.runtime import limits
 from pipeline.runtime.dag import DVC_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, read_yaml
-from pipeline.tools.plan.networks import DataSize, Network, Stage, plan_networks, plan_stages
+from pipeline.tools.plan.networks import DataSize, Network, plan_networks
+from pipeline.tools.plan.stages import Stage, plan_stages
 from pipeline.tools.plan.storage import Storage, plan_storage, token_cache_bytes
 
 WIDTH = 104  # of a line of text
@@ -25,12 +26,13 @@ class Known:
     images: int  # for training; all of them, where no split is published
     val: int | None
     classes: int
+    pixels: int | None = None  # of a picture, on average
 
 
 KNOWN = {
-    "mnist5k": Known(5_000, None, 10),
-    "torchvision:CIFAR10": Known(50_000, 10_000, 10),
-    "folder:data/raw/imagenet": Known(1_281_167, 50_000, 1000),
+    "mnist5k": Known(5_000, None, 10, 28 * 28),
+    "torchvision:CIFAR10": Known(50_000, 10_000, 10, 32 * 32),
+    "folder:data/raw/imagenet": Known(1_281_167, 50_000, 1000, 469 * 387),
     "folder:data/raw/places2": Known(1_803_460, 36_500, 365),
 }
 
@@ -72,7 +74,8 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
     if val is None:
         val = round(params.data.val_fraction * known.images)
     train = known.images if known.val is not None else known.images - val
-    return DataSize(train, val, classes or known.classes, origin, size)
+    pixels = KNOWN[source].pixels if source in KNOWN else None
+    return DataSize(train, val, classes or known.classes, origin, size, pixels)
 
 
 def _uncounted(stages: list[Stage]) -> list[str]:
@@ -99,10 +102,8 @@ def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> st
         [
             _header(params, data),
             _network_table(networks),
-            _stage_table(stages, tflops),
-            "FLOPs are of matrix products and convolutions, a multiply-add as two. Not counted: "
-            "features of samples,\nvalidation, start-up, and the stages "
-            f"{', '.join(_uncounted(stages))}. Memory is an estimate.",
+            _stage_table(stages, tflops, params.ray.cpus_per_worker),
+            _stage_note(stages, params),
             _storage_table(storage),
             _storage_note(storage, data),
         ]
@@ -118,14 +119,15 @@ def plan_values(params: Params, data: DataSize, tflops: float | None = None) -> 
     _check_rate(tflops)
     networks = plan_networks(params, data)
     stages = plan_stages(params, data, networks)
-    rates = [None if tflops is None else tflops * 1e12 * stage.devices for stage in stages]
     return {
         "preset": params.preset,
         "data": asdict(data),
         "networks": [asdict(network) for network in networks],
         "stages": [
-            asdict(stage) | {"seconds": rate and stage.flops / rate}
-            for stage, rate in zip(stages, rates, strict=True)
+            asdict(stage)
+            | {name: getattr(stage, name) for name in ("flops", "devices", "core_seconds")}
+            | {"seconds": _seconds(stage, tflops, params.ray.cpus_per_worker)}
+            for stage in stages
         ],
         "storage": [asdict(each) for each in plan_storage(params, data, networks)],
         "not_counted": _uncounted(stages),
@@ -185,20 +187,48 @@ def _network_table(networks: list[Network]) -> str:
     return tabulate(rows, headers, tablefmt="simple", colalign=("left", *["right"] * 7))
 
 
-def _stage_table(stages: list[Stage], tflops: float | None) -> str:
+def _seconds(stage: Stage, tflops: float | None, cores: int) -> float | None:
+    return None if tflops is None else stage.seconds(tflops * 1e12, cores)
+
+
+def _stage_table(stages: list[Stage], tflops: float | None, cores: int) -> str:
+    """
+    Args:
+        cores: that each device has.
+    """
     from tabulate import tabulate
 
-    rows = [
-        {"stage": s.name, "FLOPs": _flops(s.flops), "devices": f"{s.devices:.3g}"} for s in stages
-    ]
-    rows.append({"stage": "in all", "FLOPs": _flops(sum(s.flops for s in stages)), "devices": ""})
-    if tflops is not None:
-        seconds = [s.flops / (tflops * 1e12 * s.devices) for s in stages]
-        for row, value in zip(rows, [*seconds, sum(seconds)], strict=True):
-            row[f"time at {tflops:g} TFLOP/s a device"] = _duration(value)
+    def row(name: str, of: list[Stage], devices: str) -> dict[str, str]:
+        parts = {what: sum(s.flops_of(what) for s in of) for what in ("validation", "features")}
+        busy = sum(s.core_seconds for s in of)
+        cells = {"stage": name, "FLOPs": _flops(sum(s.flops for s in of))}
+        cells |= {what: _flops(flops) if flops else "–" for what, flops in parts.items()}
+        cells |= {"devices": devices, "pictures": _duration(busy) if busy >= 1 else "–"}
+        if tflops is not None:
+            seconds = sum(s.seconds(tflops * 1e12, cores) for s in of)
+            cells[f"time at {tflops:g} TFLOP/s a device"] = _duration(seconds)
+        return cells
+
+    rows = [row(s.name, [s], f"{s.devices:.3g}") for s in stages]
+    rows.append(row("in all", stages, ""))
     columns = len(rows[0]) - 1
     return tabulate(
         rows, headers="keys", tablefmt="simple", colalign=("left", *["right"] * columns)
+    )
+
+
+def _stage_note(stages: list[Stage], params: Params) -> str:
+    """What the columns mean, and what is not counted."""
+    return textwrap.fill(
+        "FLOPs are of matrix products and convolutions, a multiply-add as two: of training, tokens "
+        "and samples, and, of these also in columns of their own, of looks at validation images "
+        "during and after training and of the features of images. Devices are those at work on "
+        "average. Pictures are decoded, cropped and augmented by the processors, in the time of "
+        f"one core; a device has {params.ray.cpus_per_worker} (ray.cpus_per_worker), of which "
+        "RandAugment takes one. Networks and processors work at once, and the slower one is the "
+        "time. Not counted: metrics of features, perceptual distances, pictures that are shown, "
+        f"start-up, and the stages {', '.join(_uncounted(stages))}. Memory is an estimate.",
+        WIDTH,
     )
 
 

@@ -4,11 +4,12 @@ or MLflow's files."""
 from dataclasses import dataclass
 
 from pipeline.config.params import Params
-from pipeline.config.replicates import NETWORKS, replicates
+from pipeline.config.replicates import NETWORKS
 from pipeline.data.tokens import SHARD
 from pipeline.experiments.edit import TASKS
 from pipeline.runtime import limits
 from pipeline.tools.plan import costs
+from pipeline.tools.plan.measured import measured_sets
 from pipeline.tools.plan.networks import CAS_SETS, DataSize, Network
 
 NPY_HEADER = 128
@@ -89,23 +90,11 @@ def token_cache_bytes(params: Params, data: DataSize) -> int:
 
 
 def features_bytes(params: Params, data: DataSize) -> int:
-    """Size of the features that are kept of every set of images that is measured, float32; the
-    sweep keeps none."""
-    e, heated, seeds = params.evaluation, params.temperature, len(params.evaluation.seeds)
-    main: set[str] = {e.extractor, "classifier"}
-    both = main | {e.second_extractor}
-    measured: list[tuple[int, set[str]]] = [(data.train, {e.extractor, e.second_extractor})]
-    trained = sum(len(replicates(params, network)) for network in NETWORKS)
-    measured += [(e.samples, both)] * trained + [(data.val, both)] * 2
-    if params.cas.samples > e.samples:  # rejection selects from all; else from those measured above
-        measured += [(params.cas.samples, main)] * (len(NETWORKS) * seeds)
-    measured += [(heated.samples, main)] * (len(heated.values) * seeds)
-    edits = 1 + len(TASKS) * (1 + seeds)
-    measured += [(min(params.editing.images, data.val), main)] * edits
+    """Size of the features that are kept of every set of images that is measured, float32."""
     return sum(
-        FEATURES_HEADER + 4 * count * _dimensions(name, params, data)
-        for count, extractors in measured
-        for name in extractors
+        FEATURES_HEADER + 4 * each.images * _dimensions(name, params, data)
+        for each in measured_sets(params, data)
+        for name in each.extractors
     )
 
 

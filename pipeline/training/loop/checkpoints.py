@@ -11,7 +11,7 @@ import torch
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, remove_temporary, require_file
-from pipeline.runtime.home import send_home
+from pipeline.runtime.site import send_home
 
 PARTS = {"task", "step", "history"}  # of a loop's checkpoint
 

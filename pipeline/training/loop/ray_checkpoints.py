@@ -9,6 +9,13 @@ from pipeline.training.loop.checkpoints import load_checkpoint, newest_whole
 
 CHECKPOINT = "checkpoint.pt"
 LISTING = "checkpoint_manager_snapshot.json"  # Ray's, of the checkpoints that it knows
+PARTS = {  # of the listing, without which Ray does not take it
+    *("checkpoint_results", "checkpoint_report_indices", "current_report_index"),
+    *("latest_checkpoint_result", "pending_training_results", "pending_validation_specs"),
+    *("validated_checkpoint_dir_names", "timed_out_validation_checkpoint_dir_names"),
+    "failed_validation_checkpoint_dir_names",
+}
+RESULT = {"checkpoint_dir_name", "metrics"}  # of each checkpoint in it
 
 
 def remove_damaged(run: Path) -> None:
@@ -16,36 +23,46 @@ def remove_damaged(run: Path) -> None:
     them among those that it keeps, in place of whole ones.
 
     Raises:
-        UserError: all of them are damaged.
+        UserError: all of them are damaged, and there were others before.
     """
-    listed = _listed(run)
-    found = [path for path in run.glob(f"checkpoint_*/{CHECKPOINT}") if path.parent.name in listed]
-    _, damaged = newest_whole(sorted(found, reverse=True))
+    listing = _listing(run)
+    found = (run / name / CHECKPOINT for name in _names(listing))
+    _, damaged = newest_whole(
+        sorted(filter(Path.exists, found), reverse=True),
+        first=listing is not None and listing["current_report_index"] == 1,
+    )
     for path in damaged:
         (run / LISTING).unlink(missing_ok=True)
         shutil.rmtree(path.parent)
 
 
-def _listed(run: Path) -> str:
-    """The text of Ray's listing; empty where there is none."""
-    listing = run / LISTING
-    return listing.read_text(errors="replace") if listing.exists() else ""
+def _listing(run: Path) -> dict[str, Any] | None:
+    """Ray's listing; None where there is none that Ray takes."""
+    try:
+        listing = json.loads((run / LISTING).read_bytes())
+        results = [*listing["checkpoint_results"], listing["latest_checkpoint_result"]]
+        whole = listing.keys() >= PARTS and all(one.keys() >= RESULT for one in results)
+        there = whole and all((run / name).is_dir() for name in _names(listing))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return listing if there and results[-1]["checkpoint_dir_name"] in _names(listing) else None
+
+
+def _names(listing: dict[str, Any] | None) -> list[str]:
+    """The folders of the checkpoints that it lists."""
+    return [one["checkpoint_dir_name"] for one in listing["checkpoint_results"]] if listing else []
 
 
 def unlisted_checkpoint(run: Path) -> Path | None:
     """The newest whole checkpoint of a run whose listing is missing or damaged.
 
     Ray uploads a checkpoint and then writes the listing in place. A kill between the two would lose
-    a first checkpoint; one within the second, or a full disk, would stop every later run.
+    a first checkpoint; one within the second, a full disk, or a changed bit would stop every later
+    run.
     """
-    listing = run / LISTING
-    try:
-        json.loads(listing.read_bytes())
+    if _listing(run):
         return None
-    except FileNotFoundError:
-        pass
-    except ValueError:
-        listing.unlink()
+    (run / LISTING).unlink(missing_ok=True)
     for path in sorted(run.glob(f"checkpoint_*/{CHECKPOINT}"), reverse=True):
         try:
             load_checkpoint(path)
@@ -57,7 +74,7 @@ def unlisted_checkpoint(run: Path) -> Path | None:
 
 def remove_unlisted(run: Path) -> None:
     """Remove what kills left of uploads, which Ray does not list and nothing will use."""
-    listed = _listed(run)
+    listed = _names(_listing(run))
     for folder in run.glob("checkpoint_*/"):
         if folder.name not in listed:
             shutil.rmtree(folder, ignore_errors=True)

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from pipeline.runtime.device import repeatable
+from pipeline.runtime.device import worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.files import temporary_folder
-from pipeline.runtime.home import here
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.parcels import Parcel, pack
 from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
+from pipeline.runtime.site import here
 from pipeline.training.loop.checkpoints import RunDirSession, newest_whole, save_checkpoint
 from pipeline.training.loop.finite import Diverged
 from pipeline.training.loop.job import TrainingJob
@@ -213,13 +213,12 @@ def _train(
 
     if (reason := job.failure.read()) is not None:  # a restart cannot mend what a user has to
         raise UserError(reason)
-    if job.workers.use_gpu:  # a CPU repeats as it is
-        repeatable()
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     # Workers that all end with the same error need not fail, which Ray would log at length; one
     # that fails alone must, or the others would wait for it.
     with job.failure.noted(pass_on=lambda e: ranks.workers > 1 and not isinstance(e, Diverged)):
+        worker_device(job.workers.use_gpu)  # there is one, and it repeats
         session: Session
         if here().apart:
             session = SentSession(job.run_dir, on_row)

@@ -1,0 +1,76 @@
+"""What is measured of a run's images: which sets, through which networks, and what an image costs
+there."""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from pipeline.config.params import Params
+from pipeline.config.replicates import NETWORKS, replicates
+from pipeline.experiments.edit import TASKS
+from pipeline.tools.plan import costs
+from pipeline.tools.plan.networks import DataSize
+
+
+class Measured(NamedTuple):
+    """A set of images whose features are made once, and kept."""
+
+    stage: str
+    images: int
+    extractors: frozenset[str]
+    held: bool = False  # pictures of the data set, which are decoded for it
+
+
+def judges(params: Params) -> frozenset[str]:
+    """The extractors of a set that is scored: the main one, and the classifier that recognises."""
+    return frozenset({params.evaluation.extractor, "classifier"})
+
+
+def measured_sets(params: Params, data: DataSize) -> list[Measured]:
+    """Every set but those of the sweep's cells, whose features are not kept. The training images
+    are under the stages that need them first."""
+    e, heated, seeds = params.evaluation, params.temperature, len(params.evaluation.seeds)
+    main, second = judges(params), frozenset({e.second_extractor})
+    trained = sum(len(replicates(params, network)) for network in NETWORKS)
+    found = [
+        Measured("sweep", data.train, frozenset({e.extractor}), held=True),
+        Measured("evaluate", data.train, second, held=True),
+        *[Measured("evaluate", e.samples, main | second)] * trained,
+        Measured("evaluate", data.val, main | second),  # reconstructions
+        Measured("evaluate", data.val, main | second, held=True),
+    ]
+    if params.cas.samples > e.samples:  # rejection selects from all; else from those measured above
+        found += [Measured("reject", params.cas.samples, main)] * (len(NETWORKS) * seeds)
+    found += [Measured("temperature", heated.samples, main)] * (len(heated.values) * seeds)
+    edits = 1 + len(TASKS) * (1 + seeds)  # originals; nearest pixels and each seed's
+    return found + [Measured("edit", min(params.editing.images, data.val), main)] * edits
+
+
+def extractor_flops(params: Params, data: DataSize) -> dict[str, int]:
+    """FLOPs of an image's features, by extractor."""
+    classifier = costs.on_meta(lambda: costs.classifier_of(params, data.classes)).eval()
+    own = _forward(classifier, params.data.channels, params.data.image_size)
+    evaluation = params.evaluation
+    pretrained = {evaluation.extractor, evaluation.second_extractor} & {"inception", "vgg"}
+    return {"classifier": own, "random": own} | {name: _pretrained(name) for name in pretrained}
+
+
+@cache
+def _pretrained(name: str) -> int:
+    """Of a network as torchvision has it, whose convolutions are those of torch-fidelity's, and so
+    is the size that either resizes images to."""
+    from torchvision import models
+
+    if name == "inception":
+        build = lambda: models.inception_v3(weights=None, init_weights=False, aux_logits=False)  # noqa: E731
+        return _forward(costs.on_meta(build).eval(), 3, 299)
+    vgg = costs.on_meta(lambda: models.vgg16(weights=None)).eval()
+    vgg.classifier = vgg.classifier[:-1]  # the second fully connected layer is its last
+    return _forward(vgg, 3, 224)
+
+
+@torch.no_grad()
+def _forward(network: nn.Module, channels: int, side: int) -> int:
+    return costs.count_flops(lambda: network(torch.empty(1, channels, side, side, device="meta")))

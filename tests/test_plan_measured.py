@@ -1,0 +1,106 @@
+"""What `plan` counts beside training and sampling: looks at validation images, features, and the
+processors' work."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch_fidelity import feature_extractor_inceptionv3 as inception
+
+from pipeline.classifier import Classifier
+from pipeline.config.presets import preset_params
+from pipeline.runtime.seeds import generator
+from pipeline.tools.plan import costs
+from pipeline.tools.plan.measured import extractor_flops, measured_sets
+from pipeline.tools.plan.networks import plan_networks
+from pipeline.tools.plan.report import data_size
+from pipeline.tools.plan.stages import Part, Stage, plan_stages
+from tests.planned import DIGITS, default_task
+
+
+def planned(params, data=DIGITS) -> dict[str, Stage]:
+    return {s.name: s for s in plan_stages(params, data, plan_networks(params, data))}
+
+
+def during_training(stage: Stage) -> Part:
+    return next(part for part in stage.parts if part.what == "validation")
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [("transformer", 0.05), ("autoregressive", 0.01), ("classifier", 1e-9), ("tokenizer", 1e-9)],
+)
+def test_a_look_at_validation_images_is_a_real_one(name, tolerance, make_params, digit_tokens):
+    """Each of the checkpoints of a training; of masked tokens alone MaskGIT's head is computed."""
+    params = make_params(evaluation={"seeds": [0]}, training={"other_label_smoothings": []})
+    section = {"classifier": params.classifier, "tokenizer": params.tokenizer}.get(
+        name, params.training
+    )
+    task = default_task(name, params, digit_tokens)  # whose held-out images are 4
+    task.params = params.tokenizer.model_copy(update={"adversarial_weight": 0.0})
+    looks = -(-section.steps // section.checkpoint_every)
+    with sdpa_kernel(SDPBackend.MATH):  # whose products are counted as such
+        real = costs.count_flops(lambda: task.evaluate(1))
+    stage = planned(params, dataclasses.replace(DIGITS, val=4))[f"train_{name}"]
+    assert during_training(stage).flops == pytest.approx(looks * real, rel=tolerance)
+
+
+def test_features_are_as_costly_as_the_extractors_are(make_params, monkeypatch):
+    monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
+    monkeypatch.setattr(inception.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+    network = inception.FeatureExtractorInceptionV3("random", ["2048", "logits_unbiased"]).eval()
+    noise = torch.randint(256, (1, 3, 32, 32), generator=generator("inception")).to(torch.uint8)
+    with torch.no_grad():
+        real = costs.count_flops(lambda: network(noise))
+    params = make_params(
+        evaluation={"extractor": "inception", "second_extractor": "vgg", "samples": 3000},
+        sweep={"samples": 3000},
+    )
+    counted = extractor_flops(params, DIGITS)
+    assert counted["inception"] == pytest.approx(real, rel=1e-3)
+    assert counted["vgg"] == pytest.approx(2 * 15.466e9, rel=1e-3)  # 15.470 G with its last layer
+    judge = Classifier(costs.classifier_of(params, 10).config).eval()
+    with torch.no_grad():
+        own = costs.count_flops(lambda: judge(torch.zeros(1, 1, 28, 28)))
+    assert counted["classifier"] == counted["random"] == own
+
+
+def test_every_set_of_a_stage_is_counted(make_params):
+    """Of two replicates each, measured by one extractor that is the judge as well."""
+    params = make_params(
+        evaluation={"seeds": [0, 1], "samples": 300},
+        training={"other_label_smoothings": []},
+        temperature={"values": [1.0, 2.0, 3.0], "samples": 400},
+        cas={"samples": 500},
+    )
+    judge = extractor_flops(params, DIGITS)["classifier"]
+    stages = planned(params)
+    assert stages["temperature"].flops_of("features") == 2 * 3 * 400 * judge
+    assert stages["reject"].flops == stages["reject"].flops_of("features") == 4 * 500 * judge
+    cells = params.sweep.samples * len(params.sweep.seeds)
+    cells *= 7 * len(params.sweep.iterations) + len(params.sweep.crossed) ** 2
+    assert stages["sweep"].flops_of("features") == (cells + DIGITS.train) * judge
+    assert {each.stage for each in measured_sets(params, DIGITS)} < set(stages)
+
+
+def test_the_slower_of_networks_and_processors_is_waited_for():
+    part = Part("training", flops=800, devices=4, pictures=600.0, augmenting=100.0)
+    assert part.seconds(rate=1, cores=8) == 200
+    assert part.seconds(rate=100, cores=1) == 150
+    assert part.seconds(rate=100, cores=100) == 25
+    stage = Stage("cas", (part, Part("validation", flops=200, devices=1)))
+    assert stage.seconds(rate=1, cores=8) == 400
+    assert stage.devices == 1000 / 400 and stage.core_seconds == 700
+
+
+def test_pictures_are_decoded_at_the_measured_rate():
+    """446 of ImageNet's a second and core; the classifier's are more than its GPUs wait for."""
+    params = preset_params("imagenet256")
+    classifier = planned(params, data_size(params))["train_classifier"]
+    pictures = params.classifier.steps * params.classifier.batch_size
+    assert classifier.parts[0].pictures == pytest.approx(pictures / 446, rel=0.01)
+    cores = params.ray.cpus_per_worker
+    assert classifier.parts[0].seconds(150e12, cores) == pytest.approx(
+        classifier.parts[0].pictures / (16 * cores)
+    )

@@ -1,0 +1,110 @@
+"""The files of a Ray Train run after a kill and a bad disk: Ray itself takes what is left."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from ray.train import CheckpointConfig
+from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
+from ray.train.v2._internal.execution.storage import StorageContext
+
+from pipeline.runtime.errors import UserError
+from pipeline.training.loop import load_checkpoint, save_checkpoint
+from pipeline.training.loop.ray_checkpoints import (
+    CHECKPOINT,
+    LISTING,
+    remove_damaged,
+    remove_unlisted,
+    unlisted_checkpoint,
+)
+from tests.damage import cut
+
+
+def run_with(folder: Path, *steps: int, before: int = 0) -> Path:
+    """A run with a checkpoint at each of the steps, and the listing that Ray writes of them.
+
+    Args:
+        before: checkpoints that it had, and removed.
+    """
+    names = [f"checkpoint_2026-11-26_10-00-{step:02}.000001" for step in steps]
+    for step, name in zip(steps, names, strict=True):
+        state = {"task": {"w": torch.ones(3)}, "step": step, "history": []}
+        save_checkpoint(state, folder / name / CHECKPOINT)
+    results = [
+        {"version": 0, "checkpoint_dir_name": name, "metrics": {"step": 1}} for name in names
+    ]
+    listing = {
+        "ray_version": "2.60.0",
+        "checkpoint_results": results,
+        "checkpoint_report_indices": list(range(before, before + len(steps))),
+        "latest_checkpoint_result": results[-1],
+        "pending_training_results": [],
+        "pending_validation_specs": [],
+        "current_report_index": before + len(steps),
+        "validated_checkpoint_dir_names": [],
+        "timed_out_validation_checkpoint_dir_names": [],
+        "failed_validation_checkpoint_dir_names": [],
+    }
+    (folder / LISTING).write_text(json.dumps(listing))
+    return folder
+
+
+def begun(run: Path) -> int:
+    """The step from which the run goes on, by Ray's listing or without it."""
+    remove_damaged(run)
+    unlisted = unlisted_checkpoint(run)
+    if unlisted is None:
+        remove_unlisted(run)
+    storage = StorageContext(storage_path=str(run.parent), experiment_dir_name=run.name)
+    ray = CheckpointManager(CheckpointConfig(num_to_keep=2), storage)  # raises as in a run
+    latest = ray.latest_checkpoint_result
+    path = Path(latest.checkpoint.path, CHECKPOINT) if latest else unlisted
+    return load_checkpoint(path)["step"] if path else 0
+
+
+def test_no_bit_of_the_listing_stops_a_run_or_costs_a_checkpoint(tmp_path):
+    run = run_with(tmp_path / "run", 20, 40)
+    whole = (run / LISTING).read_bytes()
+    for at in range(len(whole)):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        (run / LISTING).write_bytes(changed)
+        assert begun(run) == 40, bytes(changed)
+        assert len(list(run.glob("checkpoint_2*"))) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[]", b"{}", b"[1]", b"\xff"])
+def test_a_listing_of_nothing_is_as_none(tmp_path, content):
+    run = run_with(tmp_path / "run", 20, 40)
+    (run / LISTING).write_bytes(content)
+    assert begun(run) == 40
+
+
+def test_a_listed_checkpoint_that_has_gone_is_not_missed(tmp_path):
+    run = run_with(tmp_path / "run", 20, 40)
+    newest = max(run.glob("checkpoint_2*"))
+    os.remove(newest / CHECKPOINT)
+    newest.rmdir()
+    assert begun(run) == 20
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+    run = run_with(tmp_path / "run", 20, 40, before=3)
+    cut(max(run.glob("checkpoint_2*")) / CHECKPOINT)
+    assert begun(run) == 20
+
+
+def test_where_the_first_one_is_damaged_training_begins_anew(tmp_path, capsys):
+    run = run_with(tmp_path / "run", 20)
+    cut(next(run.glob("checkpoint_2*")) / CHECKPOINT)
+    assert begun(run) == 0
+    assert "it was the first" in capsys.readouterr().out
+
+
+def test_the_last_one_that_is_left_is_not_the_first(tmp_path):
+    run = run_with(tmp_path / "run", 40, before=1)
+    cut(next(run.glob("checkpoint_2*")) / CHECKPOINT)
+    with pytest.raises(UserError, match="every checkpoint in"):
+        begun(run)
