@@ -67,7 +67,7 @@ def main(names: list[str]) -> None:
     params = load_params()
     two = params.ray.model_copy(update={"num_workers": 2, "cpus_per_worker": 1})
     for name in names or WORK:
-        work, several = WORK[name](params), Several(two, Path())
+        work, several = WORK[name](params), Several(two)
         times = [(seconds(work, Alone(CPU)), seconds(work, several)) for _ in range(REPEATS)]
         one, both = map(min, zip(*times, strict=True))
         print(f"{name:12} {one:6.1f} s, two workers {both:6.1f} s: {one / both:.2f} ×", flush=True)
