@@ -105,11 +105,11 @@ class Trial:
 
     def kill_one(self, process: subprocess.Popen, name: str) -> None:
         """SIGKILL to a process below the stage's whose command line begins so, once one of Ray's
-        workers is at work (four seconds of it are imports)."""
+        workers has worked for three seconds."""
         while process.poll() is None:
             below = psutil.Process(process.pid).children(recursive=True)
             with contextlib.suppress(psutil.NoSuchProcess):
-                if any(_is(child, "ray::", 6.0) for child in below):
+                if any(_is(child, "ray::", 3.0) for child in below):
                     child = next(child for child in below if _is(child, name))
                     self.said.append(f"killed {' '.join(child.cmdline())[:40]}")
                     child.kill()

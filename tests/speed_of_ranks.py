@@ -1,7 +1,8 @@
-"""How much faster two workers of one thread train the default's networks than one.
+"""How much faster two workers of one thread train the default's networks than one, and a ResNet-18
+on the default's images, whose steps are longer.
 
-`python -m tests.speed_of_ranks PROJECT`, where the default run has trained its classifier, on a
-machine with two idle cores.
+`python -m tests.speed_of_ranks PROJECT [NETWORK …]`, where the default run has trained its
+classifier, on a machine with two idle cores.
 """
 
 import sys
@@ -15,12 +16,14 @@ import torch
 
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.config.presets import preset_params
+from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.training.classifier import ClassifierRecipe
 from pipeline.training.tokenizer import TokenizerRecipe
 from tests.two_ranks import with_two_ranks
 
 WARM, STEPS = 5, 40
+LARGER = {"architecture": "torchvision:resnet18", "batch_size": 256}
 
 
 def seconds_a_step(recipe: Any, first: int, ranks: Ranks) -> dict[str, float]:
@@ -29,6 +32,7 @@ def seconds_a_step(recipe: Any, first: int, ranks: Ranks) -> dict[str, float]:
     Args:
         first: the step to begin with: the discriminator may join late.
     """
+    set_up()  # as every process of the pipeline
     task = recipe(ranks, torch.device("cpu"))
     for step in range(first, first + WARM):
         task.step(step)
@@ -41,9 +45,10 @@ def seconds_a_step(recipe: Any, first: int, ranks: Ranks) -> dict[str, float]:
     }
 
 
-def main(project: Path) -> None:
+def main(project: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     params = preset_params("mnist5k")
+    larger = {"classifier": params.classifier.model_copy(update=LARGER)}
     images, classifier = (str((project / path).absolute()) for path in (IMAGES, CLASSIFIER))
     recipes: dict[str, tuple[Any, int]] = {
         "tokenizer": (
@@ -51,8 +56,10 @@ def main(project: Path) -> None:
             params.tokenizer.adversarial_start,
         ),
         "classifier": (ClassifierRecipe(params.model_dump(), images), 0),
+        "ResNet-18": (ClassifierRecipe(params.model_copy(update=larger).model_dump(), images), 0),
     }
-    for name, (recipe, first) in recipes.items():
+    for name in names or recipes:
+        recipe, first = recipes[name]
         measure = partial(seconds_a_step, recipe, first)
         with tempfile.TemporaryDirectory() as folder:
             two = with_two_ranks(measure, Path(folder, "ranks"))
@@ -67,4 +74,4 @@ def main(project: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

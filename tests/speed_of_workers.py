@@ -1,6 +1,7 @@
 """How much quicker two workers are than one: `OMP_NUM_THREADS=1 python -m tests.speed_of_workers
 [WORK …]` in a project that ran, on a machine with nothing else to do. Workers have started and
-opened their networks before the clock does. The shortest of three times counts."""
+opened their networks before the clock does, but for CAS, each of whose classifiers starts a process
+anew. The shortest of three times counts."""
 
 import os
 import sys
@@ -12,12 +13,17 @@ from pathlib import Path
 import torch
 
 from pipeline.config.params import Params, load_params
+from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.config.replicates import main_replicates
 from pipeline.data.images.shards import ImageShards
 from pipeline.evaluation.feature_files import PART, open_extraction, save_features
 from pipeline.evaluation.images import CenterCrops
 from pipeline.evaluation.samplers import sampler_of
+from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
 from pipeline.runtime.arrays import save_array
+from pipeline.runtime.cluster import join_ray
+from pipeline.runtime.process import set_up
+from pipeline.runtime.tasks import run_tasks
 from pipeline.runtime.workers import Alone, Maker, Several
 from pipeline.sampling import balanced_labels, sample_batches
 from pipeline.training.tokens import Coder
@@ -61,14 +67,56 @@ def seconds(work: tuple[Maker, list[tuple], Callable], workers: Alone) -> float:
         return time.perf_counter() - started
 
 
+def cas_seconds(params: Params, two: bool) -> float:
+    """Time of four classifiers, one after the other or two at once."""
+    classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
+    own = params.model_copy(update={"classifier": classifier}).model_dump()
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [
+            CasJob(
+                images=REAL,
+                augmentation=augmentation,
+                seed=seed,
+                params=own,
+                folder=f"{folder}/{augmentation}{seed}",
+                images_dir=str(IMAGES.absolute()),
+                samples_dir="",
+                classifier_dir=str(CLASSIFIER.absolute()),
+            )
+            for augmentation in AUGMENTATIONS
+            for seed in (0, 1)
+        ]
+        started = time.perf_counter()
+        if two:
+            run_tasks(run_cas, jobs, cpus=1, gpus=0, max_retries=0, on_done=lambda job: None)
+        else:
+            for job in jobs:
+                run_cas(job)
+        return time.perf_counter() - started
+
+
 def main(names: list[str]) -> None:
+    set_up()  # as every process of the pipeline
     if os.environ.get("OMP_NUM_THREADS") != "1":
         sys.exit("set OMP_NUM_THREADS=1, so that one worker has one core")
     params = load_params()
+<<<<<<< HEAD
     two = params.ray.model_copy(update={"num_workers": 2, "cpus_per_worker": 1})
     for name in names or WORK:
         work, several = WORK[name](params), Several(two)
         times = [(seconds(work, Alone(CPU)), seconds(work, several)) for _ in range(REPEATS)]
+=======
+    pair = params.ray.model_copy(update={"num_workers": 2, "cpus_per_worker": 1})
+    for name in names or ["cas", *WORK]:  # CAS first: the others' workers keep their cores
+        if name == "cas":
+            join_ray()
+            times = [
+                (cas_seconds(params, False), cas_seconds(params, True)) for _ in range(REPEATS)
+            ]
+        else:
+            work, several = WORK[name](params), Several(pair, Path())
+            times = [(seconds(work, Alone(CPU)), seconds(work, several)) for _ in range(REPEATS)]
+>>>>>>> main
         one, both = map(min, zip(*times, strict=True))
         print(f"{name:12} {one:6.1f} s, two workers {both:6.1f} s: {one / both:.2f} ×", flush=True)
 

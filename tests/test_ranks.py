@@ -9,7 +9,7 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.perceptual import open_perceptual
 from pipeline.runtime.batch_norm import normalize_together
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.ranks import ALONE, Ranks
+from pipeline.runtime.ranks import ALONE, FEW, Ranks
 from pipeline.training.classifier import ClassifierTask
 from pipeline.training.tokenizer import TokenizerTask
 from pipeline.weights.configs import tokenizer_config
@@ -134,6 +134,24 @@ def test_normalisation_is_torchs_over_the_whole_batch(dtype, allowed, tmp_path):
         mine = [part[key] for part in parts]
         mine = torch.cat(mine) if key in ("output", "input") else mine[0]
         torch.testing.assert_close(mine, value, rtol=allowed, atol=allowed, msg=key)
+
+
+def totals(ranks: Ranks) -> list[torch.Tensor]:
+    """Of few numbers and of many, whose ways differ."""
+    own = ranks.rank + 1  # 1 and 2, or alone 1
+    few, many = torch.tensor([[0.5, 3.0]]), torch.arange(2 * FEW)
+    found = [
+        ranks.total(own * values) for values in (few.T, few.double(), many, few[0, 0], many[5])
+    ]
+    assert few.sum() == 3.5  # what was given stays
+    return found
+
+
+def test_totals_are_the_same_bits_for_all_and_of_the_kind_that_was_given(tmp_path):
+    one = totals(ALONE)
+    for found in with_two_ranks(totals, tmp_path / "ranks"):
+        for total, value in zip(found, one, strict=True):
+            assert total.dtype == value.dtype and torch.equal(total, 3 * value)
 
 
 def test_fewer_images_than_workers_are_one_line():
