@@ -100,12 +100,6 @@ def main(names: list[str]) -> None:
     if os.environ.get("OMP_NUM_THREADS") != "1":
         sys.exit("set OMP_NUM_THREADS=1, so that one worker has one core")
     params = load_params()
-<<<<<<< HEAD
-    two = params.ray.model_copy(update={"num_workers": 2, "cpus_per_worker": 1})
-    for name in names or WORK:
-        work, several = WORK[name](params), Several(two)
-        times = [(seconds(work, Alone(CPU)), seconds(work, several)) for _ in range(REPEATS)]
-=======
     pair = params.ray.model_copy(update={"num_workers": 2, "cpus_per_worker": 1})
     for name in names or ["cas", *WORK]:  # CAS first: the others' workers keep their cores
         if name == "cas":
@@ -114,9 +108,8 @@ def main(names: list[str]) -> None:
                 (cas_seconds(params, False), cas_seconds(params, True)) for _ in range(REPEATS)
             ]
         else:
-            work, several = WORK[name](params), Several(pair, Path())
+            work, several = WORK[name](params), Several(pair)
             times = [(seconds(work, Alone(CPU)), seconds(work, several)) for _ in range(REPEATS)]
->>>>>>> main
         one, both = map(min, zip(*times, strict=True))
         print(f"{name:12} {one:6.1f} s, two workers {both:6.1f} s: {one / both:.2f} ×", flush=True)
 
