@@ -13,6 +13,7 @@ from pipeline.experiments.ablation.trial import Trial
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
+from pipeline.runtime.site import here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
 from pipeline.runtime.tuning import Needs, run_trials
@@ -73,6 +74,8 @@ def _run(pending: list[TrackedTrial], params: Params, stage: Stage, count: Count
     needs = Needs(workers.count, workers.resources, workers.max_failures, stage.folder())
 
     def log(tracked: TrackedTrial) -> None:
+        if here().apart:  # its worker has logged to a copy, perhaps
+            tracked.run.begin()
         _log(tracked, params)
         count.done(tracked.name)
 

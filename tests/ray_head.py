@@ -1,4 +1,4 @@
-"""A Ray head of a test's own, that takes jobs."""
+"""A Ray head of a test's own, that takes jobs, and a node that sees nothing of it but its ports."""
 
 import os
 import shutil
@@ -9,6 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from tests.project import free_port
 
@@ -16,9 +19,15 @@ from tests.project import free_port
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 
+class Head(NamedTuple):
+    address: str  # of its dashboard
+    temp: Path  # its folder
+    port: int
+
+
 @contextmanager
-def ray_head(env: dict[str, str]) -> Iterator[tuple[str, Path]]:
-    """A head on loopback while the block runs: its dashboard's address, and its folder.
+def ray_head(env: dict[str, str], cpus: int = 2) -> Iterator[Head]:
+    """A head on loopback while the block runs.
 
     Args:
         env: of the head, and so of its jobs.
@@ -30,7 +39,8 @@ def ray_head(env: dict[str, str]) -> Iterator[tuple[str, Path]]:
     temp = Path(f"/tmp/rt{os.getpid()}")
     head = subprocess.Popen(
         [
-            *("ray", "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1"),
+            *("ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
+            f"--num-cpus={cpus}",
             *(f"--{name}={port}" for name, port in ports.items()),
             f"--temp-dir={temp}",
         ],
@@ -42,17 +52,58 @@ def ray_head(env: dict[str, str]) -> Iterator[tuple[str, Path]]:
     try:
         for name in names[1:]:  # jobs start through the agent
             _wait_for(ports[name])
-        yield f"http://127.0.0.1:{ports['dashboard-port']}", temp
+        yield Head(f"http://127.0.0.1:{ports['dashboard-port']}", temp, ports["port"])
     finally:
         head.send_signal(signal.SIGTERM)
         head.wait(timeout=60)
         shutil.rmtree(temp, ignore_errors=True)
 
 
-def _wait_for(port: int) -> None:
+@contextmanager
+def node_apart(
+    head: Head, hidden: Path, env: dict[str, str], cpus: int = 2
+) -> Iterator[subprocess.Popen]:
+    """A node of that head's cluster while the block runs, in whose mounts a folder is empty but for
+    its HOME; where this user may not change mounts, it sees the folder.
+
+    Args:
+        env: of the node but for its HOME.
+    """
+    port, home = free_port(), hidden / "node"
+    start = f"mkdir {home} && cd {home} && exec ray start --address=127.0.0.1:{head.port} --block"
+    start += f" --num-cpus={cpus} --node-ip-address=127.0.0.2 --dashboard-agent-listen-port={port}"
+    own_mounts = ("unshare", "--mount", "sh", "-c")
+    mount = f"mount -t tmpfs tmpfs {hidden}"
+    if subprocess.run((*own_mounts, mount), check=False, stderr=subprocess.DEVNULL).returncode == 0:
+        command = (*own_mounts, f"{mount} && {start}")
+    else:
+        command = ("sh", "-c", start)
+    node = subprocess.Popen(
+        command,
+        env=env | TOKEN | {"HOME": str(home), "RAY_TMPDIR": str(head.temp)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        _wait_for(port, "127.0.0.2")
+        yield node
+    finally:
+        kill_node(node)
+
+
+def kill_node(node: subprocess.Popen) -> None:
+    """Kill all processes of a node at once, as a lost machine's end."""
+    if node.poll() is None:
+        for process in (*psutil.Process(node.pid).children(recursive=True), node):
+            process.kill()
+        node.wait(timeout=60)
+
+
+def _wait_for(port: int, host: str = "127.0.0.1") -> None:
     for _ in range(120):
         with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
+            if s.connect_ex((host, port)) == 0:
                 time.sleep(3)
                 return
         time.sleep(0.5)

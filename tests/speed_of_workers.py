@@ -108,7 +108,7 @@ def main(names: list[str]) -> None:
                 (cas_seconds(params, False), cas_seconds(params, True)) for _ in range(REPEATS)
             ]
         else:
-            work, several = WORK[name](params), Several(pair, Path())
+            work, several = WORK[name](params), Several(pair)
             times = [(seconds(work, Alone(CPU)), seconds(work, several)) for _ in range(REPEATS)]
         one, both = map(min, zip(*times, strict=True))
         print(f"{name:12} {one:6.1f} s, two workers {both:6.1f} s: {one / both:.2f} ×", flush=True)

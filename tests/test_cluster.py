@@ -12,7 +12,7 @@ import ray
 from ray.autoscaler.v2 import sdk
 from ray.experimental import internal_kv
 
-from pipeline.runtime.cluster import _own_file, _require_seen, may_grow, require_resources
+from pipeline.runtime.cluster import _look, _own_file, _sees, may_grow, require_resources
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.tuning import Needs, _concurrent
 
@@ -78,19 +78,25 @@ def test_trials_ask_for_room_where_it_can_be_made(cluster, tmp_path):
     assert _concurrent(needs, 8) == 8
 
 
-def test_a_node_that_does_not_see_the_project_is_named(monkeypatch):
-    monkeypatch.setattr(ray, "get", lambda seen, timeout: seen)
-    _require_seen(True, "near", Path("/project"))
-    with pytest.raises(UserError, match="Ray's node far does not see /project; share the folder"):
-        _require_seen(False, "far", Path("/project"))
+NODE = {"NodeManagerHostname": "far"}
+
+
+def test_a_node_that_sees_no_project_is_of_use_if_it_has_the_code(monkeypatch):
+    monkeypatch.setattr(ray, "get", lambda looked, timeout: looked)
+    assert _sees((True, "other code"), NODE)
+    assert not _sees(_look(Path("/nowhere")), NODE)
+    with pytest.raises(
+        UserError, match="Ray's node far sees neither this project nor has its code"
+    ):
+        _sees((False, "other code"), NODE)
 
 
 def test_a_node_that_was_lost_meanwhile_is_no_error(monkeypatch):
-    def get(seen, timeout):
+    def get(looked, timeout):
         raise ray.exceptions.TaskUnschedulableError("the node doesn't exist any more")
 
     monkeypatch.setattr(ray, "get", get)
-    _require_seen(None, "lost", Path("/project"))
+    assert _sees(None, NODE)
 
 
 def test_what_killed_processes_showed_to_nodes_is_swept(tmp_path, monkeypatch):

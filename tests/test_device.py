@@ -10,6 +10,7 @@ from pipeline.experiments import cas
 from pipeline.runtime import device
 from pipeline.runtime.device import driver_device, pick_device, worker_device
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.home import Project
 from pipeline.runtime.workers import _Worker, workers_of
 from tests.project import ROOT
 from tests.test_cas import cas_job, with_params
@@ -42,13 +43,17 @@ def test_without_one_a_command_takes_the_cpu(without_gpu):
     assert pick_device() == CPU
 
 
-def test_params_that_ask_for_one_are_refused_where_there_is_none(without_gpu, tmp_path):
+def test_params_that_ask_for_one_are_refused_where_there_is_none(
+    without_gpu, tmp_path, monkeypatch
+):
     for ask in (worker_device, lambda use_gpu: driver_device(use_gpu, workers=1)):
         assert ask(False) == CPU
         with pytest.raises(UserError, match=NO_GPU):
             ask(True)
     # A worker of Ray's, which is told of one that PyTorch does not see.
-    assert re.match(NO_GPU, _Worker(str(tmp_path), use_gpu=True).started())
+    project = Project(str(tmp_path), str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    assert re.match(NO_GPU, _Worker(use_gpu=True).started(project))
 
 
 def test_a_head_without_one_leaves_the_work_to_the_workers_and_says_so(without_gpu, capsys):

@@ -220,6 +220,7 @@ def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path, monkeypat
             training=_job(params, tmp_path / "project/data/tokens", folder),
             params=params.model_dump(),
             root=str(tmp_path / "project"),
+            features=str(tmp_path / "features"),
         )
 
     trials, logged = [trial(seed) for seed in range(12)], []

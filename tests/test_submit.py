@@ -11,7 +11,7 @@ import yaml
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.files import read_json, read_yaml
 from tests.project import ROOT, SECRET, Project, files_with_secret, free_port
-from tests.ray_head import TOKEN, ray_head
+from tests.ray_head import TOKEN, node_apart, ray_head
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def test_a_sweep_in_a_shared_folder_comes_back_by_itself(finished, tmp_path):
     project.env |= TOKEN
     venv = Path(sys.executable).parents[1]
     (venv / ".ready").touch()
-    with ray_head(project.env) as (address, temp):
+    with ray_head(project.env) as (address, temp, _):
         options = (f"ADDRESS={address}", "STAGE=sweep", f"VENV={venv}", "-o", f"{venv}/.ready")
         output = project.run("make", "submit", *options, **AWAY)
         output += project.run("ray", "job", "list", "--address", address)
@@ -73,7 +73,8 @@ def store(monkeypatch):
 
 def test_a_job_elsewhere_leaves_nothing_to_compute_at_home(finished, store, tmp_path):
     """Another HOME, no folder in common: what both know is the store. The job gets from there what
-    was made here, and home from there what the job made."""
+    was made here, and home from there what the job made, all of it on a node that sees no folder of
+    the job's."""
     home, stage = finished.copy(tmp_path / "home"), "train_transformer"
     forget(home, stage)
     home.run("dvc", "remote", "add", "--default", "store", "s3://store/maskgit")
@@ -84,11 +85,11 @@ def test_a_job_elsewhere_leaves_nothing_to_compute_at_home(finished, store, tmp_
     away.mkdir()
     away_env = {k: v for k, v in home.env.items() if k != "PYTHONPATH"} | {"HOME": str(away)}
     home.env |= TOKEN
-    with ray_head(away_env) as (address, temp):
-        command = ("python", "-m", "pipeline", "submit", stage, "--address", address)
+    with ray_head(away_env, cpus=0) as head, node_apart(head, tmp_path, away_env):
+        command = ("python", "-m", "pipeline", "submit", stage, "--address", head.address)
         output = home.run(*command, **AWAY)
-        output += home.run("ray", "job", "list", "--address", address)
-        assert files_with_secret(away, temp) == []
+        output += home.run("ray", "job", "list", "--address", head.address)
+        assert files_with_secret(away, head.temp) == []
     assert re.findall(r"Running stage '(\w+)'", output) == [stage] and SECRET not in output
     ran, _ = home.repro("--pull", stage)
     assert ran == [] and outputs(home, stage) == outputs(finished, stage)

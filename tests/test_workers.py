@@ -20,6 +20,8 @@ from pipeline.experiments.ablation import measuring
 from pipeline.runtime import workers as module
 from pipeline.runtime.arrays import parts_folder, write_array
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.home import Project
+from pipeline.runtime.site import Site
 from pipeline.runtime.workers import Alone, Maker, Several, workers_of
 from pipeline.weights.published import load_model
 from tests.tiny_project import ALONE, CPU, folders_of, with_params
@@ -79,7 +81,8 @@ class _Handle:
                     self._ray.lost -= 1
                     raise RayError("the worker died\nat length")
                 if name == "make":
-                    self._ray.made.append((id(self._worker), args[1].name))
+                    with args[2].opened() as (path, _):
+                        self._ray.made.append((id(self._worker), path.name))
                 there = (cloudpickle.loads(x) if isinstance(x, bytes) else x for x in args)
                 return getattr(self._worker, name)(*there)
 
@@ -152,7 +155,7 @@ def test_several_workers_leave_the_bytes_of_one_and_no_parts(tmp_path, use_ray, 
 
 
 def test_workers_stay_for_the_next_set_and_open_what_it_needs_once(tmp_path, use_ray):
-    ray, workers = use_ray(FakeRay()), Several(ray_params(2), Path())
+    ray, workers = use_ray(FakeRay()), Several(ray_params(2))
     Squares.opened = 0
     for name in ("first", "second", "third"):
         squares(tmp_path / f"{name}.npy", workers)
@@ -163,7 +166,7 @@ def test_workers_stay_for_the_next_set_and_open_what_it_needs_once(tmp_path, use
 def test_workers_hold_open_what_they_used_last(tmp_path, use_ray):
     """Samples and, in between, the features of each set: the sampler is opened once a worker."""
     use_ray(FakeRay())
-    workers, sampler = Several(ray_params(2), Path()), Maker(Squares, 2)
+    workers, sampler = Several(ray_params(2)), Maker(Squares, 2)
     Squares.opened = 0
     for number in range(2 * module.KEPT):
         write_array(tmp_path / f"{number}.npy", workers, sampler, BATCHES, "samples")
@@ -180,7 +183,7 @@ def test_nothing_to_make_starts_nothing(tmp_path, use_ray):
 
 def test_a_lost_workers_batch_is_anothers(tmp_path, use_ray, capsys):
     ray = use_ray(FakeRay(lost=2))
-    assert squares(tmp_path / "set.npy", Several(ray_params(2), Path())).tolist() == [
+    assert squares(tmp_path / "set.npy", Several(ray_params(2))).tolist() == [
         n**2 for n in range(22)
     ]
     assert len(ray.started) == 4
@@ -193,14 +196,14 @@ def test_too_many_lost_workers_are_one_line_and_what_is_made_is_kept(tmp_path, u
     path = tmp_path / "set.npy"
     use_ray(FakeRay())
     with pytest.raises(UserError, match="that large"):
-        squares(path, Several(ray_params(2), Path()), [*BATCHES[:2], (99, 100), *BATCHES[3:]])
+        squares(path, Several(ray_params(2)), [*BATCHES[:2], (99, 100), *BATCHES[3:]])
     kept = sorted(part.name for part in parts_folder(path).glob("*.npy"))
     use_ray(FakeRay(lost=3))
     with pytest.raises(UserError, match=r"lost, and 2 before it \(ray\.max_failures\)") as error:
-        squares(path, Several(ray_params(2), Path()))
+        squares(path, Several(ray_params(2)))
     assert "\n" not in str(error.value)
     ray = use_ray(FakeRay())
-    squares(path, Several(ray_params(2), Path()))
+    squares(path, Several(ray_params(2)))
     assert 0 < len(ray.made) == len(BATCHES) - len(kept) < len(BATCHES)
 
 
@@ -208,14 +211,18 @@ def test_an_error_ends_what_others_are_at(tmp_path, use_ray):
     """The latest is answered first: the others have not begun."""
     ray = use_ray(FakeRay())
     with pytest.raises(UserError, match=r"^no number is that large; use a smaller one$"):
-        squares(tmp_path / "set.npy", Several(ray_params(4), Path()), [*BATCHES[:3], (99, 100)])
+        squares(tmp_path / "set.npy", Several(ray_params(4)), [*BATCHES[:3], (99, 100)])
     assert len(ray.killed) == 3 and ray.made[-1][1] == "000003.npy"
 
 
-def test_a_node_that_does_not_see_the_folder_is_named(tmp_path, use_ray):
+def test_a_node_that_does_not_see_the_folder_is_named(tmp_path, use_ray, monkeypatch):
     use_ray(FakeRay())
-    workers = workers_of(ray_params(2), tmp_path / "on the head alone")
-    with pytest.raises(UserError, match=r"on the head alone cannot be used on .* same path"):
+    folder = tmp_path / "on the head alone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    workers = workers_of(ray_params(2))
+    monkeypatch.setattr(module, "here", lambda: Site(Project(f"{folder} no more", "runs")))
+    with pytest.raises(UserError, match=r"no more cannot be used on .* same path"):
         squares(tmp_path / "set.npy", workers)
 
 
@@ -236,12 +243,12 @@ def test_a_mapped_set_travels_by_its_name(tmp_path):
 def test_a_trials_cells_are_decoded_by_the_workers_of_its_training_but_for_one(trained, decode):
     """That one measures."""
     training = trained and SimpleNamespace(workers=SimpleNamespace(count=trained))
-    trial = SimpleNamespace(training=training, root="/project")
+    trial = SimpleNamespace(training=training)
     workers = measuring._workers(trial, with_params())
     if decode == 1:
         assert type(workers) is Alone
     else:
-        assert workers._ray.num_workers == decode and workers._root == "/project"
+        assert workers._ray.num_workers == decode
 
 
 @pytest.mark.usefixtures("in_tiny_project")

@@ -1,14 +1,13 @@
 """The kinds of values that params have, each with its bounds (pipeline/runtime/limits.py)."""
 
-import os
 import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field
 
 from pipeline.runtime import limits
+from pipeline.runtime.project import folder_named
 
 Extractor = Literal["classifier", "inception"]
 
@@ -37,16 +36,13 @@ def _plain(text: str) -> str:
 
 
 def _folder(path: str) -> str:
-    """A folder as the system takes it, from a path, one that begins with `~`, or a `file://`."""
-    address = urlsplit(path)
-    if address.scheme == "file" and address.netloc in ("", "localhost") and address.path:
-        path = unquote(address.path)
-    elif re.match(r"(?:\./)*[A-Za-z][A-Za-z0-9+.-]*:", path):  # ./s3:/bucket is one, normalised
+    """As `folder_named`, unless it is another address."""
+    found = folder_named(path)
+    if re.match(r"(?:\./)*[A-Za-z][A-Za-z0-9+.-]*:", found):  # ./s3:/bucket is one, normalised
         raise ValueError(
             f"'{path}' is no folder but an address; give a folder, on a cluster one that every "
             f"node sees (results travel by DVC's remote: docs/cluster.md)"
         )
-    found = os.path.expanduser(path)
     if found.startswith("~"):
         raise ValueError(f"'{path}' begins with the home of a user that is not here; write it out")
     return _plain(found)

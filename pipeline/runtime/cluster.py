@@ -11,7 +11,9 @@ from typing import Any
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
+from pipeline.runtime.files import tree_hash
 from pipeline.runtime.project import in_project
+from pipeline.runtime.site import be_home, forget_home
 
 # Read by Ray when it is imported or started; see each comment for what happens without.
 _ENVIRONMENT = {
@@ -41,6 +43,7 @@ _LOCAL_ENVIRONMENT = {
     "RAY_idle_worker_killing_time_threshold_ms": str(2**31 - 1),
 }
 
+CODE = Path(__file__).parents[1]
 ANSWER = 5.0  # seconds that a port may take to answer
 WORKER_START = 60.0  # seconds that the first worker may take to start
 
@@ -54,7 +57,7 @@ def join_ray() -> None:
 
     Raises:
         UserError: it cannot be reached, or one of its nodes starts no worker within a minute, or
-            does not see the project.
+            has neither the project nor its code.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     for name, value in (_ENVIRONMENT | ({} if address else _LOCAL_ENVIRONMENT)).items():
@@ -63,6 +66,7 @@ def join_ray() -> None:
 
     if ray.is_initialized():
         return
+    forget_home()
     if reason := why_no_cluster(address):
         raise UserError(_cannot_join(address, reason))
     quiet: dict[str, Any] = {
@@ -126,27 +130,30 @@ def _workers_environment() -> dict[str, Any]:
 
 
 def _require_workers() -> None:
-    """Raise a `UserError` unless, on each node, a worker starts within a minute and sees the
-    project: Ray would try for ever, and a training would die of a file that is not there."""
+    """Raise a `UserError` unless, on each node, a worker starts within a minute (Ray would try for
+    ever) and has this code. Where one does not see the project, its home is here from now on."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     seen = _own_file()
-    task: Any = ray.remote(os.path.exists)
+    task: Any = ray.remote(_look)
     probes = {}
     try:
         seen.touch()
         for node in filter(lambda node: node["Alive"], ray.nodes()):
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             probe = task.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            probes[probe.remote(str(seen))] = node["NodeManagerHostname"]
+            probes[probe.remote(seen)] = node
         done, late = ray.wait([*probes], num_returns=len(probes), timeout=WORKER_START)
-        for probe in [*late, *done]:
-            _require_seen(probe, probes[probe], seen.parent)
+        apart = [probes[probe] for probe in [*late, *done] if not _sees(probe, probes[probe])]
     except OSError as error:
         raise UserError(f"cannot write {seen.parent}: {error.strerror or error}") from error
     finally:
         seen.unlink(missing_ok=True)
+    if apart:
+        if ray.get_runtime_context().get_node_id() in [node["NodeID"] for node in apart]:
+            raise UserError(f"Ray on this machine does not see {seen.parent}; start it here anew")
+        be_home()
 
 
 def _own_file() -> Path:
@@ -162,25 +169,37 @@ def _own_file() -> Path:
     return in_project(f"{name}{os.getpid()}")
 
 
-def _require_seen(probe: Any, node: str, project: Path) -> None:
-    """Raise a `UserError` unless a node's worker has said that it sees the project."""
+def _look(path: Path) -> tuple[bool, str]:
+    """Whether this node sees a path, and the hash of its code."""
+    return path.exists(), tree_hash(CODE)
+
+
+def _sees(probe: Any, node: dict[str, Any]) -> bool:
+    """Whether a node's worker sees the project.
+
+    Raises:
+        UserError: it does not and has other code, or there is no worker.
+    """
     import ray
 
+    name = node["NodeManagerHostname"]
     try:
-        if ray.get(probe, timeout=0):
-            return
-        raise UserError(
-            f"Ray's node {node} does not see {project}; share the folder with it, or end Ray there"
-        )
+        sees, code = ray.get(probe, timeout=0)
+        if not sees and code != tree_hash(CODE):
+            raise UserError(
+                f"Ray's node {name} sees neither this project nor has its code; share the folder "
+                f"with it, or let `maskgit submit` take the code along, or end Ray there"
+            )
+        return sees
     except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
-        return  # the node was lost meanwhile: nothing will run there
+        return True  # the node was lost meanwhile: nothing will run there
     except ray.exceptions.GetTimeoutError:
         reason = f"none was there after {WORKER_START:g} s"
     except ray.exceptions.RayError as error:
         reason = in_a_line(error)
     context = ray.get_runtime_context()
     logs = Path(context.get_temp_dir(), context.get_session_name(), "logs")
-    raise UserError(f"Ray cannot start a worker on {node}: {reason}; its logs are in {logs}")
+    raise UserError(f"Ray cannot start a worker on {name}: {reason}; its logs are in {logs}")
 
 
 def _first_line(error: Exception) -> str:

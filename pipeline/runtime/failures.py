@@ -19,7 +19,7 @@ class Failure:
     """The files in which a job that fails leaves its error.
 
     Args:
-        folder: the job's folder; absolute, and on a disk that worker and driver share.
+        folder: the job's folder, absolute; its files are on the driver's node when the worker ends.
     """
 
     folder: str

@@ -18,7 +18,8 @@ from pipeline.runtime.limits import YAML_BYTES
 SUMS = "SHA256SUMS"  # hashes of a folder's files: no content of its own
 
 
-def _aside(path: Path) -> Path:
+def temporary_beside(path: Path) -> Path:
+    """A new name, of a file that `remove_temporary` finds where its writer is killed."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
@@ -40,7 +41,7 @@ def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> N
 @contextlib.contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`, which is removed after the block."""
-    folder = _aside(path)
+    folder = temporary_beside(path)
     folder.mkdir(parents=True)
     try:
         yield folder
@@ -48,7 +49,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -63,12 +64,12 @@ def _replace(temporary: Path, path: Path) -> None:
     if temporary.is_dir():
         for folder, _, names in os.walk(temporary):
             for name in names:
-                _to_disk(Path(folder, name))
-            _to_disk(Path(folder))
+                to_disk(Path(folder, name))
+            to_disk(Path(folder))
     else:
-        _to_disk(temporary)
+        to_disk(temporary)
     os.replace(temporary, path)
-    _to_disk(path.parent)
+    to_disk(path.parent)
 
 
 @contextlib.contextmanager
@@ -84,7 +85,7 @@ def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
             which it would replace.
     """
     path = Path(path)
-    temporary = _aside(path)
+    temporary = temporary_beside(path)
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise UserError(f"{path} is a pipe, socket or device; give the path of a file")
@@ -109,7 +110,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         UserError: the folder cannot be written.
     """
     path = Path(path)
-    temporary = _aside(path)
+    temporary = temporary_beside(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 
 def in_project(path: Path | str) -> Path:
@@ -11,3 +12,11 @@ def in_project(path: Path | str) -> Path:
     DVC_ROOT, which DVC sets for every stage, names the project itself.
     """
     return Path(os.environ.get("DVC_ROOT") or "", path).absolute()
+
+
+def folder_named(name: str) -> str:
+    """A folder as the system takes it, from a path, one that begins with `~`, or a `file://`."""
+    address = urlsplit(name)
+    if address.scheme == "file" and address.netloc in ("", "localhost") and address.path:
+        name = unquote(address.path)
+    return os.path.expanduser(name)

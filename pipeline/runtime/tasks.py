@@ -5,6 +5,7 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure, in_a_line
+from pipeline.runtime.parcels import Parcel, pack
 
 
 class Job(Protocol):
@@ -44,7 +45,7 @@ def run_tasks(
     jobs = list(jobs)
     for job in jobs:
         job.failure.clear()
-    pending = {task.remote(function, job): job for job in jobs}
+    pending = {task.remote(function, pack(job)): job for job in jobs}
     failure = None
     while pending:
         (finished,), _ = ray.wait(list(pending), num_returns=1)
@@ -61,6 +62,6 @@ def run_tasks(
         raise UserError(f"{failure}; what is finished is kept, run again to go on")
 
 
-def _run(function: Callable[[AnyJob], None], job: AnyJob) -> None:
-    with job.failure.noted():
+def _run(function: Callable[[AnyJob], None], parcel: Parcel) -> None:
+    with parcel.opened() as (job,), job.failure.noted():
         function(job)

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from pipeline.runtime.cluster import may_grow
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure, in_a_line
+from pipeline.runtime.parcels import call, pack
 
 
 class Trial(Protocol):
@@ -100,15 +101,18 @@ def _tuner(
 ) -> Any:
     from ray import tune
 
+    parcels = {trial.name: pack(trial) for trial in trials}
+
     def trainable(config: dict) -> None:
-        trial = config["trial"]
-        with trial.failure.noted():
-            function(trial)
-        tune.report({"finished": trial.finished})
+        with parcels[config["trial"]].opened() as (trial,):
+            with trial.failure.noted():
+                function(trial)
+            finished = trial.finished
+        tune.report({"finished": finished})
 
     return tune.Tuner(
         tune.with_resources(trainable, _trial_resources(needs)),
-        param_space={"trial": tune.grid_search(list(trials))},
+        param_space={"trial": tune.grid_search(list(parcels))},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
             max_concurrent_trials=_concurrent(needs, len(trials)),
@@ -138,7 +142,7 @@ def _watch(trials: Sequence[AnyTrial], on_done: Callable[[AnyTrial], None]) -> A
         def on_trial_complete(self, iteration, trials, trial, **info):
             if not self.error:
                 try:
-                    self.look_at(by_name[trial.config["trial"].name])
+                    self.look_at(by_name[trial.config["trial"]])
                 except UserError as error:
                     self.error = error
 
@@ -195,7 +199,11 @@ def run_beside(
     import ray
 
     cpus, gpus = (resources.get(kind, 0) for kind in ("CPU", "GPU"))
-    task: Any = ray.remote(function).options(
+    task: Any = ray.remote(call).options(
         num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT"
     )
-    ray.get(task.remote(*arguments))
+    parcel = pack(*arguments)
+    try:
+        ray.get(task.remote(function, parcel))
+    finally:
+        parcel.take_back()

@@ -5,8 +5,6 @@ when. (Each worker has `ray.cpus_per_worker` threads, and a process alone all of
 CPU that changes no bit but of products in float32 of 5 to 11 rows; see `tests/test_kernels.py`.)
 """
 
-import os
-import platform
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +17,9 @@ from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import driver_device, worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
+from pipeline.runtime.home import Project
+from pipeline.runtime.parcels import Parcel, pack
+from pipeline.runtime.site import here, work_at
 
 KEPT = 4  # makers that a worker holds open: those that it used last
 Batches = Mapping[Path, tuple]  # the arguments of each batch, by the file that it is written to
@@ -91,16 +92,13 @@ class Alone:
             yield path
 
 
-def workers_of(ray: RayParams, root: Path = Path()) -> Alone:
+def workers_of(ray: RayParams) -> Alone:
     """Who makes the batches of a stage: this process, or `ray.num_workers` of Ray's.
-
-    Args:
-        root: the project's folder.
 
     Raises:
         UserError: `ray.use_gpu`, and the one worker has none.
     """
-    return Several(ray, root) if ray.num_workers > 1 else Alone(worker_device(ray.use_gpu))
+    return Several(ray) if ray.num_workers > 1 else Alone(worker_device(ray.use_gpu))
 
 
 class Several(Alone):
@@ -110,12 +108,12 @@ class Several(Alone):
     free: `ray.max_failures` times in all.
     """
 
-    def __init__(self, ray: RayParams, root: Path):
+    def __init__(self, ray: RayParams):
         super().__init__(driver_device(ray.use_gpu, ray.num_workers))
-        self._ray, self._root, self._lost = ray, str(root.absolute()), 0
+        self._ray, self._lost = ray, 0
         self._idle: list[Any] = []
         # What each of the others is at, by the answer that it will give: no batch while it starts.
-        self._busy: dict[Any, tuple[Any, tuple[Path, tuple] | None]] = {}
+        self._busy: dict[Any, tuple[Any, tuple[Path, Parcel] | None]] = {}
 
     def make(self, maker: Maker, batches: Batches, save: Save) -> Iterator[Path]:
         import ray
@@ -123,13 +121,15 @@ class Several(Alone):
         if not batches:
             return
         self._start(len(batches))
-        waiting, shared = deque(batches.items()), ray.put((maker, save))
+        waiting = deque((path, pack(path, own)) for path, own in batches.items())
+        shared = ray.put(pack(maker, save))
         left = len(batches)
         try:
             while left:
                 while waiting and self._idle:
                     worker, batch = self._idle.pop(), waiting.popleft()
-                    self._busy[worker.make.remote(shared, *batch)] = (worker, batch)
+                    answer = worker.make.remote(maker.name, shared, batch[1])
+                    self._busy[answer] = (worker, batch)
                 (answer,), _ = ray.wait(list(self._busy), num_returns=1)
                 worker, done = self._busy.pop(answer)
                 if not self._answered(answer):  # it is lost
@@ -138,8 +138,10 @@ class Several(Alone):
                     continue
                 self._idle.append(worker)
                 if done:
+                    path, parcel = done
+                    parcel.take_back()
                     left -= 1
-                    yield done[0]
+                    yield path
         finally:  # an error, or Ctrl-C: what is half made is of no use
             self._end_busy()
 
@@ -159,8 +161,8 @@ class Several(Alone):
         own: Any = ray.remote(_Worker).options(
             num_cpus=self._ray.cpus_per_worker, num_gpus=int(self._ray.use_gpu)
         )
-        worker = own.remote(self._root, self._ray.use_gpu)
-        self._busy[worker.started.remote()] = (worker, None)
+        worker = own.remote(self._ray.use_gpu)
+        self._busy[worker.started.remote(here().project)] = (worker, None)
 
     def _answered(self, answer: Any) -> bool:
         """Whether a worker did what it was asked for; not if it was lost.
@@ -199,41 +201,42 @@ class Several(Alone):
 
 
 class _Worker:
-    """A process of Ray's that makes batches.
+    """A process of Ray's that makes batches."""
 
-    Args:
-        folder: its working directory, the project's.
-    """
+    def __init__(self, use_gpu: bool):
+        self._use_gpu = use_gpu
+        self._open: dict[str, tuple[Maker, Save]] = {}
 
-    def __init__(self, folder: str, use_gpu: bool):
-        self._folder, self._use_gpu = folder, use_gpu
-        self._open: dict[str, Maker] = {}
-
-    def started(self) -> str | None:
+    def started(self, project: Project) -> str | None:
         """What the user has to do before this worker can make anything, if anything."""
         try:
-            os.chdir(self._folder)
-        except OSError as error:
-            return (
-                f"{self._folder} cannot be used on {platform.node()} ({error.strerror}); every "
-                f"node has to see the project's folder at the same path"
-            )
-        try:
+            work_at(project)
             self._device = worker_device(self._use_gpu)
         except UserError as error:
             return str(error)
         return None
 
-    def make(self, shared: tuple[Maker, Save], path: Path, arguments: tuple) -> str | None:
-        """Make a batch and write it; returns what the user has to do about it, if anything."""
-        arrived, save = shared
-        maker = self._open.pop(arrived.name, arrived)
-        self._open[arrived.name] = maker
-        for name in list(self._open)[:-KEPT]:
-            del self._open[name]
+    def make(self, name: str, shared: Parcel, batch: Parcel) -> str | None:
+        """Make a batch and write it; returns what the user has to do about it, if anything.
+
+        Args:
+            name: of the maker.
+            shared: the maker, and how a batch is saved.
+            batch: its file, and its arguments.
+        """
+        maker, save = self._open.pop(name) if name in self._open else _content(shared)
+        self._open[name] = maker, save
+        for other in list(self._open)[:-KEPT]:
+            del self._open[other]
         try:
-            for _ in Alone(self._device).make(maker, {path: arguments}, save):
-                pass
+            with batch.opened() as (path, arguments):
+                for _ in Alone(self._device).make(maker, {path: arguments}, save):
+                    pass
         except UserError as error:
             return str(error)
         return None
+
+
+def _content(shared: Parcel) -> tuple[Maker, Save]:
+    with shared.opened() as (maker, save):
+        return maker, save

@@ -27,6 +27,7 @@ from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import atomic_folder, read_json, write_csv, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.progress import Countdown
+from pipeline.runtime.site import here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
 from pipeline.runtime.tuning import Needs, run_trials
@@ -135,6 +136,8 @@ def _run(pending: list[Training], params: Params, stage: Stage, count: Countdown
     needs = Needs(workers.count, workers.resources, workers.max_failures, stage.folder())
 
     def end(training: Training) -> None:
+        if here().apart:  # its worker has logged to a copy, perhaps
+            _log(training)
         training.observer.run.finish(ok=True)
         count.done(training.name)
 
@@ -153,7 +156,7 @@ def _train(training: Training) -> None:
 
 
 def _log(training: Training) -> None:
-    """Log what an earlier run of the stage has trained, as it would have been logged live."""
+    """Log what was trained elsewhere or before, as it would have been logged live."""
     run = training.observer.run.begin()
     for row in training.history:
         run.log_training(row)

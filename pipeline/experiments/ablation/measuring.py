@@ -59,7 +59,7 @@ def _workers(trial: Trial, params: Params) -> Alone:
     """Who decodes: this process, or those of its training but for this one, which have ended."""
     trained = trial.training.workers.count if trial.training else 1
     own = params.ray.model_copy(update={"num_workers": max(1, trained - 1)})
-    return workers_of(own, Path(trial.root))
+    return workers_of(own)
 
 
 def _measure_cell(

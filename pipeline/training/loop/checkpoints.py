@@ -11,6 +11,7 @@ import torch
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, remove_temporary, require_file
+from pipeline.runtime.site import send_home
 
 PARTS = {"task", "step", "history"}  # of a loop's checkpoint
 
@@ -45,6 +46,7 @@ class RunDirSession:
             _write(state, temporary)
             if self.path.exists():
                 os.replace(self.path, self.before)
+        send_home(self.path)
 
 
 def newest_whole(

@@ -1,4 +1,5 @@
-"""A training under Ray Train: data-parallel workers, checkpoints in Ray's storage.
+"""A training under Ray Train: data-parallel workers, checkpoints in Ray's storage, or
+sent home where the nodes share no folder.
 
 The run's name carries the hash of everything it depends on, since Ray Train takes up whatever run
 it finds under the same name and storage path.
@@ -15,9 +16,11 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.files import temporary_folder
 from pipeline.runtime.limits import CHECKPOINTS
+from pipeline.runtime.parcels import Parcel, pack
 from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
-from pipeline.training.loop.checkpoints import newest_whole, save_checkpoint
+from pipeline.runtime.site import here
+from pipeline.training.loop.checkpoints import RunDirSession, newest_whole, save_checkpoint
 from pipeline.training.loop.finite import Diverged
 from pipeline.training.loop.job import TrainingJob
 from pipeline.training.loop.ray_checkpoints import (
@@ -27,7 +30,7 @@ from pipeline.training.loop.ray_checkpoints import (
     remove_unlisted,
     unlisted_checkpoint,
 )
-from pipeline.training.loop.train import train
+from pipeline.training.loop.train import Session, train
 
 
 def fit(
@@ -48,13 +51,14 @@ def fit(
     from ray.train import TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    remove_damaged(job.run_dir)
-    unlisted = unlisted_checkpoint(job.run_dir)
-    if unlisted is None:
-        remove_unlisted(job.run_dir)
+    apart, unlisted = here().apart, None
+    if apart:
+        RunDirSession(job.run_dir).load()  # a damaged checkpoint does not travel
+    else:
+        unlisted = _first_checkpoint(job.run_dir)
     job.failure.clear()
-    config = {"job": job, "unlisted": unlisted, "on_row": on_row}
-    trainer = TorchTrainer(_worker, train_loop_config=config, **_ray_config(job))
+    parcel = pack(job, unlisted, on_row)
+    trainer = TorchTrainer(_worker, train_loop_config={"parcel": parcel}, **_ray_config(job))
     lost = None
     try:
         result = trainer.fit()
@@ -62,17 +66,31 @@ def fit(
         lost = error
     except SystemExit as stopped:  # what Ray Train makes of Ctrl-C, without a word
         raise KeyboardInterrupt from stopped
+    finally:
+        parcel.take_back()
     if (reason := job.failure.read()) is not None:
         raise UserError(reason) from lost
     if lost:
         raise UserError(_why(job, lost)) from lost
     # The last step of a training always leaves a checkpoint.
-    state, damaged = newest_whole(checkpoints_of(job.run_dir, result.checkpoint, unlisted))
+    found = checkpoints_of(job.run_dir, result.checkpoint, unlisted)
+    state, damaged = newest_whole([RunDirSession(job.run_dir).path] if apart else found)
     if state is None or damaged:
         raise UserError(
             f"{job.name}: its last checkpoint is damaged; run again to go on from there"
         )
+    for row in state["history"] if apart else ():  # was noted on another node
+        on_row(row)
     return state
+
+
+def _first_checkpoint(run: Path) -> Path | None:
+    """Clear up what kills left of a run; the checkpoint to begin with, where Ray knows of none."""
+    remove_damaged(run)
+    unlisted = unlisted_checkpoint(run)
+    if unlisted is None:
+        remove_unlisted(run)
+    return unlisted
 
 
 def _why(job: TrainingJob, lost: Exception) -> str:
@@ -125,15 +143,7 @@ class RayTrainSession:
         self.run_dir, self.on_row, self.unlisted = run_dir, on_row, unlisted
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
-        import ray.train.torch
-        import torch.distributed as dist
-
-        if not dist.is_initialized():  # a single worker
-            return row
-        values = torch.tensor(list(row.values()), dtype=torch.float64)
-        values = values.to(ray.train.torch.get_device())
-        dist.all_reduce(values)
-        return dict(zip(row, (values / dist.get_world_size()).tolist(), strict=True))
+        return _average(row)
 
     def load(self) -> dict[str, Any] | None:
         import ray.train
@@ -154,13 +164,53 @@ class RayTrainSession:
             ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
+class SentSession(RunDirSession):
+    """Checkpoints where the nodes share no folder: the first worker writes them to its run
+    directory, and sends them home, from where all workers have them when they start."""
+
+    def __init__(self, run_dir: Path, on_row: Callable[[dict[str, float]], None]):
+        import ray.train
+
+        super().__init__(run_dir, on_row)
+        self.rank = ray.train.get_context().get_world_rank()
+
+    def average(self, row: dict[str, float]) -> dict[str, float]:
+        return _average(row)
+
+    def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
+        import ray.train
+
+        if self.rank == 0:
+            super().save(state, row)
+        ray.train.report(row)
+
+
+def _average(row: dict[str, float]) -> dict[str, float]:
+    import ray.train.torch
+    import torch.distributed as dist
+
+    if not dist.is_initialized():  # a single worker
+        return row
+    values = torch.tensor(list(row.values()), dtype=torch.float64)
+    values = values.to(ray.train.torch.get_device())
+    dist.all_reduce(values)
+    return dict(zip(row, (values / dist.get_world_size()).tolist(), strict=True))
+
+
 def _worker(config: dict[str, Any]) -> None:
     """One data-parallel worker."""
+    set_up()  # again: Ray Train has set its loggers since the process began
+    parcel: Parcel = config["parcel"]
+    with parcel.opened() as (job, unlisted, on_row):
+        _train(job, unlisted, on_row)
+
+
+def _train(
+    job: TrainingJob, unlisted: Path | None, on_row: Callable[[dict[str, float]], None]
+) -> None:
     import ray.train
     import ray.train.torch
 
-    set_up()  # again: Ray Train has set its loggers since the process began
-    job: TrainingJob = config["job"]
     if (reason := job.failure.read()) is not None:  # a restart cannot mend what a user has to
         raise UserError(reason)
     context = ray.train.get_context()
@@ -169,11 +219,16 @@ def _worker(config: dict[str, Any]) -> None:
     # that fails alone must, or the others would wait for it.
     with job.failure.noted(pass_on=lambda e: ranks.workers > 1 and not isinstance(e, Diverged)):
         worker_device(job.workers.use_gpu)  # there is one, and it repeats
+        session: Session
+        if here().apart:
+            session = SentSession(job.run_dir, on_row)
+        else:
+            session = RayTrainSession(job.run_dir, on_row, unlisted)
         train(
             job.recipe(ranks, ray.train.torch.get_device()),
             name=job.name,
             steps=job.steps,
             every=job.every,
             seed=job.seed,
-            session=RayTrainSession(job.run_dir, config["on_row"], config["unlisted"]),
+            session=session,
         )

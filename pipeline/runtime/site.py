@@ -1,0 +1,223 @@
+"""The project as a process sees it: itself at home, or a copy on a node that does not see its
+folder.
+
+A worker's copy has what it was told to need: it takes that from home before it works, and sends
+home what it made.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten, makers, stage_deps
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import atomic_file, read_yaml, temporary_beside, value_hash
+from pipeline.runtime.home import CHUNK, Home, Place, Project, Stamp, listed
+from pipeline.runtime.project import folder_named, in_project
+
+
+class Site:
+    """The project as a process sees it: itself, or this node's copy.
+
+    Args:
+        home: the actor, which ends with the process that started it.
+    """
+
+    def __init__(self, project: Project, home: Any = None):
+        self.project, self._home = project, home
+        self._known: dict[Place, dict[str, Stamp]] = {}  # what both had when they last met
+        self.bases = (Path(project.folder), Path(project.storage))
+        self.away = self.apart and _node() != project.node
+        if self.away:
+            caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            copy = Path(caches, "maskgit/copies", value_hash(project.storage)[:16]).absolute()
+            self.bases = (copy / "project", copy / "storage")
+            self._lock = FileLock(copy / ".lock")
+            self._make()
+
+    @property
+    def apart(self) -> bool:
+        """Whether some node does not see the folder."""
+        return bool(self.project.actor)
+
+    def _make(self) -> None:
+        import ray
+
+        self._home = ray.get_actor(self.project.actor)
+        for base in self.bases:
+            base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        link = self.bases[0] / self.project.storage_path
+        with self._lock:
+            if not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(self.bases[1])
+        for place in self.project.inputs:
+            self.bring([place], exact=False)
+
+    def enter(self) -> None:
+        """Let this process work there.
+
+        Raises:
+            UserError: this node does not see the folder.
+        """
+        try:
+            os.chdir(self.bases[0])
+        except OSError as error:
+            raise UserError(
+                f"{self.bases[0]} cannot be used on {os.uname().nodename} ({error.strerror}); "
+                f"every node has to see the project's folder at the same path"
+            ) from None
+
+    def path(self, place: Place) -> Path:
+        """Where this process sees a place."""
+        return self.bases[place.base] / place.name
+
+    def place(self, path: str) -> Place | None:
+        """The place of an absolute path; None outside of the project."""
+        for base in (1, 0):  # the storage is in the folder, perhaps
+            root = str(self.bases[base])
+            if path == root or path.startswith(f"{root}/"):
+                return Place(base, path[len(root) + 1 :])
+        return None
+
+    def bring(self, places: Iterable[Place], exact: bool = True) -> None:
+        """Let the copy have what is at home.
+
+        Args:
+            exact: what is not at home is removed.
+        """
+        if not self.away:
+            return
+        import ray
+
+        for place in places:
+            theirs, path = ray.get(self._home.listed.remote(place)), self.path(place)
+            with self._lock:
+                ours = listed(path)
+                for name, stamp in theirs.items():
+                    if ours.get(name) != stamp:
+                        self._fetch(place, name, stamp)
+                for name in (ours.keys() - theirs.keys()) if exact else ():
+                    (path / name).unlink()
+                    with suppress(OSError):  # others are in the folder
+                        (path / name).parent.rmdir()
+            self._known[place] = theirs
+
+    def send(self, places: Iterable[Place]) -> None:
+        """Let home have what has changed in the copy since it was brought; what others have sent
+        meanwhile stays."""
+        if not self.away:
+            return
+        import ray
+
+        for place in places:
+            ours, known = listed(self.path(place)), self._known.get(place, {})
+            changed = {name: stamp for name, stamp in ours.items() if known.get(name) != stamp}
+            gone = known.keys() - ours.keys()
+            theirs = ray.get(self._home.listed.remote(place)) if changed or gone else known
+            for name, stamp in changed.items():
+                if theirs.get(name) != stamp:
+                    self._hand_in(place, name, stamp)
+            for name in gone & theirs.keys():
+                ray.get(self._home.remove.remote(place, name))
+            self._known[place] = ours
+
+    def _fetch(self, place: Place, name: str, stamp: Stamp) -> None:
+        import ray
+
+        with atomic_file(self.path(place) / name, durable=False) as temporary:
+            with open(temporary, "wb") as file:
+                while file.tell() < stamp.size:
+                    chunk = ray.get(self._home.read.remote(place, name, file.tell()))
+                    if not chunk:  # it is shorter by now; its hash will tell
+                        break
+                    file.write(chunk)
+            os.utime(temporary, ns=(stamp.changed, stamp.changed))
+
+    def _hand_in(self, place: Place, name: str, stamp: Stamp) -> None:
+        import ray
+
+        path = self.path(place) / name
+        aside = temporary_beside(path).name
+        with open(path, "rb") as file:
+            last = False
+            while not last:
+                chunk = file.read(CHUNK)
+                last = file.tell() >= stamp.size or not chunk
+                changed = stamp.changed if last else 0
+                ray.get(self._home.write.remote(place, name, chunk, aside, changed))
+
+
+def _node() -> str:
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
+_here: Site | None = None  # this process's, where the cluster's nodes share no folder
+_opened: Callable[[Project], Site] = lru_cache(maxsize=1)(Site)
+
+
+def here() -> Site:
+    """The site of this process."""
+    if _here is not None:
+        return _here
+    folder = str(Path.cwd())
+    return Site(Project(folder, folder))
+
+
+def work_at(project: Project) -> Site:
+    """Let this process, a worker, work for a project from now on."""
+    global _here
+    site = _opened(project)
+    site.enter()
+    _here = site if project.actor else None
+    return site
+
+
+def send_home(path: Path) -> None:
+    """Let home have a file at once, which a worker that may be lost has written."""
+    site = here()
+    if place := site.place(str(path)):
+        site.send([place])
+
+
+def forget_home() -> None:
+    """Every node sees the folder, as far as is known."""
+    global _here
+    _here = None
+
+
+def be_home() -> None:
+    """Be the project's home from now on, with an actor that gives its files out."""
+    global _here
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    name = f"home-{uuid.uuid4().hex[:12]}"
+    storage_path = folder_named(read_yaml(PARAMS_FILE)["ray"]["storage_path"])
+    folder, storage = Path.cwd(), in_project(storage_path).resolve()
+    beside = NodeAffinitySchedulingStrategy(_node(), soft=False)
+    actor: Any = ray.remote(Home).options(
+        name=name, num_cpus=0, max_concurrency=8, scheduling_strategy=beside
+    )
+    project = Project(str(folder), str(storage), storage_path, _node(), name, _inputs())
+    _here = Site(project, actor.remote(str(folder), str(storage)))
+
+
+def _inputs() -> tuple[Place, ...]:
+    """What the running stage needs that other stages made, and the files that params name. (A stage
+    that was started by hand is not known: what any of them needs.)"""
+    made, stage = makers(), os.environ.get("DVC_STAGE")
+    needed = [path for path in (stage_deps(stage) if stage else made) if path in made]
+    values = flatten(read_yaml(PARAMS_FILE))
+    needed += [str(values[name]) for name in FILE_PARAMS if values.get(name)]
+    return tuple(
+        Place(0, path) for path in needed if not Path(path).is_absolute() and Path(path).exists()
+    )
