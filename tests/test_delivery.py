@@ -68,6 +68,18 @@ def check_everything(server: FakeServer, rows: int = 20, files: bool = True) -> 
     assert set(server.experiments) == {"experiment"}
 
 
+def test_what_a_stage_logs_while_others_are_sent_is_no_error(server, folder, monkeypatch):
+    run, send = open_run("key", "stage", {"a.b": 1}, "experiment", folder), delivery.send
+
+    def log_meanwhile(*arguments):
+        refused = send(*arguments)
+        run.log_metrics({"loss": 0.5}, 1)
+        return refused
+
+    monkeypatch.setattr(delivery, "send", log_meanwhile)
+    assert "records sent to" in sync(folder)
+
+
 def test_a_stage_that_ends_has_delivered_everything(server, folder):
     started = Delivery(folder)
     log_everything(folder)

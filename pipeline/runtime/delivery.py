@@ -182,15 +182,16 @@ def sync(folder: Path) -> str:
     """
     uri = tracking_uri()
     outboxes = Outboxes(folder, uri)
-    shown, reason = redacted(uri), ""
+    shown, reason = redacted(uri), None
     try:
         outboxes.send()
     except Unsent as error:
-        reason = f": {error}"
+        reason = error
     sent = outboxes.server.records
-    if left := outboxes.waiting():
+    # Without a reason, what is left was logged meanwhile by a stage, which sends it.
+    if reason and (left := outboxes.waiting()):
         raise UserError(
-            f"{left} of {left + sent} records are still to be sent to {shown}{reason}; start the "
+            f"{left} of {left + sent} records are still to be sent to {shown}: {reason}; start the "
             f"server and run this again"
         )
     said = [f"{sent} records sent to {shown}"]

@@ -51,7 +51,8 @@ class BFloat16Linear(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(linear.bias.detach().bfloat16(), requires_grad=False)
         weight = linear.weight.detach().bfloat16()
-        self.laid_out = weight.device.type == "cpu" and _onednn_multiplies_bfloat16()
+        on_cpu = weight.device.type == "cpu" and type(weight) is Tensor  # and none without content
+        self.laid_out = on_cpu and _onednn_multiplies_bfloat16()
         if self.laid_out:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.weight = nn.Parameter(weight, requires_grad=False)
