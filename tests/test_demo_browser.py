@@ -115,6 +115,8 @@ def test_two_schedules_start_from_one_seed(page, model):
     field(page, "Class").fill("class2")
     field(page, "Class").press("Enter")
     field(page, "number input for Iterations T").fill("5")
+    field(page, "number input for Iterations T").press("Tab")
+    page.wait_for_timeout(1000)  # until the page has taken both
     page.get_by_role("button", name="Draw").click()
     for number, schedule in enumerate(("cosine", "exponential")):
         filling = drawing.filling(model, "class2", 10, 0, schedule=schedule, iterations=5)
