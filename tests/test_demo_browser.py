@@ -112,11 +112,13 @@ def test_samples_are_drawn_and_the_slider_goes_back(page, model):
 
 def test_two_schedules_start_from_one_seed(page, model):
     page.get_by_role("tab", name="Two schedules").click()
-    field(page, "Class").fill("class2")
-    field(page, "Class").press("Enter")
+    field(page, "Class").click()
+    page.get_by_role("option", name="class2").click()
+    wait_until(lambda: field(page, "Class").input_value() == "class2")
     field(page, "number input for Iterations T").fill("5")
     field(page, "number input for Iterations T").press("Tab")
-    page.wait_for_timeout(1000)  # until the page has taken both
+    slider = field(page, "range slider for Iterations T")
+    wait_until(lambda: slider.input_value() == "5")  # it follows what the page has taken
     page.get_by_role("button", name="Draw").click()
     for number, schedule in enumerate(("cosine", "exponential")):
         filling = drawing.filling(model, "class2", 10, 0, schedule=schedule, iterations=5)
