@@ -15,6 +15,7 @@ from pipeline.config.params import load_params
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.metrics import fid
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
+from pipeline.runtime.process import cores
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone
 from pipeline.sampling import balanced_labels, sampler
@@ -58,8 +59,10 @@ def drawn(finished):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(finished.folder)
         model = Model()
+        torch.set_num_threads(cores())  # these tensors are large
         pool = model.features("draws")
         truth = fid(model.features("large").flatten(0, 1), model.reference)
+        torch.set_num_threads(1)
     each, chance = SAMPLES // CLASSES, torch.Generator().manual_seed(0)
     sets = []
     for _ in range(DRAWS):

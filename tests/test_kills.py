@@ -13,12 +13,11 @@ from tests.project import Project
 pytestmark = pytest.mark.slow
 
 
-def _kill(project: Project, stage: str, ready) -> None:
-    project.kill_stage_when(stage, ready)
-    deadline = time.monotonic() + 90  # Ray's agents notice within about a minute
+def _all_ended(project: Project) -> bool:
+    deadline = time.monotonic() + 90  # Ray's agents notice a kill within about a minute
     while project.strays() and time.monotonic() < deadline:
         time.sleep(1)
-    assert project.strays() == []
+    return project.strays() == []
 
 
 @pytest.mark.parametrize(
@@ -53,11 +52,14 @@ def test_killed_training_goes_on_and_ends_with_the_same_bytes(
     shutil.rmtree(runs)
     shutil.rmtree(model)
 
-    _kill(project, stage, lambda: any(text in path.read_bytes() for path in runs.rglob(file)))
+    project.kill_stage_when(
+        stage, lambda: any(text in path.read_bytes() for path in runs.rglob(file))
+    )
     log = project.stage(stage)
 
     assert "going on from step" in log
     assert (tree_hash(model), file_hash(history)) == expected
+    assert _all_ended(project)
 
 
 def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
@@ -71,7 +73,7 @@ def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
     def one_trial_done():
         return any(len(list(t.glob("cells/*.json"))) == 2 for t in trials.glob("*"))
 
-    _kill(project, "sweep", one_trial_done)
+    project.kill_stage_when("sweep", one_trial_done)
     cells = {p: p.stat().st_mtime_ns for p in trials.rglob("cells/*.json")}
     log = project.stage("sweep")
 
@@ -79,6 +81,7 @@ def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
     assert re.search(r"3 trials, [123] finished before", log)
     assert {p: p.stat().st_mtime_ns for p in cells} == cells
     assert rows.read_bytes() == expected
+    assert _all_ended(project)
 
 
 @pytest.mark.parametrize(
