@@ -14,6 +14,7 @@ from pipeline.runtime.delivery import sync
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.reproduction import log_reproduction, open_reproduction
 from pipeline.runtime.tracking import Run, open_run
+from tests.damage import DAMAGE, named
 from tests.tracking_server import FakeServer
 
 DVC = """
@@ -132,6 +133,28 @@ def test_a_picture_of_each_step_is_logged_once(server, folder, run, tmp_path, mo
     sync(folder)
     shown = [image[:3] for image in server.run("stage").images]
     assert shown == [("samples", 10, (10, 4)), ("samples", 20, (20, 4))]
+
+
+@pytest.mark.parametrize("logged_so", [False, True], ids=["damaged_later", "damaged_before"])
+@pytest.mark.parametrize("damage", DAMAGE, **named)
+def test_a_damaged_picture_is_named_and_stops_no_other_record(
+    server, folder, run, tmp_path, damage, logged_so
+):
+    for step in (10, 20):
+        picture = tmp_path / f"samples_{step}.png"
+        Image.effect_noise((40, 40), 50).save(picture)
+        if logged_so and step == 10:
+            damage(picture)
+        run.log_image(picture, "samples", step)
+    if not logged_so:
+        damage(next(folder.rglob("samples_10.png")))
+    run.log_metrics({"loss": 0.5}, 20)
+    run.finish(ok=True)
+    said = sync(folder)
+    assert "refused for good" in said and "samples_10.png is damaged" in said
+    assert [image[:2] for image in server.run("stage").images] == [("samples", 20)]
+    assert server.run("stage").metrics and server.run("stage").status == "FINISHED"
+    assert "0 records sent" in sync(folder)
 
 
 def whole(folder: Path) -> str:

@@ -124,7 +124,8 @@ class FakeServer:
             self._known(run_id).files[Path(path).name] = file.read()
 
     def _log_image(self, run_id, image, key, step, timestamp, synchronous):
-        """As the real one it keeps an image twice that it is sent twice."""
+        """As the real one it keeps an image twice that it is sent twice, and decodes it."""
+        image.load()
         self._known(run_id).images.append((key, step, image.size, timestamp))
 
     def _list_artifacts(self, run_id, path):

@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.files import file_hash, read_json, write_json
 from pipeline.runtime.outbox import LOG, Record, read_records
 from pipeline.runtime.server import Gone, Refused, Server, Unsent
 
@@ -155,6 +155,8 @@ class _Sending:
             path = self.folder / record["artifact"]
             if not path.exists():
                 return  # it was sent before the server forgot the run
+            if file_hash(path) != record["hash"]:
+                raise Refused(f"{path} is damaged: its bytes are not those that were logged")
             if "image" in record:
                 self._image(path, record)
             else:
@@ -189,8 +191,12 @@ class _Sending:
         if any(own in file.path for file in there):
             return
         at = {"step": record["step"], "timestamp": record["time"], "synchronous": True}
-        with Image.open(path) as picture:
-            ask(lambda client: client.log_image(run_id, picture, key=record["image"], **at))
+        try:
+            picture = Image.open(path)
+            picture.load()
+        except Exception as error:  # it was damaged when it was logged; decoders raise anything
+            raise Refused(f"{path} is damaged: it is no picture") from error
+        ask(lambda client: client.log_image(run_id, picture, key=record["image"], **at))
 
 
 def _batches(log: Path, start: int) -> Iterator[tuple[int, list[Record]]]:
