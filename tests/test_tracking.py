@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import time
 from pathlib import Path
 
@@ -119,20 +120,35 @@ def test_source_and_user_are_those_that_mlflow_shows(server, folder, monkeypatch
     assert tags["mlflow.source.git.commit"] == tags["git.commit"]
 
 
-@pytest.mark.parametrize("failure", [None, "lost"])
-def test_a_picture_of_each_step_is_logged_once(server, folder, run, tmp_path, monkeypatch, failure):
+@pytest.mark.parametrize("failure", ["down", "lost"])
+@pytest.mark.parametrize("at", range(8))  # none of the requests, or one of the seven
+def test_a_picture_of_each_step_is_logged_once_and_whole(
+    server, folder, run, tmp_path, monkeypatch, at, failure
+):
     monkeypatch.setattr("pipeline.runtime.outbox.time.time", lambda: 1.7e9)  # both in a millisecond
+    sync(folder)
     for step in (10, 20):
-        Image.new("L", (step, 4)).save(tmp_path / f"samples_{step}.png")
+        Image.new("L", (300 + step, 4)).save(tmp_path / f"samples_{step}.png")
         run.log_image(tmp_path / f"samples_{step}.png", "samples", step)
-    lost = iter(["lost"] if failure else [])
-    server.fails = lambda request: next(lost, None) if request == "log_image" else None
-    if failure:
+    requests = iter([None] * (at - 1) + [failure] * (at > 0))
+    server.fails = lambda request: next(requests, None)
+    if at:
         with pytest.raises(UserError, match="still to be sent"):
             sync(folder)
     sync(folder)
-    shown = [image[:3] for image in server.run("stage").images]
-    assert shown == [("samples", 10, (10, 4)), ("samples", 20, (20, 4))]
+    found = server.run("stage")
+    assert found.tags["mlflow.loggedImages"] == "True"
+    pictures = dict[str, dict[str, tuple[int, int]]]()  # by what MLflow pairs the files by
+    for name, size in sorted(found.images.items()):
+        stem, kind = re.fullmatch(r"(.+?)((?:\+compressed)?\.\w+)", name).groups()
+        pictures.setdefault(stem, {})[kind] = size
+    assert [stem.rpartition("+")[0] for stem in pictures] == [
+        f"samples+step+{step}+timestamp+1700000000000" for step in (10, 20)
+    ]
+    assert list(pictures.values()) == [
+        {".png": (310, 4), "+compressed.webp": (256, 3)},
+        {".png": (320, 4), "+compressed.webp": (256, 3)},
+    ]
 
 
 @pytest.mark.parametrize("logged_so", [False, True], ids=["damaged_later", "damaged_before"])
@@ -152,7 +168,9 @@ def test_a_damaged_picture_is_named_and_stops_no_other_record(
     run.finish(ok=True)
     said = sync(folder)
     assert "refused for good" in said and "samples_10.png is damaged" in said
-    assert [image[:2] for image in server.run("stage").images] == [("samples", 20)]
+    assert {name.partition("+timestamp+")[0] for name in server.run("stage").images} == {
+        "samples+step+20"
+    }
     assert server.run("stage").metrics and server.run("stage").status == "FINISHED"
     assert "0 records sent" in sync(folder)
 
