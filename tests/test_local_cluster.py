@@ -1,5 +1,6 @@
 """A local cluster whose servers are ended ends the process that has started it, in one line."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -84,3 +85,38 @@ def test_servers_that_ray_ends_itself_are_no_error(work):
     result = work("gcs_server", "left")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines()[1:] == ["works", "goes on"]
+
+
+REAL = """
+import sys
+import time
+import psutil
+import ray
+from pipeline.runtime.cluster import join_ray
+from pipeline.runtime.local_cluster import leave_if_ended
+join_ray()
+work = ray.remote(time.sleep).remote(60)
+next(child for child in psutil.Process().children() if child.name() == sys.argv[1]).kill()
+try:
+    ray.get(work)
+except KeyboardInterrupt:
+    leave_if_ended()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended", SERVERS)
+def test_so_it_is_with_rays_own(ended):
+    """Which it would wait a minute for."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    result = subprocess.run(
+        (sys.executable, "-c", REAL, ended),
+        cwd=ROOT,
+        env=env | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=45,
+        check=False,
+    )
+    assert result.returncode == 1 and "Traceback" not in result.stdout + result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"error: Ray's {ended} was ended, ")
