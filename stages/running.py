@@ -14,6 +14,7 @@ from pipeline.config.replicates import NETWORKS, Replicate
 from pipeline.runtime.delivery import load_mlflow
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml, tree_hash
+from pipeline.runtime.local_cluster import leave_if_ended
 from pipeline.runtime.process import reader_may_leave
 from pipeline.runtime.stage import Stage
 from pipeline.schedules import curve_csv
@@ -43,6 +44,7 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
     except UserError as error:
         sys.exit(f"error: {error}{_way_back()}")
     except KeyboardInterrupt:
+        leave_if_ended()
         sys.exit("error: interrupted; run again to go on from the last checkpoint")
     finally:
         gc.freeze()  # or the interpreter spends a second on looking for garbage as it ends

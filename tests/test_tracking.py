@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline.runtime.delivery import sync
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.reproduction import log_reproduction, open_reproduction
 from pipeline.runtime.tracking import Run, open_run
+from tests.damage import DAMAGE, named
 from tests.tracking_server import FakeServer
 
 DVC = """
@@ -118,20 +120,59 @@ def test_source_and_user_are_those_that_mlflow_shows(server, folder, monkeypatch
     assert tags["mlflow.source.git.commit"] == tags["git.commit"]
 
 
-@pytest.mark.parametrize("failure", [None, "lost"])
-def test_a_picture_of_each_step_is_logged_once(server, folder, run, tmp_path, monkeypatch, failure):
+@pytest.mark.parametrize("failure", ["down", "lost"])
+@pytest.mark.parametrize("at", range(8))  # none of the requests, or one of the seven
+def test_a_picture_of_each_step_is_logged_once_and_whole(
+    server, folder, run, tmp_path, monkeypatch, at, failure
+):
     monkeypatch.setattr("pipeline.runtime.outbox.time.time", lambda: 1.7e9)  # both in a millisecond
+    sync(folder)
     for step in (10, 20):
-        Image.new("L", (step, 4)).save(tmp_path / f"samples_{step}.png")
+        Image.new("L", (300 + step, 4)).save(tmp_path / f"samples_{step}.png")
         run.log_image(tmp_path / f"samples_{step}.png", "samples", step)
-    lost = iter(["lost"] if failure else [])
-    server.fails = lambda request: next(lost, None) if request == "log_image" else None
-    if failure:
+    requests = iter([None] * (at - 1) + [failure] * (at > 0))
+    server.fails = lambda request: next(requests, None)
+    if at:
         with pytest.raises(UserError, match="still to be sent"):
             sync(folder)
     sync(folder)
-    shown = [image[:3] for image in server.run("stage").images]
-    assert shown == [("samples", 10, (10, 4)), ("samples", 20, (20, 4))]
+    found = server.run("stage")
+    assert found.tags["mlflow.loggedImages"] == "True"
+    pictures = dict[str, dict[str, tuple[int, int]]]()  # by what MLflow pairs the files by
+    for name, size in sorted(found.images.items()):
+        stem, kind = re.fullmatch(r"(.+?)((?:\+compressed)?\.\w+)", name).groups()
+        pictures.setdefault(stem, {})[kind] = size
+    assert [stem.rpartition("+")[0] for stem in pictures] == [
+        f"samples+step+{step}+timestamp+1700000000000" for step in (10, 20)
+    ]
+    assert list(pictures.values()) == [
+        {".png": (310, 4), "+compressed.webp": (256, 3)},
+        {".png": (320, 4), "+compressed.webp": (256, 3)},
+    ]
+
+
+@pytest.mark.parametrize("logged_so", [False, True], ids=["damaged_later", "damaged_before"])
+@pytest.mark.parametrize("damage", DAMAGE, **named)
+def test_a_damaged_picture_is_named_and_stops_no_other_record(
+    server, folder, run, tmp_path, damage, logged_so
+):
+    for step in (10, 20):
+        picture = tmp_path / f"samples_{step}.png"
+        Image.effect_noise((40, 40), 50).save(picture)
+        if logged_so and step == 10:
+            damage(picture)
+        run.log_image(picture, "samples", step)
+    if not logged_so:
+        damage(next(folder.rglob("samples_10.png")))
+    run.log_metrics({"loss": 0.5}, 20)
+    run.finish(ok=True)
+    said = sync(folder)
+    assert "refused for good" in said and "samples_10.png is damaged" in said
+    assert {name.partition("+timestamp+")[0] for name in server.run("stage").images} == {
+        "samples+step+20"
+    }
+    assert server.run("stage").metrics and server.run("stage").status == "FINISHED"
+    assert "0 records sent" in sync(folder)
 
 
 def whole(folder: Path) -> str:

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from mlflow.exceptions import MlflowException, RestException
+from PIL import Image
 
 
 class FakeServer:
     """Stands for MLflow's client and the server behind it. As the real one it keeps a metric
-    once that it is sent twice, and a file of each name, and it creates two runs where it is asked
+    once that it is sent twice, and one file of each name, and it creates two runs where it is asked
     twice.
 
     `fails` is asked before each request: "down" does not carry it out, "lost" does, and both raise
@@ -87,7 +88,7 @@ class FakeServer:
             metrics=[],
             params={},
             files={},
-            images=[],
+            images={},
             status="RUNNING",
         )
         return SimpleNamespace(info=SimpleNamespace(run_id=run_id))
@@ -119,15 +120,13 @@ class FakeServer:
         points = [(m.key, m.value, m.step, m.timestamp) for m in metrics]
         run.metrics += [point for point in points if point not in run.metrics]
 
-    def _log_artifact(self, run_id, path):
-        with open(path) as file:
-            self._known(run_id).files[Path(path).name] = file.read()
+    def _log_artifact(self, run_id, path, folder=None):
+        run, name = self._known(run_id), Path(path).name
+        if folder is None:
+            run.files[name] = Path(path).read_text()
+        else:
+            with Image.open(path) as picture:
+                run.images[name] = picture.size
 
-    def _log_image(self, run_id, image, key, step, timestamp, synchronous):
-        """As the real one it keeps an image twice that it is sent twice."""
-        self._known(run_id).images.append((key, step, image.size, timestamp))
-
-    def _list_artifacts(self, run_id, path):
-        images = self._known(run_id).images
-        names = [f"images/{key}+step+{step}+timestamp+{at}+uuid.png" for key, step, _, at in images]
-        return [SimpleNamespace(path=name) for name in names]
+    def _set_tag(self, run_id, name, value):
+        self._known(run_id).tags[name] = str(value)

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import tree_hash
+from pipeline.runtime.local_cluster import end_with_it, private_folder
 from pipeline.runtime.project import in_project
 from pipeline.runtime.site import be_home, forget_home
 
@@ -82,7 +83,7 @@ def join_ray() -> None:
             # It lives as long as one stage, which MLflow shows: no dashboard, whose start takes
             # seconds of the workers' CPUs.
             env["env_vars"]["RAY_API_SERVER_ADDRESS"] = NO_DASHBOARD
-            quiet["_temp_dir"] = _private_folder()
+            quiet["_temp_dir"] = private_folder()
             ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
     except (ConnectionError, RuntimeError) as error:
         raise UserError(_cannot_join(address or "local", _first_line(error))) from error
@@ -91,28 +92,7 @@ def join_ray() -> None:
     except UserError:
         ray.shutdown()
         raise
-
-
-def _private_folder() -> str | None:
-    """Where a local cluster has its sockets and logs, which Ray lets everyone write to: below a
-    folder of this user alone, as its token is. None where RAY_TMPDIR names one.
-
-    Raises:
-        UserError: the folder is another user's.
-    """
-    folders = [Path.home() / ".ray"]  # the token's
-    if "RAY_TMPDIR" not in os.environ:
-        folders.append(Path("/tmp") / f"ray-{os.getuid()}")  # short: a socket has 107 bytes at most
-    for folder in folders:
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            folder.chmod(0o700)
-        except OSError as error:
-            raise UserError(
-                f"{folder} cannot be made a folder of yours alone: {error.strerror}; remove it, or "
-                f"set HOME and RAY_TMPDIR to folders of yours"
-            ) from None
-    return str(folders[1] / "ray") if len(folders) > 1 else None
+    end_with_it()
 
 
 def _workers_environment() -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""A Ray cluster of this machine alone, which lives as long as the process that started it."""
+
+import atexit
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from pipeline.runtime.errors import UserError
+
+SERVERS = ("gcs_server", "raylet")  # names of the processes that a cluster cannot do without
+
+_ended: str | None = None
+
+
+def private_folder() -> str | None:
+    """Where a local cluster has its sockets and logs, which Ray lets everyone write to: below a
+    folder of this user alone, as its token is. None where RAY_TMPDIR names one.
+
+    Raises:
+        UserError: the folder is another user's.
+    """
+    folders = [Path.home() / ".ray"]  # the token's
+    if "RAY_TMPDIR" not in os.environ:
+        folders.append(Path("/tmp") / f"ray-{os.getuid()}")  # short: a socket has 107 bytes at most
+    for folder in folders:
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be made a folder of yours alone: {error.strerror}; remove it, or "
+                f"set HOME and RAY_TMPDIR to folders of yours"
+            ) from None
+    return str(folders[1] / "ray") if len(folders) > 1 else None
+
+
+def end_with_it() -> None:
+    """Interrupt this process's main thread, as Ctrl-C does, once a server of the cluster that it
+    has started was ended, as by a system that is short of memory. Without its head Ray would keep a
+    processor busy for a minute, and then end this process as it is. (See `leave_if_ended`.)
+
+    (Ray takes no other exception out of its waits. On systems other than Linux nobody looks.)
+    """
+    import psutil
+
+    servers: dict[int, str] = {}
+    with contextlib.suppress(OSError, psutil.Error, AttributeError):  # a sandbox may forbid it
+        for child in psutil.Process().children():
+            if child.name() in SERVERS:
+                servers[os.pidfd_open(child.pid)] = child.name()
+    if not servers or threading.current_thread() is not threading.main_thread():
+        return
+    signal.signal(signal.SIGUSR2, _interrupt)  # SIGINT is ignored in scripts that go on meanwhile
+    atexit.register(signal.signal, signal.SIGUSR2, signal.SIG_IGN)
+    threading.Thread(target=_wait, args=(servers,), name="cluster", daemon=True).start()
+
+
+def _wait(servers: dict[int, str]) -> None:
+    """Wait until one of the servers, by its process's handle, has ended."""
+    global _ended
+    import ray
+
+    waiting = select.poll()
+    for handle in servers:
+        waiting.register(handle, select.POLLIN)
+    handle, _ = waiting.poll()[0]
+    if ray.is_initialized():  # not by `ray.shutdown`, which ends them itself
+        _ended = servers[handle]
+        os.kill(os.getpid(), signal.SIGUSR2)
+    for handle in servers:
+        os.close(handle)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def leave_if_ended() -> None:
+    """Where a server of the cluster was ended, say so and end this process with exit code 1, and
+    what is left of the cluster: Ray's own end of it waits a minute for the head."""
+    if _ended is None:
+        return
+    import psutil
+
+    sys.stdout.flush()
+    print(
+        f"error: Ray's {_ended} was ended, perhaps by a system that is short of memory; what is "
+        f"finished is kept, run again to go on",
+        file=sys.stderr,
+        flush=True,
+    )
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    os._exit(1)

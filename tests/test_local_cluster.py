@@ -1,0 +1,122 @@
+"""A local cluster whose servers are ended ends the process that has started it, in one line."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from pipeline.runtime.local_cluster import SERVERS
+from tests.project import ROOT
+
+# Servers that are none, of which one is ended while the process works.
+WORK = """
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+folder, ended, joined = sys.argv[1:]
+sys.modules["ray"] = SimpleNamespace(is_initialized=lambda: joined == "joined")
+from pipeline.runtime import local_cluster
+servers = {n: subprocess.Popen([f"{folder}/{n}", "60"]) for n in local_cluster.SERVERS}
+print(*(server.pid for server in servers.values()), flush=True)
+local_cluster.end_with_it()
+print("works", flush=True)
+servers[ended].kill()
+try:
+    time.sleep(1 if joined == "left" else 30)
+except KeyboardInterrupt:
+    local_cluster.leave_if_ended()
+local_cluster.leave_if_ended()
+print("goes on", flush=True)
+for server in servers.values():
+    server.kill()
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody looks")
+
+
+@pytest.fixture
+def work(tmp_path):
+    for name in SERVERS:
+        shutil.copy2(shutil.which("sleep"), tmp_path / name)
+
+    def run(ended: str, joined: str, ignore: signal.Signals | None = None):
+        return subprocess.run(
+            (sys.executable, "-c", WORK, tmp_path, ended, joined),
+            cwd=ROOT,
+            preexec_fn=ignore and (lambda: signal.signal(ignore, signal.SIG_IGN)),
+            capture_output=True,
+            text=True,
+            timeout=25,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("ignore", [None, signal.SIGINT], ids=["", "in_the_background"])
+@pytest.mark.parametrize("ended", SERVERS)
+def test_the_end_of_a_server_is_one_line_and_leaves_nothing_behind(work, ended, ignore):
+    result = work(ended, "joined", ignore)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: Ray's {ended} was ended, ")
+    assert result.stderr.endswith("; what is finished is kept, run again to go on\n")
+    pids, *lines = result.stdout.splitlines()
+    assert lines == ["works"]
+    deadline = time.monotonic() + 10
+    while any(map(lives, pids.split())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(lives, pids.split()))
+
+
+def lives(pid: str) -> bool:
+    try:
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_servers_that_ray_ends_itself_are_no_error(work):
+    result = work("gcs_server", "left")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[1:] == ["works", "goes on"]
+
+
+REAL = """
+import sys
+import time
+import psutil
+import ray
+from pipeline.runtime.cluster import join_ray
+from pipeline.runtime.local_cluster import leave_if_ended
+join_ray()
+work = ray.remote(time.sleep).remote(60)
+next(child for child in psutil.Process().children() if child.name() == sys.argv[1]).kill()
+try:
+    ray.get(work)
+except KeyboardInterrupt:
+    leave_if_ended()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended", SERVERS)
+def test_so_it_is_with_rays_own(ended):
+    """Which it would wait a minute for."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    result = subprocess.run(
+        (sys.executable, "-c", REAL, ended),
+        cwd=ROOT,
+        env=env | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=45,
+        check=False,
+    )
+    assert result.returncode == 1 and "Traceback" not in result.stdout + result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"error: Ray's {ended} was ended, ")
