@@ -182,6 +182,7 @@ class Evaluation(Section):
     reference_statistics: Text | None
     seeds: Grid[Seed]
     samples: Images
+    keep_samples: bool
     neighbors: Batch
     manifold_images: Images
     is_splits: Batch
