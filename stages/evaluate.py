@@ -4,7 +4,12 @@ from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.config.replicates import NETWORKS, replicates
 from pipeline.experiments.evaluate.gallery import write_gallery
-from pipeline.experiments.evaluate.measuring import IDENTITY, evaluate_all, mean_metrics
+from pipeline.experiments.evaluate.measuring import (
+    IDENTITY,
+    drop_samples,
+    evaluate_all,
+    mean_metrics,
+)
 from pipeline.experiments.evaluate.real import real_columns, real_rows
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
@@ -21,12 +26,15 @@ def main(params: Params) -> str:
         every = [r for network in NETWORKS for r in replicates(params, network)]
         models = (folder.as_posix() for folder in NETWORKS.values())
         images_folder = stage.folder(*REPLICATES, *SIZES, *models)
-        rows = evaluate_all(params, model_folders(stage, every, *SIZES), images_folder, workers)
+        folders = model_folders(stage, every, *SIZES)
+        rows = evaluate_all(params, folders, images_folder, workers)
         metrics = mean_metrics(rows, params)
         write_csv(results / "rows.csv", rows)
         write_csv(results / "real.csv", real_rows(params, workers), columns=real_columns(params))
         write_json(results / "metrics.json", metrics)
         write_gallery(params, results, workers)
+        if not params.evaluation.keep_samples:
+            drop_samples(folders)
         for name, values in metrics.items():
             stage.run.log_group(name, values)
         networks = [row for row in rows if "seed" in row]

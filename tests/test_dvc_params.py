@@ -12,8 +12,15 @@ from tests.project import ROOT
 pytestmark = pytest.mark.slow
 
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
-# Where a run lies, how often it is tried again and under which name it is logged change no result.
-NEVER_LISTED = {"ray.storage_path", "ray.max_failures", "mlflow.experiment"}
+# Where a run lies and what stays there, how often it is tried again, who prepares its pictures and
+# under which name it is logged change no result.
+NEVER_LISTED = {
+    "ray.storage_path",
+    "ray.max_failures",
+    "ray.loaders_per_worker",
+    "evaluation.keep_samples",
+    "mlflow.experiment",
+}
 DRAWING = {  # the samples that are logged as training goes
     "decoding.bf16",
     "decoding.choice_temperature",

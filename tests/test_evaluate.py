@@ -1,6 +1,8 @@
 """The stage of Table 1: what is measured of samples, reconstructions and real images."""
 
 import math
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,12 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import SAMPLES, TOKENIZER, TOKENS
-from pipeline.config.replicates import NETWORKS, replicates
+from pipeline.config.replicates import NETWORKS, Replicate, replicates
 from pipeline.evaluation import samplers
 from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.experiments.evaluate import measuring as evaluate
 from pipeline.experiments.evaluate import real
-from pipeline.experiments.evaluate.measuring import evaluate_all
+from pipeline.experiments.evaluate.measuring import drop_samples, evaluate_all
 from pipeline.experiments.evaluate.real import real_columns, real_rows
 from pipeline.sampling import Sampler
 from pipeline.weights.published import load_model
@@ -54,10 +56,13 @@ def tokens(in_tiny_project):
         )
 
 
-def evaluated(folder: Path, given: Params) -> list[dict]:
+def folders_in(folder: Path, given: Params) -> dict[Replicate, Path]:
     every = [r for network in NETWORKS for r in replicates(given, network)]
-    folders = {r: folder / r.network / r.name for r in every}
-    return evaluate_all(given, folders, folder, ALONE)
+    return {r: folder / r.network / r.name for r in every}
+
+
+def evaluated(folder: Path, given: Params) -> list[dict]:
+    return evaluate_all(given, folders_in(folder, given), folder, ALONE)
 
 
 def test_every_replicate_and_set_is_measured_in_the_same_way(tmp_path):
@@ -148,6 +153,42 @@ def test_killed_evaluation_makes_no_batch_twice(tmp_path, monkeypatch):
     assert drawn.batches == [5] + [8] * 7
     again = Drawn(most=0)
     assert run(again) == straight  # main replicates' samples are published, and none is made
+
+
+def published() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in SAMPLES.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "another file system"])
+def test_samples_that_are_not_kept_are_published_with_the_same_bytes(tmp_path, monkeypatch, links):
+    """Of a run that ends, and of one that is killed before or while they are dropped; nothing is
+    drawn again before."""
+    straight, wanted = evaluated(tmp_path / "kept", params()), published()
+    assert len(list((tmp_path / "kept").rglob("samples.npy"))) == 4
+    given, run = params(keep_samples=False), tmp_path / "dropped"
+    folders = folders_in(run, given)
+    if not links:
+        monkeypatch.setattr(os, "link", Dies(os.link, calls=0, error=OSError))
+
+    def again(most: int) -> list[int]:
+        """Batches that each network draws, where DVC has deleted what is published."""
+        shutil.rmtree(SAMPLES)
+        drawn = Drawn(most)
+        with monkeypatch.context() as patch:
+            patch.setattr(samplers, "Sampler", drawn)
+            assert evaluated(run, given) == straight
+        assert published() == wanted
+        return [batches for batches in drawn.batches if batches]
+
+    assert again(9) == [8] * 8
+    replicate, folder = next(iter(folders.items()))
+    assert os.path.samefile(folder / "samples.npy", replicate.samples / "images.npy") == links
+    assert again(0) == []  # killed after they were published
+    drop_samples(dict(list(folders.items())[:1]))
+    assert again(9) == [8]  # killed after the first was dropped
+    drop_samples(folders)
+    assert published() == wanted and not list(run.rglob("samples.npy"))
+    assert again(9) == [8] * 4
 
 
 def test_one_more_seed_is_measured_alone(tmp_path, monkeypatch):

@@ -108,6 +108,11 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
             ["classifier.batch_size", "workers 2"],
         ),
         ({"cas.workers_per_classifier": 3}, ["cas.workers_per_classifier", "128", "divisor"]),
+        ({"ray.loaders_per_worker": -1}, ["ray.loaders_per_worker", "-1"]),
+        (
+            {"ray.loaders_per_worker": 1},
+            ["ray.loaders_per_worker", "2 CPUs", "worker is 1"],
+        ),
         ({"training.accumulate": 3}, ["training.accumulate", "3 parts", "64 images"]),
         ({"ray.storage_path": "s3:/bucket"}, ["ray.storage_path", "s3:/bucket", "every node"]),
         ({"ray.storage_path": "gs://bucket/runs"}, ["ray.storage_path", "address"]),

@@ -89,6 +89,9 @@ def test_the_slower_of_networks_and_processors_is_waited_for():
     assert part.seconds(rate=1, cores=8) == 200
     assert part.seconds(rate=100, cores=1) == 150
     assert part.seconds(rate=100, cores=100) == 25
+    loaded = dataclasses.replace(part, loaders=7)  # which share both
+    assert loaded.seconds(rate=1, cores=8) == 200
+    assert loaded.seconds(rate=100, cores=8) == 700 / 7 / 4
     stage = Stage("cas", (part, Part("validation", flops=200, devices=1)))
     assert stage.seconds(rate=1, cores=8) == 400
     assert stage.devices == 1000 / 400 and stage.core_seconds == 700
@@ -100,7 +103,26 @@ def test_pictures_are_decoded_at_the_measured_rate():
     classifier = planned(params, data_size(params))["train_classifier"]
     pictures = params.classifier.steps * params.classifier.batch_size
     assert classifier.parts[0].pictures == pytest.approx(pictures / 446, rel=0.01)
-    cores = params.ray.cpus_per_worker
+    cores, loaders = params.ray.cpus_per_worker, params.ray.loaders_per_worker
+    assert loaders == cores - 1
     assert classifier.parts[0].seconds(150e12, cores) == pytest.approx(
-        classifier.parts[0].pictures / (16 * cores)
+        classifier.parts[0].pictures / (16 * loaders)
     )
+
+
+def test_loaders_augment_what_the_papers_cas_would_wait_for():
+    """Of each picture a draw of 57 µs, by every worker for all of the batch, and 4 ns a pixel; and
+    of its own sixteenth decoding, which takes half as long for the 2 thirds that are samples."""
+
+    def cas_seconds(loaders: int) -> float:
+        params = preset_params("imagenet256")
+        ray = params.ray.model_copy(update={"loaders_per_worker": loaders})
+        params = params.model_copy(update={"ray": ray})
+        return planned(params, data_size(params))["cas"].parts[1].seconds(150e12, 8)
+
+    steps = 3 * 450_000
+    augmenting = steps * 256 * (57e-6 + 256**2 * 4e-9 / 16)
+    assert cas_seconds(0) == pytest.approx(augmenting, rel=1e-6)
+    samples, real = 55e-6 + 256**2 * 12e-9, 1 / 446
+    cropping = steps * 256 / 16 * (real + 2 * samples) / 3
+    assert cas_seconds(7) == pytest.approx((augmenting + cropping) / 7, rel=0.01)

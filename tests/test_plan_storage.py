@@ -58,8 +58,16 @@ def test_samples_for_cas_take_most_of_the_papers_disk():
     size = DataSize(1_281_167, 50_000, 1000, "test")
     small, large = (planned(preset_params(f"imagenet{side}"), size) for side in (256, 512))
     assert small["evaluate"].outputs == pytest.approx(2 * 251.9e9, rel=0.001)
-    assert small["evaluate"].live > small["evaluate"].outputs  # they are written twice
+    assert small["evaluate"].live == pytest.approx(50_000 * 256 * 256 * 3, rel=1e-6)  # no second
     assert large["evaluate"].outputs == pytest.approx(4 * small["evaluate"].outputs, rel=0.001)
+
+
+def test_samples_that_are_kept_are_there_twice(make_params):
+    def live(keep: bool) -> int:
+        return planned(make_params(evaluation={"keep_samples": keep}), DIGITS)["evaluate"].live
+
+    sets, samples = 2 * 3, 4000  # of two networks and three seeds; CAS's
+    assert live(True) - live(False) == pytest.approx(sets * samples * 28 * 28, rel=1e-4)
 
 
 def test_features_are_kept_once_for_each_network_and_set(make_params):

@@ -28,6 +28,9 @@ def test_second_repro_runs_nothing(finished):
     [
         ({"analysis__dpi": 60}, {"analysis"}),
         ({"mlflow__experiment": "other"}, set()),
+        # Which the report lists.
+        ({"evaluation__keep_samples": False}, {"analysis"}),
+        ({"ray__loaders_per_worker": 1}, {"analysis"}),
         # Real images are measured in sets as large as those that rejection keeps.
         ({"rejection__acceptance": [0.9]}, {"evaluate", "reject", "analysis"}),
         ({"cas__steps": 6}, {"cas", "analysis"}),
@@ -40,6 +43,18 @@ def test_a_changed_param_runs_only_what_lists_it(finished, tmp_path, change, exp
     project = finished.copy(tmp_path / "project")
     project.set(**change)
     assert would_run(project) == expected
+
+
+def test_samples_that_are_not_kept_are_published_all_the_same(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    samples, runs = project.folder / "data/samples", project.folder / "runs/evaluate"
+    expected = tree_hash(samples)
+    shutil.rmtree(samples)
+    shutil.rmtree(runs)
+    project.set(evaluation__keep_samples=False)
+    project.stage("evaluate")
+    assert tree_hash(samples) == expected
+    assert list(runs.rglob("row.json")) and not list(runs.rglob("samples.npy"))
 
 
 def test_a_refused_run_costs_no_results(finished, tmp_path):

@@ -157,14 +157,14 @@ def check_scores(row: dict, images: np.ndarray, labels: Tensor) -> None:
 
 
 class Dies:
-    """A function that stands for a process killed in its n-th call."""
+    """A function that stands for a process killed in its n-th call, or fails there."""
 
-    def __init__(self, function, calls: int):
-        self.function, self.left = function, calls
+    def __init__(self, function, calls: int, error: type[BaseException] = KeyboardInterrupt):
+        self.function, self.left, self.error = function, calls, error
 
     def __call__(self, *args, **kwargs):
         if self.left == 0:
-            raise KeyboardInterrupt
+            raise self.error
         self.left -= 1
         return self.function(*args, **kwargs)
 

@@ -177,6 +177,12 @@ class Params(Sections):
                     f"{section}.batch_size: {size} does not split over ray.num_workers "
                     f"{self.ray.num_workers}; choose a multiple"
                 )
+        loaders, cpus = self.ray.loaders_per_worker, self.ray.cpus_per_worker
+        if loaders and loaders >= cpus:
+            raise ValueError(
+                f"ray.loaders_per_worker: {loaders} loaders and the training itself need "
+                f"{loaders + 1} CPUs, and ray.cpus_per_worker is {cpus}; raise it or use fewer"
+            )
         if self.training.batch_size % self.sweep.workers_per_trial:
             raise ValueError(
                 f"sweep.workers_per_trial: training.batch_size {self.training.batch_size} does not "

@@ -18,6 +18,7 @@ from pipeline.config.values import (
     Images,
     Layers,
     Listed,
+    Loaders,
     NonNegative,
     Pair,
     Positive,
@@ -148,6 +149,7 @@ class Autoregressive(Section):
 class Ray(Section):
     num_workers: Workers
     cpus_per_worker: Workers
+    loaders_per_worker: Loaders
     use_gpu: bool
     max_failures: CountOrNone
     storage_path: Folder
@@ -180,6 +182,7 @@ class Evaluation(Section):
     reference_statistics: Text | None
     seeds: Grid[Seed]
     samples: Images
+    keep_samples: bool
     neighbors: Batch
     manifold_images: Images
     is_splits: Batch

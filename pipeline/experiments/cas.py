@@ -1,11 +1,10 @@
 """Classification Accuracy Score (paper, section 4.2): a classifier trained on samples only, tested
 on real validation images; with RandAugment (Table 1) and without (Table 5)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,9 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.data.images.batches import Prefetched
+from pipeline.data.images.batches import Batch, Batches
 from pipeline.data.images.crops import random_resized_crop
+from pipeline.data.images.loading import prepared
 from pipeline.data.images.opening import decode_image
+from pipeline.data.images.samples import IMAGES as SAMPLES
 from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.threads import in_threads
@@ -96,10 +97,11 @@ def cas_task(job: CasJob, ranks: Ranks, device: torch.device) -> ClassifierTask:
     params = Params.model_validate(job.params)
     held_out, augmented = ImageShards(job.images_dir, "val"), AUGMENTATIONS[job.augmentation]
     looked_at = ranks.rows(range(min(LOGGED, len(held_out))))
+    batches = CasBatches(training_pictures(job, params), params, augmented, job.seed, ranks)
     return ClassifierTask(
         load_model(job.classifier_dir, "classifier").config,
         params.classifier,
-        CasBatches(training_pictures(job, params), params, augmented, job.seed, ranks),
+        prepared(batches, params.ray.loaders_per_worker, device),
         View(held_out, params.data).chosen(looked_at),
         job.seed,
         device,
@@ -126,36 +128,65 @@ def _measure(job: CasJob, weights: dict[str, Tensor]) -> None:
     write_noted(job.result, row)
 
 
-class Pictures(NamedTuple):
+class Pictures(Protocol):
     """Labelled pictures that a classifier is trained on."""
 
-    read: Callable[[int], Any]  # index → the stored form of a picture
-    decode: Callable[[Any], Image.Image]  # the stored form → the picture
-    labels: Tensor  # (M,) int64
-    block_start: np.ndarray | None = None  # where blocks begin, as for `BatchOrder`
+    labels: np.ndarray  # (M,) int64
+    block_start: np.ndarray | None  # where blocks begin, as for `BatchOrder`
+
+    def read(self, index: int) -> Any:
+        """What is stored of a picture."""
+
+    def decode(self, stored: Any) -> Image.Image: ...
+
+
+class RealPictures:
+    """Of the data set."""
+
+    def __init__(self, images: ImageShards, channels: int):
+        self._images, self._channels = images, channels
+        self.labels = images.labels
+        self.block_start: np.ndarray | None = images.group_start
+
+    def read(self, index: int) -> bytes:
+        return self._images.read(index)[1]
+
+    def decode(self, stored: bytes) -> Image.Image:
+        return decode_image(stored, self._channels)
+
+
+class SamplePictures:
+    """The first samples of a file (M, C, H, W) uint8, as many as labels. Every process maps the
+    file for itself, and reads those that it decodes."""
+
+    block_start: np.ndarray | None = None
+
+    def __init__(self, file: Path, labels: np.ndarray):
+        self._file, self.labels = file, labels
+        self._samples = np.load(file, mmap_mode="r")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SamplePictures, (self._file, self.labels)
+
+    def read(self, index: int) -> int:
+        return index
+
+    def decode(self, stored: int) -> Image.Image:
+        array = self._samples[stored]
+        return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 
 def training_pictures(job: CasJob, params: Params) -> Pictures:
     """The real training images, or the job's set of samples."""
     if job.images == REAL:
-        images = ImageShards(job.images_dir, "train")
-        return Pictures(
-            lambda i: images.read(i)[1],
-            lambda content: decode_image(content, params.data.channels),
-            torch.from_numpy(images.labels),
-            images.group_start,
-        )
-    samples, known = (a[: params.cas.samples] for a in open_samples(Path(job.samples_dir)))
-    return Pictures(samples.__getitem__, _picture, torch.from_numpy(known.astype(np.int64)))
+        return RealPictures(ImageShards(job.images_dir, "train"), params.data.channels)
+    folder = Path(job.samples_dir)
+    _, labels = open_samples(folder)  # which are those that were published
+    return SamplePictures(folder / SAMPLES, labels[: params.cas.samples].astype(np.int64))
 
 
-def _picture(array: np.ndarray) -> Image.Image:
-    """The picture of a (C, H, W) uint8 array."""
-    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
-
-
-class CasBatches:
-    """Randomly cropped, perhaps augmented batches; batch k is a pure function of (seed, k).
+class CasBatches(Batches):
+    """Randomly cropped, perhaps augmented batches.
 
     Args:
         ranks: the workers that share each batch; this one makes its own rows.
@@ -173,33 +204,37 @@ class CasBatches:
 
         self.pictures, self.data, self.seed = pictures, params.classifier_images, seed
         self.ranks = ranks
-        self.augment = RandAugment() if rand_augment else lambda image: image
+        self.augment = RandAugment() if rand_augment else None
         batch_size = params.classifier.batch_size
         count = len(pictures.labels)
         self.order = BatchOrder(count, batch_size, seed, pictures.block_start, WINDOW)
-        self._cropped = Prefetched(self._crops)
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (b, C, size, size) uint8 and labels (b,) of step `step`."""
-        crops, labels = self._cropped(step)
-        # RandAugment draws from torch's global generator, which dropout shares: not in the thread.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.seed, "randaugment", step))
-            for _ in range(self.ranks.rank * len(crops)):  # what is drawn for the rows before
-                self.augment(ONE_PIXEL)
-            images = np.stack([to_chw(self.augment(crop)) for crop in crops])
-        return torch.from_numpy(images), labels
-
-    def _crops(self, step: int) -> tuple[list[Image.Image], Tensor]:
+    def read(self, step: int) -> tuple[list[tuple[int, Any]], np.ndarray]:
         indices = self.ranks.rows(self.order(step))
         # Read in order, by one thread, so that each row group is read once.
-        contents = [(int(i), self.pictures.read(int(i))) for i in indices]
-        return in_threads(partial(self._crop, step), contents), self.pictures.labels[indices]
+        stored = [(int(i), self.pictures.read(int(i))) for i in indices]
+        return stored, self.pictures.labels[indices]
+
+    def crop(
+        self, step: int, stored: tuple[list[tuple[int, Any]], np.ndarray]
+    ) -> tuple[list[Image.Image], Tensor]:
+        pictures, labels = stored
+        return in_threads(partial(self._crop, step), pictures), torch.from_numpy(labels)
+
+    def finish(self, step: int, cropped: tuple[list[Image.Image], Tensor]) -> Batch:
+        pictures, labels = cropped
+        if self.augment is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(mix(self.seed, "randaugment", step))
+                for _ in range(self.ranks.rank * len(pictures)):  # what others' rows draw before
+                    self.augment(ONE_PIXEL)
+                pictures = [self.augment(picture) for picture in pictures]
+        return torch.from_numpy(np.stack([to_chw(picture) for picture in pictures])), labels
 
     def _crop(self, step: int, item: tuple[int, Any]) -> Image.Image:
-        index, content = item
+        index, stored = item
         data, seed = self.data, (self.seed, f"cas/{index}", step)
-        picture = self.pictures.decode(content)
+        picture = self.pictures.decode(stored)
         return random_resized_crop(
             picture, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
         )

@@ -11,7 +11,8 @@ from torch import Tensor
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.params import Params
 from pipeline.config.schema import Classifier as ClassifierParams
-from pipeline.data.images.batches import ImageBatches
+from pipeline.data.images.batches import Batch, ImageBatches
+from pipeline.data.images.loading import prepared
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
@@ -22,7 +23,6 @@ from pipeline.runtime.seeds import mix
 from pipeline.runtime.shares import ALL, Share
 from pipeline.weights.configs import classifier_config
 
-Batches = Callable[[int], tuple[Tensor, Tensor]]
 BATCH = 500  # validation images seen at once
 LOGGED = 5000  # validation images behind each point of the curves, at most
 
@@ -38,10 +38,11 @@ class ClassifierRecipe:
         params = Params.model_validate(self.params)
         images, held_out = (ImageShards(self.images_dir, split) for split in ("train", "val"))
         p, looked_at = params.classifier, ranks.rows(range(min(LOGGED, len(held_out))))
+        batches = ImageBatches(images, params.classifier_images, p.batch_size, params.seed, ranks)
         return ClassifierTask(
             classifier_config(params, len(images.class_names)),
             p,
-            ImageBatches(images, params.classifier_images, p.batch_size, params.seed, ranks),
+            prepared(batches, params.ray.loaders_per_worker, device),
             View(held_out, params.data, params.seed).chosen(looked_at),
             params.seed,
             device,
@@ -71,7 +72,7 @@ class ClassifierTask:
         self,
         config: ClassifierConfig,
         params: ClassifierParams,
-        batches: Batches,
+        batches: Callable[[int], Batch],
         validation: tuple[Tensor, Tensor],
         seed: int,
         device: torch.device,

@@ -1,6 +1,7 @@
 """Training the VQGAN tokenizer: reconstruction, perceptual, adversarial, commitment and entropy
 losses, with unused codes revived (paper, section 4.1; weights as in the authors' release)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.schema import Tokenizer as TokenizerParams
-from pipeline.data.images.batches import ImageBatches
+from pipeline.data.images.batches import Batch, ImageBatches
+from pipeline.data.images.loading import prepared
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
@@ -51,11 +53,12 @@ class TokenizerRecipe:
         p, data, seed = params.tokenizer, params.data, params.seed
         classifier = load_model(Path(self.classifier_dir), "classifier", device)
         images, held_out = (ImageShards(self.images_dir, split) for split in ("train", "val"))
+        batches = ImageBatches(images, data, p.batch_size, seed, ranks)
         return TokenizerTask(
             tokenizer_config(params),
             p,
             open_perceptual(p.perceptual, classifier, device),
-            ImageBatches(images, data, p.batch_size, seed, ranks),
+            prepared(batches, params.ray.loaders_per_worker, device),
             View(held_out, data, seed).first(LOGGED)[0],
             seed,
             device,
@@ -85,7 +88,7 @@ class TokenizerTask:
         config: TokenizerConfig,
         params: TokenizerParams,
         perceptual: Perceptual,
-        batches: ImageBatches,
+        batches: Callable[[int], Batch],
         validation: Tensor,
         seed: int,
         device: torch.device,

@@ -1,9 +1,9 @@
-"""Training batches of images, each prepared while the one before it is in use."""
+"""Training batches of images."""
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,27 +12,35 @@ from pipeline.data.images.views import ImageParams, View
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
 
+Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,) int64
 
-class Prefetched:
-    """Calls `load` for a step in a thread, while the result for the step before is in use.
 
-    Args:
-        load: a pure function of the step; it draws random numbers from its own generators only.
+class Batches(ABC):
+    """Batches by step, each a pure function of (seed, step). A batch is made in three parts, which
+    may be the work of different threads and processes: it travels, without what it has in memory.
     """
 
-    def __init__(self, load: Callable[[int], Any]):
-        self._load = load
-        self._pool = ThreadPoolExecutor(1)
-        self._ahead: dict[int, Future] = {}
+    def __call__(self, step: int) -> Batch:
+        return self.finish(step, self.crop(step, self.read(step)))
 
-    def __call__(self, step: int) -> Any:
-        future = self._ahead.pop(step, None) or self._pool.submit(self._load, step)
-        self._ahead = {step + 1: self._pool.submit(self._load, step + 1)}
-        return future.result()
+    @abstractmethod
+    def read(self, step: int) -> Any:
+        """What is stored of the batch's pictures, in no tensors, which travel by files that are
+        open. For one thread of the training's process, in the order of the steps: each row group is
+        then read once, and kept in memory once."""
+
+    @abstractmethod
+    def crop(self, step: int, stored: Any) -> Any:
+        """The same decoded and cropped. For any thread: it draws from generators of its own."""
+
+    @abstractmethod
+    def finish(self, step: int, cropped: Any) -> Batch:
+        """The batch. For a thread that no other draws beside: it may take torch's global generator,
+        whose state it gives back."""
 
 
-class ImageBatches:
-    """Randomly cropped training batches; batch k is a pure function of (seed, k).
+class ImageBatches(Batches):
+    """Randomly cropped batches of the data set.
 
     Args:
         ranks: the workers that share each batch; this one reads its own rows.
@@ -48,12 +56,14 @@ class ImageBatches:
     ):
         self.view, self.ranks = View(images, data, seed), ranks
         self.order = BatchOrder(len(images), batch_size, seed, images.group_start, WINDOW)
-        self._loaded = Prefetched(self._load)
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (b, C, size, size) uint8 and labels (b,) int64 of step `step`."""
-        return self._loaded(step)
-
-    def _load(self, step: int) -> tuple[Tensor, Tensor]:
+    def read(self, step: int) -> tuple[list[tuple[str, bytes]], np.ndarray]:
         indices = self.ranks.rows(self.order(step))
-        return self.view.crops(indices, step), torch.from_numpy(self.view.images.labels[indices])
+        return self.view.encoded(indices), self.view.images.labels[indices]
+
+    def crop(self, step: int, stored: tuple[list[tuple[str, bytes]], np.ndarray]) -> Batch:
+        encoded, labels = stored
+        return self.view.cropped(encoded, step), torch.from_numpy(labels)
+
+    def finish(self, step: int, cropped: Batch) -> Batch:
+        return cropped

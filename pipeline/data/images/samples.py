@@ -1,5 +1,7 @@
 """The samples of a main replicate that `evaluate` publishes, and other stages read."""
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -12,14 +14,27 @@ from pipeline.runtime.files import atomic_folder
 IMAGES, LABELS = "images.npy", "labels.npy"
 
 
-def publish_samples(samples: Path, labels: Tensor, folder: Path) -> None:
-    """Copy samples to `images.npy` (M, C, H, W) uint8, with their `labels.npy` (M,) and the hashes
-    of both."""
+def publish_samples(samples: Path, labels: Tensor, folder: Path, copy: bool = True) -> None:
+    """Publish samples as `images.npy` (M, C, H, W) uint8, with their `labels.npy` (M,) and the
+    hashes of both.
+
+    Args:
+        copy: else they are the same file by another name, if the file system has such links: they
+            take no room before the first name is deleted.
+    """
     with atomic_folder(folder) as temporary:
-        shutil.copyfile(samples, temporary / IMAGES)
+        _publish(samples, temporary / IMAGES, copy)
         np.save(temporary / LABELS, labels.numpy().astype(np.int32))
         for name in (IMAGES, LABELS):
             note_hash(temporary / name)
+
+
+def _publish(samples: Path, images: Path, copy: bool) -> None:
+    if not copy:
+        with contextlib.suppress(OSError):  # on another file system, or one without links
+            os.link(samples, images)
+            return
+    shutil.copyfile(samples, images)
 
 
 def open_samples(folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,6 +78,9 @@ class ImageShards:
             raise UserError(f"images in {self.folder}: not as many as in the manifest; {WAY_OUT}")
         if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
             raise UserError(f"images in {self.folder}: labels of no class; {WAY_OUT}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": OrderedDict()}  # travels without what is in memory
 
     def __len__(self) -> int:
         return int(self.group_start[-1])

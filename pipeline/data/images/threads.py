@@ -21,13 +21,14 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """`[function(item) for item in items]`, an equal share on every core that this process may
-    use. This thread does all of them where the first one takes less than `QUICK`."""
+    use. This thread does all of them where there is one core, or the first one takes less than
+    `QUICK`."""
     items = list(items)
     started = time.perf_counter()
     first = [function(item) for item in items[:1]]
-    if time.perf_counter() - started < QUICK:
-        return first + [function(item) for item in items[1:]]
     threads = cores()
+    if threads == 1 or time.perf_counter() - started < QUICK:
+        return first + [function(item) for item in items[1:]]
     share = max(1, math.ceil((len(items) - 1) / threads))
     shares = [items[start : start + share] for start in range(1, len(items), share)]
     results = _pool(threads).map(lambda chosen: [function(item) for item in chosen], shares)

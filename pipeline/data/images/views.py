@@ -40,6 +40,12 @@ def to_chw(image: Image.Image) -> np.ndarray:
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
+def _stacked(
+    decode: Callable[[tuple[str, bytes]], np.ndarray], encoded: Iterable[tuple[str, bytes]]
+) -> Tensor:
+    return torch.from_numpy(np.stack(in_threads(decode, encoded)))
+
+
 class View:
     """Loads images of a split as (C, size, size) uint8: the centre, or a seeded random crop.
 
@@ -52,19 +58,21 @@ class View:
 
     def centers(self, indices: Iterable[int]) -> Tensor:
         """(len(indices), C, size, size) uint8."""
-        return self._stacked(self._center, indices)
+        return _stacked(self._center, self.encoded(indices))
 
     def crops(self, indices: Iterable[int], draw: int) -> Tensor:
         """(len(indices), C, size, size) uint8, the `draw`-th random crop of each: a pure function
         of (seed, the image's key, draw)."""
-        return self._stacked(partial(self._crop, draw), indices)
+        return self.cropped(self.encoded(indices), draw)
 
-    def _stacked(
-        self, decode: Callable[[tuple[str, bytes]], np.ndarray], indices: Iterable[int]
-    ) -> Tensor:
-        # Read in order, by one thread, so that each row group is read once.
-        encoded = [self.images.read(int(index)) for index in indices]
-        return torch.from_numpy(np.stack(in_threads(decode, encoded)))
+    def encoded(self, indices: Iterable[int]) -> list[tuple[str, bytes]]:
+        """Key and encoded image of each, read in order by this thread, so that each row group is
+        read once."""
+        return [self.images.read(int(index)) for index in indices]
+
+    def cropped(self, encoded: Iterable[tuple[str, bytes]], draw: int) -> Tensor:
+        """The same as `crops`, of images that were read."""
+        return _stacked(partial(self._crop, draw), encoded)
 
     def _center(self, encoded: tuple[str, bytes]) -> np.ndarray:
         image = decode_image(encoded[1], self.data.channels)

@@ -30,6 +30,7 @@ from pipeline.weights.published import load_model
 
 Row = dict[str, Any]
 IDENTITY = ("images", "label_smoothing", "seed")
+DRAWN = "samples.npy"  # of a replicate, in its run folder
 
 
 def evaluate_all(
@@ -60,7 +61,7 @@ def evaluate_all(
 
 def _replicate_row(replicate: Replicate, folder: Path, evaluator: Evaluator) -> Row:
     """Sample and measure a replicate, unless its folder has it already; publish its samples."""
-    params, finished, path = evaluator.params, folder / "row.json", folder / "samples.npy"
+    params, finished, path = evaluator.params, folder / "row.json", folder / DRAWN
     measured = keep_if_whole(finished)
     sampler = sampler_of(replicate)
     if replicate.main or not measured:
@@ -73,11 +74,19 @@ def _replicate_row(replicate: Replicate, folder: Path, evaluator: Evaluator) -> 
             row |= neighbour_distances(evaluator, images.first(count))
         write_noted(finished, row)
     if replicate.main:
-        publish_samples(path, labels, replicate.samples)
+        publish_samples(path, labels, replicate.samples, copy=params.evaluation.keep_samples)
     else:
         path.unlink(missing_ok=True)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
     return {"images": replicate.network} | own | read_json(finished)
+
+
+def drop_samples(folders: Mapping[Replicate, Path]) -> None:
+    """Delete what run folders have of the published samples. For the end of a stage: one that is
+    killed before goes on with them, and one that runs again after this draws them anew."""
+    for replicate, folder in folders.items():
+        if replicate.main:
+            (folder / DRAWN).unlink(missing_ok=True)
 
 
 def mean_metrics(rows: list[Row], params: Params) -> dict[str, dict[str, float | None]]:

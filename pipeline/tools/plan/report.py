@@ -219,15 +219,21 @@ def _stage_table(stages: list[Stage], tflops: float | None, cores: int) -> str:
 
 def _stage_note(stages: list[Stage], params: Params) -> str:
     """What the columns mean, and what is not counted."""
+    ray = params.ray
+    loaders = (
+        f"{ray.loaders_per_worker} (ray.loaders_per_worker) prepare those of trainings"
+        if ray.loaders_per_worker
+        else "RandAugment takes one"
+    )
     return textwrap.fill(
         "FLOPs are of matrix products and convolutions, a multiply-add as two: of training, tokens "
         "and samples, and, of these also in columns of their own, of looks at validation images "
         "during and after training and of the features of images. Devices are those at work on "
         "average. Pictures are decoded, cropped and augmented by the processors, in the time of "
-        f"one core; a device has {params.ray.cpus_per_worker} (ray.cpus_per_worker), of which "
-        "RandAugment takes one. Networks and processors work at once, and the slower one is the "
-        "time. Not counted: metrics of features, perceptual distances, pictures that are shown, "
-        f"start-up, and the stages {', '.join(_uncounted(stages))}. Memory is an estimate.",
+        f"one core; a device has {ray.cpus_per_worker} (ray.cpus_per_worker), of which {loaders}. "
+        "Networks and processors work at once, and the slower one is the time. Not counted: "
+        "metrics of features, perceptual distances, pictures that are shown, start-up, and "
+        f"the stages {', '.join(_uncounted(stages))}. Memory is an estimate.",
         WIDTH,
     )
 

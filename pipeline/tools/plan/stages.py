@@ -20,8 +20,8 @@ from pipeline.weights.configs import tokenizer_config, transformer_config
 # Core seconds of decoding and cropping a picture: of one, and of each pixel of the source. That is
 # 446 a second of ImageNet's and 15,000 of MNIST's, as measured on an AMD EPYC.
 DECODE, DECODE_PIXEL = 55e-6, 12e-9
-# Of RandAugment, in the one thread of a training: of a picture, which every worker draws for all of
-# the batch, and of each pixel, which are its own pictures'.
+# Of RandAugment, in the loaders of a training or its one thread: of a picture, which every worker
+# draws for all of the batch, and of each pixel, which are its own pictures'.
 AUGMENT, AUGMENT_PIXEL = 57e-6, 4e-9
 
 
@@ -33,17 +33,21 @@ class Part:
     flops: int
     devices: float  # on average
     pictures: float = 0.0  # core seconds of decoding and cropping
-    augmenting: float = 0.0  # device seconds, each of one core
+    augmenting: float = 0.0  # core seconds of RandAugment
+    loaders: int = 0  # processes of each device that do both, where it has any
 
     def seconds(self, rate: float, cores: int) -> float:
         """How long it takes: networks and processors work at once, and the slower one counts.
 
         Args:
             rate: of a device, in FLOP/s.
-            cores: that each has.
+            cores: that each has. Without loaders all of them decode and crop, and one augments.
         """
-        busiest = max(self.flops / rate, self.pictures / cores, self.augmenting)
-        return busiest / self.devices
+        if self.loaders:
+            prepared = (self.pictures + self.augmenting) / self.loaders
+        else:
+            prepared = max(self.pictures / cores, self.augmenting)
+        return max(self.flops / rate, prepared) / self.devices
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class _Planner:
         self.params, self.data = params, data
         self.network = {network.name: network for network in networks}
         self.workers, self.seeds = params.ray.num_workers, len(params.evaluation.seeds)
+        self.loaders = params.ray.loaders_per_worker
         self.encode, self.decode = costs.tokenizer_coding(tokenizer_config(params), params.grid, 1)
         config = transformer_config(params, data.classes)
         guided = 2 if params.decoding.guidance_scale else 1
@@ -121,7 +126,7 @@ class _Planner:
     def training(self, names: Iterable[str], devices: float, pictures: int = 0) -> Part:
         """The training of networks, with pictures that are decoded and cropped."""
         flops = sum(self.network[name].total_flops for name in names if name in self.network)
-        return Part("training", flops, devices, pictures * self.picture)
+        return Part("training", flops, devices, pictures * self.picture, loaders=self.loaders)
 
     def samples(self, count: int, iterations: int) -> int:
         """FLOPs of so many of MaskGIT's samples."""
@@ -243,8 +248,8 @@ class _Planner:
         augmenting = half * p.batch_size * (each * AUGMENT + pixels * AUGMENT_PIXEL)
         cropping = half * p.batch_size * picture
         return [
-            Part("training", half * step, busy, cropping),
-            Part("training", half * step, busy, cropping, augmenting),
+            Part("training", half * step, busy, cropping, loaders=self.loaders),
+            Part("training", half * step, busy, cropping, augmenting, self.loaders),
             Part("validation", count * looked_at * self.judge, busy),
             Part("validation", count * val * self.judge, busy / each, count * val * self.picture),
         ]

@@ -38,6 +38,7 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
 
     sampled = max(params.evaluation.samples, params.cas.samples)
     published = len(NETWORKS) * seeds  # sets of samples
+    kept = published if params.evaluation.keep_samples else 0  # besides, under another name
     edited = images(min(params.editing.images, data.val))
     draws = images(min(hidden.images, data.val) * hidden.draws)
     every = params.classifier.checkpoint_every
@@ -54,7 +55,7 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
         Storage(
             "evaluate",
             published * (images(sampled) + NPY_HEADER + 4 * sampled),
-            published * images(sampled) + images(data.val),
+            kept * images(sampled) + images(data.val),
             images(max(sampled, data.val)),
         ),
         Storage("cas", 0, CAS_SETS * seeds * _kept(params.cas.steps, every) * cas, cas),
