@@ -63,6 +63,7 @@ READ = {
     "make bench": "takes ten minutes",
     "python -m tests.speed_of_ranks PROJECT": "needs two idle cores and the default run",
     "python -m tests.speed_of_workers": "the same",
+    "python -m tests.speed_of_loaders": "needs two idle cores",
     "make env": "installs",
     "python3 -m venv": "installs",
     ". .venv/bin/activate": "changes the shell that it is typed into",

@@ -79,7 +79,8 @@ class ByLoaders:
         self._next = -1  # the step of what comes next
 
     def __call__(self, step: int) -> Batch:
-        """
+        """The batch of a step.
+
         Raises:
             UserError: a picture cannot be read, or a process was lost.
         """
@@ -155,9 +156,9 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _start_server(modules: list[str]) -> None:
-    """Start the process that loaders are forked from: it has no threads, which forks do not bear,
-    and has imported what they need. Ctrl-C is the training's to answer: they are deaf to it, from
-    their first moment.
+    """Start the process that loaders are forked from, unless it runs: it has imported what they
+    need and does nothing, as what a thread is at does not outlast a fork. Ctrl-C is the training's
+    to answer: they are deaf to it, from their first moment.
 
     Args:
         modules: to import.
