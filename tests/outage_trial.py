@@ -23,10 +23,10 @@ from tests.project import Project
 TIMED = ("results/sources", "timings")
 # Smoke's trainings are over before an outage comes: those of the stages that use Ray are longer.
 LONGER: dict[str, dict[str, int]] = {
-    "cas": {"cas__steps": 60},
-    "sweep": {"sweep__steps": 100},
-    "train_transformer": {"training__steps": 240},
-    "train_autoregressive": {"autoregressive__steps": 240},
+    "cas": {"cas__steps": 20},
+    "sweep": {"sweep__steps": 60},
+    "train_transformer": {"training__steps": 160},
+    "train_autoregressive": {"autoregressive__steps": 120},
 }
 NOT_KEPT = {".lock", ".owner.json", "key.json", "SHA256SUMS"}
 Points = dict[tuple[str, str, int], float]
@@ -248,9 +248,9 @@ def fresh(finished: Project, stage: str, folder: Path, proxy: FailingProxy | Non
 
 
 def _is(process: psutil.Process, name: str) -> bool:
-    """Whether it is one of that name which is busy."""
+    """Whether it is one of that name which is busy; of Ray's workers, whose agents are none."""
     try:
-        command = " ".join(process.cmdline())
+        command = " ".join(process.cmdline()).partition(" ")[0]
     except psutil.Error:  # it has just ended
         return False
-    return name in command.partition(" ")[0] and "IDLE" not in command
+    return name in command and not command.endswith(("::IDLE", "Agent"))
