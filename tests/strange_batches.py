@@ -12,7 +12,7 @@ import torch
 from pipeline.data.images.batches import Batch, Batches
 from pipeline.data.images.loading import prepared
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.process import cores
+from pipeline.runtime.process import cores, set_up
 
 CPU = torch.device("cpu")
 
@@ -63,6 +63,7 @@ class Endless(Strange):
 
 
 def main(loaders: int) -> None:
+    set_up()
     batches = prepared(Endless(), loaders, CPU)
     try:
         for step in range(10_000):
