@@ -2,11 +2,13 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pipeline.config.paths import CLASSIFIER, IMAGES
@@ -93,6 +95,41 @@ def test_a_classifier_goes_on_where_it_was_stopped(cluster, tmp_path):
     with pytest.raises(UserError, match="stopped at 4"):
         train(recipe, tmp_path / "stopped", stop)
     assert_same(train(recipe, tmp_path / "stopped", unheard), straight)
+
+
+def servers() -> set[int]:
+    """Processes that loaders are forked from, and the loaders."""
+    found = psutil.process_iter(["pid", "cmdline"])
+    return {p.pid for p in found if "forkserver import" in " ".join(p.info["cmdline"] or ())}
+
+
+def note_servers(noted: Path, row: dict) -> None:
+    noted.write_text(" ".join(map(str, servers())))
+
+
+def test_workers_take_the_same_steps_with_loaders_and_leave_none(cluster, tmp_path):
+    """Of the third training a worker is killed at step 4."""
+    from pipeline.training.classifier import ClassifierRecipe
+
+    recipes = [
+        ClassifierRecipe(
+            with_params(
+                classifier=STEPS, ray={"loaders_per_worker": loaders, "cpus_per_worker": 2}
+            ).model_dump(),
+            str(IMAGES.absolute()),
+        )
+        for loaders in (0, 1)
+    ]
+    straight, before = train(recipes[0], tmp_path / "without", unheard), servers()
+    noted = tmp_path / "servers"
+    assert_same(train(recipes[1], tmp_path / "with", partial(note_servers, noted)), straight)
+    assert len(set(map(int, noted.read_text().split())) - before) == 2 * 2
+    lost = train(recipes[1], tmp_path / "lost", partial(die_once, tmp_path / "rows"))
+    assert_same(lost, straight)
+    deadline = time.monotonic() + 20
+    while servers() - before and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert servers() <= before
 
 
 def test_a_classifier_of_cas_has_two_workers_and_is_measured_beside_them(cluster, tmp_path):
