@@ -23,7 +23,8 @@ def parse_yaml(text: str) -> Any:
 
     try:
         _check_events(text)
-        return YAML(typ="safe").load(text)
+        # Pure Python, as libyaml, where there is one, finds faults in other places.
+        return YAML(typ="safe", pure=True).load(text)
     except NotYaml:
         raise
     except MarkedYAMLError as error:
@@ -48,7 +49,7 @@ def _check_events(text: str) -> None:
     )
 
     depth = 0
-    for event in YAML(typ="safe").parse(text):
+    for event in YAML(typ="safe", pure=True).parse(text):
         where = f"at line {event.start_mark.line + 1}" if event.start_mark else "in it"
         if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
             raise NotYaml(f"anchors and aliases (&, *) are not read, one is {where}; write it out")
