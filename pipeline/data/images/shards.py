@@ -54,11 +54,7 @@ class ImageShards:
             self._shards: list[dict] = manifest["shards"][split]
             self._files = [self.folder / shard["file"] for shard in self._shards]
             self._hashes: list[str] = [shard["hash"] for shard in self._shards]
-            self._groups = [
-                (number, group, min(ROW_GROUP, shard["count"] - start))
-                for number, shard in enumerate(self._shards)
-                for group, start in enumerate(range(0, shard["count"], ROW_GROUP))
-            ]
+            counts = [shard["count"] for shard in self._shards]
             for path in self._files:
                 require_file(path)
             labels = [read_labels(path) for path in self._files]
@@ -68,13 +64,18 @@ class ImageShards:
         except Exception as error:  # a damaged file makes its reader raise nearly anything
             reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
             raise UserError(f"images in {folder}: damaged ({reason}); {WAY_OUT}") from error
-        self._check(labels)
+        self._check(labels, counts)
+        self._groups = [
+            (number, group, min(ROW_GROUP, len(own) - start))
+            for number, own in enumerate(labels)
+            for group, start in enumerate(range(0, len(own), ROW_GROUP))
+        ]
         sizes = np.array([size for *_, size in self._groups])
         self.group_start = np.concatenate([[0], np.cumsum(sizes)])
         self._cache: OrderedDict[int, tuple[list[str], list[bytes]]] = OrderedDict()
 
-    def _check(self, labels: list[np.ndarray]) -> None:
-        if [len(each) for each in labels] != [shard["count"] for shard in self._shards]:
+    def _check(self, labels: list[np.ndarray], counts: list[int]) -> None:
+        if [len(each) for each in labels] != counts:
             raise UserError(f"images in {self.folder}: not as many as in the manifest; {WAY_OUT}")
         if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
             raise UserError(f"images in {self.folder}: labels of no class; {WAY_OUT}")
