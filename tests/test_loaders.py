@@ -213,3 +213,19 @@ def test_an_interrupted_training_leaves_no_loader_and_says_nothing_of_them():
     assert said == "interrupted\n" and training.returncode == 1
     _, left = psutil.wait_procs(below, timeout=20)
     assert left == []
+
+
+def test_what_is_left_in_shared_memory_is_removed_without_a_word():
+    code = (
+        "from pipeline.data.images.loading import _start_tracker\n"
+        "_start_tracker()\n"
+        "import os\n"
+        "from multiprocessing import shared_memory\n"
+        "print(shared_memory.SharedMemory(create=True, size=8).name, flush=True)\n"
+        "os._exit(0)\n"
+    )
+    training = subprocess.run(
+        (sys.executable, "-c", code), capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert training.stderr == ""
+    assert not Path("/dev/shm", training.stdout.strip()).exists()

@@ -21,6 +21,7 @@ from pipeline.runtime.process import set_up
 # Of more loaders than cores: how many a worker may have is checked with its other params.
 warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
 
+WARNINGS = "PYTHONWARNINGS"
 AHEAD = 2  # batches that each loader prepares ahead
 
 
@@ -164,12 +165,26 @@ def _start_server(modules: list[str]) -> None:
         modules: to import.
     """
     forkserver.set_forkserver_preload(["__main__", *modules])
-    resource_tracker.ensure_running()  # which would let Ctrl-C through again
+    _start_tracker()  # which would let Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_tracker() -> None:
+    """Start the process that removes what others leave in shared memory. Where Ctrl-C comes between
+    the end of a lock and the word of it, it warns of what it removes, which nobody can act on."""
+    quiet, had = "ignore::UserWarning:multiprocessing.resource_tracker", os.environ.get(WARNINGS)
+    os.environ[WARNINGS] = f"{had},{quiet}" if had else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if had is None:
+            del os.environ[WARNINGS]
+        else:
+            os.environ[WARNINGS] = had
 
 
 def _set_up_loader(number: int) -> None:
