@@ -95,7 +95,7 @@ import ray
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.local_cluster import leave_if_ended
 join_ray()
-work = ray.remote(time.sleep).remote(60)
+work = ray.remote(lambda: time.sleep(60)).remote()
 next(child for child in psutil.Process().children() if child.name() == sys.argv[1]).kill()
 try:
     ray.get(work)
