@@ -46,9 +46,7 @@ class Trial:
     made: dict[str, str | None] = field(default_factory=dict)  # its outputs in the end
     points: Points = field(default_factory=dict)  # what it had logged in the end
     delivered: int = 0  # points that the server has of it, the machine's load too
-    forgot: bool = (
-        False  # whether the server lost what it had, of which pictures are not sent again
-    )
+    forgot: bool = False  # the server lost what it had; of that, pictures are not sent again
 
     @property
     def uri(self) -> str:
