@@ -15,19 +15,28 @@ from tests.project import ROOT
 
 # Servers that are none, of which one is ended while the process works.
 WORK = """
+import os
+import signal
 import subprocess
 import sys
 import time
 from types import SimpleNamespace
+import psutil
 folder, ended, joined = sys.argv[1:]
-sys.modules["ray"] = SimpleNamespace(is_initialized=lambda: joined == "joined")
+sys.modules["ray"] = SimpleNamespace(is_initialized=lambda: joined != "left")
 from pipeline.runtime import local_cluster
 servers = {n: subprocess.Popen([f"{folder}/{n}", "60"]) for n in local_cluster.SERVERS}
+for name, server in servers.items():
+    while psutil.Process(server.pid).name() != name:  # which it has a moment after it was started
+        time.sleep(0.01)
+if joined == "unheard":
+    kill, unheard = os.kill, [signal.SIGUSR2]
+    os.kill = lambda pid, n: unheard.pop() if n in unheard else kill(pid, n)
 print(*(server.pid for server in servers.values()), flush=True)
 local_cluster.end_with_it()
 print("works", flush=True)
-servers[ended].kill()
 try:
+    servers[ended].kill()
     time.sleep(1 if joined == "left" else 30)
 except KeyboardInterrupt:
     local_cluster.leave_if_ended()
@@ -72,6 +81,12 @@ def test_the_end_of_a_server_is_one_line_and_leaves_nothing_behind(work, ended, 
     while any(map(lives, pids.split())) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(lives, pids.split()))
+
+
+def test_a_signal_that_nobody_heard_is_sent_again(work):
+    result = work("raylet", "unheard")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: Ray's raylet was ended, ")
 
 
 def lives(pid: str) -> bool:

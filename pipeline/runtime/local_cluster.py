@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.runtime.errors import UserError
 SERVERS = ("gcs_server", "raylet")  # names of the processes that a cluster cannot do without
 
 _ended: str | None = None
+_interrupted = False
 
 
 def private_folder() -> str | None:
@@ -71,13 +73,18 @@ def _wait(servers: dict[int, str]) -> None:
     handle, _ = waiting.poll()[0]
     if ray.is_initialized():  # not by `ray.shutdown`, which ends them itself
         _ended = servers[handle]
-        os.kill(os.getpid(), signal.SIGUSR2)
+        while not _interrupted:  # again: one that comes just before a wait begins does not end it
+            os.kill(os.getpid(), signal.SIGUSR2)
+            time.sleep(1)
     for handle in servers:
         os.close(handle)
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+    global _interrupted
+    if not _interrupted:
+        _interrupted = True
+        raise KeyboardInterrupt
 
 
 def leave_if_ended() -> None:
