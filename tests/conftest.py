@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from filelock import FileLock
 
 from pipeline.config.params import Params
 from tests.params import make_params
@@ -168,13 +169,19 @@ def in_tiny_project(tiny_project, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Project:
+def finished(tmp_path_factory, worker_id) -> Project:
     """A clone in which `dvc repro` ran once with the smoke preset, and what it printed (`log`) and
-    read (`params_read`: a file for each stage). Tests copy it to change it."""
-    folder = tmp_path_factory.mktemp("smoke")
-    project = Project.clone(folder / "project")
-    project.run("python", "-m", "pipeline", "preset", "smoke")
-    project.params_read = folder / "params_read"
-    project.record_params(project.params_read)
-    project.log = project.run("dvc", "repro")
+    read (`params_read`: a file for each stage). Tests copy it to change it. Where several processes
+    run the tests, the first that needs it makes it, and each has a copy of its own."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "smoke"
+    with FileLock(f"{shared}.lock"):
+        made, log = Project(shared / "project"), shared / "log"
+        if not log.exists():
+            Project.clone(made.folder)
+            made.run("python", "-m", "pipeline", "preset", "smoke")
+            made.record_params(shared / "params_read")
+            log.write_text(made.run("dvc", "repro"))
+    project = made.copy(tmp_path_factory.mktemp("finished") / "project")
+    project.log, project.params_read = log.read_text(), shared / "params_read"
     return project

@@ -1,5 +1,6 @@
 """A proxy before a real tracking server, which fails as networks do."""
 
+import contextlib
 import socket
 import socketserver
 import threading
@@ -23,6 +24,7 @@ class FailingProxy:
 
     def __init__(self, port: int):
         self.target, self.mode, self.latency = port, "open", 0.0
+        self._connections: list[socket.socket] = []
         proxy = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -37,13 +39,18 @@ class FailingProxy:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        """Also what is on its way: a server that waits for the rest of a request does not end."""
         self.server.shutdown()
         self.server.server_close()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # it has ended
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _pass_on(self, client: socket.socket) -> None:
         if self.mode == "refused":
             return
         with socket.create_connection(("127.0.0.1", self.target)) as server:
+            self._connections += (client, server)
             threading.Thread(target=self._back, args=(server, client), daemon=True).start()
             while data := _receive(client):
                 if self.mode == "refused":  # connections that were open end too

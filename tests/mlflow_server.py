@@ -1,5 +1,6 @@
 """A real tracking server on loopback."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -7,6 +8,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from tests.project import free_port
 
@@ -31,5 +34,12 @@ def mlflow_server(folder: Path) -> Iterator[int]:
                 time.sleep(0.5)
         yield port
     finally:
+        workers = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
-        process.wait()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:  # it waits for the rest of a request
+            for each in (process, *workers):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+            process.wait()
