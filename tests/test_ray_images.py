@@ -98,9 +98,15 @@ def test_a_classifier_goes_on_where_it_was_stopped(cluster, tmp_path):
 
 
 def servers() -> set[int]:
-    """Processes that loaders are forked from, and the loaders."""
-    found = psutil.process_iter(["pid", "cmdline"])
-    return {p.pid for p in found if "forkserver import" in " ".join(p.info["cmdline"] or ())}
+    """Processes that loaders are forked from, and the loaders: ours, not those of a process that
+    runs other tests meanwhile."""
+    name, found = "PYTEST_XDIST_WORKER", psutil.process_iter(["pid", "cmdline", "environ"])
+    return {
+        p.pid
+        for p in found
+        if "forkserver import" in " ".join(p.info["cmdline"] or ())
+        and (p.info["environ"] or {}).get(name) == os.environ.get(name)
+    }
 
 
 def note_servers(noted: Path, row: dict) -> None:

@@ -20,7 +20,7 @@ from pipeline.runtime.tracking import Run, open_run
 from tests.failing_proxy import FailingProxy
 from tests.mlflow_server import mlflow_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 WRITERS, ROWS = 16, 20
 

@@ -16,7 +16,8 @@ class FakeServer:
     twice.
 
     `fails` is asked before each request: "down" does not carry it out, "lost" does, and both raise
-    an error; "slow" takes `latency` seconds. None of them: all is well.
+    an error, as does "page" (another program answers), but for uploads, which seem to succeed;
+    "slow" takes `latency` seconds. None of them: all is well.
     """
 
     def __init__(self):
@@ -51,6 +52,10 @@ class FakeServer:
                 raise MlflowException(
                     f"API request to {self.uri}/api failed with exception refused"
                 )
+            if failure == "page":
+                if request == "log_artifact":
+                    return None
+                raise MlflowException("not JSON")
             result = getattr(self, f"_{request}")(*args, **kwargs)
             if failure == "lost":
                 raise MlflowException(f"API request to {self.uri}/api failed: connection reset")
@@ -106,7 +111,15 @@ class FakeServer:
         self._known(run_id).status = status
 
     def _get_run(self, run_id):
-        return SimpleNamespace(data=SimpleNamespace(params=self._known(run_id).params))
+        return SimpleNamespace(
+            data=SimpleNamespace(params=self._known(run_id).params),
+            info=SimpleNamespace(artifact_uri=f"mlflow-artifacts:/1/{run_id}/artifacts"),
+        )
+
+    def _list_artifacts(self, run_id, folder=None):
+        run = self._known(run_id)
+        names = run.files if folder is None else run.images
+        return [SimpleNamespace(path=f"{folder}/{name}" if folder else name) for name in names]
 
     def _log_batch(self, run_id, metrics=(), params=(), tags=()):
         run = self._known(run_id)

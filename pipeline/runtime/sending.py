@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ class _Sending:
             if "image" in record:
                 self._image(path, record)
             else:
-                ask(lambda client: client.log_artifact(run_id, str(path)))
+                self._upload([path])
         elif "tags" in record:
             ask(lambda client: client.log_batch(run_id, tags=_tags(record["tags"])))
         elif "dataset" in record:
@@ -189,7 +190,6 @@ class _Sending:
         random part of its names: what is sent again takes the place of what was sent."""
         from PIL import Image
 
-        run_id, ask = self.sent["run_id"], self.server.ask
         try:
             picture = Image.open(path)
             picture.load()
@@ -202,9 +202,25 @@ class _Sending:
             picture.save(whole)
             picture.thumbnail(SMALL)
             picture.save(small)
-            for file in (whole, small):
-                ask(methodcaller("log_artifact", run_id, str(file), "images"))
-        ask(methodcaller("set_tag", run_id, PICTURES, True))
+            self._upload([whole, small], "images")
+        self.server.ask(methodcaller("set_tag", self.sent["run_id"], PICTURES, True))
+
+    def _upload(self, files: list[Path], folder: str | None = None) -> None:
+        """Log files, and look whether the server has them: MLflow takes whatever answers an upload
+        with 200 for its server, a login's page too."""
+        run_id, ask = self.sent["run_id"], self.server.ask
+        for file in files:
+            ask(methodcaller("log_artifact", run_id, str(file), folder))
+        if self._takes_files:
+            there = {Path(f.path).name for f in ask(methodcaller("list_artifacts", run_id, folder))}
+            if missing := [file.name for file in files if file.name not in there]:
+                raise Unsent(f"it does not have {missing[0]}, which it was sent")
+
+    @cached_property
+    def _takes_files(self) -> bool:
+        """Whether it does so itself: else they go to a folder or a store."""
+        run = self.server.ask(methodcaller("get_run", self.sent["run_id"]))
+        return run.info.artifact_uri.startswith("mlflow-artifacts:")
 
 
 def _batches(log: Path, start: int) -> Iterator[tuple[int, list[Record]]]:
