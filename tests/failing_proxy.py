@@ -61,7 +61,8 @@ class FailingProxy:
                 while self.mode == "silent":
                     time.sleep(0.05)
                 time.sleep(self.latency)
-                server.sendall(data)
+                with contextlib.suppress(OSError):  # closed meanwhile, as the client is told next
+                    server.sendall(data)
 
     def _back(self, server: socket.socket, client: socket.socket) -> None:
         while data := _receive(server):
