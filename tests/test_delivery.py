@@ -91,7 +91,7 @@ def test_rows_that_wait_are_sent_together(server, folder):
     log_everything(folder)
     assert "47 records sent" in sync(folder)
     check_everything(server)
-    assert len(server.requests) <= 18
+    assert len(server.requests) <= 18  # two of them ask whether a file has arrived
 
 
 def test_rows_arrive_while_the_stage_works(server, folder):
