@@ -119,6 +119,23 @@ def test_requests_that_fail_or_lose_their_answer_cost_no_row_and_double_none(ser
     assert "0 records sent" in sync(folder)
 
 
+def test_a_page_in_the_place_of_an_upload_is_noticed_behind_an_older_file(server, folder):
+    """The server lists a file of that name, but not the one that was sent last."""
+    run, file = open_run("key", "stage", {}, "experiment", folder), Path("note.txt")
+    file.write_text("old")
+    run.log_artifact(file)
+    sync(folder)
+    file.write_text("the new one")
+    run.log_artifact(file)
+    server.fails = lambda request: "page" if request == "log_artifact" else None
+    with pytest.raises(UserError, match=r"note\.txt as it was sent"):
+        sync(folder)
+    assert server.run("stage").files["note.txt"] == "old"
+    server.fails = lambda request: None
+    assert "records sent" in sync(folder)
+    assert server.run("stage").files["note.txt"] == "the new one"
+
+
 def test_a_server_that_is_away_costs_nothing_and_gets_all_from_the_next_stage(server, folder):
     server.fails = lambda request: "down"
     began = time.monotonic()

@@ -94,6 +94,7 @@ class FakeServer:
             params={},
             files={},
             images={},
+            sizes={},
             status="RUNNING",
         )
         return SimpleNamespace(info=SimpleNamespace(run_id=run_id))
@@ -118,8 +119,11 @@ class FakeServer:
 
     def _list_artifacts(self, run_id, folder=None):
         run = self._known(run_id)
-        names = run.files if folder is None else run.images
-        return [SimpleNamespace(path=f"{folder}/{name}" if folder else name) for name in names]
+        return [
+            SimpleNamespace(path=path, file_size=size)
+            for path, size in run.sizes.items()
+            if path.rpartition("/")[0] == (folder or "")
+        ]
 
     def _log_batch(self, run_id, metrics=(), params=(), tags=()):
         run = self._known(run_id)
@@ -135,6 +139,7 @@ class FakeServer:
 
     def _log_artifact(self, run_id, path, folder=None):
         run, name = self._known(run_id), Path(path).name
+        run.sizes[f"{folder}/{name}" if folder else name] = Path(path).stat().st_size
         if folder is None:
             run.files[name] = Path(path).read_text()
         else:

@@ -120,4 +120,4 @@ def _keep_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     # M_MMAP_THRESHOLD: what is smaller lies in the heap; an old glibc admits 32 MiB at most.
     if mallopt and (mallopt(-3, 2**30) or mallopt(-3, 2**25)):
-        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD: what lies free at the heap's end stays
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: whatever lies free at the heap's end stays

@@ -206,15 +206,17 @@ class _Sending:
         self.server.ask(methodcaller("set_tag", self.sent["run_id"], PICTURES, True))
 
     def _upload(self, files: list[Path], folder: str | None = None) -> None:
-        """Log files, and look whether the server has them: MLflow takes whatever answers an upload
-        with 200 for its server, a login's page too."""
+        """Log files, and look whether the server has them in their size: MLflow takes whatever
+        answers an upload with 200 for its server, a login's page too."""
         run_id, ask = self.sent["run_id"], self.server.ask
         for file in files:
             ask(methodcaller("log_artifact", run_id, str(file), folder))
         if self._takes_files:
-            there = {Path(f.path).name for f in ask(methodcaller("list_artifacts", run_id, folder))}
-            if missing := [file.name for file in files if file.name not in there]:
-                raise Unsent(f"it does not have {missing[0]}, which it was sent")
+            listed = ask(methodcaller("list_artifacts", run_id, folder))
+            there = {Path(file.path).name: file.file_size for file in listed}
+            for file in files:
+                if there.get(file.name) != file.stat().st_size:
+                    raise Unsent(f"it does not have {file.name} as it was sent")
 
     @cached_property
     def _takes_files(self) -> bool:
