@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # a schedule's name is checked without torch, which takes a second to import
+    from torch import Tensor
 
-# γ(r, n): r in [0, 1] is the progress of decoding, n the number of maskable tokens. Adding a
-# schedule is adding one line here; its name is then valid everywhere in params.yaml.
-SCHEDULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "exponential": lambda r, n: 1 - torch.exp2(-torch.log2(n) * (1 - r)),
+# γ(r, n): r in [0, 1] is the progress of decoding, n the number of maskable tokens; both are
+# tensors, `r.sin()` is the sine. Adding a schedule is adding one line here; its name is then valid
+# everywhere in params.yaml.
+SCHEDULES: "dict[str, Callable[[Tensor, Tensor], Tensor]]" = {
+    "exponential": lambda r, n: 1 - (-n.log2() * (1 - r)).exp2(),
     "cubic": lambda r, n: 1 - r**3,
     "square": lambda r, n: 1 - r**2,
-    "cosine": lambda r, n: torch.cos(r * (math.pi / 2)),
-    "arccos": lambda r, n: torch.arccos(r) * (2 / math.pi),
+    "cosine": lambda r, n: (r * (math.pi / 2)).cos(),
+    "arccos": lambda r, n: r.arccos() * (2 / math.pi),
     "linear": lambda r, n: 1 - r,
     "square_root": lambda r, n: 1 - r.sqrt(),
-    "logarithmic": lambda r, n: -torch.log2(r) / torch.log2(n),
+    "logarithmic": lambda r, n: -r.log2() / n.log2(),
 }
 
 POINTS = 1201  # of a curve: every (step + 1) / T of the usual T is one of them
@@ -32,7 +34,7 @@ SIZES = (
 )  # tokens that a curve is given for; the paper's are the last
 
 
-def mask_ratio(schedule: str, r: Tensor | float, num_tokens: Tensor | int) -> Tensor:
+def mask_ratio(schedule: str, r: "Tensor | float", num_tokens: "Tensor | int") -> "Tensor":
     """γ(r): the fraction of tokens to mask at progress r, clipped to [1e-6, 1] as in the release.
 
     Args:
@@ -41,6 +43,8 @@ def mask_ratio(schedule: str, r: Tensor | float, num_tokens: Tensor | int) -> Te
         num_tokens: number of maskable tokens N, broadcast against r (the logarithmic and
             exponential schedules depend on it).
     """
+    import torch
+
     r = torch.as_tensor(r, dtype=torch.float64)
     n = torch.as_tensor(num_tokens, dtype=torch.float64)
     # log2(1) = 0: with a single maskable token the logarithmic quotient is 0/0, so N is at least 2.
@@ -53,6 +57,8 @@ def curve(schedule: str, num_tokens: int) -> dict[str, list[float]]:
     Args:
         num_tokens: N of the images at hand; the paper's and a few others stand beside it.
     """
+    import torch
+
     r = torch.linspace(0, 1, POINTS, dtype=torch.float64)
     columns = {"r": r.tolist()}
     for n in sorted({num_tokens, *SIZES}):

@@ -177,6 +177,23 @@ def test_help_imports_nothing_large():
 
 
 @pytest.mark.slow
+def test_a_preset_is_chosen_without_torch(tmp_path):
+    """It takes a second to import, three times as long as all the rest of the command."""
+    (tmp_path / "dvc.yaml").touch()
+    code = (
+        "import sys; from pipeline.cli.app import main; "
+        "sys.argv = ['maskgit', 'preset', 'smoke']; main(); print('torch' in sys.modules)"
+    )
+    command = (sys.executable, "-c", code)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=env, check=True
+    )
+    assert done.stdout.split()[-1] == "False"
+    assert (tmp_path / "params.yaml").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "wanted"), [("in", "inpaint"), ("sample --sch", "--schedule")])
 def test_the_shell_completes_commands_and_options(typed, wanted, monkeypatch):
     monkeypatch.setenv("_MASKGIT_COMPLETE", "complete_bash")

@@ -3,16 +3,18 @@
 import difflib
 import reprlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError, model_validator
 
 from pipeline.config.schema import Sections
-from pipeline.decoding import DecodingSettings
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.limits import GRID
+
+if TYPE_CHECKING:
+    from pipeline.decoding import DecodingSettings
 
 
 class ClassifierImages(NamedTuple):
@@ -56,12 +58,14 @@ class Params(Sections):
 
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
-    ) -> DecodingSettings:
+    ) -> "DecodingSettings":
         """The settings of decoding MaskGIT's tokens, or the baseline's: it has a `bf16` of its own.
 
         Args:
             iterations: T in place of `decoding.iterations`.
         """
+        from pipeline.decoding import DecodingSettings  # and torch, which the rest can do without
+
         decoding = self.decoding
         return DecodingSettings(
             iterations=iterations or decoding.iterations,
