@@ -61,17 +61,18 @@ def ray_head(env: dict[str, str], cpus: int = 2) -> Iterator[Head]:
 
 @contextmanager
 def node_apart(
-    head: Head, hidden: Path, env: dict[str, str], cpus: int = 2
+    head: Head, hidden: Path, env: dict[str, str], cpus: int = 2, number: int = 2
 ) -> Iterator[subprocess.Popen]:
     """A node of that head's cluster while the block runs, in whose mounts a folder is empty but for
     its HOME; where this user may not change mounts, it sees the folder.
 
     Args:
         env: of the node but for its HOME.
+        number: of its address, 127.0.0.<number>.
     """
-    port, home = free_port(), hidden / "node"
+    port, home, host = free_port(), hidden / f"node{number}", f"127.0.0.{number}"
     start = f"mkdir {home} && cd {home} && exec ray start --address=127.0.0.1:{head.port} --block"
-    start += f" --num-cpus={cpus} --node-ip-address=127.0.0.2 --dashboard-agent-listen-port={port}"
+    start += f" --num-cpus={cpus} --node-ip-address={host} --dashboard-agent-listen-port={port}"
     own_mounts = ("unshare", "--mount", "sh", "-c")
     mount = f"mount -t tmpfs tmpfs {hidden}"
     if subprocess.run((*own_mounts, mount), check=False, stderr=subprocess.DEVNULL).returncode == 0:
@@ -86,7 +87,7 @@ def node_apart(
         start_new_session=True,
     )
     try:
-        _wait_for(port, "127.0.0.2")
+        _wait_for(port, host)
         yield node
     finally:
         kill_node(node)

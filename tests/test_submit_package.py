@@ -13,6 +13,7 @@ from dvc.repo import Repo
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
+from pipeline.runtime.process import THREADS
 from pipeline.runtime.runs import provenance
 from pipeline.tools.submit import package
 from pipeline.tools.submit.job import kept_folder
@@ -139,6 +140,26 @@ def test_a_job_that_fails_has_pushed_what_was_finished_and_leaves_no_keys(projec
     assert kept.stat().st_mode & 0o777 == 0o700 and not any((kept / "jobs").iterdir())
     shown = subprocess.run(("dvc", "repro", "--pull"), capture_output=True, text=True, check=False)
     assert "Stage 'one' is cached" in shown.stdout and Path("one").read_text() == "content"
+
+
+@pytest.mark.parametrize(
+    ("away", "told", "wanted"), [("1", None, "all"), ("1", "1", "1"), ("4", None, "4")]
+)
+def test_a_job_has_the_threads_of_home(folder, tmp_path, away, told, wanted):
+    """Ray starts a job with one, and what one thread computes is rounded otherwise than by two."""
+    Path("dvc.yaml").write_text(
+        f"stages: {{one: {{cmd: printenv {THREADS} > one || echo all > one}}}}"
+    )
+    Repo.init().close()
+    key, sealed = Order(None, {THREADS: told} if told else {}, None).sealed()
+    (tmp_path / FILE).write_bytes(sealed)
+    subprocess.run(
+        (sys.executable, "-m", "pipeline.tools.submit.job", str(tmp_path)),
+        env=os.environ | {KEY: key, THREADS: away, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+    )
+    assert Path("one").read_text() == f"{wanted}\n"
 
 
 def test_no_remote_is_none_and_a_wrong_one_is_one_line(project):

@@ -31,6 +31,7 @@ _VERBOSE = (
 )
 
 FILES = 16384  # that a process may have open
+THREADS = "OMP_NUM_THREADS"  # of every library on the CPU; Ray sets it for what works for it
 
 # What asked a process to end, by the exception that a handler made of it.
 _ASKED_BY = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
@@ -82,7 +83,7 @@ def reader_may_leave() -> Iterator[None]:
 def cores() -> int:
     """The cores that this process may use: those that Ray gave its task, else all that the system
     lets it run on."""
-    given = os.environ.get("OMP_NUM_THREADS", "")  # Ray sets it, for every library
+    given = os.environ.get(THREADS, "")
     if given.isdecimal() and int(given):
         return int(given)
     if hasattr(os, "sched_getaffinity"):

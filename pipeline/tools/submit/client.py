@@ -18,6 +18,7 @@ from pipeline.runtime.cluster import why_unreachable
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
+from pipeline.runtime.process import THREADS
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.uris import redacted, server_of
 from pipeline.tools.submit.order import KEY, Order
@@ -68,9 +69,10 @@ def _client(address: str) -> Any:
 
 
 def _environment() -> dict[str, str]:
-    """What the job's stages are told: of MLflow, and of the commit where .git does not travel."""
+    """What the job's stages are told: of MLflow, of the threads that they would have here, and of
+    the commit where .git does not travel."""
     origin = provenance()
-    told = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    told = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_") or k == THREADS}
     return told | {"MASKGIT_COMMIT": origin["git.commit"], "MASKGIT_DIRTY": origin["git.dirty"]}
 
 

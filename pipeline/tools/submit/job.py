@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import value_hash
-from pipeline.runtime.process import set_up
+from pipeline.runtime.process import THREADS, set_up
 from pipeline.runtime.uris import is_local, tracking_uri
 from pipeline.tools.submit.order import FILE, Order
 from pipeline.tools.submit.remote import Remote, push, use_remote
@@ -26,6 +26,8 @@ from pipeline.tools.submit.remote import Remote, push, use_remote
 def main(package: Path) -> None:
     set_up()
     order = Order.opened(package)
+    if os.environ.get(THREADS) == "1":  # of the actor that starts jobs, which Ray gives no CPU
+        del os.environ[THREADS]  # what a stage computes would differ from home's, by rounding
     os.environ.update(order.environment)
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     if order.remote is None:
