@@ -8,8 +8,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
-from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.prepare.split import stratified_split
 from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.stage import Stage

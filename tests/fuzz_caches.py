@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.feature_files import load_features, save_features
 from pipeline.evaluation.features import Features
-from pipeline.prepare.shards import write_manifest, write_shards
 from pipeline.runtime.files import file_hash, read_json, write_json
 from tests.fuzzing import Case
 from tests.test_shards import FakeSource

@@ -13,8 +13,9 @@ from PIL import Image
 
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
-from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.prepare.split import stratified_split
 from tests.fuzzing import Case
 from tests.images import noise_image
 from tests.params import make_params

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.data.images.writing import write_shards
 from pipeline.experiments.ablation.trial import Cell, Trial
-from pipeline.prepare.shards import write_shards
 from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.files import write_json
 from pipeline.training.loop import RunDirSession, save_checkpoint

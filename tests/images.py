@@ -1,9 +1,11 @@
 """Images, and caches of their tokens, to test with."""
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
@@ -23,6 +25,15 @@ def noise_array(count: int, channels: int, seed: int = 0) -> np.ndarray:
     """(count, channels, 5, 7) uint8."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (count, channels, 5, 7), dtype=np.uint8)
+
+
+def samples_in(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Published samples (M, C, H, W) uint8 and their labels (M,), as other programs read them."""
+    tables = [pq.read_table(path) for path in sorted(folder.glob("*.parquet"))]
+    rows = [row for table in tables for row in table.to_pylist()]
+    pictures = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]
+    images = [p[None] if p.ndim == 2 else p.transpose(2, 0, 1) for p in pictures]
+    return np.stack(images), np.array([row["label"] for row in rows])
 
 
 def image_batches(step: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,8 @@ import torch
 from pipeline.classifier import ClassifierConfig
 from pipeline.config.presets import preset_params
 from pipeline.data.images.loading import prepared
-from pipeline.experiments.cas import CasBatches, SamplePictures
+from pipeline.data.images.samples import open_samples, write_samples
+from pipeline.experiments.cas import CasBatches, Pictures
 from pipeline.runtime.process import set_up
 from pipeline.training.classifier import ClassifierTask
 
@@ -46,7 +47,7 @@ def measure(side: int, loaders: int, folder: Path) -> tuple[float, float]:
     changes = {"batch_size": BATCHES[side], "crop_scale": [0.08, 1.0]}
     classifier = params.classifier.model_copy(update=changes)
     params = params.model_copy(update={"data": data, "classifier": classifier})
-    pictures = SamplePictures(folder / f"{side}.npy", np.arange(SAMPLES) % CLASSES)
+    pictures = Pictures(open_samples(folder / f"{side}"), None)
     batches = CasBatches(pictures, params, rand_augment=True, seed=0)
     config = ClassifierConfig("small", 3, CLASSES, classifier.width)
     ready = prepared(batches, loaders, CPU)
@@ -61,7 +62,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for side, batch in BATCHES.items():
             samples = noise.integers(256, size=(SAMPLES, 3, side, side), dtype=np.uint8)
-            np.save(Path(folder, f"{side}.npy"), samples)
+            labels, names = [i % CLASSES for i in range(SAMPLES)], list(map(str, range(CLASSES)))
+            write_samples(samples, labels, names, SAMPLES, Path(folder, f"{side}"))
             for loaders in (0, 1):
                 step, pictures = measure(side, loaders, Path(folder))
                 print(

@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES
-from pipeline.data.images import shards
+from pipeline.data.images import shards, writing
 from pipeline.experiments import cas
-from pipeline.prepare import shards as writing
 from pipeline.runtime.ranks import ALONE, Ranks
+from tests.images import samples_in
 from tests.tiny_project import (
     SIDE,
     with_params,
@@ -74,7 +73,7 @@ def test_cas_crops_as_the_reference_classifiers_training_does(tmp_path):
     )
     pictures = cas.training_pictures(cas_job(params, "transformer", "none", tmp_path), params)
     shown, _ = cas.CasBatches(pictures, params, rand_augment=False, seed=1)(0)
-    samples = {image.tobytes() for image in np.load(SAMPLES / "transformer/seed1/images.npy")}
+    samples = {image.tobytes() for image in samples_in(SAMPLES / "transformer/seed1")[0]}
     assert {image.numpy().tobytes() for image in shown} <= samples
 
 

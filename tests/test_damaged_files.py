@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.images.samples import open_samples, publish_samples
 from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.data.tokens import TokenCache
-from pipeline.prepare.shards import write_manifest, write_shards
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, tree_hash, write_json
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import load_model, save_model
 from tests.damage import DAMAGE, flip, named
 from tests.errors import one_line
-from tests.images import noise_array, write_batches
+from tests.images import write_batches
 from tests.pretrained_files import TRANSFORMER
 from tests.test_shards import FakeSource
 from tests.transformer_task import transformer_task
@@ -223,20 +222,6 @@ def test_a_config_that_builds_no_such_network_is_one_line(model, change):
     with pytest.raises(UserError, match=r"dvc repro|delete it and run again") as error:
         load_model(model, "transformer")
     one_line(error)
-
-
-@pytest.mark.parametrize("damage", [*DAMAGE, Path.unlink], ids=lambda function: function.__name__)
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
-def test_published_samples_are_those_that_were_written(tmp_path, damage, name):
-    images, labels = noise_array(6, 1), torch.arange(6)
-    np.save(tmp_path / "set.npy", images)
-    publish_samples(tmp_path / "set.npy", labels, tmp_path / "samples")
-    opened = open_samples(tmp_path / "samples")
-    assert np.array_equal(opened[0], images) and np.array_equal(opened[1], labels)
-    damage(tmp_path / "samples" / name)
-    with pytest.raises(UserError, match="run `dvc repro evaluate` to make it again") as error:
-        open_samples(tmp_path / "samples")
-    assert name in one_line(error)
 
 
 def test_a_list_of_hashes_that_cannot_be_read_hides_nothing_else(model):

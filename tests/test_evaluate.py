@@ -20,7 +20,7 @@ from pipeline.experiments.evaluate.measuring import drop_samples, evaluate_all
 from pipeline.experiments.evaluate.real import real_columns, real_rows
 from pipeline.sampling import Sampler
 from pipeline.weights.published import load_model
-from tests.images import write_token_cache
+from tests.images import samples_in, write_token_cache
 from tests.tiny_project import (
     ALONE,
     CLASSES,
@@ -82,7 +82,7 @@ def test_every_replicate_and_set_is_measured_in_the_same_way(tmp_path):
         assert row["steps"] == (3 if row["images"] == "transformer" else GRID**2)
         folder = SAMPLES / row["images"] / f"seed{row['seed']}"
         if row["label_smoothing"] == 0.1:
-            images, labels = (np.load(folder / f"{x}.npy") for x in ("images", "labels"))
+            images, labels = samples_in(folder)
             assert images.shape == (COUNT, 1, SIDE, SIDE)
             check_scores(row, images, torch.from_numpy(labels))
     images, labels = validation(VAL)
@@ -164,7 +164,9 @@ def test_samples_that_are_not_kept_are_published_with_the_same_bytes(tmp_path, m
     """Of a run that ends, and of one that is killed before or while they are dropped; nothing is
     drawn again before."""
     straight, wanted = evaluated(tmp_path / "kept", params()), published()
-    assert len(list((tmp_path / "kept").rglob("samples.npy"))) == 4
+    kept = list((tmp_path / "kept").rglob("samples*"))
+    assert len([folder for folder in kept if folder.name == "samples"]) == 4
+    assert not [file for file in kept if file.name.startswith("samples.npy")]
     given, run = params(keep_samples=False), tmp_path / "dropped"
     folders = folders_in(run, given)
     if not links:
@@ -182,12 +184,13 @@ def test_samples_that_are_not_kept_are_published_with_the_same_bytes(tmp_path, m
 
     assert again(9) == [8] * 8
     replicate, folder = next(iter(folders.items()))
-    assert os.path.samefile(folder / "samples.npy", replicate.samples / "images.npy") == links
+    for file in replicate.samples.iterdir():
+        assert os.path.samefile(folder / "samples" / file.name, file) == links
     assert again(0) == []  # killed after they were published
     drop_samples(dict(list(folders.items())[:1]))
     assert again(9) == [8]  # killed after the first was dropped
     drop_samples(folders)
-    assert published() == wanted and not list(run.rglob("samples.npy"))
+    assert published() == wanted and not list(run.rglob("samples*"))
     assert again(9) == [8] * 4
 
 

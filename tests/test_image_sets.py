@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.data.images.samples import write_samples
 from pipeline.evaluation.image_files import open_images
 from pipeline.evaluation.images import ArrayImages
 from pipeline.runtime.errors import UserError
@@ -136,12 +137,11 @@ def test_exported_are_the_samples_that_were_measured_or_all(
     with pytest.raises(UserError, match="dvc repro evaluate") as error:
         export_samples(params, "transformer", Path("set.npz"))
     one_line(error)
-    array, labels = noise_array(9, 1), np.arange(9, dtype=np.int32) % 3
+    array = np.random.default_rng(0).integers(256, size=(9, 1, 28, 28), dtype=np.uint8)
+    labels = np.arange(9) % 3
     for seed, images in ((3, array), (5, array[::-1])):
         folder = Path(f"data/samples/transformer/seed{seed}")
-        folder.mkdir(parents=True)
-        np.save(folder / "images.npy", images)
-        np.save(folder / "labels.npy", labels)
+        write_samples(images, labels.tolist(), ["a", "b", "c"], 4, folder)
     count = 9 if all_of_them else 6
     for name in ("set.npz", "pngs"):  # of the first seed
         written = export_samples(params, "transformer", Path(name), everything=all_of_them)

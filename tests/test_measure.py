@@ -14,6 +14,7 @@ from pipeline.config.paths import SAMPLES
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
 from pipeline.tools.export import export_npz, export_pngs
+from tests.images import samples_in
 from tests.tiny_project import ALONE, SIDE, make_project, with_params
 
 COUNT = 80
@@ -58,7 +59,7 @@ def error_of(measure):
 
 
 def samples(count: int = COUNT) -> np.ndarray:
-    return np.load(SAMPLES / "transformer/seed0/images.npy")[:count]
+    return samples_in(SAMPLES / "transformer/seed0")[0][:count]
 
 
 def test_metrics_of_every_form_are_the_evaluators(tmp_path, measure):
@@ -124,7 +125,7 @@ def test_too_few_for_kid_leaves_it_out(tmp_path, project, measure, monkeypatch):
         Path(name).symlink_to(project / name)
     params = with_params(evaluation={"kid_subset_size": 20})
     Path("params.yaml").write_text(json.dumps(params.model_dump()))
-    np.save("set.npy", np.load(project / SAMPLES / "transformer/seed0/images.npy")[:18])
+    np.save("set.npy", samples(18))
     text = measure(Path("set.npy"))
     assert re.search(r"^kid_classifier +–$", text, flags=re.MULTILINE)
     assert re.search(r"^fid_classifier +\d", text, flags=re.MULTILINE)

@@ -18,11 +18,12 @@ from pipeline.data.images.opening import decode_image
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.reconstruction import Reconstruction, psnr
 from pipeline.perceptual import open_perceptual
 from pipeline.prepare.datasets import open_source
-from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.prepare.split import stratified_split
 from pipeline.runtime.workers import Alone
 from pipeline.sampling import balanced_labels, sampler
 from pipeline.tokenizer import Tokenizer, tokens_to_images

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pipeline.config.paths import IMAGES, TOKENIZER
+from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import FolderSource
-from pipeline.prepare.shards import write_manifest, write_shards
 from pipeline.runtime.workers import Alone
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs

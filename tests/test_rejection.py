@@ -18,6 +18,7 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
 from pipeline.experiments import reject as rejection
 from pipeline.sampling import balanced_labels
+from tests.images import samples_in
 from tests.tiny_project import (
     ALONE,
     CHANGES,
@@ -100,7 +101,7 @@ def test_rejection_raises_the_recognised_share_and_random_selection_is_of_the_sa
 def test_rejection_measures_what_it_keeps(tmp_path):
     params = with_params()
     rows = rejected(tmp_path).to_dict("records")
-    images = np.load(SAMPLES / "autoregressive/seed1/images.npy")
+    images, _ = samples_in(SAMPLES / "autoregressive/seed1")
     labels = balanced_labels(90, CLASSES)
     _, logits = classified(images)
     ratings = scipy.special.log_softmax(logits, axis=1)[range(90), labels]

@@ -14,10 +14,12 @@ from PIL import Image
 from pipeline.data.images.batches import ImageBatches
 from pipeline.data.images.crops import center_crop
 from pipeline.data.images.opening import decode_image
+from pipeline.data.images.png import encode_png
 from pipeline.data.images.shards import ROW_GROUP, ImageShards
 from pipeline.data.images.views import View, to_chw
-from pipeline.prepare.datasets import Item, encode_png
-from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.data.images.writing import write_manifest, write_shards
+from pipeline.prepare.source import Item
+from pipeline.prepare.split import stratified_split
 from pipeline.runtime.errors import UserError
 from tests.images import noise_image
 
@@ -105,8 +107,8 @@ def test_shards_round_trip_across_row_groups(tmp_path):
 
 def test_recently_used_row_groups_are_kept_and_others_dropped(tmp_path, monkeypatch):
     """A window of two: what was used last stays, and memory does not grow."""
-    for package in ("data.images", "prepare"):
-        monkeypatch.setattr(f"pipeline.{package}.shards.ROW_GROUP", 4)
+    for module in ("shards", "writing"):
+        monkeypatch.setattr(f"pipeline.data.images.{module}.ROW_GROUP", 4)
     monkeypatch.setattr("pipeline.data.images.shards.WINDOW", 2)
     source = FakeSource([20])
     images = written(tmp_path, source, list(range(20)), shard_size=8)

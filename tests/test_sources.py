@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.data.images.crops import center_crop
 from pipeline.data.images.opening import decode_image
 from pipeline.prepare.datasets import open_source
-from pipeline.prepare.shards import stratified_split
+from pipeline.prepare.split import stratified_split
 from pipeline.runtime.errors import UserError
 from tests.errors import one_line
 from tests.images import noise_image

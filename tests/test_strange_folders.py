@@ -11,9 +11,10 @@ from PIL import Image
 
 from analysis.exhibits.mosaic import draw_mosaic
 from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.evaluation.image_files import open_images
 from pipeline.prepare.datasets import open_source
-from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.prepare.split import stratified_split
 from pipeline.runtime.errors import UserError
 from tests.errors import one_line
 from tests.images import noise_image

@@ -15,10 +15,12 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, NetworkName, Replicate, main_replicates, replicates
 from pipeline.data.images.pixels import as_float
+from pipeline.data.images.samples import write_samples
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
-from pipeline.prepare.shards import stratified_split, write_manifest, write_shards
+from pipeline.prepare.split import stratified_split
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone
 from pipeline.sampling import balanced_labels
@@ -100,14 +102,13 @@ def write_models(params: Params) -> None:
     save_model(CLASSIFIER, "classifier", classifier.config, classifier.state_dict())
 
 
-def write_samples(count: int) -> None:
+def write_noise(count: int) -> None:
     noise = np.random.default_rng(0)
     for folder in (r.samples for n in NETWORKS for r in main_replicates(with_params(), n)):
-        folder.mkdir(parents=True)
         contrast = noise.uniform(size=(count, 1, 1, 1))
         images = contrast * noise.integers(256, size=(count, 1, SIDE, SIDE))
-        np.save(folder / "images.npy", images.astype(np.uint8))
-        np.save(folder / "labels.npy", balanced_labels(count, CLASSES).numpy().astype(np.int32))
+        labels, names = balanced_labels(count, CLASSES).tolist(), list(map(str, range(CLASSES)))
+        write_samples(images.astype(np.uint8), labels, names, 70, folder)
 
 
 def make_project(folder: Path) -> Path:
@@ -116,7 +117,7 @@ def make_project(folder: Path) -> Path:
         patch.chdir(folder)
         write_images()
         write_models(with_params())
-        write_samples(90)
+        write_noise(90)
     return folder
 
 

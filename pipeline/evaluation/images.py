@@ -1,5 +1,5 @@
-"""Image sets, read batch by batch: our own samples (`.npy`), and the data set itself. What others
-made is in `image_files`."""
+"""Image sets, read batch by batch: arrays (`.npy`), and the shards of samples and of the data set.
+What others made is in `image_files`."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config.replicates import Replicate
-from pipeline.data.images import samples
+from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import ImageParams, View
 from pipeline.runtime.arrays import write_array
@@ -41,6 +40,14 @@ class Readable(ImageSet, Protocol):
 
     def read(self, start: int, stop: int) -> Tensor:
         """The images (B, C, H, W) uint8 from `start` to before `stop`."""
+
+
+def pixel_hash(images: ImageSet) -> str:
+    """Of an image set: the same for the same pixels, however they are stored."""
+    digest = hashlib.sha256(repr((len(images), *images.shape)).encode())
+    for batch in images.batches(BATCH):
+        digest.update(batch.numpy().data)
+    return digest.hexdigest()
 
 
 def mapped_images(path: Path, start: int = 0, stop: int | None = None) -> "ArrayImages":
@@ -78,10 +85,7 @@ class ArrayImages:
 
     @cached_property
     def content_hash(self) -> str:
-        digest = hashlib.sha256(repr(self._images.shape).encode())
-        for batch in self.batches(BATCH):
-            digest.update(batch.numpy().data)
-        return digest.hexdigest()
+        return pixel_hash(self)
 
     def batches(self, size: int) -> Iterator[Tensor]:
         for start in range(0, len(self), size):
@@ -94,17 +98,6 @@ def make_images(
     """The images that `write_array` makes, or has made before."""
     write_array(path, workers, maker, batches, name)
     return mapped_images(path)
-
-
-def published_samples(replicate: Replicate) -> tuple[ArrayImages, Tensor]:
-    """A main replicate's published samples, and their labels (M,) int64.
-
-    Raises:
-        UserError: they are missing, or not those that were published.
-    """
-    images, labels = samples.open_samples(replicate.samples)
-    named = ArrayImages(images, replicate.samples / samples.IMAGES)
-    return named, torch.from_numpy(labels.astype(np.int64))
 
 
 class CenterCrops:
@@ -129,3 +122,45 @@ class CenterCrops:
 
     def batches(self, size: int) -> Iterator[Tensor]:
         return self.view.batches(size)
+
+
+class SampleImages:
+    """Samples that `evaluate` has written. Their hash is that of their pixels, as an array's: that
+    of some of them, or of the same in shards of another size, finds the same features.
+
+    Args:
+        data: of the params that they were drawn with.
+        count: the first so many; None for all.
+
+    Raises:
+        UserError: they are missing, or not those that were written.
+    """
+
+    def __init__(self, folder: Path, data: ImageParams, count: int | None = None):
+        self._opened_by = (folder, data, count)
+        self.view = View(open_samples(folder), data)  # whose crops are the whole of each
+        self.shape = (data.channels, data.image_size, data.image_size)
+        self.labels = torch.from_numpy(self.view.images.labels[:count])  # (M,) int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SampleImages, self._opened_by
+
+    def first(self, count: int) -> "SampleImages":
+        """The first images, at most so many, as an image set."""
+        folder, data, _ = self._opened_by
+        return SampleImages(folder, data, min(count, len(self)))
+
+    @cached_property
+    def content_hash(self) -> str:
+        return pixel_hash(self)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        # As an array's lie in memory, or a convolution of colours could round otherwise.
+        return self.view.centers(range(start, stop)).contiguous()
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        for start in range(0, len(self), size):
+            yield self.read(start, min(start + size, len(self)))

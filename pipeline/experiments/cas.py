@@ -4,7 +4,7 @@ on real validation images; with RandAugment (Table 1) and without (Table 5)."""
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from pipeline.data.images.batches import Batch, Batches
 from pipeline.data.images.crops import random_resized_crop
 from pipeline.data.images.loading import prepared
 from pipeline.data.images.opening import decode_image
-from pipeline.data.images.samples import IMAGES as SAMPLES
 from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.threads import in_threads
@@ -128,61 +127,35 @@ def _measure(job: CasJob, weights: dict[str, Tensor]) -> None:
     write_noted(job.result, row)
 
 
-class Pictures(Protocol):
-    """Labelled pictures that a classifier is trained on."""
+class Pictures:
+    """Labelled pictures that a classifier is trained on.
 
-    labels: np.ndarray  # (M,) int64
-    block_start: np.ndarray | None  # where blocks begin, as for `BatchOrder`
+    Args:
+        block_start: where the blocks begin that they are read in, as for `BatchOrder`.
+        count: the first so many of the images; None for all.
+    """
 
-    def read(self, index: int) -> Any:
-        """What is stored of a picture."""
-
-    def decode(self, stored: Any) -> Image.Image: ...
-
-
-class RealPictures:
-    """Of the data set."""
-
-    def __init__(self, images: ImageShards, channels: int):
-        self._images, self._channels = images, channels
-        self.labels = images.labels
-        self.block_start: np.ndarray | None = images.group_start
-
-    def read(self, index: int) -> bytes:
-        return self._images.read(index)[1]
-
-    def decode(self, stored: bytes) -> Image.Image:
-        return decode_image(stored, self._channels)
-
-
-class SamplePictures:
-    """The first samples of a file (M, C, H, W) uint8, as many as labels. Every process maps the
-    file for itself, and reads those that it decodes."""
-
-    block_start: np.ndarray | None = None
-
-    def __init__(self, file: Path, labels: np.ndarray):
-        self._file, self.labels = file, labels
-        self._samples = np.load(file, mmap_mode="r")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return SamplePictures, (self._file, self.labels)
-
-    def read(self, index: int) -> int:
-        return index
-
-    def decode(self, stored: int) -> Image.Image:
-        array = self._samples[stored]
-        return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+    def __init__(
+        self, images: ImageShards, block_start: np.ndarray | None, count: int | None = None
+    ):
+        self.images, self.block_start = images, block_start
+        self.labels = images.labels[:count]  # (M,) int64
 
 
 def training_pictures(job: CasJob, params: Params) -> Pictures:
     """The real training images, or the job's set of samples."""
     if job.images == REAL:
-        return RealPictures(ImageShards(job.images_dir, "train"), params.data.channels)
-    folder = Path(job.samples_dir)
-    _, labels = open_samples(folder)  # which are those that were published
-    return SamplePictures(folder / SAMPLES, labels[: params.cas.samples].astype(np.int64))
+        images = ImageShards(job.images_dir, "train")
+        return Pictures(images, images.group_start)
+    samples, count = open_samples(Path(job.samples_dir)), params.cas.samples
+    return Pictures(samples, _blocks(samples, min(count, len(samples))), count)
+
+
+def _blocks(samples: ImageShards, count: int) -> np.ndarray | None:
+    """Row groups of the first samples; none where all of them stay in memory: their order is then
+    that of the samples alone, whatever shards they lie in."""
+    starts = np.append(samples.group_start[samples.group_start < count], count)
+    return starts if len(starts) - 1 > WINDOW else None
 
 
 class CasBatches(Batches):
@@ -209,14 +182,14 @@ class CasBatches(Batches):
         count = len(pictures.labels)
         self.order = BatchOrder(count, batch_size, seed, pictures.block_start, WINDOW)
 
-    def read(self, step: int) -> tuple[list[tuple[int, Any]], np.ndarray]:
+    def read(self, step: int) -> tuple[list[tuple[int, bytes]], np.ndarray]:
         indices = self.ranks.rows(self.order(step))
         # Read in order, by one thread, so that each row group is read once.
-        stored = [(int(i), self.pictures.read(int(i))) for i in indices]
+        stored = [(int(i), self.pictures.images.read(int(i))[1]) for i in indices]
         return stored, self.pictures.labels[indices]
 
     def crop(
-        self, step: int, stored: tuple[list[tuple[int, Any]], np.ndarray]
+        self, step: int, stored: tuple[list[tuple[int, bytes]], np.ndarray]
     ) -> tuple[list[Image.Image], Tensor]:
         pictures, labels = stored
         return in_threads(partial(self._crop, step), pictures), torch.from_numpy(labels)
@@ -231,10 +204,10 @@ class CasBatches(Batches):
                 pictures = [self.augment(picture) for picture in pictures]
         return torch.from_numpy(np.stack([to_chw(picture) for picture in pictures])), labels
 
-    def _crop(self, step: int, item: tuple[int, Any]) -> Image.Image:
-        index, stored = item
+    def _crop(self, step: int, item: tuple[int, bytes]) -> Image.Image:
+        index, content = item
         data, seed = self.data, (self.seed, f"cas/{index}", step)
-        picture = self.pictures.decode(stored)
+        picture = decode_image(content, data.channels)
         return random_resized_crop(
             picture, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
         )

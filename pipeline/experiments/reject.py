@@ -15,7 +15,7 @@ from pipeline.config.replicates import Replicate
 from pipeline.config.schema import Rejection
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.features import Features
-from pipeline.evaluation.images import published_samples
+from pipeline.evaluation.images import SampleImages
 from pipeline.evaluation.metrics import manifold_metrics
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.files import read_json
@@ -59,7 +59,8 @@ class Candidates:
 
     def __init__(self, replicate: Replicate, evaluator: Evaluator):
         self.replicate, self.evaluator = replicate, evaluator
-        self.images, self.labels = published_samples(replicate)
+        self.images = SampleImages(replicate.samples, evaluator.params.data)
+        self.labels = self.images.labels
 
     @cached_property
     def measured(self) -> tuple[Features, Tensor]:

@@ -2,7 +2,6 @@
 the members of `Source`, and a line in `SOURCES`."""
 
 import inspect
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.data.images.png import encode_png
 from pipeline.prepare.folder import FolderSource
 from pipeline.prepare.source import Item, Source
 from pipeline.runtime.errors import UserError
@@ -40,12 +40,6 @@ def source_form(name: str) -> str:
         if kind == known and bool(argument) == bool(wanted):
             return form
     raise ValueError(f"unknown source '{name}'; one of {', '.join(SOURCES)}")
-
-
-def encode_png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="png")
-    return buffer.getvalue()
 
 
 class Mnist5kSource:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from pipeline.runtime.checksums import keep_if_whole, note_hash
 from pipeline.runtime.files import atomic_file, remove_temporary
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.workers import Alone, Maker
+
+OPEN = 64  # files that are mapped at once
 
 
 def write_array(
@@ -44,6 +47,21 @@ def write_arrays(
         note_hash(path)
     for path in arrays:
         shutil.rmtree(parts_folder(path), ignore_errors=True)
+
+
+class Joined:
+    """Arrays in files, `.npy`, as one along the first axis: rows are read as they are asked for."""
+
+    def __init__(self, files: Sequence[Path]):
+        self._open = lru_cache(maxsize=OPEN)(lambda number: np.load(files[number], mmap_mode="r"))
+        self._ends = np.cumsum([len(np.load(file, mmap_mode="r")) for file in files])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self._open(number)[index - self._ends[number]]  # from the file's end
 
 
 def parts_folder(path: Path) -> Path:

@@ -5,14 +5,13 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import NetworkName, main_replicate
-from pipeline.data.images.samples import open_samples
+from pipeline.data.images.png import from_chw
 from pipeline.data.images.threads import in_threads
-from pipeline.evaluation.images import BATCH, ArrayImages, ImageSet
+from pipeline.evaluation.images import BATCH, ImageSet, SampleImages
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, atomic_folder
 from pipeline.runtime.records import require_current
@@ -47,14 +46,11 @@ def export_samples(
         )
     folder = main_replicate(params, network, seed).samples
     require_current("evaluate")
-    images, labels = open_samples(folder)
-    if not everything:
-        measured = params.evaluation.samples
-        images, labels = images[:measured], labels[:measured]
+    images = SampleImages(folder, params.data, None if everything else params.evaluation.samples)
     if form == ".npz":
-        export_npz(ArrayImages(images), labels, path)
+        export_npz(images, images.labels, path)
     else:
-        export_pngs(ArrayImages(images), path)
+        export_pngs(images, path)
     return len(images)
 
 
@@ -71,9 +67,7 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
 
         def save(item: tuple[int, Tensor]) -> None:
             number, image = item
-            array = image.permute(1, 2, 0).numpy()
-            picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-            picture.save(temporary / f"{number:06d}.png")
+            from_chw(image.numpy()).save(temporary / f"{number:06d}.png")
 
         first = 0
         for batch in images.batches(BATCH):

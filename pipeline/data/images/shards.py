@@ -1,4 +1,4 @@
-"""Reading the Parquet shards of encoded images that `prepare` writes."""
+"""Reading Parquet shards of encoded images: the data set's, and those of samples."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -15,6 +15,7 @@ from pipeline.runtime.files import read_json, require_file
 SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
 ROW_GROUP = 64  # images in a row group, the least that can be read
 WINDOW = 256  # row groups shuffled together, and kept in memory: 16,384 images
+MANIFEST = "manifest.json"
 WAY_OUT = "run `dvc repro prepare` to make it again"
 
 
@@ -41,15 +42,19 @@ class ImageShards:
     """Random access to one split; recently used row groups stay in memory. A file is compared with
     its hash when its first image is read.
 
+    Args:
+        way_out: ends the message where they are damaged.
+
     Raises:
         UserError: a file is missing, is not the one that was written, or holds something else than
             the manifest says.
     """
 
-    def __init__(self, folder: Path | str, split: str):
-        self.folder = Path(folder)
-        manifest = read_json(self.folder / "manifest.json", "class_names", "shards")
+    def __init__(self, folder: Path | str, split: str, way_out: str = WAY_OUT):
+        self.folder, self._way_out = Path(folder), way_out
+        manifest = read_json(self.folder / MANIFEST, "class_names", "shards")
         self.class_names: list[str] = manifest["class_names"]
+        path = self.folder / MANIFEST
         try:
             self._shards: list[dict] = manifest["shards"][split]
             self._files = [self.folder / shard["file"] for shard in self._shards]
@@ -57,13 +62,15 @@ class ImageShards:
             counts = [shard["count"] for shard in self._shards]
             for path in self._files:
                 require_file(path)
-            labels = [read_labels(path) for path in self._files]
+            labels = []
+            for path in self._files:
+                labels.append(read_labels(path))
             self.labels = np.concatenate(labels).astype(np.int64)
         except UserError:
             raise
         except Exception as error:  # a damaged file makes its reader raise nearly anything
             reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
-            raise UserError(f"images in {folder}: damaged ({reason}); {WAY_OUT}") from error
+            raise UserError(f"{path} is damaged ({reason}); {way_out}") from error
         self._check(labels, counts)
         self._groups = [
             (number, group, min(ROW_GROUP, len(own) - start))
@@ -76,9 +83,11 @@ class ImageShards:
 
     def _check(self, labels: list[np.ndarray], counts: list[int]) -> None:
         if [len(each) for each in labels] != counts:
-            raise UserError(f"images in {self.folder}: not as many as in the manifest; {WAY_OUT}")
+            raise UserError(
+                f"images in {self.folder}: not as many as in the manifest; {self._way_out}"
+            )
         if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
-            raise UserError(f"images in {self.folder}: labels of no class; {WAY_OUT}")
+            raise UserError(f"images in {self.folder}: labels of no class; {self._way_out}")
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cache": OrderedDict()}  # travels without what is in memory
@@ -96,7 +105,7 @@ class ImageShards:
     def _read_group(self, group: int) -> tuple[list[str], list[bytes]]:
         if group not in self._cache:
             number, row_group, _ = self._groups[group]
-            require_hash(self._files[number], WAY_OUT, self._hashes[number])
+            require_hash(self._files[number], self._way_out, self._hashes[number])
             table = pq.ParquetFile(self._files[number]).read_row_group(row_group, ["key", "image"])
             self._cache[group] = (table["key"].to_pylist(), table["image"].to_pylist())
             if len(self._cache) > WINDOW:

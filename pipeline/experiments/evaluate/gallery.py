@@ -1,7 +1,7 @@
 """Arrays behind the pictures of Table 1's models: class by class (Figure 5), iteration by iteration
 (Figure 2), and the training images nearest to samples, which show whether the model memorised."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,11 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, Replicate, main_replicates
-from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import published_samples
+from pipeline.evaluation.images import SampleImages
 from pipeline.experiments.evaluate.neighbours import nearest
 from pipeline.runtime.files import write_npz
 from pipeline.runtime.pictures import grid_picture, save_picture
@@ -40,12 +39,12 @@ def write_gallery(params: Params, folder: Path, workers: Alone) -> None:
     grids: dict[str, np.ndarray] = {}
     first = {network: main_replicates(params, network)[0] for network in NETWORKS}
     for network, replicate in first.items():
-        samples = _samples(replicate)
+        samples = SampleImages(replicate.samples, params.data)
         rows = _even([range(c, len(samples), len(names)) for c in shown])
-        grids[network] = np.stack([_channels_last(samples[row]) for row in rows])
+        grids[network] = np.stack([_pictures(samples.view, row) for row in rows])
     view = View(images, params.data, params.seed)
     rows = _even([np.flatnonzero(images.labels == c) for c in shown])
-    grids["real"] = np.stack([_channels_last(view.centers(row).numpy()) for row in rows])
+    grids["real"] = np.stack([_pictures(view, row) for row in rows])
     flat = torch.from_numpy(grids["transformer"]).flatten(0, 1).permute(0, 3, 1, 2)
     save_picture(grid_picture(flat, grids["transformer"].shape[1]), folder / "samples.png")
     class_names = np.array(names[: len(shown)])
@@ -55,15 +54,15 @@ def write_gallery(params: Params, folder: Path, workers: Alone) -> None:
     _write_neighbours(params, transformer, view, folder / "neighbours.npz", workers)
 
 
-def _samples(replicate: Replicate) -> np.ndarray:
-    """Published samples (M, C, H, W) uint8."""
-    return open_samples(replicate.samples)[0]
-
-
 def _even(rows: Sequence[Sequence[int] | np.ndarray]) -> list[np.ndarray]:
     """The first indices of each class, as many of every class: at most `PER_CLASS`."""
     few = min(PER_CLASS, *map(len, rows))
     return [np.array(row[:few]) for row in rows]
+
+
+def _pictures(view: View, rows: Iterable[int]) -> np.ndarray:
+    """(n, H, W, C) uint8."""
+    return _channels_last(view.centers(rows).numpy())
 
 
 def _channels_last(images: np.ndarray) -> np.ndarray:
@@ -84,14 +83,12 @@ def _write_decoding(params: Params, replicate: Replicate, path: Path, device: to
 def _write_neighbours(
     params: Params, replicate: Replicate, view: View, path: Path, workers: Alone
 ) -> None:
-    samples = _samples(replicate)
-    chosen = published_samples(replicate)[0].first(params.evaluation.samples)
+    samples = SampleImages(replicate.samples, params.data)
+    chosen = samples.first(params.evaluation.samples)
     distance, index = nearest(Evaluator(params, workers), chosen, NEIGHBOURS)
     pictured = {
-        "samples": _channels_last(samples[:COMPARED]),
-        "nearest": np.stack(
-            [_channels_last(view.centers(row).numpy()) for row in index[:COMPARED]]
-        ),
+        "samples": _pictures(samples.view, range(min(COMPARED, len(samples)))),
+        "nearest": np.stack([_pictures(view, row) for row in index[:COMPARED]]),
         "distance": distance[:COMPARED].numpy(),
     }
     write_npz(path, pictured)

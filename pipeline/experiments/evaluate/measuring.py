@@ -1,6 +1,7 @@
 """Table 1: samples of every replicate of MaskGIT and the baseline, reconstructions (what the
 tokenizer alone loses) and held-out real images, all measured in the same way."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,20 @@ from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER, TOKENS
 from pipeline.config.replicates import Replicate, label_smoothing
-from pipeline.data.images.samples import publish_samples
+from pipeline.data.images.samples import (
+    keep_if_all_written,
+    publish_samples,
+    write_samples,
+)
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages, CenterCrops, make_images
+from pipeline.evaluation.images import ArrayImages, CenterCrops, SampleImages, make_images
 from pipeline.evaluation.metrics import fid, unless_few
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
 from pipeline.masking import masked_nll
+from pipeline.runtime.arrays import Joined, make_parts, parts_folder
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.files import read_json
 from pipeline.runtime.workers import Alone, Maker
@@ -31,6 +37,7 @@ from pipeline.weights.published import load_model
 Row = dict[str, Any]
 IDENTITY = ("images", "label_smoothing", "seed")
 DRAWN = "samples.npy"  # of a replicate, in its run folder
+ENCODED = "samples"  # in place of these, as shards: of a main replicate
 
 
 def evaluate_all(
@@ -44,14 +51,14 @@ def evaluate_all(
         images_folder: keeps the reconstructions likewise.
     """
     evaluator, rows = Evaluator(params, workers), []
+    real = CenterCrops(IMAGES, "val", params.data)
     for replicate, folder in folders.items():
-        rows.append(_replicate_row(replicate, folder, evaluator))
+        rows.append(_replicate_row(replicate, folder, evaluator, real.view.images.class_names))
         print(
             f"evaluate: {replicate.network}/{replicate.name} measured on "
             f"{params.evaluation.samples} samples",
             flush=True,
         )
-    real = CenterCrops(IMAGES, "val", params.data)
     rebuilt = _reconstructed(params, len(real), images_folder / "reconstruction.npy", workers)
     reconstruction = evaluator.measure(rebuilt, real.labels) | _rfid(evaluator, rebuilt, real)
     rows.append({"images": "reconstruction"} | reconstruction)
@@ -59,24 +66,30 @@ def evaluate_all(
     return rows
 
 
-def _replicate_row(replicate: Replicate, folder: Path, evaluator: Evaluator) -> Row:
+def _replicate_row(
+    replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str]
+) -> Row:
     """Sample and measure a replicate, unless its folder has it already; publish its samples."""
-    params, finished, path = evaluator.params, folder / "row.json", folder / DRAWN
-    measured = keep_if_whole(finished)
-    sampler = sampler_of(replicate)
-    if replicate.main or not measured:
-        images, labels = _samples(params, replicate, sampler, evaluator.workers, path)
+    params, finished = evaluator.params, folder / "row.json"
+    measured, sampler = keep_if_whole(finished), sampler_of(replicate)
+    images: SampleImages | ArrayImages
+    if replicate.main:
+        _encode(replicate, sampler, evaluator, class_names, folder)
+        images = SampleImages(folder / ENCODED, params.data, params.evaluation.samples)
+        labels = images.labels
+    elif not measured:
+        labels, batches, name = _drawing(replicate, sampler, evaluator)
+        images = make_images(folder / DRAWN, evaluator.workers, sampler, batches, name)
     if not measured:
-        count = params.evaluation.samples
-        row = evaluator.measure(images.first(count), labels[:count])
+        row = evaluator.measure(images, labels)
         row |= _network_metrics(params, replicate.seed, sampler.open(evaluator.workers.device))
         if replicate.main and replicate.network == "transformer":
-            row |= neighbour_distances(evaluator, images.first(count))
+            row |= neighbour_distances(evaluator, images)
         write_noted(finished, row)
     if replicate.main:
-        publish_samples(path, labels, replicate.samples, copy=params.evaluation.keep_samples)
+        publish_samples(folder / ENCODED, replicate.samples, copy=params.evaluation.keep_samples)
     else:
-        path.unlink(missing_ok=True)
+        (folder / DRAWN).unlink(missing_ok=True)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
     return {"images": replicate.network} | own | read_json(finished)
 
@@ -86,7 +99,7 @@ def drop_samples(folders: Mapping[Replicate, Path]) -> None:
     killed before goes on with them, and one that runs again after this draws them anew."""
     for replicate, folder in folders.items():
         if replicate.main:
-            (folder / DRAWN).unlink(missing_ok=True)
+            shutil.rmtree(folder / ENCODED, ignore_errors=True)
 
 
 def mean_metrics(rows: list[Row], params: Params) -> dict[str, dict[str, float | None]]:
@@ -110,23 +123,42 @@ def _mean(values: list[float | None]) -> float | None:
     return known[0] if len(set(known)) == 1 else float(np.mean(known))
 
 
-def _samples(
-    params: Params, replicate: Replicate, sampler: Maker, workers: Alone, path: Path
-) -> tuple[ArrayImages, Tensor]:
-    """Samples of a replicate, kept at `path`, and their labels (M,). CAS, too, is trained on those
-    of a main one."""
+def _encode(
+    replicate: Replicate, sampler: Maker, evaluator: Evaluator, names: list[str], folder: Path
+) -> None:
+    """Draw a main replicate's samples, and keep them as shards, unless its folder has these. The
+    batches that they are drawn in go: CAS's may have hundreds of gigabytes.
+
+    Args:
+        names: of the classes.
+    """
+    drawn, workers = folder / DRAWN, evaluator.workers
+    if not keep_if_all_written(folder / ENCODED):
+        labels, batches, name = _drawing(replicate, sampler, evaluator)
+        parts = make_parts({drawn: batches}, workers, sampler, name)[drawn]
+        size = evaluator.params.data.shard_size
+        write_samples(Joined(parts), labels.tolist(), names, size, folder / ENCODED)
+    shutil.rmtree(parts_folder(drawn), ignore_errors=True)
+
+
+def _drawing(
+    replicate: Replicate, sampler: Maker, evaluator: Evaluator
+) -> tuple[Tensor, list[tuple], str]:
+    """Labels (M,) of a replicate's samples, the batches to draw, and their name in messages. CAS,
+    too, is trained on those of a main one."""
+    params = evaluator.params
     count = params.evaluation.samples
     if replicate.main:
         count = max(count, params.cas.samples)
-    labels = balanced_labels(count, sampler.open(workers.device).model.config.num_classes)
+    network = sampler.open(evaluator.workers.device).model
+    labels = balanced_labels(count, network.config.num_classes)
     batches = sample_batches(
         params.decoding_settings(autoregressive=replicate.network == "autoregressive"),
         labels,
         batch_size=params.decoding.batch_size,
         seed=replicate.seed,
     )
-    name = f"evaluate: samples of {replicate.network}/{replicate.name}"
-    return make_images(path, workers, sampler, batches, name), labels
+    return labels, batches, f"evaluate: samples of {replicate.network}/{replicate.name}"
 
 
 def _network_metrics(params: Params, seed: int, sampler: Sampler) -> Row:

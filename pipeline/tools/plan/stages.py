@@ -20,6 +20,8 @@ from pipeline.weights.configs import tokenizer_config, transformer_config
 # Core seconds of decoding and cropping a picture: of one, and of each pixel of the source. That is
 # 446 a second of ImageNet's and 15,000 of MNIST's, as measured on an AMD EPYC.
 DECODE, DECODE_PIXEL = 55e-6, 12e-9
+# Of each pixel of samples, which are colour PNGs: of decoding and cropping, and of encoding, once.
+PNG_PIXEL, ENCODE_PIXEL = 35e-9, 80e-9
 # Of RandAugment, in the loaders of a training or its one thread: of a picture, which every worker
 # draws for all of the batch, and of each pixel, which are its own pictures'.
 AUGMENT, AUGMENT_PIXEL = 57e-6, 4e-9
@@ -29,10 +31,10 @@ AUGMENT, AUGMENT_PIXEL = 57e-6, 4e-9
 class Part:
     """A part of a stage's work, which its devices share."""
 
-    what: str  # training, coding, sampling, validation or features
+    what: str  # training, coding, sampling, encoding, validation or features
     flops: int
     devices: float  # on average
-    pictures: float = 0.0  # core seconds of decoding and cropping
+    pictures: float = 0.0  # core seconds of decoding and cropping, or of encoding
     augmenting: float = 0.0  # core seconds of RandAugment
     loaders: int = 0  # processes of each device that do both, where it has any
 
@@ -230,8 +232,11 @@ class _Planner:
         drawn = self.samples(ours, p.decoding.iterations)
         drawn += theirs * (self.autoregressive + self.decode)
         looks = sum(self.look[name] * len(replicates(p, name)) for name in NETWORKS)
+        published = len(NETWORKS) * self.seeds * max(p.evaluation.samples, p.cas.samples)
+        encoding = published * ENCODE_PIXEL * p.data.image_size**2
         return [
             Part("sampling", drawn, self.workers),
+            Part("encoding", 0, 1, encoding),
             Part("coding", val * (self.encode + self.decode), self.workers, val * self.picture),
             Part("validation", looks, 1),
         ]
@@ -242,7 +247,7 @@ class _Planner:
         busy, step = _busy(count, each, self.workers), self.network["classifier"].step_flops
         pixels = self.params.data.image_size**2
         # A third is trained on the data set's pictures, and all others on samples.
-        picture = (self.picture + 2 * (DECODE + DECODE_PIXEL * pixels)) / 3
+        picture = (self.picture + 2 * (DECODE + PNG_PIXEL * pixels)) / 3
         half = count // 2 * own.steps  # without RandAugment, and with it
         looked_at = _looks(own.steps, p.checkpoint_every) * min(classifying.LOGGED, val)
         augmenting = half * p.batch_size * (each * AUGMENT + pixels * AUGMENT_PIXEL)

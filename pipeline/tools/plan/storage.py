@@ -13,6 +13,9 @@ from pipeline.tools.plan.measured import measured_sets
 from pipeline.tools.plan.networks import CAS_SETS, DataSize, Network
 
 NPY_HEADER = 128
+# Samples as PNGs in shards: photographs of 256 × 256 take about 0.6 of their pixels' bytes, digits
+# 0.35; and for each what a PNG and a row of Parquet add, which tells where pictures are small.
+PNG_SHARE, PNG_BYTES = 0.7, 160
 # Features and logits of the pretrained extractors (`pipeline.evaluation.features`).
 PRETRAINED = {"inception": 2048 + 1008, "vgg": 4096}
 FEATURES_HEADER = 160
@@ -38,7 +41,7 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
 
     sampled = max(params.evaluation.samples, params.cas.samples)
     published = len(NETWORKS) * seeds  # sets of samples
-    kept = published if params.evaluation.keep_samples else 0  # besides, under another name
+    kept = published if params.evaluation.keep_samples else 0  # besides, no link
     edited = images(min(params.editing.images, data.val))
     draws = images(min(hidden.images, data.val) * hidden.draws)
     every = params.classifier.checkpoint_every
@@ -51,11 +54,11 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
         _training(by_name["transformer"], params.training.checkpoint_every, keeps_models=True),
         _training(by_name["autoregressive"], params.training.checkpoint_every, keeps_models=True),
         _sweep(params, by_name["transformer"]),
-        # Batches are kept apart until a set is whole, and then joined.
+        # Batches are kept as arrays until a set is whole, and then encoded or joined.
         Storage(
             "evaluate",
-            published * (images(sampled) + NPY_HEADER + 4 * sampled),
-            kept * images(sampled) + images(data.val),
+            published * encoded_bytes(params, sampled),
+            kept * encoded_bytes(params, sampled) + images(data.val),
             images(max(sampled, data.val)),
         ),
         Storage("cas", 0, CAS_SETS * seeds * _kept(params.cas.steps, every) * cas, cas),
@@ -76,8 +79,14 @@ def _training(network: Network, every: int, keeps_models: bool = False) -> Stora
     return Storage(f"train_{network.name}", trainings * model, trainings * kept, checkpoint)
 
 
+def encoded_bytes(params: Params, count: int) -> int:
+    """Size, at most, of samples in shards; of noise they take a little more than their pixels."""
+    pixels = params.data.channels * params.data.image_size**2
+    return round(count * (PNG_SHARE * pixels + PNG_BYTES))
+
+
 def image_bytes(params: Params, count: int) -> int:
-    """Size of a set of samples: uint8 pixels."""
+    """Size of a set of samples as an array: uint8 pixels."""
     return NPY_HEADER + count * params.data.channels * params.data.image_size**2
 
 
