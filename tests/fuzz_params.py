@@ -55,7 +55,7 @@ def cases(random: random.Random) -> list[Case]:
 def _load(folder: Path, values: dict) -> None:
     path = folder / "params.yaml"
     with open(path, "w", encoding="utf-8", errors="surrogatepass") as handle:
-        YAML(typ="safe").dump(values, handle)
+        YAML(typ="safe", pure=True).dump(values, handle)
     load_params(path)
 
 
