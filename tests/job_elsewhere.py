@@ -2,7 +2,7 @@
 
 `python -m tests.job_elsewhere PROJECT [--kill-node]` sends all stages of a project in which
 `dvc repro` has run to two nodes, kills one of these in the sweep if asked to, and looks whether
-home then has nothing to compute and the outputs of PROJECT; about ten minutes on 2 cores.
+home then has nothing to compute and the outputs of PROJECT; about five minutes on 2 cores.
 """
 
 import argparse
@@ -44,8 +44,10 @@ def s3_store() -> Iterator[str]:
     boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys).create_bucket(
         Bucket="store"
     )
-    yield url
-    server.stop()
+    try:
+        yield url
+    finally:
+        server.stop()
 
 
 def add_remote(project: Project, url: str) -> None:
@@ -122,6 +124,7 @@ def main() -> None:
         other = sorted(path for path in wanted if made.get(path) != wanted[path])
         print(f"stages that ran at home: {ran}; other outputs: {other} of {len(wanted)}")
         print(f"{time.monotonic() - began:.0f} s")
+        assert ran == other == []
 
 
 if __name__ == "__main__":
