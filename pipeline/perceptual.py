@@ -14,8 +14,8 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
 def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
-    """The perceptual loss of that name: a function of two image batches (B, C, H, W) in [0, 1],
-    differentiable in both.
+    """The perceptual distance of that name: a function of two image batches (B, C, H, W) in [0, 1]
+    that gives (B,), of which the tokenizer's loss is the mean; differentiable in both.
 
     Args:
         name: `tokenizer.perceptual`: "classifier", or "lpips_<backbone>", whose weights
@@ -32,12 +32,12 @@ def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> 
 
 
 def classifier_distance(classifier: Classifier, images: Tensor, reconstruction: Tensor) -> Tensor:
-    """Squared distance between channel-normalised feature maps, summed over stages: LPIPS, but with
-    unit weights and the reference classifier."""
+    """Squared distance (B,) between channel-normalised feature maps, summed over stages: LPIPS, but
+    with unit weights and the reference classifier."""
     pairs = zip(
         classifier.outputs(images).maps, classifier.outputs(reconstruction).maps, strict=True
     )
-    stages = [(_unit(a) - _unit(b)).pow(2).sum(dim=1).mean() for a, b in pairs]
+    stages = [(_unit(a) - _unit(b)).pow(2).sum(dim=1).mean(dim=(1, 2)) for a, b in pairs]
     return sum(stages[1:], start=stages[0])
 
 
@@ -49,8 +49,8 @@ def _unit(maps: Tensor) -> Tensor:
 
 def open_distance_map(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
     """The same distance by place: a function of two image batches (B, C, H, W) in [0, 1] that gives
-    (B, H, W), each network's stages resized to the images. Its mean is the distance (but for what
-    interpolation does at the edges).
+    (B, H, W), each network's stages resized to the images. Its mean over an image is the distance
+    (but for what interpolation does at the edges).
 
     Args and errors are those of `open_perceptual`.
     """
@@ -69,7 +69,7 @@ def classifier_distance_map(classifier: Classifier, images: Tensor, others: Tens
 
 def _lpips(backbone: str, device: torch.device) -> Perceptual:
     network = _lpips_network(backbone, device)
-    return lambda images, reconstruction: _lpips_of(network, images, reconstruction).mean()
+    return lambda images, reconstruction: _lpips_of(network, images, reconstruction).flatten()
 
 
 def _lpips_of(network: nn.Module, images: Tensor, others: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def test_a_step_descends_the_weighted_sum_of_its_losses(one_step):
     reconstruction = model.decoder(z + (codes - z).detach())
     wanted = {
         "reconstruction": (reconstruction - images).square().mean(),
-        "perceptual": one_step.task.perceptual(images, reconstruction),
+        "perceptual": one_step.task.perceptual(images, reconstruction).mean(),
         "commitment": (z - codes.detach()).square().mean(),
         "codebook": (z.detach() - codes).square().mean(),
         "entropy": entropy_loss(model.quantizer.distances(z), 0.4),
@@ -121,7 +121,7 @@ def test_the_adaptive_weight_balances_the_gradients_at_the_last_layer(make_param
     for name in ("faithful", "fooling"):
         output, _ = model(images)
         if name == "faithful":
-            loss = (output - images).square().mean() + 0.7 * task.perceptual(images, output)
+            loss = (output - images).square().mean() + 0.7 * task.perceptual(images, output).mean()
         else:
             loss = generator_loss(discriminator(output))
         model.zero_grad()
@@ -204,7 +204,7 @@ def test_the_adversarial_balance_is_logged_once_the_discriminator_joins(make_par
     for name in ("faithful", "fooling"):
         output, _ = task.model(images)
         if name == "faithful":
-            loss = (output - images).square().mean() + 0.7 * task.perceptual(images, output)
+            loss = (output - images).square().mean() + 0.7 * task.perceptual(images, output).mean()
         else:
             loss = 43 / 2 * generator_loss(task.discriminator(output))
         (gradient,) = torch.autograd.grad(loss, task.model.decoder.out.weight)

@@ -92,10 +92,12 @@ class Reconstructor:
         """PSNR in dB and perceptual distance between images (M, C, H, W) uint8 and the originals:
         mean and standard deviation over the images."""
         values: dict[str, list[float]] = {"psnr": [], "perceptual": []}
-        for original, image in zip(self.images, rebuilt, strict=True):
-            pair = [as_float(x)[None].to(self.device) for x in (original, torch.from_numpy(image))]
-            values["psnr"].append(psnr((pair[0] - pair[1]).pow(2).mean().item()))
-            values["perceptual"].append(self.perceptual(*pair).item())
+        for chosen in self.batches:
+            pair = (self.images[chosen], torch.from_numpy(rebuilt[chosen.numpy()]))
+            original, image = (as_float(x).to(self.device) for x in pair)
+            mse = (original - image).pow(2).mean(dim=(1, 2, 3))
+            values["psnr"] += [psnr(value) for value in mse.tolist()]
+            values["perceptual"] += self.perceptual(original, image).tolist()
         spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
         return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
 
@@ -139,7 +141,7 @@ def _rebuild(
         median = median_image(samples)
         for draw, rebuilt in [*enumerate(samples), (MEDIAN, median)]:
             row = {"mask_ratio": ratio, "draw": draw, "images": len(rebuilt)}
-            rows.append(row | bench.distances(np.array(rebuilt)))
+            rows.append(row | bench.distances(rebuilt))
         inputs = grey_tokens(bench.images[:PICTURED], bench.hidden(ratio)[:PICTURED])
         columns.append((inputs.numpy(), samples[0, :PICTURED], median[:PICTURED]))
         print(

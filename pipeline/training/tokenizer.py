@@ -76,7 +76,7 @@ class TokenizerTask:
     order of sums alone.
 
     Args:
-        perceptual: (images, reconstruction) → loss, as from `open_perceptual`.
+        perceptual: (images, reconstruction) → distances (B,), as from `open_perceptual`.
         batches: step → uint8 images (b, C, H, W), its rows of the batch, and labels, which are not
             used.
         validation: uint8 images (M, C, H, W) for the logged reconstruction quality, the same ones
@@ -121,7 +121,7 @@ class TokenizerTask:
         quantized = self.model.quantizer(z)
         with self._autocast():
             reconstruction = self.model.decoder(quantized.embedding)
-            perceptual = self.perceptual(images, reconstruction)
+            perceptual = self.perceptual(images, reconstruction).mean()
         reconstruction = reconstruction.float()
 
         losses = {
@@ -206,9 +206,8 @@ class TokenizerTask:
         mine = self.ranks.rows(self.validation[: p.batch_size])
         images = as_float(mine.to(self.device))
         output, _ = self.model(images)
-        faithful = F.mse_loss(output, images) + p.perceptual_weight * self.perceptual(
-            images, output
-        )
+        perceptual = self.perceptual(images, output).mean()
+        faithful = F.mse_loss(output, images) + p.perceptual_weight * perceptual
         fooling = weight * generator_loss(self.discriminator(output))
         pull, other = (
             gradient_norm(loss, self.model.last_layer, self.ranks) for loss in (fooling, faithful)

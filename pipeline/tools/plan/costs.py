@@ -161,7 +161,7 @@ def tokenizer_forward(params: Params, num_classes: int, model: Tokenizer, batch:
     images = image_batch(params, batch)
     rebuilt, quantized = model(images)
     perceptual = _perceptual(params, num_classes)(images, rebuilt)
-    return perceptual + rebuilt.sum() + quantized.distances.sum()
+    return perceptual.mean() + rebuilt.sum() + quantized.distances.sum()
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _adaptive_weight(params: Params, num_classes: int, network: nn.Module) -> in
 
     def losses() -> tuple[Tensor, Tensor]:
         rebuilt = last(maps)
-        return perceptual(real, rebuilt), generator_loss(network(rebuilt))
+        return perceptual(real, rebuilt).mean(), generator_loss(network(rebuilt))
 
     both = count_flops(lambda: adaptive_weight(*losses(), last.weight))
     return both - count_flops(losses)
