@@ -14,7 +14,7 @@ from pipeline.evaluation.feature_files import cached_features
 from pipeline.evaluation.features import Features, extract, open_extractor
 from pipeline.evaluation.image_files import open_images
 from pipeline.evaluation.images import ArrayImages
-from pipeline.evaluation.metrics import fid, inception_score, kid, precision_recall
+from pipeline.evaluation.metrics import fid, inception_score, kid, manifolds
 from pipeline.runtime.seeds import mix
 from pipeline.tools.export import export_npz, export_pngs
 
@@ -139,9 +139,9 @@ def test_is_kid_precision_and_recall(sets, weights, tmp_path, make_params):
     mean, std = kid(samples.features, reference.features, subsets=10, subset_size=12, seed=7)
     assert mean == pytest.approx(wanted["kernel_inception_distance_mean"], rel=1e-3)
     assert std == pytest.approx(wanted["kernel_inception_distance_std"], rel=1e-3)
-    precision, recall = precision_recall(samples.features, reference.features, NEIGHBORS)
-    assert precision == pytest.approx(wanted["precision"], rel=1e-3)
-    assert recall == pytest.approx(wanted["recall"], rel=1e-3)
+    found = manifolds(samples.features, reference.features, NEIGHBORS)
+    assert found.precision == pytest.approx(wanted["precision"], rel=1e-3)
+    assert found.recall == pytest.approx(wanted["recall"], rel=1e-3)
 
 
 def test_vgg_is_torchvisions_second_fully_connected_layer(tmp_path, make_params):

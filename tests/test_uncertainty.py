@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.evaluation.metrics import class_accuracy, fid, precision_recall
+from pipeline.evaluation.metrics import class_accuracy, fid, manifolds
 from pipeline.evaluation.statistics import TooFew, statistics
 from pipeline.evaluation.uncertainty import disjoint, fid_infinity, spreads
 
@@ -64,7 +64,7 @@ def test_spread_is_that_over_fresh_samples(kind):
     def metric(samples):
         if kind == "fid":
             return fid(samples, known)
-        return precision_recall(samples, reference, 3)[kind == "recall"]
+        return getattr(manifolds(samples, reference, 3), kind)
 
     known = statistics(reference)
     true = np.std([metric(samples) for samples in fresh])

@@ -4,6 +4,7 @@ torch-fidelity computes them), density and coverage."""
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -77,43 +78,41 @@ def inception_score(logits: Tensor, splits: int, seed: int) -> float:
     return isc_features_to_metric(logits, splits, rng_seed=draw)[KEY_METRIC_ISC_MEAN]
 
 
-def precision_recall(samples: Tensor, reference: Tensor, neighbors: int) -> tuple[float, float]:
-    """Share of samples in the reference's k-NN manifold, and the reverse (Kynkäänniemi 2019), as
-    torch-fidelity computes them; it would find the reference's neighbours for every set anew.
+class Manifolds(NamedTuple):
+    """How samples and a reference lie in the balls that reach from each image to its k-th nearest
+    of the same set."""
+
+    precision: float  # share of the samples in a ball of the reference's
+    recall: float  # share of the reference in a ball of the samples'
+    density: float  # mean number of the reference's balls that a sample is in, divided by k
+    coverage: float  # share of the reference's balls that hold a sample
+
+
+def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> Manifolds:
+    """Precision and recall (Kynkäänniemi 2019) of features (M, F) against (R, F), as torch-fidelity
+    computes them; it would find the reference's neighbours for every set anew. Density, which may
+    exceed 1, and coverage (Naeem 2020) stand for them, and outliers do not inflate these.
 
     Raises:
         TooFew: fewer images than neighbours.
     """
     _require_neighbors(samples, reference, neighbors)
-    return (
-        _share_within(samples, reference, _reference_radii(reference, neighbors)),
-        _share_within(reference, samples, _radii(samples, neighbors)),
-    )
-
-
-def _share_within(points: Tensor, centers: Tensor, radii: Tensor) -> float:
-    """Share of the points (P, F) that lie in any ball around centers (M, F) of radii (M,)."""
-    blocks = points.split(BLOCK)
-    inside = [(torch.cdist(block, centers) <= radii).any(dim=1) for block in blocks]
-    return torch.cat(inside).double().mean().item()
-
-
-def density_coverage(samples: Tensor, reference: Tensor, neighbors: int) -> tuple[float, float]:
-    """Density: the mean number of the reference's k-NN balls that a sample lies in, divided by k,
-    which may exceed 1. Coverage: the share of these balls that hold a sample. They stand for
-    precision and recall, and outliers do not inflate them (Naeem 2020).
-
-    Raises:
-        TooFew: fewer images than neighbours.
-    """
-    _require_neighbors(samples, reference, neighbors)
-    radii_R = _reference_radii(reference, neighbors)
-    hits, covered_R = 0, torch.zeros(len(reference), dtype=torch.bool)
-    for block in samples.split(BLOCK):
-        inside_BR = torch.cdist(block, reference) <= radii_R
+    radii_R, radii_M = _reference_radii(reference, neighbors), _radii(samples, neighbors)
+    precise = hits = 0
+    covered_R, recalled_R = torch.zeros(2, len(reference), dtype=torch.bool)
+    for block, radii_B in zip(samples.split(BLOCK), radii_M.split(BLOCK), strict=True):
+        distance_BR = torch.cdist(block, reference)
+        inside_BR = distance_BR <= radii_R
+        precise += int(inside_BR.any(dim=1).sum())
         hits += int(inside_BR.sum())
         covered_R |= inside_BR.any(dim=0)
-    return hits / (neighbors * len(samples)), covered_R.double().mean().item()
+        recalled_R |= (distance_BR <= radii_B[:, None]).any(dim=0)
+    return Manifolds(
+        precision=precise / len(samples),
+        recall=recalled_R.double().mean().item(),
+        density=hits / (neighbors * len(samples)),
+        coverage=covered_R.double().mean().item(),
+    )
 
 
 def _radii(features: Tensor, neighbors: int) -> Tensor:
@@ -197,9 +196,7 @@ def manifold_metrics(
     random."""
     count, neighbors = evaluation.manifold_images, evaluation.neighbors
     sides = drawn(samples, count, seed), _drawn_reference(reference, count, seed)
-    precision, recall = precision_recall(*sides, neighbors)
-    density, coverage = density_coverage(*sides, neighbors)
-    values = {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
+    values = manifolds(*sides, neighbors)._asdict()
     return {f"{name}_{extractor}": value for name, value in values.items()}
 
 
