@@ -96,8 +96,8 @@ class Reconstructor:
             pair = (self.images[chosen], torch.from_numpy(rebuilt[chosen.numpy()]))
             original, image = (as_float(x).to(self.device) for x in pair)
             mse = (original - image).pow(2).mean(dim=(1, 2, 3))
-            values["psnr"] += [psnr(value) for value in mse.tolist()]
-            values["perceptual"] += self.perceptual(original, image).tolist()
+            values["psnr"] += [psnr(value.item()) for value in mse]
+            values["perceptual"] += [x.item() for x in self.perceptual(original, image)]
         spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
         return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
 

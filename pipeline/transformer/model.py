@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.transformer.cpu import BFloat16Linear, Dropout, attend
+from pipeline.transformer.cpu import BFloat16Linear, Dropout, LinearGelu, attend
 
 LAYER_NORM_EPS = 1e-12  # BERT's
 
@@ -79,14 +79,14 @@ class Block(nn.Module):
         super().__init__()
         self.attention = SelfAttention(config, causal)
         self.attention_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
-        self.mlp_in = nn.Linear(config.hidden, config.mlp)
+        self.mlp_in = LinearGelu(config.hidden, config.mlp)
         self.mlp_out = nn.Linear(config.mlp, config.hidden)
         self.mlp_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BSD: Tensor, cache: Cache | None = None) -> Tensor:
         x_BSD = self.attention_norm(x_BSD + self.dropout(self.attention(x_BSD, cache)))
-        y = self.mlp_out(F.gelu(self.mlp_in(x_BSD), approximate="tanh"))
+        y = self.mlp_out(self.mlp_in(x_BSD))
         return self.mlp_norm(x_BSD + self.dropout(y))
 
 
@@ -103,7 +103,7 @@ class TokenTransformer(nn.Module):
         self.embedding_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, self.causal) for _ in range(config.layers))
-        self.head = nn.Linear(config.hidden, config.hidden)
+        self.head = LinearGelu(config.hidden, config.hidden)
         self.head_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
         self.vocabulary_bias = nn.Parameter(torch.zeros(config.vocabulary))
         self.apply(_init_weights)
@@ -130,7 +130,7 @@ class TokenTransformer(nn.Module):
         return self._project(x, self.config.codebook_size)
 
     def _project(self, x: Tensor, rows: int) -> Tensor:
-        y = self.head_norm(F.gelu(self.head(x), approximate="tanh"))
+        y = self.head_norm(self.head(x))
         return F.linear(y, self.token_embedding.weight[:rows], self.vocabulary_bias[:rows])
 
     def class_ids(self, labels_B: Tensor) -> Tensor:
@@ -172,8 +172,8 @@ Network = TypeVar("Network", bound=TokenTransformer)
 
 def with_bfloat16_linears(model: Network) -> Network:
     """A copy of the model with its linear layers in bfloat16, for use under autocast without
-    gradients: the results are the same, and no weight is cast anew at every call. All other
-    parameters are shared with the model."""
+    gradients: the results are the same, but for one rounding fewer at each GELU on a CPU, and no
+    weight is cast anew at every call. All other parameters are shared with the model."""
     copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     for parent in list(copied.modules()):
         for name, layer in list(parent.named_children()):

@@ -173,7 +173,8 @@ def _flax(model: nn.Module, modules: dict[str, str]) -> Parts:
         elif module in modules and leaf == "bias":
             parts[name] = [_unchanged(f"{modules[module]}/bias", shape)]
         elif module in modules:
-            leaf, axes = FLAX_WEIGHT[type(model.get_submodule(module))]
+            own = model.get_submodule(module)
+            leaf, axes = next(how for kind, how in FLAX_WEIGHT.items() if isinstance(own, kind))
             parts[name] = [_permuted(f"{modules[module]}/{leaf}", shape, axes)]
     return parts
 
