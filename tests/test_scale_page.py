@@ -76,6 +76,20 @@ def test_holms_correction(report):
     assert report.holm([0.6, 0.7]) == [1.0, 1.0]
 
 
+def test_other_networks_have_a_line_each_and_a_column_for_each_number_of_steps(report):
+    shape = {"layers": 2, "hidden": 8, "mlp": 16, "dropout": 0.0, "otherwise": None}
+    measured = {"network": "cosine", "fid_classifier": 1.234, "class_accuracy": 0.567}
+    first, longer = (shape | measured | {"steps": steps} for steps in (200, 600))
+    other = first | {"otherwise": "lr 6e-3", "fid_classifier": 9.0}
+    lines = report.sizes(pd.DataFrame([first, longer, other])).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][-2:] == ["200 steps", "600 steps"]
+    assert [line[-3:] for line in cells[2:]] == [
+        ["", "1.23, 57%", "1.23, 57%"],
+        ["lr 6e-3", "9.00, 57%", "–"],
+    ]
+
+
 def test_the_page_holds_the_tables_of_its_rows(report):
     page = report.PAGE.read_text(encoding="utf-8")
     assert report.filled(page, report.tables(report.load())) == page

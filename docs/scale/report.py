@@ -29,8 +29,9 @@ Pair = tuple[str, str, Where, Where]  # name, metric, and where a and b of a −
 
 
 def load(folder: Path = FOLDER) -> pd.DataFrame:
-    """All rows of the folder's CSV files."""
-    return pd.concat([pd.read_csv(path) for path in sorted(folder.glob("*.csv"))])
+    """All rows of the folder's CSV files that are of one network."""
+    names = ("decoding", "schedules", "tokens")
+    return pd.concat([pd.read_csv(folder / f"{name}.csv") for name in names])
 
 
 def chosen(rows: pd.DataFrame, where: Where) -> pd.DataFrame:
@@ -86,6 +87,22 @@ def comparisons(rows: pd.DataFrame, pairs: list[Pair]) -> str:
     return tabulate(
         lines,
         headers=["a − b", "of", "mean ± (n)", "p", "p (Holm)"],
+        tablefmt="github",
+        disable_numparse=True,
+    )
+
+
+def sizes(rows: pd.DataFrame) -> str:
+    """A table of other networks, a line each: FID and share recognised after so many steps."""
+    shape = ["network", "layers", "hidden", "mlp", "dropout", "otherwise"]
+    rows = rows.assign(
+        otherwise=rows["otherwise"].fillna(""),
+        cell=[f"{f:.2f}, {a:.0%}" for f, a in zip(rows[FID], rows[ACCURACY], strict=True)],
+    )
+    wide = rows.pivot(index=shape, columns="steps", values="cell").fillna("–").reset_index()
+    return tabulate(
+        wide.values.tolist(),
+        headers=[*shape, *(f"{steps} steps" for steps in wide.columns[len(shape) :])],
         tablefmt="github",
         disable_numparse=True,
     )
@@ -182,6 +199,7 @@ def tables(rows: pd.DataFrame) -> dict[str, str]:
         "accuracy-tokens": grid(rows, LARGE, FINE, ACCURACY),
         "fid-temperature": grid(rows, noisy, TEMPERATURES, FID),
         "fid-decoding": grid(rows, trained, DECODED, FID),
+        "networks": sizes(pd.read_csv(FOLDER / "networks.csv")),
         "comparisons": comparisons(rows, pairs()),
     }
 
