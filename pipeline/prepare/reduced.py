@@ -1,0 +1,45 @@
+"""Pictures that are far larger than what networks see of them, stored smaller."""
+
+import io
+
+from PIL import Image
+
+from pipeline.data.images.opening import open_image
+from pipeline.prepare.source import Source
+from pipeline.runtime.limits import PICTURE_FORMATS
+
+# Times the side that networks see. A crop of a fiftieth of the area, less than trainings take, has
+# that many pixels still.
+TIMES = 8
+
+
+class Reduced:
+    """A source whose pictures have shorter sides of at most `TIMES` × `size` pixels: larger ones
+    are resized to that, as JPEG of quality 95, and all others stay as they are. Every training
+    decodes a picture again and again, and a photograph of a camera takes a hundred times as long.
+
+    Args:
+        size: of the square images that networks see.
+    """
+
+    def __init__(self, source: Source, size: int):
+        self._source, self._side = source, TIMES * size
+        self.class_names, self.items, self.version = (
+            source.class_names,
+            source.items,
+            source.version,
+        )
+
+    def read(self, index: int) -> bytes:
+        """The encoded image of `items[index]`."""
+        content = self._source.read(index)
+        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as opened:
+            if min(opened.size) <= self._side:
+                return content
+        image = open_image(content)
+        ratio = self._side / min(image.size)
+        width, height = (max(self._side, round(ratio * length)) for length in image.size)
+        smaller = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        buffer = io.BytesIO()
+        smaller.save(buffer, "JPEG", quality=95, subsampling=0)
+        return buffer.getvalue()

@@ -1,0 +1,59 @@
+"""Large pictures are stored smaller, and networks see the same of them."""
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data.images.crops import center_crop
+from pipeline.data.images.opening import decode_image
+from pipeline.prepare.reduced import TIMES, Reduced
+
+SIZE = 8  # of what networks see
+
+
+def encoded(width: int, height: int, mode: str = "RGB", form: str = "PNG", **more) -> bytes:
+    """A smooth picture with some detail."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / width * f) * np.cos(y / height * f) for f in (5, 9, 14)]
+    pixels = (127 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
+    image = Image.fromarray(pixels if mode == "RGB" else pixels[..., 0])
+    buffer = io.BytesIO()
+    image.save(buffer, form, **more)
+    return buffer.getvalue()
+
+
+def reduced(content: bytes) -> bytes:
+    source = SimpleNamespace(class_names=["a"], items=[], version="1", read=lambda index: content)
+    return Reduced(source, SIZE).read(0)
+
+
+@pytest.mark.parametrize("size", [(SIZE, SIZE), (TIMES * SIZE, 300), (300, TIMES * SIZE)])
+def test_a_picture_that_is_small_on_one_side_is_stored_as_it_is(size):
+    content = encoded(*size)
+    assert reduced(content) is content
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(65, 65), (400, 300), (300, 1000), (1001, 333)])
+def test_a_large_one_keeps_its_shape_and_what_networks_see_of_it(size, mode):
+    content = encoded(*size, mode)
+    small = Image.open(io.BytesIO(reduced(content)))
+    assert min(small.size) == TIMES * SIZE and small.mode == mode
+    assert small.width / small.height == pytest.approx(size[0] / size[1], rel=0.02)
+    seen = [
+        np.asarray(center_crop(decode_image(each, 3), SIZE)).astype(float)
+        for each in (content, reduced(content))
+    ]
+    # Of 255. The middle lies between pixels of the smaller picture.
+    assert np.abs(seen[0] - seen[1]).mean() <= 2
+    assert reduced(content) == reduced(content)
+
+
+def test_a_photograph_that_was_turned_stays_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° to the right
+    turned = decode_image(reduced(encoded(600, 300, form="JPEG", exif=exif)), 3)
+    assert turned.size == (TIMES * SIZE, 2 * TIMES * SIZE)
