@@ -38,7 +38,7 @@ def test_table1_has_ours_their_spread_and_the_papers_rows(tables):
     assert "nll" not in table.columns
     text = (tables / "table1.md").read_text()
     assert "±: 95% interval over" in text
-    assert "900 steps, MaskGIT for 900, both with label smoothing 0.1" in text
+    assert "600 steps, MaskGIT for 600, both with label smoothing 0.1" in text
     assert "One tokenizer and one classifier were trained: their seeds are in no ±" in text
 
 

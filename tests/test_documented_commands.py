@@ -55,7 +55,7 @@ RUN = [
 ]
 # Only read, by what they begin with, and why.
 READ = {
-    "make repro": "the default run takes 18 to 30 minutes",
+    "make repro": "the default run takes 20 minutes",
     "make smoke": "the same as the project that the others run in",
     "make test": "the tests themselves",
     "make check": "the tests themselves",

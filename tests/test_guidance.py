@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.decoding import DecodingSettings, decode, generate, predictor
 from pipeline.runtime.seeds import generator
 from pipeline.sampling import sampler
-from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from pipeline.transformer import MaskGitTransformer, TransformerConfig, with_bfloat16_linears
 from tests.test_params import message, write
 from tests.transformer_task import CLASSES, calls, random_tokens, tiny_params
 
@@ -79,15 +79,16 @@ def test_scale_zero_is_the_plain_model_and_costs_no_more(model, monkeypatch):
     assert sizes == [3, 3, 3]
 
 
-def test_bfloat16_is_that_of_autocast_and_leaves_the_model_alone(model):
+def test_bfloat16_is_rounded_once_and_leaves_the_model_alone(model):
     tokens, mask, labels = batch()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rounded = replace(PLAIN, bf16=True)
     plain = predictor(model, labels, rounded)(tokens, mask)
     guided = predictor(model, labels, replace(rounded, guidance_scale=2.0))(tokens, mask)
+    cast = with_bfloat16_linears(model)  # which tests/test_fast_transformer.py holds to autocast
     with torch.autocast("cpu", torch.bfloat16):
-        conditional = logits_by_hand(model, tokens, mask, 20 + labels)
-        unconditional = logits_by_hand(model, tokens, mask, torch.full((3,), 24))
+        conditional = logits_by_hand(cast, tokens, mask, 20 + labels)
+        unconditional = logits_by_hand(cast, tokens, mask, torch.full((3,), 24))
     assert torch.equal(plain, conditional) and plain.dtype == torch.bfloat16
     wanted = 3 * conditional.float() - 2 * unconditional.float()
     assert guided.dtype == torch.float32  # differences of rounded numbers are not rounded again

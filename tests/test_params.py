@@ -122,7 +122,7 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"ray.storage_path": "~nobody-here/runs"}, ["ray.storage_path", "home"]),
         ({"ray.storage_path": "file:///a%00b"}, ["ray.storage_path", "printed"]),
         ({"sweep.workers_per_trial": 5}, ["sweep.workers_per_trial", "5"]),
-        ({"transformer.heads": 5}, ["transformer", "heads", "5", "96"]),
+        ({"transformer.heads": 5}, ["transformer", "heads", "5", "128"]),
         ({"tokenizer.filters": 48}, ["tokenizer.filters", "32"]),
         ({"tokenizer.discriminator": "release"}, ["tokenizer.discriminator", "'stylegan'"]),
         ({"tokenizer.discriminator": "stylegan"}, ["tokenizer.discriminator", "28", "patch"]),

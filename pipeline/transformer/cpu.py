@@ -1,5 +1,5 @@
 """Dropout, attention and linear layers that are fast on a CPU. They compute the same on every
-device."""
+device, up to rounding."""
 
 import torch
 import torch.nn.functional as F
@@ -52,9 +52,8 @@ class LinearGelu(nn.Linear):
 
 class BFloat16Linear(nn.Module):
     """A linear layer in bfloat16 that only predicts. On a CPU its weights lie as oneDNN's products
-    read them, which otherwise lay them out so at every call; the results are the same. A
-    `LinearGelu`'s GELU, a sixth of the time of a small network, is taken there of each product
-    before it is rounded, and not after."""
+    read them, which otherwise lay them out so at every call. The results are the same but for those
+    of a `LinearGelu`, which are rounded once there, after the GELU, and elsewhere before it too."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()

@@ -172,8 +172,9 @@ Network = TypeVar("Network", bound=TokenTransformer)
 
 def with_bfloat16_linears(model: Network) -> Network:
     """A copy of the model with its linear layers in bfloat16, for use under autocast without
-    gradients: the results are the same, but for one rounding fewer at each GELU on a CPU, and no
-    weight is cast anew at every call. All other parameters are shared with the model."""
+    gradients: the results are the same, but for one rounding fewer at each GELU where oneDNN takes
+    it (`BFloat16Linear`), and no weight is cast anew at every call. All other parameters are
+    shared with the model."""
     copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     for parent in list(copied.modules()):
         for name, layer in list(parent.named_children()):

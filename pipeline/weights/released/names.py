@@ -174,7 +174,8 @@ def _flax(model: nn.Module, modules: dict[str, str]) -> Parts:
             parts[name] = [_unchanged(f"{modules[module]}/bias", shape)]
         elif module in modules:
             own = model.get_submodule(module)
-            leaf, axes = next(how for kind, how in FLAX_WEIGHT.items() if isinstance(own, kind))
+            kind = next(kind for kind in type(own).mro() if kind in FLAX_WEIGHT)
+            leaf, axes = FLAX_WEIGHT[kind]
             parts[name] = [_permuted(f"{modules[module]}/{leaf}", shape, axes)]
     return parts
 
