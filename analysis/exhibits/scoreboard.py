@@ -44,7 +44,8 @@ def table(results: Results, params: Params) -> Table:
             "several parts, all must hold, and the numbers are of the part that supports it least. "
             "A claim without a section is an expectation of ours.",
             "One tokenizer and one classifier were trained: what their seeds would change is in no "
-            "number. Conclusions are about this data set at this size.",
+            "number. Conclusions are about this data set at this size, and about these networks "
+            "after so much training: others of the same cost may turn them.",
         ],
         here=[*_barely_trained(results, params), _count(verdicts)],
         files=[

@@ -30,8 +30,8 @@ Pair = tuple[str, str, Where, Where]  # name, metric, and where a and b of a −
 
 def load(folder: Path = FOLDER) -> pd.DataFrame:
     """All rows of the folder's CSV files that are of one network."""
-    names = ("decoding", "schedules", "tokens")
-    return pd.concat([pd.read_csv(folder / f"{name}.csv") for name in names])
+    paths = [path for path in sorted(folder.glob("*.csv")) if path.stem != "networks"]
+    return pd.concat([pd.read_csv(path) for path in paths])
 
 
 def chosen(rows: pd.DataFrame, where: Where) -> pd.DataFrame:
