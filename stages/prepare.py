@@ -10,7 +10,6 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
-from pipeline.prepare.reduced import Reduced
 from pipeline.prepare.split import stratified_split
 from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
@@ -20,8 +19,8 @@ from stages.running import run_stage
 
 def main(params: Params) -> str:
     with Stage("prepare", params) as stage:
-        source = open_source(params.data.source, params.data.download_dir)
-        source = Reduced(source, params.data.image_size)
+        data = params.data
+        source = open_source(data.source, data.download_dir, data.image_size)
         splits = stratified_split(source, params.data.val_fraction, params.seed)
         # A folder of images may change under the same params. Shards of a killed run are used again
         # only if the items are the same, in the same order, and no image was written since.

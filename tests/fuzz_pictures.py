@@ -122,7 +122,7 @@ def bmp_of_size(width: int, height: int) -> bytes:
 
 
 def read_whole(root: Path, folder: Path) -> None:
-    source = open_source(f"folder:{root}", "")
+    source = open_source(f"folder:{root}", "", 28)
     splits = stratified_split(source, 0.5, seed=0)
     shards = {split: write_shards(source, i, split, 64, folder) for split, i in splits.items()}
     write_manifest(folder, source, "fuzz", shards)

@@ -72,7 +72,7 @@ def photos(tmp_path_factory) -> Photos:
         training={"batch_size": 32, "lr": 1e-2, "warmup_steps": 5, "ema_decay": 0.8},
     )
 
-    source = open_source(params.data.source, "nowhere")
+    source = open_source(params.data.source, "nowhere", params.data.image_size)
     splits, folder = stratified_split(source, 0.2, seed=0), tmp_path_factory.mktemp("shards")
     shards = {split: write_shards(source, i, split, 64, folder) for split, i in splits.items()}
     write_manifest(folder, source, params.data.source, shards)

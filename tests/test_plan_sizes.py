@@ -83,14 +83,16 @@ def test_token_cache_counts_every_shard(make_params):
     assert token_cache_bytes(params, DataSize(20_000, 100, 10, "test")) == wanted
 
 
-def test_activations_are_what_autograd_keeps(make_params):
-    # With dropout: without any, a CPU's own attention keeps other tensors than a GPU's.
-    config = transformer_config(make_params(transformer={"dropout": 0.1}), 10)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_activations_are_what_autograd_keeps(make_params, dropout):
+    config = transformer_config(make_params(transformer={"dropout": dropout}), 10)
     meta = costs.on_meta(lambda: MaskGitTransformer(config))
     real = MaskGitTransformer(config)
     tokens = torch.zeros(8, 49, dtype=torch.long)
     where = torch.zeros(100, dtype=torch.long)
     kept = costs.activation_bytes(real, lambda: real(tokens, tokens.bool(), tokens[:, 0], where))
-    assert kept == costs.activation_bytes(meta, lambda: costs.transformer_forward(meta, 8, 100))
+    planned = costs.activation_bytes(meta, lambda: costs.transformer_forward(meta, 8, 100))
+    # Without dropout a CPU's attention in float32 keeps no scores, which others do.
+    assert kept == planned if dropout else 0.8 * planned < kept < planned
     hidden = 8 * 50 * config.hidden * 4
     assert kept > 10 * hidden * config.layers

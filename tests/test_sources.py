@@ -24,11 +24,11 @@ def save(image: Image.Image, path: Path) -> None:
 
 
 def folder_source(root: Path):
-    return open_source(f"folder:{root}", str(root / "downloads"))
+    return open_source(f"folder:{root}", str(root / "downloads"), 28)
 
 
 def test_mnist5k_is_balanced_and_reads():
-    source = open_source("mnist5k", "nowhere")
+    source = open_source("mnist5k", "nowhere", 28)
     assert source.class_names == [str(d) for d in range(10)]
     assert np.bincount([item.label for item in source.items]).tolist() == [500] * 10
     assert len({item.key for item in source.items}) == 5000
@@ -178,7 +178,7 @@ def test_torchvision_data_set_that_is_there_already(tmp_path):
         labels = (np.arange(count) % 10).astype(np.uint8)
         data[split] = images, labels
         write_mnist(tmp_path, split, images, labels)
-    source = open_source("torchvision:MNIST", str(tmp_path))
+    source = open_source("torchvision:MNIST", str(tmp_path), 28)
     assert len(source.class_names) == 10
     assert [item.split for item in source.items] == ["train"] * 20 + ["val"] * 10
     assert len({item.key for item in source.items}) == 30
@@ -245,7 +245,7 @@ def test_torchvision_data_sets_of_every_manner(monkeypatch, tmp_path, kind, kept
 
     Set.__signature__ = inspect.signature(kind)
     monkeypatch.setattr(torchvision.datasets, "GreySet", Set, raising=False)
-    source = open_source("torchvision:GreySet", str(tmp_path))
+    source = open_source("torchvision:GreySet", str(tmp_path), 28)
     assert {dataset.root for dataset in opened} == {str(tmp_path)}
     if kept:  # an image is decoded only when it is asked for
         assert not any(dataset.decoded for dataset in opened)
@@ -264,5 +264,5 @@ def test_torchvision_data_sets_of_every_manner(monkeypatch, tmp_path, kind, kept
 @pytest.mark.parametrize("name", ["NoSuchSet", "mnist", "DatasetFolder"])
 def test_torchvision_name_that_is_no_data_set(tmp_path, name):
     with pytest.raises(UserError, match=r"data\.source.*torchvision") as error:
-        open_source(f"torchvision:{name}", str(tmp_path))
+        open_source(f"torchvision:{name}", str(tmp_path), 28)
     assert name in one_line(error)

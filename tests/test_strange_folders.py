@@ -48,7 +48,7 @@ def in_time():
 
 
 def folder_source(root):
-    return open_source(f"folder:{root}", "nowhere")
+    return open_source(f"folder:{root}", "nowhere", 28)
 
 
 def test_what_programs_leave_is_no_class(classes):

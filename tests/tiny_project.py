@@ -73,7 +73,7 @@ def write_images() -> None:
             path = Path("pictures", split, f"class{label}", f"{number}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             image.point([int(v / (1 + label)) for v in range(256)]).save(path)
-    source = open_source("folder:pictures", "")
+    source = open_source("folder:pictures", "", SIDE)
     split = stratified_split(source, 0.2, seed=0)
     shards = {k: write_shards(source, v, k, 50, IMAGES) for k, v in split.items()}
     write_manifest(IMAGES, source, "folder:pictures", shards)
@@ -190,7 +190,7 @@ def check_resumes(rows_of, folder: Path, module, name: str, calls: int) -> list[
 
 def write_shards_of(pictures: Path, folder: Path) -> None:
     """A folder of classes as shards."""
-    source = open_source(f"folder:{pictures}", "")
+    source = open_source(f"folder:{pictures}", "", SIDE)
     splits = stratified_split(source, 0.2, seed=0)
     written = {k: write_shards(source, v, k, 50, folder) for k, v in splits.items()}
     write_manifest(folder, source, f"folder:{pictures}", written)

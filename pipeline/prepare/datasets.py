@@ -11,21 +11,23 @@ from PIL import Image
 
 from pipeline.data.images.png import encode_png
 from pipeline.prepare.folder import FolderSource
+from pipeline.prepare.reduced import Reduced
 from pipeline.prepare.source import Item, Source
 from pipeline.runtime.errors import UserError
 
 
-def open_source(name: str, download_dir: str) -> Source:
-    """The data set that `data.source` names.
+def open_source(name: str, download_dir: str, image_size: int) -> Source:
+    """The data set that `data.source` names, its large pictures smaller (`Reduced`).
 
     Args:
         name: a kind of `SOURCES`, and what it asks for behind a colon.
+        image_size: side of the square images that networks see.
 
     Raises:
         UserError: it does not exist, or has an empty class.
     """
     _, _, argument = name.partition(":")
-    return SOURCES[source_form(name)](argument, download_dir)
+    return Reduced(SOURCES[source_form(name)](argument, download_dir), image_size)
 
 
 def source_form(name: str) -> str:

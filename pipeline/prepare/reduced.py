@@ -4,8 +4,9 @@ import io
 
 from PIL import Image
 
-from pipeline.data.images.opening import open_image
+from pipeline.data.images.opening import BadPicture, open_image
 from pipeline.prepare.source import Source
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.limits import PICTURE_FORMATS
 
 # Times the side that networks see. A crop of a fiftieth of the area, less than trainings take, has
@@ -24,22 +25,30 @@ class Reduced:
 
     def __init__(self, source: Source, size: int):
         self._source, self._side = source, TIMES * size
-        self.class_names, self.items, self.version = (
-            source.class_names,
-            source.items,
-            source.version,
-        )
+        self.class_names, self.items = source.class_names, source.items
+
+    @property
+    def version(self) -> str:
+        return self._source.version
 
     def read(self, index: int) -> bytes:
-        """The encoded image of `items[index]`."""
+        """The encoded image of `items[index]`.
+
+        Raises:
+            UserError: the picture cannot be used.
+        """
         content = self._source.read(index)
         with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as opened:
             if min(opened.size) <= self._side:
                 return content
-        image = open_image(content)
+        try:
+            image = open_image(content)
+        except BadPicture as error:
+            raise UserError(f"data.source: {self.items[index].key} is {error}") from error
         ratio = self._side / min(image.size)
         width, height = (max(self._side, round(ratio * length)) for length in image.size)
         smaller = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        smaller.info.clear()  # comments, which JPEG has little room for
         buffer = io.BytesIO()
         smaller.save(buffer, "JPEG", quality=95, subsampling=0)
         return buffer.getvalue()

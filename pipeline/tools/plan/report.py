@@ -255,7 +255,11 @@ def _storage_note(storage: list[Storage], data: DataSize) -> str:
     """What the columns mean, what the disk must hold, and what is not counted."""
     outputs, live = sum(s.outputs for s in storage), sum(s.live for s in storage)
     need = 2 * outputs + live + max(s.passing for s in storage)
-    images = "" if data.shard_bytes else "the prepared images (as large as the source's files), "
+    images = (
+        ""
+        if data.shard_bytes
+        else "the prepared images (as large as the source's files; smaller of large photographs), "
+    )
     return textwrap.fill(
         f"The disk must hold {_bytes(need)}: outputs twice, in the project and in DVC's cache "
         "(once where the file system shares blocks), live copies under ray.storage_path, which "
