@@ -130,8 +130,9 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
     project = finished.copy(tmp_path / "project")
     project.edit(
         "pipeline/evaluation/metrics.py",
-        'values = {"precision": precision, ',
-        'values = {"twice_precision": 2 * precision, "precision": precision, ',
+        "    values = manifolds(*sides, neighbors)._asdict()\n",
+        "    values = manifolds(*sides, neighbors)._asdict()\n"
+        '    values["twice_precision"] = 2 * values["precision"]\n',
     )
     ran, log = project.repro()
     assert set(ran) == {"sweep", "evaluate", "temperature", "edit", "reject", "analysis"}
