@@ -17,7 +17,7 @@ TIMES = 8
 class Reduced:
     """A source whose pictures have shorter sides of at most `TIMES` × `size` pixels: larger ones
     are resized to that, as JPEG of quality 95, and all others stay as they are. Every training
-    decodes a picture again and again, and a photograph of a camera takes a hundred times as long.
+    decodes a picture again and again, which takes far longer for a photograph of a camera.
 
     Args:
         size: of the square images that networks see.
