@@ -48,10 +48,7 @@ class _Normalized(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, layer: _SharedBatchNorm
     ) -> Tensor:
-        tracked = (
-            torch.zeros_like(weight),
-            torch.ones_like(weight),
-        )  # float32: so is the result
+        tracked = torch.zeros_like(weight), torch.ones_like(weight)  # float32: so is the result
         own_mean, own_variance = torch.batch_norm_update_stats(x, *tracked, 0.0)
         own = torch.stack([own_mean, own_variance + own_mean**2]).double()
         mean, square = layer.ranks.total(own) / layer.ranks.workers
@@ -65,18 +62,18 @@ class _Normalized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance = ctx.saved_tensors
-        ranks, eps = ctx.layer.ranks, ctx.layer.eps
-        inverse = (variance + eps).rsqrt()
-        rows = len(x) * x[0, 0].numel()
-        # As if this worker's rows were all; then what the others' sums make of it, linear in x.
-        alone, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
-            gradients[0], x, weight, None, None, mean, inverse, True, eps, [True, True, True]
+        (gradient,), layer, zeros = gradients, ctx.layer, torch.zeros_like(mean)
+        inverse = (variance + layer.eps).rsqrt()
+        _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, None, None, mean, inverse, True, layer.eps, [False, True, True]
         )
-        own = torch.stack([d_weight, d_bias])
-        others = (own - ranks.total(own) / ranks.workers) / rows
-        scale, shift = weight * inverse * others
-        linear = F.batch_norm(x, mean, variance, scale, shift, training=False, eps=eps)
-        return alone.add_(linear), d_weight, d_bias, None
+        rows = len(x) * x[0, 0].numel() * layer.ranks.workers
+        by_x, by_all = layer.ranks.total(torch.stack([d_weight, d_bias])) / -rows
+        # The gradient, less its mean and what of it goes with x: in each a layer that is linear.
+        scale = weight * inverse
+        own = F.batch_norm(gradient, zeros, torch.ones_like(mean), scale, zeros, eps=0.0)
+        others = F.batch_norm(x, mean, variance, scale * by_x, scale * by_all, eps=layer.eps)
+        return own.add_(others), d_weight, d_bias, None
 
 
 def _track(layer: nn.BatchNorm2d, mean: Tensor, variance: Tensor, rows: int) -> None:
