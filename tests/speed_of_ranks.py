@@ -20,7 +20,7 @@ from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.training.classifier import ClassifierRecipe
 from pipeline.training.tokenizer import TokenizerRecipe
-from tests.two_ranks import with_two_ranks
+from tests.several_ranks import with_ranks
 
 WARM, STEPS = 5, 40
 LARGER = {"architecture": "torchvision:resnet18", "batch_size": 256}
@@ -62,7 +62,7 @@ def main(project: Path, names: list[str]) -> None:
         recipe, first = recipes[name]
         measure = partial(seconds_a_step, recipe, first)
         with tempfile.TemporaryDirectory() as folder:
-            two = with_two_ranks(measure, Path(folder, "ranks"))
+            two = with_ranks(measure, Path(folder, "ranks"))
         one = measure(ALONE)
         for kind in ("clock", "cpu"):
             slowest = max(worker[kind] for worker in two)

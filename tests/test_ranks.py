@@ -14,7 +14,7 @@ from pipeline.training.classifier import ClassifierTask
 from pipeline.training.tokenizer import TokenizerTask
 from pipeline.weights.configs import tokenizer_config
 from tests.params import make_params
-from tests.two_ranks import with_two_ranks
+from tests.several_ranks import with_ranks
 
 CPU = torch.device("cpu")
 SMALL = ClassifierConfig("small", channels=1, num_classes=3, width=4)
@@ -96,7 +96,7 @@ TASKS = {
 @pytest.mark.parametrize("name", TASKS)
 def test_two_workers_train_as_one(name, tmp_path):
     one = flat(trained(TASKS[name], STEPS, ALONE))
-    first, second = map(flat, with_two_ranks(partial(trained, TASKS[name], STEPS), tmp_path / "r"))
+    first, second = map(flat, with_ranks(partial(trained, TASKS[name], STEPS), tmp_path / "r"))
     assert first.keys() == second.keys() == one.keys()
     for key, value in one.items():
         assert torch.equal(first[key], second[key]), key  # they never drift apart
@@ -129,7 +129,7 @@ def test_normalisation_is_torchs_over_the_whole_batch(dtype, allowed, tmp_path):
     x = (5 * torch.randn(8, 4, 5, 5) + torch.arange(4)[:, None, None]).to(dtype)
     gradient = torch.randn(8, 4, 5, 5).to(dtype)
     wanted = normalized(x, gradient, ALONE)
-    parts = with_two_ranks(partial(normalized, x, gradient), tmp_path / "ranks")
+    parts = with_ranks(partial(normalized, x, gradient), tmp_path / "ranks")
     for key, value in wanted.items():
         mine = [part[key] for part in parts]
         mine = torch.cat(mine) if key in ("output", "input") else mine[0]
@@ -149,7 +149,7 @@ def totals(ranks: Ranks) -> list[torch.Tensor]:
 
 def test_totals_are_the_same_bits_for_all_and_of_the_kind_that_was_given(tmp_path):
     one = totals(ALONE)
-    for found in with_two_ranks(totals, tmp_path / "ranks"):
+    for found in with_ranks(totals, tmp_path / "ranks"):
         for total, value in zip(found, one, strict=True):
             assert total.dtype == value.dtype and torch.equal(total, 3 * value)
 

@@ -69,7 +69,7 @@ class _Normalized(torch.autograd.Function):
         )
         rows = len(x) * x[0, 0].numel() * layer.ranks.workers
         by_x, by_all = layer.ranks.total(torch.stack([d_weight, d_bias])) / -rows
-        # The gradient, less its mean and what of it goes with x: in each a layer that is linear.
+        # scale · (g − mean(g) − x̂ · mean(g · x̂)): two linear maps, by the layer that only predicts.
         scale = weight * inverse
         own = F.batch_norm(gradient, zeros, torch.ones_like(mean), scale, zeros, eps=0.0)
         others = F.batch_norm(x, mean, variance, scale * by_x, scale * by_all, eps=layer.eps)

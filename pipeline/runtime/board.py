@@ -4,6 +4,7 @@ gloo, which torch has for CPUs, sends by TCP: a hundred numbers take it 0.3 to 0
 workers on two cores, as long as a layer of a small network, and 0.02 ms here.
 """
 
+import contextlib
 import fcntl
 import os
 import platform
@@ -12,77 +13,95 @@ import stat
 import time
 from mmap import mmap
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-ROOM = 4 << 20  # bytes that a worker adds at once, at most
+ROOM = 1 << 20  # bytes of a worker's place; what is larger goes in parts
 LINE = 64  # bytes that cores exchange; two workers' counts do not share one
-SPIN = 1e-3  # seconds in which a worker looks without pause, then NAP apart
+SPIN = 1e-3  # seconds in which a waiting worker looks without pause, then NAP apart
 NAP = 1e-4
-LOOK = 1.0  # seconds between looks at whether the others are alive
+LOOK = 1.0  # seconds between looks at whether the others are alive; then it looks LONG_NAP apart
+LONG_NAP = 5e-3
 TIMEOUT = 1800.0  # seconds, as of torch's process groups
 
 # Where a core's stores are seen by the others in their order, which `Board.total` relies on.
-ORDERED = ("x86_64", "AMD64")
+ORDERED = "x86_64"
 
 
 class Board:
     """Where each of a machine's workers writes its numbers, and reads all others'.
 
-    Each has two places and a count of what it wrote. It writes into its places in turn, counts, and
-    reads when all have counted as far. What it overwrites was read by all: they have written since.
+    Each has two places, of known size, and a count of what it wrote. It writes into its places in
+    turn, counts, and reads when all have counted as far. What it overwrites was read by all: they
+    have written since.
 
     Args:
-        file: descriptor of the shared memory, which each worker locks a byte of as long as it
-            lives.
+        file: the shared memory. A worker locks a byte of it for as long as it lives (closing any
+            descriptor of it would end that).
     """
 
-    def __init__(self, file: int, rank: int, workers: int):
+    def __init__(self, file: IO[bytes], rank: int, workers: int):
         self.file, self.rank, self.workers = file, rank, workers
-        memory = np.frombuffer(mmap(file, _size(workers)), np.uint8)
-        self.counts = memory[: workers * LINE].view(np.int64)[:: LINE // 8]
-        self.places = torch.from_numpy(memory[workers * LINE :]).view(2, workers, ROOM)
+        memory = np.frombuffer(mmap(file.fileno(), _size(workers)), np.uint8)
+        lines = memory[: workers * LINE].view(np.int64).reshape(workers, -1)
+        self.counts, self.sizes = lines[:, 0], (lines[:, 1], lines[:, 2])
+        with torch.inference_mode(False):
+            places = torch.from_numpy(memory[workers * LINE :])
+            self.places = places.view(2, workers, ROOM)
         self.done = 0
         fcntl.lockf(file, fcntl.LOCK_EX, 1, rank)
 
     def total(self, values: Tensor) -> Tensor:
-        """Values (any shape, at most `ROOM` bytes, on the CPU) added up in the order of ranks.
+        """Values (any shape, on the CPU) added up in the order of ranks.
 
         Raises:
-            RuntimeError: a worker was lost, or did not come for half an hour.
+            RuntimeError: a worker was lost, did not come for half an hour, or added something else.
         """
+        parts = values.flatten().split(ROOM // values.itemsize)
+        return torch.cat([self._total(part) for part in parts]).view(values.shape)
+
+    def _total(self, values: Tensor) -> Tensor:
         self.done += 1
         place = self.places[self.done % 2, :, : values.nbytes].view(values.dtype)
-        place[self.rank] = values.flatten()
+        sizes = self.sizes[self.done % 2]
+        place[self.rank] = values
+        sizes[self.rank] = values.nbytes
         self.counts[self.rank] = self.done
         self._wait()
-        return place.sum(dim=0, dtype=values.dtype).view(values.shape)
+        if (sizes != values.nbytes).any():
+            raise RuntimeError(f"workers add up different numbers of bytes: {sizes.tolist()}")
+        total = place[0].clone()
+        for others in place[1:]:
+            total += others
+        return total
 
     def _wait(self) -> None:
-        began = time.monotonic()
-        looked = began
+        began = looked = time.monotonic()
         while self.counts.min() < self.done:
             now = time.monotonic()
             if now - began < SPIN:
                 os.sched_yield()  # to a thread of this worker's, perhaps
                 continue
-            time.sleep(NAP)
+            time.sleep(NAP if now - began < LOOK else LONG_NAP)
             if now - looked > LOOK:
                 looked = now
-                self._look_for_others(now - began)
+                self._look_for_others()
+                if now - began > TIMEOUT:
+                    raise RuntimeError(f"another worker did not come for {TIMEOUT:.0f} seconds")
 
-    def _look_for_others(self, waited: float) -> None:
+    def _look_for_others(self) -> None:
         for rank in range(self.workers):
-            if rank == self.rank or self.counts[rank] >= self.done:
+            if rank == self.rank:
                 continue
             try:
                 fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, rank)
-            except OSError:  # it is alive and holds it
-                if waited > TIMEOUT:
-                    raise RuntimeError(f"worker {rank} did not come for half an hour") from None
-            else:
+            except OSError:  # it lives, and holds it
+                continue
+            fcntl.lockf(self.file, fcntl.LOCK_UN, 1, rank)  # for who looks next
+            if self.counts[rank] < self.done:  # else it had nothing more to add
                 raise RuntimeError(f"worker {rank} was lost")
 
 
@@ -93,14 +112,16 @@ def open_board(rank: int, workers: int) -> Board | None:
     torch.distributed.all_gather_object(machines, _machine())
     if machines[0] == "" or len(set(machines)) > 1:
         return None
-    name = [_create(workers) if rank == 0 else None]
-    torch.distributed.broadcast_object_list(name, src=0)
-    file = _open(*name[0], workers) if name[0] is not None else None
-    opened = torch.tensor(int(file is not None))
-    torch.distributed.all_reduce(opened, torch.distributed.ReduceOp.MIN)
-    board = Board(file, rank, workers) if file is not None and opened else None
-    torch.distributed.barrier()  # before it, a worker's lock would not be seen
-    return board
+    file, name = _create(workers) if rank == 0 else (None, None)
+    names, board = [name], None
+    torch.distributed.broadcast_object_list(names, src=0)
+    if names[0] is not None:
+        with contextlib.suppress(OSError, ValueError):
+            board = Board(file or _open(*names[0], workers), rank, workers)
+    boards = torch.tensor(int(board is not None))
+    # This waits for all, too: before, one that has not locked its byte would seem lost.
+    torch.distributed.all_reduce(boards, torch.distributed.ReduceOp.MIN)
+    return board if boards else None
 
 
 def _size(workers: int) -> int:
@@ -109,7 +130,7 @@ def _size(workers: int) -> int:
 
 def _machine() -> str:
     """What this start of this machine is called by its system; empty where there is no board."""
-    if platform.machine() not in ORDERED or not hasattr(os, "memfd_create"):
+    if platform.machine() != ORDERED or not hasattr(os, "memfd_create"):
         return ""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text()
@@ -117,32 +138,32 @@ def _machine() -> str:
         return ""
 
 
-def _create(workers: int) -> tuple[str, str] | None:
-    """Shared memory without a name in any folder, which ends with its last process: the path by
-    which others open it, and what stands in it. None where memory is short."""
+def _create(workers: int) -> tuple[IO[bytes], tuple[str, str]] | tuple[None, None]:
+    """Shared memory without a name in any folder, which ends with its last process; the path by
+    which others open it, and what stands in it. None where there is too little."""
     word = secrets.token_hex(16)
     try:
-        file = os.memfd_create("maskgit-board")
-        os.posix_fallocate(file, 0, _size(workers))  # later, it would be a crash
-        os.pwrite(file, word.encode(), workers * LINE)
+        file = os.fdopen(os.memfd_create("maskgit-board"), "r+b", buffering=0)
+        os.posix_fallocate(file.fileno(), 0, _size(workers))  # later, it would be a crash
+        os.pwrite(file.fileno(), word.encode(), workers * LINE)
     except OSError:
-        return None
-    return f"/proc/{os.getpid()}/fd/{file}", word
+        return None, None
+    return file, (f"/proc/{os.getpid()}/fd/{file.fileno()}", word)
 
 
-def _open(path: str, word: str, workers: int) -> int | None:
-    """Its descriptor; None if this process, in another container perhaps, cannot reach it: then the
-    path may lead to anything, which is not to be waited for."""
-    try:
-        file = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        if _is_memory(file, workers) and os.pread(file, len(word), workers * LINE).decode() == word:
-            return file
-        os.close(file)
-    except (OSError, UnicodeDecodeError):
-        pass
-    return None
+def _open(path: str, word: str, workers: int) -> IO[bytes]:
+    """What another process created.
 
-
-def _is_memory(file: int, workers: int) -> bool:
-    found = os.fstat(file)
-    return stat.S_ISREG(found.st_mode) and found.st_size == _size(workers)
+    Raises:
+        OSError: this process, in another container perhaps, cannot reach it; the path may then
+            lead to anything, of which nothing is to be opened that waits or acts.
+        ValueError: it holds something else.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"{path} is no file")
+    flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    file = os.fdopen(os.open(path, flags), "r+b", buffering=0)
+    found = os.pread(file.fileno(), len(word), workers * LINE)
+    if os.fstat(file.fileno()).st_size != _size(workers) or found.decode() != word:
+        raise OSError(f"{path} is another file")
+    return file

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.runtime.board import ROOM, Board, open_board
+from pipeline.runtime.board import Board, open_board
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.shares import ALL, Share
 
@@ -18,15 +18,16 @@ FEW = 4096  # numbers that each worker sends to all others at once, in place of 
 class Ranks:
     """A worker and the others, with whom it shares every batch.
 
-    torch's process group, which Ray Train makes, connects them: all of them call the same methods
-    in the same order. A worker that is alone sends nothing, and gets back what it gave.
+    torch's process group, which Ray Train makes, connects them, and on the CPUs of one machine a
+    `Board`: all of them call the same methods in the same order. A worker that is alone sends
+    nothing, and gets back what it gave.
     """
 
     rank: int = 0
     workers: int = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Ranks, (self.rank, self.workers)  # whatever process has it now opens no board
+        return Ranks, (self.rank, self.workers)  # a board is no other process's
 
     def rows(self, batch: Any) -> Any:
         """This worker's rows of a batch: consecutive ones, and (but for one, where they do not
@@ -48,7 +49,7 @@ class Ranks:
         if self.workers == 1:
             return values
         values = values.detach()
-        if values.device.type == "cpu" and values.nbytes <= ROOM and self._board is not None:
+        if values.device.type == "cpu" and self._board is not None:
             return self._board.total(values)
         if values.numel() > FEW:
             values = values.clone()

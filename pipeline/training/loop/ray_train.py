@@ -135,15 +135,17 @@ class RayTrainSession:
     """Checkpoints through Ray Train; the first worker writes, all report together."""
 
     def __init__(
-        self, run_dir: Path, on_row: Callable[[dict[str, float]], None], unlisted: Path | None
+        self,
+        run_dir: Path,
+        on_row: Callable[[dict[str, float]], None],
+        unlisted: Path | None,
+        ranks: Ranks,
     ):
-        import ray.train
-
-        self.rank = ray.train.get_context().get_world_rank()
+        self.ranks, self.rank = ranks, ranks.rank
         self.run_dir, self.on_row, self.unlisted = run_dir, on_row, unlisted
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
-        return _average(row)
+        return _average(row, self.ranks)
 
     def load(self) -> dict[str, Any] | None:
         import ray.train
@@ -168,14 +170,12 @@ class SentSession(RunDirSession):
     """Checkpoints where the nodes share no folder: the first worker writes them to its run
     directory, and sends them home, from where all workers have them when they start."""
 
-    def __init__(self, run_dir: Path, on_row: Callable[[dict[str, float]], None]):
-        import ray.train
-
+    def __init__(self, run_dir: Path, on_row: Callable[[dict[str, float]], None], ranks: Ranks):
         super().__init__(run_dir, on_row)
-        self.rank = ray.train.get_context().get_world_rank()
+        self.ranks, self.rank = ranks, ranks.rank
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
-        return _average(row)
+        return _average(row, self.ranks)
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
         import ray.train
@@ -185,16 +185,14 @@ class SentSession(RunDirSession):
         ray.train.report(row)
 
 
-def _average(row: dict[str, float]) -> dict[str, float]:
-    import ray.train.torch
-    import torch.distributed as dist
-
-    if not dist.is_initialized():  # a single worker
+def _average(row: dict[str, float], ranks: Ranks) -> dict[str, float]:
+    if ranks.workers == 1:
         return row
-    values = torch.tensor(list(row.values()), dtype=torch.float64)
-    values = values.to(ray.train.torch.get_device())
-    dist.all_reduce(values)
-    return dict(zip(row, (values / dist.get_world_size()).tolist(), strict=True))
+    import ray.train.torch
+
+    device = ray.train.torch.get_device()
+    values = torch.tensor(list(row.values()), dtype=torch.float64, device=device)
+    return dict(zip(row, (ranks.total(values) / ranks.workers).tolist(), strict=True))
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -221,9 +219,9 @@ def _train(
         worker_device(job.workers.use_gpu)  # there is one, and it repeats
         session: Session
         if here().apart:
-            session = SentSession(job.run_dir, on_row)
+            session = SentSession(job.run_dir, on_row, ranks)
         else:
-            session = RayTrainSession(job.run_dir, on_row, unlisted)
+            session = RayTrainSession(job.run_dir, on_row, unlisted, ranks)
         train(
             job.recipe(ranks, ray.train.torch.get_device()),
             name=job.name,
