@@ -9,6 +9,7 @@ from analysis.report.build import build
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import CURVES, RESULTS
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json
 from pipeline.runtime.process import reader_may_leave
 from pipeline.runtime.records import described, out_of_date
@@ -23,6 +24,9 @@ def main() -> int:
             _log(params, written[-1])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        print(f"error: {bug(error, 'analysis')}", file=sys.stderr)
         return 1
     if stale:
         print(f"left out, as out of date (`dvc repro` makes it new): {described(stale)}")

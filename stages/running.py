@@ -13,6 +13,7 @@ from pipeline.config.paths import CURVES, SAMPLES
 from pipeline.config.replicates import NETWORKS, Replicate
 from pipeline.runtime.delivery import load_mlflow
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_yaml, tree_hash
 from pipeline.runtime.local_cluster import leave_if_ended
 from pipeline.runtime.process import reader_may_leave
@@ -28,7 +29,8 @@ def run_stage(main: Callable[[Params], str], curves: Curves = lambda params: ())
     Args:
         curves: names the mask schedules that the stage draws or decodes with.
 
-    A `UserError` becomes one line on stderr and exit code 1; anything else keeps its traceback.
+    An error becomes one line on stderr and exit code 1: of a `UserError` the way out, of any other
+    the file that has its traceback.
     """
     with reader_may_leave():
         _run(main, curves)
@@ -46,6 +48,8 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
     except KeyboardInterrupt:
         leave_if_ended()
         sys.exit("error: interrupted; run again to go on from the last checkpoint")
+    except Exception as error:
+        sys.exit(f"error: {bug(error, Path(sys.argv[0]).stem)}{_way_back()}")
     finally:
         gc.freeze()  # or the interpreter spends a second on looking for garbage as it ends
     print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)

@@ -24,5 +24,6 @@ def maskgit(*arguments: str, capsys: pytest.CaptureFixture) -> Done:
         except SystemExit as stop:
             # Of a text the interpreter prints it and ends with 1.
             code, line = (stop.code, "") if isinstance(stop.code, int) else (1, f"{stop.code}\n")
+    assert "unexpected: traceback" not in line, line
     printed = capsys.readouterr()
     return Done(code, printed.out, printed.err + line)

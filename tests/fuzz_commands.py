@@ -52,7 +52,7 @@ def _run(line: Sequence[str], folder: Path) -> None:
             if stop.code == 2:  # of no command line that there is, which Typer shows at length
                 said = f"error: {said.strip().splitlines()[-1]}"
             (last,) = said.strip().splitlines()
-            assert last.startswith("error: "), said
+            assert last.startswith("error: ") and "unexpected: traceback" not in last, said
             raise UserError(last) from None
     finally:
         sys.argv = argv

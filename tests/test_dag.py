@@ -63,7 +63,9 @@ def test_sweep_rows_are_tidy_and_named_after_their_extractor(finished):
 
 
 def test_stages_print_no_warnings(finished):
-    noise = [line for line in finished.log.splitlines() if re.search(r"[Ww]arning|Traceback", line)]
+    noise = [
+        line for line in finished.log.splitlines() if re.search(r"[Ww]arning|[Tt]raceback", line)
+    ]
     assert noise == []
 
 

@@ -120,7 +120,7 @@ def test_of_two_sweeps_the_second_is_told_of_the_first(finished, tmp_path):
     codes = [process.returncode for process in both]
     assert sorted(codes) == [0, 1]
     second = said[codes.index(1)]
-    assert "is running already: process" in second and "Traceback" not in second
+    assert "is running already: process" in second and "traceback" not in second.lower()
     assert rows.read_bytes() == expected
 
 
@@ -135,5 +135,5 @@ def test_two_dvc_repro_end_with_the_same_bytes(finished, tmp_path):
     both.append(start(project, "dvc", "repro", "--force", "--single-item", "reconstruct"))
     said = [process.communicate(timeout=300)[0] for process in both]
     assert both[0].returncode == 0, said[0]
-    assert "Traceback" not in said[0] + said[1]
+    assert "traceback" not in (said[0] + said[1]).lower()
     assert made.read_bytes() == expected

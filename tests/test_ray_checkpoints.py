@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pipeline.training.loop import load_checkpoint, save_checkpoint
 from pipeline.training.loop.ray_checkpoints import (
     CHECKPOINT,
     LISTING,
+    checkpoints_of,
     remove_damaged,
     remove_unlisted,
     unlisted_checkpoint,
@@ -108,3 +110,16 @@ def test_the_last_one_that_is_left_is_not_the_first(tmp_path):
     cut(next(run.glob("checkpoint_2*")) / CHECKPOINT)
     with pytest.raises(UserError, match="every checkpoint in"):
         begun(run)
+
+
+def test_after_a_clock_was_set_back_the_newest_is_the_one_that_came_last(tmp_path):
+    """Ray names checkpoints by the time of day."""
+    run = run_with(tmp_path / "run", 40, 20)  # that of 20 came later
+    early, late = sorted(run.glob("checkpoint_2*"))
+    assert checkpoints_of(run, SimpleNamespace(path=early), None) == [
+        early / CHECKPOINT,
+        late / CHECKPOINT,
+    ]
+    cut(early / CHECKPOINT)
+    assert begun(run) == 40
+    assert [*run.glob("checkpoint_2*")] == [late]

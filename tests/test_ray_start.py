@@ -64,7 +64,7 @@ def run(code: str, python: Path | str = sys.executable, cwd: Path = ROOT) -> str
         timeout=120,
         check=True,
     )
-    assert "Traceback" not in result.stdout + result.stderr
+    assert "traceback" not in (result.stdout + result.stderr).lower()
     return result.stdout.splitlines()[-1]
 
 

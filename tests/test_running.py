@@ -1,4 +1,8 @@
-"""A stage that is started by hand: its curves must be the code's own."""
+"""How a stage ends: its curves must be the code's own, and its errors are a line."""
+
+import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +55,28 @@ def test_a_damaged_lock_does_not_hide_the_error(run, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "edit")
     with pytest.raises(SystemExit, match=r"^error: .*cosine\.csv"):
         run()
+
+
+@pytest.mark.parametrize("in_project", [True, False])
+def test_a_bug_is_a_line_that_names_the_file_of_its_traceback(
+    run, monkeypatch, tmp_path, in_project
+):
+    if in_project:
+        os.mkdir("runs")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["stages/edit.py"])
+    with pytest.raises(SystemExit) as caught:
+        running.run_stage(lambda params: len(3))
+    line = str(caught.value)
+    file = Path("runs" if in_project else tmp_path, "traceback-edit.txt")
+    assert line == (
+        f"error: TypeError: object of type 'int' has no len() (unexpected: traceback in {file})"
+    )
+    text = file.read_text()
+    assert "Traceback" in text and "len(3)" in text
+
+
+def test_where_no_file_can_be_written_a_bug_is_raised(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "none"))
+    with pytest.raises(TypeError):
+        running.run_stage(lambda params: len(3))

@@ -12,6 +12,7 @@ import typer
 from pipeline.cli import drawing, edits, project, results, work
 from pipeline.cli.commands import add
 from pipeline.runtime.errors import ArgumentError, UserError
+from pipeline.runtime.failures import bug
 from pipeline.runtime.process import reader_may_leave, set_up
 
 # Arguments of the Python API that commands take as options of the same name.
@@ -69,6 +70,8 @@ def main() -> None:
                 print("error: interrupted", file=sys.stderr)
             if stop.code:
                 raise
+        except Exception as error:
+            sys.exit(f"error: {bug(error, 'maskgit')}")
 
 
 def _in_terms_of_options(error: UserError) -> str:

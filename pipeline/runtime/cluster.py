@@ -85,7 +85,7 @@ def join_ray() -> None:
             env["env_vars"]["RAY_API_SERVER_ADDRESS"] = NO_DASHBOARD
             quiet["_temp_dir"] = private_folder()
             ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(_cannot_join(address or "local", _first_line(error))) from error
     try:
         _require_workers()

@@ -1,9 +1,11 @@
-"""How an error gets out of a Ray worker: as one line, in a file in the job's folder.
+"""How an error gets out of a Ray worker: as one line, in a file in the job's folder. And how one of
+ours, a bug, gets out of a command.
 
 Ray would wrap the error and log it at length.
 """
 
 import contextlib
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,6 +77,25 @@ class Failure:
             with contextlib.suppress(UserError):
                 write_text(self._traceback, f"{in_a_line(error)}\n\n{traceback.format_exc()}")
             raise
+
+
+def bug(error: Exception, name: str) -> str:
+    """The line for an error that no user's mistake explains; its traceback goes into a file.
+
+    Args:
+        name: of the stage or command.
+
+    Raises:
+        Exception: the error itself, where no file can be written.
+    """
+    text = "".join(traceback.format_exception(error))
+    for folder in (Path("runs"), Path(tempfile.gettempdir())):
+        path = folder / f"traceback-{name}.txt"
+        with contextlib.suppress(UserError):
+            if folder.is_dir():
+                write_text(path, text)
+                return f"{in_a_line(error)} (unexpected: traceback in {path})"
+    raise error
 
 
 def innermost(error: BaseException) -> BaseException:

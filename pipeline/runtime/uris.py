@@ -7,6 +7,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pipeline.runtime.project import in_project
 
+# A password of a database may also be a parameter of its address.
+_IN_QUERY = re.compile(r"([?&][^=&#\s]*(?:pass|pwd|token|secret|key)[^=&#\s]*=)([^&#\s]*)", re.I)
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
@@ -17,14 +19,19 @@ def tracking_uri() -> str:
 
 def redacted(uri: str) -> str:
     """The URI with *** in place of a password; what is shown and written is this one."""
-    return re.sub(r"(://[^/@]*?):[^/]*@", r"\1:***@", uri)
+    return _IN_QUERY.sub(r"\1***", re.sub(r"(://[^/@]*?):[^/]*@", r"\1:***@", uri))
 
 
 def scrubbed(text: str) -> str:
     """The text without the secrets that MLflow is given, which its errors repeat."""
     found = re.search(r"://[^/@]*?:([^/]*)@", tracking_uri())
     password = found[1] if found else ""
-    secrets = {password, unquote(password), quote(unquote(password), safe="")}
+    in_query = [value for _, value in _IN_QUERY.findall(tracking_uri())]
+    secrets = {
+        spelled
+        for secret in (password, *in_query)
+        for spelled in (secret, unquote(secret), quote(unquote(secret), safe=""))
+    }
     secrets |= {os.environ.get(name, "") for name in SECRETS}
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")

@@ -3,12 +3,14 @@ by processes of its own."""
 
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from multiprocessing import connection, forkserver, parent_process, resource_tracker
 from threading import Thread
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -190,7 +192,17 @@ def _start_tracker() -> None:
 def _set_up_loader(number: int) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # as `cores` reads it
     set_up()
+    sys.excepthook = _unless_training_ended
     Thread(target=_end_with_training, daemon=True).start()
+
+
+def _unless_training_ended(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Print an error of a thread that gives batches away, but for those of a training that ends
+    while it takes one."""
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, traceback)
 
 
 def _end_with_training() -> None:

@@ -26,9 +26,9 @@ def remove_damaged(run: Path) -> None:
         UserError: all of them are damaged, and there were others before.
     """
     listing = _listing(run)
-    found = (run / name / CHECKPOINT for name in _names(listing))
+    found = (run / name / CHECKPOINT for name in reversed(_names(listing)))
     _, damaged = newest_whole(
-        sorted(filter(Path.exists, found), reverse=True),
+        [*filter(Path.exists, found)],
         first=listing is not None and listing["current_report_index"] == 1,
     )
     for path in damaged:
@@ -49,7 +49,8 @@ def _listing(run: Path) -> dict[str, Any] | None:
 
 
 def _names(listing: dict[str, Any] | None) -> list[str]:
-    """The folders of the checkpoints that it lists."""
+    """The folders of the checkpoints that it lists, as they came: by their names, which are dates,
+    they may have another order, since clocks are set back."""
     return [one["checkpoint_dir_name"] for one in listing["checkpoint_results"]] if listing else []
 
 
@@ -82,10 +83,14 @@ def remove_unlisted(run: Path) -> None:
 
 def checkpoints_of(run: Path, listed: Any, unlisted: Path | None) -> list[Path]:
     """The run's checkpoints, the newest first: the one that Ray knows, else the unlisted one, and
-    those before it (their names are dates)."""
+    those before it (by their names, where Ray does not list them)."""
     newest = Path(listed.path) / CHECKPOINT if listed else unlisted
     if newest is None:
         return []
+    names = _names(_listing(run))
+    if newest.parent.name in names:
+        before = reversed(names[: names.index(newest.parent.name)])
+        return [newest, *(run / name / CHECKPOINT for name in before)]
     found = run.glob(f"checkpoint_*/{CHECKPOINT}")
     older = (path for path in found if path.parent.name < newest.parent.name)
     return [newest, *sorted(older, reverse=True)]
