@@ -26,7 +26,7 @@ def project(tmp_path_factory) -> Project:
 
 def error_line(output: str) -> str:
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert "traceback" not in output.lower()
+    assert "Traceback" not in output and "unexpected: traceback" not in output
     return line
 
 

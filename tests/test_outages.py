@@ -30,6 +30,8 @@ def bench(finished, tmp_path_factory) -> Iterator[Bench]:
         ("train_classifier", "killed_and_flipped"),
         ("reject", "slow"),
         ("reconstruct", "killed_and_flipped"),
+        ("cache_tokens", "errors"),
+        ("evaluate", "gone_for_good"),
         ("prepare", "clock_back"),
     ],
 )
@@ -41,7 +43,7 @@ def test_an_outage_costs_neither_bytes_nor_rows(bench, stage, outage):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-@pytest.mark.parametrize("stage", ["train_classifier", "reconstruct"])
+@pytest.mark.parametrize("stage", ["train_classifier", "reconstruct", "cache_tokens"])
 def test_a_full_disk_is_one_line_and_costs_nothing(bench, stage):
     trial = bench.attempt(stage, "full_disk")
     assert any(said.endswith("are too few") for said in trial.said)

@@ -17,6 +17,7 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.images import SampleImages
 from pipeline.evaluation.metrics import manifold_metrics
+from pipeline.evaluation.statistics import BLOCK
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.files import read_json
 from pipeline.runtime.seeds import generator
@@ -81,11 +82,15 @@ class Candidates:
         rows = []
         for selection, rating in self.ratings().items():
             kept = select(rating, self.labels, acceptance)
-            samples = Features(features.features[kept], features.class_logits[kept])
+            if len(kept) == len(self.labels):  # ImageNet's features lie on the disk as they are
+                samples, own = features, logits
+            else:
+                samples = Features(features.features[kept], features.class_logits[kept])
+                own = logits[kept]
             row: Row = {"network": self.replicate.network, "seed": self.replicate.seed}
             row |= {"selection": selection, "acceptance": acceptance}
             row |= {"candidates": len(self.labels), "samples": len(kept)}
-            row |= evaluator.scores_of(samples, logits[kept], self.labels[kept])
+            row |= evaluator.scores_of(samples, own, self.labels[kept])
             row |= manifold_metrics(
                 samples.features,
                 evaluator.reference.features,
@@ -100,6 +105,11 @@ class Candidates:
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """log p/(1 − p), (M,) float64, where p = p(label | image) follows from logits (M, classes). It
     ranks samples as p does, but p rounds to 1 for the surest, which would tie."""
+    blocks = zip(logits.split(BLOCK), labels.split(BLOCK), strict=True)
+    return torch.cat([_block_log_odds(*block) for block in blocks])
+
+
+def _block_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     own = F.one_hot(labels, logits.shape[1]).bool()
     logits = logits.double()
     return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)
