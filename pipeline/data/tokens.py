@@ -13,7 +13,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, require_file
 
 SHARD = 8192  # images whose tokens lie in one file
-WAY_OUT = "run `dvc repro cache_tokens` to make it again"
+WAY_OUT = "run `dvc repro cache_tokens` to make it again (if that runs nothing, delete it first)"
 
 
 class TokenCache:

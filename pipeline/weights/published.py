@@ -19,7 +19,7 @@ from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 
 Device = torch.device | str
-WAY_OUT = "run `dvc repro` to make it again"
+WAY_OUT = "run `dvc repro` to make it again (if that runs nothing, delete it first)"
 MODELS: dict[str, tuple[type[nn.Module], type]] = {
     "classifier": (Classifier, ClassifierConfig),
     "tokenizer": (Tokenizer, TokenizerConfig),

@@ -18,7 +18,7 @@ from pipeline.runtime.files import SUMS, atomic_folder, read_json
 
 SPLIT = "samples"
 LEVEL = 1  # of zlib's effort: a third of the default's time, for a tenth more bytes
-WAY_OUT = "run `dvc repro evaluate` to make it again"
+WAY_OUT = "run `dvc repro evaluate` to make it again (if that runs nothing, delete it first)"
 
 
 class _Sample(NamedTuple):

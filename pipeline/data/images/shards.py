@@ -16,7 +16,7 @@ SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.bi
 ROW_GROUP = 64  # images in a row group, the least that can be read
 WINDOW = 256  # row groups shuffled together, and kept in memory: 16,384 images
 MANIFEST = "manifest.json"
-WAY_OUT = "run `dvc repro prepare` to make it again"
+WAY_OUT = "run `dvc repro prepare` to make it again (if that runs nothing, delete it first)"
 
 
 def read_labels(path: Path) -> np.ndarray:
