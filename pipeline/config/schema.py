@@ -135,6 +135,7 @@ class Training(Section):
     loss_on: Literal["masked", "all"]
     label_drop: Fraction
     bf16: bool
+    bf16_gradients: bool
     compile: bool
     label_smoothing: Fraction
     other_label_smoothings: Listed[Fraction]

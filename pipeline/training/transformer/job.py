@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,41 @@ class TransformerRecipe:
     on_evaluate: Callable[[Any, int], None] = no_look
 
     def __call__(self, ranks: Ranks, device: torch.device) -> TransformerTask:
+        params = Params.model_validate(self.params)
+        wrap = partial(_data_parallel, bf16=params.training.bf16_gradients)
         return self.task(
-            Params.model_validate(self.params),
+            params,
             self.tokens_dir,
             self.num_classes,
             seed=self.seed,
             device=device,
             ranks=ranks,
-            wrap=_data_parallel if ranks.workers > 1 else lambda module: module,
+            wrap=wrap if ranks.workers > 1 else lambda module: module,
             on_evaluate=self.on_evaluate,
         )
 
 
-def _data_parallel(module: nn.Module) -> nn.Module:
+def _data_parallel(module: nn.Module, bf16: bool) -> nn.Module:
+    """The module, of which each worker has a copy.
+
+    Args:
+        bf16: gradients travel in bfloat16, and are added up in it.
+    """
     from ray.train.torch import prepare_model
 
-    return prepare_model(module)
+    parallel: Any = prepare_model(module)
+    if bf16:
+        parallel.register_comm_hook(None, _in_bfloat16)
+    return parallel
+
+
+def _in_bfloat16(
+    group: Any, bucket: torch.distributed.GradBucket
+) -> torch.futures.Future[torch.Tensor]:
+    """torch's hook, which by its own name is refused on CPUs, where it works too."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+    return bf16_compress_hook(group, bucket)
 
 
 @dataclass(frozen=True, kw_only=True)
