@@ -53,6 +53,7 @@ def error_of(measure):
             measure(path)
         line = stop.value.code  # a text: printed to stderr, exit code 1
         assert line.startswith("error: ") and "\n" not in line
+        assert "unexpected: traceback" not in line
         return line
 
     return run

@@ -123,3 +123,12 @@ def test_after_a_clock_was_set_back_the_newest_is_the_one_that_came_last(tmp_pat
     cut(early / CHECKPOINT)
     assert begun(run) == 40
     assert [*run.glob("checkpoint_2*")] == [late]
+
+
+def test_what_a_run_began_with_is_not_forgotten_when_ray_lists_others(tmp_path):
+    run = run_with(tmp_path / "run", 40)
+    newest = next(run.glob("checkpoint_2*"))
+    began = run / "checkpoint_2026-11-25_10-00-20.000001" / CHECKPOINT
+    save_checkpoint({"task": {}, "step": 20, "history": []}, began)
+    found = checkpoints_of(run, SimpleNamespace(path=newest), began)
+    assert found == [newest / CHECKPOINT, began]

@@ -61,6 +61,15 @@ def test_ratings_are_the_log_odds_of_the_class(values):
     )
 
 
+def test_ratings_of_many_are_those_of_their_blocks(monkeypatch):
+    noise = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(30, 4, generator=noise)
+    labels = torch.randint(4, (30,), generator=noise)
+    whole = rejection.class_log_odds(logits, labels)
+    monkeypatch.setattr(rejection, "BLOCK", 7)
+    assert torch.equal(rejection.class_log_odds(logits, labels), whole)
+
+
 def test_the_surest_are_told_apart():
     logits = torch.tensor([[40.0, 0.0], [50.0, 0.0], [45.0, 0.0], [0.0, 60.0]])
     labels = torch.tensor([0, 0, 0, 1])

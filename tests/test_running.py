@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -61,14 +60,15 @@ def test_a_damaged_lock_does_not_hide_the_error(run, monkeypatch):
 def test_a_bug_is_a_line_that_names_the_file_of_its_traceback(
     run, monkeypatch, tmp_path, in_project
 ):
+    os.mkdir("runs")  # other programs have folders of that name
     if in_project:
-        os.mkdir("runs")
+        write_text("dvc.yaml", "stages: {}\n")
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["stages/edit.py"])
     with pytest.raises(SystemExit) as caught:
         running.run_stage(lambda params: len(3))
     line = str(caught.value)
-    file = Path("runs" if in_project else tmp_path, "traceback-edit.txt")
+    file = tmp_path / ("runs" if in_project else "") / "traceback-edit.txt"
     assert line == (
         f"error: TypeError: object of type 'int' has no len() (unexpected: traceback in {file})"
     )
@@ -77,6 +77,35 @@ def test_a_bug_is_a_line_that_names_the_file_of_its_traceback(
 
 
 def test_where_no_file_can_be_written_a_bug_is_raised(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "none"))
+    def full() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", full)
     with pytest.raises(TypeError):
         running.run_stage(lambda params: len(3))
+
+
+def test_the_line_of_a_bug_shows_no_password_and_no_control_character(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@host")
+    monkeypatch.setenv("MASKGIT_COMMIT", "a job, whose files nobody sees")
+
+    def fail(params):
+        raise ValueError("http://me:s3cret@host \x1b[2J \udcff")
+
+    with pytest.raises(SystemExit) as caught:
+        running.run_stage(fail)
+    (file,) = tmp_path.glob("traceback-*.txt")
+    shown = str(caught.value) + file.read_text()
+    assert "s3cret" not in shown and "\x1b" not in str(caught.value)
+
+
+def test_a_reader_that_leaves_a_stage_is_no_bug(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+
+    def fail(params):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        running._run(fail, lambda params: ())
+    assert not [*tmp_path.glob("traceback-*")]

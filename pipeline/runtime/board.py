@@ -58,7 +58,8 @@ class Board:
         """Values (any shape, on the CPU) added up in the order of ranks.
 
         Raises:
-            RuntimeError: a worker was lost, did not come for half an hour, or added something else.
+            RuntimeError: a worker was lost, did not come for half an hour, or adds another number
+                of bytes.
         """
         parts = values.flatten().split(ROOM // values.itemsize)
         return torch.cat([self._total(part) for part in parts]).view(values.shape)

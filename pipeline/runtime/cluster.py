@@ -86,7 +86,7 @@ def join_ray() -> None:
             quiet["_temp_dir"] = private_folder()
             ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise UserError(_cannot_join(address or "local", _first_line(error))) from error
+        raise UserError(_cannot_join(address, _first_line(error))) from error
     try:
         _require_workers()
     except UserError:
@@ -226,6 +226,8 @@ def why_unreachable(host: str, port: int) -> str | None:
 
 
 def _cannot_join(address: str, reason: str) -> str:
+    if not address:
+        return f"cannot start Ray: {reason}"
     return (
         f"cannot join Ray at '{address}': {reason}; start a head with `ray start --head`, or unset "
         f"RAY_ADDRESS"

@@ -85,7 +85,7 @@ class Outboxes:
         self._ours()
         counts: dict[str, int] = {}
         for outbox, first in self._first.items():
-            uri = first["open"]["uri"]
+            uri = redacted(first["open"]["uri"])
             if (left := _left(outbox)) and uri != redacted(self.server.uri):
                 counts[uri] = counts.get(uri, 0) + left
         return counts
@@ -97,7 +97,7 @@ class Outboxes:
                 if (first := next(opened, None)) is not None:
                     self._first[log.parent] = first
         uri = redacted(self.server.uri)
-        ours = [o for o, first in self._first.items() if first["open"]["uri"] == uri]
+        ours = [o for o, first in self._first.items() if redacted(first["open"]["uri"]) == uri]
         return sorted(ours, key=lambda outbox: (self._depth(outbox), self._first[outbox]["time"]))
 
     def _depth(self, outbox: Path) -> int:

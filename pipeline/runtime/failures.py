@@ -5,6 +5,8 @@ Ray would wrap the error and log it at length.
 """
 
 import contextlib
+import os
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -12,8 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.dag import DVC_FILE
+from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import write_text
+from pipeline.runtime.project import in_project
+from pipeline.runtime.uris import scrubbed
 
 
 @dataclass(frozen=True)
@@ -80,22 +85,34 @@ class Failure:
 
 
 def bug(error: Exception, name: str) -> str:
-    """The line for an error that no user's mistake explains; its traceback goes into a file.
+    """The line for an error that no user's mistake explains; its traceback goes into a file. In a
+    job, whose files nobody can look at, it is printed too.
 
     Args:
         name: of the stage or command.
 
     Raises:
-        Exception: the error itself, where no file can be written.
+        Exception: the error itself, where no file can be written, or a reader has left.
     """
-    text = "".join(traceback.format_exception(error))
-    for folder in (Path("runs"), Path(tempfile.gettempdir())):
-        path = folder / f"traceback-{name}.txt"
-        with contextlib.suppress(UserError):
-            if folder.is_dir():
-                write_text(path, text)
-                return f"{in_a_line(error)} (unexpected: traceback in {path})"
+    if isinstance(error, BrokenPipeError):
+        raise error
+    text = scrubbed("".join(traceback.format_exception(error)))
+    if "MASKGIT_COMMIT" in os.environ:
+        print(text, file=sys.stderr)
+    for file in _places(f"traceback-{name}.txt"):
+        with contextlib.suppress(UserError, OSError):
+            write_text(file, text.encode("utf-8", "backslashreplace").decode())
+            return f"{one_line(scrubbed(in_a_line(error)))} (unexpected: traceback in {file})"
     raise error
+
+
+def _places(name: str) -> Iterator[Path]:
+    """Where such a file may lie: with the project's runs, or where the system keeps what it will
+    delete."""
+    if in_project(DVC_FILE).exists() and in_project("runs").is_dir():
+        yield in_project("runs") / name
+    with contextlib.suppress(OSError):
+        yield Path(tempfile.gettempdir(), name)
 
 
 def innermost(error: BaseException) -> BaseException:

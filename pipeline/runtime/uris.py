@@ -3,12 +3,17 @@
 import os
 import re
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 from pipeline.runtime.project import in_project
 
-# A password of a database may also be a parameter of its address.
-_IN_QUERY = re.compile(r"([?&][^=&#\s]*(?:pass|pwd|token|secret|key)[^=&#\s]*=)([^&#\s]*)", re.I)
+# A password of a database may also be a parameter of its address, by names such as these.
+_NAMES = (
+    r"(?:[^=&;\s]*[_.-])?(?:\w*pass(?:word|wd|phrase)?|pwd|\w*token|\w*secret|"
+    r"(?:api|access|secret)_?key|sig|signature|odbc_connect)"
+)
+_IN_QUERY = re.compile(rf"([?&;]{_NAMES}=)([^&;\s]*)", re.IGNORECASE)
+SHORTEST = 4  # characters of such a parameter that are looked for by themselves
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
@@ -26,11 +31,14 @@ def scrubbed(text: str) -> str:
     """The text without the secrets that MLflow is given, which its errors repeat."""
     found = re.search(r"://[^/@]*?:([^/]*)@", tracking_uri())
     password = found[1] if found else ""
-    in_query = [value for _, value in _IN_QUERY.findall(tracking_uri())]
+    in_query = [v for _, v in _IN_QUERY.findall(tracking_uri()) if len(v) >= SHORTEST]
     secrets = {
         spelled
         for secret in (password, *in_query)
-        for spelled in (secret, unquote(secret), quote(unquote(secret), safe=""))
+        for spelled in (
+            *(secret, unquote(secret), unquote_plus(secret)),
+            quote(unquote(secret), safe=""),
+        )
     }
     secrets |= {os.environ.get(name, "") for name in SECRETS}
     for secret in sorted(filter(None, secrets), key=len, reverse=True):

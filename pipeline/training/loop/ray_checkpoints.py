@@ -83,14 +83,20 @@ def remove_unlisted(run: Path) -> None:
 
 def checkpoints_of(run: Path, listed: Any, unlisted: Path | None) -> list[Path]:
     """The run's checkpoints, the newest first: the one that Ray knows, else the unlisted one, and
-    those before it (by their names, where Ray does not list them)."""
+    those before it (by their names, where Ray does not list them).
+
+    Args:
+        listed: Ray's newest.
+        unlisted: the one that the run began with where there was no listing.
+    """
     newest = Path(listed.path) / CHECKPOINT if listed else unlisted
     if newest is None:
         return []
     names = _names(_listing(run))
-    if newest.parent.name in names:
-        before = reversed(names[: names.index(newest.parent.name)])
-        return [newest, *(run / name / CHECKPOINT for name in before)]
-    found = run.glob(f"checkpoint_*/{CHECKPOINT}")
-    older = (path for path in found if path.parent.name < newest.parent.name)
-    return [newest, *sorted(older, reverse=True)]
+    if newest.parent.name not in names:
+        found = run.glob(f"checkpoint_*/{CHECKPOINT}")
+        older = (path for path in found if path.parent.name < newest.parent.name)
+        return [newest, *sorted(older, reverse=True)]
+    before = [run / name / CHECKPOINT for name in names[: names.index(newest.parent.name)]]
+    began = [] if unlisted is None or unlisted in before else [unlisted]
+    return [newest, *reversed(before), *began]
