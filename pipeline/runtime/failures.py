@@ -1,7 +1,5 @@
-"""How an error gets out of a Ray worker: as one line, in a file in the job's folder. And how one of
-ours, a bug, gets out of a command.
-
-Ray would wrap the error and log it at length.
+"""How an error gets out of a Ray worker: as one line, in a file in the job's folder (Ray would wrap
+the error and log it at length). And how one of ours, a bug, gets out of a stage or a command.
 """
 
 import contextlib
@@ -97,7 +95,7 @@ def bug(error: Exception, name: str) -> str:
     if isinstance(error, BrokenPipeError):
         raise error
     text = scrubbed("".join(traceback.format_exception(error)))
-    if "MASKGIT_COMMIT" in os.environ:
+    if "MASKGIT_COMMIT" in os.environ:  # a job was sent from another folder (`tools/submit`)
         print(text, file=sys.stderr)
     for file in _places(f"traceback-{name}.txt"):
         with contextlib.suppress(UserError, OSError):

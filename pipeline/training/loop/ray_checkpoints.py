@@ -28,7 +28,7 @@ def remove_damaged(run: Path) -> None:
     listing = _listing(run)
     found = (run / name / CHECKPOINT for name in reversed(_names(listing)))
     _, damaged = newest_whole(
-        [*filter(Path.exists, found)],
+        filter(Path.exists, found),
         first=listing is not None and listing["current_report_index"] == 1,
     )
     for path in damaged:
