@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.classifier import Classifier
 from pipeline.runtime.errors import UserError
+from pipeline.weights.downloaded import downloaded, only_tensors
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 
@@ -80,10 +81,18 @@ def _lpips_of(network: nn.Module, images: Tensor, others: Tensor) -> Tensor:
 def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) -> nn.Module:
     """LPIPS of image batches, (B, 1, 1, 1), or by place (B, 1, H, W)."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    from torchvision import models
 
+    backbones = {
+        "vgg": models.VGG16_Weights,
+        "alex": models.AlexNet_Weights,
+        "squeeze": models.SqueezeNet1_1_Weights,
+    }
     try:
-        # The params let nothing pass but its three backbones.
-        network = LearnedPerceptualImagePatchSimilarity(backbone).net  # type: ignore[arg-type]
+        downloaded(backbones[backbone].DEFAULT.url)  # into where torchvision looks for it
+        with only_tensors():
+            # The params let nothing pass but its three backbones.
+            network = LearnedPerceptualImagePatchSimilarity(backbone).net  # type: ignore[arg-type]
     except Exception as error:  # a download may fail in many ways
         raise UserError(
             f"tokenizer.perceptual: the backbone of lpips_{backbone} cannot be had "

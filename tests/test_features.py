@@ -190,7 +190,7 @@ def test_weights_that_do_not_load_name_the_param(tmp_path, monkeypatch, make_par
 
 @pytest.mark.parametrize("name", ["inception", "vgg"])
 def test_a_failed_download_names_the_param(tmp_path, monkeypatch, make_params, name):
-    def fail(url: str, path: str, hash_prefix: str) -> None:
+    def fail(url: str, path: str, hash_prefix: str, progress: bool) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)

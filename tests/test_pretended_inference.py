@@ -146,7 +146,7 @@ def test_features(gpu):
 @pytest.mark.slow
 def test_inception(gpu, monkeypatch):
     """With random weights, and nothing else of theirs left out."""
-    monkeypatch.setattr(features, "_checked", lambda weights, url: "none")
+    monkeypatch.setattr(features, "downloaded", lambda url: "none")
     monkeypatch.setattr(torch, "load", lambda *_, **__: {})
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
     images = [random_images(0, 2, 3, 32, 32)]

@@ -6,12 +6,15 @@ import torch
 from pipeline.training.loop import Diverged
 from pipeline.training.loop.spikes import PATIENCE, WARM, SpikeGuard
 from pipeline.training.transformer import TransformerTask
+from tests.images import image_batches
 from tests.interruption import straight_and_resumed, weight_bytes
+from tests.test_train_classifier import classifier_task
+from tests.test_train_tokenizer import tokenizer_task
 from tests.transformer_task import transformer_task
 
 
 def warmed(factor: float = 3.0, loss: float = 2.0) -> SpikeGuard:
-    guard = SpikeGuard(factor)
+    guard = SpikeGuard(factor, "training.spike_factor")
     for step in range(WARM):
         assert not guard.skips(step, {"loss": loss, "gradient_norm": 1.0})
     return guard
@@ -38,7 +41,7 @@ def test_a_spike_does_not_move_the_mean_and_taken_steps_do():
 
 
 def test_the_first_steps_are_only_looked_at():
-    guard = SpikeGuard(2.0)
+    guard = SpikeGuard(2.0, "training.spike_factor")
     losses = [100.0 if step % 10 == 9 else 1.0 for step in range(WARM)]
     assert not any(guard.skips(step, {"loss": loss}) for step, loss in enumerate(losses))
     assert guard.means["loss"] == pytest.approx(sum(losses) / WARM, rel=0.05)
@@ -95,6 +98,90 @@ def test_the_norm_that_is_logged_is_that_of_all_gradients(tiny, tokens_dir):
 def test_a_run_with_a_guard_is_taken_up_with_its_means(tiny, tokens_dir, tmp_path, monkeypatch):
     def task():
         return spiking(tiny, tokens_dir, 5, monkeypatch)
+
+    (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=8, every=4)
+    assert again == history and history[-1]["skipped_steps"] == 1
+    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+
+
+def spiking_tokenizer(make_params, at: int | None, factor: float | None):
+    """Whose perceptual distances are 100 times as large in one step; its discriminator is there
+    from the second step on, and every step has its share of R1."""
+    steps = []
+    task = tokenizer_task(
+        make_params,
+        lambda step: steps.append(step) or image_batches(step),
+        **{
+            "adversarial_start": 1,
+            "r1_every": 1,
+            "lr": 1e-6,
+            "revive_after": 99,
+            "spike_factor": factor,
+        },
+    )
+    distance = task.perceptual
+    task.perceptual = lambda *pair: distance(*pair) * (100 if steps[-1] == at else 1)
+    return task
+
+
+def spiking_classifier(make_params, at: int | None, factor: float | None):
+    """Whose pictures are even but for those of one step."""
+
+    def batches(step):
+        images, labels = image_batches(step)
+        return images if step == at else images * 0 + 120 + step % 3, labels
+
+    own = {"steps": 20, "lr": 1e-6, "bf16": False, "spike_factor": factor}
+    return classifier_task(make_params, batches, **own)
+
+
+of_images = pytest.mark.parametrize("make_task", [spiking_tokenizer, spiking_classifier])
+
+
+@pytest.fixture(autouse=True)
+def soon_warm(request, monkeypatch):
+    if "make_task" in request.fixturenames:
+        monkeypatch.setattr("pipeline.training.loop.spikes.WARM", 3)
+
+
+@of_images
+def test_a_spike_leaves_every_network_of_images_as_it_is(make_params, make_task):
+    task = make_task(make_params, 6, 1.5)
+    for step in range(6):
+        task.step(step)
+    assert task.guard.skipped == 0
+    before = [weights(network) for network in networks(task)]
+    task.step(6)
+    assert [weights(network) for network in networks(task)] == before
+    assert task.evaluate(7)["skipped_steps"] == 1
+    task.step(7)
+    after = [weights(network) for network in networks(task)]
+    assert all(a != b for a, b in zip(after, before, strict=True))
+
+
+def networks(task):
+    names = ("model", "discriminator", "average")
+    return [getattr(task, name) for name in names if hasattr(task, name)]
+
+
+def weights(network):
+    """Its own bytes: not the statistics of a batch norm, which every batch moves."""
+    return [parameter.detach().numpy().tobytes() for parameter in network.parameters()]
+
+
+@of_images
+def test_without_a_spike_the_guard_changes_no_network_of_images(make_params, make_task):
+    guarded, free = (make_task(make_params, None, factor) for factor in (1e6, None))
+    for step in range(5):
+        assert guarded.step(step).keys() - free.step(step).keys() == {"gradient_norm"}
+    assert [weights(n) for n in networks(guarded)] == [weights(n) for n in networks(free)]
+    assert "guard" not in free.state_dict() and "skipped_steps" not in free.evaluate(5)
+
+
+@of_images
+def test_a_guard_of_images_is_taken_up_with_its_means(make_params, tmp_path, make_task):
+    def task():
+        return make_task(make_params, 5, 1.5)
 
     (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=8, every=4)
     assert again == history and history[-1]["skipped_steps"] == 1

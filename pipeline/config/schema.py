@@ -28,6 +28,7 @@ from pipeline.config.values import (
     Seed,
     Side,
     Source,
+    SpikeFactor,
     Text,
     Width,
     Workers,
@@ -60,6 +61,7 @@ class Classifier(Section):
     lr: Positive
     weight_decay: NonNegative
     label_smoothing: Fraction
+    spike_factor: SpikeFactor
     bf16: bool
     checkpoint_every: Count
 
@@ -89,6 +91,7 @@ class Tokenizer(Section):
     r1_every: Count
     discriminator: Literal["patch", "stylegan"]
     discriminator_filters: Width
+    spike_factor: SpikeFactor
     bf16: bool
     checkpoint_every: Count
 
@@ -128,7 +131,7 @@ class Training(Section):
     betas: Pair[Fraction]
     weight_decay: NonNegative
     grad_clip: Positive | None
-    spike_factor: Annotated[float, Field(gt=1, le=limits.LARGEST)] | None
+    spike_factor: SpikeFactor
     ema_decay: Fraction
     mask_schedule: Schedule
     min_masking_rate: Ratio

@@ -98,6 +98,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(ge=limits.SMALLEST, le=limits.LARGEST)]
 NonNegative = Annotated[float, Field(ge=0, le=limits.LARGEST)]
+SpikeFactor = Annotated[float, Field(gt=1, le=limits.LARGEST)] | None
 Pair = Annotated[list[Value], Field(min_length=2, max_length=2)]
 Range = Annotated[Pair[Positive], AfterValidator(_ascending)]
 CropScale = Annotated[Range, AfterValidator(_within_image)]

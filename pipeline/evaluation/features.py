@@ -4,7 +4,6 @@ metric is named after its extractor, and a bare "FID" always means Inception's."
 import hashlib
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,6 +13,7 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.schema import Evaluation
 from pipeline.data.images.pixels import as_float
 from pipeline.runtime.errors import UserError
+from pipeline.weights.downloaded import downloaded, only_tensors
 
 
 class Features(NamedTuple):
@@ -94,7 +94,8 @@ class PretrainedExtractor:
         """
         self.name, self.device = name, device
         try:
-            network = _inception(weights) if name == "inception" else _vgg(weights)
+            with only_tensors():
+                network = _inception(weights) if name == "inception" else _vgg(weights)
         except Exception as error:  # a download, a file or a state dict may fail in many ways
             reason = " ".join(str(error).split())[:200]
             raise UserError(
@@ -118,7 +119,7 @@ WEIGHTS_OF = {"inception": "torch-fidelity's", "vgg": "torchvision's VGG-16"}
 def _inception(weights: str | None) -> nn.Module:
     from torch_fidelity import feature_extractor_inceptionv3 as library
 
-    path = _checked(weights, library.URL_INCEPTION_V3)
+    path = weights or str(downloaded(library.URL_INCEPTION_V3))
     return library.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=path
     )
@@ -128,24 +129,8 @@ def _vgg(weights: str | None) -> nn.Module:
     from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
     from torchvision.models import VGG16_Weights
 
-    path = _checked(weights, VGG16_Weights.IMAGENET1K_V1.url)
+    path = weights or str(downloaded(VGG16_Weights.IMAGENET1K_V1.url))
     return FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=path)
-
-
-def _checked(weights: str | None, url: str) -> str:
-    """Path of a weights file, which is downloaded where none is given.
-
-    torch-fidelity would run any code that the file's pickle holds. It is therefore loaded as plain
-    tensors first, which fails where it holds anything else.
-    """
-    path = Path(weights or Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name)
-    if weights is None and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The name of either file ends in the first digits of its SHA-256.
-        known = Path(url).stem.rsplit("-", 1)[1]
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=known)
-    torch.load(path, map_location="cpu", weights_only=True)
-    return str(path)
 
 
 def open_extractor(

@@ -21,6 +21,7 @@ from pipeline.runtime.device import to_device
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.shares import ALL, Share
+from pipeline.training.loop.spikes import shared, spike_guard, total_norm
 from pipeline.weights.configs import classifier_config
 
 BATCH = 500  # validation images seen at once
@@ -89,6 +90,7 @@ class ClassifierTask:
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, params.lr, total_steps=params.steps
         )
+        self.guard = spike_guard(params.spike_factor, "classifier")
 
     def step(self, step: int) -> dict[str, Tensor]:
         images, labels = self.batches(step)
@@ -103,28 +105,32 @@ class ClassifierTask:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.ranks.average_gradients(self.model)
-        self.optimizer.step()
+        losses = {"loss": loss}
+        if self.guard:
+            losses["gradient_norm"] = total_norm(self.model)
+        if not (self.guard and self.guard.skips(step, shared(losses, self.ranks))):
+            self.optimizer.step()
         self.schedule.step()
-        return {"loss": loss}
+        return losses
 
     def evaluate(self, step: int) -> dict[str, float]:
         images, labels = self.validation
         top1, _ = accuracy(
             self.model, images.split(BATCH), labels, self.device, self.ranks.share(self.device)
         )
-        return {"val_accuracy": top1}
+        skipped = {"skipped_steps": self.guard.skipped} if self.guard else {}
+        return {"val_accuracy": top1} | skipped
+
+    def _kept(self) -> tuple[str, ...]:
+        """What a checkpoint holds, by attribute."""
+        return ("model", "optimizer", "schedule", *(["guard"] if self.guard else []))
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        return {name: getattr(self, name).state_dict() for name in self._kept()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        for name in self._kept():
+            getattr(self, name).load_state_dict(state[name])
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ from pipeline.runtime.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
 from pipeline.training.loop import Average
+from pipeline.training.loop.spikes import shared, spike_guard, total_norm
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import load_model
 
@@ -109,6 +110,7 @@ class TokenizerTask:
         self.optimizer = torch.optim.Adam(self.model.parameters(), **adam)
         self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
         self.idle = torch.zeros(config.codebook_size, dtype=torch.long, device=device)
+        self.guard = spike_guard(params.spike_factor, "tokenizer")
 
     def step(self, step: int) -> dict[str, Tensor]:
         images = as_float(to_device(self.batches(step)[0], self.device))
@@ -138,26 +140,38 @@ class TokenizerTask:
             + losses["codebook"]
             + p.entropy_weight * losses["entropy"]
         )
-        weight: float | Tensor = self._adversarial_weight(step)
-        if weight > 0:
-            self.discriminator.requires_grad_(False)
-            fooling = losses["adversarial"] = generator_loss(self.discriminator(reconstruction))
-            if p.adaptive_weight:
-                weight = weight * adaptive_weight(
-                    faithful, fooling, self.model.last_layer, self.ranks
-                )
+        if self._adversarial_weight(step) > 0:
+            fooling, weight = self._fooling(reconstruction, faithful, step)
+            losses["adversarial"] = fooling
+            if isinstance(weight, Tensor):  # it is adaptive
                 losses["adversarial_weight"] = weight
             total = total + weight * fooling
-            self.discriminator.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         self.ranks.average_gradients(self.model)
+        if self.guard:
+            losses["gradient_norm"] = total_norm(self.model)
+            looked_at = {"loss": faithful, "gradient_norm": losses["gradient_norm"]}
+            if self.guard.skips(step, shared(looked_at, self.ranks)):
+                return losses
         self.optimizer.step()
         self.average.update_parameters(self.model)
         self._count_idle(quantized.tokens)
         if p.adversarial_weight > 0 and step >= p.adversarial_start:
             losses |= self._discriminator_step(images, reconstruction.detach(), step)
         return losses
+
+    def _fooling(
+        self, reconstruction: Tensor, faithful: Tensor, step: int
+    ) -> tuple[Tensor, float | Tensor]:
+        """The adversarial loss and its weight; no gradient reaches the discriminator."""
+        weight: float | Tensor = self._adversarial_weight(step)
+        self.discriminator.requires_grad_(False)
+        fooling = generator_loss(self.discriminator(reconstruction))
+        if self.params.adaptive_weight:
+            weight = weight * adaptive_weight(faithful, fooling, self.model.last_layer, self.ranks)
+        self.discriminator.requires_grad_(True)
+        return fooling, weight
 
     def _adversarial_weight(self, step: int) -> float:
         """Weight of the adversarial loss, before the adaptive one."""
@@ -193,7 +207,8 @@ class TokenizerTask:
         for images in self.ranks.rows(self.validation).split(BATCH):
             reconstruction(images)
         metrics = reconstruction.metrics(self.ranks.share(self.device).total)
-        return metrics | self._balance(step)
+        skipped = {"skipped_steps": self.guard.skipped} if self.guard else {}
+        return metrics | self._balance(step) | skipped
 
     def _balance(self, step: int) -> dict[str, float]:
         """The pull of the discriminator: the norm of the weighted adversarial gradient at the
@@ -214,17 +229,17 @@ class TokenizerTask:
         )
         return {"adversarial_balance": (pull / other.clamp(min=1e-12)).item()}
 
+    def _kept(self) -> tuple[str, ...]:
+        """What a checkpoint holds, by attribute, beside the count of idle steps."""
+        guard = ("guard",) if self.guard else ()
+        return ("model", "discriminator", "optimizer", "d_optimizer", "average", *guard)
+
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "d_optimizer": self.d_optimizer.state_dict(),
-            "average": self.average.state_dict(),
-            "idle": self.idle,
+        return {name: getattr(self, name).state_dict() for name in self._kept()} | {
+            "idle": self.idle
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("model", "discriminator", "optimizer", "d_optimizer", "average"):
+        for name in self._kept():
             getattr(self, name).load_state_dict(state[name])
         self.idle = state["idle"].to(self.device)

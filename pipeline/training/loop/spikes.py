@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from pipeline.runtime.ranks import Ranks
 from pipeline.training.loop.finite import Diverged
 
 DECAY = 0.99  # of the running means: they look back on about 100 steps
@@ -14,10 +18,11 @@ class SpikeGuard:
 
     Args:
         factor: how many times its mean a value may be.
+        key: the param that sets it, for the error.
     """
 
-    def __init__(self, factor: float):
-        self.factor = factor
+    def __init__(self, factor: float, key: str):
+        self.factor, self.key = factor, key
         self.means: dict[str, float] = {}
         self.taken = self.skipped = self.in_a_row = 0
 
@@ -37,7 +42,7 @@ class SpikeGuard:
             if self.in_a_row > PATIENCE:
                 raise Diverged(
                     f"training: {text} in {self.in_a_row} steps in a row, up to step {step + 1}; "
-                    f"lower the learning rate, or raise training.spike_factor, and run again"
+                    f"lower the learning rate, or raise {self.key}, and run again"
                 )
             print(f"step {step + 1} skipped: {text} ({self.skipped} in all)", flush=True)
             return True
@@ -49,7 +54,24 @@ class SpikeGuard:
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "factor"}
+        return {k: v for k, v in vars(self).items() if k not in ("factor", "key")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+
+
+def spike_guard(factor: float | None, section: str) -> SpikeGuard | None:
+    """The guard that a section of params.yaml asks for by its `spike_factor`."""
+    return None if factor is None else SpikeGuard(factor, f"{section}.spike_factor")
+
+
+def total_norm(model: nn.Module) -> Tensor:
+    """Euclidean norm of all of a network's gradients together, a scalar."""
+    return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+def shared(losses: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
+    """The losses' means over the workers, so that all of them skip a step or none."""
+    values = torch.stack([loss.detach().float() for loss in losses.values()])
+    means = ranks.total(values) / ranks.workers
+    return dict(zip(losses, means.cpu().tolist(), strict=True))

@@ -18,7 +18,7 @@ from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import generator, mix
 from pipeline.runtime.shares import Share
 from pipeline.training.loop import Average
-from pipeline.training.loop.spikes import SpikeGuard
+from pipeline.training.loop.spikes import shared, spike_guard
 from pipeline.transformer import (
     MaskGitTransformer,
     TokenTransformer,
@@ -81,8 +81,7 @@ class TransformerTask:
         self.warmup = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min(1.0, (step + 1) / warmup)
         )
-        factor = self.training.spike_factor
-        self.guard = SpikeGuard(factor) if factor is not None else None
+        self.guard = spike_guard(self.training.spike_factor, "training")
         self.validation = TokenCache(tokens_dir, "val").everything()
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -94,7 +93,7 @@ class TransformerTask:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip or math.inf)
         if self.guard:
             losses["gradient_norm"] = norm
-        if not (self.guard and self.guard.skips(step, self._shared(losses))):
+        if not (self.guard and self.guard.skips(step, shared(losses, self.ranks))):
             self.optimizer.step()
             self.average.update_parameters(self.model)
         self.warmup.step()
@@ -112,12 +111,6 @@ class TransformerTask:
                 loss.backward()
             total += loss.detach()
         return total
-
-    def _shared(self, losses: dict[str, Tensor]) -> dict[str, float]:
-        """The losses' means over the workers, so that all of them skip a step or none."""
-        values = torch.stack([loss.detach().float() for loss in losses.values()])
-        means = self.ranks.total(values) / self.ranks.workers
-        return dict(zip(losses, means.cpu().tolist(), strict=True))
 
     def _inputs(self, step: int) -> tuple[Tensor, ...]:
         """This worker's share of the batch: tokens (b, N), labels (b,) and mask (b, N)."""

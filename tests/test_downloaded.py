@@ -1,0 +1,79 @@
+"""Published weights are the bytes that were published, and run no code."""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.weights.downloaded import ONLY_TENSORS, downloaded, only_tensors
+
+CONTENT = b"weights"
+HASH = hashlib.sha256(CONTENT).hexdigest()
+URL = f"https://example.org/net-{HASH[:8]}.pth"
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch) -> list[str]:
+    """A server of `CONTENT`; what it was asked for."""
+    asked: list[str] = []
+
+    def send(url: str, path: str, hash_prefix: str, progress: bool) -> None:
+        assert HASH.startswith(hash_prefix)
+        asked.append(url)
+        Path(path).write_bytes(CONTENT)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", send)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    return asked
+
+
+def test_a_file_is_downloaded_once(published, tmp_path, capsys):
+    for _ in range(2):
+        path = downloaded(URL)
+        assert path == tmp_path / "checkpoints" / Path(URL).name
+        assert path.read_bytes() == CONTENT
+    assert published == [URL]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("damaged", [b"", CONTENT[:-1], b"Weights"])
+def test_a_damaged_file_is_downloaded_again_and_a_line_says_so(published, damaged, capsys):
+    downloaded(URL).write_bytes(damaged)
+    assert downloaded(URL).read_bytes() == CONTENT
+    assert published == [URL, URL]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert Path(URL).name in line and "damaged" in line
+
+
+def test_a_damaged_file_stays_where_nothing_can_be_downloaded(published, monkeypatch):
+    path = downloaded(URL)
+    path.write_bytes(b"other")
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(OSError, match="no network"):
+        downloaded(URL)
+    assert path.read_bytes() == b"other"
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_no_library_can_ask_for_the_code_of_a_pickle(tmp_path, monkeypatch, before):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(ONLY_TENSORS, raising=False)
+    if before is not None:
+        monkeypatch.setenv(ONLY_TENSORS, before)
+    torch.save({"x": Bomb()}, "bomb.pth")
+    with only_tensors(), pytest.raises(pickle.UnpicklingError):
+        torch.load("bomb.pth", weights_only=False)
+    assert not Path("exploded").exists()
+    assert os.environ.get(ONLY_TENSORS) == before
