@@ -135,7 +135,9 @@ def spiking_classifier(make_params, at: int | None, factor: float | None):
     return classifier_task(make_params, batches, **own)
 
 
-of_images = pytest.mark.parametrize("make_task", [spiking_tokenizer, spiking_classifier])
+of_images = pytest.mark.parametrize(
+    "make_task, factor", [(spiking_tokenizer, 4.0), (spiking_classifier, 1.5)]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -145,8 +147,8 @@ def soon_warm(request, monkeypatch):
 
 
 @of_images
-def test_a_spike_leaves_every_network_of_images_as_it_is(make_params, make_task):
-    task = make_task(make_params, 6, 1.5)
+def test_a_spike_leaves_every_network_of_images_as_it_is(make_params, make_task, factor):
+    task = make_task(make_params, 6, factor)
     for step in range(6):
         task.step(step)
     assert task.guard.skipped == 0
@@ -170,8 +172,8 @@ def weights(network):
 
 
 @of_images
-def test_without_a_spike_the_guard_changes_no_network_of_images(make_params, make_task):
-    guarded, free = (make_task(make_params, None, factor) for factor in (1e6, None))
+def test_without_a_spike_the_guard_changes_no_network_of_images(make_params, make_task, factor):
+    guarded, free = (make_task(make_params, None, f) for f in (1e6 * factor, None))
     for step in range(5):
         assert guarded.step(step).keys() - free.step(step).keys() == {"gradient_norm"}
     assert [weights(n) for n in networks(guarded)] == [weights(n) for n in networks(free)]
@@ -179,9 +181,9 @@ def test_without_a_spike_the_guard_changes_no_network_of_images(make_params, mak
 
 
 @of_images
-def test_a_guard_of_images_is_taken_up_with_its_means(make_params, tmp_path, make_task):
+def test_a_guard_of_images_is_taken_up_with_its_means(make_params, tmp_path, make_task, factor):
     def task():
-        return make_task(make_params, 5, 1.5)
+        return make_task(make_params, 5, factor)
 
     (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=8, every=4)
     assert again == history and history[-1]["skipped_steps"] == 1
