@@ -30,7 +30,7 @@ def main(params: Params) -> str:
             split: write_shards(source, indices, split, params.data.shard_size, folder)
             for split, indices in splits.items()
         }
-        manifest = write_manifest(folder, source, params.data.source, shards)
+        manifest = write_manifest(folder, source.class_names, params.data.source, shards)
         metrics = {f"{split}_images": len(indices) for split, indices in splits.items()}
         metrics |= {"classes": len(source.class_names)}
         write_json(RESULTS / "prepare/metrics.json", metrics)

@@ -49,7 +49,7 @@ def _images(folder: Path) -> Path:
     split = {"train": list(range(90)), "val": list(range(90, 100))}
     source = FakeSource([50, 50])
     shards = {name: write_shards(source, i, name, 64, folder) for name, i in split.items()}
-    write_manifest(folder, source, "fuzz", shards)
+    write_manifest(folder, source.class_names, "fuzz", shards)
     return folder
 
 

@@ -125,7 +125,7 @@ def read_whole(root: Path, folder: Path) -> None:
     source = open_source(f"folder:{root}", "", 28)
     splits = stratified_split(source, 0.5, seed=0)
     shards = {split: write_shards(source, i, split, 64, folder) for split, i in splits.items()}
-    write_manifest(folder, source, "fuzz", shards)
+    write_manifest(folder, source.class_names, "fuzz", shards)
     for channels in (1, 3):
         data = make_params(data={"image_size": 28, "channels": channels}).data
         for split in splits:

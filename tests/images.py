@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline.data.images.samples import draw_samples
 from pipeline.runtime.arrays import write_array
 from pipeline.runtime.files import file_hash, write_json
 from pipeline.runtime.workers import Alone, Maker
@@ -34,6 +35,32 @@ def samples_in(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     pictures = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]
     images = [p[None] if p.ndim == 2 else p.transpose(2, 0, 1) for p in pictures]
     return np.stack(images), np.array([row["label"] for row in rows])
+
+
+def write_samples(
+    images: np.ndarray,
+    labels: Sequence[int],
+    class_names: list[str],
+    shard_size: int,
+    folder: Path,
+    batch_size: int = 32,
+) -> None:
+    """Write images (M, C, H, W) uint8 as samples that were drawn batch by batch."""
+
+    def draw(start: int) -> Tensor:
+        return torch.from_numpy(images[start : start + batch_size].copy())
+
+    draw_samples(
+        [(start,) for start in range(0, len(images), batch_size)],
+        labels,
+        class_names,
+        workers=Alone(torch.device("cpu")),
+        maker=Maker(draw, here=draw),
+        batch_size=batch_size,
+        shard_size=shard_size,
+        folder=folder,
+        name="test",
+    )
 
 
 def image_batches(step: int) -> tuple[Tensor, Tensor]:

@@ -16,10 +16,11 @@ import torch
 from pipeline.classifier import ClassifierConfig
 from pipeline.config.presets import preset_params
 from pipeline.data.images.loading import prepared
-from pipeline.data.images.samples import open_samples, write_samples
+from pipeline.data.images.samples import open_samples
 from pipeline.experiments.cas import CasBatches, Pictures
 from pipeline.runtime.process import set_up
 from pipeline.training.classifier import ClassifierTask
+from tests.images import write_samples
 
 CPU = torch.device("cpu")
 SAMPLES, CLASSES = 512, 10

@@ -108,7 +108,7 @@ def images(tmp_path) -> Path:
     folder, source = tmp_path / "images", FakeSource([75, 75])
     split = {"train": list(range(100)), "val": list(range(100, 150))}
     shards = {name: write_shards(source, i, name, 80, folder) for name, i in split.items()}
-    write_manifest(folder, source, "fake", shards)
+    write_manifest(folder, source.class_names, "fake", shards)
     return folder
 
 

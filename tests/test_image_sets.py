@@ -11,13 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data.images.samples import write_samples
 from pipeline.evaluation.image_files import open_images
 from pipeline.evaluation.images import ArrayImages
 from pipeline.runtime.errors import UserError
 from pipeline.tools.export import export_npz, export_pngs, export_samples
 from tests.errors import one_line
-from tests.images import noise_array
+from tests.images import noise_array, write_samples
 
 
 def everything(images, size: int = 4) -> np.ndarray:

@@ -75,7 +75,7 @@ def photos(tmp_path_factory) -> Photos:
     source = open_source(params.data.source, "nowhere", params.data.image_size)
     splits, folder = stratified_split(source, 0.2, seed=0), tmp_path_factory.mktemp("shards")
     shards = {split: write_shards(source, i, split, 64, folder) for split, i in splits.items()}
-    write_manifest(folder, source, params.data.source, shards)
+    write_manifest(folder, source.class_names, params.data.source, shards)
     return Photos(pieces, params, folder)
 
 

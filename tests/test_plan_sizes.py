@@ -64,7 +64,7 @@ def test_token_cache_is_that_of_a_real_one(make_params, tmp_path, monkeypatch):
         )
         for split in ("train", "val")
     }
-    write_manifest(IMAGES, source, "folder", shards)
+    write_manifest(IMAGES, source.class_names, "folder", shards)
     tokenizer, folder = Tokenizer(tokenizer_config(params)), tmp_path / "tokens"
     save_model(TOKENIZER, "tokenizer", tokenizer.config, tokenizer.state_dict())
     alone = Alone(torch.device("cpu"))

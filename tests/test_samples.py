@@ -16,16 +16,16 @@ from pipeline.data.images.samples import (
     keep_if_all_written,
     open_samples,
     publish_samples,
-    write_samples,
 )
 from pipeline.evaluation.images import ArrayImages, SampleImages
 from pipeline.experiments import cas
-from pipeline.runtime.arrays import Joined, save_array
+from pipeline.runtime.arrays import parts_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.order import BatchOrder
+from pipeline.runtime.workers import Alone
 from tests.damage import DAMAGE
 from tests.errors import one_line
-from tests.images import samples_in
+from tests.images import samples_in, write_samples
 from tests.tiny_project import SIDE, Dies, with_params
 
 COUNT, CLASSES, SHARD = 150, 3, 70  # in row groups of 64, 6, 64, 6, 10
@@ -38,8 +38,8 @@ def noise(channels: int = 1) -> np.ndarray:
     return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
 
 
-def write(folder: Path, images=None) -> Path:
-    write_samples(noise() if images is None else images, LABELS, NAMES, SHARD, folder)
+def write(folder: Path, images=None, batch_size: int = 32) -> Path:
+    write_samples(noise() if images is None else images, LABELS, NAMES, SHARD, folder, batch_size)
     return folder
 
 
@@ -87,31 +87,55 @@ def test_a_set_has_the_hash_of_the_same_array_and_travels_by_its_name(tmp_path, 
     assert len(there) == 101
 
 
-def test_the_same_samples_are_the_same_bytes_however_they_were_drawn(tmp_path):
-    files = []
-    for number, part in enumerate(np.split(noise(), [20, 21, 80, 149])):
-        files.append(tmp_path / f"{number}.npy")
-        save_array(part, files[-1])
-    joined = Joined(files)
-    assert len(joined) == COUNT
-    whole = contents(write(tmp_path / "array"))
-    assert contents(write(tmp_path / "parts", joined)) == whole
+@pytest.mark.parametrize("batch_size", [1, 33, SHARD, 100, COUNT])
+def test_the_same_samples_are_the_same_bytes_however_they_were_drawn(tmp_path, batch_size):
+    whole = contents(write(tmp_path / "whole"))
+    assert contents(write(tmp_path / "again", batch_size=batch_size)) == whole
     names = {f"samples-0000{number}.parquet" for number in range(3)}
     assert set(whole) == names | {"manifest.json", "SHA256SUMS"}
+    assert not list(tmp_path.glob("*.parts"))
 
 
-def test_a_killed_run_goes_on_with_the_shard_that_it_was_at(tmp_path, monkeypatch):
+class Backwards(Alone):
+    """Makes the last batch first, as several workers might."""
+
+    def make(self, maker, batches, save):
+        return super().make(maker, dict(reversed(batches.items())), save)
+
+
+def test_batches_may_come_in_any_order(tmp_path, monkeypatch):
+    whole = contents(write(tmp_path / "whole"))
+    monkeypatch.setattr("tests.images.Alone", Backwards)
+    assert contents(write(tmp_path / "backwards")) == whole
+
+
+def test_a_killed_run_draws_no_batch_of_a_shard_that_is_there(tmp_path, monkeypatch):
+    """Batches of 32 in shards of 70: killed in its fourth, of which two are in the first shard
+    alone, and then in the writing of the second shard."""
     whole, folder = contents(write(tmp_path / "whole")), tmp_path / "killed"
-    for calls in (SHARD + 3, SHARD + 3):  # of the first two shards, then of what is missing
-        encode = Dies(samples.encode_png, calls)
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(samples, "encode_png", encode)
-            write(folder)
-        assert not keep_if_all_written(folder)
-    encode = Dies(samples.encode_png, COUNT - 2 * SHARD)
-    monkeypatch.setattr(samples, "encode_png", encode)
-    write(folder)
-    assert encode.left == 0 and contents(folder) == whole and keep_if_all_written(folder)
+
+    def run(calls: int) -> int:
+        """Batches that were drawn."""
+        save = Dies(samples.save_batch, calls)
+        with monkeypatch.context() as patch:
+            patch.setattr(samples, "save_batch", save)
+            try:
+                write(folder)
+            except KeyboardInterrupt:
+                assert not keep_if_all_written(folder)
+        return calls - max(save.left, 0)
+
+    assert run(3) == 3
+    kept = [part.name for part in parts_folder(folder).glob("*.parquet")]
+    assert kept == ["000002.parquet"] and (folder / "samples-00000.parquet").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(samples, "write_shard", Dies(samples.write_shard, calls=0))
+        assert run(9) == 2  # the third batch was kept
+    assert run(9) == 0
+    assert contents(folder) == whole and keep_if_all_written(folder)
+    (folder / "samples-00001.parquet").write_bytes(b"damaged")
+    assert not keep_if_all_written(folder)
+    assert run(9) == 3 and contents(folder) == whole  # those of the second shard
 
 
 @pytest.mark.parametrize("damage", [*DAMAGE, Path.unlink], ids=lambda function: function.__name__)

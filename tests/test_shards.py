@@ -89,7 +89,7 @@ def test_class_without_a_training_image_is_named():
 
 def written(folder: Path, source, indices, shard_size: int) -> ImageShards:
     shards = {"train": write_shards(source, indices, "train", shard_size, folder)}
-    write_manifest(folder, source, "fake", shards)
+    write_manifest(folder, source.class_names, "fake", shards)
     return ImageShards(folder, "train")
 
 
@@ -129,7 +129,7 @@ def test_manifest_counts_every_class(tmp_path):
     source = FakeSource([3, 4])
     split = {"train": [0, 1, 3, 4, 5], "val": [2, 6]}
     shards = {name: write_shards(source, i, name, 2, tmp_path) for name, i in split.items()}
-    manifest = write_manifest(tmp_path, source, "fake", shards)
+    manifest = write_manifest(tmp_path, source.class_names, "fake", shards)
     assert manifest["counts"] == {
         "train": {"class 0": 2, "class 1": 3},
         "val": {"class 0": 1, "class 1": 1},

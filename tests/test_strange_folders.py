@@ -189,7 +189,7 @@ def test_strange_names_reach_shards_manifest_and_figures(strange, tmp_path):
     splits, folder = stratified_split(source, 0.4, seed=0), tmp_path / "shards"
     folder.mkdir()
     shards = {split: write_shards(source, i, split, 64, folder) for split, i in splits.items()}
-    write_manifest(folder, source, "folder:x", shards)
+    write_manifest(folder, source.class_names, "folder:x", shards)
     json.loads((folder / "manifest.json").read_text())
     images = ImageShards(folder, "train")
     keys = [images.read(index)[0] for index in range(len(images))]

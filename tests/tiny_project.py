@@ -15,7 +15,6 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, NetworkName, Replicate, main_replicates, replicates
 from pipeline.data.images.pixels import as_float
-from pipeline.data.images.samples import write_samples
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.images.writing import write_manifest, write_shards
@@ -27,7 +26,7 @@ from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.published import load_model, save_model
-from tests.images import noise_image
+from tests.images import noise_image, write_samples
 from tests.params import make_params
 
 CPU = torch.device("cpu")
@@ -76,7 +75,7 @@ def write_images() -> None:
     source = open_source("folder:pictures", "", SIDE)
     split = stratified_split(source, 0.2, seed=0)
     shards = {k: write_shards(source, v, k, 50, IMAGES) for k, v in split.items()}
-    write_manifest(IMAGES, source, "folder:pictures", shards)
+    write_manifest(IMAGES, source.class_names, "folder:pictures", shards)
 
 
 def write_models(params: Params) -> None:
@@ -193,4 +192,4 @@ def write_shards_of(pictures: Path, folder: Path) -> None:
     source = open_source(f"folder:{pictures}", "", SIDE)
     splits = stratified_split(source, 0.2, seed=0)
     written = {k: write_shards(source, v, k, 50, folder) for k, v in splits.items()}
-    write_manifest(folder, source, f"folder:{pictures}", written)
+    write_manifest(folder, source.class_names, f"folder:{pictures}", written)

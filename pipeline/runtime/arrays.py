@@ -1,8 +1,7 @@
 """Arrays that are made batch by batch, and kept as far as they are made."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from pipeline.runtime.checksums import keep_if_whole, note_hash
 from pipeline.runtime.files import atomic_file, remove_temporary
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.workers import Alone, Maker
-
-OPEN = 64  # files that are mapped at once
 
 
 def write_array(
@@ -49,21 +46,6 @@ def write_arrays(
         shutil.rmtree(parts_folder(path), ignore_errors=True)
 
 
-class Joined:
-    """Arrays in files, `.npy`, as one along the first axis: rows are read as they are asked for."""
-
-    def __init__(self, files: Sequence[Path]):
-        self._open = lru_cache(maxsize=OPEN)(lambda number: np.load(files[number], mmap_mode="r"))
-        self._ends = np.cumsum([len(np.load(file, mmap_mode="r")) for file in files])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        return self._open(number)[index - self._ends[number]]  # from the file's end
-
-
 def parts_folder(path: Path) -> Path:
     """Where the parts of a file lie until they are joined."""
     return path.with_name(f"{path.name}.parts")
@@ -92,19 +74,42 @@ def make_parts(
     arguments: dict[Path, tuple] = {}
     for path, batches in files.items():
         folder = parts_folder(path)
-        remove_temporary(folder)
         parts[path] = [folder / f"{number:06d}{path.suffix}" for number in range(len(batches))]
         arguments |= zip(parts[path], batches, strict=True)
-    total, made = len(arguments), sum(part.exists() for part in arguments)
+    for _ in making(arguments, workers, maker, name, save):
+        pass
+    return parts
+
+
+def making(
+    parts: Mapping[Path, tuple],
+    workers: Alone,
+    maker: Maker,
+    name: str,
+    save: Callable[[Any, Path], None],
+    before: int = 0,
+) -> Iterator[Path]:
+    """Make the files of batches, but for those that are there and whole; yields each when it is
+    there, in any order, and can do without it then.
+
+    Args:
+        parts: the arguments of each batch, by its file.
+        save: as for `make_parts`.
+        before: how many batches are not among them, since nobody needs them again.
+    """
+    for folder in {part.parent for part in parts}:
+        remove_temporary(folder)
+    total, made = before + len(parts), before + sum(part.exists() for part in parts)
     if made:
         print(f"{name}: going on from batch {made} of {total}", flush=True)
-    missing = {part: own for part, own in arguments.items() if not keep_if_whole(part)}
+    missing = {part: own for part, own in parts.items() if not keep_if_whole(part)}
     done = total - len(missing)
     with progress(name, done, total, pause=PAUSE) as bar:
+        yield from [part for part in parts if part not in missing]
         for number, part in enumerate(workers.make(maker, missing, save), start=done + 1):
             note_hash(part)
             bar(number)
-    return parts
+            yield part
 
 
 def _join(parts: Sequence[Path], path: Path) -> None:

@@ -6,15 +6,20 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
 
 from pipeline.data.images.png import encode_png, from_chw
 from pipeline.data.images.shards import MANIFEST, ImageShards
-from pipeline.data.images.writing import write_manifest, write_shards
+from pipeline.data.images.threads import in_threads
+from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
+from pipeline.runtime.arrays import making, parts_folder
 from pipeline.runtime.checksums import keep_if_whole, note_hash, require_hash
-from pipeline.runtime.files import SUMS, atomic_folder, read_json
+from pipeline.runtime.files import SUMS, atomic_file, atomic_folder, read_json, remove_temporary
+from pipeline.runtime.workers import Alone, Maker
 
 SPLIT = "samples"
 LEVEL = 1  # of zlib's effort: a third of the default's time, for a tenth more bytes
@@ -26,46 +31,94 @@ class _Sample(NamedTuple):
     label: int
 
 
-class Images(Protocol):
-    """Images (M, C, H, W) uint8, as an array's are read; several threads do so at once."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> np.ndarray: ...
-
-
 class _Samples:
-    """What shards are written of."""
+    """A set of samples on its way: which of its shards are missing, and the batches that they are
+    drawn in."""
 
-    def __init__(self, images: Images, labels: Sequence[int], class_names: list[str]):
-        self.images, self.class_names = images, class_names
-        self.items = [_Sample(f"{number:08d}", label) for number, label in enumerate(labels)]
+    def __init__(self, labels: Sequence[int], batch_size: int, shard_size: int, folder: Path):
+        self.labels, self.folder = labels, folder
+        self.batches = range(0, len(labels), batch_size)  # where each begins
+        self.shards = list(plan_shards(len(labels), SPLIT, shard_size, folder))
+        self.missing = [shard for shard in self.shards if not keep_if_whole(shard[0])]
 
-    def read(self, index: int) -> bytes:
-        return encode_png(from_chw(self.images[index]), LEVEL)
+    def part(self, batch: int) -> Path:
+        """The file of a batch, until its shards are there."""
+        return parts_folder(self.folder) / f"{batch:06d}.parquet"
+
+    def batches_of(self, shard: tuple[Path, int, int]) -> range:
+        """Those that have a sample of the shard."""
+        _, start, stop = shard
+        return range(start // self.batches.step, (stop - 1) // self.batches.step + 1)
+
+    @property
+    def needed(self) -> set[int]:
+        """Batches that have a sample of a missing shard."""
+        return {batch for shard in self.missing for batch in self.batches_of(shard)}
+
+    def write(self, shard: tuple[Path, int, int]) -> None:
+        """Write a shard, of which all batches are there, and delete those that no other needs."""
+        path, start, stop = shard
+        batches = self.batches_of(shard)
+        before = start - self.batches[batches[0]]  # samples of its first batch, of other shards
+        drawn = [image for batch in batches for image in _read_batch(self.part(batch))]
+        items = [_Sample(f"{number:08d}", self.labels[number]) for number in range(start, stop)]
+        write_shard(path, items, drawn[before : before + len(items)])
+        self.missing.remove(shard)
+        for batch in set(batches) - self.needed:
+            self.part(batch).unlink()
 
 
-def write_samples(
-    images: Images,
+def draw_samples(
+    batches: Sequence[tuple],
     labels: Sequence[int],
     class_names: list[str],
+    *,
+    workers: Alone,
+    maker: Maker,
+    batch_size: int,
     shard_size: int,
     folder: Path,
+    name: str,
 ) -> None:
-    """Write samples as shards, the encoded ones of one shard in memory at a time. Those that a
-    killed run has written are kept.
+    """Draw samples, and write them as shards. Whoever draws a batch encodes it, and shards are put
+    together of them while others are drawn: neither all samples nor their pixels lie anywhere at
+    once. What a killed run has made is kept.
 
     Args:
+        batches: the arguments of each batch, in order, for the maker: images (B, C, H, W) uint8.
         labels: (M,).
-        shard_size: images in a shard.
+        batch_size: samples in a batch, but for the last one.
+        shard_size: samples in a shard.
+        name: names the set in messages.
 
     Raises:
-        UserError: a file cannot be written.
+        UserError: a file cannot be written, or the maker's.
     """
-    source = _Samples(images, labels, class_names)
-    shards = write_shards(source, range(len(images)), SPLIT, shard_size, folder)
-    write_manifest(folder, source, SPLIT, {SPLIT: shards})
+    remove_temporary(folder)
+    samples = _Samples(labels, batch_size, shard_size, folder)
+    waiting = samples.needed
+    parts = {samples.part(batch): batches[batch] for batch in sorted(waiting)}
+    made = making(parts, workers, maker, name, save_batch, before=len(batches) - len(parts))
+    for part in made:
+        waiting.remove(batch := int(part.stem))
+        for shard in [s for s in samples.missing if batch in samples.batches_of(s)]:
+            if waiting.isdisjoint(samples.batches_of(shard)):
+                samples.write(shard)
+    shards = [shard_entry(path, stop - start) for path, start, stop in samples.shards]
+    write_manifest(folder, class_names, SPLIT, {SPLIT: shards})
     note_hash(folder / MANIFEST)
+    shutil.rmtree(parts_folder(folder), ignore_errors=True)
+
+
+def save_batch(images: Tensor, path: Path) -> None:
+    """Write a batch of images (B, C, H, W) uint8, encoded."""
+    encoded = in_threads(lambda image: encode_png(from_chw(image), LEVEL), images.numpy())
+    with atomic_file(path, durable=False) as temporary:
+        pq.write_table(pa.table({"image": encoded}), temporary, compression="none")
+
+
+def _read_batch(path: Path) -> list[bytes]:
+    return pq.read_table(path, partitioning=None).column("image").to_pylist()
 
 
 def keep_if_all_written(folder: Path) -> bool:

@@ -1,6 +1,6 @@
 """Writing Parquet shards of encoded images: a data set's, and those of samples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -54,34 +54,53 @@ def write_shards(
     shards = []
     remove_temporary(folder)
     with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:
-        for number, start in enumerate(range(0, len(indices), shard_size)):
-            chosen = indices[start : start + shard_size]
-            path = folder / f"{split}-{number:05d}.parquet"
+        for path, start, stop in plan_shards(len(indices), split, shard_size, folder):
+            chosen = indices[start:stop]
             if not keep_if_whole(path):
-                columns = {
-                    "key": [source.items[i].key for i in chosen],
-                    "label": [source.items[i].label for i in chosen],
-                    "image": in_threads(source.read, chosen),
-                }
-                with atomic_file(path) as temporary:
-                    table = pa.table(columns, schema=SCHEMA)
-                    pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="none")
-                note_hash(path)
-            shards.append({"file": path.name, "count": len(chosen), "hash": file_hash(path)})
-            bar(start + len(chosen))
+                items, images = [source.items[i] for i in chosen], in_threads(source.read, chosen)
+                write_shard(path, items, images)
+            shards.append(shard_entry(path, len(chosen)))
+            bar(stop)
     return shards
 
 
+def plan_shards(
+    count: int, split: str, shard_size: int, folder: Path
+) -> Iterator[tuple[Path, int, int]]:
+    """The shards of so many images: each one's file, and its images from the second number to
+    before the third."""
+    for number, start in enumerate(range(0, count, shard_size)):
+        yield folder / f"{split}-{number:05d}.parquet", start, min(start + shard_size, count)
+
+
+def write_shard(path: Path, items: Sequence[Labelled], images: Sequence[bytes]) -> None:
+    """Write a shard of encoded images."""
+    columns = {
+        "key": [item.key for item in items],
+        "label": [item.label for item in items],
+        "image": images,
+    }
+    with atomic_file(path) as temporary:
+        table = pa.table(columns, schema=SCHEMA)
+        pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="none")
+    note_hash(path)
+
+
+def shard_entry(path: Path, count: int) -> dict:
+    """What a manifest says of a shard."""
+    return {"file": path.name, "count": count, "hash": file_hash(path)}
+
+
 def write_manifest(
-    folder: Path, source: Pictures, name: str, shards: dict[str, list[dict]]
+    folder: Path, class_names: list[str], name: str, shards: dict[str, list[dict]]
 ) -> dict:
     """Write and return the manifest: classes, counts per class, shards and their hashes."""
     counts = {}
     for split, split_shards in shards.items():
         labels = np.concatenate([read_labels(folder / s["file"]) for s in split_shards])
-        number = np.bincount(labels, minlength=len(source.class_names))
-        counts[split] = dict(zip(source.class_names, number.tolist(), strict=True))
-    manifest = {"source": name, "class_names": source.class_names, "counts": counts}
+        number = np.bincount(labels, minlength=len(class_names))
+        counts[split] = dict(zip(class_names, number.tolist(), strict=True))
+    manifest = {"source": name, "class_names": class_names, "counts": counts}
     manifest["shards"] = shards
     write_json(folder / MANIFEST, manifest)
     return manifest

@@ -14,11 +14,7 @@ from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER, TOKENS
 from pipeline.config.replicates import Replicate, label_smoothing
-from pipeline.data.images.samples import (
-    keep_if_all_written,
-    publish_samples,
-    write_samples,
-)
+from pipeline.data.images.samples import draw_samples, keep_if_all_written, publish_samples
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages, CenterCrops, SampleImages, make_images
@@ -27,7 +23,6 @@ from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
 from pipeline.masking import masked_nll
-from pipeline.runtime.arrays import Joined, make_parts, parts_folder
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.files import read_json
 from pipeline.runtime.workers import Alone, Maker
@@ -36,8 +31,8 @@ from pipeline.weights.published import load_model
 
 Row = dict[str, Any]
 IDENTITY = ("images", "label_smoothing", "seed")
-DRAWN = "samples.npy"  # of a replicate, in its run folder
-ENCODED = "samples"  # in place of these, as shards: of a main replicate
+DRAWN = "samples.npy"  # in a replicate's run folder
+ENCODED = "samples"  # the same of a main replicate, as shards
 
 
 def evaluate_all(
@@ -74,7 +69,7 @@ def _replicate_row(
     measured, sampler = keep_if_whole(finished), sampler_of(replicate)
     images: SampleImages | ArrayImages
     if replicate.main:
-        _encode(replicate, sampler, evaluator, class_names, folder)
+        _draw(replicate, sampler, evaluator, class_names, folder)
         images = SampleImages(folder / ENCODED, params.data, params.evaluation.samples)
         labels = images.labels
     elif not measured:
@@ -123,22 +118,29 @@ def _mean(values: list[float | None]) -> float | None:
     return known[0] if len(set(known)) == 1 else float(np.mean(known))
 
 
-def _encode(
+def _draw(
     replicate: Replicate, sampler: Maker, evaluator: Evaluator, names: list[str], folder: Path
 ) -> None:
-    """Draw a main replicate's samples, and keep them as shards, unless its folder has these. The
-    batches that they are drawn in go: CAS's may have hundreds of gigabytes.
+    """Draw a main replicate's samples, unless its folder has them all.
 
     Args:
         names: of the classes.
     """
-    drawn, workers = folder / DRAWN, evaluator.workers
-    if not keep_if_all_written(folder / ENCODED):
-        labels, batches, name = _drawing(replicate, sampler, evaluator)
-        parts = make_parts({drawn: batches}, workers, sampler, name)[drawn]
-        size = evaluator.params.data.shard_size
-        write_samples(Joined(parts), labels.tolist(), names, size, folder / ENCODED)
-    shutil.rmtree(parts_folder(drawn), ignore_errors=True)
+    if keep_if_all_written(folder / ENCODED):
+        return
+    params = evaluator.params
+    labels, batches, name = _drawing(replicate, sampler, evaluator)
+    draw_samples(
+        batches,
+        labels.tolist(),
+        names,
+        workers=evaluator.workers,
+        maker=sampler,
+        batch_size=params.decoding.batch_size,
+        shard_size=params.data.shard_size,
+        folder=folder / ENCODED,
+        name=name,
+    )
 
 
 def _drawing(

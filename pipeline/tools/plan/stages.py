@@ -236,7 +236,7 @@ class _Planner:
         encoding = published * ENCODE_PIXEL * p.data.image_size**2
         return [
             Part("sampling", drawn, self.workers),
-            Part("encoding", 0, 1, encoding),
+            Part("encoding", 0, self.workers, encoding),
             Part("coding", val * (self.encode + self.decode), self.workers, val * self.picture),
             Part("validation", looks, 1),
         ]

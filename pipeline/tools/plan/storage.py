@@ -40,6 +40,8 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
         return image_bytes(params, count)
 
     sampled = max(params.evaluation.samples, params.cas.samples)
+    # Of other smoothings as an array, its batches and then all of it: they are measured alone.
+    others = params.evaluation.samples if params.training.other_label_smoothings else 0
     published = len(NETWORKS) * seeds  # sets of samples
     kept = published if params.evaluation.keep_samples else 0  # besides, no link
     edited = images(min(params.editing.images, data.val))
@@ -54,12 +56,11 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
         _training(by_name["transformer"], params.training.checkpoint_every, keeps_models=True),
         _training(by_name["autoregressive"], params.training.checkpoint_every, keeps_models=True),
         _sweep(params, by_name["transformer"]),
-        # Batches are kept as arrays until a set is whole, and then encoded or joined.
         Storage(
             "evaluate",
             published * encoded_bytes(params, sampled),
             kept * encoded_bytes(params, sampled) + images(data.val),
-            images(max(sampled, data.val)),
+            max(images(data.val), 2 * images(others)),
         ),
         Storage("cas", 0, CAS_SETS * seeds * _kept(params.cas.steps, every) * cas, cas),
         Storage("temperature", 0, 0, 2 * images(params.temperature.samples)),
