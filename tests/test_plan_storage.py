@@ -68,7 +68,7 @@ def test_a_set_of_images_is_as_large_as_its_file(make_params, tmp_path):
 
 
 def test_samples_for_cas_take_most_of_the_papers_disk():
-    """1,281,167 images a network, of 0.7 of 256 × 256 × 3 bytes, and four times as much at 512 × 512.
+    """1,281,167 images a network, of 0.7 of 256 × 256 × 3 bytes, four times as much at 512 × 512.
     Those are encoded as they are drawn: what passes is the reconstructions."""
     size = DataSize(1_281_167, 50_000, 1000, "test")
     small, large = (planned(preset_params(f"imagenet{side}"), size) for side in (256, 512))

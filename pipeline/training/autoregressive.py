@@ -15,7 +15,7 @@ class AutoregressiveTask(TransformerTask):
 
     network = AutoregressiveTransformer
 
-    def _inputs(self, step: int) -> tuple[Tensor, ...]:
+    def _draw_inputs(self, step: int) -> tuple[Tensor, ...]:
         return self._batch(step, generator(self.seed, "batch", step))
 
     def _loss(self, tokens: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]

@@ -6,7 +6,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from multiprocessing import connection, forkserver, parent_process, resource_tracker
 from threading import Thread
@@ -17,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.images.batches import Batch, Batches
+from pipeline.runtime.ahead import Ahead
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import set_up
 
@@ -36,24 +36,6 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
         device: that the batches are for.
     """
     return ByLoaders(batches, loaders, device) if loaders else ByThread(batches)
-
-
-class Ahead:
-    """Calls `load` for a step in a thread, while the result for the step before is in use.
-
-    Args:
-        load: a pure function of the step; it draws random numbers from its own generators only.
-    """
-
-    def __init__(self, load: Callable[[int], Any]):
-        self._load = load
-        self._pool = ThreadPoolExecutor(1)
-        self._ahead: dict[int, Future] = {}
-
-    def __call__(self, step: int) -> Any:
-        future = self._ahead.pop(step, None) or self._pool.submit(self._load, step)
-        self._ahead = {step + 1: self._pool.submit(self._load, step + 1)}
-        return future.result()
 
 
 class ByThread:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pipeline.config.params import Params
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll, sample_training_mask
+from pipeline.runtime.ahead import Ahead
 from pipeline.runtime.device import to_device
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
@@ -81,6 +82,9 @@ class TransformerTask:
         self.warmup = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min(1.0, (step + 1) / warmup)
         )
+        # A GPU does not wait for the processor to draw them: it has those of the next step by then.
+        ahead = device.type != "cpu"
+        self._inputs = Ahead(self._draw_inputs) if ahead else self._draw_inputs
         self.guard = spike_guard(self.training.spike_factor, "training")
         self.validation = TokenCache(tokens_dir, "val").everything()
 
@@ -112,7 +116,7 @@ class TransformerTask:
             total += loss.detach()
         return total
 
-    def _inputs(self, step: int) -> tuple[Tensor, ...]:
+    def _draw_inputs(self, step: int) -> tuple[Tensor, ...]:
         """This worker's share of the batch: tokens (b, N), labels (b,) and mask (b, N)."""
         noise = generator(self.seed, "batch", step)
         tokens, labels = self._batch(step, noise)
