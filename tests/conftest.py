@@ -112,7 +112,8 @@ def report(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     results = write_results(folder / "results")
     write_source(results, "evaluate", seconds=5400.0, gpus=["H100", "H100"])
-    write_source(results, "cas", seconds=5400.0, dirty=True, gpus=["H100", "H100"])
+    workers = [{"host": name, "device": "H100"} for name in ("machine", "node-1", "node-2")]
+    write_source(results, "cas", seconds=5400.0, dirty=True, gpus=["H100", "H100"], workers=workers)
     analyse(results, folder / "out", make_params(analysis={"dpi": 60}))
     return folder / "out/report.html"
 

@@ -22,6 +22,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 def with_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(device, "_picked", [])
     yield
     torch.use_deterministic_algorithms(False)
 

@@ -1,6 +1,7 @@
 """Ray itself: data-parallel training against one worker, and the sweep as a submitted job."""
 
 import logging
+import platform
 import shutil
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,7 @@ def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_pat
     import ray
 
     from pipeline.runtime.cluster import join_ray
+    from pipeline.runtime.machines import machines_of
     from pipeline.training.loop.ray_train import fit
 
     monkeypatch.chdir(ROOT)
@@ -93,6 +95,8 @@ def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_pat
     assert val[0] == pytest.approx(val[1], rel=1e-4)
     # A finished run of that name is taken up, not trained again.
     assert again["history"] == two["history"]
+    (machine,) = machines_of([tmp_path / "two"])  # each once
+    assert machine["host"] == platform.node() and machine["device"] == "cpu"
 
 
 def test_training_goes_on_without_ray_trains_list_of_checkpoints(tokens_dir, tmp_path, monkeypatch):

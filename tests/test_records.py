@@ -47,7 +47,7 @@ def run(stage: str, makes: str = "first") -> None:
     key, path = stage_key(stage), Path(MAKES[stage])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(makes)
-    write_record(stage, f"{stage}-run", key, started=0.0)
+    write_record(stage, f"{stage}-run", key, started=0.0, workers=[{"host": "b"}])
 
 
 def test_what_was_run_in_one_go_belongs_together(project):
@@ -58,7 +58,7 @@ def test_what_was_run_in_one_go_belongs_together(project):
 def test_a_record_names_machine_and_versions_and_knows_no_changes_without_git(project):
     record = read_json("results/sources/train.json")
     assert record["dirty"] is None and record["commit"] == "unknown"
-    assert record["host"] == platform.node()
+    assert record["host"] == platform.node() and record["workers"] == [{"host": "b"}]
     assert record["versions"]["python"] == platform.python_version()
     assert record["versions"]["torch"] == torch.__version__
 

@@ -2,6 +2,7 @@
 played by a loop; `test_ray.py` has the real one."""
 
 import json
+import platform
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,9 @@ class Run(tracking.Run):
 
     def log_metrics(self, metrics, step=0):
         self.rows.append((step, dict(metrics)))
+
+    def log_tags(self, tags):
+        assert tags == {"workers": f"{platform.node()} (cpu)"}
 
     def log_artifact(self, path):
         self.pictures.append(Path(path).name)

@@ -71,6 +71,7 @@ def test_what_was_run_is_told(report):
         "mnist5k: 4,000 training and 1,000 validation images of 3 classes, 28×28 grey",
         "7×7 of 64 codes, 100% of them used; PSNR 18.75 dB",
         "2 CPUs, 16 GiB, 2 × H100",
+        "on 2 other hosts: H100",
         "3.0 hours in 2 stages",
         "abcdef012345 and abcdef012345 (changed)",
         "2025-01-02T03:04:05Z",

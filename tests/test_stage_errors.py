@@ -46,7 +46,9 @@ def test_a_stage_says_what_is_still_to_be_sent(stage, capsys):
     with stage:
         stage.run.log_metrics({"fid": 1.0})
     said = capsys.readouterr().out
-    assert "edit: 9 records are still to be sent to http://127.0.0.1:9 (Connection refused)" in said
+    assert (
+        "edit: 10 records are still to be sent to http://127.0.0.1:9 (Connection refused)" in said
+    )
 
 
 def test_a_stage_that_is_running_already_leaves_its_log_alone(stage, monkeypatch):

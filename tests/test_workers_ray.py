@@ -1,6 +1,7 @@
 """Workers of Ray itself make what one process makes, to the last byte, though one is killed."""
 
 import os
+import platform
 import shutil
 import signal
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.experiments.evaluate.measuring import evaluate_all
 from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.experiments.temperature import temperature_rows
 from pipeline.runtime.cluster import join_ray
+from pipeline.runtime.machines import machines_of
 from pipeline.runtime.workers import Alone, workers_of
 from pipeline.training.tokens import cache_tokens, write_manifest
 from tests.project import ROOT
@@ -85,6 +87,8 @@ def test_two_workers_make_the_bytes_of_one_though_one_is_killed(ray, tmp_path, m
     assert sorted(there) == sorted(here)
     assert [name for name in here if here[name] != there[name]] == []
     assert "a worker was lost, another takes its place" in capfd.readouterr().out
+    (machine,) = machines_of([])
+    assert machine["host"] == platform.node() and machine["device"] == "cpu"
 
 
 def _pid() -> int:

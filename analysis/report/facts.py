@@ -82,6 +82,7 @@ def _run(results: Results) -> list[tuple[str, str]]:
     duration = f"{hours:.1f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
     return [
         ("Machine", listed(machines)),
+        *_workers(entries),
         ("Cost", f"{duration} in {len(entries)} stages, one after the other"),
         ("Commit", listed(commits)),
         ("Finished", max(entry["finished"] for entry in entries)),
@@ -91,3 +92,18 @@ def _run(results: Results) -> list[tuple[str, str]]:
 def _machine(entry: dict) -> str:
     gpus = [f"{entry['gpus'].count(name)} × {name}" for name in sorted(set(entry["gpus"]))]
     return ", ".join([f"{entry['cpus']} CPUs", f"{entry['memory_gib']:g} GiB", *gpus])
+
+
+def _workers(entries: list[dict]) -> list[tuple[str, str]]:
+    """The machines that worked for the stages' own, if others did."""
+    found = {
+        (worker["host"], worker["device"])
+        for entry in entries
+        for worker in entry.get("workers", [])
+        if worker["host"] != entry["host"]
+    }
+    if not found:
+        return []
+    hosts = len({host for host, _ in found})
+    devices = listed(sorted({device for _, device in found}))
+    return [("Workers", f"on {hosts} other host{'s' * (hosts > 1)}: {devices}")]

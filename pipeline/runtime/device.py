@@ -16,7 +16,16 @@ def pick_device() -> torch.device:
     if not torch.cuda.is_available():  # a CPU repeats as it is
         return torch.device("cpu")
     repeatable()
-    return torch.device("cuda")
+    _picked.append(torch.device("cuda"))
+    return _picked[-1]
+
+
+_picked: list[torch.device] = []
+
+
+def device_name() -> str:
+    """What this process computes on: the GPU that it has picked, else "cpu"."""
+    return torch.cuda.get_device_name(_picked[-1]) if _picked else "cpu"
 
 
 def worker_device(use_gpu: bool) -> torch.device:

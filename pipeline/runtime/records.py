@@ -30,6 +30,7 @@ from pipeline.runtime.files import (
     value_hash,
     write_json,
 )
+from pipeline.runtime.machines import Machine
 from pipeline.runtime.runs import provenance
 
 SOURCES = Path("results/sources")
@@ -49,13 +50,16 @@ class Reason:
 OutOfDate = dict[str, Reason]
 
 
-def write_record(stage: str, run_id: str, key: dict[str, Any], started: float) -> None:
-    """Write which run, commit, params and machine made a stage's results, from what, and how long
+def write_record(
+    stage: str, run_id: str, key: dict[str, Any], started: float, workers: list[Machine]
+) -> None:
+    """Write which run, commit, params and machines made a stage's results, from what, and how long
     it took, so that every cell of a table can be traced.
 
     Args:
         key: the stage's key, as it was when the stage began.
         started: when that was, by a clock that nobody sets (`time.monotonic`).
+        workers: the machines that did the work; all else is of the stage's own.
     """
     import psutil
     import torch
@@ -72,6 +76,7 @@ def write_record(stage: str, run_id: str, key: dict[str, Any], started: float) -
         "dirty": {"true": True, "false": False}.get(tags["git.dirty"]),  # null: unknown
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.monotonic() - started, 1),
+        "workers": workers,
         "host": tags["host"],
         "cpus": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),

@@ -9,6 +9,7 @@ from pipeline.runtime.dag import stage_key, stage_outputs, stage_params
 from pipeline.runtime.delivery import PATIENCE, Delivery, outbox_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, value_hash
+from pipeline.runtime.machines import Machine, machines_of, this_machine
 from pipeline.runtime.records import write_record
 from pipeline.runtime.reproduction import open_reproduction, stage_note
 from pipeline.runtime.runs import run_dir
@@ -41,6 +42,7 @@ class Stage:
     def __init__(self, name: str, params: StageParams):
         self.name, self.params = name, params
         self._keys: dict[tuple[str, ...], dict[str, Any]] = {(): stage_key(name)}
+        self._folders: list[Path] = []
         self.hash = value_hash(self._keys[()])
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
@@ -52,7 +54,9 @@ class Stage:
         """
         if ignore not in self._keys:
             self._keys[ignore] = stage_key(self.name, ignore)
-        return run_dir(self.name, self._keys[ignore] | identity, self.params.ray.storage_path)
+        key = self._keys[ignore] | identity
+        self._folders.append(run_dir(self.name, key, self.params.ray.storage_path))
+        return self._folders[-1]
 
     def __enter__(self) -> "Stage":
         self._started = time.monotonic()
@@ -84,6 +88,9 @@ class Stage:
         self._monitor.finish()
         interrupted = error is not None and not isinstance(error, Exception)
         try:
+            if error is None:
+                machines = machines_of(self._folders) or [this_machine()]
+                self.run.log_tags({"workers": "; ".join(map(_text, machines))})
             self.run.finish(ok=error is None)
             self._whole.finish(ok=error is None)
             left = self._delivery.close(INTERRUPTED if interrupted else PATIENCE)
@@ -92,4 +99,8 @@ class Stage:
         if left:
             print(f"{self.name}: {left}", flush=True)
         if error is None:
-            write_record(self.name, self.run.run_id, self._keys[()], self._started)
+            write_record(self.name, self.run.run_id, self._keys[()], self._started, machines)
+
+
+def _text(machine: Machine) -> str:
+    return f"{machine.get('host')} ({machine.get('device')})"

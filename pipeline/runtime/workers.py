@@ -18,6 +18,7 @@ from pipeline.runtime.device import driver_device, worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.home import Project
+from pipeline.runtime.machines import Machine, meet, this_machine
 from pipeline.runtime.parcels import Parcel, pack
 from pipeline.runtime.site import here, work_at
 
@@ -174,7 +175,7 @@ class Several(Alone):
         import ray
 
         try:
-            refused = ray.get(answer)
+            said = ray.get(answer)
         except ray.exceptions.RayTaskError:  # an error of the program's keeps its traceback
             raise
         except ray.exceptions.RayError as error:
@@ -187,8 +188,10 @@ class Several(Alone):
                 ) from None
             print(f"a worker was lost, another takes its place: {reason}", flush=True)
             return False
-        if refused is not None:
-            raise UserError(refused)
+        if isinstance(said, str):
+            raise UserError(said)
+        if said is not None:
+            meet(said)
         return True
 
     def _end_busy(self) -> None:
@@ -207,14 +210,15 @@ class _Worker:
         self._use_gpu = use_gpu
         self._open: dict[str, tuple[Maker, Save]] = {}
 
-    def started(self, project: Project) -> str | None:
-        """What the user has to do before this worker can make anything, if anything."""
+    def started(self, project: Project) -> Machine | str:
+        """The machine that it is on, or what the user has to do before this worker can make
+        anything."""
         try:
             work_at(project)
             self._device = worker_device(self._use_gpu)
         except UserError as error:
             return str(error)
-        return None
+        return this_machine()
 
     def make(self, name: str, shared: Parcel, batch: Parcel) -> str | None:
         """Make a batch and write it; returns what the user has to do about it, if anything.

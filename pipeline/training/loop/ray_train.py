@@ -16,6 +16,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.files import temporary_folder
 from pipeline.runtime.limits import CHECKPOINTS
+from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.parcels import Parcel, pack
 from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
@@ -217,6 +218,7 @@ def _train(
     # that fails alone must, or the others would wait for it.
     with job.failure.noted(pass_on=lambda e: ranks.workers > 1 and not isinstance(e, Diverged)):
         worker_device(job.workers.use_gpu)  # there is one, and it repeats
+        _note_workers(job, ranks)
         session: Session
         if here().apart:
             session = SentSession(job.run_dir, on_row, ranks)
@@ -230,3 +232,12 @@ def _train(
             seed=job.seed,
             session=session,
         )
+
+
+def _note_workers(job: TrainingJob, ranks: Ranks) -> None:
+    machines: list[Any] = [None] * ranks.workers
+    own = this_machine()
+    if ranks.workers > 1:
+        torch.distributed.all_gather_object(machines, own)
+    if ranks.rank == 0:
+        note_workers(Path(job.folder), machines if ranks.workers > 1 else [own])

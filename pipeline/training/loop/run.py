@@ -1,10 +1,12 @@
 """A training from its beginning, or its last checkpoint, to its end: by one process or several."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import worker_device
+from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.ranks import ALONE
 from pipeline.training.loop.checkpoints import RunDirSession
 from pipeline.training.loop.job import TrainingJob, Workers
@@ -42,7 +44,9 @@ def run_training(
     """
     if job.workers.count > 1:
         return fit(job, on_row)
-    task = job.recipe(ALONE, worker_device(job.workers.use_gpu))
+    device = worker_device(job.workers.use_gpu)
+    note_workers(Path(job.folder), [this_machine()])
+    task = job.recipe(ALONE, device)
     session = RunDirSession(job.run_dir, on_row)
     history = train(
         task, name=job.name, steps=job.steps, every=job.every, seed=job.seed, session=session
