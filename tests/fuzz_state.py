@@ -40,7 +40,7 @@ def cases(random: random.Random) -> list[Case]:
         ("shape", {"weight": torch.ones(9), "bias": torch.ones(2)}),
         ("keys", {}),
     ):
-        state = {"task": {"model": weights, "optimizer": {}}, "step": 3, "history": []}
+        state = {"task": {"model": weights, "optimizer": {}}, "step": 3, "history": [{"step": 3}]}
         made.append(Case(f"checkpoint of another {name}", "refuse", partial(_state, state)))
     for how in ["empty", "gone", *(random.randrange(2**32) for _ in range(12))]:
         made.append(Case(f"shard of a killed run: {how}", "accept", partial(_shard, how)))
@@ -126,8 +126,8 @@ def _loss(value: Callable[[int], float], folder: Path) -> None:
 
 
 STATES: list[Any] = [{}, {"step": 3}, [1, 2], 7, {"task": 1, "step": 3}, torch.ones(3), "text"]
-STATES += [{"task": None, "step": 3, "history": []}, {"task": {}, "step": 3, "history": []}]
-STATES += [{"task": [1], "step": 3, "history": []}]
+STATES += [{"task": None, "step": 3, "history": [{"step": 3}]}, {"task": {}, "step": 3, "history": [{"step": 3}]}]
+STATES += [{"task": [1], "step": 3, "history": [{"step": 3}]}]
 CELLS: dict[str, bytes | dict] = {
     "empty": b"",
     "text": b"row",

@@ -12,6 +12,7 @@ from tests.damage import cut, empty, flip_weight, named, zero
 from tests.errors import one_line
 from tests.interruption import Killed, KilledAfter, fit, weight_bytes
 from tests.test_loop import ToyTask
+from tests.test_train_classifier import classifier_task
 
 
 @pytest.mark.parametrize("damage", [cut, flip_weight, zero, empty], **named)
@@ -128,3 +129,59 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeyp
     with atomic_file(tmp_path / "content") as temporary:
         temporary.write_text("x")
     assert done == ["fsync .conte", "rename", f"fsync {tmp_path.name[:6]}"]
+
+
+def _optimizer_of_other_shapes(state: dict) -> None:
+    for values in state["task"]["optimizer"]["state"].values():
+        values["momentum_buffer"] = torch.zeros(7)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(step="3"),
+        lambda state: state.update(step=7.5),
+        lambda state: state.update(step=True),
+        lambda state: state.update(step=10**9),
+        lambda state: state.update(step=0, history=[{"step": 0}]),
+        lambda state: state.update(step=2),  # not that of the history's last row
+        lambda state: state.update(history=[1, 2, 3]),
+        lambda state: state.update(history=[{"loss": 1.0}]),
+        lambda state: state.update(history=state["history"] * 2),
+        lambda state: state.update(step=12, history=[{"step": 12}]),  # of 11
+        lambda state: state["task"]["model"]["weight"].fill_(torch.nan),
+        _optimizer_of_other_shapes,
+    ],
+)
+def test_a_whole_checkpoint_of_a_state_that_cannot_be_is_one_line_with_the_way_out(
+    tmp_path, change, capsys
+):
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path, 1))
+    path = tmp_path / "checkpoint.pt"
+    state = load_checkpoint(path)
+    change(state)
+    save_checkpoint(state, path)
+    task = ToyTask()
+    try:
+        fit(task, RunDirSession(tmp_path))
+    except UserError as error:
+        assert "delete" in str(error) and "\n" not in str(error)
+        assert task.steps_taken == []
+    else:  # the first one: training began anew, and said so
+        assert "training begins anew" in capsys.readouterr().out
+        assert task.steps_taken == list(range(11))
+
+
+def test_a_schedule_of_another_step_is_refused(make_params, tmp_path):
+    def task():
+        return classifier_task(make_params, steps=11)
+
+    with pytest.raises(Killed):
+        fit(task(), KilledAfter(tmp_path, 1))
+    path = tmp_path / "checkpoint.pt"
+    state = load_checkpoint(path)
+    state |= {"step": 2, "history": [{"step": 2}]}
+    save_checkpoint(state, path)
+    with pytest.raises(UserError, match=r"its schedule is of step 3, and it of 2.*delete its run"):
+        fit(task(), RunDirSession(tmp_path))

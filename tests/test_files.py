@@ -76,6 +76,23 @@ def test_finished_folder_replaces_all_of_the_old_one(tmp_path):
     assert names(tmp_path) == ["folder"] and names(path) == ["a"]
 
 
+def test_a_folder_that_may_not_be_replaced_stays_though_it_was_not_there_before(tmp_path):
+    """`new/../kept` is no folder as long as `new` is none, which is made with the temporary one."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/a").write_text("old")
+    path = tmp_path / "new/../kept"
+    assert not path.exists()
+    with (
+        pytest.raises(UserError, match="kept is there already; give a new folder"),
+        atomic_folder(path, lambda folder: False) as temporary,
+    ):
+        (temporary / "b").write_text("new")
+    assert names(tmp_path / "kept") == ["a"]
+    with atomic_folder(path, lambda folder: names(folder) == ["a"]) as temporary:
+        (temporary / "b").write_text("new")
+    assert names(tmp_path / "kept") == ["b"]
+
+
 @pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
 def test_unwritable_place_is_one_line(tmp_path, atomic):
     (tmp_path / "file").write_text("not a folder")
@@ -159,6 +176,25 @@ def test_tree_hash_of_a_file_and_of_nothing(tmp_path):
     assert tree_hash(tmp_path / "a") == file_hash(tmp_path / "a") == known
     with pytest.raises(UserError, match="is missing"):
         tree_hash(tmp_path / "b")
+
+
+def test_what_is_no_file_has_no_hash(tmp_path):
+    """A pipe would be waited for, and a device never end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "zeros", "folder"):
+        with pytest.raises(UserError, match=f"{name} is a .* and not a file"):
+            file_hash(tmp_path / name)
+    for name in ("pipe", "zeros"):
+        with pytest.raises(UserError, match=f"{name} is a .* and not a file"):
+            tree_hash(tmp_path / name)
+    os.mkfifo(tmp_path / "folder/manifest.json")
+    with pytest.raises(UserError, match=r"manifest\.json is a pipe"):
+        tree_hash(tmp_path / "folder")
+    (tmp_path / "folder/manifest.json").unlink()
+    (tmp_path / "folder/manifest.json").write_bytes(b"\xff")
+    assert tree_hash(tmp_path / "folder") == file_hash(tmp_path / "folder/manifest.json")
 
 
 def test_value_hash_ignores_key_order_only():

@@ -32,7 +32,7 @@ def run_with(folder: Path, *steps: int, before: int = 0) -> Path:
     """
     names = [f"checkpoint_2026-11-26_10-00-{step:02}.000001" for step in steps]
     for step, name in zip(steps, names, strict=True):
-        state = {"task": {"w": torch.ones(3)}, "step": step, "history": []}
+        state = {"task": {"w": torch.ones(3)}, "step": step, "history": [{"step": step}]}
         save_checkpoint(state, folder / name / CHECKPOINT)
     results = [
         {"version": 0, "checkpoint_dir_name": name, "metrics": {"step": 1}} for name in names
@@ -129,6 +129,6 @@ def test_what_a_run_began_with_is_not_forgotten_when_ray_lists_others(tmp_path):
     run = run_with(tmp_path / "run", 40)
     newest = next(run.glob("checkpoint_2*"))
     began = run / "checkpoint_2026-11-25_10-00-20.000001" / CHECKPOINT
-    save_checkpoint({"task": {}, "step": 20, "history": []}, began)
+    save_checkpoint({"task": {}, "step": 20, "history": [{"step": 20}]}, began)
     found = checkpoints_of(run, SimpleNamespace(path=newest), began)
     assert found == [newest / CHECKPOINT, began]

@@ -41,7 +41,7 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
         TOKENIZER_FOLDER: ("tokenizer", opened.tokenizer),
         TRANSFORMER_FOLDER: ("transformer", opened.transformer),
     }
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, _holds_nothing_else) as temporary:
         for part, (kind, network) in networks.items():
             weights = {key: value.cpu() for key, value in network.state_dict().items()}
             save_model(temporary / part, kind, network.config, weights)

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +103,25 @@ def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path | str) -> Iterator[Path]:
+def atomic_folder(
+    path: Path | str, may_replace: Callable[[Path], bool] = lambda path: True
+) -> Iterator[Path]:
     """Like `atomic_file`, for a folder; an existing folder of that name is replaced.
 
+    Args:
+        may_replace: asked in the end of an existing one. It may lie where there was none in the
+            beginning, as by a name with `..` in it.
+
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or may not be replaced.
     """
     path = Path(path)
     temporary = temporary_beside(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        if os.path.lexists(path) and not may_replace(path):
+            raise UserError(f"{path} is there already; give a new folder")
         shutil.rmtree(path, ignore_errors=True)
         _replace(temporary, path)
     except OSError as error:
@@ -256,7 +264,8 @@ def write_npz(path: Path | str, arrays: Mapping[str, Any]) -> None:
 
 
 def file_hash(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, as hex."""
+    """SHA-256 of a file's bytes, as hex; errors are those of `require_file`."""
+    require_file(path)
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -266,15 +275,15 @@ def tree_hash(path: Path | str) -> str:
     hashes stand in its `manifest.json`.
 
     Raises:
-        UserError: there is nothing at the path.
+        UserError: there is nothing at the path, or no file that can be read.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} is missing; run `dvc repro` to make it")
-    if path.is_file():
+    if not path.is_dir():
         return file_hash(path)
     manifest = path / "manifest.json"
-    named = manifest.read_text(encoding="utf-8") if manifest.exists() else ""
+    named = read_file(manifest).decode("utf-8", "replace") if manifest.exists() else ""
     files = (f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
     files = (f for f in files if f.name != SUMS)
     # In quotes, as the manifest names a file: not as a part of another's name.

@@ -46,10 +46,8 @@ def _locked(path: Path, stage: str) -> FileLock:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        by = read_json(owner) if owner.exists() else {"pid": "unknown", "host": "?", "since": "now"}
         raise UserError(
-            f"{stage} is running already: process {by['pid']} on {by['host']}, since "
-            f"{by['since']}; wait until it has ended, or end it"
+            f"{stage} is running already: {_owner(owner)}; wait until it has ended, or end it"
         ) from None
     except OSError as error:
         raise UserError(
@@ -59,6 +57,15 @@ def _locked(path: Path, stage: str) -> FileLock:
     own = {"pid": os.getpid(), "host": platform.node(), "since": since}
     write_json(owner, own, durable=False)  # of no use once this process is gone
     return lock
+
+
+def _owner(note: Path) -> str:
+    """Which process has a run directory, as it noted there."""
+    try:
+        by = read_json(note, "pid", "host", "since")
+    except UserError:  # it is about to note it, or the note is damaged
+        return "by a process that left no note of itself"
+    return f"process {by['pid']} on {by['host']}, since {by['since']}"
 
 
 def provenance() -> dict[str, str]:

@@ -61,9 +61,9 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
         UserError: the folder exists and is not empty, or it cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not _is_empty(folder):
         raise UserError(f"{folder} is there already and no empty folder; give a new one")
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, _is_empty) as temporary:
 
         def save(item: tuple[int, Tensor]) -> None:
             number, image = item
@@ -73,6 +73,10 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
         for batch in images.batches(BATCH):
             in_threads(save, enumerate(batch, start=first))
             first += len(batch)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path | str) -> None:

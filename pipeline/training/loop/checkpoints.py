@@ -68,7 +68,7 @@ def newest_whole(
     for path in filter(os.path.lexists, paths):
         try:
             state = load_checkpoint(path)
-            if not isinstance(state, dict) or not state.keys() >= PARTS:
+            if not _is_state(state):
                 foreign = True
                 raise Damaged(f"{path} is damaged (it holds no state of a training)")
         except Damaged as error:
@@ -86,6 +86,18 @@ def newest_whole(
             f"the start, or put a whole copy back"
         )
     return None, damaged
+
+
+def _is_state(state: Any) -> bool:
+    """Whether it is what a loop keeps: a history of rows up to the step."""
+    if not isinstance(state, dict) or not state.keys() >= PARTS:
+        return False
+    rows = state["history"]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return False
+    steps = [row.get("step") for row in rows]
+    whole = all(type(step) is int for step in [*steps, state["step"]])
+    return whole and steps[-1:] == [state["step"]] and steps == sorted(set(steps))
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:

@@ -4,7 +4,9 @@ was killed, and went on from its last checkpoint, ends with the same bytes as on
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
@@ -60,7 +62,7 @@ def train(
     start, history = 0, []
     state = session.load()
     if state is not None:
-        _restore(task, state["task"], name)
+        _restore(task, state, name, steps)
         start, history = state["step"], state["history"]
         if session.rank == 0 and start < steps:
             print(f"{name}: going on from step {start} of {steps}", flush=True)
@@ -89,14 +91,41 @@ def train(
     return history
 
 
-def _restore(task: Task, state: dict[str, Any], name: str) -> None:
+def _restore(task: Task, state: dict[str, Any], name: str, steps: int) -> None:
     try:
-        task.load_state_dict(state)
+        task.load_state_dict(state["task"])
+        why = _foreign(task, state["step"], steps)
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{name}: its checkpoint is another network's ({' '.join(str(error).split())[:100]}); "
-            f"delete its run directory to train it from the start"
-        ) from error
+        raise UserError(_another(name, " ".join(str(error).split())[:100])) from error
+    if why:
+        raise UserError(_another(name, why))
+
+
+def _another(name: str, why: str) -> str:
+    return (
+        f"{name}: its checkpoint is another network's, or damaged ({why}); delete its run "
+        f"directory to train it from the start"
+    )
+
+
+def _foreign(task: Task, step: int, steps: int) -> str | None:
+    """What of a task's state, as it was loaded, cannot be that of the step."""
+    if not 0 < step <= steps:
+        return f"it is of step {step}, of {steps}"
+    for name, part in vars(task).items():
+        weights = part.state_dict().values() if isinstance(part, nn.Module) else ()
+        if not all(w.isfinite().all() for w in weights if w.is_floating_point()):
+            return f"weights in {name} are not finite"
+        if isinstance(part, LRScheduler) and part.last_epoch != step:
+            return f"its {name} is of step {part.last_epoch}, and it of {step}"
+        if isinstance(part, Optimizer) and not all(
+            value.shape == parameter.shape
+            for parameter, state in part.state.items()
+            for value in state.values()
+            if isinstance(value, Tensor) and value.ndim
+        ):
+            return f"its {name} has other shapes than the weights"
+    return None
 
 
 def _text(row: dict[str, float]) -> str:
