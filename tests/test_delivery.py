@@ -1,6 +1,7 @@
 """What is logged reaches the tracking server in order and once, whatever the server does; and no
 stage waits for it."""
 
+import json
 import random
 import shutil
 import time
@@ -257,6 +258,17 @@ def test_a_damaged_note_of_what_was_sent_stops_nothing_and_doubles_nothing(serve
     sync(folder)
     check_everything(server)
     assert len(server.runs) == 2
+
+
+@pytest.mark.parametrize("size", [10**9, 10**400, -1, True])
+def test_a_note_of_bytes_that_are_not_there_costs_no_record(server, folder, size):
+    log_everything(folder, rows=3)
+    sync(folder)
+    for note in folder.glob("*/sent.json"):
+        note.write_text(json.dumps(json.loads(note.read_text()) | {"bytes": size}))
+    log_everything(folder)
+    sync(folder)
+    check_everything(server)
 
 
 def test_another_server_does_not_get_what_waits_for_this_one(server, folder, monkeypatch):

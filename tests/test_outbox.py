@@ -5,11 +5,75 @@ import multiprocessing
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.outbox import LOG, Outbox, read_records
+
+OPENED: dict[str, Any] = {
+    "uri": "u",
+    "experiment": "e",
+    "key": "k",
+    "name": "n",
+    "parent": None,
+    "tags": {},
+}
+ROW = {"time": 1, "metrics": {"loss": 1.0}, "step": 1}
+COPY = {"time": 1, "artifact": "files/ab12/a.png", "hash": "0"}
+
+
+def line(record: object) -> bytes:
+    return json.dumps(record).encode() + b"\n"
+
+
+def opened(**changed: object) -> bytes:
+    return line({"time": 1, "open": OPENED | changed})
+
+
+# A line of a log that no outbox writes, and what is said of it.
+DAMAGED = {
+    "number": (b"7\n", "none that is logged"),
+    "list": (b"[1,2]\n", "none that is logged"),
+    "list of a kind": (b'["open"]\n', "none that is logged"),
+    "empty": (b"{}\n", "none that is logged"),
+    "two kinds": (line(ROW | {"params": {}}), "none that is logged"),
+    "deep": (b"[" * 200_000 + b"\n", "no JSON"),
+    "not UTF-8": (b'{"time":1,"tags":{"a":"\xff\xfe"}}\n', "no JSON"),
+    "half a letter": (b'{"time":1,"tags":{"a":"\\ud800"}}\n', "no JSON"),
+    "many digits": (b'{"time":1,"metrics":{"a":' + b"9" * 5000 + b'},"step":1}\n', "no JSON"),
+    "no step": (b'{"time":1,"metrics":{"loss":1}}\n', "metrics are no numbers of a step"),
+    "huge metric": (line(ROW | {"metrics": {"a": 10**400}}), "metrics are no numbers"),
+    "huge step": (line(ROW | {"step": 10**400}), "metrics are no numbers of a step"),
+    "metric that is a text": (line(ROW | {"metrics": {"a": "b"}}), "metrics are no numbers"),
+    "metrics that are a list": (line(ROW | {"metrics": [1]}), "metrics are no numbers"),
+    "no time": (b'{"tags":{}}\n', "time is no number"),
+    "time that is a text": (line(ROW | {"time": "now"}), "time is no number"),
+    "huge time": (line(ROW | {"time": 10**400}), "time is no number"),
+    "params that are a list": (line({"time": 1, "params": ["a"]}), "params are no texts"),
+    "param that is a number": (line({"time": 1, "params": {"a": 1}}), "params are no texts"),
+    "tags that are a list": (line({"time": 1, "tags": ["a"]}), "tags are no texts"),
+    "tags that are null": (line({"time": 1, "tags": None}), "tags are no texts"),
+    "tag that is a number": (line({"time": 1, "tags": {"a": 1}}), "tags are no texts"),
+    "dataset that is a list": (line({"time": 1, "dataset": [1]}), "dataset has no name"),
+    "dataset without a name": (line({"time": 1, "dataset": {"digest": "a"}}), "dataset has no"),
+    "end that is none": (line({"time": 1, "end": ["FINISHED"]}), "end is no run's end"),
+    "artifact that is a number": (line(COPY | {"artifact": 1}), "artifact is no file of"),
+    "artifact without a hash": (line({"time": 1, "artifact": "files/ab12/a"}), "is no file of"),
+    "artifact with a long name": (line(COPY | {"artifact": f"files/a/{'a' * 300}"}), "is no file"),
+    "picture with a path": (line(COPY | {"image": "../a", "step": 1}), "artifact is no file of"),
+    "picture without a step": (line(COPY | {"image": "a"}), "artifact is no file of"),
+    "open that is a number": (b'{"time":1,"open":5}\n', "open does not say"),
+    "open that is null": (b'{"time":1,"open":null}\n', "open does not say"),
+    "no uri": (b'{"time":1,"open":{"experiment":"e"}}\n', "open does not say"),
+    "uri that is a number": (opened(uri=5), "open does not say"),
+    "experiment that is null": (opened(experiment=None), "open does not say"),
+    "parent that is a number": (opened(parent=5), "open does not say"),
+    "parent elsewhere": (opened(parent="../x"), "open does not say"),
+    "tags of a run that are a list": (opened(tags=[1]), "open does not say"),
+    "key that closes a query": (opened(key="' OR"), "open does not say"),
+}
 
 
 @pytest.fixture
@@ -87,6 +151,30 @@ def test_a_damaged_line_costs_no_other(outbox):
     Outbox(outbox.folder).append_metrics({"loss": 0.5}, 3)
     steps = [record.get("step") for _, record in read_records(outbox.folder / LOG, 0)]
     assert steps == [0, None, 2, 3]
+
+
+@pytest.mark.parametrize(("damage", "why"), DAMAGED.values(), ids=list(DAMAGED))
+def test_a_line_that_no_outbox_writes_is_told_from_records_and_costs_none(outbox, damage, why):
+    outbox.append_metrics({"loss": 0.5}, 0)
+    with open(outbox.log, "ab") as log:
+        log.write(damage)
+    outbox.append_metrics({"loss": 0.5}, 1)
+    Outbox(outbox.folder).append_metrics({"loss": 0.5}, 1)  # which it has
+    Outbox(outbox.folder).append_open(OPENED)
+    found = [record for _, record in read_records(outbox.log, 0)]
+    assert [record.get("step") for record in found] == [0, None, 1, None]
+    assert list(found[1]) == ["damaged"] and why in found[1]["damaged"]
+    assert found[3]["open"] == OPENED
+
+
+def test_a_run_that_goes_on_removes_nothing_behind_a_link(outbox, tmp_path):
+    precious = tmp_path / "victim/ab/precious.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("precious")
+    outbox.append_open(OPENED)
+    (outbox.folder / "files").symlink_to(tmp_path / "victim")
+    outbox.append_open(OPENED)
+    assert precious.read_text() == "precious"
 
 
 @pytest.mark.parametrize("room", [0, 10])

@@ -5,6 +5,7 @@ where it answers. What is left is delivered by the next stage, or by `maskgit sy
 """
 
 import time
+from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
 from threading import Event, Thread
@@ -12,11 +13,11 @@ from threading import Event, Thread
 from filelock import Timeout
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.outbox import LOG, Record, read_records
+from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records
 from pipeline.runtime.project import in_project
 from pipeline.runtime.sending import send, sent_part
 from pipeline.runtime.server import Gone, Server, Unsent
-from pipeline.runtime.uris import is_local, redacted, scrubbed, tracking_uri
+from pipeline.runtime.uris import is_local, redacted, scrubbed, sqlite_file, tracking_uri
 
 ROUND = 1.0  # seconds between two looks into the outboxes
 PAUSE = 30.0  # seconds between two attempts at most, where the server does not answer
@@ -25,6 +26,8 @@ UNLOCKED = 3.0  # nor for a database on this machine that another process holds
 LAST = 2.0  # seconds that it waits for a server in all, or
 SHARE = 0.1  # this part of its own time, if that is longer
 PATIENCE = 60.0  # seconds that it waits for a database on this machine
+# What SQLite says of a file that is no database, is cut off, or lacks what a database began with.
+RUINED = ("file is not a database", "disk image is malformed", "no such table")
 
 
 def load_mlflow() -> None:
@@ -47,6 +50,9 @@ class Outboxes:
         self.refused: list[str] = []
         self._first: dict[Path, Record] = {}  # record of each
         self._done: dict[Path, int] = {}  # bytes of each log that need no second look
+        self._broken: dict[Path, str] = {}  # why nothing of it can be sent, and the way out
+        # What is wrong with each damaged record, by the byte of the log where it ends.
+        self._damaged = defaultdict[Path, dict[int, str]](dict)
 
     def send(self) -> None:
         """Send everything that the server does not have, of parents first, then of the oldest run.
@@ -61,24 +67,42 @@ class Outboxes:
             self._send_each()
 
     def _send_each(self) -> None:
-        busy = False
+        problem = ""
         for outbox in self._ours():
-            size = (outbox / LOG).stat().st_size
-            if size == self._done.get(outbox):
-                continue
             try:
-                self.refused += send(outbox, self.server)
+                if (outbox / LOG).stat().st_size == self._done.get(outbox):
+                    continue
+                self.refused += send(outbox, self.server, self._damaged[outbox])
                 self._done[outbox] = sent_part(outbox)["bytes"]
+                self._broken.pop(outbox, None)
+            except Broken as error:
+                self._broken[outbox] = str(error)
             except Timeout:
-                busy = True
+                problem = problem or "another process is sending them"
             except OSError as error:
-                raise Unsent(f"{outbox}: {error.strerror or error}") from error
-        if busy:
-            raise Unsent("another process is sending them")
+                problem = f"{outbox}: {error.strerror or error}"
+        if problem:
+            raise Unsent(problem)
+
+    def left_out(self) -> list[str]:
+        """What was found of outboxes that cannot be sent and of damaged records, a line each."""
+        lines = list(self._broken.values())
+        for outbox, damaged in list(self._damaged.items()):
+            if damaged:
+                first, log = min(damaged), outbox / LOG
+                count = (
+                    "1 damaged record is"
+                    if len(damaged) == 1
+                    else f"{len(damaged)} damaged records are"
+                )
+                lines.append(
+                    f"{log}: {count} left out (line {_line(log, first)}: {damaged[first]})"
+                )
+        return lines
 
     def waiting(self) -> int:
         """The number of records that are still to be sent."""
-        return sum(_left(outbox) for outbox in self._ours())
+        return sum(_left(outbox) for outbox in self._ours() if outbox not in self._broken)
 
     def elsewhere(self) -> dict[str, int]:
         """The records that wait for other servers, by redacted URI."""
@@ -91,23 +115,69 @@ class Outboxes:
         return counts
 
     def _ours(self) -> list[Path]:
+        self._broken = {o: why for o, why in self._broken.items() if o in self._first}
         for log in self.folder.glob(f"*/{LOG}"):
             if log.parent not in self._first:
-                opened = (record for _, record in read_records(log, 0) if "open" in record)
-                if (first := next(opened, None)) is not None:
-                    self._first[log.parent] = first
-        uri = redacted(self.server.uri)
-        ours = [o for o, first in self._first.items() if redacted(first["open"]["uri"]) == uri]
-        return sorted(ours, key=lambda outbox: (self._depth(outbox), self._first[outbox]["time"]))
+                self._look_at(log)
+        uri, depths = redacted(self.server.uri), dict[Path, int]()
+        for outbox, first in self._first.items():
+            if redacted(first["open"]["uri"]) == uri:
+                try:
+                    depths[outbox] = self._depth(outbox)
+                except Broken as error:
+                    self._broken[outbox] = str(error)
+        return sorted(depths, key=lambda outbox: (depths[outbox], self._first[outbox]["time"]))
+
+    def _look_at(self, log: Path) -> None:
+        try:
+            if (first := first_open(log)) is not None:
+                self._first[log.parent] = first
+        except Broken as error:
+            self._broken[log.parent] = str(error)
+        except FileNotFoundError:  # it was deleted meanwhile
+            pass
+        except OSError as error:
+            self._broken[log.parent] = (
+                f"{log} cannot be read ({error.strerror or error}); change its permissions, or "
+                f"delete {log.parent}"
+            )
 
     def _depth(self, outbox: Path) -> int:
-        """How many runs stand above a run: its parent may be younger, where it was taken up."""
-        parent = self._first[outbox]["open"]["parent"] if outbox in self._first else None
-        return 1 + self._depth(outbox.with_name(parent)) if parent else 0
+        """How many runs stand above a run: its parent may be younger, where it was taken up.
+
+        Raises:
+            Broken: they are a circle.
+        """
+        above, at = [outbox], outbox
+        while at in self._first and (parent := self._first[at]["open"]["parent"]):
+            if (at := at.with_name(parent)) in above:
+                why = "nothing of it can be sent, the runs above it are a circle"
+                raise Broken(f"{outbox / LOG}: {why}; delete the folder {at}")
+            above.append(at)
+        return len(above) - 1
 
 
 def _left(outbox: Path) -> int:
-    return sum(1 for _ in read_records(outbox / LOG, sent_part(outbox)["bytes"]))
+    records = read_records(outbox / LOG, sent_part(outbox)["bytes"])
+    return sum(1 for _, record in records if "damaged" not in record)
+
+
+def _line(log: Path, end: int) -> int:
+    """The number of the line that ends at a byte of a log."""
+    with open(log, "rb") as file:
+        return file.read(end).count(b"\n")
+
+
+def _way_out(reason: str) -> str:
+    """What to do where not everything could be sent."""
+    if not is_local(tracking_uri()):
+        return "start the server and run this again"
+    if any(said in reason for said in RUINED):
+        return (
+            f"{sqlite_file(tracking_uri())} is damaged: delete it, or put a whole copy in its "
+            f"place, and `maskgit sync` sends what is kept"
+        )
+    return "run this again"
 
 
 class Delivery:
@@ -171,6 +241,7 @@ class Delivery:
                 f"{left} records are still to be sent to {redacted(outboxes.server.uri)} "
                 f"({self._problem}); the next stage or `maskgit sync` sends them"
             )
+        said += outboxes.left_out()
         return "; ".join(said) or None
 
 
@@ -190,14 +261,13 @@ def sync(folder: Path) -> str:
     sent = outboxes.server.records
     # Without a reason, what is left was logged meanwhile by a stage, which sends it.
     if reason and (left := outboxes.waiting()):
-        raise UserError(
-            f"{left} of {left + sent} records are still to be sent to {shown}: {reason}; start the "
-            f"server and run this again"
-        )
+        said = [f"{left} of {left + sent} records are still to be sent to {shown}: {reason}"]
+        raise UserError("; ".join([*said, _way_out(str(reason)), *outboxes.left_out()]))
     said = [f"{sent} records sent to {shown}"]
     said += [f"refused for good: {reason}" for reason in outboxes.refused]
     said += [
         f"{count} wait for {other}, which MLFLOW_TRACKING_URI has to name"
         for other, count in outboxes.elsewhere().items()
     ]
+    said += outboxes.left_out()
     return "; ".join(said)

@@ -1,6 +1,7 @@
 """Sends the records of an outbox to MLflow: in order, in batches, each of them once."""
 
-import shutil
+import contextlib
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -12,13 +13,14 @@ from filelock import FileLock
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash, read_json, write_json
-from pipeline.runtime.outbox import LOG, Record, read_records
+from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records, remove_copy
 from pipeline.runtime.server import Gone, Refused, Server, Unsent
 
 RUN_KEY = "maskgit.run"
 PARENT = "mlflow.parentRunId"
 PICTURES = "mlflow.loggedImages"  # that it has some
 SMALL = (256, 256)  # pixels at most of a picture's small copy, which MLflow shows among others
+SENT = "sent.json"
 NOTHING: Record = {"run_id": None, "bytes": 0, "database": None}  # sent so far
 METRICS, PARAMS = 1000, 100  # of a request; MLflow's limits
 
@@ -28,14 +30,19 @@ def sent_part(folder: Path) -> Record:
     is None until it has one. Where the note is damaged everything is sent again: the server takes
     what it has for the same."""
     try:
-        sent = read_json(folder / "sent.json", *NOTHING)
-        return sent if isinstance(sent["bytes"], int) else dict(NOTHING)
+        sent = read_json(folder / SENT, *NOTHING)
     except UserError:  # most often there is none yet
         return dict(NOTHING)
+    some = type(sent["bytes"]) is int and sent["bytes"] > 0 and isinstance(sent["run_id"], str)
+    return sent if some else dict(NOTHING)
 
 
-def send(folder: Path, server: Server) -> list[str]:
+def send(folder: Path, server: Server, damaged: dict[int, str]) -> list[str]:
     """Send what the outbox in `folder` still holds.
+
+    Args:
+        damaged: gets what is wrong with each record that is left out, by the byte of the log where
+            it ends.
 
     Returns:
         What the server refuses for good, a line each. It stays in the log.
@@ -43,23 +50,30 @@ def send(folder: Path, server: Server) -> list[str]:
     Raises:
         Gone: the server lacks what was sent; the next call sends it again.
         Unsent: not all could be sent; what was is not sent again.
+        Broken: nothing can be sent until somebody puts the outbox right.
         filelock.Timeout: another process is sending it.
     """
     with FileLock(folder / "sending.lock", timeout=0):
+        note = folder / SENT
+        if note.exists() and not note.is_file():  # it would never end to send everything again
+            raise Broken(f"{note} is no file, but a folder, pipe or device; delete it")
         try:
-            return _Sending(folder, server).run()
+            return _Sending(folder, server, damaged).run()
         except Gone:  # the run was deleted, or the whole database
             server.forget()
-            write_json(folder / "sent.json", NOTHING)
+            write_json(note, NOTHING)
             raise
 
 
 class _Sending:
     """One outbox on its way; `sent` is how much of it the server's database has."""
 
-    def __init__(self, folder: Path, server: Server):
-        self.folder, self.server = folder, server
-        first = next(r["open"] for _, r in read_records(folder / LOG, 0) if "open" in r)
+    def __init__(self, folder: Path, server: Server, damaged: dict[int, str]):
+        self.folder, self.server, self.damaged = folder, server, damaged
+        opened = first_open(folder / LOG)
+        if opened is None:
+            raise Unsent(f"{folder / LOG} is empty now")
+        first = opened["open"]
         self.experiment = server.experiment(first["experiment"])
         self.query = f"tags.`{RUN_KEY}` = '{first['key']}'"
         self.sent = self._sent_part(folder)
@@ -68,32 +82,50 @@ class _Sending:
     def _sent_part(self, folder: Path) -> Record:
         """Nothing, where it was sent to a database that was deleted since, or begun anew."""
         sent, database = sent_part(folder), self.experiment.creation_time
-        known = sent["database"] == database
+        known = sent["database"] == database and sent["bytes"] <= _size(folder / LOG)
         return sent if known else NOTHING | {"database": database}
 
     def run(self) -> list[str]:
-        for end, records in _batches(self.folder / LOG, self.sent["bytes"]):
-            if "open" in records[0]:
+        for end, records in self._batches():
+            if not records:
+                pass  # damaged ones alone
+            elif "open" in records[0]:
                 self._open(records[0])
             elif "metrics" in records[0] or "params" in records[0]:
                 self._values(records)
             else:
                 self._attempt(self._other, records[0])
             self.sent["bytes"] = end
-            write_json(self.folder / "sent.json", self.sent)
+            write_json(self.folder / SENT, self.sent)
             self.server.records += len(records)
             for record in records:
                 if "artifact" in record:
-                    shutil.rmtree((self.folder / record["artifact"]).parent, ignore_errors=True)
+                    remove_copy(self.folder / record["artifact"])
         return self.refused
+
+    def _batches(self) -> Iterator[tuple[int, list[Record]]]:
+        """The records that are not sent yet, each with the byte where it ends; metrics and params
+        that follow one another together, as many as fit a request or two. Damaged ones are passed
+        over."""
+        batch: list[Record] = []
+        values = end = 0
+        for stop, record in read_records(self.folder / LOG, self.sent["bytes"]):
+            if "damaged" in record:
+                self.damaged[stop], end = record["damaged"], stop
+                continue
+            more = len(record.get("metrics", ())) + len(record.get("params", ()))
+            if batch and (not more or not values or values + more > METRICS):
+                yield end, batch
+                batch, values = [], 0
+            batch.append(record)
+            values, end = values + more, stop
+        if end:
+            yield end, batch
 
     def _open(self, record: Record) -> None:
         """Find the run by its key, or create it: a request that failed may have done so before."""
         run, tags = record["open"], dict(record["open"]["tags"])
-        if run["parent"]:
-            parent = self._sent_part(self.folder.with_name(run["parent"]))["run_id"]
-            if parent is None:
-                raise Unsent("its parent run is not there yet")
+        if parent := self._parent(run):
             tags[PARENT] = parent
         ask, experiment = self.server.ask, self.experiment.experiment_id
         try:
@@ -113,6 +145,19 @@ class _Sending:
         if not run_id:  # an answer is JSON, and not MLflow's
             raise Unsent("it creates no run")
         self.sent["run_id"] = run_id
+
+    def _parent(self, run: Record) -> str | None:
+        """MLflow's id of the run above; None if there is none, also where its outbox was deleted,
+        or can never be sent."""
+        if run["parent"] is None:
+            return None
+        above = self.folder.with_name(run["parent"])
+        parent: str | None = self._sent_part(above)["run_id"]
+        with contextlib.suppress(Broken, OSError):
+            opened = first_open(above / LOG)
+            if parent is None and opened and opened["open"]["uri"] == run["uri"]:
+                raise Unsent("its parent run is not there yet")
+        return parent
 
     def _values(self, records: list[Record]) -> None:
         from mlflow.entities import Metric, Param
@@ -170,11 +215,9 @@ class _Sending:
         elif "dataset" in record:
             inputs = [_dataset(**record["dataset"])]
             ask(lambda client: client.log_inputs(run_id, inputs))
-        elif "end" in record:
+        else:
             self._remove_doubles()
             ask(lambda client: client.set_terminated(run_id, record["end"], record["time"]))
-        else:
-            raise Refused(f"a damaged record in {self.folder / LOG}")
 
     def _remove_doubles(self) -> None:
         """Delete the empty runs that requests created which had been given up: a server that was
@@ -225,20 +268,12 @@ class _Sending:
         return run.info.artifact_uri.startswith("mlflow-artifacts:")
 
 
-def _batches(log: Path, start: int) -> Iterator[tuple[int, list[Record]]]:
-    """The records of a log from byte `start` on, each with the byte where it ends; metrics and
-    params that follow one another together, as many as fit a request or two."""
-    batch: list[Record] = []
-    values = end = 0
-    for stop, record in read_records(log, start):
-        more = len(record.get("metrics", ())) + len(record.get("params", ()))
-        if batch and (not more or not values or values + more > METRICS):
-            yield end, batch
-            batch, values = [], 0
-        batch.append(record)
-        values, end = values + more, stop
-    if batch:
-        yield end, batch
+def _size(file: Path) -> float:
+    """Of a file in bytes; without end where it is gone."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return math.inf
 
 
 def _tags(tags: dict[str, str]) -> list[Any]:
