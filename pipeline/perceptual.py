@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.classifier import Classifier
 from pipeline.runtime.errors import UserError
-from pipeline.weights.downloaded import downloaded, only_tensors
+from pipeline.runtime.pytorch_files import downloaded, only_tensors
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 

@@ -1,7 +1,8 @@
 """Encodes every image into token grids."""
 
 from pipeline.config.params import Params
-from pipeline.config.paths import RESULTS, TOKENIZER, TOKENS
+from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS
+from pipeline.data.images.shards import ImageShards
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.files import publish_folder, tree_hash, write_json
 from pipeline.runtime.stage import Stage
@@ -20,7 +21,8 @@ def main(params: Params) -> str:
             split: cache_tokens(split, number, params, folder, workers)
             for split, number in crops.items()
         }
-        write_manifest(folder, params, tree_hash(TOKENIZER), shards)
+        classes = len(ImageShards(IMAGES, "val").class_names)
+        write_manifest(folder, params, tree_hash(TOKENIZER), shards, classes)
 
         train, val = TokenCache(folder, "train"), TokenCache(folder, "val")
         usage, perplexity = cached_code_usage(train, params.tokenizer.codebook_size)

@@ -39,6 +39,7 @@ def run_stage(main: Callable[[Params], str], curves: Curves = lambda params: ())
 def _run(main: Callable[[Params], str], curves: Curves) -> None:
     started = time.monotonic()
     try:
+        _check_root()
         params = load_params()
         _check_curves(curves(params), params)
         Thread(target=load_mlflow).start()  # while a stage that uses Ray waits for it
@@ -53,6 +54,13 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
     finally:
         gc.freeze()  # or the interpreter spends a second on looking for garbage as it ends
     print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)
+
+
+def _check_root() -> None:
+    """The folders of runs would be made in a project that is not there."""
+    root = os.environ.get("DVC_ROOT")
+    if root and not os.path.isdir(root):
+        raise UserError(f"DVC_ROOT: {root} is no folder; unset it, DVC sets it for its stages")
 
 
 def _way_back() -> str:

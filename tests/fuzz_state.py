@@ -126,7 +126,10 @@ def _loss(value: Callable[[int], float], folder: Path) -> None:
 
 
 STATES: list[Any] = [{}, {"step": 3}, [1, 2], 7, {"task": 1, "step": 3}, torch.ones(3), "text"]
-STATES += [{"task": None, "step": 3, "history": [{"step": 3}]}, {"task": {}, "step": 3, "history": [{"step": 3}]}]
+STATES += [
+    {"task": None, "step": 3, "history": [{"step": 3}]},
+    {"task": {}, "step": 3, "history": [{"step": 3}]},
+]
 STATES += [{"task": [1], "step": 3, "history": [{"step": 3}]}]
 CELLS: dict[str, bytes | dict] = {
     "empty": b"",

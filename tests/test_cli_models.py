@@ -202,8 +202,58 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
         ),
         ("edit nothing.png --class 0", "nothing.png is missing; give the path of a picture"),
         ("save data", "data is there already and no saved model; give a new folder"),
+        ("save /", "/ is there already and no saved model; give a new folder"),
+        *(
+            (
+                f"{command} {number}",
+                f"--classes: '{number}' is no class; write a number in the digits 0 to 9, without "
+                f"blanks",
+            )
+            for command in ("sample --classes", "edit PHOTO --class", "outpaint PHOTO --class")
+            for number in ("٢", "0_1", "+1")
+        ),
+        (
+            "edit PHOTO --class 0 --box ٤,4,20,20",
+            "--box: '٤,4,20,20' is not left,top,right,bottom, as 4,4,20,20",
+        ),
+        (
+            "sample -S decoding.iterations=true",
+            "-S: decoding.iterations is never true or false, as in 'decoding.iterations=true'; "
+            "give its value",
+        ),
+        (
+            "inpaint PHOTO --class 0 --box 0,0,2,2",
+            "--box: 0,0,2,2 lies outside of the picture's centred square, which alone is edited; "
+            "give a box that meets it",
+        ),
     ],
 )
 def test_an_error_is_one_line_and_1(run, photo, arguments, line):
     done = run(*(str(photo) if word == "PHOTO" else word for word in arguments.split()))
     assert (done.code, done.out, done.err) == (1, "", f"error: {line}\n")
+
+
+def test_a_number_with_blanks_is_no_class(run, photo):
+    for arguments in (("sample", "--classes", " 1"), ("edit", str(photo), "--class", "1 ")):
+        assert "write a number in the digits 0 to 9" in run(*arguments).err
+
+
+def test_a_saved_model_has_no_other_replicates(run, tmp_path):
+    run("save", str(tmp_path / "saved"))
+    done = run("sample", "--model", str(tmp_path / "saved"), "--replicate", "99999")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert done.err.startswith("error: --replicate: ") and "leave the option out" in done.err
+
+
+def test_more_samples_than_memory_holds_are_refused(run, project, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run("sample", "--model", str(project), "--count", "99999999")
+    assert done.code == 1 and not [*tmp_path.iterdir()]
+    assert done.err.startswith("error: --count: 99,999,999 samples do not fit into this machine's")
+    assert "memory; give " in done.err
+
+
+def test_sampling_that_takes_long_says_how_far_it_is(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipeline.tools.sample.PAUSE", 0.0)
+    done = run("sample", "--count", "3", "--output", f"{tmp_path}/a.png")
+    assert "sample 3/3" in done.out

@@ -124,7 +124,7 @@ def test_image_shards_are_those_of_the_manifest(images, damage):
 
 def test_labels_of_no_class_are_refused(images):
     manifest = read_json(images / "manifest.json")
-    manifest["class_names"] = ["one"]
+    manifest |= {"class_names": ["one"], "counts": {}}
     write_json(images / "manifest.json", manifest)
     with pytest.raises(UserError, match="labels of no class"):
         ImageShards(images, "train")

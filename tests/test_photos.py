@@ -129,7 +129,7 @@ def tokens_dir(photos, tokenizer, tmp_path_factory) -> Path:
             split: cache_tokens(split, number, photos.params, folder, Alone(CPU))
             for split, number in crops.items()
         }
-    write_tokens_manifest(folder, photos.params, "hash", shards)
+    write_tokens_manifest(folder, photos.params, "hash", shards, classes=2)
     return folder
 
 

@@ -1,12 +1,14 @@
 """A process that is told to end ends, and says nothing, whatever it is in the middle of."""
 
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from pipeline.runtime.process import reader_may_leave
+from pipeline.runtime.process import _ignore_what_tqdm_cannot_read, reader_may_leave
+from tests.project import ROOT
 
 # As Ray's handler in a driver does; `weak` and `del` are where Python itself cannot pass it on.
 PROGRAM = """
@@ -99,3 +101,26 @@ def test_a_reader_that_leaves_is_no_error(finished, tmp_path):
 def test_a_pipe_that_is_no_reader_of_ours_is_an_error_still():
     with pytest.raises(BrokenPipeError), reader_may_leave():
         raise BrokenPipeError
+
+
+@pytest.mark.parametrize("name", ["MININTERVAL", "NCOLS", "ncols", "DELAY", "TOTAL", "INITIAL"])
+@pytest.mark.parametrize("value", ["abc", ""])
+def test_a_setting_of_bars_that_is_no_number_is_ignored_with_a_line(name, value):
+    program = "from pipeline.runtime.process import set_up; set_up(); from tqdm import tqdm"
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {f"TQDM_{name}": value, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    line = f"note: TQDM_{name} is ignored: {value!r} is no number; unset it\n"
+    assert (ended.returncode, ended.stderr) == (0, line)
+
+
+def test_other_settings_of_bars_are_kept(monkeypatch, capsys):
+    for name, value in (("TQDM_MININTERVAL", "2.5"), ("TQDM_DISABLE", "yes"), ("TQDM_NCOLS", "80")):
+        monkeypatch.setenv(name, value)
+    _ignore_what_tqdm_cannot_read()
+    assert os.environ["TQDM_MININTERVAL"] == "2.5" and os.environ["TQDM_NCOLS"] == "80"
+    assert capsys.readouterr().err == ""

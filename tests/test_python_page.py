@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def project(tmp_path, monkeypatch) -> Path:
         weights = MaskGitTransformer(config).state_dict()
         save_model(tmp_path / replicate.folder, "transformer", config, weights)
     (tmp_path / "params.yaml").write_text(json.dumps(params.model_dump()))
+    shutil.rmtree(tmp_path / "data/images")  # of three classes
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

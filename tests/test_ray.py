@@ -1,8 +1,10 @@
 """Ray itself: data-parallel training against one worker, and the sweep as a submitted job."""
 
 import logging
+import os
 import platform
 import shutil
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -97,6 +99,44 @@ def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_pat
     assert again["history"] == two["history"]
     (machine,) = machines_of([tmp_path / "two"])  # each once
     assert machine["host"] == platform.node() and machine["device"] == "cpu"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_ends_several_workers_in_a_line_and_they_go_on_after_it(
+    tokens_dir, tmp_path, monkeypatch, capfd
+):
+    """The checkpoint is written by Ray's thread while they train."""
+    import ray
+
+    from pipeline.runtime.cluster import join_ray
+    from pipeline.runtime.errors import UserError
+    from pipeline.training.loop.ray_train import fit
+
+    monkeypatch.chdir(ROOT)
+    params = _small_params()
+    (small := tmp_path / "small").mkdir()
+    join_ray()
+    try:
+        straight = fit(_job(params, tokens_dir, tmp_path / "straight", workers=2))
+        command = ("mount", "-t", "tmpfs", "-o", "size=16M", "tmpfs", small)
+        subprocess.run(command, check=True)
+        try:
+            filler = small / "filler"
+            filler.write_bytes(bytes(os.statvfs(small).f_bavail * 4096 - 300_000))
+            with pytest.raises(UserError, match=r"cannot write .*checkpoint.*make room"):
+                fit(_job(params, tokens_dir, small / "run", workers=2))
+            said = capfd.readouterr()
+            assert "Traceback" not in said.out + said.err
+            filler.unlink()
+            found = fit(_job(params, tokens_dir, small / "run", workers=2))
+            assert not list((small / "run").rglob("*.tmp"))
+        finally:
+            subprocess.run(("umount", "-l", small), check=True)
+    finally:
+        ray.shutdown()
+    assert found["history"] == straight["history"]
+    for name, weight in straight["task"]["model"].items():
+        assert torch.equal(found["task"]["model"][name], weight)
 
 
 def test_training_goes_on_without_ray_trains_list_of_checkpoints(tokens_dir, tmp_path, monkeypatch):

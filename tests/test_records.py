@@ -1,6 +1,7 @@
 """Results of different params, or of other runs of the stages before, are told apart."""
 
 import json
+import os
 import platform
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import torch
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
-from pipeline.runtime.records import described, out_of_date, require_current, write_record
+from pipeline.runtime.records import (
+    described,
+    out_of_date,
+    read_records,
+    require_current,
+    write_record,
+)
+from tests.errors import one_line
 
 STAGES = {
     "prepare": {"params": ["size"], "deps": ["code.py"], "outs": ["data/images"]},
@@ -114,23 +122,78 @@ def test_edited_code_is_no_reason(project):
     assert out_of_date() == {}
 
 
-def test_records_of_before_there_were_hashes_are_judged_by_their_params(project):
-    for path in Path("results/sources").iterdir():
-        record = json.loads(path.read_text())
-        path.write_text(
-            json.dumps({k: v for k, v in record.items() if k not in ("deps", "outputs")})
-        )
-    assert out_of_date() == {}
-    set_params(samples=4)
-    assert list(out_of_date()) == ["evaluate"]
-
-
 def test_results_alone_are_not_judged(project):
     Path("dvc.yaml").unlink()
     assert out_of_date() == {}
 
 
-def test_a_damaged_record_is_named(project):
-    Path("results/sources/train.json").write_text("[]")
-    with pytest.raises(UserError, match=r"train\.json is damaged"):
+def test_a_record_of_a_stage_that_is_gone_is_passed_over(project):
+    Path("results/sources/gone.json").write_text("[]")
+    assert out_of_date() == {}
+
+
+DAMAGES = {
+    "a list": [],
+    "a number": 7,
+    "nothing": {},
+    "params null": {"params": None},
+    "params a list": {"params": [1]},
+    "params empty": {"params": {}},
+    "deps null": {"deps": None},
+    "deps a list": {"deps": ["code.py"]},
+    "deps outside": {"deps": {"models/../../../dev/zero": "x"}},
+    "outputs null": {"outputs": None},
+    "outputs empty": {"outputs": {}},
+    "outputs a list": {"outputs": ["results/rows.csv"]},
+    "outputs numbers": {"outputs": {"results/rows.csv": 5}},
+    "outputs a folder": {"outputs": {"results/rows.csv": "x", "results": "x"}},
+    "outputs outside": {"outputs": {"results/../../../../dev/zero": "x"}},
+    "outputs absolute": {"outputs": {"/dev/zero": "x"}},
+    "outputs of another stage": {"outputs": {"results/rows.csv": "x", "results/speed.csv": "x"}},
+    "run_id a number": {"run_id": 5},
+    "commit null": {"commit": None},
+    "dirty a word": {"dirty": "maybe"},
+    "finished a number": {"finished": 17},
+    "finished no time": {"finished": "yesterday"},
+    "seconds text": {"seconds": "long"},
+    "seconds true": {"seconds": True},
+    "seconds negative": {"seconds": -1.0},
+    "seconds NaN": {"seconds": float("nan")},
+    "memory text": {"memory_gib": "x"},
+    "cpus none": {"cpus": 0},
+    "gpus null": {"gpus": None},
+    "gpus numbers": {"gpus": [1]},
+    "host a mapping": {"host": {}},
+    "versions a list": {"versions": []},
+    "workers a mapping": {"workers": {}},
+    "workers numbers": {"workers": [{"host": 1}]},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_record_is_named_with_the_way_out(project, damage):
+    path = Path("results/sources/evaluate.json")
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | damage if damage and type(damage) is dict else damage))
+    with pytest.raises(
+        UserError, match=r"sources/evaluate\.json .* `dvc repro evaluate`$"
+    ) as error:
         out_of_date()
+    one_line(error)
+
+
+def test_a_record_that_is_no_file_is_named(project):
+    path = Path("results/sources/evaluate.json")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"evaluate\.json is a folder, pipe or device"):
+        out_of_date()
+
+
+def test_analysis_asks_for_what_it_shows(project):
+    assert read_records(needed=["run_id", "seconds"])["evaluate"].seconds > 0
+    path = Path("results/sources/evaluate.json")
+    path.write_text(json.dumps({k: v for k, v in read_json(path).items() if k != "seconds"}))
+    assert out_of_date() == {}
+    with pytest.raises(UserError, match=r"evaluate\.json is damaged: it has no seconds"):
+        read_records(needed=["run_id", "seconds"])

@@ -109,3 +109,10 @@ def test_a_reader_that_leaves_a_stage_is_no_bug(run, tmp_path, monkeypatch):
     with pytest.raises(BrokenPipeError):
         running._run(fail, lambda params: ())
     assert not [*tmp_path.glob("traceback-*")]
+
+
+def test_a_project_that_is_not_there_is_not_made(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("DVC_ROOT", f"{tmp_path}/none")
+    with pytest.raises(SystemExit, match=r"^error: DVC_ROOT: .*/none is no folder; unset it"):
+        run()
+    assert not [*tmp_path.iterdir()]

@@ -52,7 +52,7 @@ def made(folder: Path, params: Params, workers: Alone) -> dict[str, bytes]:
     tokens.mkdir(parents=True)
     crops = {"train": 2, "val": 0}
     shards = {s: cache_tokens(s, n, params, tokens, workers) for s, n in crops.items()}
-    write_manifest(tokens, params, "of the tokenizer", shards)
+    write_manifest(tokens, params, "of the tokenizer", shards, classes=3)
     shutil.copytree(tokens, "data/tokens", dirs_exist_ok=True)
     shutil.rmtree("runs", ignore_errors=True)
     every = [r for network in NETWORKS for r in replicates(params, network)]

@@ -6,7 +6,7 @@ import numpy as np
 
 from analysis.exhibits.base import Figure
 from analysis.exhibits.formatting import count, listed, number, percent
-from analysis.exhibits.inputs.files import Arrays
+from analysis.exhibits.inputs.arrays import Arrays
 from analysis.exhibits.inputs.metrics import EXTRACTORS, MODELS
 from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.mosaic import draw_mosaic, even_selection, shortened

@@ -1,21 +1,24 @@
 """Everything that the analysis makes: tables, figures and the report."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from analysis.exhibits import figure5
-from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.base import Exhibit, Figure, Table
 from analysis.exhibits.headline import headline
-from analysis.exhibits.inputs.results import read_results
+from analysis.exhibits.inputs.results import Results, read_results
 from analysis.report.contents import sections
 from analysis.report.page import write_report
 from analysis.report.provenance import write_sources
 from pipeline.config.params import Params
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import write_json
+from pipeline.runtime.files import atomic_file, remove_temporary, temporary_folder, write_json
 from pipeline.runtime.records import OutOfDate, described
 
 FOLDERS = ("tables", "timings", "sources", "figures")
+METRICS, REPORT = "metrics.json", "report.html"
+NEW = "new"  # the folder in which all is made before any of it is in its place
 
 
 def build(
@@ -46,21 +49,39 @@ def build(
             f"no result is of params.yaml as it is now: {described(stale)}; run `dvc repro`"
         )
     samples = figure5.samples(results, params) if "evaluate" not in stale else None
-    written = []
+    remove_temporary(output, NEW)
+    with temporary_folder(output / NEW) as made:
+        paths = _make(made, exhibits, samples, results, params.analysis.dpi)
+        write_json(made / METRICS, headline(results, stale))
+        write_report(made / REPORT, contents, samples, made / "figures", results, params, stale)
+        # All is there: whatever failed until here has left what an earlier analysis made.
+        written = [_publish(path, output / path.relative_to(made)) for path in paths]
+        _remove_others(output, written)
+        written.append(_publish(made / METRICS, results_folder / METRICS))
+        written.append(_publish(made / REPORT, output / REPORT))
+    return written
+
+
+def _make(
+    folder: Path, exhibits: list[Exhibit], samples: Figure | None, results: Results, dpi: int
+) -> list[Path]:
+    """Write the tables, with what each was made from, and the figures; their paths."""
+    made = []
     for table in (exhibit for exhibit in exhibits if isinstance(exhibit, Table)):
-        written += table.write(output / ("timings" if table.timed else "tables"))
-        written.append(write_sources(table, results, output / "sources"))
-    figures = output / "figures"
+        made += table.write(folder / ("timings" if table.timed else "tables"))
+        made.append(write_sources(table, results, folder / "sources"))
     for drawing in [samples, *exhibits]:
         if isinstance(drawing, Figure):
-            drawing.draw(figures / f"{drawing.name}.png", params.analysis.dpi)
-            written.append(figures / f"{drawing.name}.png")
-    _remove_others(output, written)
-    metrics = results_folder / "metrics.json"
-    write_json(metrics, headline(results, stale))
-    report = output / "report.html"
-    write_report(report, contents, samples, figures, results, params, stale)
-    return [*written, metrics, report]
+            drawing.draw(folder / f"figures/{drawing.name}.png", dpi)
+            made.append(folder / f"figures/{drawing.name}.png")
+    return made
+
+
+def _publish(made: Path, target: Path) -> Path:
+    """Put a finished file in its place."""
+    with atomic_file(target) as temporary:
+        shutil.move(made, temporary)  # results/ may lie on another disk
+    return target
 
 
 def _remove_others(output: Path, written: list[Path]) -> None:

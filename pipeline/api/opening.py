@@ -1,5 +1,6 @@
 """Where a model is opened from: a project, a folder that was saved, released files, the Hub."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from contextlib import chdir
@@ -14,12 +15,13 @@ from pipeline.config.params import Params, load_params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.presets import preset_params
 from pipeline.config.replicates import main_replicate
+from pipeline.data.images.shards import MANIFEST, read_manifest
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import ArgumentError, UserError
-from pipeline.runtime.files import read_json
+from pipeline.runtime.limits import SIDE
 from pipeline.runtime.records import described, out_of_date
-from pipeline.tokenizer import Tokenizer
-from pipeline.transformer import MaskGitTransformer
+from pipeline.tokenizer import Tokenizer, TokenizerConfig
+from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.published import WAY_OUT, load_model
 from pipeline.weights.released.opening import open_pretrained_tokenizer, open_pretrained_transformer
 
@@ -52,7 +54,8 @@ def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
         seed: the replicate's; None for the first.
 
     Raises:
-        UserError: there is no such replicate, or no model yet.
+        UserError: there is no such replicate, or no model yet; or its networks do not fit each
+            other, or neither the params and images, which no `EarlierRun` explains.
     """
     params = load_params(root / PARAMS_FILE)
     replicate = main_replicate(params, "transformer", seed)
@@ -67,8 +70,13 @@ def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
         if params.transformer.pretrained is None
         else open_pretrained_transformer(params, device)
     )
-    _warn_if_stale(root)
-    names = _names(root / IMAGES / "manifest.json", transformer.config.num_classes)
+    if wrong := _unfit(tokenizer.config, transformer.config):
+        raise UserError(f"{root / TOKENIZER.parts[0]}: {wrong}; {WAY_OUT}")
+    earlier = _warn_if_stale(root)
+    if not earlier:
+        _require_asked_for(tokenizer.config, transformer.config, params, root)
+    released = params.transformer.pretrained is not None
+    names = _names(root / IMAGES, transformer.config.num_classes, any_number=earlier or released)
     defaults = Defaults.of(params)
     return Opened(
         tokenizer, transformer, names, defaults, params.preset, replicate.seed, root.absolute()
@@ -117,13 +125,11 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
         transformer = load_model(folder / TRANSFORMER_FOLDER, "transformer", device)
     except UserError as error:  # whose way out is a project's
         raise UserError(str(error).replace(WAY_OUT, "save or download it again")) from error
-    classes = transformer.config.num_classes
-    codes = (tokenizer.config.codebook_size, transformer.config.codebook_size)
-    if len(description.classes) != classes or codes[0] != codes[1]:
-        raise UserError(
-            f"{folder} is damaged: {len(description.classes)} names of {classes} classes, "
-            f"codebooks of {codes[0]} and {codes[1]}; save or download it again"
-        )
+    wrong = _unfit(tokenizer.config, transformer.config)
+    if (classes := transformer.config.num_classes) != len(description.classes):
+        wrong = f"{len(description.classes)} names of {classes} classes"
+    if wrong:
+        raise UserError(f"{folder} is damaged: {wrong}; save or download it again")
     return Opened(
         tokenizer,
         transformer,
@@ -152,8 +158,36 @@ def open_folder(folder: Path, seed: int | None, device: torch.device) -> Opened:
     )
 
 
-def _warn_if_stale(root: Path) -> None:
-    """Warn where the networks are of an `EarlierRun`."""
+def _unfit(tokenizer: TokenizerConfig, transformer: TransformerConfig) -> str | None:
+    """Why no image can be made by the two, if none can."""
+    if tokenizer.codebook_size != transformer.codebook_size:
+        return f"codebooks of {tokenizer.codebook_size} and {transformer.codebook_size}"
+    grid = math.isqrt(transformer.num_tokens)
+    if grid**2 != transformer.num_tokens:
+        return f"{transformer.num_tokens} tokens an image, which fill no square"
+    if (side := grid * tokenizer.downsampling) > SIDE:
+        return f"images of {side} pixels a side, more than the limit of {SIDE:,} (docs/limits.md)"
+    return None
+
+
+def _require_asked_for(
+    tokenizer: TokenizerConfig, transformer: TransformerConfig, params: Params, root: Path
+) -> None:
+    """Raise a `UserError` where the networks' images are not those of the params."""
+    for folder, what, found, wanted in (
+        ("tokenizer", "channels", tokenizer.channels, params.data.channels),
+        ("tokenizer", "pixels a token", tokenizer.downsampling, params.tokenizer.downsampling),
+        ("transformer", "tokens an image", transformer.num_tokens, params.num_tokens),
+    ):
+        if found != wanted:
+            raise UserError(
+                f"{root / TOKENIZER.parts[0] / folder}: {found} {what}, where {PARAMS_FILE} asks "
+                f"for {wanted}; {WAY_OUT}"
+            )
+
+
+def _warn_if_stale(root: Path) -> bool:
+    """Whether the networks are of an `EarlierRun`, of which a warning is given then."""
     with chdir(root):
         stale = out_of_date()
     ours = {k: v for k, v in stale.items() if k in TRAINING and not v.missing}
@@ -163,6 +197,7 @@ def _warn_if_stale(root: Path) -> None:
             EarlierRun,
             stacklevel=4,
         )
+    return bool(ours)
 
 
 def _absolute(params: Params, root: Path) -> Params:
@@ -177,10 +212,22 @@ def _absolute(params: Params, root: Path) -> Params:
     )
 
 
-def _names(manifest: Path, classes: int) -> tuple[str, ...]:
-    """The classes' names, where the project's images have as many; else their numbers."""
-    if manifest.exists():
-        names = read_json(manifest, "class_names")["class_names"]
+def _names(images: Path, classes: int, any_number: bool) -> tuple[str, ...]:
+    """The classes' names, where the project has images; else their numbers.
+
+    Args:
+        any_number: whether the images may have another number of classes. Then it is numbers too.
+
+    Raises:
+        UserError: they have, and may not.
+    """
+    if (images / MANIFEST).exists():
+        names = read_manifest(images)["class_names"]
         if len(names) == classes:
             return tuple(names)
+        if not any_number:
+            raise UserError(
+                f"{images / MANIFEST} names {len(names)} classes, and the transformer has "
+                f"{classes}; {WAY_OUT}"
+            )
     return tuple(map(str, range(classes)))

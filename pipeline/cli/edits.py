@@ -20,11 +20,12 @@ from pipeline.cli.options import (
     Temperature,
     box_of,
     decoding,
+    one_class,
     open_model,
     output,
 )
 from pipeline.cli.outputs import require_png
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import ArgumentError, UserError
 
 SIDES = "left, right, or both: left,right; or top, bottom"
 
@@ -54,7 +55,16 @@ def edit(
 
     settings = decoding(iterations, schedule, temperature)
     pictures = [picture] * count
-    images = opened.edit(pictures, label, box=where, mask=mask, seed=seed, **settings)
+    chosen = one_class(label, opened.classes)
+    try:
+        images = opened.edit(pictures, chosen, box=where, mask=mask, seed=seed, **settings)
+    except ArgumentError as error:
+        if where is None or not str(error).startswith("mask: nothing"):
+            raise
+        raise UserError(
+            f"--box: {box} lies outside of the picture's centred square, which alone is edited; "
+            f"give a box that meets it"
+        ) from None
     write_results(images, file)
     print(f"edited picture in {file}")
 
@@ -111,7 +121,8 @@ def outpaint(
 
     settings = decoding(iterations, schedule, temperature)
     pictures, names = [picture] * count, sides.split(",")
-    images = opened.outpaint(pictures, label, sides=names, pixels=pixels, seed=seed, **settings)  # type: ignore[arg-type]
+    chosen = one_class(label, opened.classes)
+    images = opened.outpaint(pictures, chosen, sides=names, pixels=pixels, seed=seed, **settings)  # type: ignore[arg-type]
     write_results(images, file)
     print(f"extended picture in {file}")
 

@@ -1,8 +1,10 @@
 """Options that several commands have, and what they stand for."""
 
 import json
+import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -82,11 +84,16 @@ def output(text: str) -> typer.models.OptionInfo:
 
 
 def open_model(place: str, replicate: int | None) -> "MaskGIT":
+    """Raises: UserError: there is no model, or none of that replicate."""
     from pipeline.api.model import MaskGIT
     from pipeline.api.opening import EarlierRun
 
     with warnings.catch_warnings(record=True) as notes:
         model = MaskGIT.from_pretrained(place, seed=replicate)
+    if replicate is not None and model.project is None:
+        raise UserError(
+            f"--replicate: {place} is a saved model, which has no other; leave the option out"
+        )
     for note in notes:
         if issubclass(note.category, EarlierRun):
             print(f"note: {note.message}", file=sys.stderr)
@@ -131,6 +138,8 @@ def _set_param(text: str) -> tuple[str, Any]:
         raise UserError(f"-S: the value of {key}: {error}") from None
     if key not in PARAMS or parsed is None:
         raise UserError(f"-S: '{text}' sets no param of decoding; use {', '.join(PARAMS)} (=VALUE)")
+    if isinstance(parsed, bool) and key != "decoding.bf16":  # to Python, true is 1
+        raise UserError(f"-S: {key} is never true or false, as in '{text}'; give its value")
     return PARAMS[key], parsed
 
 
@@ -139,15 +148,51 @@ def box_of(text: str | None) -> "Box | None":
     if text is None:
         return None
     try:
-        left, top, right, bottom = (int(part) for part in text.split(","))
+        left, top, right, bottom = (int(_plain(part)) for part in text.split(","))
     except ValueError:
         raise UserError(f"--box: '{text}' is not left,top,right,bottom, as 4,4,20,20") from None
     return left, top, right, bottom
 
 
-def one_or_all(text: str | None) -> list[str] | None:
-    """The classes that a text lists with commas."""
-    return text.split(",") if text else None
+def one_or_all(text: str | None, names: Sequence[str]) -> list[str] | None:
+    """The classes that a text lists with commas.
+
+    Raises:
+        UserError: as `one_class`.
+    """
+    return [one_class(part, names) for part in text.split(",")] if text else None
+
+
+def one_class(text: str, names: Sequence[str]) -> str:
+    """The name or number of a class.
+
+    Args:
+        names: of the model's classes, which may be any text.
+
+    Raises:
+        UserError: it is a number, but not in plain digits.
+    """
+    try:
+        return text if text in names else _plain(text)
+    except ValueError:
+        raise UserError(
+            f"--classes: '{text}' is no class; write a number in the digits 0 to 9, without blanks"
+        ) from None
+
+
+def _plain(text: str) -> str:
+    """The text. Raises: ValueError: Python reads ٢, 0_1 or " 1" as numbers, and people do not."""
+    if re.fullmatch("-?[0-9]+", text) is None and _is_number(text):
+        raise ValueError(text)
+    return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        int(text)
+    except ValueError:
+        return False
+    return True
 
 
 def print_json(values: object) -> None:

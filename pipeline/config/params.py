@@ -1,15 +1,14 @@
 """The typed form of params.yaml: its sections, and the combinations of them that cannot work."""
 
-import difflib
-import reprlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError, model_validator
 
+from pipeline.config.mistakes import first_mistake
 from pipeline.config.schema import Sections
 from pipeline.runtime.dag import PARAMS_FILE
-from pipeline.runtime.errors import UserError, one_line
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.limits import GRID
 
@@ -217,41 +216,4 @@ def load_params(path: Path | str = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_mistake(error)}") from None
-
-
-def _first_mistake(error: ValidationError) -> str:
-    """What is wrong in a line. An unknown key comes first: one that is mistyped is a missing one
-    too, and a hint at the right one is of more use than that."""
-    details: list[Any] = error.errors(include_url=False, include_context=False)
-    first = min(details, key=lambda each: each["type"] != "extra_forbidden")
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        missing = [each["loc"] for each in details if each["type"] == "missing"]
-        message = f"unknown key; {_meant(first['loc'], missing)}"
-    elif first["type"] == "missing":
-        message = "missing; add it (the preset files under presets/ show every key)"
-    elif not first["type"].startswith("value_error"):
-        message = f"{message}, not {_BRIEF.repr(first['input'])}"
-    key = _dotted(first["loc"])
-    more = len(details) - 1
-    text = f"{key + ': ' if key else ''}{one_line(message)[:200]}"
-    return text + (f" (and {more} more)" if more else "")
-
-
-def _meant(key: tuple, missing: list[tuple]) -> str:
-    beside = [str(each[-1]) for each in missing if each[:-1] == key[:-1]]
-    close = difflib.get_close_matches(str(key[-1])[:100], beside, n=1)
-    if close:
-        return f"did you mean {close[0]}?"
-    return "remove it or check its spelling against the file's comments"
-
-
-def _dotted(key: tuple) -> str:
-    return one_line(".".join(str(part) for part in key))[:60]
-
-
-_BRIEF = reprlib.Repr()  # of a value that may be of any size
-_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 40
-_BRIEF.maxdict = _BRIEF.maxlist = 3
-_BRIEF.maxlevel = 2
+        raise UserError(f"{path}: {first_mistake(error)}") from None

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.config.values import (
+    Architecture,
     Batch,
     Channels,
     Count,
@@ -53,7 +54,7 @@ class Data(Section):
 
 
 class Classifier(Section):
-    architecture: Annotated[Text, Field(pattern=r"^(small|torchvision:\w+)$")]
+    architecture: Architecture
     width: Width
     crop_scale: CropScale
     steps: Count

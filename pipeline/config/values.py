@@ -37,7 +37,10 @@ def _plain(text: str) -> str:
 
 def _folder(path: str) -> str:
     """As `folder_named`, unless it is another address."""
-    found = folder_named(path)
+    try:
+        found = folder_named(path)
+    except ValueError as error:  # a bracket, which an address may have around its host alone
+        raise ValueError(f"'{path}' is no folder but a broken address; give a folder") from error
     if re.match(r"(?:\./)*[A-Za-z][A-Za-z0-9+.-]*:", found):  # ./s3:/bucket is one, normalised
         raise ValueError(
             f"'{path}' is no folder but an address; give a folder, on a cluster one that every "
@@ -56,8 +59,24 @@ def _distinct(values: Sequence) -> Sequence:
 
 def _grey_or_rgb(channels: int) -> int:
     if channels not in (1, 3):
-        raise ValueError("it is 1 (grey) or 3 (RGB)")
+        raise ValueError(f"must be 1 (grey) or 3 (RGB), not {channels}; correct it there")
     return channels
+
+
+def _known_architecture(name: str) -> str:
+    kind, _, network = name.partition(":")
+    if kind == "torchvision":
+        import torchvision  # takes seconds: for those alone that name it
+
+        known = torchvision.models.list_models(
+            module=torchvision.models, include=("resne[tx]*", "wide_resnet*")
+        )
+    if name != "small" and (kind != "torchvision" or network not in known):
+        raise ValueError(
+            f"unknown architecture '{name}'; use small, or torchvision:NAME, a ResNet of its "
+            f"models, as torchvision:resnet50"
+        )
+    return name
 
 
 def _ascending(value: list[float]) -> list[float]:
@@ -79,6 +98,7 @@ Text = Annotated[
 ]
 Folder = Annotated[Text, AfterValidator(_folder)]
 Source = Annotated[Text, AfterValidator(_known_source)]
+Architecture = Annotated[Text, AfterValidator(_known_architecture)]
 Schedule = Annotated[Text, AfterValidator(_known_schedule)]
 # Values to do something with, one after the other; a grid has one at least.
 Listed = Annotated[list[Value], Field(max_length=limits.LIST), AfterValidator(_distinct)]

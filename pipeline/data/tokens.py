@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pipeline.runtime.checksums import require_hash
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json, require_file
+from pipeline.runtime.files import read_json
+from pipeline.runtime.limits import WIDTH
 
 SHARD = 8192  # images whose tokens lie in one file
 WAY_OUT = "run `dvc repro cache_tokens` to make it again (if that runs nothing, delete it first)"
@@ -31,19 +32,22 @@ class TokenCache:
             self._files = [
                 (folder / shard["file"], shard["hash"]) for shard in manifest["shards"][split]
             ]
-            for path, _ in self._files:
-                require_file(path)
-            require_hash(folder / f"{split}-labels.npy", WAY_OUT)
+            for path, known in self._files:
+                _require_in_place(path)
+                if not isinstance(known, str) or len(known) != 64:
+                    raise ValueError(f"{path.name} has no hash")
             self._shards = [np.load(path, mmap_mode="r") for path, _ in self._files]
-            self.labels = np.load(folder / f"{split}-labels.npy")
+            self.labels = _labels(folder, split)
             wrong = _wrong(self._shards, self.labels, manifest, split)
+            train = self.labels if split == "train" or wrong else _labels(folder, "train")
+            self.num_classes = 0 if wrong else _num_classes(manifest, train)
         except UserError:
             raise
-        except FileNotFoundError as error:
-            raise UserError(f"{error.filename} is missing; {WAY_OUT}") from error
         except Exception as error:  # a damaged file makes its reader raise nearly anything
             reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
             raise UserError(f"token cache {folder}: damaged ({reason}); {WAY_OUT}") from error
+        if not wrong and (greatest := self.labels.max()) >= self.num_classes:
+            wrong = f"has a label {greatest}, of {self.num_classes} classes"
         if wrong:
             raise UserError(f"token cache {folder}: {split} {wrong}; {WAY_OUT}")
         self._start = np.cumsum([0] + [len(s) for s in self._shards])
@@ -65,11 +69,6 @@ class TokenCache:
                 f"token cache: {self.num_tokens} tokens an image of {self.codebook_size} codes, "
                 f"where params.yaml asks for {num_tokens} of {codebook_size}; {WAY_OUT}"
             )
-
-    @property
-    def num_classes(self) -> int:
-        """Of the split, in which every class has an image."""
-        return int(self.labels.max()) + 1
 
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:
         """Tokens (B, N) int64 and labels (B,) int64 of chosen images, each in a chosen view."""
@@ -93,6 +92,7 @@ class TokenCache:
         shard = self._shards[number]
         if number not in self._checked:
             path, known = self._files[number]
+            _require_in_place(path)
             require_hash(path, WAY_OUT, known)
             if (greatest := int(shard.max())) >= self.codebook_size:
                 raise UserError(
@@ -108,6 +108,19 @@ class TokenCache:
         return self.batch(indices, np.zeros_like(indices))
 
 
+def _labels(folder: Path, split: str) -> np.ndarray:
+    path = folder / f"{split}-labels.npy"
+    _require_in_place(path)
+    require_hash(path, WAY_OUT)
+    return np.load(path)
+
+
+def _require_in_place(path: Path) -> None:
+    """Raise a `UserError` unless a file lies there, before it is opened: a pipe would hang."""
+    if not path.is_file():
+        raise UserError(f"{path} is {'no file' if path.exists() else 'missing'}; {WAY_OUT}")
+
+
 def _wrong(
     shards: list[np.ndarray], labels: np.ndarray, manifest: dict[str, Any], split: str
 ) -> str | None:
@@ -117,6 +130,8 @@ def _wrong(
     if type(manifest["codebook_size"]) is not int:
         return f"has codes of a codebook of {manifest['codebook_size']}"
     _, views, tokens = shards[0].shape
+    if not views or not tokens:
+        return f"has {views} views of {tokens} tokens an image"
     for shard, entry in zip(shards, manifest["shards"][split], strict=True):
         if shard.dtype != np.uint16 or shard.shape != (entry["count"], views, tokens):
             return f"tokens in {entry['file']} are {shard.dtype} {shard.shape}, not as the others"
@@ -125,3 +140,22 @@ def _wrong(
     if labels.ndim != 1 or labels.dtype.kind != "i" or len(labels) != sum(map(len, shards)):
         return f"labels are {labels.dtype} {labels.shape}, not one an image"
     return "has negative labels" if labels.min() < 0 else None
+
+
+def _num_classes(manifest: dict[str, Any], train: np.ndarray) -> int:
+    """Number of classes: as the manifest says, or where it is of an older version, those of the
+    training images, of which every class has one.
+
+    Raises:
+        ValueError: they are no number of classes.
+    """
+    if "classes" in manifest:
+        number = manifest["classes"]
+        if type(number) is not int or not 1 <= number <= WIDTH:
+            raise ValueError(f"{number} classes")
+        return number
+    found = np.unique(train)
+    gaps = np.flatnonzero(found != np.arange(len(found)))
+    if len(gaps):
+        raise ValueError(f"train has a label {found[-1]}, and no image of class {gaps[0]}")
+    return len(found)

@@ -2,11 +2,13 @@
 extractor's weights, of the images and of the code that leads from these to features. What is read
 from there stays on the disk until it is used, and so those of ImageNet need no memory."""
 
+import contextlib
 import json
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +21,13 @@ from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet, Readable
 from pipeline.evaluation.statistics import (
     ReferenceStatistics,
     load_statistics,
+    read_statistics,
     save_statistics,
     statistics,
 )
 from pipeline.runtime.arrays import make_parts, parts_folder
 from pipeline.runtime.checksums import as_noted, keep_if_whole, note_hash, shared_folder
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import atomic_file, require_file, tree_hash, value_hash
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
@@ -55,20 +58,65 @@ def load_features(path: Path) -> Features:
     Raises:
         UserError: it is missing or damaged.
     """
-    from safetensors.torch import load_file
-
     try:
         require_file(path)
-        features = Features(**load_file(path))
-        tensors = [tensor for tensor in features if tensor is not None]
-        sizes = {(tensor.ndim, tensor.dtype, len(tensor)) for tensor in tensors}
-        if sizes != {(2, torch.float32, len(features.features))}:
-            raise ValueError("not a row of numbers for each image")
-        if not _all_finite(path):
-            raise ValueError("some are NaN or infinite")
-        return features
+        return _read(path)
     except Exception as error:  # a damaged file makes its reader raise nearly anything
         raise UserError(f"{path} holds no features ({error}); delete it and run again") from error
+
+
+def _read(path: Path) -> Features:
+    from safetensors.torch import load_file
+
+    features = Features(**load_file(path))
+    tensors = [tensor for tensor in features if tensor is not None]
+    sizes = {(tensor.ndim, tensor.dtype, len(tensor)) for tensor in tensors}
+    if sizes != {(2, torch.float32, len(features.features))}:
+        raise ValueError("not a row of numbers for each image")
+    if not _all_finite(path):
+        raise ValueError("some are NaN or infinite")
+    return features
+
+
+Kept = TypeVar("Kept")
+
+
+def _kept(path: Path, read: Callable[[], Kept]) -> Kept | None:
+    """What is kept in a file; None where it has to be made: it is not there yet, or it is damaged
+    or not what is asked for. Then it is removed, and a line says so.
+
+    Args:
+        read: gives it, or raises any error where it is not what is asked for.
+    """
+    with contextlib.suppress(Exception):
+        if as_noted(path):
+            return read()
+    with shared_folder(path.parent):  # another process may just have written or noted it
+        if not keep_if_whole(path):
+            return None
+        try:
+            return read()
+        except Exception as error:  # a damaged file makes its reader raise nearly anything
+            reason = one_line(str(error))[:200]
+            print(f"{path} is not what is asked for ({reason}); it is made again", flush=True)
+            path.unlink()
+            return None
+
+
+def _features_of(path: Path, images: ImageSet, extractor: Extractor) -> Features:
+    """Features of the images, as the extractor gives them, in a file.
+
+    Raises:
+        ValueError: they are of another number of images or other dimensions; or as `_read`.
+    """
+    found = _read(path)
+    none = extract(extractor, [torch.zeros(0, *images.shape, dtype=torch.uint8)])
+    widths = [[None if t is None else t.shape[1] for t in each] for each in (found, none)]
+    if len(found.features) != len(images):
+        raise ValueError(f"of {len(found.features)} images and not {len(images)}")
+    if widths[0] != widths[1]:
+        raise ValueError(f"features and logits of {widths[0]} dimensions and not {widths[1]}")
+    return found
 
 
 def _all_finite(path: Path) -> bool:
@@ -131,11 +179,9 @@ def cached_features(
         UserError: the images cannot be read, or the features not written.
     """
     path = features_path(images, extractor, cache_dir)
-    if as_noted(path):
-        return load_features(path)
-    with shared_folder(cache_dir):  # another process may have written it and not noted its hash yet
-        if keep_if_whole(path):
-            return load_features(path)
+    kept = _kept(path, lambda: _features_of(path, images, extractor))
+    if kept is not None:
+        return kept
     maker = maker or Maker(Extraction, extractor, images, here=Extraction(extractor, images))
     step = PART if isinstance(images, Readable) else len(images)
     batches = [(start, min(start + step, len(images))) for start in range(0, len(images), step)]
@@ -148,7 +194,10 @@ def cached_features(
                 _join(parts[path], path)
                 note_hash(path)
         shutil.rmtree(folder, ignore_errors=True)
-    return load_features(path)
+    found = load_features(path)
+    if len(found.features) != len(images):  # the next run finds that, and makes it again
+        raise UserError(f"{path}: made of parts that an earlier run left damaged; run again")
+    return found
 
 
 def _join(parts: list[Path], path: Path) -> None:
@@ -195,9 +244,27 @@ def kept_statistics(path: Path) -> ReferenceStatistics:
     """Mean and covariance of the features in a file, computed once and kept beside it."""
     code = tree_hash(PACKAGE / "evaluation/statistics.py")[:8]
     target = path.with_name(f"{path.stem}-{code}.npz")
-    if not as_noted(target):
-        found = statistics(load_features(path).features)
-        with shared_folder(path.parent):
-            save_statistics(found, target)
-            note_hash(target)
+    kept = _kept(target, lambda: _statistics_of(target, path))
+    if kept is not None:
+        return kept
+    found = statistics(load_features(path).features)
+    with shared_folder(path.parent):
+        save_statistics(found, target)
+        note_hash(target)
     return load_statistics(target)
+
+
+def _statistics_of(target: Path, features: Path) -> ReferenceStatistics:
+    """Statistics of the features in a file.
+
+    Raises:
+        ValueError: they are of other dimensions; or as `read_statistics`.
+    """
+    from safetensors import safe_open
+
+    found = read_statistics(target)
+    with safe_open(features, "pt") as file:
+        dimensions = file.get_slice("features").get_shape()[1]
+    if len(found.mu) != dimensions:
+        raise ValueError(f"of {len(found.mu)} dimensions and not {dimensions}")
+    return found

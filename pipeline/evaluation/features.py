@@ -13,7 +13,7 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.schema import Evaluation
 from pipeline.data.images.pixels import as_float
 from pipeline.runtime.errors import UserError
-from pipeline.weights.downloaded import downloaded, only_tensors
+from pipeline.runtime.pytorch_files import downloaded, only_tensors
 
 
 class Features(NamedTuple):

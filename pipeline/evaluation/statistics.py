@@ -1,6 +1,7 @@
 """Mean and covariance of features: all that FID needs to know of a reference set. Sets of images
 that must not be distributed are published in this form."""
 
+import io
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, require_file
-from pipeline.runtime.limits import STATISTICS_BYTES
+from pipeline.runtime.limits import STATISTICS_SIZE
+from pipeline.runtime.pytorch_files import ShortReads
 
 BLOCK = 10_000  # rows held in double precision at once
 # Rounding of published covariances, some of them of fewer images than dimensions, to their largest.
@@ -76,44 +78,75 @@ def load_statistics(path: Path | str) -> ReferenceStatistics:
     path = Path(path)
     try:
         require_file(path)
-        with zipfile.ZipFile(path) as archive:
-            largest = max(info.file_size for info in archive.infolist())
-        if largest > STATISTICS_BYTES:
-            raise ValueError(f"its arrays are larger than the limit of {STATISTICS_BYTES:,} bytes")
-        with np.load(path) as archive:
-            mu, sigma = (_real(archive[name]) for name in ReferenceStatistics._fields)
+        return read_statistics(path)
     except UserError:
         raise
     except FileNotFoundError as error:
         raise UserError(f"reference statistics {path} do not exist; give an .npz file") from error
+    except NoStatistics as error:
+        raise UserError(f"{path}: {error}; replace the file") from error
     except Exception as error:  # a damaged file makes its reader raise nearly anything
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} gives no mu and sigma ({reason}); FID statistics are an .npz with both"
         ) from error
+
+
+class NoStatistics(ValueError):
+    """Two arrays are no mean and covariance of anything."""
+
+
+def read_statistics(path: Path) -> ReferenceStatistics:
+    """Statistics of a regular file.
+
+    Raises:
+        NoStatistics: what it holds is none.
+        Exception: nearly any other, where it is damaged.
+    """
+    with ShortReads(io.FileIO(path)) as handle, zipfile.ZipFile(handle) as archive:
+        mu, sigma = (_array(archive, name) for name in ReferenceStatistics._fields)
     if wrong := _no_statistics(mu, sigma):
-        raise UserError(f"{path}: mu {tuple(mu.shape)}, sigma {tuple(sigma.shape)}: {wrong}")
+        raise NoStatistics(f"mu {tuple(mu.shape)}, sigma {tuple(sigma.shape)}: {wrong}")
     return ReferenceStatistics(mu, sigma)
 
 
-def _real(array: np.ndarray) -> Tensor:
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"{array.dtype} are no real numbers")
-    return torch.from_numpy(np.array(array, np.float64))
+def _array(archive: zipfile.ZipFile, name: str) -> Tensor:
+    """An array of an `.npz` in float64. What its header says is looked at before its numbers are
+    read: a small file may unpack to more than any machine has."""
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("NumPy packs in another way")
+    with archive.open(entry) as stream:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError(f"{name} is no array of numbers")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.kind not in "fiu":
+        raise ValueError(f"{dtype} are no real numbers")
+    if len(shape) > 2 or any(size > STATISTICS_SIZE for size in shape):
+        raise NoStatistics(
+            f"{name} has shape {shape}, more than the limit of {STATISTICS_SIZE:,} dimensions"
+        )
+    with archive.open(entry) as stream, np.errstate(all="ignore"):  # to infinity, which is refused
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+        return torch.from_numpy(array.astype(np.float64, copy=False))
 
 
 def _no_statistics(mu: Tensor, sigma: Tensor) -> str | None:
-    """Why the two are no mean and covariance of anything, with the way out; None if they may be."""
-    way_out = "; replace the file"
+    """Why the two are no mean and covariance of features; None if they may be."""
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not len(mu):
-        return f"no mean and covariance of one size{way_out}"
+        return "no mean and covariance of one size"
     if not (mu.isfinite().all() and sigma.isfinite().all()):
-        return f"some of it is NaN or infinite{way_out}"
-    scale = sigma.abs().max()
+        return "some of it is NaN or infinite"
+    scale, largest = sigma.abs().max(), torch.finfo(torch.float32).max
+    if mu.abs().max() > largest or scale > 4 * largest**2:
+        return "larger than any of features can be"
     if ((sigma - sigma.T).abs() > TOLERANCE * scale).any():
-        return f"sigma is not symmetric, so no covariance{way_out}"
+        return "sigma is not symmetric, so no covariance"
+    if not scale:
+        return "sigma is all zero, as of images that are all the same"
     # A Cholesky factor, which is quickly found, exists where no variance is negative.
-    rounding = TOLERANCE * scale * torch.eye(len(sigma), dtype=sigma.dtype)
-    if (sigma.diagonal() < 0).any() or torch.linalg.cholesky_ex(sigma + rounding).info:
-        return f"sigma has negative variances, so is no covariance{way_out}"
+    rounded = sigma / scale
+    rounded.diagonal().add_(TOLERANCE)
+    if (sigma.diagonal() < 0).any() or torch.linalg.cholesky_ex(rounded).info:
+        return "sigma has negative variances, so is no covariance"
     return None

@@ -33,7 +33,9 @@ class FolderSource:
             self._open(root)
         except (OSError, ValueError) as error:  # a path that is too long, no permission
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"data.source: {root} cannot be read ({reason})") from error
+            raise UserError(
+                f"data.source: {root} cannot be read ({reason}); give another"
+            ) from error
 
     def _open(self, root: Path) -> None:
         if not root.is_dir():
@@ -41,7 +43,7 @@ class FolderSource:
         self._root, self._suffixes = root, picture_suffixes()
         self._skipped: Counter[str] = Counter()
         folders = _splits(root)
-        first = next(iter(folders.values()))
+        self._first = first = next(iter(folders.values()))
         classes = _class_folders(first)
         if not classes:
             raise UserError(f"data.source: {first} has no class folders; put each class in its own")
@@ -55,7 +57,10 @@ class FolderSource:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self._skipped.most_common(8))
             total = self._skipped.total()
             print(f"data.source: {total} files skipped, which are no pictures: {kinds}", flush=True)
-        self._refuse_copies()
+        if None in folders:
+            self._refuse_copies_alone()
+        else:
+            self._refuse_copies()
 
     def _refuse_links(self, classes: list[Path]) -> None:
         real = [folder.resolve() for folder in classes]
@@ -69,7 +74,8 @@ class FolderSource:
         extra = {each.name for each in _class_folders(folder)} - set(classes)
         if extra:
             raise UserError(
-                f"data.source: {folder} has classes that train has not: {sorted(extra)}"
+                f"data.source: {folder} has classes that train has not: {sorted(extra)}; delete "
+                f"them, or add them to train"
             )
         for label, name in enumerate(classes):
             skipped: Counter[str] = Counter()
@@ -110,14 +116,7 @@ class FolderSource:
         no worth. Of a large split an even selection is looked at."""
         held_out = self._regular("val")
         chosen = held_out[:: max(1, len(held_out) // LOOKED_AT)]
-        sizes = {path: path.stat().st_size for path in chosen}
-        wanted = set(sizes.values())
-        training = {
-            hashlib.sha256(read_file(path)).digest()
-            for path in (self._regular("train") if wanted else [])
-            if path.stat().st_size in wanted
-        }
-        found = sum(hashlib.sha256(read_file(path)).digest() in training for path in chosen)
+        found = sum(times > 0 for times in _times_found(chosen, self._regular("train")))
         if found and found == len(chosen):
             raise UserError(
                 f"data.source: validation in {self._root} has the same images as training; give it "
@@ -130,7 +129,29 @@ class FolderSource:
                 flush=True,
             )
 
-    def _regular(self, split: str) -> list[Path]:
+    def _refuse_copies_alone(self) -> None:
+        """Without splits, refuse classes that are one picture again and again: however they are
+        split, training has seen all of validation. Other copies are told, of an even selection."""
+        paths = self._regular(None)
+        by_class: dict[str, list[Path]] = defaultdict(list)
+        for path in paths:
+            by_class[path.relative_to(self._first).parts[0]].append(path)
+        if by_class and all(len(of) > 1 and _alike(of) for of in by_class.values()):
+            raise UserError(
+                f"data.source: each class in {self._root} is copies of one image, so validation "
+                f"would have the images of training; give each class different ones"
+            )
+        chosen = paths[:: max(1, len(paths) // LOOKED_AT)]
+        found = sum(times > 1 for times in _times_found(chosen, paths))
+        if found:
+            print(
+                f"data.source: {found} of {len(chosen)} images that were looked at have copies, of "
+                f"which training may have one and validation another; what is measured on those "
+                f"flatters",
+                flush=True,
+            )
+
+    def _regular(self, split: str | None) -> list[Path]:
         """Files of a split that can be read; what is wrong with the others, reading them tells."""
         pairs = zip(self.items, self._paths, strict=True)
         paths = (path for item, path in pairs if item.split == split)
@@ -153,6 +174,24 @@ class FolderSource:
         except BadPicture as error:
             raise UserError(f"data.source: {path} is {error}") from error
         return content
+
+
+def _times_found(wanted: list[Path], files: list[Path]) -> list[int]:
+    """How many of the files have the content of each of the wanted ones."""
+    sizes = {path.stat().st_size for path in wanted}
+    digests = Counter(_digest(path) for path in files if path.stat().st_size in sizes)
+    return [digests[_digest(path)] for path in wanted]
+
+
+def _alike(files: list[Path]) -> bool:
+    """Whether all have the same content; the first that has not ends the search."""
+    first = _digest(files[0])
+    size = files[0].stat().st_size
+    return all(path.stat().st_size == size and _digest(path) == first for path in files[1:])
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(read_file(path)).digest()
 
 
 def _splits(root: Path) -> dict[str | None, Path]:

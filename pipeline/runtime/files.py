@@ -237,7 +237,9 @@ def read_yaml(path: Path) -> dict:
     except NotYaml as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} must hold sections of key: value pairs")
+        raise UserError(
+            f"{path} must hold sections of key: value pairs; `maskgit preset mnist5k` writes one"
+        )
     return values
 
 

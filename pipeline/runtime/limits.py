@@ -13,11 +13,18 @@ PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 PICTURE_BYTES = 128 * 2**20  # of an encoded picture
 PICTURE_PIXELS = 2**26  # width × height, 67 million
 PICTURE_ASPECT = 20  # longer side / shorter side
+PICTURE_PIECES = 512  # tags of a directory (TIFF, EXIF), segments of a JPEG
+PICTURE_NUMBERS = 2**17  # in all tags, texts and bytes aside; a tall TIFF has two for each row
+PICTURE_EXIF = 2**18  # bytes of a JPEG's EXIF data
+PICTURE_SCANNED = 2**30  # pixels × scans of a JPEG; pixels in all strips of a TIFF
+PICTURE_HEAD_READS = 2**14  # pieces that Pillow reads before the pixels; of a PPM's head, bytes
+PICTURE_READS = 2**20  # pieces that it reads from there on
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels: white
 
 # Parameter files.
 YAML_BYTES = 2**20
 YAML_DEPTH = 20  # nested lists and mappings
+YAML_EVENTS = 20_000  # values, keys, and beginnings and ends of lists and mappings
 
 # Params.
 TEXT = 4096  # characters of a text, such as a path
@@ -40,4 +47,6 @@ SMALLEST = 1e-12  # one that must be positive
 CHECKPOINTS = 2  # kept: the newest, and the one before in case that it is damaged
 CONFIG_BYTES = 2**22  # of the config.json of a saved model, or of a network in it
 SUMS_BYTES = 2**26  # of the list of a folder's hashes
-STATISTICS_BYTES = 2**30  # of an unpacked array of reference statistics
+INDEX_BYTES = 2**21  # of the list of names and shapes in a file of weights
+CLASSES = 2**16  # that a released transformer was trained with
+STATISTICS_SIZE = 4096  # dimensions of reference statistics

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 from pipeline.runtime.cluster import NO_DASHBOARD
 
-# They log a page where a trial or a worker of Ray fails, whose error `Failure` keeps for the
-# stage; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
-# Tune's notes or of MLflow's database is full, which the stage says in a line. And at the end of
-# trials, whose own log files Tune looks for, and which are not written.
+# They log a page where a trial, a worker or a checkpoint of Ray fails, whose error `Failure` keeps
+# for the stage; where a busy machine makes an answer late, which Ray asks for again; and where the
+# disk of Tune's notes or of MLflow's database is full, which the stage says in a line. And at the
+# end of trials, whose own log files Tune looks for, and which are not written.
 _VERBOSE = (
     "ray.tune.analysis.experiment_analysis",
     "ray.train._internal.syncer",
@@ -26,9 +26,14 @@ _VERBOSE = (
     "ray.tune.execution.tune_controller",
     "ray.tune.tune",
     "ray.train.v2._internal.util",
+    "ray.train.v2._internal.execution.context",
     "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client",
     "mlflow.store.db.utils",
 )
+
+# Settings of progress bars that tqdm makes numbers of, as it is imported.
+_TQDM_FLOATS = ("mininterval", "maxinterval", "smoothing", "total", "miniters", "delay")
+_TQDM_INTS = ("ncols", "nrows", "position", "initial", "unit_divisor")
 
 FILES = 16384  # that a process may have open
 THREADS = "OMP_NUM_THREADS"  # of every library on the CPU; Ray sets it for what works for it
@@ -46,6 +51,7 @@ def set_up() -> None:
     _keep_memory()
     _open_more_files()
     sys.unraisablehook = _end_nevertheless
+    _ignore_what_tqdm_cannot_read()
     os.environ.setdefault("TQDM_MININTERVAL", "0.5")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -102,6 +108,20 @@ def _end_nevertheless(lost: "sys.UnraisableHookArgs") -> None:
     again = threading.Timer(0.05, os.kill, (os.getpid(), asked))
     again.daemon = True
     again.start()
+
+
+def _ignore_what_tqdm_cannot_read() -> None:
+    """Drop settings of progress bars at which tqdm's import would end in a traceback."""
+    for name, value in list(os.environ.items()):
+        setting = name.removeprefix("TQDM_").lower() if name.startswith("TQDM_") else ""
+        try:
+            if setting in _TQDM_FLOATS:
+                float(value)
+            elif setting in _TQDM_INTS:
+                int(value)
+        except ValueError:
+            del os.environ[name]
+            print(f"note: {name} is ignored: {value!r} is no number; unset it", file=sys.stderr)
 
 
 def _open_more_files() -> None:

@@ -7,11 +7,14 @@ ran with, and whether what it was made from is still what the stage before it le
 
 import platform
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.runtime.dag import (
     DVC_FILE,
@@ -22,19 +25,64 @@ from pipeline.runtime.dag import (
     stage_params,
 )
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import (
-    file_hash,
-    read_json,
-    read_yaml,
-    tree_hash,
-    value_hash,
-    write_json,
-)
+from pipeline.runtime.files import file_hash, read_yaml, tree_hash, value_hash, write_json
+from pipeline.runtime.limits import TEXT
 from pipeline.runtime.machines import Machine
+from pipeline.runtime.result_files import Damaged, read_values
 from pipeline.runtime.runs import provenance
 
 SOURCES = Path("results/sources")
 SHOWN = 3  # params that a line names
+FINISHED = "%Y-%m-%dT%H:%M:%SZ"
+
+Text = Annotated[str, Field(max_length=TEXT)]
+
+
+def _inside(path: str) -> str:
+    """A path as dvc.yaml has them: nothing else is ever read because a record names it."""
+    if Path(path).is_absolute() or ".." in Path(path).parts or Path(path).as_posix() != path:
+        raise ValueError("it is no path inside the project")
+    return path
+
+
+Hashes = dict[Annotated[Text, AfterValidator(_inside)], Text]  # by path
+
+
+class Worker(BaseModel):
+    """A machine that worked for a stage; what its note lacked is not known."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Text] = Field(init=False)  # versions
+
+    host: Text = "unknown"
+    device: Text = "unknown"
+
+
+class Record(BaseModel):
+    """What made a stage's results. Records of earlier versions may lack what is not `needed` (see
+    `read_records`)."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
+
+    run_id: Text = ""
+    key: Text = ""
+    params: dict[str, Any] = {}
+    deps: Hashes = {}
+    outputs: Hashes = {}
+    commit: Text = ""
+    dirty: bool | None = None  # null: unknown
+    finished: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")] = ""
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    workers: list[Worker] = []
+    host: Text = ""
+    cpus: Annotated[int, Field(ge=1)] | None = None  # null: the system does not tell
+    memory_gib: Annotated[float, Field(ge=0)] = 0.0
+    gpus: list[Text] = []
+    versions: dict[str, Text] = {}
+
+    def as_written(self) -> dict[str, Any]:
+        """What stands in its file."""
+        return self.model_dump(exclude_unset=True)
 
 
 @dataclass(frozen=True)
@@ -74,7 +122,7 @@ def write_record(
         "outputs": {path: tree_hash(path) for path in _needed(stage) if Path(path).exists()},
         "commit": tags["git.commit"],
         "dirty": {"true": True, "false": False}.get(tags["git.dirty"]),  # null: unknown
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "finished": time.strftime(FINISHED, time.gmtime()),
         "seconds": round(time.monotonic() - started, 1),
         "workers": workers,
         "host": tags["host"],
@@ -96,6 +144,59 @@ def _needed(stage: str) -> list[str]:
     return [path for path, maker in makers().items() if maker == stage]
 
 
+def read_records(folder: Path = SOURCES, needed: Iterable[str] = ()) -> dict[str, Record]:
+    """The records in a folder, by stage. A file that is named as no stage of dvc.yaml is passed
+    over: of a stage that is gone since.
+
+    Args:
+        needed: fields that each must have.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    stages = read_yaml(DVC_FILE)["stages"] if DVC_FILE.exists() else None
+    paths = [p for p in sorted(folder.glob("*.json")) if stages is None or p.stem in stages]
+    return {path.stem: _read_record(path, needed) for path in paths}
+
+
+def _read_record(path: Path, needed: Iterable[str]) -> Record:
+    values = read_values(path)
+    try:
+        record = Record.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise Damaged(path, f"is damaged{place and ' in '}{place}: {first['msg']}") from error
+    for name in needed:
+        if name not in record.model_fields_set:
+            raise Damaged(path, f"is damaged: it has no {name}")
+    return record
+
+
+def _require_whole(stage: str, record: Record, made_by: Mapping[str, str]) -> None:
+    """Refuse a record by which nothing of its stage could be judged.
+
+    Args:
+        made_by: `makers()`.
+
+    Raises:
+        UserError: it names other outputs than dvc.yaml, or not all that are needed, or no params.
+    """
+    path, outputs = SOURCES / f"{stage}.json", stage_outputs(stage)
+    named = [Path(output) for output in record.outputs]
+    for output in named:
+        if not any(output.is_relative_to(listed) for listed in outputs):
+            raise Damaged(path, f"is damaged: {output} is no output of {stage}")
+    needed = [Path(dep) for dep, maker in made_by.items() if maker == stage]
+    for listed in outputs:
+        # A param may choose the file of a folder that another stage needs: any will do.
+        asked = any(dep.is_relative_to(listed) for dep in needed)
+        if asked and not any(output.is_relative_to(listed) for output in named):
+            raise Damaged(path, f"is damaged: it does not name the output {listed}")
+    if stage_params(stage) and not record.params:
+        raise Damaged(path, "is damaged: it names no params")
+
+
 def out_of_date() -> OutOfDate:
     """The stages whose results are not of params.yaml as it is now, or not of the results before
     them, in the order of dvc.yaml. Code that was edited since is no reason (`dvc commit` may have
@@ -104,10 +205,12 @@ def out_of_date() -> OutOfDate:
     Raises:
         UserError: a record is damaged.
     """
-    records = {path.stem: read_json(path, "params") for path in sorted(SOURCES.glob("*.json"))}
+    records = read_records()
     if not records or not DVC_FILE.exists():
         return {}
     made_by = makers()
+    for stage, record in records.items():
+        _require_whole(stage, record, made_by)
     stages = [s for s in read_yaml(DVC_FILE)["stages"] if SOURCES / f"{s}.json" in stage_outputs(s)]
     found = {stage: _reason(stage, records, made_by) for stage in stages}
 
@@ -120,17 +223,17 @@ def out_of_date() -> OutOfDate:
     return {stage: found[stage] for stage in stages if bad & ({stage} | stands_on(stage))}
 
 
-def _reason(stage: str, records: dict[str, dict], made_by: dict[str, str]) -> Reason:
+def _reason(stage: str, records: dict[str, Record], made_by: dict[str, str]) -> Reason:
     if stage not in records:
         return Reason(missing=True)
     record, now = records[stage], stage_params(stage)
-    was = record["params"]
+    was, deps, outputs = record.params, record.deps, record.outputs
 
     def left(path: str) -> str | None:
         """The content that the stage before left there, where it was recorded."""
-        return records.get(made_by.get(path, ""), {}).get("outputs", {}).get(path)
+        before = records.get(made_by.get(path, ""))
+        return None if before is None else before.outputs.get(path)
 
-    deps, outputs = record.get("deps", {}), record.get("outputs", {})
     return Reason(
         params={k: (was[k], now[k]) for k in now if k in was and was[k] != now[k]},
         inputs=tuple(dep for dep in deps if left(dep) not in (None, deps[dep])),

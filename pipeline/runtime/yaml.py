@@ -1,9 +1,13 @@
 """Parsing YAML that people, and not only our own code, have written."""
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.runtime.limits import YAML_DEPTH
+from pipeline.runtime.limits import YAML_DEPTH, YAML_EVENTS
+
+if TYPE_CHECKING:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.events import Event
 
 
 class NotYaml(ValueError):
@@ -15,16 +19,16 @@ def parse_yaml(text: str) -> Any:
     """The value of a YAML 1.2 document. Callers share it, so they must not change it.
 
     Raises:
-        NotYaml: it is no YAML; or has anchors, with which a short text stands for a value of any
-            size, or is nested deeper than any file of ours.
+        NotYaml: it is no YAML; has anchors, with which a short text stands for a value of any size,
+            merge keys, which may contradict the keys beside them, or tags; or is longer or nested
+            deeper than any file of ours.
     """
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
+    from ruamel.yaml.reader import ReaderError
 
     try:
         _check_events(text)
-        # Pure Python, as libyaml, where there is one, finds faults in other places.
-        return YAML(typ="safe", pure=True).load(text)
+        return _parser().load(text)
     except NotYaml:
         raise
     except MarkedYAMLError as error:
@@ -33,29 +37,66 @@ def parse_yaml(text: str) -> Any:
         if "duplicate key" in str(error.problem):
             raise NotYaml(f"a key is there twice, at {where}; remove one") from error
         raise NotYaml(f"see {where}; check indentation, colons and quotes there") from error
-    except Exception as error:  # a date that is none, a number of 5,000 digits
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
-        raise NotYaml(f"a value cannot be read ({reason}); correct it") from error
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise NotYaml(f"line {line} holds a control character; remove it") from error
+
+
+def _parser() -> "YAML":
+    """A parser that says at which line a value lies of which nothing can be made."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import SafeConstructor
+    from ruamel.yaml.error import YAMLError
+
+    class Constructor(SafeConstructor):
+        def construct_non_recursive_object(self, node: Any, tag: str | None = None) -> Any:
+            try:
+                return super().construct_non_recursive_object(node, tag)
+            except (NotYaml, YAMLError):
+                raise
+            except Exception as error:  # a date that is none, a number of 5,000 digits
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+                line = node.start_mark.line + 1
+                raise NotYaml(
+                    f"a value cannot be read ({reason}), at line {line}; correct it"
+                ) from error
+
+    # Pure Python, as libyaml, where there is one, finds faults in other places.
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = Constructor
+    return yaml
 
 
 def _check_events(text: str) -> None:
     """Look through the text before values are made of it, which needs memory and recursion."""
     from ruamel.yaml import YAML
-    from ruamel.yaml.events import (
-        AliasEvent,
-        CollectionEndEvent,
-        CollectionStartEvent,
-        NodeEvent,
-    )
+    from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
     depth = 0
-    for event in YAML(typ="safe", pure=True).parse(text):
+    for number, event in enumerate(YAML(typ="safe", pure=True).parse(text), start=1):
         where = f"at line {event.start_mark.line + 1}" if event.start_mark else "in it"
-        if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
-            raise NotYaml(f"anchors and aliases (&, *) are not read, one is {where}; write it out")
+        if number > YAML_EVENTS:
+            raise NotYaml(f"it holds more than {YAML_EVENTS:,} values and lists; shorten it")
+        if refused := _refused(event):
+            raise NotYaml(f"{refused} are not read, one is {where}; write plain values there")
         if isinstance(event, CollectionStartEvent):
             depth += 1
             if depth > YAML_DEPTH:
                 raise NotYaml(f"it is nested deeper than {YAML_DEPTH} levels {where}; flatten it")
         elif isinstance(event, CollectionEndEvent):
             depth -= 1
+
+
+def _refused(event: "Event") -> str:
+    """What the event is that YAML has and our files have not; "" for all others."""
+    from ruamel.yaml.events import AliasEvent, NodeEvent, ScalarEvent
+
+    if not isinstance(event, NodeEvent):
+        return ""
+    if isinstance(event, AliasEvent) or event.anchor:
+        return "anchors and aliases (&, *)"
+    if getattr(event, "tag", None) is not None:
+        return "tags (!)"
+    if isinstance(event, ScalarEvent) and event.value == "<<" and event.style is None:
+        return "merge keys (<<)"
+    return ""

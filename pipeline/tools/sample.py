@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -9,11 +10,15 @@ from pipeline.api.defaults import Decoding
 from pipeline.api.labels import labels_for
 from pipeline.api.model import GREY, MaskGIT
 from pipeline.evaluation.images import ArrayImages
+from pipeline.runtime.errors import ArgumentError
 from pipeline.runtime.files import atomic_file
 from pipeline.runtime.pictures import grid_picture, save_picture
+from pipeline.runtime.progress import PAUSE, progress
+from pipeline.sampling import Sampler, sample_batches
 from pipeline.tools.export import export_npz, export_pngs
 
 COLUMNS = 10
+COPIES = {".png": 10}  # of the pixels in memory: a grid is drawn, and small samples enlarged in it
 FRAME, LAST = 250, 2000  # milliseconds that a canvas is shown, and the result
 
 
@@ -34,19 +39,43 @@ def write_samples(
         classes: names or numbers that the samples cycle through; None for all.
 
     Raises:
-        UserError: the model does not have one of the classes, or the path cannot be written.
+        UserError: the model does not have one of the classes, so many do not fit into memory, or
+            the path cannot be written.
     """
+    _require_memory(model, form, count)
     if form == ".gif":
         _write_gif(model, path, classes, count, seed, decoding)
         return
-    images = model.sample(classes, count, seed=seed, **decoding)
+    labels = labels_for(classes, count, model.classes)
+    images = _drawn(model, labels, seed, decoding)
     if form == ".npz":
-        labels = labels_for(classes, count, model.classes)
         export_npz(ArrayImages(images.numpy()), labels, path)
     elif form == ".png":
         save_picture(grid_picture(images, min(count, COLUMNS)), path)
     else:
         export_pngs(ArrayImages(images.numpy()), path)
+
+
+def _require_memory(model: MaskGIT, form: str, count: int) -> None:
+    bytes_each = model.channels * model.image_size**2 * COPIES.get(form, 2)
+    most = psutil.virtual_memory().available // bytes_each
+    if count > most:
+        raise ArgumentError(
+            f"count: {count:,} samples do not fit into this machine's memory; give {most:,} at most"
+        )
+
+
+def _drawn(model: MaskGIT, labels: Tensor, seed: int, decoding: Decoding) -> Tensor:
+    """As `model.sample`, (n, C, H, W) uint8 of labels (n,), and says how far it has come."""
+    settings = model.defaults.settings(model.num_tokens, decoding)
+    draw = Sampler(model.transformer, model.tokenizer)
+    size = model.defaults.batch_size
+    images: list[Tensor] = []
+    with progress("sample", 0, len(labels), pause=PAUSE) as update:
+        for batch in sample_batches(settings, labels, batch_size=size, seed=seed):
+            images.append(draw(*batch))
+            update(min(len(images) * size, len(labels)))
+    return torch.cat(images)
 
 
 def _write_gif(

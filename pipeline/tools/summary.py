@@ -2,13 +2,19 @@
 
 import math
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import RESULTS
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
 from pipeline.runtime.records import described, out_of_date
+from pipeline.runtime.result_files import (
+    Damaged,
+    read_numbers,
+    read_rows,
+    require_cells,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +27,14 @@ Where
   results/                       metrics, rows and curves of every stage
   make ui                        MLflow
 """
+NETWORKS = ("transformer", "autoregressive")
+WAYS = {"randaugment": "with", "none": "without"}  # RandAugment
+# What names a row of an experiment.
+KEYS = {
+    "evaluation": ["images", "label_smoothing", "seed"],
+    "cas": ["images", "augmentation", "seed"],
+    "sweep": ["schedule", "iterations", "seed"],
+}
 
 
 def summary() -> str:
@@ -28,14 +42,14 @@ def summary() -> str:
     out, and said.
 
     Raises:
-        UserError: no result is of these params, or a file is missing.
+        UserError: no result is of these params, or a file is missing or damaged.
     """
     params, stale = load_params(), out_of_date()
     blocks = {
         "tokenizer": (_tokenizer, ("train_tokenizer", "evaluate")),
         "MaskGIT": (lambda p: _network(p, "transformer"), ("evaluate", "cas")),
         "VQGAN*": (lambda p: _network(p, "autoregressive"), ("evaluate", "cas")),
-        "real images": (lambda p: _cas("real"), ("cas",)),
+        "real images": (lambda p: _cas(p, "real"), ("cas",)),
         "ablation": (_ablation, ("sweep",)),
     }
     current = {
@@ -62,45 +76,58 @@ def summary() -> str:
 
 
 def _tokenizer(params: Params) -> list[str]:
-    name = params.evaluation.extractor
-    every = _rows("evaluation")
+    rfid = f"rfid_{params.evaluation.extractor}"
+    every = _rows("evaluation", rfid)
+    require_cells(_path("evaluation"), every, {"images": ["reconstruction"]})
     rebuilt = every[every["images"] == "reconstruction"].iloc[0]
-    tokenizer = read_json(RESULTS / "tokenizer/metrics.json")
+    tokenizer = read_numbers(RESULTS / "tokenizer/metrics.json", ["psnr", "code_usage"])
     return [
-        f"PSNR {tokenizer['psnr']:.1f} dB, rFID ({name}) {_shown(rebuilt[f'rfid_{name}'])}, "
-        f"{tokenizer['code_usage']:.0%} of codes used"
+        f"PSNR {tokenizer['psnr']:.1f} dB, rFID ({params.evaluation.extractor}) "
+        f"{_shown(rebuilt[rfid])}, {tokenizer['code_usage']:.0%} of codes used"
     ]
 
 
 def _network(params: Params, key: str) -> list[str]:
     name = params.evaluation.extractor
-    every = _rows("evaluation")
+    metrics = [f"{kind}_{name}" for kind in ("fid", "is", "precision", "recall")]
+    every = _rows("evaluation", "class_accuracy", *metrics)
     main = every["label_smoothing"] == params.training.label_smoothing
     of = every[main & (every["images"] == key)]
-    chance = 1 / read_json(RESULTS / "prepare/metrics.json", "classes")["classes"]
+    wanted: dict[str, Any] = {"images": [key], "seed": params.evaluation.seeds}
+    require_cells(_path("evaluation"), of, wanted)
+    fid, score, precision, recall = (over_seeds(of[metric]) for metric in metrics)
+    chance = 1 / read_numbers(RESULTS / "prepare/metrics.json", ["classes"])["classes"]
     return [
         f"{over_seeds(of['class_accuracy'], '.1%')} of samples recognised as their class "
         f"(guessing: {100 * chance:.3g}%)",
-        f"FID ({name}) {over_seeds(of[f'fid_{name}'])}, IS {over_seeds(of[f'is_{name}'])}",
-        f"precision {over_seeds(of[f'precision_{name}'])}, recall "
-        f"{over_seeds(of[f'recall_{name}'])}",
-        *_cas(key),
+        f"FID ({name}) {fid}, IS {score}",
+        f"precision {precision}, recall {recall}",
+        *_cas(params, key),
     ]
 
 
-def _cas(images: str) -> list[str]:
+def _cas(params: Params, images: str) -> list[str]:
     """Both accuracies, by the names and in the form that Tables 1 and 5 have."""
-    rows = _rows("cas")
+    rows = _rows("cas", "top1")
+    wanted: dict[str, Any] = {"augmentation": list(WAYS), "seed": params.evaluation.seeds}
+    require_cells(_path("cas"), rows, {"images": [images]} | wanted)
     top1 = rows[rows["images"] == images].set_index("augmentation")["top1"]
-    ways = {"randaugment": "with", "none": "without"}
     return [
         f"CAS top-1 {over_seeds(top1[[way]], '.3f')} {word} RandAugment"
-        for way, word in ways.items()
+        for way, word in WAYS.items()
     ]
 
 
 def _ablation(params: Params) -> list[str]:
-    name, rows = params.evaluation.extractor, _rows("sweep")
+    name, sweep = params.evaluation.extractor, params.sweep
+    rows = _rows("sweep", f"fid_{name}")
+    require_cells(
+        _path("sweep"),
+        rows,
+        {"schedule": sweep.schedules, "iterations": sweep.iterations, "seed": sweep.seeds},
+    )
+    if rows[f"fid_{name}"].isna().any():
+        raise Damaged(_path("sweep"), "has a cell without a FID")
     cells = rows.groupby(["schedule", "iterations"])[f"fid_{name}"].mean()
     (schedule, iterations), best = cells.idxmin(), cells.min()
     return [
@@ -109,13 +136,13 @@ def _ablation(params: Params) -> list[str]:
     ]
 
 
-def _rows(experiment: str) -> "pd.DataFrame":
-    import pandas as pd
+def _path(experiment: str) -> Path:
+    return RESULTS / experiment / "rows.csv"
 
-    path = RESULTS / experiment / "rows.csv"
-    if not path.exists():
-        raise UserError(f"{path} is missing; run `dvc repro` to make it")
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])  # "none" is a word
+
+def _rows(experiment: str, *values: str) -> "pd.DataFrame":
+    unseeded = ("real", "reconstruction") if experiment == "evaluation" else ()
+    return read_rows(_path(experiment), KEYS[experiment], list(values), unseeded=unseeded)
 
 
 def summary_values() -> dict[str, Any]:
@@ -123,7 +150,7 @@ def summary_values() -> dict[str, Any]:
     out, and named.
 
     Raises:
-        UserError: a file is missing.
+        UserError: a file is missing or damaged.
     """
     params, stale = load_params(), out_of_date()
     values: dict[str, Any] = {
@@ -131,27 +158,34 @@ def summary_values() -> dict[str, Any]:
         "source": params.data.source,
         "extractor": params.evaluation.extractor,
         "out_of_date": list(stale),
-        "networks": {"transformer": {}, "autoregressive": {}},
+        "networks": {name: {} for name in NETWORKS},
     }
     if "train_tokenizer" not in stale:
-        values["tokenizer"] = read_json(RESULTS / "tokenizer/metrics.json")
+        tokenizer = read_numbers(RESULTS / "tokenizer/metrics.json", ["psnr"])
+        values["tokenizer"] = {name: _or_null(value) for name, value in tokenizer.items()}
     for name, metrics in values["networks"].items():
         if "evaluate" not in stale:
             rows = _rows("evaluation")
             rows = rows[rows["label_smoothing"] == params.training.label_smoothing]
+            require_cells(_path("evaluation"), rows, {"images": [name]})
             own = rows[rows["images"] == name].set_index("seed").select_dtypes("number")
             own = own.drop(columns="label_smoothing")
             metrics |= {str(column): _by_seed(own[column]) for column in own}
         if "cas" not in stale:
-            rows = _rows("cas")
+            rows = _rows("cas", "top1")
+            require_cells(_path("cas"), rows, {"images": [name]})
             for way, own in rows[rows["images"] == name].groupby("augmentation"):
                 metrics[f"cas_top1_{way}"] = _by_seed(own.set_index("seed")["top1"])
     return values
 
 
 def _by_seed(values: "pd.Series") -> dict[str, float | None]:
+    return {str(int(k)): _or_null(float(v)) for k, v in values.items()}
+
+
+def _or_null(value: float) -> float | None:
     """JSON has no NaN: what was not measured is null."""
-    return {f"{k:g}": None if math.isnan(v) else float(v) for k, v in values.items()}
+    return None if math.isnan(value) else value
 
 
 def over_seeds(values: "pd.Series", form: str = ".2f") -> str:

@@ -77,12 +77,16 @@ def cache_tokens(
     ]
 
 
-def write_manifest(folder: Path, params: Params, tokenizer_hash: str, shards: dict) -> None:
-    """Write the manifest: grid, codebook size, views, the tokenizer's hash, and the shards."""
+def write_manifest(
+    folder: Path, params: Params, tokenizer_hash: str, shards: dict, classes: int
+) -> None:
+    """Write the manifest: grid, codebook size, views, number of classes, the tokenizer's hash, and
+    the shards."""
     manifest = {
         "grid": params.grid,
         "codebook_size": params.tokenizer.codebook_size,
         "crops_per_image": params.tokens.crops_per_image,
+        "classes": classes,
         "dtype": "uint16",
         "layout": "(images, views, grid * grid), row by row",
         "tokenizer": tokenizer_hash,

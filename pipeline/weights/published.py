@@ -14,9 +14,10 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.runtime.checksums import note_hash, require_hash
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_folder, read_json, write_json
-from pipeline.runtime.limits import CONFIG_BYTES, LAYERS, WIDTH
+from pipeline.runtime.limits import CONFIG_BYTES
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from pipeline.weights.bounds import require_bounds
 
 Device = torch.device | str
 WAY_OUT = "run `dvc repro` to make it again (if that runs nothing, delete it first)"
@@ -91,7 +92,9 @@ def load_model(folder: Path | str, kind: str, device: Device = "cpu") -> nn.Modu
         raise UserError(f"{folder} holds a {found} and not a {kind}; run `dvc repro` again")
     model_class, config_class = MODELS[kind]
     try:
-        typed, weights = _typed(config, config_class), load_file(folder / "model.safetensors")
+        weights = load_file(folder / "model.safetensors")
+        require_bounds(kind, config, len(weights))
+        typed = _typed(config, config_class)
         with torch.device("meta"), _NothingDrawn():  # first: a config may ask for all memory
             _require_fit(weights, model_class(typed).state_dict())
         model = model_class(typed)
@@ -128,19 +131,13 @@ def _typed(values: dict[str, Any], config_class: type) -> Any:
     """The config of these values as read from JSON.
 
     Raises:
-        ValueError: one is missing, unknown, of another type, or a size for which nobody has memory.
+        ValueError: one is missing, unknown, or of another type.
     """
     from pydantic import TypeAdapter
 
     known = {field.name for field in dataclasses.fields(config_class)}
     if unknown := values.keys() - known:
         raise ValueError(f"config.json: {min(unknown)} is unknown")
-    for name, value in values.items():
-        for size in value if isinstance(value, list) else [value]:
-            least = 0 if name == "dropout" else 1
-            most = LAYERS if name in ("layers", "res_blocks") else WIDTH
-            if isinstance(size, (int, float)) and not least <= size <= most:
-                raise ValueError(f"config.json: {name} is {value}")
     return TypeAdapter(config_class).validate_json(json.dumps(values), strict=True)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.config.params import Params
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.result_files import Damaged
 
 # Metrics whose value depends on the network that extracts the features. One more line here, and
 # table 1 and the sweep's show it, and table 4 where rejection measures it.
@@ -49,7 +49,7 @@ def find_extractor(names: Iterable[str], path: Path) -> str:
     for name in names:
         if match := re.fullmatch(r"fid_([^_]+)", name):
             return match[1]
-    raise UserError(f"{path} has no fid_<extractor>; delete it and run dvc repro")
+    raise Damaged(path, "has no fid_<extractor>")
 
 
 def find_second_extractor(names: Iterable[str], extractor: str, path: Path) -> str:
@@ -62,7 +62,7 @@ def find_second_extractor(names: Iterable[str], extractor: str, path: Path) -> s
         match = re.fullmatch(r"precision_([^_]+)", name)
         if match and match[1] != extractor:
             return match[1]
-    raise UserError(f"{path} has no second precision_<extractor>; delete it and run dvc repro")
+    raise Damaged(path, "has no second precision_<extractor>")
 
 
 def measure_note(params: Params, extractor: str) -> str:

@@ -1,17 +1,21 @@
 """Reading the result files: all of them, before anything is written."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.exhibits.inputs.files import (
+from analysis.exhibits.inputs.arrays import (
+    MASKS,
+    NAMES,
+    NUMBERS,
+    PICTURES,
     Arrays,
+    Shape,
     read_arrays,
-    read_metrics,
-    read_numbers,
-    read_rows,
 )
+from analysis.exhibits.inputs.grids import require_grids
 from analysis.exhibits.inputs.metrics import (
     MODELS,
     find_extractor,
@@ -19,12 +23,19 @@ from analysis.exhibits.inputs.metrics import (
     metric_column,
 )
 from analysis.exhibits.inputs.sweep import Sweep, read_curves, read_sweep
-from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
+from pipeline.runtime.bounds import bounds_of
+from pipeline.runtime.records import Record, read_records
+from pipeline.runtime.result_files import (
+    Damaged,
+    metrics_in,
+    read_numbers,
+    read_rows,
+    read_values,
+)
 
 # Fields of `Results`, the files that they are read from, and what must be in them: the keys that
-# name a row, and values, with {x} for the extractor; the names of arrays, and how many axes each
-# has.
+# name a row, and values, with {x} for the extractor; arrays, each with its kind and axes. What a
+# number can be at all says `pipeline.runtime.bounds`.
 SCORES = ["fid_{x}", "is_{x}"]
 MANIFOLD = ["precision_{x}", "recall_{x}", "density_{x}", "coverage_{x}"]
 MACHINE = ["parameters", "threads", "device"]
@@ -71,26 +82,59 @@ TABLES: dict[str, tuple[str, list[str], list[str]]] = {
         ["iterations", "seconds_per_image", "low", "high", "repeats", *MACHINE],
     ),
 }
+# Words of images that no network drew: their rows have no seed.
+UNSEEDED = {"rows": ["real", "reconstruction"], "editing": ["original", "nearest"]}
 MAY_BE_EMPTY = ("real", "crossing")  # too few validation images; nothing is to be crossed
-ARRAYS: dict[str, tuple[str, dict[str, int]]] = {
+ARRAYS: dict[str, tuple[str, dict[str, Shape]]] = {
     "class_grid": (
         "evaluation/class_grid.npz",
-        {"class_names": 1, "transformer": 5, "autoregressive": 5, "real": 5},
+        {
+            "class_names": Shape(NAMES, "c"),
+            "transformer": Shape(PICTURES, "c n h w k"),
+            "autoregressive": Shape(PICTURES, "c n h w k"),
+            "real": Shape(PICTURES, "c m h w k"),
+        },
     ),
-    "decoding": ("evaluation/decoding.npz", {"images": 5, "masked": 4}),
-    "neighbours": ("evaluation/neighbours.npz", {"samples": 4, "nearest": 5, "distance": 2}),
+    "decoding": (
+        "evaluation/decoding.npz",
+        {"images": Shape(PICTURES, "t n h w k"), "masked": Shape(MASKS, "t n g g")},
+    ),
+    "neighbours": (
+        "evaluation/neighbours.npz",
+        {
+            "samples": Shape(PICTURES, "n h w k"),
+            "nearest": Shape(PICTURES, "n m h w k"),
+            "distance": Shape(NUMBERS, "n m"),
+        },
+    ),
     "edits": (
         "editing/pictures.npz",
         {
-            **{"inpainting": 5, "class_edit": 5, "class_edit_labels": 1},
-            **{"outpainting": 5, "panorama": 4},
+            "inpainting": Shape(PICTURES, "n m h w k"),
+            "class_edit_labels": Shape(NAMES, "c"),
+            "class_edit": Shape(PICTURES, "e c+1 h w k"),
+            "outpainting": Shape(PICTURES, "o s h w k"),
+            "panorama": Shape(PICTURES, "p h v k"),
         },
     ),
     "rebuilt": (
         "reconstruction/pictures.npz",
-        {"originals": 4, "inputs": 5, "samples": 5, "medians": 5, "mask_ratios": 1},
+        {
+            "originals": Shape(PICTURES, "n h w k"),
+            "inputs": Shape(PICTURES, "r n h w k"),
+            "samples": Shape(PICTURES, "r n h w k"),
+            "medians": Shape(PICTURES, "r n h w k"),
+            "mask_ratios": Shape(NUMBERS, "r"),
+        },
     ),
 }
+# What exhibits need of the metrics of a set of images, and of a network's.
+MEASURED = ["samples", "class_accuracy", "fid_{x}", "is_{x}"]
+COSTS = ["parameters", "steps"]
+NETWORKS = ["transformer", "autoregressive"]
+# What the report says of a stage's run.
+SHOWN = ["run_id", "key", "commit", "dirty", "finished", "seconds", "host", "cpus", "memory_gib"]
+SHOWN += ["gpus"]
 
 
 @dataclass(frozen=True, eq=False)  # one is the same as itself alone, and so can be a key
@@ -119,7 +163,7 @@ class Results:
     neighbours: Arrays
     edits: Arrays
     rebuilt: Arrays
-    sources: dict[str, dict]  # stage → run, commit, machine, …; empty where none was recorded
+    sources: dict[str, Record]  # stage → run, commit, machine, …; empty where none was recorded
     left_out: frozenset[str]  # exhibits whose results are out of date, by anchor
 
     def metric(self, kind: str) -> str:
@@ -144,7 +188,8 @@ def read_results(folder: Path, curves: Path) -> Results:
     Raises:
         UserError: one is missing or damaged, or lacks a column; one line that names it.
     """
-    sweep = read_sweep(folder / "sweep/rows.csv")
+    sweep_file = folder / "sweep/rows.csv"
+    sweep = read_sweep(sweep_file)
     metrics_file = folder / "evaluation/metrics.json"
     evaluation = read_evaluation(metrics_file)
     metrics = list(evaluation["transformer"])
@@ -155,14 +200,18 @@ def read_results(folder: Path, curves: Path) -> Results:
             keys,
             [value.format(x=extractor) for value in values],
             may_be_empty=field in MAY_BE_EMPTY,
+            unseeded=UNSEEDED.get(field, ()),
         )
         for field, (name, keys, values) in TABLES.items()
     }
     if lacking := MODELS.keys() - set(tables["rows"]["images"]):
-        file = folder / TABLES["rows"][0]
-        raise UserError(f"{file} has no rows of {min(lacking)}; delete it and run dvc repro")
-    arrays = {field: read_arrays(folder / name, names) for field, (name, names) in ARRAYS.items()}
-    sources = sorted((folder / "sources").glob("*.json"))
+        raise Damaged(folder / TABLES["rows"][0], f"has no rows of {min(lacking)}")
+    _require_metrics(metrics_file, evaluation, extractor)
+    arrays = {field: read_arrays(folder / name, shapes) for field, (name, shapes) in ARRAYS.items()}
+    sources = read_records(folder / "sources", SHOWN)
+    paths = {field: folder / name for field, (name, *_) in TABLES.items()}
+    every, files = tables | {"sweep": sweep.rows}, paths | {"sweep": sweep_file}
+    require_grids(every, files, sources, folder / "sources")
     return Results(
         folder=folder,
         sweep=sweep,
@@ -174,7 +223,7 @@ def read_results(folder: Path, curves: Path) -> Results:
             folder / "prepare/metrics.json", ["train_images", "val_images", "classes"]
         ),
         tokenizer=read_numbers(folder / "tokenizer/metrics.json", ["psnr", "code_usage"]),
-        sources={path.stem: read_json(path) for path in sources},
+        sources=sources,
         left_out=frozenset(),
         **tables,
         **arrays,
@@ -182,17 +231,22 @@ def read_results(folder: Path, curves: Path) -> Results:
 
 
 def read_evaluation(path: Path) -> dict[str, dict[str, float]]:
-    """Read the metrics of every set of images.
+    """Read the metrics of every set of images, NaN for what could not be measured.
 
     Raises:
         UserError: the file is missing or damaged, or lacks a set.
     """
-    metrics = read_metrics(path)
+    metrics = read_values(path)
     for name in MODELS:
-        if not isinstance(metrics, dict) or not isinstance(metrics.get(name), dict):
-            raise UserError(f"{path} has no metrics of {name}; delete it and run dvc repro")
-    missing = float("nan")  # what could not be measured is null in the file
-    return {
-        name: {k: missing if v is None else v for k, v in values.items()}
-        for name, values in metrics.items()
-    }
+        if not isinstance(metrics, dict) or name not in metrics:
+            raise Damaged(path, f"has no metrics of {name}")
+    return {name: metrics_in(path, values, f" of {name}") for name, values in metrics.items()}
+
+
+def _require_metrics(path: Path, sets: dict[str, dict[str, float]], extractor: str) -> None:
+    for name in MODELS:
+        wanted = [metric.format(x=extractor) for metric in MEASURED]
+        for metric in wanted + (COSTS if name in NETWORKS else []):
+            value = sets[name].get(metric)
+            if value is None or (bounds_of(metric).always and math.isnan(value)):
+                raise Damaged(path, f"has no {metric} of {name}")

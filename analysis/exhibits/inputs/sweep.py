@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.exhibits.inputs.files import read_csv, read_rows
 from analysis.exhibits.inputs.metrics import find_extractor, metric_column
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.result_files import Damaged, read_csv, read_rows
 
 KEYS = ["schedule", "iterations", "seed", "samples"]
 CURVE_TOKENS = 256  # N of the curves that are drawn: the paper's at 256×256
@@ -51,7 +51,7 @@ def read_sweep(path: Path) -> Sweep:
     rows = read_rows(path, keys=KEYS[:-1], values=[KEYS[-1], *wanted.table_metrics])
     ranked = rows[[wanted.column(kind) for kind in ("fid", "is", "nll")]]
     if not np.isfinite(ranked.to_numpy(dtype=float)).all():
-        raise UserError(f"{path} has a cell without a finite FID, IS or NLL; see the sweep's log")
+        raise Damaged(path, "has a cell without a finite FID, IS or NLL (see the sweep's log)")
     return Sweep(rows, extractor)
 
 
@@ -71,7 +71,8 @@ def read_curves(folder: Path, schedules: Iterable[str]) -> dict[str, pd.DataFram
     if not folder.is_dir():
         raise UserError(f"{folder} is missing; run dvc repro first")
     gamma = f"gamma_{CURVE_TOKENS}"
-    paths = {name: folder / f"{name}.csv" for name in schedules}
+    names = [name for name in schedules if Path(name).name == name]  # and no path out of it
+    paths = {name: folder / f"{name}.csv" for name in names}
     return {
         name: read_rows(path, ["r"], [gamma])[["r", gamma]].rename(columns={gamma: "gamma"})
         for name, path in paths.items()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.images.shards import WINDOW, ImageShards
-from pipeline.data.images.views import ImageParams, View
+from pipeline.data.images.views import Encoded, ImageParams, View
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
 
@@ -57,11 +57,11 @@ class ImageBatches(Batches):
         self.view, self.ranks = View(images, data, seed), ranks
         self.order = BatchOrder(len(images), batch_size, seed, images.group_start, WINDOW)
 
-    def read(self, step: int) -> tuple[list[tuple[str, bytes]], np.ndarray]:
+    def read(self, step: int) -> tuple[list[Encoded], np.ndarray]:
         indices = self.ranks.rows(self.order(step))
         return self.view.encoded(indices), self.view.images.labels[indices]
 
-    def crop(self, step: int, stored: tuple[list[tuple[str, bytes]], np.ndarray]) -> Batch:
+    def crop(self, step: int, stored: tuple[list[Encoded], np.ndarray]) -> Batch:
         encoded, labels = stored
         return self.view.cropped(encoded, step), torch.from_numpy(labels)
 

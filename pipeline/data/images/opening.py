@@ -4,21 +4,41 @@ Only the formats of `PICTURE_FORMATS` are decoded, by the content and not by the
 start programs (EPS runs Ghostscript) or have decoders that few have looked at.
 """
 
-import io
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageFile
 
 # Formats of the list that Pillow does not know before their modules are imported.
 from PIL import Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  isort: skip
 
-from pipeline.runtime.limits import BACKGROUND, PICTURE_ASPECT, PICTURE_FORMATS, PICTURE_PIXELS
+from pipeline.data.images.costs import WAY_OUT, Costly, Metered, check_costs
+from pipeline.data.images.tags import orientation
+from pipeline.runtime.limits import (
+    BACKGROUND,
+    PICTURE_ASPECT,
+    PICTURE_FORMATS,
+    PICTURE_PIXELS,
+    PICTURE_SCANNED,
+)
 
 # Pillow warns from a size on that is above our limit, at which the picture is refused.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # What its metadata have wrong is no word to a user: the picture is read, or refused by name.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+# What is done to a picture to see it upright, by its EXIF orientation.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadPicture(ValueError):
@@ -36,14 +56,19 @@ def open_image(content: bytes) -> Image.Image:
     frame of several; of 8 bits, grey (mode L) or RGB.
 
     Raises:
-        BadPicture: it is damaged, of a format that is not read, too large or too narrow, or of
-            numbers whose range is not known.
+        BadPicture: it is damaged, of a format that is not read, too large or too narrow, of numbers
+            whose range is not known, or would take too long.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
+        check_costs(content)
+        file = Metered(content)
+        image: Image.Image = Image.open(file, formats=PICTURE_FORMATS)
+        file.begin_pixels()
         return as_seen(image)
     except BadPicture:
         raise
+    except Costly as error:
+        raise BadPicture(str(error)) from error
     except Image.UnidentifiedImageError as error:
         formats = ", ".join(PICTURE_FORMATS)
         raise BadPicture(f"truncated or not an image of {formats}; convert or delete it") from error
@@ -56,13 +81,17 @@ def as_seen(image: Image.Image) -> Image.Image:
     """A picture of Pillow's as `open_image` gives it.
 
     Raises:
-        BadPicture: it is too large or too narrow, or of numbers whose range is not known.
+        BadPicture: it is too large or too narrow, of numbers whose range is not known, or of strips
+            that lie upon others.
     """
     _check_size(*image.size)
     _check_numbers(image)
+    _check_strips(getattr(image, "tile", ()))
     image.load()
-    if _orientation(image) != 1:
-        image = ImageOps.exif_transpose(image)
+    # Pillow turns a TIFF when it loads it.
+    turn = TURNS.get(orientation(image.info)) if image.format != "TIFF" else None
+    if turn is not None:
+        image = image.transpose(turn)
     image = _opaque(_eight_bits(image))
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
@@ -93,25 +122,32 @@ def _check_numbers(image: Image.Image) -> None:
     """Refuse pixels that are not 8 or 16 bits of a known range: they would turn white or black."""
     # Pillow makes these integers of 16 bits in PNG and PPM, and of up to 32 in TIFF.
     integers = image.mode == "I" and image.format not in ("PNG", "PPM")
-    odd_tiff = image.format == "TIFF" and image.mode.startswith("I;16") and _odd_tiff(image)
+    odd_tiff = image.format == "TIFF" and _odd_tiff(image)
     if image.mode == "F" or integers or odd_tiff:
         raise BadPicture(
             "of numbers whose range is not known (float, 32 bits, signed, or 16 bits that are not "
             "all used); convert it to 8 or 16 bits"
         )
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise BadPicture("of colours whose palette is missing; replace or delete it")
 
 
 def _odd_tiff(image: Image.Image) -> bool:
     tags = getattr(image, "tag_v2", {})
+    if 2 in tags.get(339, ()):  # signed, which Pillow reads as unsigned where they are of 8 bits
+        return True
     bits, photometric = tags.get(258, (16,)), tags.get(262, 1)
-    return bits != (16,) or photometric != 1  # fewer bits, or 0 is white
+    # Fewer bits, or 0 is white.
+    return image.mode.startswith("I;16") and (bits != (16,) or photometric != 1)
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF data say nothing, and the picture may be whole
-        return 1
+def _check_strips(strips: Sequence[ImageFile._Tile]) -> None:
+    if len(strips) < 2:
+        return
+    boxes = (strip.extents or (0, 0, 0, 0) for strip in strips)
+    area = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+    if area > PICTURE_SCANNED:
+        raise BadPicture(f"of more than {PICTURE_SCANNED:,} pixels in all its strips {WAY_OUT}")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -7,16 +7,43 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
+from pipeline.data.images.opening import BadPicture, decode_image
 from pipeline.runtime.checksums import require_hash
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json, require_file
+from pipeline.runtime.files import read_json
 
 SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
 ROW_GROUP = 64  # images in a row group, the least that can be read
 WINDOW = 256  # row groups shuffled together, and kept in memory: 16,384 images
 MANIFEST = "manifest.json"
 WAY_OUT = "run `dvc repro prepare` to make it again (if that runs nothing, delete it first)"
+
+
+def read_manifest(folder: Path, way_out: str = WAY_OUT) -> dict[str, Any]:
+    """The manifest of shards of images.
+
+    Args:
+        way_out: ends the message where it is damaged.
+
+    Raises:
+        UserError: it is missing or damaged, or its `class_names` are no names of classes.
+    """
+    manifest = read_json(folder / MANIFEST, "class_names", "shards")
+    names, counts = manifest["class_names"], manifest.get("counts", {})
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
+        raise UserError(
+            f"{folder / MANIFEST} is damaged: its class_names are no list of names; {way_out}"
+        )
+    # A name may be that of two classes, as two are in torchvision's ImageNet: both count as one.
+    known = isinstance(counts, dict) and all(isinstance(c, dict) for c in counts.values())
+    if not known or any(set(names) != set(count) for count in counts.values()):
+        raise UserError(
+            f"{folder / MANIFEST} is damaged: its class_names are not those of its counts; "
+            f"{way_out}"
+        )
+    return manifest
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -52,18 +79,19 @@ class ImageShards:
 
     def __init__(self, folder: Path | str, split: str, way_out: str = WAY_OUT):
         self.folder, self._way_out = Path(folder), way_out
-        manifest = read_json(self.folder / MANIFEST, "class_names", "shards")
+        manifest = read_manifest(self.folder, way_out)
         self.class_names: list[str] = manifest["class_names"]
         path = self.folder / MANIFEST
         try:
-            self._shards: list[dict] = manifest["shards"][split]
-            self._files = [self.folder / shard["file"] for shard in self._shards]
-            self._hashes: list[str] = [shard["hash"] for shard in self._shards]
-            counts = [shard["count"] for shard in self._shards]
-            for path in self._files:
-                require_file(path)
+            shards = manifest["shards"][split]
+            self._files = [self.folder / shard["file"] for shard in shards]
+            self._hashes: list[str] = [shard["hash"] for shard in shards]
+            self._starts = np.cumsum([0] + [shard["count"] for shard in shards])
             labels = []
-            for path in self._files:
+            for path, known in zip(self._files, self._hashes, strict=True):
+                self._require_in_place(path)
+                if not isinstance(known, str) or len(known) != 64:
+                    raise ValueError("it has no hash")
                 labels.append(read_labels(path))
             self.labels = np.concatenate(labels).astype(np.int64)
         except UserError:
@@ -71,7 +99,7 @@ class ImageShards:
         except Exception as error:  # a damaged file makes its reader raise nearly anything
             reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
             raise UserError(f"{path} is damaged ({reason}); {way_out}") from error
-        self._check(labels, counts)
+        self._check(labels)
         self._groups = [
             (number, group, min(ROW_GROUP, len(own) - start))
             for number, own in enumerate(labels)
@@ -81,8 +109,14 @@ class ImageShards:
         self.group_start = np.concatenate([[0], np.cumsum(sizes)])
         self._cache: OrderedDict[int, tuple[list[str], list[bytes]]] = OrderedDict()
 
-    def _check(self, labels: list[np.ndarray], counts: list[int]) -> None:
-        if [len(each) for each in labels] != counts:
+    def _require_in_place(self, path: Path) -> None:
+        """Raise a `UserError` unless a file lies there, before it is opened: a pipe would hang."""
+        if not path.is_file():
+            what = "no file" if path.exists() else "missing"
+            raise UserError(f"{path} is {what}; {self._way_out}")
+
+    def _check(self, labels: list[np.ndarray]) -> None:
+        if [len(each) for each in labels] != np.diff(self._starts).tolist():
             raise UserError(
                 f"images in {self.folder}: not as many as in the manifest; {self._way_out}"
             )
@@ -102,12 +136,39 @@ class ImageShards:
         row = index - int(self.group_start[group])
         return keys[row], images[row]
 
+    def decode(self, index: int, content: bytes, channels: int) -> Image.Image:
+        """The picture of an image that was read: grey or RGB, of 8 bits.
+
+        Raises:
+            UserError: it is none that `decode_image` takes.
+        """
+        try:
+            return decode_image(content, channels)
+        except BadPicture as error:
+            number = int(np.searchsorted(self._starts, index, side="right")) - 1
+            reason = str(error).partition(";")[0]  # whose way out is that of a picture's file
+            raise UserError(
+                f"{self._files[number]}: the picture in row {index - self._starts[number]} is "
+                f"{reason}; {self._way_out}"
+            ) from error
+
     def _read_group(self, group: int) -> tuple[list[str], list[bytes]]:
         if group not in self._cache:
             number, row_group, _ = self._groups[group]
-            require_hash(self._files[number], self._way_out, self._hashes[number])
-            table = pq.ParquetFile(self._files[number]).read_row_group(row_group, ["key", "image"])
-            self._cache[group] = (table["key"].to_pylist(), table["image"].to_pylist())
+            path = self._files[number]
+            self._require_in_place(path)
+            require_hash(path, self._way_out, self._hashes[number])
+            try:
+                table = pq.ParquetFile(path).read_row_group(row_group, ["key", "image"])
+                keys, images = (table[name].to_pylist() for name in ("key", "image"))
+                for name, values in (("key", keys), ("image", images)):
+                    if None in values:
+                        row = row_group * ROW_GROUP + values.index(None)
+                        raise ValueError(f"row {row} has no {name}")
+            except Exception as error:  # a damaged file makes its reader raise nearly anything
+                reason = " ".join(str(error).split())[:150]
+                raise UserError(f"{path} is damaged ({reason}); {self._way_out}") from error
+            self._cache[group] = (keys, images)
             if len(self._cache) > WINDOW:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(group)

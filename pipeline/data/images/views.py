@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.images.crops import center_crop, random_resized_crop
-from pipeline.data.images.opening import decode_image
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.threads import in_threads
 
@@ -34,15 +33,21 @@ class ImageParams(Protocol):
     def flip(self) -> bool: ...
 
 
+class Encoded(NamedTuple):
+    """An image as it is stored."""
+
+    key: str
+    content: bytes
+    number: int  # in its split
+
+
 def to_chw(image: Image.Image) -> np.ndarray:
     """(C, H, W) uint8 array of an image, grey or RGB."""
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def _stacked(
-    decode: Callable[[tuple[str, bytes]], np.ndarray], encoded: Iterable[tuple[str, bytes]]
-) -> Tensor:
+def _stacked(decode: Callable[[Encoded], np.ndarray], encoded: Iterable[Encoded]) -> Tensor:
     return torch.from_numpy(np.stack(in_threads(decode, encoded)))
 
 
@@ -65,22 +70,23 @@ class View:
         of (seed, the image's key, draw)."""
         return self.cropped(self.encoded(indices), draw)
 
-    def encoded(self, indices: Iterable[int]) -> list[tuple[str, bytes]]:
-        """Key and encoded image of each, read in order by this thread, so that each row group is
-        read once."""
-        return [self.images.read(int(index)) for index in indices]
+    def encoded(self, indices: Iterable[int]) -> list[Encoded]:
+        """Each image as it is stored, read in order by this thread, so that each row group is read
+        once."""
+        return [Encoded(*self.images.read(int(index)), int(index)) for index in indices]
 
-    def cropped(self, encoded: Iterable[tuple[str, bytes]], draw: int) -> Tensor:
+    def cropped(self, encoded: Iterable[Encoded], draw: int) -> Tensor:
         """The same as `crops`, of images that were read."""
         return _stacked(partial(self._crop, draw), encoded)
 
-    def _center(self, encoded: tuple[str, bytes]) -> np.ndarray:
-        image = decode_image(encoded[1], self.data.channels)
-        return to_chw(center_crop(image, self.data.image_size))
+    def _center(self, encoded: Encoded) -> np.ndarray:
+        return to_chw(center_crop(self._decoded(encoded), self.data.image_size))
 
-    def _crop(self, draw: int, encoded: tuple[str, bytes]) -> np.ndarray:
-        key, content = encoded
-        image, data = decode_image(content, self.data.channels), self.data
+    def _decoded(self, encoded: Encoded) -> Image.Image:
+        return self.images.decode(encoded.number, encoded.content, self.data.channels)
+
+    def _crop(self, draw: int, encoded: Encoded) -> np.ndarray:
+        image, data, key = self._decoded(encoded), self.data, encoded.key
         seed = (self.seed, key, draw)
         cropped = random_resized_crop(
             image, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed

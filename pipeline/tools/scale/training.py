@@ -71,6 +71,9 @@ class CheckpointEachCount:
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
         save_checkpoint(state, self._path(state["step"]))
 
+    def settle(self) -> None:
+        """Nothing waits: it is saved at once."""
+
     def _path(self, steps: int) -> Path:
         return self.folder / f"step{steps:09d}.pt"
 

@@ -12,6 +12,7 @@ import torch
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, remove_temporary, require_file
 from pipeline.runtime.site import send_home
+from pipeline.training.loop.behind import Behind, snapshot
 
 PARTS = {"task", "step", "history"}  # of a loop's checkpoint
 
@@ -28,6 +29,7 @@ class RunDirSession:
     def __init__(self, folder: Path, on_row: Callable[[dict[str, float]], None] = lambda row: None):
         self.path, self.on_row = Path(folder) / "checkpoint.pt", on_row
         self.before = self.path.with_name("checkpoint.before.pt")
+        self._behind = Behind()
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
         return row
@@ -42,6 +44,12 @@ class RunDirSession:
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
         self.on_row(row)  # first: a kill in between repeats the row, which is logged once
+        self._behind(self._write, snapshot(state))
+
+    def settle(self) -> None:
+        self._behind.settle()
+
+    def _write(self, state: dict[str, Any]) -> None:
         with atomic_file(self.path) as temporary:
             _write(state, temporary)
             if self.path.exists():

@@ -6,21 +6,24 @@ it finds under the same name and storage path.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
 
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import in_a_line, innermost
-from pipeline.runtime.files import temporary_folder
+from pipeline.runtime.failures import Failure, in_a_line, innermost
+from pipeline.runtime.files import atomic_folder
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.parcels import Parcel, pack
 from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.site import here
+from pipeline.training.loop.behind import snapshot
 from pipeline.training.loop.checkpoints import RunDirSession, newest_whole, save_checkpoint
 from pipeline.training.loop.finite import Diverged
 from pipeline.training.loop.job import TrainingJob
@@ -141,9 +144,12 @@ class RayTrainSession:
         on_row: Callable[[dict[str, float]], None],
         unlisted: Path | None,
         ranks: Ranks,
+        failure: Failure,
     ):
-        self.ranks, self.rank = ranks, ranks.rank
+        self.ranks, self.rank, self.failure = ranks, ranks.rank, failure
         self.run_dir, self.on_row, self.unlisted = run_dir, on_row, unlisted
+        self._kept = Event()
+        self._kept.set()
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
         return _average(row, self.ranks)
@@ -158,13 +164,40 @@ class RayTrainSession:
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
         import ray.train
 
+        self.settle()
         if self.rank != 0:
-            ray.train.report(row)
+            ray.train.report(row, checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC)
             return
         self.on_row(row)  # first: a kill in between repeats the row, which is logged once
-        with temporary_folder(self.run_dir / "upload") as folder:
-            save_checkpoint(state, folder / CHECKPOINT)
-            ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        self._kept.clear()
+        try:
+            ray.train.report(
+                row,
+                checkpoint=ray.train.Checkpoint(str(self.run_dir)),  # of which nothing is read
+                checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+                checkpoint_upload_fn=partial(self._upload, snapshot(state)),
+                delete_local_checkpoint_after_upload=False,
+            )
+        except BaseException:  # nothing is on its way
+            self._kept.set()
+            raise
+
+    def settle(self) -> None:
+        self._kept.wait()
+
+    def _upload(self, state: dict[str, Any], _: Any, name: str) -> Any:
+        """Write a checkpoint to where Ray looks for it, in Ray's thread."""
+        import ray.train
+
+        try:
+            with (
+                self.failure.noted(pass_on=lambda error: True),
+                atomic_folder(self.run_dir / name) as folder,
+            ):
+                save_checkpoint(state, folder / CHECKPOINT)
+        finally:
+            self._kept.set()
+        return ray.train.Checkpoint(str(self.run_dir / name))
 
 
 class SentSession(RunDirSession):
@@ -223,7 +256,7 @@ def _train(
         if here().apart:
             session = SentSession(job.run_dir, on_row, ranks)
         else:
-            session = RayTrainSession(job.run_dir, on_row, unlisted, ranks)
+            session = RayTrainSession(job.run_dir, on_row, unlisted, ranks, job.failure)
         train(
             job.recipe(ranks, ray.train.torch.get_device()),
             name=job.name,

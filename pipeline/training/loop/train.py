@@ -1,6 +1,8 @@
 """The training loop. The randomness of every step is a function of (seed, step), so that a run that
 was killed, and went on from its last checkpoint, ends with the same bytes as one that was not."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -40,7 +42,19 @@ class Session(Protocol):
         """The last checkpoint, or None."""
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
-        """Keep a checkpoint, whole or not at all, and report the newest row of the history."""
+        """Begin to keep a checkpoint, whole or not at all, and report the newest row of the
+        history. Training goes on meanwhile, and waits for this one at the next.
+
+        Raises:
+            UserError: the one before could not be kept.
+        """
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is kept.
+
+        Raises:
+            UserError: it could not be.
+        """
 
 
 def train(
@@ -69,7 +83,7 @@ def train(
 
     sums: dict[str, Tensor] = {}
     last, finite = start, FiniteLosses(session, name)
-    with progress(name, start, steps, enabled=session.rank == 0) as bar:
+    with progress(name, start, steps, enabled=session.rank == 0) as bar, settled(session):
         for step in range(start, steps):
             torch.manual_seed(mix(seed, "step", step, session.rank))  # dropout
             losses = task.step(step)
@@ -89,6 +103,15 @@ def train(
             bar(step + 1, _text(row))
             sums, last = {}, step + 1
     return history
+
+
+@contextmanager
+def settled(session: Session) -> Iterator[None]:
+    """However the block ends, the last checkpoint is kept then."""
+    try:
+        yield
+    finally:
+        session.settle()
 
 
 def _restore(task: Task, state: dict[str, Any], name: str, steps: int) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
+from pipeline.runtime.limits import CLASSES, CONFIG_BYTES
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.released.formats import read_weights
@@ -89,7 +90,8 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
     The token embedding has a row per code, per class, and one for [MASK] (release).
 
     Raises:
-        UserError: as `load_pretrained`, or the rows are too few for the codebook.
+        UserError: as `load_pretrained`, or the rows are too few for the codebook, or more than
+            `CLASSES` too many.
     """
     path = _file(path)
     weights = read_weights(path)
@@ -102,6 +104,12 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
                     path,
                     f"{key} has {len(weights[key])} rows, too few for {codebook_size} codes, a "
                     f"class and [MASK]; make params.yaml agree on tokenizer.codebook_size",
+                )
+            if classes > CLASSES:
+                raise _does_not_fit(
+                    path,
+                    f"{key} has {len(weights[key]):,} rows, more than {codebook_size} codes, "
+                    f"{CLASSES:,} classes and [MASK]; give the original file",
                 )
             return classes
     raise _does_not_fit(path, "it lacks the token embedding; give a complete checkpoint")
@@ -190,15 +198,21 @@ def _differing_sizes(kind: str, parts: Parts, weights: dict[str, Tensor]) -> str
 def _check_description(path: Path, kind: str, config: TokenizerConfig | TransformerConfig) -> None:
     """Compare what names and shapes of the weights do not tell with the `config.json` beside a
     published model."""
-    description = read_json(path) if path.exists() else None
+    description = read_json(path, most=CONFIG_BYTES) if path.exists() else None
     if isinstance(description, dict):
         ours = {"kind": kind} | dataclasses.asdict(config)
         for key in ("kind", "heads", "codebook_size"):
             wanted = ours.get(key)
             found = description.get(key, wanted)
             if found != wanted:
+                alike = str(found) == str(wanted)  # the text "4" and the number
+                what, ours_is = (
+                    f"{str(value)[:100]}{f' ({type(value).__name__})' if alike else ''}"
+                    for value in (found, wanted)
+                )
                 raise _does_not_fit(
-                    path, f"{key} is {found} and not {wanted}; give another model, or change {key}"
+                    path,
+                    f"{key} is {what} and not {ours_is}; give another model, or change {key}",
                 )
 
 

@@ -1,13 +1,12 @@
 """Reading weights from flax's msgpack, PyTorch's zip or safetensors; the content tells which it is.
 
-No code in a file is run: of a pickle only tensors are loaded (`weights_only`).
+No code in a file is run, and what its lists of names and shapes say is held to limits before it is
+followed: a few bytes may claim what no machine has the memory for.
 """
 
 import math
 import mmap
-import pickle
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,16 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import require_file
+from pipeline.runtime.limits import INDEX_BYTES
+from pipeline.runtime.pytorch_files import MAX_DIMENSIONS, read_state_dict, require_dense
 
 # Flax's msgpack extension types that hold an array (a complex number would be 2).
 NDARRAY, NUMPY_SCALAR = 1, 3
 CHUNKED = "__msgpack_chunked_array__"
 # Longest list or map in a tree of weights; a file that declares a longer one is refused unread.
-MAX_CHILDREN = 1 << 16
+MAX_CHILDREN = 1 << 12
+MAX_NODES = 1 << 16  # lists, maps and what they hold, in a whole tree
+MAX_NAME = 1024  # characters of a weight's name
 DTYPES = {
     name: getattr(torch, name)
     for name in ("float32", "bfloat16", "float16", "float64", "int32", "int64", "uint8", "bool")
@@ -48,9 +51,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
     if start[:4] == b"PK\x03\x04":
-        read: Callable[[Path], dict[str, Tensor]] = _read_zip
+        read: Callable[[Path], dict[str, Tensor]] = read_state_dict
     elif start[5:] == b"\0\0\0{":  # the high bytes of the header's length, then its JSON
-        read = load_file
+        read = _read_safetensors
     elif start[:1] and start[0] in (*range(0x81, 0x90), 0xDE, 0xDF):  # a map that is not empty
         read = _read_flax
     else:
@@ -59,7 +62,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"safetensors; download it again, or give another file"
         )
     try:
-        return read(path)
+        weights = read(path)
+        for name, weight in weights.items():
+            require_dense(name, weight)
+        return weights
     except Exception as error:  # three libraries, each with errors of its own for damaged files
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
@@ -67,23 +73,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_zip(path: Path) -> dict[str, Tensor]:
-    with zipfile.ZipFile(path) as archive:
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise ValueError("its entries are compressed, which PyTorch never does")
-        if broken := archive.testzip():
-            raise ValueError(f"{broken} does not match its checksum")
-    try:
-        # Mapped, so that a storage that claims to be larger than the file cannot be read past it.
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError("it holds more than tensors; that is not run") from error
-    if not isinstance(weights, dict):
-        raise ValueError(f"it holds a {type(weights).__name__} and not a dict of tensors")
-    for name, weight in weights.items():
-        if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.is_meta:
-            raise ValueError(f"{name} is not a dense tensor")
-    return {str(name): weight.detach() for name, weight in weights.items()}
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with open(path, "rb") as handle:
+        if int.from_bytes(handle.read(8), "little") > INDEX_BYTES:
+            raise ValueError(f"its list of tensors has more than {INDEX_BYTES:,} bytes")
+    return load_file(path)
 
 
 def _read_flax(path: Path) -> dict[str, Tensor]:
@@ -92,12 +86,16 @@ def _read_flax(path: Path) -> dict[str, Tensor]:
         mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
         # Arrays stay packed (ExtType): those of an optimizer are never decoded.
-        tree = msgpack.unpackb(content, max_array_len=MAX_CHILDREN, max_map_len=MAX_CHILDREN)
+        tree = _unpacked(content, MAX_NODES, MAX_CHILDREN)
+    if not isinstance(tree, dict):
+        raise ValueError("it holds no tree of weights")
     while isinstance(tree.get("params"), dict):
         tree = tree["params"]
     weights, waiting = {}, [("", tree)]
     while waiting:  # not recursive: a hostile file nests deeper than Python does
         name, node = waiting.pop()
+        if len(name) > MAX_NAME:
+            raise ValueError(f"a name in it is longer than {MAX_NAME:,} characters")
         try:
             if not isinstance(node, dict):
                 weights[name] = _array(node)
@@ -107,15 +105,49 @@ def _read_flax(path: Path) -> dict[str, Tensor]:
                 prefix = f"{name}/" if name else ""
                 waiting += [(f"{prefix}{key}", node.pop(key)) for key in reversed(list(node))]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise ValueError(f"{name[:100]}: {error}") from error
     return weights
+
+
+def _unpacked(packed: bytes | mmap.mmap, most: int, longest: int, raw: bool = False) -> Any:
+    """What msgpack packed.
+
+    Args:
+        most: lists, maps and what they hold.
+        longest: list or map.
+        raw: texts stay bytes.
+
+    Raises:
+        ValueError: there is more in it, or it is damaged.
+    """
+    left = most
+
+    def counted(node: Sized) -> Sized:
+        nonlocal left
+        left -= 1 + len(node)
+        if left < 0:
+            raise ValueError("it holds too many things to be weights")
+        return node
+
+    try:
+        return msgpack.unpackb(
+            packed,
+            raw=raw,
+            object_hook=counted,
+            list_hook=counted,
+            max_array_len=longest,
+            max_map_len=longest,
+            max_str_len=len(packed) if raw else MAX_NAME,
+        )
+    except (msgpack.FormatError, msgpack.StackError) as error:  # they say nothing
+        raise ValueError("it is no msgpack") from error
 
 
 def _array(leaf: Any) -> Tensor:
     """Tensor of flax's packed (shape, name of the dtype, row-major bytes)."""
     if not isinstance(leaf, msgpack.ExtType) or leaf.code not in (NDARRAY, NUMPY_SCALAR):
         raise ValueError("not an array")
-    shape, dtype, data = msgpack.unpackb(leaf.data, raw=True)
+    shape, dtype, data = _unpacked(leaf.data, 3 * MAX_DIMENSIONS, MAX_DIMENSIONS, raw=True)
     name = dtype.decode()
     if name not in DTYPES:
         raise ValueError(f"arrays of {name} are not weights")
@@ -127,6 +159,8 @@ def _array(leaf: Any) -> Tensor:
 
 def _chunked_array(node: dict) -> Tensor:
     """Tensor of an array that flax wrote in flat pieces because of msgpack's limit on sizes."""
+    if len(node["shape"]) > MAX_DIMENSIONS:
+        raise ValueError(f"an array of {len(node['shape'])} dimensions")
     shape = [node["shape"][str(i)] for i in range(len(node["shape"]))]
     chunks = [_array(node["chunks"][str(i)]) for i in range(len(node["chunks"]))]
     return torch.cat(chunks).reshape(shape)

@@ -25,8 +25,9 @@ def open_pretrained_transformer(
     if num_classes is None:
         num_classes = pretrained_num_classes(path, params.tokenizer.codebook_size)
     config = transformer_config(params, num_classes)
+    weights = load_pretrained(path, config)  # first: the file may claim more than there is memory
     model = MaskGitTransformer(config).to(device)
-    model.load_state_dict(load_pretrained(path, config))
+    model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
 
 

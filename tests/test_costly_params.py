@@ -1,0 +1,173 @@
+"""A params.yaml that would take long to read, or that only a library's own words refused: a line
+in no time, which says what is wrong and what to do."""
+
+import sys
+import time
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from pydantic_core.core_schema import ErrorType
+
+from pipeline.config.mistakes import WORDS
+from pipeline.config.params import load_params
+from pipeline.config.presets import preset_names, preset_params
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.yaml import YAML_EVENTS, NotYaml, parse_yaml
+from tests.params import PRESET
+from tests.project import ROOT
+from tests.test_params import message, write
+
+LARGE = {
+    "a list": "a: [" + "1," * 524_000 + "]",
+    "a key 100,000 times": "a: 1\n" * 100_000,
+    "dashes": "-\n" * 300_000,
+    "no end": "a: [" + "x, " * 200_000,
+    "keys without values": "? \n" * 250_000,
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_a_large_file_is_refused_in_no_time(what, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(LARGE[what])
+    assert path.stat().st_size < 2**20  # the limit of bytes is not what refuses it
+    started = time.process_time()
+    assert "more than 20,000 values and lists; shorten it" in message(path)
+    assert time.process_time() - started < 2
+
+
+def test_files_of_ours_are_far_below_the_limit():
+    line = "  - {path: results/rows.csv, hash: md5, md5: d41d8cd98f00b204e9800998ecf8427e}\n"
+    assert len(parse_yaml("outs:\n" + line * 1000)["outs"]) == 1000  # a lock has 400 of them
+    assert YAML_EVENTS == 20_000
+    for path in (ROOT / "dvc.yaml", PRESET):
+        parse_yaml(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 1\nb: !foo x\n", "tags (!) are not read, one is at line 2"),
+        ("a: !!python/name:os.system\n", "tags (!) are not read, one is at line 1"),
+        ("a: !!bool 1\n", "tags (!)"),
+        ("a: !!set {a, b}\n", "tags (!)"),
+        ("a: ! 0\n", "tags (!)"),
+        ("a:\n  <<: {flip: true}\n  flip: false\n", "merge keys (<<) are not read, one is at line"),
+        ("<<: {a: 1}\n", "merge keys (<<)"),
+        (f"a: 1\nb: {'9' * 5001}\n", "digits) for integer string conversion: value has 5001 di"),
+        (f"a: 1\nb: {'9' * 5001}\n", "at line 2; correct it"),
+        ("a: 1\n\nb: 2001-99-99\n", "at line 3; correct it"),
+        ("a: 1\nb: \0\n", "line 2 holds a control character; remove it"),
+        ("a: 1\nb: 2\nc: \x0c\n", "line 3 holds a control character; remove it"),
+    ],
+)
+def test_what_is_not_read_is_named_with_its_line(text, words):
+    with pytest.raises(NotYaml) as error:
+        parse_yaml(text)
+    assert words in str(error.value)
+
+
+def test_a_text_that_only_looks_like_a_merge_key_is_a_text():
+    assert parse_yaml("a: '<<'\n") == {"a": "<<"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("tokenizer.lr", "fast", "must be a number, without quotes, not 'fast'"),
+        ("tokenizer.lr", 0, "must be 1e-12 or more, not 0"),
+        ("tokenizer.lr", 1e31, "must be 1e+30 or less, not 1e+31"),
+        ("tokenizer.lr", float("nan"), "must be a finite number, not nan"),
+        ("seed", True, "must be a whole number, without quotes, point or exponent, not true"),
+        ("seed", None, "must be a whole number, without quotes, point or exponent, not null"),
+        ("seed", -1, "must be 0 or more, not -1"),
+        ("data.channels", 2, "must be 1 (grey) or 3 (RGB), not 2"),
+        ("data.val_fraction", 0, "must be above 0, not 0"),
+        ("data.val_fraction", 1.0, "must be below 1, not 1.0"),
+        ("data.crop_scale", [0.8], "must be a list of 2 or more, not [0.8]"),
+        ("data.crop_scale", [0.8, 1.0, 1.0], "must be a list of 2 at most, not [0.8, 1.0, 1.0]"),
+        ("data.crop_scale", 0.8, "must be a list, as [1, 2], not 0.8"),
+        ("data.flip", "off", "must be true or false, without quotes, not 'off'"),
+        ("tokenizer.filters", 33, "must be a multiple of 32, not 33"),
+        ("decoding.rounding", "up", "must be 'floor' or 'ceil', not 'up'"),
+        ("mlflow.experiment", " ", "must hold more than blanks, not ' '"),
+        ("mlflow.experiment", "", "must be a string that is not empty, not ''"),
+        ("mlflow.experiment", 7, "must be a string, in quotes where it looks like a number, not 7"),
+        ("sweep.schedules", [], "must be a list of 1 or more, not []"),
+        ("data", None, "must be a section, with its `key: value` lines below it, not null"),
+    ],
+)
+def test_what_must_be_there_is_said_in_plain_english(key, value, line, tmp_path):
+    path = write(tmp_path, {key: value})
+    assert message(path) == f"{path}: {key}: {line}; correct it there"
+
+
+@pytest.mark.parametrize(("written", "shown"), [("true", "true"), ("~", "null"), ("1", "1")])
+def test_a_key_that_is_no_word_is_shown_as_it_is_written(written, shown, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(PRESET.read_text(encoding="utf-8") + f"\n{written}: 3\n", encoding="utf-8")
+    wanted = f"{shown}: must be a word, as every key is, not {shown}; correct it there"
+    assert message(path).endswith(wanted)
+
+
+@pytest.mark.parametrize("given", ["http://[::1", "//[x"])
+def test_a_broken_address_of_a_folder_has_a_way_out(given, tmp_path):
+    text = message(write(tmp_path, {"ray.storage_path": given}))
+    assert f"ray.storage_path: '{given}' is no folder but a broken address; give a folder" in text
+
+
+def test_the_table_names_mistakes_as_pydantic_does():
+    assert set(WORDS) <= set(get_args(ErrorType))
+
+
+@pytest.mark.parametrize(
+    "name", ["_ovewrite_named_param", "get_model", "list_models", "vgg16", "fcn_resnet50", "", "x"]
+)
+def test_an_architecture_that_torchvision_does_not_list_is_refused(name, tmp_path):
+    path = write(tmp_path, {"classifier.architecture": f"torchvision:{name}"})
+    text = message(path)
+    assert f"classifier.architecture: unknown architecture 'torchvision:{name}'; use small" in text
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "wide_resnet50_2"])
+def test_a_resnet_of_torchvision_is_taken(name, tmp_path):
+    path = write(tmp_path, {"classifier.architecture": f"torchvision:{name}"})
+    assert load_params(path).classifier.architecture == f"torchvision:{name}"
+
+
+def test_params_that_name_no_network_of_torchvision_do_not_import_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # its import would fail
+    assert preset_params("smoke").classifier.architecture == "small"
+    with pytest.raises(ImportError):
+        preset_params("imagenet256")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_still_taken(name):
+    assert preset_params(name).preset == name
+
+
+def test_a_bad_value_of_set_param_is_named(tmp_path):
+    from pipeline.cli.options import decoding
+
+    with pytest.raises(UserError, match=r"-S: decoding.iterations is never true or false"):
+        decoding(None, None, None, None, ["decoding.iterations=true"])
+    assert decoding(None, None, None, None, ["decoding.bf16=true"]) == {"bf16": True}
+
+
+def test_a_folder_that_holds_something_else_is_refused_before_it_is_walked(tmp_path, monkeypatch):
+    from pipeline.cli.outputs import require_no_other_folder
+
+    def walk(*_, **__):
+        raise AssertionError("it was walked")
+
+    monkeypatch.setattr(Path, "rglob", walk)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").touch()
+    (tmp_path / "empty").mkdir()
+    for folder in (Path("/"), tmp_path / "full", tmp_path / "full/mine.txt"):
+        with pytest.raises(UserError, match="is there already and no saved model; give a new"):
+            require_no_other_folder(folder)
+    for folder in (tmp_path / "empty", tmp_path / "new"):
+        require_no_other_folder(folder)
