@@ -25,6 +25,8 @@ def record(params: type[BaseModel]) -> None:
         kind = type(owner)
         if getattr(quiet, "on", False) or (kind, name) in noted:
             return
+        if kind not in (params, *fields):
+            return  # bounds of a network's config, which are no params
         annotation = kind.model_fields[name].annotation
         if annotation in fields and issubclass(annotation, Section):
             return  # a section is no param; what is read of it is

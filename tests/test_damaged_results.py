@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.exhibits.inputs.arrays import UNPACKED
 from analysis.exhibits.inputs.results import read_results
 from analysis.report.build import build
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.limits import RESULT_ARRAYS
 from pipeline.tools import summary as tool
 from tests.errors import one_line
 from tests.params import make_params
@@ -95,7 +95,7 @@ BYTES = {
     "an unknown method": unknown_method,
     "a header of 1e15 bytes": promising((10**5, 10**4, 10**6, 1, 1), 3),
     "a header of 8 GB": promising((8 * 10**9, 1, 1, 1, 1), 3),
-    "more than fits": promising((1, 1, 1, UNPACKED, 1), UNPACKED),
+    "more than fits": promising((1, 1, 1, RESULT_ARRAYS, 1), RESULT_ARRAYS),
     "objects": objects,
 }
 

@@ -15,7 +15,6 @@ from pipeline.config.params import Params
 from pipeline.data.images.batches import Batch, Batches
 from pipeline.data.images.crops import random_resized_crop
 from pipeline.data.images.loading import prepared
-from pipeline.data.images.opening import decode_image
 from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.threads import in_threads
@@ -207,7 +206,7 @@ class CasBatches(Batches):
     def _crop(self, step: int, item: tuple[int, bytes]) -> Image.Image:
         index, content = item
         data, seed = self.data, (self.seed, f"cas/{index}", step)
-        picture = decode_image(content, data.channels)
+        picture = self.pictures.images.decode(index, content, data.channels)
         return random_resized_crop(
             picture, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
         )

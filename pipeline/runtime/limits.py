@@ -50,3 +50,5 @@ SUMS_BYTES = 2**26  # of the list of a folder's hashes
 INDEX_BYTES = 2**21  # of the list of names and shapes in a file of weights
 CLASSES = 2**16  # that a released transformer was trained with
 STATISTICS_SIZE = 4096  # dimensions of reference statistics
+RESULT_BYTES = 2**24  # of a CSV or JSON file of results; the largest presets' have less than 2**20
+RESULT_ARRAYS = 2**29  # bytes of the arrays in a file of results; 512×512 images' have 2**28

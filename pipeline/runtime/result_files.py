@@ -12,12 +12,11 @@ from pipeline.runtime.bounds import bounds_of, known_bounds
 from pipeline.runtime.dag import DVC_FILE, stage_outputs
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_file, read_yaml, require_file
-from pipeline.runtime.limits import TEXT
+from pipeline.runtime.limits import RESULT_BYTES, TEXT
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXT_BYTES = 2**24  # of a CSV or JSON file; those of the largest presets have less than 2**20
 # Keys, and a value, that are text; all others are numbers.
 WORDS = {"images", "schedule", "decoding_schedule", "augmentation", "task", "method", "network"}
 WORDS |= {"selection"}
@@ -85,7 +84,7 @@ def read_csv(path: Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    with reading(path, TEXT_BYTES):
+    with reading(path, RESULT_BYTES):
         content = io.BytesIO(read_file(path))
         try:
             # Empty cells are missing numbers; the selection "none" and the like are words.
@@ -208,7 +207,7 @@ def read_values(path: Path) -> Any:
     Raises:
         UserError: it is missing or not JSON.
     """
-    with reading(path, TEXT_BYTES):
+    with reading(path, RESULT_BYTES):
         try:
             return json.loads(read_file(path).decode("utf-8"))
         except (ValueError, RecursionError) as error:

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.lib import format as npy
 
 from pipeline.runtime.bounds import bounds_of
-from pipeline.runtime.limits import TEXT
+from pipeline.runtime.limits import RESULT_ARRAYS, TEXT
 from pipeline.runtime.result_files import Damaged, reading
 
 Arrays = dict[str, np.ndarray]
-UNPACKED = 2**29  # bytes of a file's arrays; those of 512×512 images have 2**28
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's own
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 CHANNELS = (1, 3)
@@ -43,7 +42,7 @@ def read_arrays(path: Path, shapes: Mapping[str, Shape]) -> Arrays:
         UserError: the file is missing, unreadable, too large, or lacks one of them, or one is
             empty or of another kind, shape or range.
     """
-    with reading(path, UNPACKED):
+    with reading(path, RESULT_ARRAYS):
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive, shapes)
         with np.load(path, allow_pickle=False) as file:
@@ -61,8 +60,8 @@ def _check_members(path: Path, archive: zipfile.ZipFile, shapes: Mapping[str, Sh
     members = {info.filename: info for info in listed}
     if len(members) < len(listed):
         raise Damaged(path, "is damaged: it has an array twice")
-    if sum(info.file_size for info in listed) > UNPACKED:
-        raise Damaged(path, f"is damaged: its arrays have more than {UNPACKED:,} bytes")
+    if sum(info.file_size for info in listed) > RESULT_ARRAYS:
+        raise Damaged(path, f"is damaged: its arrays have more than {RESULT_ARRAYS:,} bytes")
     for name, shape in shapes.items():
         info = members.get(f"{name}.npy")
         if info is None:
