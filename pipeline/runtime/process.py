@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 from pipeline.runtime.cluster import NO_DASHBOARD
 
-# They log a page where a trial, a worker or a checkpoint of Ray fails, whose error `Failure` keeps
-# for the stage; where a busy machine makes an answer late, which Ray asks for again; and where the
-# disk of Tune's notes or of MLflow's database is full, which the stage says in a line. And at the
-# end of trials, whose own log files Tune looks for, and which are not written.
+# They log a page where a trial or a worker of Ray fails, whose error `Failure` keeps for the
+# stage; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
+# Tune's notes or of MLflow's database is full, which the stage says in a line. And at the end of
+# trials, whose own log files Tune looks for, and which are not written.
 _VERBOSE = (
     "ray.tune.analysis.experiment_analysis",
     "ray.train._internal.syncer",
@@ -26,7 +26,6 @@ _VERBOSE = (
     "ray.tune.execution.tune_controller",
     "ray.tune.tune",
     "ray.train.v2._internal.util",
-    "ray.train.v2._internal.execution.context",
     "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client",
     "mlflow.store.db.utils",
 )

@@ -5,6 +5,7 @@ The run's name carries the hash of everything it depends on, since Ray Train tak
 it finds under the same name and storage path.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -231,7 +232,11 @@ def _average(row: dict[str, float], ranks: Ranks) -> dict[str, float]:
 
 def _worker(config: dict[str, Any]) -> None:
     """One data-parallel worker."""
+    from ray.train.v2._internal.execution import context
+
     set_up()  # again: Ray Train has set its loggers since the process began
+    # It logs a page where a checkpoint cannot be written, of which the stage tells in a line.
+    logging.getLogger(context.__file__).addFilter(lambda record: False)
     parcel: Parcel = config["parcel"]
     with parcel.opened() as (job, unlisted, on_row):
         _train(job, unlisted, on_row)
