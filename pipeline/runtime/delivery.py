@@ -168,8 +168,8 @@ def _line(log: Path, end: int) -> int:
         return file.read(end).count(b"\n")
 
 
-def _way_out(reason: str) -> str:
-    """What to do where not everything could be sent."""
+def way_out(reason: str) -> str:
+    """What to do where MLflow does not answer, or refuses for that reason."""
     if not is_local(tracking_uri()):
         return "start the server and run this again"
     if any(said in reason for said in RUINED):
@@ -262,7 +262,7 @@ def sync(folder: Path) -> str:
     # Without a reason, what is left was logged meanwhile by a stage, which sends it.
     if reason and (left := outboxes.waiting()):
         said = [f"{left} of {left + sent} records are still to be sent to {shown}: {reason}"]
-        raise UserError("; ".join([*said, _way_out(str(reason)), *outboxes.left_out()]))
+        raise UserError("; ".join([*said, way_out(str(reason)), *outboxes.left_out()]))
     said = [f"{sent} records sent to {shown}"]
     said += [f"refused for good: {reason}" for reason in outboxes.refused]
     said += [

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.config.paths import TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.checksums import as_noted
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import read_json
 from pipeline.training.transformer.job import TransformerJob
@@ -27,7 +28,12 @@ class Cell:
 
     @property
     def row(self) -> dict[str, Any]:
-        return read_json(self.path, "row")["row"]
+        row = read_json(self.path, "row")["row"]
+        if not (isinstance(row, dict) and {"schedule", "seed", "iterations"} <= row.keys()):
+            raise UserError(
+                f"{self.path} is damaged: it has no row of a cell; delete it, run again"
+            )
+        return row
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES
+from pipeline.runtime.delivery import way_out
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import read_json, tree_hash, value_hash
 from pipeline.runtime.records import SOURCES
@@ -79,8 +80,9 @@ def register(params: Params, seed: int | None = None) -> str:
         except UserError:
             raise
         except Exception as error:  # of the network and the database, which have many
+            reason = scrubbed(one_line(str(error)))[:200]
             raise UserError(
-                f"MLflow at {redacted(tracking_uri())}: {scrubbed(one_line(str(error)))[:200]}"
+                f"MLflow at {redacted(tracking_uri())}: {reason}; {way_out(reason)}"
             ) from error
 
 
