@@ -177,6 +177,19 @@ def test_a_shard_of_no_tokens_is_one_line(tokens_dir, shape):
     one_line(error)
 
 
+def test_a_shard_of_no_images_beside_others_is_one_line(tokens_dir):
+    path = tokens_dir / "train-00001.npy"
+    manifest = read_json(tokens_dir / "manifest.json")
+    first = np.load(tokens_dir / manifest["shards"]["train"][0]["file"])
+    np.save(path, first[:0])
+    entry = {"file": path.name, "count": 0, "hash": file_hash(path)}
+    manifest["shards"]["train"].append(entry)
+    write_json(tokens_dir / "manifest.json", manifest)
+    with pytest.raises(UserError, match=f"no image in {path.name}.*cache_tokens") as error:
+        TokenCache(tokens_dir, "train")
+    one_line(error)
+
+
 def huge() -> bytes:
     """A PNG's header of 60,000 × 60,000 pixels."""
     content = bytearray(encode_png(noise_image(8, 8, "L")))

@@ -133,6 +133,8 @@ def _wrong(
     if not views or not tokens:
         return f"has {views} views of {tokens} tokens an image"
     for shard, entry in zip(shards, manifest["shards"][split], strict=True):
+        if not len(shard):
+            return f"has no image in {entry['file']}"
         if shard.dtype != np.uint16 or shard.shape != (entry["count"], views, tokens):
             return f"tokens in {entry['file']} are {shard.dtype} {shard.shape}, not as the others"
     if "grid" in manifest and tokens != manifest["grid"] ** 2:
