@@ -218,4 +218,5 @@ OF_MACHINE: tuple[Callable[[Trial], None], ...] = (
     *(locked, deleted, worker_killed, ray_killed, ray_head_killed, full_disk),
     *(killed, killed_and_cut, killed_and_zeroed, killed_and_flipped, clock_back),
 )
+OF_RAY = (worker_killed, ray_killed, ray_head_killed)
 OUTAGES = {outage.__name__: outage for outage in OF_SERVER + OF_MACHINE}

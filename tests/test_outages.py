@@ -1,4 +1,5 @@
-"""A choice of outages during stages, each of which costs nothing; `tests.outages` has all."""
+"""Outages during stages, each of which costs nothing: a choice of them, or all of them, which take
+two hours, where `ALL_OUTAGES` is set."""
 
 import os
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.mlflow_server import mlflow_server
-from tests.outages import Bench
+from tests.outages import Bench, cells
 from tests.project import ROOT, Project
 
 pytestmark = pytest.mark.slow
@@ -18,26 +19,26 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def bench(finished, tmp_path_factory) -> Iterator[Bench]:
-    folder = tmp_path_factory.mktemp("server")
-    with mlflow_server(folder) as port:
-        yield Bench(finished, tmp_path_factory.mktemp("outages"), port, port)
+    server, other = (tmp_path_factory.mktemp(name) for name in ("server", "other"))
+    with mlflow_server(server) as port, mlflow_server(other) as empty:
+        yield Bench(finished, tmp_path_factory.mktemp("outages"), port, empty)
 
 
-@pytest.mark.parametrize(
-    ("stage", "outage"),
-    [
-        ("train_classifier", "gone_briefly"),
-        ("train_classifier", "killed_and_flipped"),
-        ("reject", "slow"),
-        ("reconstruct", "killed_and_flipped"),
-        ("cache_tokens", "errors"),
-        ("evaluate", "gone_for_good"),
-        ("prepare", "clock_back"),
-    ],
-)
+CHOSEN = [
+    ("train_classifier", "gone_briefly"),
+    ("train_classifier", "killed_and_flipped"),
+    ("reject", "slow"),
+    ("reconstruct", "killed_and_flipped"),
+    ("cache_tokens", "errors"),
+    ("evaluate", "gone_for_good"),
+    ("prepare", "clock_back"),
+]
+
+
+@pytest.mark.parametrize(("stage", "outage"), cells() if "ALL_OUTAGES" in os.environ else CHOSEN)
 def test_an_outage_costs_neither_bytes_nor_rows(bench, stage, outage):
     trial = bench.attempt(stage, outage)
-    assert trial.delivered > 0
+    assert trial.delivered > 0 or stage in ("schedules", "analysis")  # which log no metric
     # Half a second to begin with, and what a busy machine adds.
     assert trial.took < 1.15 * trial.plain + 3
 
