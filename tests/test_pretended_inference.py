@@ -3,6 +3,7 @@ device, every generator is the device's, nothing waits for it but what is listed
 numbers are a CPU's."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -147,6 +148,7 @@ def test_features(gpu):
 def test_inception(gpu, monkeypatch):
     """With random weights, and nothing else of theirs left out."""
     monkeypatch.setattr(features, "downloaded", lambda url: "none")
+    monkeypatch.setattr(features, "only_tensors", nullcontext)
     monkeypatch.setattr(torch, "load", lambda *_, **__: {})
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
     images = [random_images(0, 2, 3, 32, 32)]

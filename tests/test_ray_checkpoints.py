@@ -16,8 +16,10 @@ from pipeline.training.loop import load_checkpoint, save_checkpoint
 from pipeline.training.loop.ray_checkpoints import (
     CHECKPOINT,
     LISTING,
+    checkpoints_now,
     checkpoints_of,
     remove_damaged,
+    remove_passed,
     remove_unlisted,
     unlisted_checkpoint,
 )
@@ -132,3 +134,30 @@ def test_what_a_run_began_with_is_not_forgotten_when_ray_lists_others(tmp_path):
     save_checkpoint({"task": {}, "step": 20, "history": [{"step": 20}]}, began)
     found = checkpoints_of(run, SimpleNamespace(path=newest), began)
     assert found == [newest / CHECKPOINT, began]
+
+
+def test_what_a_lost_worker_wrote_is_gone_on_from_though_ray_was_not_told(tmp_path):
+    """It is written while training goes on, and Ray asks for it about once a second."""
+    run = run_with(tmp_path / "run", 20, 40)
+    early, late = sorted(path / CHECKPOINT for path in run.glob("checkpoint_2*"))
+    newer = run / "checkpoint_2026-11-26_10-00-59.000001" / CHECKPOINT
+    save_checkpoint({"task": {}, "step": 60, "history": [{"step": 60}]}, newer)
+    listed = SimpleNamespace(path=late.parent)
+    assert checkpoints_now(run, listed, None) == [newer, late, early]
+    remove_passed(run, newer)  # nobody else has it
+    assert newer.exists()
+    remove_passed(run, late)
+    assert not newer.exists() and late.exists() and early.exists()
+    assert checkpoints_now(run, listed, None) == [late, early]
+
+
+def test_what_a_lost_worker_wrote_is_found_where_ray_knows_of_none(tmp_path):
+    run = tmp_path / "run"
+    first, second = (run / f"checkpoint_2026-11-26_10-00-0{n}.000001" / CHECKPOINT for n in (1, 2))
+    assert checkpoints_now(run, None, None) == []
+    save_checkpoint({"task": {}, "step": 20, "history": [{"step": 20}]}, first)
+    assert checkpoints_now(run, None, None) == [first]
+    save_checkpoint({"task": {}, "step": 40, "history": [{"step": 40}]}, second)
+    assert checkpoints_now(run, None, None) == [second, first]
+    assert checkpoints_now(run, None, first) == [second, first]  # which the run began with
+    assert checkpoints_now(run, None, second) == [second, first]

@@ -91,5 +91,6 @@ def write_synthetic_cache(size: Size, folder: Path) -> None:
         np.save(path, tokens)
         np.save(folder / f"{split}-labels.npy", rng.integers(0, size.classes, images, np.int32))
         shards[split] = [{"file": path.name, "count": images, "hash": file_hash(path)}]
-    manifest = {"codebook_size": params.tokenizer.codebook_size, "shards": shards}
+    own = {"codebook_size": params.tokenizer.codebook_size, "classes": size.classes}
+    manifest = own | {"shards": shards}
     write_json(folder / "manifest.json", manifest)

@@ -81,6 +81,22 @@ def remove_unlisted(run: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_passed(run: Path, newest: Path) -> None:
+    """Remove what lost workers wrote and Ray was not told of, once it knows the newest."""
+    if newest.parent.name in _names(_listing(run)):
+        remove_unlisted(run)
+
+
+def checkpoints_now(run: Path, listed: Any, unlisted: Path | None) -> list[Path]:
+    """As `checkpoints_of`, and before them those that lost workers have written and Ray was not yet
+    told of. For a worker that takes their place: what earlier runs left is removed by then."""
+    known = checkpoints_of(run, listed, unlisted)
+    names = {path.parent.name for path in known} | set(_names(_listing(run)))
+    last = max(names, default="")
+    found = sorted(run.glob(f"checkpoint_*/{CHECKPOINT}"), reverse=True)
+    return [*(path for path in found if path.parent.name > last), *known]
+
+
 def checkpoints_of(run: Path, listed: Any, unlisted: Path | None) -> list[Path]:
     """The run's checkpoints, the newest first: the one that Ray knows, else the unlisted one, and
     those before it (by their names, where Ray does not list them).

@@ -30,8 +30,9 @@ from pipeline.training.loop.finite import Diverged
 from pipeline.training.loop.job import TrainingJob
 from pipeline.training.loop.ray_checkpoints import (
     CHECKPOINT,
-    checkpoints_of,
+    checkpoints_now,
     remove_damaged,
+    remove_passed,
     remove_unlisted,
     unlisted_checkpoint,
 )
@@ -78,12 +79,14 @@ def fit(
     if lost:
         raise UserError(_why(job, lost)) from lost
     # The last step of a training always leaves a checkpoint.
-    found = checkpoints_of(job.run_dir, result.checkpoint, unlisted)
+    found = checkpoints_now(job.run_dir, result.checkpoint, unlisted)
     state, damaged = newest_whole([RunDirSession(job.run_dir).path] if apart else found)
-    if state is None or damaged:
+    if state is None or damaged or state["step"] < job.steps:
         raise UserError(
             f"{job.name}: its last checkpoint is damaged; run again to go on from there"
         )
+    if not apart:
+        remove_passed(job.run_dir, found[0])
     for row in state["history"] if apart else ():  # was noted on another node
         on_row(row)
     return state
@@ -158,7 +161,7 @@ class RayTrainSession:
     def load(self) -> dict[str, Any] | None:
         import ray.train
 
-        found = checkpoints_of(self.run_dir, ray.train.get_checkpoint(), self.unlisted)
+        found = checkpoints_now(self.run_dir, ray.train.get_checkpoint(), self.unlisted)
         state, _ = newest_whole(found, print if self.rank == 0 else lambda line: None)
         return state
 
