@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.training.loop.checkpoints import load_checkpoint, newest_whole
+from pipeline.training.loop.checkpoints import Damaged, load_checkpoint, newest_whole
 
 CHECKPOINT = "checkpoint.pt"
 LISTING = "checkpoint_manager_snapshot.json"  # Ray's, of the checkpoints that it knows
@@ -55,7 +55,8 @@ def _names(listing: dict[str, Any] | None) -> list[str]:
 
 
 def unlisted_checkpoint(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run whose listing is missing or damaged.
+    """The newest whole checkpoint of a run whose listing is missing or damaged; those that are not
+    whole are removed.
 
     Ray uploads a checkpoint and then writes the listing in place. A kill between the two would lose
     a first checkpoint; one within the second, a full disk, or a changed bit would stop every later
@@ -68,8 +69,9 @@ def unlisted_checkpoint(run: Path) -> Path | None:
         try:
             load_checkpoint(path)
             return path
-        except Exception:  # cut short too; torch has many names for that
-            continue
+        except Damaged as error:  # cut short, perhaps
+            print(f"{error}; looking for the one before", flush=True)
+            shutil.rmtree(path.parent)
     return None
 
 
