@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pipeline.runtime.files import remove_temporary
 from pipeline.training.loop.checkpoints import Damaged, load_checkpoint, newest_whole
 
 CHECKPOINT = "checkpoint.pt"
@@ -84,7 +85,9 @@ def remove_unlisted(run: Path) -> None:
 
 
 def remove_passed(run: Path, newest: Path) -> None:
-    """Remove what lost workers wrote and Ray was not told of, once it knows the newest."""
+    """Remove what lost workers left half written, and what they wrote and Ray was not told of, once
+    it knows the newest. No worker may be left."""
+    remove_temporary(run, below=True)
     if newest.parent.name in _names(_listing(run)):
         remove_unlisted(run)
 
