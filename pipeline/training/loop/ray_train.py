@@ -78,17 +78,30 @@ def fit(
         raise UserError(reason) from lost
     if lost:
         raise UserError(_why(job, lost)) from lost
-    # The last step of a training always leaves a checkpoint.
-    found = checkpoints_now(job.run_dir, result.checkpoint, unlisted)
-    state, damaged = newest_whole([RunDirSession(job.run_dir).path] if apart else found)
+    state = _final(job, apart, result.checkpoint, unlisted)
+    for row in state["history"] if apart else ():  # was noted on another node
+        on_row(row)
+    return state
+
+
+def _final(job: TrainingJob, apart: bool, listed: Any, unlisted: Path | None) -> dict[str, Any]:
+    """The checkpoint of the last step, which a training always leaves; what it needs no more is
+    removed.
+
+    Args:
+        listed, unlisted: as for `checkpoints_of`.
+    """
+    if apart:
+        found = [RunDirSession(job.run_dir).path]
+    else:
+        found = checkpoints_now(job.run_dir, listed, unlisted)
+    state, damaged = newest_whole(found)
     if state is None or damaged or state["step"] < job.steps:
         raise UserError(
             f"{job.name}: its last checkpoint is damaged; run again to go on from there"
         )
     if not apart:
         remove_passed(job.run_dir, found[0])
-    for row in state["history"] if apart else ():  # was noted on another node
-        on_row(row)
     return state
 
 
