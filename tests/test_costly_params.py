@@ -157,7 +157,7 @@ def test_a_bad_value_of_set_param_is_named(tmp_path):
 
 
 def test_a_folder_that_holds_something_else_is_refused_before_it_is_walked(tmp_path, monkeypatch):
-    from pipeline.cli.outputs import require_no_other_folder
+    from pipeline.api.saving import require_free
 
     def walk(*_, **__):
         raise AssertionError("it was walked")
@@ -168,6 +168,6 @@ def test_a_folder_that_holds_something_else_is_refused_before_it_is_walked(tmp_p
     (tmp_path / "empty").mkdir()
     for folder in (Path("/"), tmp_path / "full", tmp_path / "full/mine.txt"):
         with pytest.raises(UserError, match="is there already and no saved model; give a new"):
-            require_no_other_folder(folder)
+            require_free(folder)
     for folder in (tmp_path / "empty", tmp_path / "new"):
-        require_no_other_folder(folder)
+        require_free(folder)

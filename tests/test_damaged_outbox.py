@@ -8,16 +8,14 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 
-from pipeline.runtime import delivery
 from pipeline.runtime.delivery import Delivery, sync
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.outbox import LOG, Outbox
 from pipeline.runtime.tracking import Run, open_run
 from tests.test_outbox import COPY, DAMAGED, OPENED, line
-from tests.tracking_server import FakeServer
+from tests.tracking_server import FakeServer, fake_server
 
 SENT = "sent.json"
 every_damage = pytest.mark.parametrize(("damage", "why"), DAMAGED.values(), ids=list(DAMAGED))
@@ -39,13 +37,7 @@ def _ends() -> Iterator[None]:
 
 @pytest.fixture
 def server(monkeypatch, tmp_path) -> FakeServer:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    monkeypatch.setattr(delivery, "ROUND", 0.02)
-    fake = FakeServer()
-    monkeypatch.setattr(mlflow, "MlflowClient", fake)
-    Path("params.yaml").write_text("a: 1\n")
-    return fake
+    return fake_server(monkeypatch, tmp_path, "http://127.0.0.1:5000")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import mlflow
 import pytest
 
 from pipeline.runtime import delivery
@@ -16,20 +15,14 @@ from pipeline.runtime.delivery import Delivery, sync
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.sending import NOTHING, sent_part
 from pipeline.runtime.tracking import open_run
-from tests.tracking_server import FakeServer
+from tests.tracking_server import FakeServer, fake_server
 
 URI = "http://user:s3cr%2Ft@127.0.0.1:5000"
 
 
 @pytest.fixture
 def server(monkeypatch, tmp_path) -> FakeServer:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", URI)
-    monkeypatch.setattr(delivery, "ROUND", 0.02)
-    fake = FakeServer()
-    monkeypatch.setattr(mlflow, "MlflowClient", fake)
-    Path("params.yaml").write_text("a: 1\n")
-    return fake
+    return fake_server(monkeypatch, tmp_path, URI)
 
 
 @pytest.fixture

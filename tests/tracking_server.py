@@ -6,8 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
+import pytest
 from mlflow.exceptions import MlflowException, RestException
 from PIL import Image
+
+from pipeline.runtime import delivery
 
 
 class FakeServer:
@@ -148,3 +152,14 @@ class FakeServer:
 
     def _set_tag(self, run_id, name, value):
         self._known(run_id).tags[name] = str(value)
+
+
+def fake_server(patch: pytest.MonkeyPatch, folder: Path, uri: str) -> FakeServer:
+    """A server in the place of MLflow's client, for a project that is in the folder."""
+    patch.chdir(folder)
+    patch.setenv("MLFLOW_TRACKING_URI", uri)
+    patch.setattr(delivery, "ROUND", 0.02)
+    fake = FakeServer()
+    patch.setattr(mlflow, "MlflowClient", fake)
+    Path("params.yaml").write_text("a: 1\n")
+    return fake

@@ -26,8 +26,7 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
     Raises:
         UserError: something else than a saved model lies there, or it cannot be written.
     """
-    if folder.exists() and not _holds_nothing_else(folder):
-        raise UserError(f"{folder} is there already and no saved model; give a new folder")
+    require_free(folder)
     values = measured(opened)
     description = Description(
         format="maskgit-pipeline 1",
@@ -50,10 +49,25 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
     return folder
 
 
+def require_free(folder: Path) -> None:
+    """Look whether a model may be saved there.
+
+    Raises:
+        UserError: something else than a saved model lies there.
+    """
+    if folder.exists() and not _holds_nothing_else(folder):
+        raise UserError(f"{folder} is there already and no saved model; give a new folder")
+
+
 def _holds_nothing_else(folder: Path) -> bool:
-    """Whether it is a folder that may be replaced: others too have a config.json."""
+    """Whether it is a folder that may be replaced: others too have a config.json. No more is looked
+    at than a saved model has, since it may be a whole disk."""
     if not folder.is_dir() or folder.is_symlink():
         return False
     folders = {TOKENIZER_FOLDER, TRANSFORMER_FOLDER}
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    try:
+        inside = [path for part in folders for path in (folder / part).glob("*")]
+        found = {p.relative_to(folder).as_posix() for p in [*folder.iterdir(), *inside]}
+    except OSError:  # it may not be read
+        return False
     return not found or (CONFIG in found and found <= {*FILES, *folders})

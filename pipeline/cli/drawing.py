@@ -21,7 +21,7 @@ from pipeline.cli.options import (
     open_model,
     output,
 )
-from pipeline.cli.outputs import require_no_other_folder, require_png, sample_format
+from pipeline.cli.outputs import require_png, sample_format
 
 Classes = Annotated[
     str | None,
@@ -89,7 +89,9 @@ def save(
 
     It holds safetensors, JSON, and a model card with what the run measured of this model.
     """
-    require_no_other_folder(folder)
+    from pipeline.api.saving import require_free
+
+    require_free(folder)  # before the model is opened
     open_model(model, replicate).save_pretrained(folder)
     print(f"model in {folder}; `maskgit sample --model {folder}` draws from it")
 

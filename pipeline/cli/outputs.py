@@ -22,24 +22,6 @@ def sample_format(path: Path) -> str:
     return suffix
 
 
-def require_no_other_folder(folder: Path) -> None:
-    """Look whether a model may be saved there, at no more than what lies in the folder itself: it
-    may be a whole disk.
-
-    Raises:
-        UserError: something else than a saved model lies there.
-    """
-    from pipeline.api.saved import CONFIG
-
-    try:
-        empty = not folder.exists() or (folder.is_dir() and next(folder.iterdir(), None) is None)
-        ours = empty or (folder / CONFIG).is_file()
-    except OSError:  # it may not be read
-        ours = False
-    if not ours:
-        raise UserError(f"{folder} is there already and no saved model; give a new folder")
-
-
 def require_png(path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise UserError(f"--output: {path} is no .png, which is all that is written; name it so")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.runtime.checksums import require_hash
+from pipeline.runtime.checksums import require_hash, require_in_place
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 from pipeline.runtime.limits import WIDTH
@@ -33,7 +33,7 @@ class TokenCache:
                 (folder / shard["file"], shard["hash"]) for shard in manifest["shards"][split]
             ]
             for path, known in self._files:
-                _require_in_place(path)
+                require_in_place(path, WAY_OUT)
                 if not isinstance(known, str) or len(known) != 64:
                     raise ValueError(f"{path.name} has no hash")
             self._shards = [np.load(path, mmap_mode="r") for path, _ in self._files]
@@ -92,7 +92,6 @@ class TokenCache:
         shard = self._shards[number]
         if number not in self._checked:
             path, known = self._files[number]
-            _require_in_place(path)
             require_hash(path, WAY_OUT, known)
             if (greatest := int(shard.max())) >= self.codebook_size:
                 raise UserError(
@@ -110,15 +109,8 @@ class TokenCache:
 
 def _labels(folder: Path, split: str) -> np.ndarray:
     path = folder / f"{split}-labels.npy"
-    _require_in_place(path)
     require_hash(path, WAY_OUT)
     return np.load(path)
-
-
-def _require_in_place(path: Path) -> None:
-    """Raise a `UserError` unless a file lies there, before it is opened: a pipe would hang."""
-    if not path.is_file():
-        raise UserError(f"{path} is {'no file' if path.exists() else 'missing'}; {WAY_OUT}")
 
 
 def _wrong(

@@ -17,7 +17,6 @@ from pipeline.runtime.files import (
     file_hash,
     read_file,
     remove_temporary,
-    require_file,
     write_json,
     write_text,
 )
@@ -77,6 +76,16 @@ def keep_if_whole(path: Path) -> bool:
     return False
 
 
+def require_in_place(path: Path, way_out: str) -> None:
+    """Look whether a file lies at a path, before it is opened: a pipe would hang.
+
+    Raises:
+        UserError: it is missing, or something else lies there; `way_out` ends the message.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is {'no file' if path.exists() else 'missing'}; {way_out}")
+
+
 def require_hash(path: Path, way_out: str, wanted: str | None = None) -> None:
     """Compare a file with its hash, once a process as long as size and time of the file stay.
 
@@ -86,10 +95,7 @@ def require_hash(path: Path, way_out: str, wanted: str | None = None) -> None:
     Raises:
         UserError: the file is missing, or another than was written; `way_out` ends the message.
     """
-    try:
-        require_file(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {way_out}") from error
+    require_in_place(path, way_out)
     wanted = wanted or _read(path.parent).get(path.name)
     if wanted is not None and _hash_now(path) != wanted:
         raise UserError(f"{path} is damaged: its bytes are not those that were written; {way_out}")

@@ -89,7 +89,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: the file is missing.
         UserError: it is no regular file.
         ValueError: it holds anything but a dict of dense tensors, or is damaged.
-        zipfile.BadZipFile, RuntimeError, NotImplementedError: it is a damaged zip.
+        zipfile.BadZipFile, RuntimeError: it is a damaged zip.
     """
     require_file(path)
     with ShortReads(io.FileIO(path)) as handle:

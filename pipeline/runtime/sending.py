@@ -87,14 +87,8 @@ class _Sending:
 
     def run(self) -> list[str]:
         for end, records in self._batches():
-            if not records:
-                pass  # damaged ones alone
-            elif "open" in records[0]:
-                self._open(records[0])
-            elif "metrics" in records[0] or "params" in records[0]:
-                self._values(records)
-            else:
-                self._attempt(self._other, records[0])
+            if records:  # not damaged ones alone
+                self._send(records)
             self.sent["bytes"] = end
             write_json(self.folder / SENT, self.sent)
             self.server.records += len(records)
@@ -102,6 +96,15 @@ class _Sending:
                 if "artifact" in record:
                     remove_copy(self.folder / record["artifact"])
         return self.refused
+
+    def _send(self, records: list[Record]) -> None:
+        """Send a batch, as `_batches` puts them together."""
+        if "open" in records[0]:
+            self._open(records[0])
+        elif "metrics" in records[0] or "params" in records[0]:
+            self._values(records)
+        else:
+            self._attempt(self._other, records[0])
 
     def _batches(self) -> Iterator[tuple[int, list[Record]]]:
         """The records that are not sent yet, each with the byte where it ends; metrics and params

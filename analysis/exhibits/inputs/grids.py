@@ -22,7 +22,8 @@ GRIDS: dict[str, tuple[str, dict[str, str | list[str]]]] = {
     "crossing": (
         "sweep",
         {
-            **{"schedule": "sweep.crossed", "decoding_schedule": "sweep.crossed"},
+            "schedule": "sweep.crossed",
+            "decoding_schedule": "sweep.crossed",
             "seed": "sweep.seeds",
         },
     ),
@@ -38,8 +39,10 @@ GRIDS: dict[str, tuple[str, dict[str, str | list[str]]]] = {
     "rejection": (
         "reject",
         {
-            **{"network": NETWORKS, "selection": ["rejection", "random"]},
-            **{"acceptance": "rejection.acceptance", "seed": SEEDS},
+            "network": NETWORKS,
+            "selection": ["rejection", "random"],
+            "acceptance": "rejection.acceptance",
+            "seed": SEEDS,
         },
     ),
     "reconstruction": ("reconstruct", {"mask_ratio": "reconstruction.mask_ratios", "seed": SEEDS}),
@@ -47,10 +50,7 @@ GRIDS: dict[str, tuple[str, dict[str, str | list[str]]]] = {
     "editing": ("edit", {"method": ["maskgit"], "seed": SEEDS}),
     "speed": (
         "speed",
-        {
-            "method": ["maskgit", "ar_cached", "ar_uncached"],
-            "batch_size": "speed.batch_sizes",
-        },
+        {"method": ["maskgit", "ar_cached", "ar_uncached"], "batch_size": "speed.batch_sizes"},
     ),
 }
 

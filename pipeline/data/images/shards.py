@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.data.images.opening import BadPicture, decode_image
-from pipeline.runtime.checksums import require_hash
+from pipeline.runtime.checksums import require_hash, require_in_place
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 
@@ -89,7 +89,7 @@ class ImageShards:
             self._starts = np.cumsum([0] + [shard["count"] for shard in shards])
             labels = []
             for path, known in zip(self._files, self._hashes, strict=True):
-                self._require_in_place(path)
+                require_in_place(path, way_out)
                 if not isinstance(known, str) or len(known) != 64:
                     raise ValueError("it has no hash")
                 labels.append(read_labels(path))
@@ -108,12 +108,6 @@ class ImageShards:
         sizes = np.array([size for *_, size in self._groups])
         self.group_start = np.concatenate([[0], np.cumsum(sizes)])
         self._cache: OrderedDict[int, tuple[list[str], list[bytes]]] = OrderedDict()
-
-    def _require_in_place(self, path: Path) -> None:
-        """Raise a `UserError` unless a file lies there, before it is opened: a pipe would hang."""
-        if not path.is_file():
-            what = "no file" if path.exists() else "missing"
-            raise UserError(f"{path} is {what}; {self._way_out}")
 
     def _check(self, labels: list[np.ndarray]) -> None:
         if [len(each) for each in labels] != np.diff(self._starts).tolist():
@@ -156,7 +150,6 @@ class ImageShards:
         if group not in self._cache:
             number, row_group, _ = self._groups[group]
             path = self._files[number]
-            self._require_in_place(path)
             require_hash(path, self._way_out, self._hashes[number])
             try:
                 table = pq.ParquetFile(path).read_row_group(row_group, ["key", "image"])

@@ -289,9 +289,8 @@ def _train(
 
 
 def _note_workers(job: TrainingJob, ranks: Ranks) -> None:
-    machines: list[Any] = [None] * ranks.workers
-    own = this_machine()
+    machines = [this_machine()] * ranks.workers
     if ranks.workers > 1:
-        torch.distributed.all_gather_object(machines, own)
+        torch.distributed.all_gather_object(machines, machines[0])
     if ranks.rank == 0:
-        note_workers(Path(job.folder), machines if ranks.workers > 1 else [own])
+        note_workers(Path(job.folder), machines)
