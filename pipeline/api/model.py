@@ -142,13 +142,25 @@ class MaskGIT(Editor):
         Returns:
             (count, C, H, W) uint8.
         """
+        return torch.cat([*self.sample_batches(classes, count, seed=seed, **decoding)])
+
+    def sample_batches(
+        self,
+        classes: Classes | None = None,
+        count: int | None = None,
+        *,
+        seed: int = 0,
+        **decoding: Unpack[Decoding],
+    ) -> Iterator[Tensor]:
+        """Draw the images of `sample`, of `defaults.batch_size` at once, and yield each batch as it
+        is drawn."""
         labels = labels_for(classes, count, self.classes)
         settings = self.defaults.settings(self.num_tokens, decoding)
-        draw = Sampler(self.transformer, self.tokenizer)
         batches = sample_batches(
             settings, labels, batch_size=self.defaults.batch_size, seed=whole("seed", seed)
         )
-        return torch.cat([draw(*batch) for batch in batches])
+        draw = Sampler(self.transformer, self.tokenizer)
+        return (draw(*batch) for batch in batches)
 
     def sample_steps(
         self,

@@ -14,7 +14,6 @@ from pipeline.runtime.errors import ArgumentError
 from pipeline.runtime.files import atomic_file
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.progress import PAUSE, progress
-from pipeline.sampling import Sampler, sample_batches
 from pipeline.tools.export import export_npz, export_pngs
 
 COLUMNS = 10
@@ -47,7 +46,7 @@ def write_samples(
         _write_gif(model, path, classes, count, seed, decoding)
         return
     labels = labels_for(classes, count, model.classes)
-    images = _drawn(model, labels, seed, decoding)
+    images = _drawn(model, classes, count, seed, decoding)
     if form == ".npz":
         export_npz(ArrayImages(images.numpy()), labels, path)
     elif form == ".png":
@@ -65,16 +64,15 @@ def _require_memory(model: MaskGIT, form: str, count: int) -> None:
         )
 
 
-def _drawn(model: MaskGIT, labels: Tensor, seed: int, decoding: Decoding) -> Tensor:
-    """As `model.sample`, (n, C, H, W) uint8 of labels (n,), and says how far it has come."""
-    settings = model.defaults.settings(model.num_tokens, decoding)
-    draw = Sampler(model.transformer, model.tokenizer)
-    size = model.defaults.batch_size
+def _drawn(
+    model: MaskGIT, classes: list[str] | None, count: int, seed: int, decoding: Decoding
+) -> Tensor:
+    """As `model.sample`, and says how far it has come."""
     images: list[Tensor] = []
-    with progress("sample", 0, len(labels), pause=PAUSE) as update:
-        for batch in sample_batches(settings, labels, batch_size=size, seed=seed):
-            images.append(draw(*batch))
-            update(min(len(images) * size, len(labels)))
+    with progress("sample", 0, count, pause=PAUSE) as update:
+        for batch in model.sample_batches(classes, count, seed=seed, **decoding):
+            images.append(batch)
+            update(sum(map(len, images)))
     return torch.cat(images)
 
 
