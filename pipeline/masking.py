@@ -1,6 +1,8 @@
 """Masked Visual Token Modeling (paper, section 3.1): the masks that training draws, and the
 likelihood of held-out tokens under them."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -18,23 +20,26 @@ def sample_training_mask(
     schedule: str,
     generator: torch.Generator,
     min_masking_rate: float = 0.0,
+    rows: Callable[[Tensor], Tensor] = lambda batch: batch,
 ) -> Tensor:
     """Draw masks as in section 3.1: r ~ U[0, 1), then ⌈γ(r)·N⌉ positions uniformly at random.
 
     Args:
         min_masking_rate: lower bound on the mask ratio; the paper has none, the release 0.5.
+        rows: chooses the rows whose masks are made (a worker's share); all are drawn, so that the
+            masks of a row are the same whoever makes them.
 
     Returns:
-        (batch_size, num_tokens) bool, True where the token becomes [MASK]; at least one a row.
+        (rows, num_tokens) bool, True where the token becomes [MASK]; at least one a row.
     """
     r = torch.rand(batch_size, generator=generator, dtype=torch.float64)
     ratio = mask_ratio(schedule, r, num_tokens).clamp(min=min_masking_rate)
     count = torch.ceil(ratio * num_tokens).long().clamp(1, num_tokens)
     # Ranks of i.i.d. noise are a uniform permutation; masking the ranks below `count` masks a
     # uniformly drawn subset of that size.
-    noise = torch.rand(batch_size, num_tokens, generator=generator)
+    noise = rows(torch.rand(batch_size, num_tokens, generator=generator))
     rank = noise.argsort(dim=1).argsort(dim=1)
-    return rank < count[:, None]
+    return rank < rows(count)[:, None]
 
 
 @torch.no_grad()

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch_fidelity.metric_isc import isc_features_to_metric
 from torchmetrics.image.inception import InceptionScore
 
 from pipeline.evaluation.metrics import class_accuracy, inception_score
+from pipeline.runtime.seeds import mix
 from tests.gaussians import gaussian
 
 
@@ -27,6 +29,13 @@ def test_inception_score_is_torchmetrics():
     metric.update(logits.double())
     wanted, _ = metric.compute()
     assert inception_score(logits, 1, seed=0) == pytest.approx(wanted.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("count, splits", [(103, 10), (200, 1), (7, 10)])
+def test_inception_score_part_by_part_is_that_of_all_at_once(count, splits):
+    logits, parts = gaussian(count, 7, 5), min(splits, count)
+    at_once = isc_features_to_metric(logits, parts, rng_seed=mix(3, "is_splits") % 2**32)
+    assert inception_score(logits, splits, seed=3) == at_once["inception_score_mean"]
 
 
 def test_inception_score_extremes_and_seed():

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.masking import sample_training_mask
+from pipeline.runtime.ranks import Ranks
 from pipeline.schedules import SCHEDULES
 from tests.test_schedules import gamma
 
@@ -36,6 +37,19 @@ def test_training_mask_counts(schedule, tokens, batch, seed, floor):
         count = int(row.sum())
         assert count in {min(max(w, 1), tokens) for w in wanted}
         assert count >= max(1, math.floor(floor * tokens))
+
+
+@given(workers=st.integers(1, 7), batch=st.integers(7, 40), floor=st.sampled_from([0.0, 0.5]))
+def test_workers_make_the_masks_of_their_rows(workers, batch, floor):
+    def draw(**rows):
+        noise = torch.Generator().manual_seed(3)
+        mask = sample_training_mask(batch, 16, "cosine", noise, floor, **rows)
+        return mask, torch.rand(1, generator=noise)
+
+    whole, after = draw()
+    shares = [draw(rows=Ranks(rank, workers).rows) for rank in range(workers)]
+    assert torch.equal(torch.cat([mask for mask, _ in shares]), whole)
+    assert all(torch.equal(later, after) for _, later in shares)  # later draws agree, too
 
 
 def test_mask_ratio_in_training_follows_the_schedule():

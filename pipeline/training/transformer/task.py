@@ -120,14 +120,13 @@ class TransformerTask:
         """This worker's share of the batch: tokens (b, N), labels (b,) and mask (b, N)."""
         noise = generator(self.seed, "batch", step)
         tokens, labels = self._batch(step, noise)
-        mask = self.ranks.rows(
-            sample_training_mask(
-                self.training.batch_size,
-                tokens.shape[1],
-                self.training.mask_schedule,
-                noise,
-                self.training.min_masking_rate,
-            )
+        mask = sample_training_mask(
+            self.training.batch_size,
+            tokens.shape[1],
+            self.training.mask_schedule,
+            noise,
+            self.training.min_masking_rate,
+            rows=self.ranks.rows,
         )
         drawn = torch.rand(self.training.batch_size, generator=noise)
         dropped = self.ranks.rows(drawn < self.training.label_drop)
