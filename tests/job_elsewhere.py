@@ -76,6 +76,18 @@ def environment_of(project: Project, home: Path) -> dict[str, str]:
     return {k: v for k, v in project.env.items() if k != "PYTHONPATH"} | {"HOME": str(home)}
 
 
+def submitted(project: Project, stage: str, address: str, log: Path) -> subprocess.Popen:
+    """`maskgit submit`, which goes on; what it prints is in the log."""
+    with open(log, "w") as output:
+        return subprocess.Popen(
+            ("python", "-m", "pipeline", "submit", stage, "--address", address),
+            cwd=project.folder,
+            env=project.env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
 def outputs(project: Project, stage: str) -> dict[str, str]:
     """Hashes of what the stages up to this one left, but for what holds times."""
     stages = read_yaml(project.folder / "dvc.lock")["stages"]
@@ -102,14 +114,7 @@ def main() -> None:
         head = stack.enter_context(ray_head(env, cpus=0))
         nodes = [stack.enter_context(node_apart(head, folder, env, number=n)) for n in (2, 3)]
         log = folder / "log"
-        with open(log, "w") as output:
-            job = subprocess.Popen(
-                ("python", "-m", "pipeline", "submit", "all", "--address", head.address),
-                cwd=home.folder,
-                env=home.env,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        job = submitted(home, "all", head.address, log)
         if arguments.kill_node:
             while "Running stage 'sweep'" not in log.read_text() and job.poll() is None:
                 time.sleep(0.2)

@@ -1,5 +1,6 @@
 """A Ray head of a test's own, that takes jobs, and a node that sees nothing of it but its ports."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -66,6 +67,9 @@ def node_apart(
     """A node of that head's cluster while the block runs, in whose mounts a folder is empty but for
     its HOME; where this user may not change mounts, it sees the folder.
 
+    Where it may, the node also has a folder of its own for the packages of jobs, as on a machine of
+    its own. Nodes that share one unpack a package while others' workers import from it.
+
     Args:
         env: of the node but for its HOME.
         number: of its address, 127.0.0.<number>.
@@ -74,7 +78,8 @@ def node_apart(
     start = f"mkdir {home} && cd {home} && exec ray start --address=127.0.0.1:{head.port} --block"
     start += f" --num-cpus={cpus} --node-ip-address={host} --dashboard-agent-listen-port={port}"
     own_mounts = ("unshare", "--mount", "sh", "-c")
-    mount = f"mount -t tmpfs tmpfs {hidden}"
+    packages = head.temp / "session_latest/runtime_resources"
+    mount = f"mount -t tmpfs tmpfs {hidden} && mount -t tmpfs tmpfs {packages}"
     if subprocess.run((*own_mounts, mount), check=False, stderr=subprocess.DEVNULL).returncode == 0:
         command = (*own_mounts, f"{mount} && {start}")
     else:
@@ -99,6 +104,15 @@ def kill_node(node: subprocess.Popen) -> None:
         for process in (*psutil.Process(node.pid).children(recursive=True), node):
             process.kill()
         node.wait(timeout=60)
+
+
+def trains(node: subprocess.Popen) -> bool:
+    """Whether a worker of the node is at a step of a trial: Ray gives its process that name."""
+    for process in psutil.Process(node.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error, IndexError):  # it has ended
+            if process.cmdline()[0] == "ray::ImplicitFunc.train":
+                return True
+    return False
 
 
 def _wait_for(port: int, host: str = "127.0.0.1") -> None:

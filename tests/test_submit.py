@@ -2,14 +2,24 @@
 
 import re
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from pipeline.runtime.files import read_json
-from tests.job_elsewhere import KEYS, add_remote, environment_of, forget, outputs, s3_store
+from tests.job_elsewhere import (
+    KEYS,
+    add_remote,
+    environment_of,
+    forget,
+    outputs,
+    s3_store,
+    submitted,
+)
 from tests.project import ROOT, SECRET, Project, files_with_secret, free_port
-from tests.ray_head import TOKEN, node_apart, ray_head
+from tests.ray_head import TOKEN, kill_node, node_apart, ray_head, trains
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +75,30 @@ def test_a_job_elsewhere_leaves_nothing_to_compute_at_home(finished, store, tmp_
     record = read_json(home.folder / f"results/sources/{stage}.json")
     assert record["commit"] == home.run("git", "rev-parse", "HEAD").strip()
     assert record["dirty"] is True  # .dvc/config
+
+
+def test_a_job_elsewhere_survives_a_killed_node(finished, store, tmp_path):
+    """The sweep on two nodes, of which one is killed while it trains a trial."""
+    home, log = finished.copy(tmp_path / "home"), tmp_path / "log"
+    forget(home, "sweep")
+    add_remote(home, store)
+    away = tmp_path / "away"
+    away.mkdir()
+    away_env = environment_of(home, away)
+    home.env |= TOKEN
+    with ExitStack() as stack:
+        head = stack.enter_context(ray_head(away_env, cpus=0))
+        lost, _ = [
+            stack.enter_context(node_apart(head, tmp_path, away_env, cpus=1, number=number))
+            for number in (2, 3)
+        ]
+        job = submitted(home, "sweep", head.address, log)
+        while job.poll() is None and not trains(lost):
+            time.sleep(0.1)
+        kill_node(lost)
+        assert job.wait(timeout=300) == 0, log.read_text()
+    ran, _ = home.repro("--pull", "sweep")
+    assert ran == [] and outputs(home, "sweep") == outputs(finished, "sweep")
 
 
 def test_submitting_without_a_head_is_one_line(tmp_path):
