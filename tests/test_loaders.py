@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pipeline.data.images.loading import prepared
 from pipeline.data.images.shards import ImageShards
 from pipeline.experiments import cas
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.process import THREADS
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.training.classifier import ClassifierRecipe
 from pipeline.training.loop import TrainingJob, Workers, run_training
@@ -67,10 +69,11 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("loaders", [0, 1, 3])
+@pytest.mark.parametrize("cores, loaders", [(1, 0), (2, 0), (2, 1), (2, 3)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches_are_the_same_bytes_however_many_prepare_them(kind, loaders):
+def test_batches_are_the_same_bytes_whoever_prepares_them(kind, cores, loaders, monkeypatch):
     """Of one worker and of the second of two; from the middle on, as after a restart, and back."""
+    monkeypatch.setenv(THREADS, str(cores))
     for ranks in (ALONE, Ranks(1, 2)):
         ready = prepared(KINDS[kind](ranks), loaders, CPU)
         for step in (5, 6, 7, 8, 9, 10, 2):
@@ -80,6 +83,15 @@ def test_batches_are_the_same_bytes_however_many_prepare_them(kind, loaders):
             assert torch.equal(torch.get_rng_state(), state)
             wanted = KINDS[kind](ranks)(step)
             assert torch.equal(images, wanted[0]) and torch.equal(labels, wanted[1])
+
+
+def test_a_process_of_one_core_has_no_thread_beside_its_computing(monkeypatch):
+    for cores, threads in ((1, 0), (2, 1)):
+        monkeypatch.setenv(THREADS, str(cores))
+        before = threading.active_count()
+        ready = prepared(image_batches(ALONE), 0, CPU)
+        ready(0)
+        assert threading.active_count() - before == threads
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.data.images.batches import Batch, Batches
 from pipeline.runtime.ahead import Ahead
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.process import set_up
+from pipeline.runtime.process import cores, set_up
 
 # Of more loaders than cores: how many a worker may have is checked with its other params.
 warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
@@ -32,10 +32,14 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
 
     Args:
         loaders: processes that decode, crop and augment. Without any a thread decodes and crops,
-            and whoever asks for a batch augments.
+            and whoever asks for a batch augments. A process that has one core, and computes on it,
+            makes each batch when it is asked for: a thread would only take turns with it, at other
+            moments in each of several workers, who wait for each other.
         device: that the batches are for.
     """
-    return ByLoaders(batches, loaders, device) if loaders else ByThread(batches)
+    if loaders:
+        return ByLoaders(batches, loaders, device)
+    return batches if device.type == "cpu" and cores() == 1 else ByThread(batches)
 
 
 class ByThread:
