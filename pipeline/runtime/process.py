@@ -114,7 +114,7 @@ def _end_nevertheless(lost: "sys.UnraisableHookArgs") -> None:
 def _in_a_line_if_interrupted(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Ctrl-C while a stage still imports the libraries, which takes seconds, is one line as well."""
+    """Ctrl-C while a stage still imports the libraries is one line as well: it takes seconds."""
     if issubclass(kind, KeyboardInterrupt):
         print("error: interrupted; run again to go on", file=sys.stderr)
     else:
