@@ -17,7 +17,7 @@ from pipeline.runtime.files import tree_hash
 from pipeline.runtime.outbox import LOG, SYSTEM, read_records
 from pipeline.runtime.sending import sent_part
 from tests.failing_proxy import FailingProxy
-from tests.project import Project
+from tests.project import SECRET, Project, files_with_secret
 
 # Of times, which differ from run to run.
 TIMED = ("results/sources", "timings")
@@ -51,7 +51,7 @@ class Trial:
     @property
     def uri(self) -> str:
         if self.proxy:
-            return f"http://127.0.0.1:{self.proxy.port}"
+            return f"http://me:{SECRET}@127.0.0.1:{self.proxy.port}"
         return f"sqlite:///{self.database}"
 
     @property
@@ -151,7 +151,7 @@ class Trial:
     def sync(self) -> None:
         """What waits is sent now: the server is there."""
         env = {"MLFLOW_TRACKING_URI": self.uri} if self.proxy else {}
-        self.project.run("python", "-m", "pipeline", "sync", **env)
+        self.said.append(self.project.run("python", "-m", "pipeline", "sync", **env))
 
     def outputs(self) -> dict[str, str | None]:
         """What the stage has made: the hash of each output (None of one that holds times)."""
@@ -217,6 +217,11 @@ class Trial:
             name = next(r["open"]["name"] for r in records if "open" in r)
             found.append((log.parent, name, records))
         return found
+
+    def no_password(self) -> None:
+        """Neither in what was printed nor in a file."""
+        assert SECRET not in "".join(self.said)
+        assert files_with_secret(self.project.folder) == []
 
     def left(self) -> list[Path]:
         """Temporary files and folders."""

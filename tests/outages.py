@@ -74,6 +74,7 @@ class Bench:
             assert stage == "speed" or trial.points == plain.points
             trial.delivered = trial.count()
             assert trial.left() == []
+            trial.no_password()
         return trial
 
     def _trial(self, stage: str, tracked: bool, stack: ExitStack, disk: bool = False) -> Trial:

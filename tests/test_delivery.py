@@ -160,6 +160,14 @@ def test_a_slow_server_is_not_waited_for(server, folder):
     assert time.monotonic() - began < 1.5
 
 
+def test_an_answer_without_an_end_is_not_waited_for(server, folder, monkeypatch):
+    log_everything(folder)
+    server.fails, server.latency = lambda request: "slow", 60  # as of a byte now and then
+    monkeypatch.setattr(delivery, "LONGEST", 0.5)
+    with pytest.raises(UserError, match=r"still to be sent .*: it is at one answer for more than"):
+        sync(folder)
+
+
 def test_what_the_server_refuses_is_named_and_stops_nothing_else(server, folder):
     run = open_run("key", "stage", {"lr": 1}, "experiment", folder)
     for step in range(9):

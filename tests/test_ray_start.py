@@ -13,19 +13,57 @@ from tests.project import ROOT
 
 pytestmark = pytest.mark.slow
 
+# Of each port: its process, its address, and what a stranger is told who has no token.
 LISTENING = """
 import json
+import time
+import grpc
 import psutil
+import requests
 from pipeline.runtime.cluster import join_ray
+
+CALLS = (
+    "InternalKVGcsService/InternalKVGet", "NodeManagerService/GetNodeStats",
+    "CoreWorkerService/PushTask", "ObjectManagerService/Pull", "ReporterService/GetTraceback",
+)
+PAGES = ("api/job_agent/jobs/", "get_or_create_runtime_env")
+
+def call(port, name):
+    with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(f"/ray.rpc.{name}")(b"", timeout=3)
+            return "OK"
+        except grpc.RpcError as error:
+            return error.code().name
+
+def ask(method, port, page):
+    try:
+        return web.request(method, f"http://127.0.0.1:{port}/{page}", timeout=3).status_code
+    except requests.RequestException:
+        return None
+
+web = requests.Session()
+web.trust_env = False
 join_ray()
 me = psutil.Process()
-listening = [
-    [process.name(), connection.laddr.ip]
-    for process in [me, *me.children(recursive=True)]
-    for connection in process.net_connections()
-    if connection.status == psutil.CONN_LISTEN
-]
-print(json.dumps(listening))
+ports, began = [], time.monotonic()
+since = began
+while time.monotonic() - since < 5 and time.monotonic() - began < 60:  # some open theirs late
+    now = [
+        (process.name(), connection.laddr)
+        for process in [me, *me.children(recursive=True)]
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    if len(now) != len(ports):
+        since = time.monotonic()
+    ports = now
+    time.sleep(0.2)
+print(json.dumps([
+    [name, at.ip, [call(at.port, name) for name in CALLS], ask("GET", at.port, ""),
+     [ask("POST", at.port, page) for page in PAGES]]
+    for name, at in ports
+]))
 """
 FOLDER = """
 import ray
@@ -68,23 +106,28 @@ def run(code: str, python: Path | str = sys.executable, cwd: Path = ROOT) -> str
     return result.stdout.splitlines()[-1]
 
 
-TOKEN = """
-import os
-from pipeline.runtime.cluster import join_ray
-join_ray()
-print(os.environ["RAY_AUTH_MODE"])
-"""
+@pytest.fixture(scope="module")
+def listening() -> list[tuple[str, str, list[str], int | None, list[int | None]]]:
+    return json.loads(run(LISTENING))
 
 
-def test_a_local_cluster_asks_for_a_token():
-    assert run(TOKEN) == "token"
-
-
-def test_a_local_cluster_listens_on_loopback_alone():
-    listening = json.loads(run(LISTENING))
-    assert {"raylet", "gcs_server"} <= {name for name, _ in listening}
-    addresses = {ip.removeprefix("::ffff:") for _, ip in listening}
+def test_a_local_cluster_listens_on_loopback_alone(listening):
+    assert {"raylet", "gcs_server"} <= {name for name, *_ in listening}
+    addresses = {ip.removeprefix("::ffff:") for _, ip, *_ in listening}
     assert addresses <= {"127.0.0.1", "::1"}
+
+
+def test_without_its_token_a_local_cluster_does_nothing(listening):
+    """But show its metrics, on three ports, as `SECURITY.md` says."""
+    asking = {name for name, _, called, *_ in listening if "UNAUTHENTICATED" in called}
+    assert asking > {"gcs_server", "raylet", "ray::DashboardAgent"}  # and workers, the driver
+    assert all("OK" not in called for _, _, called, *_ in listening)
+    assert [got for *_, got, _ in listening].count(200) == 3
+    assert {name for name, *_, posted in listening if 401 in posted} == {
+        "ray::DashboardAgent",
+        "ray::RuntimeEnvAgent",
+    }
+    assert all(status != 200 for *_, got, posted in listening if got != 200 for status in posted)
 
 
 def test_its_sockets_and_token_are_for_its_user_alone():

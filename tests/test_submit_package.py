@@ -178,6 +178,19 @@ def test_a_remote_that_takes_nothing_is_one_line(project):
         push(Remote("store", {"url": str(project / "store")}))
 
 
+def test_a_password_of_a_remote_is_in_no_error(project, monkeypatch):
+    url = "webdav://me:s3/cr3t@host/store"
+
+    def refuses(*arguments, **named):
+        raise ConnectionError(f"cannot reach {url}")
+
+    monkeypatch.setattr(Repo, "push", refuses)
+    with pytest.raises(UserError) as raised:
+        push(Remote("store", {"url": url}))
+    shown = "webdav://me:***@host/store"
+    assert str(raised.value) == f"cannot push to {shown}: ConnectionError: cannot reach {shown}"
+
+
 def test_a_local_remote_that_the_cluster_does_not_see_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     key, sealed = Order(None, {}, ("store", {"url": "/nowhere/store"})).sealed()

@@ -1,7 +1,10 @@
 """What `maskgit submit` tells a job, a password perhaps, is in no file and no list of jobs."""
 
+import socket
 import zipfile
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -98,6 +101,36 @@ def test_the_job_opens_what_the_client_sealed(run, monkeypatch, tmp_path):
     assert order.environment["MLFLOW_TRACKING_URI"] == f"http://me:{SECRET}@host"
     with pytest.raises(UserError, match="by hand"):  # the key is of one use
         Order.opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("silent", "did not answer in 1 s; start a head with"),
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno", "RAY_AUTH_TOKEN, or in"),
+        (b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno", "500 Server Error"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "ray_version.*; start a head with"),
+        (b"SSH-2.0\r\n", "start a head with"),
+    ],
+    ids=["silent", "no token", "error", "not Ray", "not HTTP"],
+)
+def test_whatever_answers_in_the_place_of_a_head_is_one_line(answer, said, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(module, "CONNECT", 1.0 if answer == "silent" else 60.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):  # the test is over
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        if connection.recv(65536):  # not of who only looks for an open port
+                            connection.sendall(answer)
+
+        if answer != "silent":
+            Thread(target=serve, daemon=True).start()
+        with pytest.raises(UserError, match=said):
+            submit("sweep", f"http://127.0.0.1:{server.getsockname()[1]}")
 
 
 @pytest.mark.parametrize("address", ["head:8265", "http://head:port", "http://[head", "http://:1"])

@@ -32,7 +32,7 @@ def server(tmp_path_factory) -> Iterator[int]:
 
 
 @pytest.fixture
-def proxy(server, monkeypatch, tmp_path) -> Iterator[FailingProxy]:
+def proxy(server, monkeypatch, tmp_path, capfd) -> Iterator[FailingProxy]:
     monkeypatch.chdir(tmp_path)
     load_mlflow()  # its import is no wait for the server
     Path("params.yaml").write_text("a: 1\n")
@@ -40,6 +40,7 @@ def proxy(server, monkeypatch, tmp_path) -> Iterator[FailingProxy]:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:s3cret@127.0.0.1:{failing.port}")
     yield failing
     failing.close()
+    assert "s3cret" not in "".join(capfd.readouterr())  # MLflow prints addresses of runs
 
 
 def logged(uri: str, run: Run) -> list[tuple[int, float]]:

@@ -9,6 +9,8 @@ from pipeline.runtime.uris import redacted, scrubbed
     ("uri", "shown"),
     [
         ("http://user:s3cr%2Ft@host:1/a", "http://user:***@host:1/a"),
+        ("postgresql://user:s3cr%2Ft@host/db", "postgresql://user:***@host/db"),
+        ("user:s3cr%2Ft@host:1", "user:***@host:1"),
         (
             "postgresql://host/db?user=me&password=s3cr%2Ft",
             "postgresql://host/db?user=me&password=***",
@@ -35,6 +37,24 @@ def test_it_is_never_shown(uri, shown, monkeypatch):
         assert scrubbed(f"cannot reach {uri} with s3cr%2Ft or s3cr/t") == (
             f"cannot reach {shown} with *** or ***"
         )
+
+
+@pytest.mark.parametrize("password", ["s3/cr3t", "a@b/s3cr3t", "/s3cr3t", "12/s3cr3t"])
+@pytest.mark.parametrize("uri", ["postgresql://user:{}@host/db", "http://user:{}@h", "user:{}@h:1"])
+def test_whatever_its_characters_are(uri, password, monkeypatch):
+    """A database takes a slash; and in HTTP, where it has to be %2F, somebody may forget that."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(password))
+    assert redacted(uri.format(password)) == uri.format("***")
+    assert scrubbed(f"no '{uri.format(password)}': {password}") == f"no '{uri.format('***')}': ***"
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://host:5000/a", "sqlite:////a:b/c.db", "file:///a", "./mlruns"]
+)
+def test_what_has_none_stays_as_it_is(uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert redacted(uri) == uri
+    assert scrubbed(f"no '{uri}', ask me@host: it's off") == f"no '{uri}', ask me@host: it's off"
 
 
 def test_a_short_one_takes_no_words_out_of_errors(monkeypatch):

@@ -26,6 +26,7 @@ UNLOCKED = 3.0  # nor for a database on this machine that another process holds
 LAST = 2.0  # seconds that it waits for a server in all, or
 SHARE = 0.1  # this part of its own time, if that is longer
 PATIENCE = 60.0  # seconds that it waits for a database on this machine
+LONGEST = 120.0  # seconds that `sync` waits for one answer, which may come byte by byte
 # What SQLite says of a file that is no database, is cut off, or lacks what a database began with.
 RUINED = ("file is not a database", "disk image is malformed", "no such table")
 
@@ -245,6 +246,28 @@ class Delivery:
         return "; ".join(said) or None
 
 
+def _why_not(outboxes: Outboxes) -> Unsent | None:
+    """Send what is in outboxes; why not all was sent. Nobody waits for an answer without an end."""
+    ended: list[BaseException | None] = []
+
+    def attempt() -> None:
+        try:
+            outboxes.send()
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = Thread(target=attempt, name="sync", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.5)
+        if (since := outboxes.server.since) and time.monotonic() - since > LONGEST:
+            return Unsent(f"it is at one answer for more than {LONGEST:g} s")
+    if ended[0] is None or isinstance(ended[0], Unsent):
+        return ended[0]
+    raise ended[0]
+
+
 def sync(folder: Path) -> str:
     """Send everything in the outboxes of a folder; returns what was sent, in a line.
 
@@ -253,11 +276,7 @@ def sync(folder: Path) -> str:
     """
     uri = tracking_uri()
     outboxes = Outboxes(folder, uri)
-    shown, reason = redacted(uri), None
-    try:
-        outboxes.send()
-    except Unsent as error:
-        reason = error
+    shown, reason = redacted(uri), _why_not(outboxes)
     sent = outboxes.server.records
     # Without a reason, what is left was logged meanwhile by a stage, which sends it.
     if reason and (left := outboxes.waiting()):

@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from types import TracebackType
 
 from pipeline.runtime.cluster import NO_DASHBOARD
 
@@ -50,6 +51,7 @@ def set_up() -> None:
     _keep_memory()
     _open_more_files()
     sys.unraisablehook = _end_nevertheless
+    sys.excepthook = _in_a_line_if_interrupted
     _ignore_what_tqdm_cannot_read()
     os.environ.setdefault("TQDM_MININTERVAL", "0.5")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -107,6 +109,16 @@ def _end_nevertheless(lost: "sys.UnraisableHookArgs") -> None:
     again = threading.Timer(0.05, os.kill, (os.getpid(), asked))
     again.daemon = True
     again.start()
+
+
+def _in_a_line_if_interrupted(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Ctrl-C while a stage still imports the libraries is one line as well: it takes seconds."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("error: interrupted; run again to go on", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _ignore_what_tqdm_cannot_read() -> None:

@@ -13,6 +13,10 @@ _NAMES = (
     r"(?:api|access|secret)_?key|sig|signature|odbc_connect)"
 )
 _IN_QUERY = re.compile(rf"([?&;]{_NAMES}=)([^&;\s]*)", re.IGNORECASE)
+# Whatever is in it: databases take a slash too, and someone may forget to write it as %2F, or the
+# scheme before it all.
+_PASSWORD = re.compile(r"(://[^/@]*?):(?:\S*|[^/]*)@")
+_NO_SCHEME = re.compile(r"^([\w.+-]+):(?!//)\S*@")
 SHORTEST = 4  # characters of such a parameter that are looked for by themselves
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
@@ -24,12 +28,13 @@ def tracking_uri() -> str:
 
 def redacted(uri: str) -> str:
     """The URI with *** in place of a password; what is shown and written is this one."""
-    return _IN_QUERY.sub(r"\1***", re.sub(r"(://[^/@]*?):[^/]*@", r"\1:***@", uri))
+    shown = _NO_SCHEME.sub(r"\1:***@", _PASSWORD.sub(r"\1:***@", uri))
+    return _IN_QUERY.sub(r"\1***", shown)
 
 
 def scrubbed(text: str) -> str:
     """The text without the secrets that MLflow is given, which its errors repeat."""
-    found = re.search(r"://[^/@]*?:([^/]*)@", tracking_uri())
+    found = re.search(r"(?:://|^)[^/@]*?:(?!//)(.*)@", tracking_uri())
     password = found[1] if found else ""
     in_query = [v for _, v in _IN_QUERY.findall(tracking_uri()) if len(v) >= SHORTEST]
     secrets = {

@@ -10,7 +10,10 @@ import os
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from pipeline.config.params import load_params
@@ -26,6 +29,7 @@ from pipeline.tools.submit.package import tracked_files, write_package
 from pipeline.tools.submit.remote import Remote, default_remote, push
 
 JOB = "pipeline.tools.submit.job"
+CONNECT = 20.0  # seconds that a dashboard may take to answer
 
 
 def submit(stage: str | None, address: str) -> str:
@@ -62,10 +66,26 @@ def _client(address: str) -> Any:
         raise UserError(f"there is no Ray dashboard at {address}: {reason}; {way_out}")
     from ray.job_submission import JobSubmissionClient
 
+    found: list[Any] = []
+    connect = partial(_connect, JobSubmissionClient, address, found)
+    thread = Thread(target=connect, daemon=True)  # Ray itself waits for an answer without an end
+    thread.start()
+    thread.join(CONNECT)
+    if not found:
+        raise UserError(f"what is at {address} did not answer in {CONNECT:g} s; {way_out}")
+    if isinstance(found[0], Exception):
+        if type(found[0]).__name__ == "AuthenticationError":
+            way_out = "give its token in RAY_AUTH_TOKEN, or in ~/.ray/auth_token"
+        raise UserError(f"Ray at {address}: {in_a_line(found[0])}; {way_out}") from found[0]
+    return found[0]
+
+
+def _connect(client: Callable[[str], Any], address: str, found: list[Any]) -> None:
+    """Put Ray's client into the list, or why there is none."""
     try:
-        return JobSubmissionClient(address)
-    except (RuntimeError, ConnectionError) as error:
-        raise UserError(f"Ray at {address}: {in_a_line(error)}; {way_out}") from error
+        found.append(client(address))
+    except Exception as error:  # whatever it is that answers there
+        found.append(error)
 
 
 def _environment() -> dict[str, str]:

@@ -83,7 +83,8 @@ def push(remote: Remote) -> int:
                     result = repo.cloud.push(objects)
                     pushed, failed = pushed + len(result.transferred), failed + len(result.failed)
     except Exception as error:  # each kind of store has errors of its own
-        raise UserError(f"cannot push to {redacted(remote.url)}: {in_a_line(error)}") from error
+        reason = redacted(in_a_line(error))  # it may repeat the address
+        raise UserError(f"cannot push to {redacted(remote.url)}: {reason}") from error
     if failed:
         raise UserError(f"cannot push to {redacted(remote.url)}: it did not take {failed} files")
     return pushed
