@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import ArgumentError
+from pipeline.runtime.limits import FOLDERS
 
 
 def whole(name: str, given: Any) -> int:
@@ -63,6 +64,8 @@ def a_path(name: str, given: Any) -> Path:
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.stat(Path(given))
+        if len(Path(given).parts) > FOLDERS:
+            raise ValueError(f"more than {FOLDERS} folders, one in the other")
         return Path(given)
     except (TypeError, ValueError, OSError) as error:  # as of NUL in it, or of a name too long
         reason = getattr(error, "strerror", None) or error

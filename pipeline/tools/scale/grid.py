@@ -110,8 +110,8 @@ class Grid:
                 _require(option, value, kind)
         if (most := max(self.iterations)) > params.num_tokens:
             raise UserError(
-                f"--iterations: {most} are more than the {params.num_tokens} tokens of an image; use "
-                f"at most as many"
+                f"--iterations: {most} are more than the {params.num_tokens} tokens of an image; "
+                f"use at most as many"
             )
 
     def trainings(self) -> list[Training]:
