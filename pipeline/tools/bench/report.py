@@ -31,7 +31,8 @@ def bench(names: list[str], threads: int | None = None) -> str:
         UserError: the machine does not run so many `threads` at once.
     """
     if threads is not None:
-        if not 1 <= threads <= (most := os.cpu_count() or 1):
+        most = os.cpu_count() or 1
+        if not 1 <= threads <= most:
             raise UserError(
                 f"bench: --threads {threads}, where this machine runs 1 to {most} at once; give so "
                 f"many"
