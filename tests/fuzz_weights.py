@@ -21,7 +21,7 @@ from pipeline.weights.published import load_model, save_model
 from pipeline.weights.released.checkpoint import load_pretrained
 from tests.damage import no_file
 from tests.fuzzing import Case
-from tests.pretrained_files import TOKENIZER, TRANSFORMER
+from tests.pretrained_files import PUBLISHED, TOKENIZER
 from tests.release import Port, flax_bytes, flax_tokenizer
 
 SETTINGS = DecodingSettings(iterations=2, schedule="cosine", choice_temperature=1.0)
@@ -63,8 +63,8 @@ def cases(random: random.Random) -> list[Case]:
 
 def _model(folder: Path) -> Path:
     torch.manual_seed(0)
-    weights = MaskGitTransformer(TRANSFORMER).state_dict()
-    save_model(folder / "model", "transformer", TRANSFORMER, weights)
+    weights = MaskGitTransformer(PUBLISHED).state_dict()
+    save_model(folder / "model", "transformer", PUBLISHED, weights)
     return folder / "model"
 
 
@@ -90,14 +90,14 @@ def _config(change: dict[str, Any], folder: Path) -> None:
 
 def _bad(name: str, value: float) -> MaskGitTransformer:
     torch.manual_seed(0)
-    network = MaskGitTransformer(TRANSFORMER).eval()
+    network = MaskGitTransformer(PUBLISHED).eval()
     with torch.no_grad():
         dict(network.named_parameters())[name].flatten()[0] = value
     return network
 
 
 def _publish_bad(name: str, value: float, folder: Path) -> None:
-    save_model(folder / "model", "transformer", TRANSFORMER, _bad(name, value).state_dict())
+    save_model(folder / "model", "transformer", PUBLISHED, _bad(name, value).state_dict())
 
 
 def _load_bad(name: str, value: float, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Tiny pretrained models, to write in any format, to change and to fail to load."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ TOKENIZER = TokenizerConfig(
 TRANSFORMER = TransformerConfig(
     num_tokens=6, codebook_size=10, num_classes=4, layers=2, hidden=24, heads=3, mlp=40, dropout=0
 )
+PUBLISHED = replace(TRANSFORMER, num_tokens=4)  # whose tokens fill a square, as a model's must
 
 
 def written(path: Path, content: bytes) -> Path:

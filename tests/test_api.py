@@ -165,6 +165,7 @@ ALL = "exponential, cubic, square, cosine, arccos, linear, square_root, logarith
     [
         (lambda m, p: m.sample("class7"), "no class class7; did you mean class2?"),
         (lambda m, p: m.sample(3), "no class 3; use 0 to 2, or a name: class0, class1, class2"),
+        (lambda m, p: m.sample("٢"), "'٢' is no class; write a number in the digits 0 to 9"),
         (lambda m, p: m.sample(1.5), "no class 1.5; use 0 to 2"),
         (lambda m, p: m.sample([]), "classes: an empty list"),
         (lambda m, p: m.sample(count=0), "count: 0 samples cannot be drawn; give 1 or more"),

@@ -173,7 +173,8 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
         ),
         (
             "sample --model nowhere",
-            "nowhere is neither a folder that exists nor a repository of the Hub (owner/name)",
+            "nowhere is neither a folder that exists nor a repository of the Hub (owner/name); "
+            "give one",
         ),
         (
             "sample --replicate 7",
@@ -231,6 +232,14 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
 def test_an_error_is_one_line_and_1(run, photo, arguments, line):
     done = run(*(str(photo) if word == "PHOTO" else word for word in arguments.split()))
     assert (done.code, done.out, done.err) == (1, "", f"error: {line}\n")
+
+
+@pytest.mark.parametrize("name", ["x/" * 1900, "x" * 300], ids=["deep", "long"])
+def test_an_output_that_no_path_can_be_is_refused(run, photo, name):
+    for command in (["sample", "--count", "1"], ["edit", str(photo), "--class", "0"]):
+        done = run(*command, "--output", f"{name}.png")
+        assert done.code == 1 and done.err.count("\n") == 1
+        assert done.err.startswith("error: --output: ") and "; give one" in done.err
 
 
 def test_a_number_with_blanks_is_no_class(run, photo):

@@ -221,9 +221,18 @@ def folder(root: Path, contents: dict[str, list[int]]) -> str:
     return f"folder:{root}"
 
 
-def test_a_folder_of_copies_of_one_image_is_refused(tmp_path):
-    source = folder(tmp_path, {"cat": [1, 1, 1], "dog": [2, 2]})
-    with pytest.raises(UserError, match=re.escape(str(tmp_path)) + ".*copies of one image.*give"):
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        {"cat": [1, 1, 1], "dog": [2, 2]},
+        {"cat": [1, 2, 3, 1, 2, 3], "dog": [4, 5, 4, 5]},
+        {"cat": [1, 2, 3], "dog": [1, 2, 3]},  # and which class is it?
+    ],
+    ids=["of one image", "of each image", "in the other class"],
+)
+def test_a_folder_of_copies_is_refused(seeds, tmp_path):
+    source = folder(tmp_path, seeds)
+    with pytest.raises(UserError, match=re.escape(str(tmp_path)) + ".*has a copy.*delete"):
         open_source(source, "nowhere", 8)
 
 

@@ -14,12 +14,12 @@ from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, tree_hash, write_json
-from pipeline.transformer import MaskGitTransformer
-from pipeline.weights.published import load_model, save_model
+from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from pipeline.weights.published import MODELS, load_model, save_model
 from tests.damage import DAMAGE, flip, named
 from tests.errors import one_line
 from tests.images import write_batches
-from tests.pretrained_files import TRANSFORMER
+from tests.pretrained_files import PUBLISHED
 from tests.test_shards import FakeSource
 from tests.transformer_task import transformer_task
 
@@ -174,8 +174,8 @@ def test_a_damaged_batch_of_samples_is_made_again(tmp_path, capsys, damage):
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    network = MaskGitTransformer(TRANSFORMER)
-    save_model(tmp_path / "model", "transformer", TRANSFORMER, network.state_dict())
+    network = MaskGitTransformer(PUBLISHED)
+    save_model(tmp_path / "model", "transformer", PUBLISHED, network.state_dict())
     return tmp_path / "model"
 
 
@@ -221,6 +221,15 @@ def test_a_config_that_builds_no_such_network_is_one_line(model, change):
     write_json(model / "config.json", {k: v for k, v in config.items() if v is not None})
     with pytest.raises(UserError, match=r"dvc repro|delete it and run again") as error:
         load_model(model, "transformer")
+    one_line(error)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "autoregressive"])
+def test_a_network_whose_tokens_fill_no_square_is_refused_wherever_it_is_used(kind, tmp_path):
+    config = TransformerConfig(12, 8, 2, layers=1, hidden=8, heads=1, mlp=8, dropout=0.0)
+    save_model(tmp_path / "model", kind, config, MODELS[kind][0](config).state_dict())
+    with pytest.raises(UserError, match="num_tokens: 12 tokens fill no square") as error:
+        load_model(tmp_path / "model", kind)
     one_line(error)
 
 

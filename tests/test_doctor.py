@@ -69,6 +69,12 @@ def test_each_thing_that_would_stop_a_run_fails_with_a_way_out(project, capsys, 
         assert state == "fails" and said in text, text
 
 
+def test_a_database_in_a_folder_that_is_not_there_is_noted(project, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/slip/runs.db")
+    state, text = found("tracking")
+    assert state == "note" and "its folder is new" in text and not (tmp_path / "slip").exists()
+
+
 def test_a_tracking_server_that_is_away_stops_nothing(project, monkeypatch):
     secret = f"http://me:hunter2@127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)

@@ -15,7 +15,7 @@ from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import load_model, save_model
 from tests.errors import one_line
-from tests.pretrained_files import TOKENIZER, TRANSFORMER
+from tests.pretrained_files import PUBLISHED, TOKENIZER
 from tests.tiny_networks import seeded
 
 SETTINGS = DecodingSettings(iterations=3, schedule="cosine", choice_temperature=4.5)
@@ -30,12 +30,12 @@ def broken(network: torch.nn.Module, name: str, value: float) -> torch.nn.Module
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_a_model_is_published_with_finite_weights_only(tmp_path, value):
-    good = MaskGitTransformer(TRANSFORMER)
-    save_model(tmp_path / "model", "transformer", TRANSFORMER, good.state_dict())
+    good = MaskGitTransformer(PUBLISHED)
+    save_model(tmp_path / "model", "transformer", PUBLISHED, good.state_dict())
     before = (tmp_path / "model/model.safetensors").read_bytes()
     bad = broken(good, "blocks.0.mlp_in.weight", value)
     with pytest.raises(UserError, match=r"blocks\.0\.mlp_in\.weight.*not published") as error:
-        save_model(tmp_path / "model", "transformer", TRANSFORMER, bad.state_dict())
+        save_model(tmp_path / "model", "transformer", PUBLISHED, bad.state_dict())
     one_line(error)
     assert (tmp_path / "model/model.safetensors").read_bytes() == before
     load_model(tmp_path / "model", "transformer")
@@ -52,9 +52,9 @@ def test_logits_that_are_not_finite_are_no_sample(network, value, name):
             return generate(model, labels, SETTINGS, seed=0)
         return generate_autoregressive(model, labels, seed=0)
 
-    draw(network(TRANSFORMER).eval())
+    draw(network(PUBLISHED).eval())
     with pytest.raises(UserError, match=r"NaN or infinite.*train it again") as error:
-        draw(broken(network(TRANSFORMER), name, value))
+        draw(broken(network(PUBLISHED), name, value))
     one_line(error)
 
 

@@ -121,6 +121,14 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"ray.storage_path": "file://host/runs"}, ["ray.storage_path", "file://host", "address"]),
         ({"ray.storage_path": "~nobody-here/runs"}, ["ray.storage_path", "home"]),
         ({"ray.storage_path": "file:///a%00b"}, ["ray.storage_path", "printed"]),
+        ({"ray.storage_path": "data/images"}, ["ray.storage_path", "data/images", "DVC deletes"]),
+        ({"ray.storage_path": "models/tokenizer/runs"}, ["ray.storage_path", "DVC deletes"]),
+        ({"ray.storage_path": "./runs/../pipeline"}, ["ray.storage_path", "pipeline", "hashes"]),
+        ({"ray.storage_path": "a/" * 2000}, ["ray.storage_path", "256 folders"]),
+        ({"transformer.pretrained": "x" * 256}, ["transformer.pretrained", "255 bytes"]),
+        ({"evaluation.vgg_weights": "/é" * 2 + "é" * 128}, ["evaluation.vgg_weights", "shorter"]),
+        ({"evaluation.manifold_images": 3}, ["evaluation.manifold_images", "neighbors 3"]),
+        ({"mlflow.experiment": "x" * 501}, ["mlflow.experiment", "500 characters"]),
         ({"sweep.workers_per_trial": 5}, ["sweep.workers_per_trial", "5"]),
         ({"transformer.heads": 5}, ["transformer", "heads", "5", "128"]),
         ({"tokenizer.filters": 48}, ["tokenizer.filters", "32"]),
@@ -273,3 +281,11 @@ def test_values_cannot_be_changed_after_loading():
     params = load_params(PRESET)
     with pytest.raises(ValueError, match="frozen"):
         params.training.steps = 5
+
+
+def test_runs_may_lie_beside_what_dvc_deletes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("data/runs", "models", str(tmp_path / "runs"), "/data/images"):
+        assert load_params(write(tmp_path, {"ray.storage_path": place}))
+    with pytest.raises(UserError, match=r"ray\.storage_path.*give a folder such as runs"):
+        load_params(write(tmp_path, {"ray.storage_path": str(tmp_path / "data/tokens/x")}))

@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
-from pipeline.runtime.pytorch_files import downloaded, only_tensors, read_state_dict
+from pipeline.runtime.pytorch_files import (
+    downloaded,
+    only_tensors,
+    read_safetensors,
+    read_state_dict,
+)
 
 CONTENT = b"weights"
 HASH = hashlib.sha256(CONTENT).hexdigest()
@@ -95,3 +101,16 @@ def test_torch_load_is_itself_again():
     with pytest.raises(FileNotFoundError), only_tensors():
         torch.load("missing")
     assert torch.load is before
+
+
+def test_a_tensor_that_safetensors_list_twice_is_refused(tmp_path):
+    content = save({"a": torch.zeros(2), "b": torch.ones(2)})
+    size = int.from_bytes(content[:8], "little")
+    listed = content[8 : 8 + size].rstrip()
+    twice = listed[:-1] + b"," + listed[1:]
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    assert read_safetensors(path).keys() == {"a", "b"}
+    path.write_bytes(len(twice).to_bytes(8, "little") + twice + content[8 + size :])
+    with pytest.raises(ValueError, match="a is in its list twice"):
+        read_safetensors(path)

@@ -85,9 +85,9 @@ def test_a_long_comment_is_left_out():
 
 
 def test_a_folder_is_opened_so_and_what_cannot_be_used_is_named(tmp_path):
-    for name in ("cat", "dog"):
+    for name, width in {"cat": 300, "dog": 301}.items():
         (tmp_path / name).mkdir()
-        (tmp_path / name / "large.png").write_bytes(encoded(300, 200))
+        (tmp_path / name / "large.png").write_bytes(encoded(width, 200))
     source = open_source(f"folder:{tmp_path}", "nowhere", SIZE)
     assert min(Image.open(io.BytesIO(source.read(1))).size) == TIMES * SIZE
     assert source.class_names == ["cat", "dog"] and len(source.items) == 2

@@ -32,6 +32,8 @@ def test_what_the_weights_of_a_published_model_do_not_show(tmp_path):
 
 def test_missing_files_and_strange_ones(tmp_path):
     fails(tmp_path / "nothing", TOKENIZER, "is missing")
+    with pytest.raises(UserError, match=r"cannot be read \(File name too long\); check the path"):
+        load_pretrained(tmp_path / ("x" * 300), TOKENIZER)
     (tmp_path / "folder").mkdir()
     fails(tmp_path / "folder", TOKENIZER, "folder/model.safetensors is missing")
     (tmp_path / "folder" / "model.safetensors").mkdir()

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from pipeline import MaskGIT
+from pipeline.api.saving import require_free
 from pipeline.config import presets
 from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.dag import stage_key
@@ -266,3 +267,9 @@ def test_released_checkpoints_reconstruct_as_the_authors_code_does(tmp_path, mon
     assert model.sample(3, 2, iterations=4, guidance=0.5).shape == (2, 3, 16, 16)
     with pytest.raises(ValueError, match="classes: 1 names, and the model has 10 classes"):
         MaskGIT.from_released(*files, preset="tiny", classes=["one"])
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 2000])
+def test_a_path_that_none_can_have_is_one_line_before_the_model_is_opened(name, tmp_path):
+    with pytest.raises(UserError, match=r"folder: .*is no path \(.*\); give one"):
+        require_free(tmp_path / name)

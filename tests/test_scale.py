@@ -215,6 +215,12 @@ def test_cells_of_another_training_are_refused(scale, project):
         (("--iterations", "2,17"), "--iterations: 17 are more than the 16 tokens"),
         (("--label-smoothings", "1"), "--label-smoothings"),
         (("--choice-temperatures", "-1"), "--choice-temperatures"),
+        (("--choice-temperatures", "inf"), "--choice-temperatures: must be a finite number"),
+        (("--label-smoothings", "nan"), "--label-smoothings: must be a finite number"),
+        (("--steps", "99999999999999"), "--steps: must be 1000000000 or less"),
+        (("--seeds", "9223372036854775808"), "--seeds"),
+        (("--seeds", "٢"), "--seeds: '٢' is no list of numbers"),
+        (("--seeds", ""), "--seeds: '' is no list of numbers"),
     ],
 )
 def test_impossible_values_are_one_line_that_names_the_option(scale, options, named):

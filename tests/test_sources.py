@@ -65,8 +65,8 @@ def test_test_folder_serves_as_validation(tmp_path):
 
 
 def test_train_folder_alone_is_not_taken_for_a_class(tmp_path):
-    for name in ("cat", "dog"):
-        for i in range(2):
+    for name, seeds in {"cat": (0, 1), "dog": (2, 3)}.items():
+        for i in seeds:
             save(noise_image(8, 8, seed=i), tmp_path / "train" / name / f"{i}.png")
     assert folder_source(tmp_path).class_names == ["cat", "dog"]
 
@@ -266,3 +266,28 @@ def test_torchvision_name_that_is_no_data_set(tmp_path, name):
     with pytest.raises(UserError, match=r"data\.source.*torchvision") as error:
         open_source(f"torchvision:{name}", str(tmp_path), 28)
     assert name in one_line(error)
+
+
+class Abstract(GreySet):
+    """As torchvision's `VisionDataset`, `LSUN` and those that are not of one class an image."""
+
+    def __init__(self, root):
+        self.prepare(root, "train")
+
+    def __getitem__(self, i: int):
+        raise NotImplementedError
+
+
+class Boxes(Whole):
+    def __getitem__(self, i: int):
+        return Image.new("L", (4, 4)), {"box": (0, 0, 1, 1)}
+
+
+@pytest.mark.parametrize("kind", [Abstract, Boxes])
+def test_a_torchvision_set_without_classes_is_one_line(monkeypatch, tmp_path, kind):
+    import torchvision
+
+    monkeypatch.setattr(torchvision.datasets, "Odd", kind, raising=False)
+    with pytest.raises(UserError, match=r"data\.source: torchvision cannot load Odd.*;") as error:
+        open_source("torchvision:Odd", str(tmp_path), 28)
+    one_line(error)

@@ -21,7 +21,8 @@ def download(repository: str, revision: str | None) -> Path:
 
     if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
         raise UserError(
-            f"{repository} is neither a folder that exists nor a repository of the Hub (owner/name)"
+            f"{repository} is neither a folder that exists nor a repository of the Hub "
+            f"(owner/name); give one"
         )
     with _one_line(f"{repository} is no folder here, and the Hub does not give it"):
         return Path(snapshot_download(repository, revision=revision, allow_patterns=FILES))

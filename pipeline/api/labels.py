@@ -1,6 +1,5 @@
 """Classes by their names or numbers, as the labels that a model takes."""
 
-import contextlib
 import difflib
 import operator
 from collections.abc import Iterable, Sequence
@@ -8,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from pipeline.api.numbers import whole
+from pipeline.api.numbers import is_plain, whole
 from pipeline.runtime.errors import ArgumentError
 from pipeline.runtime.limits import IMAGES
 from pipeline.sampling import balanced_labels
@@ -66,11 +65,22 @@ def labels_of(classes: Classes, pictures: int, names: Sequence[str]) -> Tensor:
 def _label(given: Class, names: Sequence[str]) -> int:
     if isinstance(given, str) and given in names:
         return list(names).index(given)
-    with contextlib.suppress(TypeError, ValueError):  # what is no number is no class either
-        number = int(given) if isinstance(given, str) else operator.index(given)
-        if 0 <= number < len(names):
-            return number
+    number = _number(given)
+    if number is not None and 0 <= number < len(names):
+        return number
     raise ArgumentError(f"classes: this model has no class {given}; {_allowed(str(given), names)}")
+
+
+def _number(given: Class) -> int | None:
+    try:
+        number = int(given) if isinstance(given, str) else operator.index(given)
+    except (TypeError, ValueError):  # what is no number is no class either
+        return None
+    if isinstance(given, str) and not is_plain(given):
+        raise ArgumentError(
+            f"classes: '{given}' is no class; write a number in the digits 0 to 9, without blanks"
+        )
+    return number
 
 
 def _allowed(given: str, names: Sequence[str]) -> str:

@@ -4,11 +4,13 @@ is said to be."""
 import contextlib
 import operator
 import os
+import re
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import ArgumentError
+from pipeline.runtime.limits import FOLDERS
 
 
 def whole(name: str, given: Any) -> int:
@@ -21,6 +23,19 @@ def whole(name: str, given: Any) -> int:
         return operator.index(given)
     except TypeError:
         raise ArgumentError(f"{name}: {given} is no whole number; give one") from None
+
+
+def is_plain(text: str) -> bool:
+    """Whether it is a whole number as people write one: Python reads ٢, 0_1 or " 1" as numbers
+    too."""
+    return re.fullmatch("-?[0-9]+", text) is not None
+
+
+def digits(text: str) -> int:
+    """The number that a plain text is. Raises: ValueError: it is none."""
+    if not is_plain(text):
+        raise ValueError(f"{text} is no whole number")
+    return int(text)
 
 
 def truth(name: str, given: Any) -> bool:
@@ -49,6 +64,8 @@ def a_path(name: str, given: Any) -> Path:
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.stat(Path(given))
+        if len(Path(given).parts) > FOLDERS:
+            raise ValueError(f"more than {FOLDERS} folders, one in the other")
         return Path(given)
     except (TypeError, ValueError, OSError) as error:  # as of NUL in it, or of a name too long
         reason = getattr(error, "strerror", None) or error

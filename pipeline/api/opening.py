@@ -162,10 +162,7 @@ def _unfit(tokenizer: TokenizerConfig, transformer: TransformerConfig) -> str | 
     """Why no image can be made by the two, if none can."""
     if tokenizer.codebook_size != transformer.codebook_size:
         return f"codebooks of {tokenizer.codebook_size} and {transformer.codebook_size}"
-    grid = math.isqrt(transformer.num_tokens)
-    if grid**2 != transformer.num_tokens:
-        return f"{transformer.num_tokens} tokens an image, which fill no square"
-    if (side := grid * tokenizer.downsampling) > SIDE:
+    if (side := math.isqrt(transformer.num_tokens) * tokenizer.downsampling) > SIDE:
         return f"images of {side} pixels a side, more than the limit of {SIDE:,} (docs/limits.md)"
     return None
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.api.card import card, measured
+from pipeline.api.numbers import a_path
 from pipeline.api.opening import Opened
 from pipeline.api.saved import (
     CARD,
@@ -55,7 +56,7 @@ def require_free(folder: Path) -> None:
     Raises:
         UserError: something else than a saved model lies there.
     """
-    if folder.exists() and not _holds_nothing_else(folder):
+    if a_path("folder", folder).exists() and not _holds_nothing_else(folder):
         raise UserError(f"{folder} is there already and no saved model; give a new folder")
 
 

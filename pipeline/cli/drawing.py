@@ -59,7 +59,7 @@ def sample(
     from pipeline.tools.sample import write_samples
 
     settings = decoding(iterations, schedule, temperature, guidance, set_param)
-    write_samples(opened, form, file, one_or_all(classes, opened.classes), count, seed, settings)
+    write_samples(opened, form, file, one_or_all(classes), count, seed, settings)
     print(f"samples in {file}")
 
 

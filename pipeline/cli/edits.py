@@ -20,7 +20,6 @@ from pipeline.cli.options import (
     Temperature,
     box_of,
     decoding,
-    one_class,
     open_model,
     output,
 )
@@ -55,9 +54,8 @@ def edit(
 
     settings = decoding(iterations, schedule, temperature)
     pictures = [picture] * count
-    chosen = one_class(label, opened.classes)
     try:
-        images = opened.edit(pictures, chosen, box=where, mask=mask, seed=seed, **settings)
+        images = opened.edit(pictures, label, box=where, mask=mask, seed=seed, **settings)
     except ArgumentError as error:
         if where is None or not str(error).startswith("mask: nothing"):
             raise
@@ -121,8 +119,7 @@ def outpaint(
 
     settings = decoding(iterations, schedule, temperature)
     pictures, names = [picture] * count, sides.split(",")
-    chosen = one_class(label, opened.classes)
-    images = opened.outpaint(pictures, chosen, sides=names, pixels=pixels, seed=seed, **settings)  # type: ignore[arg-type]
+    images = opened.outpaint(pictures, label, sides=names, pixels=pixels, seed=seed, **settings)  # type: ignore[arg-type]
     write_results(images, file)
     print(f"extended picture in {file}")
 

@@ -1,15 +1,14 @@
 """Options that several commands have, and what they stand for."""
 
 import json
-import re
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from pipeline.api.numbers import digits
 from pipeline.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -148,51 +147,15 @@ def box_of(text: str | None) -> "Box | None":
     if text is None:
         return None
     try:
-        left, top, right, bottom = (int(_plain(part)) for part in text.split(","))
+        left, top, right, bottom = (digits(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"--box: '{text}' is not left,top,right,bottom, as 4,4,20,20") from None
     return left, top, right, bottom
 
 
-def one_or_all(text: str | None, names: Sequence[str]) -> list[str] | None:
-    """The classes that a text lists with commas.
-
-    Raises:
-        UserError: as `one_class`.
-    """
-    return [one_class(part, names) for part in text.split(",")] if text else None
-
-
-def one_class(text: str, names: Sequence[str]) -> str:
-    """The name or number of a class.
-
-    Args:
-        names: of the model's classes, which may be any text.
-
-    Raises:
-        UserError: it is a number, but not in plain digits.
-    """
-    try:
-        return text if text in names else _plain(text)
-    except ValueError:
-        raise UserError(
-            f"--classes: '{text}' is no class; write a number in the digits 0 to 9, without blanks"
-        ) from None
-
-
-def _plain(text: str) -> str:
-    """The text. Raises: ValueError: Python reads ٢, 0_1 or " 1" as numbers, and people do not."""
-    if re.fullmatch("-?[0-9]+", text) is None and _is_number(text):
-        raise ValueError(text)
-    return text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
+def one_or_all(text: str | None) -> list[str] | None:
+    """The classes that a text lists with commas; None for all."""
+    return text.split(",") if text else None
 
 
 def print_json(values: object) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.api.numbers import a_path
 from pipeline.runtime.errors import UserError
 
 SAMPLES = (".png", ".gif", ".npz", "")
@@ -11,9 +12,9 @@ def sample_format(path: Path) -> str:
     """The suffix of an output of samples.
 
     Raises:
-        UserError: it stands for no format.
+        UserError: it stands for no format, or the path is none that there may be.
     """
-    suffix = path.suffix.lower()
+    suffix = a_path("--output", path).suffix.lower()
     if suffix not in SAMPLES:
         raise UserError(
             f"--output: {path} has a suffix that is not written; use .png (a grid), .gif (the "
@@ -23,5 +24,5 @@ def sample_format(path: Path) -> str:
 
 
 def require_png(path: Path) -> None:
-    if path.suffix.lower() != ".png":
+    if a_path("--output", path).suffix.lower() != ".png":
         raise UserError(f"--output: {path} is no .png, which is all that is written; name it so")

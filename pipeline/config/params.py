@@ -1,16 +1,19 @@
 """The typed form of params.yaml: its sections, and the combinations of them that cannot work."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError, model_validator
 
 from pipeline.config.mistakes import first_mistake
+from pipeline.config.paths import CODE, OUTPUTS
 from pipeline.config.schema import Sections
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.limits import GRID
+from pipeline.runtime.project import in_project
 
 if TYPE_CHECKING:
     from pipeline.decoding import DecodingSettings
@@ -83,6 +86,7 @@ class Params(Sections):
         self._check_trainings()
         self._check_guidance()
         self._check_workers()
+        self._check_storage()
         return self
 
     def _check_images(self) -> None:
@@ -122,6 +126,11 @@ class Params(Sections):
                 )
 
     def _check_samples(self) -> None:
+        if self.evaluation.manifold_images <= self.evaluation.neighbors:
+            raise ValueError(
+                f"evaluation.manifold_images: {self.evaluation.manifold_images} are too few for "
+                f"evaluation.neighbors {self.evaluation.neighbors}; use more images than neighbors"
+            )
         for key, samples in (
             ("sweep.samples", self.sweep.samples),
             ("evaluation.samples", self.evaluation.samples),
@@ -202,6 +211,17 @@ class Params(Sections):
                 raise ValueError(
                     f"training.accumulate: {self.training.accumulate} parts do not divide the "
                     f"{share} images of each of {workers} workers; choose a divisor"
+                )
+
+    def _check_storage(self) -> None:
+        """Refuse to keep runs where DVC deletes what a stage has made, or hashes what it reads."""
+        root = in_project("").resolve()
+        given = root.joinpath(self.ray.storage_path)
+        for folder in (*OUTPUTS, *CODE):
+            if Path(os.path.normpath(given)).is_relative_to(root / folder):
+                raise ValueError(
+                    f"ray.storage_path: it lies in {folder}, whose content DVC deletes or hashes; "
+                    f"give a folder such as runs"
                 )
 
 

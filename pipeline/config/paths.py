@@ -11,3 +11,9 @@ TRANSFORMER = Path("models/transformer")
 AUTOREGRESSIVE = Path("models/autoregressive")
 RESULTS = Path("results")
 SAMPLES = Path("data/samples")
+# What DVC deletes before it runs a stage, and what it hashes to know whether to run it.
+OUTPUTS = (
+    *(IMAGES, TOKENS, CURVES, SAMPLES, RESULTS),
+    *(CLASSIFIER, TOKENIZER, TRANSFORMER, AUTOREGRESSIVE),
+)
+CODE = (Path("pipeline"), Path("stages"), Path("analysis"))

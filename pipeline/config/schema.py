@@ -20,8 +20,10 @@ from pipeline.config.values import (
     Layers,
     Listed,
     Loaders,
+    Name,
     NonNegative,
     Pair,
+    Place,
     Positive,
     Range,
     Ratio,
@@ -43,7 +45,7 @@ class Section(BaseModel):
 
 class Data(Section):
     source: Source
-    download_dir: Text
+    download_dir: Place
     image_size: Side
     channels: Channels
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
@@ -68,7 +70,7 @@ class Classifier(Section):
 
 
 class Tokenizer(Section):
-    pretrained: Text | None
+    pretrained: Place | None
     filters: Annotated[int, Field(ge=32, multiple_of=32, le=limits.WIDTH)]
     multipliers: Annotated[list[Width], Field(min_length=1, max_length=limits.LEVELS)]
     res_blocks: Layers
@@ -107,7 +109,7 @@ class Tokens(Section):
 
 
 class Transformer(Section):
-    pretrained: Text | None
+    pretrained: Place | None
     layers: Layers
     hidden: Width
     heads: Width
@@ -182,9 +184,9 @@ class Sweep(Section):
 class Evaluation(Section):
     extractor: Extractor
     second_extractor: Literal["random", "classifier", "inception", "vgg"]
-    inception_weights: Text | None
-    vgg_weights: Text | None
-    reference_statistics: Text | None
+    inception_weights: Place | None
+    vgg_weights: Place | None
+    reference_statistics: Place | None
     seeds: Grid[Seed]
     samples: Images
     keep_samples: bool
@@ -250,7 +252,7 @@ class Analysis(Section):
 
 
 class Mlflow(Section):
-    experiment: Text
+    experiment: Name
 
 
 class Sections(Section):

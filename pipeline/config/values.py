@@ -1,7 +1,9 @@
 """The kinds of values that params have, each with its bounds (pipeline/runtime/limits.py)."""
 
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
@@ -48,7 +50,19 @@ def _folder(path: str) -> str:
         )
     if found.startswith("~"):
         raise ValueError(f"'{path}' begins with the home of a user that is not here; write it out")
-    return _plain(found)
+    return _place(_plain(found))
+
+
+def _place(path: str) -> str:
+    """A path that there may be: the system has an error of its own for any other, wherever it is
+    looked for."""
+    parts = Path(path).parts
+    if len(parts) > limits.FOLDERS or any(len(os.fsencode(p)) > limits.FILE_NAME for p in parts):
+        raise ValueError(
+            f"a name in it has more than {limits.FILE_NAME} bytes, or it more than "
+            f"{limits.FOLDERS} folders (docs/limits.md); give a shorter path"
+        )
+    return path
 
 
 def _distinct(values: Sequence) -> Sequence:
@@ -96,6 +110,10 @@ Value = TypeVar("Value")
 Text = Annotated[
     str, Field(min_length=1, max_length=limits.TEXT, pattern=r"\S"), AfterValidator(_plain)
 ]
+Name = Annotated[
+    str, Field(min_length=1, max_length=limits.NAME, pattern=r"\S"), AfterValidator(_plain)
+]
+Place = Annotated[Text, AfterValidator(_place)]
 Folder = Annotated[Text, AfterValidator(_folder)]
 Source = Annotated[Text, AfterValidator(_known_source)]
 Architecture = Annotated[Text, AfterValidator(_known_architecture)]

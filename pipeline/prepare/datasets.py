@@ -72,6 +72,16 @@ class TorchvisionSource:
         cls = getattr(torchvision.datasets, name, None)
         if not inspect.isclass(cls):
             raise UserError(f"data.source: torchvision has no data set '{name}'; see its docs")
+        try:
+            self._open(cls, name, download_dir)
+        except Exception as error:  # it may lack files, arguments or a package, each in its words
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(
+                f"data.source: torchvision cannot load {name}: {reason}; put its files into "
+                f"data.download_dir ({download_dir}) as torchvision's docs say, or choose another"
+            ) from error
+
+    def _open(self, cls: Any, name: str, download_dir: str) -> None:
         accepted = inspect.signature(cls).parameters
         common: dict[str, Any] = {"root": download_dir} if "root" in accepted else {}
         if "download" in accepted:
@@ -84,11 +94,7 @@ class TorchvisionSource:
             splits = {"train": {"split": "train"}, "val": {"split": held_out}}
         else:
             splits = {None: {}}
-        try:
-            self._sets = {split: cls(**common, **kwargs) for split, kwargs in splits.items()}
-        except (RuntimeError, OSError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"data.source: torchvision cannot load {name}: {reason}") from error
+        self._sets = {split: cls(**common, **kwargs) for split, kwargs in splits.items()}
         self.items: list[Item] = []
         self._index: list[tuple[Any, int]] = []  # data set of torchvision, and index in it
         for split, dataset in self._sets.items():

@@ -130,19 +130,16 @@ class FolderSource:
             )
 
     def _refuse_copies_alone(self) -> None:
-        """Without splits, refuse classes that are one picture again and again: however they are
-        split, training has seen all of validation. Other copies are told, of an even selection."""
+        """The same without splits: where every image has a copy, however they are split, training
+        has seen most of validation. Of some copies a line tells."""
         paths = self._regular(None)
-        by_class: dict[str, list[Path]] = defaultdict(list)
-        for path in paths:
-            by_class[path.relative_to(self._first).parts[0]].append(path)
-        if by_class and all(len(of) > 1 and _alike(of) for of in by_class.values()):
-            raise UserError(
-                f"data.source: each class in {self._root} is copies of one image, so validation "
-                f"would have the images of training; give each class different ones"
-            )
         chosen = paths[:: max(1, len(paths) // LOOKED_AT)]
         found = sum(times > 1 for times in _times_found(chosen, paths))
+        if found and found == len(chosen):
+            raise UserError(
+                f"data.source: every image in {self._root} that was looked at has a copy, so "
+                f"validation would have the images of training; delete the copies"
+            )
         if found:
             print(
                 f"data.source: {found} of {len(chosen)} images that were looked at have copies, of "
@@ -181,13 +178,6 @@ def _times_found(wanted: list[Path], files: list[Path]) -> list[int]:
     sizes = {path.stat().st_size for path in wanted}
     digests = Counter(_digest(path) for path in files if path.stat().st_size in sizes)
     return [digests[_digest(path)] for path in wanted]
-
-
-def _alike(files: list[Path]) -> bool:
-    """Whether all have the same content; the first that has not ends the search."""
-    first = _digest(files[0])
-    size = files[0].stat().st_size
-    return all(path.stat().st_size == size and _digest(path) == first for path in files[1:])
 
 
 def _digest(path: Path) -> bytes:

@@ -28,6 +28,9 @@ YAML_EVENTS = 20_000  # values, keys, and beginnings and ends of lists and mappi
 
 # Params.
 TEXT = 4096  # characters of a text, such as a path
+NAME = 500  # of the name of an experiment; MLflow takes no more
+FOLDERS = 256  # of a path, one in the other
+FILE_NAME = 255  # bytes of a name in it, as Linux and macOS take them
 LIST = 1000  # values of a list
 LEVELS = 12  # of a tokenizer: each after the first halves the side
 STEPS = 10**9  # steps, and whatever else has no limit of its own

@@ -3,6 +3,7 @@ the code that a pickle can hold. A file's name in the cache ends in the first di
 as of all that PyTorch and torch-fidelity publish."""
 
 import io
+import json
 import pickletools
 import sys
 import threading
@@ -116,6 +117,30 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             raise ValueError("a name in it is no text")
         require_dense(name, weight)
     return {name: weight.detach() for name, weight in weights.items()}
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Its library takes a list of any length, and of two of one
+    name the last.
+
+    Raises:
+        ValueError: its list of tensors is too long, or has a name twice.
+        Exception: nearly any other, where it is damaged.
+    """
+    from safetensors.torch import load_file
+
+    with open(path, "rb") as handle:
+        size = int.from_bytes(handle.read(8), "little")
+        if size > INDEX_BYTES:
+            raise ValueError(f"its list of tensors has more than {INDEX_BYTES:,} bytes")
+        json.loads(handle.read(size), object_pairs_hook=_require_distinct)
+    return load_file(path)
+
+
+def _require_distinct(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{max(names, key=names.count)[:100]} is in its list twice")
 
 
 class ShortReads(io.BufferedReader):

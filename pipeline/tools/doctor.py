@@ -175,7 +175,10 @@ def _tracking() -> Finding:
     from pipeline.runtime.cluster import why_unreachable
 
     version, uri = f"MLflow {metadata.version('mlflow')}", tracking_uri()
-    if sqlite_file(uri) is not None:
+    if (file := sqlite_file(uri)) is not None:
+        if not file.absolute().parent.exists():
+            found = f"{version}; {redacted(uri)}: its folder is new, a run makes it"
+            return Finding("tracking", "note", found, "mend MLFLOW_TRACKING_URI if it is a slip")
         return Finding("tracking", "good", f"{version}; {redacted(uri)}")
     place = server_of(uri)
     if place is None:

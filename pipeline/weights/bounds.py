@@ -1,9 +1,10 @@
 """What the config.json of a published network may say: the bounds of the params that it follows
 from (pipeline/config/schema.py), so that no network is built that no params can ask for."""
 
+import math
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, ValidationError, create_model, model_validator
 
 from pipeline.config import schema
 from pipeline.config.values import Width
@@ -20,6 +21,12 @@ class _Transformer(schema.Transformer):  # with its check of the heads
     pretrained: None = None
     num_tokens: Annotated[int, Field(ge=1, le=GRID**2)]
     num_classes: Width
+
+    @model_validator(mode="after")
+    def _tokens_fill_a_square(self):
+        if math.isqrt(self.num_tokens) ** 2 != self.num_tokens:
+            raise ValueError(f"num_tokens: {self.num_tokens} tokens fill no square")
+        return self
 
 
 CHANNELS = _like(schema.Data, "channels")
@@ -58,7 +65,8 @@ def require_bounds(kind: str, values: dict[str, Any], tensors: int) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(": ".join(filter(None, ["config.json", where, first["msg"]]))) from error
+        what = first["msg"].removeprefix("Value error, ")
+        raise ValueError(": ".join(filter(None, ["config.json", where, what]))) from error
     blocks = values.get("layers", 0) + values.get("res_blocks", 0) * len(
         values.get("multipliers", ())
     )

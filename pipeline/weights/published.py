@@ -15,6 +15,7 @@ from pipeline.runtime.checksums import note_hash, require_hash
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_folder, read_json, write_json
 from pipeline.runtime.limits import CONFIG_BYTES
+from pipeline.runtime.pytorch_files import read_safetensors
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.bounds import require_bounds
@@ -81,8 +82,6 @@ def load_model(folder: Path | str, kind: str, device: Device = "cpu") -> nn.Modu
         UserError: the folder is missing, holds another kind of model, or weights that are damaged,
             do not fit, or are not finite.
     """
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
         require_hash(folder / name, WAY_OUT)
@@ -92,7 +91,7 @@ def load_model(folder: Path | str, kind: str, device: Device = "cpu") -> nn.Modu
         raise UserError(f"{folder} holds a {found} and not a {kind}; run `dvc repro` again")
     model_class, config_class = MODELS[kind]
     try:
-        weights = load_file(folder / "model.safetensors")
+        weights = read_safetensors(folder / "model.safetensors")
         require_bounds(kind, config, len(weights))
         typed = _typed(config, config_class)
         with torch.device("meta"), _NothingDrawn():  # first: a config may ask for all memory

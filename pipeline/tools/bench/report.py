@@ -1,6 +1,7 @@
 """`maskgit bench`: run the cases, print them as a table, keep them as JSON."""
 
 import dataclasses
+import os
 import platform
 import tempfile
 from pathlib import Path
@@ -27,11 +28,15 @@ def bench(names: list[str], threads: int | None = None) -> str:
         threads: number of PyTorch's CPU threads; None leaves PyTorch's choice.
 
     Raises:
-        UserError: `threads` is below 1.
+        UserError: the machine does not run so many `threads` at once.
     """
     if threads is not None:
-        if threads < 1:
-            raise UserError(f"bench: --threads {threads} leaves none; give 1 or more")
+        most = os.cpu_count() or 1
+        if not 1 <= threads <= most:
+            raise UserError(
+                f"bench: --threads {threads}, where this machine runs 1 to {most} at once; give so "
+                f"many"
+            )
         torch.set_num_threads(threads)
     device = pick_device()
     report: dict[str, Any] = {"machine": machine(device), "sizes": {}}

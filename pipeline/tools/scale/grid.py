@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from pipeline.config.mistakes import first_mistake
 from pipeline.config.params import Params
+from pipeline.config.values import Count, Fraction, Images, NonNegative, Seed
 from pipeline.runtime.errors import UserError
 from pipeline.schedules import SCHEDULES
 
@@ -80,7 +84,7 @@ class Grid:
             "choice_temperatures": [params.decoding.choice_temperature],
         }
         for name, kind in OPTIONS.items():
-            if text := options.get(name):
+            if (text := options.get(name)) is not None:
                 lists[name] = _values(name, kind, text)
         grid = cls(**lists, samples=params.evaluation.samples if samples is None else samples)
         grid._check(params)
@@ -93,22 +97,21 @@ class Grid:
         ):
             if unknown := set(names) - {*SCHEDULES, extra}:
                 known = ", ".join([*SCHEDULES, extra])
-                raise UserError(f"{option}: '{min(unknown)}' is none of {known}")
-        for option, values, least in (
-            ("--seeds", self.seeds, 0),
-            ("--steps", self.steps, 1),
-            ("--samples", [self.samples], 1),
-            ("--iterations", self.iterations, 1),
-            ("--choice-temperatures", self.choice_temperatures, 0),
-            ("--label-smoothings", self.label_smoothings, 0),
+                raise UserError(f"{option}: '{min(unknown)}' is none of {known}; use these")
+        for option, values, kind in (
+            ("--seeds", self.seeds, Seed),
+            ("--steps", self.steps, Count),
+            ("--samples", [self.samples], Images),
+            ("--iterations", self.iterations, Count),
+            ("--choice-temperatures", self.choice_temperatures, NonNegative),
+            ("--label-smoothings", self.label_smoothings, Fraction),
         ):
-            if min(values) < least:
-                raise UserError(f"{option}: {min(values)} is less than {least}; use that or more")
-        if max(self.label_smoothings) >= 1:
-            raise UserError("--label-smoothings: shares of a whole; use less than 1")
+            for value in values:
+                _require(option, value, kind)
         if (most := max(self.iterations)) > params.num_tokens:
             raise UserError(
-                f"--iterations: {most} are more than the {params.num_tokens} tokens of an image"
+                f"--iterations: {most} are more than the {params.num_tokens} tokens of an image; "
+                f"use at most as many"
             )
 
     def trainings(self) -> list[Training]:
@@ -130,7 +133,18 @@ class Grid:
 def _values(name: str, kind: type, text: str) -> list[Any]:
     """The list in an option's text, each value once and in order."""
     try:
+        # Python reads ٢ and 1_0 as numbers too.
+        if kind is not str and not (text.isascii() and "_" not in text):
+            raise ValueError(text)
         return list(dict.fromkeys(kind(part) for part in text.split(",")))
     except ValueError:
         option = f"--{name.replace('_', '-')}"
-        raise UserError(f"{option}: '{text}' is no list of numbers, as 1,2") from None
+        raise UserError(f"{option}: '{text}' is no list of numbers; write it as 1,2") from None
+
+
+def _require(option: str, value: Any, kind: Any) -> None:
+    """Raise a `UserError` unless params could have the value (pipeline/config/values.py)."""
+    try:
+        TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"{option}: {first_mistake(error)}") from None

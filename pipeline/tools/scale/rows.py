@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pipeline.api.numbers import a_path
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_file, write_text
 
@@ -32,7 +33,7 @@ class Rows:
         Raises:
             UserError: the file holds something else.
         """
-        self.path = path
+        self.path = a_path("file", path)
         try:
             text = read_file(path).decode("utf-8")
         except FileNotFoundError:

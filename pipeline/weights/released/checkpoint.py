@@ -1,6 +1,7 @@
 """Pretrained weights: the authors' checkpoints, the port of their tokenizer, published models."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -116,8 +117,8 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
 
 
 def _file(path: Path | str) -> Path:
-    path = Path(path)
-    return path / PUBLISHED if path.is_dir() else path
+    # Not of pathlib, whose question has an error of its own for a name that is too long.
+    return Path(path, PUBLISHED) if os.path.isdir(path) else Path(path)
 
 
 def _does_not_fit(path: Path, what: str) -> UserError:

@@ -12,13 +12,16 @@ from typing import Any
 
 import msgpack
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import require_file
-from pipeline.runtime.limits import INDEX_BYTES
-from pipeline.runtime.pytorch_files import MAX_DIMENSIONS, read_state_dict, require_dense
+from pipeline.runtime.pytorch_files import (
+    MAX_DIMENSIONS,
+    read_safetensors,
+    read_state_dict,
+    require_dense,
+)
 
 # Flax's msgpack extension types that hold an array (a complex number would be 2).
 NDARRAY, NUMPY_SCALAR = 1, 3
@@ -53,7 +56,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if start[:4] == b"PK\x03\x04":
         read: Callable[[Path], dict[str, Tensor]] = read_state_dict
     elif start[5:] == b"\0\0\0{":  # the high bytes of the header's length, then its JSON
-        read = _read_safetensors
+        read = read_safetensors
     elif start[:1] and start[0] in (*range(0x81, 0x90), 0xDE, 0xDF):  # a map that is not empty
         read = _read_flax
     else:
@@ -71,13 +74,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} is truncated or damaged ({reason}); download or copy it again"
         ) from error
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with open(path, "rb") as handle:
-        if int.from_bytes(handle.read(8), "little") > INDEX_BYTES:
-            raise ValueError(f"its list of tensors has more than {INDEX_BYTES:,} bytes")
-    return load_file(path)
 
 
 def _read_flax(path: Path) -> dict[str, Tensor]:
