@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,9 +139,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _require_distinct(pairs: list[tuple[str, Any]]) -> None:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{max(names, key=names.count)[:100]} is in its list twice")
+    for name, times in Counter(name for name, _ in pairs).most_common(1):
+        if times > 1:
+            raise ValueError(f"{name[:100]} is in its list twice")
 
 
 class ShortReads(io.BufferedReader):
