@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, remove_temporary, tree_hash, value_hash, write_json
+from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project
 
 _held: dict[Path, FileLock] = {}
@@ -41,7 +42,7 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
 
 
 def _locked(path: Path, stage: str) -> FileLock:
-    lock, owner = FileLock(path / ".lock"), path / ".owner.json"
+    lock, owner = lock_at(path / ".lock"), path / ".owner.json"
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
