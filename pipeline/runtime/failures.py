@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pipeline.runtime.dag import DVC_FILE
 from pipeline.runtime.errors import UserError, one_line
-from pipeline.runtime.files import write_text
+from pipeline.runtime.files import read_file, remove, write_text
+from pipeline.runtime.limits import JSON_BYTES
 from pipeline.runtime.project import in_project
 from pipeline.runtime.uris import scrubbed
 
@@ -39,12 +40,12 @@ class Failure:
 
     def clear(self) -> None:
         """Forget the error of an earlier attempt."""
-        self._line.unlink(missing_ok=True)
-        self._traceback.unlink(missing_ok=True)
+        remove(self._line)
+        remove(self._traceback)
 
     def read(self) -> str | None:
         """The error for the user, if the job left one: what no other attempt can mend."""
-        return self._line.read_text() if self._line.exists() else None
+        return _text_of(self._line)
 
     def reason(self, lost: str) -> str:
         """Why the job failed, in a line: its error for the user, else the one that it died of, with
@@ -55,9 +56,9 @@ class Failure:
         """
         if (line := self.read()) is not None:
             return line
-        if not self._traceback.exists():
+        if not (text := _text_of(self._traceback)):
             return lost
-        return f"{self._traceback.read_text().splitlines()[0]} (traceback in {self._traceback})"
+        return f"{text.splitlines()[0]} (traceback in {self._traceback})"
 
     @contextmanager
     def noted(self, pass_on: Callable[[UserError], bool] = lambda error: False) -> Iterator[None]:
@@ -80,6 +81,14 @@ class Failure:
             with contextlib.suppress(UserError):
                 write_text(self._traceback, f"{in_a_line(error)}\n\n{traceback.format_exc()}")
             raise
+
+
+def _text_of(file: Path) -> str | None:
+    """What a worker has left in a file; None where there is nothing that could be read."""
+    try:
+        return read_file(file, JSON_BYTES).decode("utf-8", "replace")
+    except (FileNotFoundError, UserError):
+        return None
 
 
 def bug(error: Exception, name: str) -> str:
