@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runtime.dag import DVC_FILE
-from pipeline.runtime.errors import UserError, one_line
+from pipeline.runtime.errors import FULL, UserError, one_line
 from pipeline.runtime.files import read_file, remove, write_text
 from pipeline.runtime.limits import JSON_BYTES
 from pipeline.runtime.project import in_project
@@ -92,8 +92,8 @@ def _text_of(file: Path) -> str | None:
 
 
 def bug(error: Exception, name: str) -> str:
-    """The line for an error that no user's mistake explains; its traceback goes into a file. In a
-    job, whose files nobody can look at, it is printed too.
+    """The line for an error that no user's mistake explains; its traceback goes into a file, unless
+    the disk is full. In a job, whose files nobody can look at, it is printed too.
 
     Args:
         name: of the stage or command.
@@ -103,6 +103,9 @@ def bug(error: Exception, name: str) -> str:
     """
     if isinstance(error, BrokenPipeError):
         raise error
+    inner = innermost(error)
+    if isinstance(inner, OSError) and inner.errno in FULL:
+        return f"{inner.strerror}{f': {inner.filename}' * bool(inner.filename)}; make room"
     text = scrubbed("".join(traceback.format_exception(error)))
     if "MASKGIT_COMMIT" in os.environ:  # a job was sent from another folder (`tools/submit`)
         print(text, file=sys.stderr)
