@@ -12,6 +12,7 @@ import torch
 
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.checksums import note_hash, shared_folder
+from pipeline.runtime.delivery import sync
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import SUMS, file_hash, read_json, tree_hash, value_hash
@@ -179,3 +180,21 @@ def test_what_is_no_listing_of_rays_is_removed(tmp_path, what):
     no_file(what, tmp_path / LISTING)
     assert unlisted_checkpoint(tmp_path) is None
     assert not os.path.lexists(tmp_path / LISTING)
+
+
+def test_a_storage_that_is_a_link_to_itself_is_a_line(tmp_path):
+    (tmp_path / "runs").symlink_to("runs")
+    with pytest.raises(UserError, match="runs is a link to itself; delete it"):
+        run_dir("s", {}, str(tmp_path / "runs"))
+
+
+def test_sync_tells_of_a_ruined_database_that_had_everything(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{tmp_path}/mlflow.db")
+    Outbox(tmp_path / "outbox/a").append_open(OPENED | {"uri": uri})
+    assert "1 records sent" in sync(tmp_path / "outbox")
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 999)
+    with pytest.raises(UserError, match=r"0 of 0 .*is damaged: delete it, or put a whole copy"):
+        sync(tmp_path / "outbox")
+    (tmp_path / "mlflow.db").unlink()
+    assert "1 records sent" in sync(tmp_path / "outbox")

@@ -32,7 +32,11 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
         UserError: another process has it.
     """
     # A job's folder has a link to what outlives it, which the next job's has as well.
-    path = in_project(storage_path).resolve() / stage / value_hash(key)[:16]
+    storage = in_project(storage_path)
+    try:
+        path = storage.resolve() / stage / value_hash(key)[:16]
+    except RuntimeError as error:
+        raise UserError(f"{storage} is a link to itself; delete it") from error
     if path not in _held:
         _held[path] = _locked(path, stage)
         remove_temporary(path, below=True)
