@@ -15,7 +15,7 @@ from pipeline.runtime.checksums import note_hash, shared_folder
 from pipeline.runtime.delivery import sync
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.files import SUMS, file_hash, read_json, tree_hash, value_hash
+from pipeline.runtime.files import SUMS, atomic_folder, file_hash, read_json, tree_hash, value_hash
 from pipeline.runtime.limits import JSON_BYTES, RECORD_BYTES
 from pipeline.runtime.outbox import LOG, Outbox, read_records
 from pipeline.runtime.runs import run_dir
@@ -198,3 +198,11 @@ def test_sync_tells_of_a_ruined_database_that_had_everything(tmp_path, monkeypat
         sync(tmp_path / "outbox")
     (tmp_path / "mlflow.db").unlink()
     assert "1 records sent" in sync(tmp_path / "outbox")
+
+
+@pytest.mark.parametrize("what", NO_FILES)
+def test_a_folder_takes_the_place_of_what_is_none(tmp_path, what):
+    no_file(what, tmp_path / "model")
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "weights").touch()
+    assert os.listdir(tmp_path / "model") == ["weights"]

@@ -123,7 +123,7 @@ def atomic_folder(
         yield temporary
         if os.path.lexists(path) and not may_replace(path):
             raise UserError(f"{path} is there already; give a new folder")
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path)
         _replace(temporary, path)
     except OSError as error:
         raise UserError(_cannot_write(path, error)) from error
