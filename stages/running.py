@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -14,7 +15,8 @@ from pipeline.config.replicates import NETWORKS, Replicate
 from pipeline.runtime.delivery import load_mlflow
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
-from pipeline.runtime.files import read_yaml, tree_hash
+from pipeline.runtime.files import read_file, read_yaml, tree_hash
+from pipeline.runtime.limits import RESULT_BYTES
 from pipeline.runtime.local_cluster import leave_if_ended
 from pipeline.runtime.process import reader_may_leave
 from pipeline.runtime.stage import Stage
@@ -88,8 +90,15 @@ def _check_curves(schedules: Iterable[str], params: Params) -> None:
     made would be taken for theirs."""
     for name in schedules:
         path = CURVES / f"{name}.csv"
-        if not path.exists() or path.read_text() != curve_csv(name, params.num_tokens):
+        if _content(path) != curve_csv(name, params.num_tokens).encode():
             raise UserError(f"{path} is not what the code says; run `dvc repro schedules` first")
+
+
+def _content(path: Path) -> bytes:
+    """Of a file; none where it is missing, too large or no file."""
+    with suppress(FileNotFoundError, UserError):
+        return read_file(path, RESULT_BYTES)
+    return b""
 
 
 # What says which replicates there are: what is made of one does not depend on the others.

@@ -122,6 +122,13 @@ def test_a_run_whose_first_record_is_damaged_is_named_and_the_others_are_sent(
     assert sync(folder) == "0 records sent to http://127.0.0.1:5000"
 
 
+def test_a_log_without_a_whole_record_is_named(server, folder):
+    (folder / "half").mkdir(parents=True)
+    (folder / "half" / LOG).write_bytes(b'{"time": 1, "open"')
+    end(begin(folder))
+    assert f"; {folder / 'half' / LOG} holds no whole record; delete the folder" in sync(folder)
+
+
 def test_a_stage_says_what_is_damaged(server, folder):
     broken = end(begin(folder, "broken"))
     damage_first(broken, b"7\n")

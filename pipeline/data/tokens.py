@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.runtime.checksums import require_hash, require_in_place
+from pipeline.runtime.checksums import as_noted, require_hash, require_in_place
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
+from pipeline.runtime.files import SUMS, read_json
 from pipeline.runtime.limits import WIDTH
 
 SHARD = 8192  # images whose tokens lie in one file
@@ -37,10 +37,10 @@ class TokenCache:
                 if not isinstance(known, str) or len(known) != 64:
                     raise ValueError(f"{path.name} has no hash")
             self._shards = [np.load(path, mmap_mode="r") for path, _ in self._files]
-            self.labels = _labels(folder, split)
-            wrong = _wrong(self._shards, self.labels, manifest, split)
-            train = self.labels if split == "train" or wrong else _labels(folder, "train")
-            self.num_classes = 0 if wrong else _num_classes(manifest, train)
+            labels = _labels(folder, split, manifest)
+            wrong = _wrong(self._shards, labels, manifest, split)
+            self.num_classes = 0 if wrong else _num_classes(manifest, folder)
+            self.labels = labels if wrong else np.array(labels)
         except UserError:
             raise
         except Exception as error:  # a damaged file makes its reader raise nearly anything
@@ -107,10 +107,17 @@ class TokenCache:
         return self.batch(indices, np.zeros_like(indices))
 
 
-def _labels(folder: Path, split: str) -> np.ndarray:
+def _labels(folder: Path, split: str, manifest: dict[str, Any]) -> np.ndarray:
+    """The labels of a split, memory-mapped: their header may promise more than any memory has.
+
+    Raises:
+        UserError: they are missing, or not those that were written.
+    """
     path = folder / f"{split}-labels.npy"
     require_hash(path, WAY_OUT)
-    return np.load(path)
+    if "classes" in manifest and not as_noted(path):  # an older version noted no hashes
+        raise UserError(f"{path.with_name(SUMS)} has no hash of {path.name}; {WAY_OUT}")
+    return np.load(path, mmap_mode="r")
 
 
 def _wrong(
@@ -136,7 +143,7 @@ def _wrong(
     return "has negative labels" if labels.min() < 0 else None
 
 
-def _num_classes(manifest: dict[str, Any], train: np.ndarray) -> int:
+def _num_classes(manifest: dict[str, Any], folder: Path) -> int:
     """Number of classes: as the manifest says, or where it is of an older version, those of the
     training images, of which every class has one.
 
@@ -148,7 +155,7 @@ def _num_classes(manifest: dict[str, Any], train: np.ndarray) -> int:
         if type(number) is not int or not 1 <= number <= WIDTH:
             raise ValueError(f"{number} classes")
         return number
-    found = np.unique(train)
+    found = np.unique(_labels(folder, "train", manifest))
     gaps = np.flatnonzero(found != np.arange(len(found)))
     if len(gaps):
         raise ValueError(f"train has a label {found[-1]}, and no image of class {gaps[0]}")

@@ -3,24 +3,23 @@ look at them when a file is read: disks and copies change bits, and nothing else
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import (
     SUMS,
     file_hash,
     read_file,
+    remove,
     remove_temporary,
     write_json,
     write_text,
 )
 from pipeline.runtime.limits import SUMS_BYTES
+from pipeline.runtime.locks import lock_at
 
 
 def note_hash(path: Path) -> None:
@@ -46,7 +45,7 @@ def shared_folder(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock").acquire()
+        lock = lock_at(folder / ".lock").acquire()
     except OSError as error:
         raise UserError(
             f"cannot write {folder}: {error.strerror or error}; make room or change permissions"
@@ -69,10 +68,7 @@ def keep_if_whole(path: Path) -> bool:
     if as_noted(path):
         return True
     print(f"{path} is damaged or was not finished; it is made again", flush=True)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    remove(path)
     return False
 
 

@@ -101,6 +101,17 @@ class Outboxes:
                 )
         return lines
 
+    def unread(self) -> list[str]:
+        """Of logs that hold something and no whole record, a line each."""
+        known = self._first.keys() | self._broken.keys()
+        logs = (log for log in sorted(self.folder.glob(f"*/{LOG}")) if log.parent not in known)
+        return [
+            f"{log} holds no whole record; delete the folder {log.parent}, unless a stage is just "
+            f"beginning"
+            for log in logs
+            if log.is_file() and log.stat().st_size
+        ]
+
     def waiting(self) -> int:
         """The number of records that are still to be sent."""
         return sum(_left(outbox) for outbox in self._ours() if outbox not in self._broken)
@@ -279,7 +290,8 @@ def sync(folder: Path) -> str:
     shown, reason = redacted(uri), _why_not(outboxes)
     sent = outboxes.server.records
     # Without a reason, what is left was logged meanwhile by a stage, which sends it.
-    if reason and (left := outboxes.waiting()):
+    left = outboxes.waiting() if reason else 0
+    if left or any(said in str(reason) for said in RUINED):  # which has lost what it was sent
         said = [f"{left} of {left + sent} records are still to be sent to {shown}: {reason}"]
         raise UserError("; ".join([*said, way_out(str(reason)), *outboxes.left_out()]))
     said = [f"{sent} records sent to {shown}"]
@@ -288,5 +300,5 @@ def sync(folder: Path) -> str:
         f"{count} wait for {other}, which MLFLOW_TRACKING_URI has to name"
         for other, count in outboxes.elsewhere().items()
     ]
-    said += outboxes.left_out()
+    said += outboxes.left_out() + outboxes.unread()
     return "; ".join(said)

@@ -1,6 +1,10 @@
 """The one exception a user is meant to read."""
 
+import errno
+
 from pipeline.runtime.limits import MESSAGE, WORD
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where a disk has no room
 
 
 class UserError(Exception):

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runtime.dag import DVC_FILE
-from pipeline.runtime.errors import UserError, one_line
-from pipeline.runtime.files import write_text
+from pipeline.runtime.errors import FULL, UserError, one_line
+from pipeline.runtime.files import read_file, remove, write_text
+from pipeline.runtime.limits import JSON_BYTES
 from pipeline.runtime.project import in_project
 from pipeline.runtime.uris import scrubbed
 
@@ -39,12 +40,12 @@ class Failure:
 
     def clear(self) -> None:
         """Forget the error of an earlier attempt."""
-        self._line.unlink(missing_ok=True)
-        self._traceback.unlink(missing_ok=True)
+        remove(self._line)
+        remove(self._traceback)
 
     def read(self) -> str | None:
         """The error for the user, if the job left one: what no other attempt can mend."""
-        return self._line.read_text() if self._line.exists() else None
+        return _text_of(self._line)
 
     def reason(self, lost: str) -> str:
         """Why the job failed, in a line: its error for the user, else the one that it died of, with
@@ -55,9 +56,9 @@ class Failure:
         """
         if (line := self.read()) is not None:
             return line
-        if not self._traceback.exists():
+        if not (text := _text_of(self._traceback)):
             return lost
-        return f"{self._traceback.read_text().splitlines()[0]} (traceback in {self._traceback})"
+        return f"{text.splitlines()[0]} (traceback in {self._traceback})"
 
     @contextmanager
     def noted(self, pass_on: Callable[[UserError], bool] = lambda error: False) -> Iterator[None]:
@@ -82,9 +83,17 @@ class Failure:
             raise
 
 
+def _text_of(file: Path) -> str | None:
+    """What a worker has left in a file; None where there is nothing that could be read."""
+    try:
+        return read_file(file, JSON_BYTES).decode("utf-8", "replace")
+    except (FileNotFoundError, UserError):
+        return None
+
+
 def bug(error: Exception, name: str) -> str:
-    """The line for an error that no user's mistake explains; its traceback goes into a file. In a
-    job, whose files nobody can look at, it is printed too.
+    """The line for an error that no user's mistake explains; its traceback goes into a file, unless
+    the disk is full. In a job, whose files nobody can look at, it is printed too.
 
     Args:
         name: of the stage or command.
@@ -94,6 +103,9 @@ def bug(error: Exception, name: str) -> str:
     """
     if isinstance(error, BrokenPipeError):
         raise error
+    inner = innermost(error)
+    if isinstance(inner, OSError) and inner.errno in FULL:
+        return f"{inner.strerror}{f': {inner.filename}' * bool(inner.filename)}; make room"
     text = scrubbed("".join(traceback.format_exception(error)))
     if "MASKGIT_COMMIT" in os.environ:  # a job was sent from another folder (`tools/submit`)
         print(text, file=sys.stderr)

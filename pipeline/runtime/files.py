@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.limits import YAML_BYTES
+from pipeline.runtime.limits import JSON_BYTES, YAML_BYTES
 
 SUMS = "SHA256SUMS"  # hashes of a folder's files: no content of its own
 
@@ -24,18 +24,19 @@ def temporary_beside(path: Path) -> Path:
 
 
 def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> None:
-    """Remove what killed writers of a file or folder of that name left in the folder. No other
-    process may be writing there.
-
-    Args:
-        below: also in the folders in it.
-    """
+    """Remove what killed writers of a file or folder of that name left in the folder, and `below`
+    it. No other process may be writing there."""
     pattern = f".{name}.{'[0-9a-f]' * 8}.tmp"
     for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove whatever lies at a path: a folder with all in it; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -122,7 +123,7 @@ def atomic_folder(
         yield temporary
         if os.path.lexists(path) and not may_replace(path):
             raise UserError(f"{path} is there already; give a new folder")
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path)
         _replace(temporary, path)
     except OSError as error:
         raise UserError(_cannot_write(path, error)) from error
@@ -186,11 +187,7 @@ def require_file(path: Path | str, most: int | None = None) -> None:
 
 
 def read_file(path: Path | str, most: int | None = None) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-        FileNotFoundError, UserError: as `require_file`; or it cannot be read.
-    """
+    """The content of a regular file; errors are those of `require_file`."""
     require_file(path, most)
     try:
         return Path(path).read_bytes()
@@ -198,12 +195,12 @@ def read_file(path: Path | str, most: int | None = None) -> bytes:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
 
 
-def read_json(path: Path | str, *keys: str, most: int | None = None) -> Any:
+def read_json(path: Path | str, *keys: str, most: int = JSON_BYTES) -> Any:
     """Read a JSON file.
 
     Args:
         keys: that the mapping in it has to have.
-        most: bytes that the file may have; None for any number.
+        most: bytes that the file may have.
 
     Raises:
         UserError: it is missing, larger, not JSON, or without one of the keys.
@@ -285,7 +282,7 @@ def tree_hash(path: Path | str) -> str:
     if not path.is_dir():
         return file_hash(path)
     manifest = path / "manifest.json"
-    named = read_file(manifest).decode("utf-8", "replace") if manifest.exists() else ""
+    named = read_file(manifest, JSON_BYTES).decode("utf-8", "replace") if manifest.exists() else ""
     files = (f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
     files = (f for f in files if f.name != SUMS)
     # In quotes, as the manifest names a file: not as a part of another's name.

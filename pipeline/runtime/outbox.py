@@ -6,26 +6,22 @@ import errno
 import json
 import math
 import os
-import re
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock
+from typing import Any, BinaryIO
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash
+from pipeline.runtime.limits import RECORD_BYTES
+from pipeline.runtime.locks import lock_at
+from pipeline.runtime.record_kinds import Record, damage_of, is_copy
 
-Record = dict[str, Any]
 LOG = "log.jsonl"
-OPENED, DATASET = ("uri", "experiment", "key", "name"), ("name", "digest", "source")
 SYSTEM = "system/"  # names of what is measured of the machine, whose steps are never logged twice
-LARGEST = sys.float_info.max
 
 
 class Broken(UserError):
@@ -68,7 +64,7 @@ class Outbox:
         logged = {r["artifact"] for _, r in read_records(self.log, 0) if "artifact" in r}
         for path in self.folder.glob("files/*/*"):
             copy = str(path.relative_to(self.folder))
-            if copy not in logged and _is_copy(self.folder, copy):
+            if copy not in logged and is_copy(self.folder, copy):
                 remove_copy(path)
 
     def append_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -135,7 +131,7 @@ class Outbox:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _check_log(self.log)
-            with FileLock(self.folder / "log.lock"), open(self.log, "ab", buffering=0) as log:
+            with lock_at(self.folder / "log.lock"), open(self.log, "ab", buffering=0) as log:
                 for end, record in read_records(self.log, self._read):
                     self._note(record)
                     self._read = end
@@ -205,96 +201,33 @@ def read_records(log: Path, start: int) -> Iterator[tuple[int, Record]]:
     """
     _check_log(log)
     folder = log.parent
-    with open(log, "rb") as lines:
-        lines.seek(start)
-        for line in lines:
-            if not line.endswith(b"\n"):
-                return  # being written, or left by a killed writer
-            start += len(line)
+    with open(log, "rb") as file:
+        file.seek(start)
+        for size, line in _lines(file):
+            start += size
             try:
                 record = json.loads(line.decode())
                 if b"\\u" in line:
                     json.dumps(record, ensure_ascii=False).encode()  # no server takes half a letter
-                damage = _damage(folder, record)
+                damage = damage_of(folder, record)
             except (ValueError, RecursionError):
                 damage = "it is no JSON"
             yield start, {"damaged": damage} if damage else record
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a log, each with its size in bytes; of one that is longer than any record
+    the end alone, which is no JSON. What has no line's end is being written, or a killed writer's.
+    """
+    size = 0
+    while line := file.readline(RECORD_BYTES):
+        size += len(line)
+        if line.endswith(b"\n"):
+            yield size, line if size == len(line) else b"\n"
+            size = 0
 
 
 def _check_log(log: Path) -> None:
     """Look at a log before it is opened: a pipe would hang, a device never end."""
     if log.exists() and not log.is_file():
         raise Broken(f"{log} is no file, but a folder, pipe or device; delete {log.parent}")
-
-
-def _damage(folder: Path, record: Any) -> str | None:
-    """What is wrong with a record, if it is none that the outbox in `folder` writes."""
-    kinds = _KINDS.keys() & record if type(record) is dict else set()
-    if len(kinds) != 1:
-        return "it is none that is logged"
-    if not (_is_whole(record.get("time")) and record["time"] >= 0):
-        return "time is no number of milliseconds"
-    is_right, message = _KINDS[kind := kinds.pop()]
-    return None if is_right(folder, record) else f"{kind} {message}"
-
-
-def _is_whole(value: Any) -> bool:
-    return type(value) is int and -(2**63) <= value < 2**63  # what a database takes
-
-
-def _are_texts(value: Any, *names: str) -> bool:
-    """Whether it is a mapping to texts, of these names if there are any."""
-    mapping = type(value) is dict and (not names or value.keys() == set(names))
-    return mapping and all(type(text) is str for text in value.values())
-
-
-def _is_name(value: Any, most: int = 255) -> bool:
-    """Whether a file may have that name, of `most` bytes."""
-    plain = type(value) is str and value not in ("", ".", "..")
-    return plain and not re.search(r"[/\0]", value) and len(os.fsencode(value)) <= most
-
-
-def _is_open(folder: Path, record: Record) -> bool:
-    opened = record["open"] if type(record["open"]) is dict else {}
-    if not _are_texts({name: opened.get(name) for name in OPENED}) or not opened["experiment"]:
-        return False
-    parent, named = opened.get("parent", ""), "'" not in opened["key"]  # MLflow looks for no other
-    return named and (parent is None or _is_name(parent)) and _are_texts(opened.get("tags"))
-
-
-def _are_metrics(folder: Path, record: Record) -> bool:
-    if type(record["metrics"]) is not dict or not _is_whole(record.get("step")):
-        return False
-    for value in record["metrics"].values():  # a loop: there are very many of them
-        if type(value) not in (float, int) or not -LARGEST <= value <= LARGEST:
-            return False
-    return True
-
-
-def _is_artifact(folder: Path, record: Record) -> bool:
-    if "image" in record and not (_is_name(record["image"], 99) and _is_whole(record.get("step"))):
-        return False  # they become a part of a file's name
-    return type(record.get("hash")) is str and _is_copy(folder, record["artifact"])
-
-
-def _is_copy(folder: Path, name: Any) -> bool:
-    """Whether a file is a copy of an artifact that the outbox made, or was one: what anything else
-    names is somebody's own, also behind a link."""
-    hexes, _, last = str(name).removeprefix("files/").partition("/")
-    if f"files/{hexes}/{last}" != name or not re.fullmatch("[0-9a-f]+", hexes):
-        return False
-    path = os.path.join(os.path.realpath(folder), name)
-    there = os.path.isfile(path) or not os.path.exists(path)  # it was sent, and removed
-    return _is_name(last) and os.path.realpath(path) == path and there
-
-
-# What is right for each kind of record, and what is said of another.
-_KINDS: dict[str, tuple[Callable[[Path, Record], bool], str]] = {
-    "open": (_is_open, "does not say which run begins"),
-    "metrics": (_are_metrics, "are no numbers of a step"),
-    "params": (lambda _, r: _are_texts(r["params"]), "are no texts"),
-    "artifact": (_is_artifact, "is no file of the outbox"),
-    "tags": (lambda _, r: _are_texts(r["tags"]), "are no texts"),
-    "dataset": (lambda _, r: _are_texts(r["dataset"], *DATASET), "has no name, digest and source"),
-    "end": (lambda _, r: r["end"] in ("FINISHED", "FAILED"), "is no run's end"),
-}

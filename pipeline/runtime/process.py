@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import io
 import logging
 import os
 import resource
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from pipeline.runtime.cluster import NO_DASHBOARD
+from pipeline.runtime.errors import FULL
 
 # They log a page where a trial or a worker of Ray fails, whose error `Failure` keeps for the
 # stage; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
@@ -72,7 +74,10 @@ def set_up() -> None:
 @contextlib.contextmanager
 def reader_may_leave() -> Iterator[None]:
     """End as programs do where the reader of what is printed has left (`| head`): with exit code 1,
-    and without a word."""
+    and without a word; and with a line where it cannot be written, as on a full disk."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed from the beginning (`>&-`)
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w")))
     try:
         try:
             yield
@@ -83,8 +88,18 @@ def reader_may_leave() -> Iterator[None]:
         output.register(sys.stdout, 0)
         if not output.poll(0):  # it was another pipe
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_nowhere()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _print_nowhere()
+        sys.exit(f"error: the output cannot be written ({error.strerror}); make room")
+
+
+def _print_nowhere() -> None:
+    """Drop what is still to be printed, which Python would try again as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def cores() -> int:

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, remove_temporary, tree_hash, value_hash, write_json
+from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project
 
 _held: dict[Path, FileLock] = {}
@@ -31,7 +32,11 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
         UserError: another process has it.
     """
     # A job's folder has a link to what outlives it, which the next job's has as well.
-    path = in_project(storage_path).resolve() / stage / value_hash(key)[:16]
+    storage = in_project(storage_path)
+    try:
+        path = storage.resolve() / stage / value_hash(key)[:16]
+    except RuntimeError as error:
+        raise UserError(f"{storage} is a link to itself; delete it") from error
     if path not in _held:
         _held[path] = _locked(path, stage)
         remove_temporary(path, below=True)
@@ -41,7 +46,7 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
 
 
 def _locked(path: Path, stage: str) -> FileLock:
-    lock, owner = FileLock(path / ".lock"), path / ".owner.json"
+    lock, owner = lock_at(path / ".lock"), path / ".owner.json"
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, require_file, temporary_folder
+from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project
 from pipeline.runtime.uris import is_local, scrubbed, sqlite_file
 
@@ -102,10 +101,8 @@ class Server:
             _check_database(file)
         if self._client is None or _lacks_content(file):  # it may be deleted at any time
             # Two processes that set up one fresh database at once break it for good.
-            lock = (
-                FileLock(file.with_name(f".{file.name}.lock")) if file else contextlib.nullcontext()
-            )
-            with lock:
+            beside = lock_at(file.with_name(f".{file.name}.lock")) if file else None
+            with beside or contextlib.nullcontext():
                 if file and _lacks_content(file):
                     self._make_database(file)
                 self._client = MlflowClient(self.uri)

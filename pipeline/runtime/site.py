@@ -13,12 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten, makers, stage_deps
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, read_yaml, temporary_beside, value_hash
 from pipeline.runtime.home import CHUNK, Home, Place, Project, Stamp, listed
+from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import folder_named, in_project
 
 
@@ -38,7 +37,7 @@ class Site:
             caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             copy = Path(caches, "maskgit/copies", value_hash(project.storage)[:16]).absolute()
             self.bases = (copy / "project", copy / "storage")
-            self._lock = FileLock(copy / ".lock")
+            self._lock = lock_at(copy / ".lock")
             self._make()
 
     @property

@@ -1,7 +1,7 @@
 """Checkpoints as files, whole or not at all, and the run directory of a training in one process."""
 
+import math
 import os
-import shutil
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import atomic_file, remove_temporary, require_file
+from pipeline.runtime.files import atomic_file, remove, remove_temporary, require_file
 from pipeline.runtime.site import send_home
 from pipeline.training.loop.behind import Behind, snapshot
 
@@ -39,7 +39,7 @@ class RunDirSession:
         first = not os.path.lexists(self.before)
         state, damaged = newest_whole([self.path, self.before], first=first)
         for path in damaged:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)
         return state
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
@@ -97,11 +97,14 @@ def newest_whole(
 
 
 def _is_state(state: Any) -> bool:
-    """Whether it is what a loop keeps: a history of rows up to the step."""
+    """Whether it is what a loop keeps: a history of rows of numbers, up to the step."""
     if not isinstance(state, dict) or not state.keys() >= PARTS:
         return False
     rows = state["history"]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return False
+    numbers = (value for row in rows for value in row.values())
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in numbers):
         return False
     steps = [row.get("step") for row in rows]
     whole = all(type(step) is int for step in [*steps, state["step"]])

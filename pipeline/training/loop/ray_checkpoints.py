@@ -1,11 +1,10 @@
 """The checkpoints of a Ray Train run, as files: Ray's list of them may be damaged, or missing."""
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.files import remove_temporary
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json, remove, remove_temporary
 from pipeline.training.loop.checkpoints import Damaged, load_checkpoint, newest_whole
 
 CHECKPOINT = "checkpoint.pt"
@@ -33,18 +32,18 @@ def remove_damaged(run: Path) -> None:
         first=listing is not None and listing["current_report_index"] == 1,
     )
     for path in damaged:
-        (run / LISTING).unlink(missing_ok=True)
-        shutil.rmtree(path.parent)
+        remove(run / LISTING)
+        remove(path.parent)
 
 
 def _listing(run: Path) -> dict[str, Any] | None:
     """Ray's listing; None where there is none that Ray takes."""
     try:
-        listing = json.loads((run / LISTING).read_bytes())
+        listing = read_json(run / LISTING)
         results = [*listing["checkpoint_results"], listing["latest_checkpoint_result"]]
         whole = listing.keys() >= PARTS and all(one.keys() >= RESULT for one in results)
         there = whole and all((run / name).is_dir() for name in _names(listing))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, UserError, ValueError, LookupError, TypeError, AttributeError):
         return None
     return listing if there and results[-1]["checkpoint_dir_name"] in _names(listing) else None
 
@@ -65,14 +64,14 @@ def unlisted_checkpoint(run: Path) -> Path | None:
     """
     if _listing(run):
         return None
-    (run / LISTING).unlink(missing_ok=True)
+    remove(run / LISTING)
     for path in sorted(run.glob(f"checkpoint_*/{CHECKPOINT}"), reverse=True):
         try:
             load_checkpoint(path)
             return path
         except Damaged as error:  # cut short, perhaps
             print(f"{error}; looking for the one before", flush=True)
-            shutil.rmtree(path.parent)
+            remove(path.parent)
     return None
 
 
@@ -81,7 +80,7 @@ def remove_unlisted(run: Path) -> None:
     listed = _names(_listing(run))
     for folder in run.glob("checkpoint_*/"):
         if folder.name not in listed:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
 
 def remove_passed(run: Path, newest: Path) -> None:

@@ -115,13 +115,22 @@ def settled(session: Session) -> Iterator[None]:
 
 
 def _restore(task: Task, state: dict[str, Any], name: str, steps: int) -> None:
+    lengths = _lengths(task)
     try:
         task.load_state_dict(state["task"])
         why = _foreign(task, state["step"], steps)
+        if not why and _lengths(task) != lengths:
+            why = f"its learning rates are of {_lengths(task)} steps and not {lengths}"
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise UserError(_another(name, " ".join(str(error).split())[:100])) from error
     if why:
         raise UserError(_another(name, why))
+
+
+def _lengths(task: Task) -> list[int]:
+    """The steps for which a task's schedules have learning rates, where they have an end."""
+    parts = (part for part in vars(task).values() if isinstance(part, LRScheduler))
+    return [part.total_steps for part in parts if hasattr(part, "total_steps")]
 
 
 def _another(name: str, why: str) -> str:
