@@ -5,11 +5,15 @@ from pathlib import Path
 from pickle import UnpicklingError
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from pipeline.runtime import tuning
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import Failure, in_a_line
+from pipeline.runtime.failures import Failure, bug, in_a_line
+
+CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 10.00 GiB"
 
 
 @pytest.fixture
@@ -138,3 +142,23 @@ def test_a_disk_that_is_full_for_tunes_own_notes_is_one_line(
     done: list[SimpleNamespace] = []
     tuning.run_trials(print, [trial], needs, stage="sweep", on_done=done.append)
     assert done == [trial]
+
+
+@pytest.mark.parametrize(
+    "ask, size",
+    [
+        (lambda: torch.empty(10**15), " for 4000000000000000 bytes at once"),
+        (lambda: np.empty(10**15), " for 7.11 PiB at once"),
+        (lambda: [0] * 10**17, ""),
+        (lambda: raise_(torch.OutOfMemoryError(CUDA)), " for 20.00 GiB at once"),
+    ],
+)
+def test_too_little_memory_is_no_bug(ask, size):
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        ask()
+    line = bug(caught.value, "stage")
+    assert line.startswith(f"there is not enough memory{size}; ask for less") and "\n" not in line
+
+
+def raise_(error: Exception) -> None:
+    raise error

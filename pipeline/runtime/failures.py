@@ -4,6 +4,7 @@ the error and log it at length). And how one of ours, a bug, gets out of a stage
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -106,6 +107,8 @@ def bug(error: Exception, name: str) -> str:
     inner = innermost(error)
     if isinstance(inner, OSError) and inner.errno in FULL:
         return f"{inner.strerror}{f': {inner.filename}' * bool(inner.filename)}; make room"
+    if _lacks_memory(inner):
+        return in_a_line(inner)
     text = scrubbed("".join(traceback.format_exception(error)))
     if "MASKGIT_COMMIT" in os.environ:  # a job was sent from another folder (`tools/submit`)
         print(text, file=sys.stderr)
@@ -135,10 +138,25 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether memory was asked for that there is not: Python's, NumPy's, PyTorch's on any device."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
 def in_a_line(error: BaseException) -> str:
     """The first line of the error inside; with its type, unless it is for the user."""
     inner = innermost(error)
     line, name = str(inner).strip().partition("\n")[0], type(inner).__name__
     if isinstance(inner, UserError):
         return line
+    if _lacks_memory(inner):
+        found = re.search(r"allocate ([\d.]+ \w+)", line)
+        wanted = f" for {found[1]} at once" if found else ""
+        return (
+            f"there is not enough memory{wanted}; ask for less (a smaller batch_size or network in "
+            f"params.yaml), or use a larger machine"
+        )
     return f"{name}: {line}" if line else name
