@@ -134,6 +134,7 @@ def label(folder: Path, split: str, value: int, classes: int | None) -> None:
     labels = np.load(folder / f"{split}-labels.npy").astype(np.int32)
     labels[0] = value
     np.save(folder / f"{split}-labels.npy", labels)
+    note_hash(folder / f"{split}-labels.npy")
     if classes is not None:
         write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"classes": 3})
 
@@ -152,6 +153,8 @@ def test_the_number_of_classes_is_that_of_the_images(tokens_dir, make_params):
     assert TokenCache(tokens_dir, "val").num_classes == 3  # older: that of train
     shards = read_json(tokens_dir / "manifest.json")["shards"]
     params = make_params(data={"image_size": 28}, tokenizer={"codebook_size": 16})
+    for split in shards:
+        note_hash(tokens_dir / f"{split}-labels.npy")
     write_manifest(tokens_dir, params, "of the tokenizer", shards, classes=7)
     assert [TokenCache(tokens_dir, split).num_classes for split in shards] == [7, 7]
 

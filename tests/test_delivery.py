@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.runtime import delivery
-from pipeline.runtime.delivery import Delivery, sync
+from pipeline.runtime.delivery import Delivery
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.sending import NOTHING, sent_part
+from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import open_run
 from tests.tracking_server import FakeServer, fake_server
 
@@ -163,7 +164,7 @@ def test_a_slow_server_is_not_waited_for(server, folder):
 def test_an_answer_without_an_end_is_not_waited_for(server, folder, monkeypatch):
     log_everything(folder)
     server.fails, server.latency = lambda request: "slow", 60  # as of a byte now and then
-    monkeypatch.setattr(delivery, "LONGEST", 0.5)
+    monkeypatch.setattr("pipeline.runtime.sync.LONGEST", 0.5)
     with pytest.raises(UserError, match=r"still to be sent .*: it is at one answer for more than"):
         sync(folder)
 

@@ -12,7 +12,6 @@ import torch
 
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.checksums import note_hash, shared_folder
-from pipeline.runtime.delivery import sync
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import SUMS, atomic_folder, file_hash, read_json, tree_hash, value_hash
@@ -21,6 +20,7 @@ from pipeline.runtime.outbox import LOG, Outbox, read_records
 from pipeline.runtime.runs import run_dir
 from pipeline.runtime.sending import send
 from pipeline.runtime.server import Server
+from pipeline.runtime.sync import sync
 from pipeline.training.loop import RunDirSession
 from pipeline.training.loop.ray_checkpoints import LISTING, unlisted_checkpoint
 from pipeline.training.tokens import write_manifest

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from pipeline.runtime import tracking
-from pipeline.runtime.delivery import sync
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.reproduction import log_reproduction, open_reproduction
+from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import Run, open_run
 from tests.damage import DAMAGE, named
 from tests.tracking_server import FakeServer

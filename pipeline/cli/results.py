@@ -85,7 +85,7 @@ def sync() -> None:
     """Send MLflow what it did not get while it was away."""
     from pipeline.config.params import load_params
     from pipeline.runtime.delivery import outbox_folder
-    from pipeline.runtime.delivery import sync as send
+    from pipeline.runtime.sync import sync as send
 
     print(send(outbox_folder(load_params().ray.storage_path)))
 

@@ -12,7 +12,6 @@ from threading import Event, Thread
 
 from filelock import Timeout
 
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records
 from pipeline.runtime.project import in_project
 from pipeline.runtime.sending import send, sent_part
@@ -26,7 +25,6 @@ UNLOCKED = 3.0  # nor for a database on this machine that another process holds
 LAST = 2.0  # seconds that it waits for a server in all, or
 SHARE = 0.1  # this part of its own time, if that is longer
 PATIENCE = 60.0  # seconds that it waits for a database on this machine
-LONGEST = 120.0  # seconds that `sync` waits for one answer, which may come byte by byte
 # What SQLite says of a file that is no database, is cut off, or lacks what a database began with.
 RUINED = ("file is not a database", "disk image is malformed", "no such table")
 
@@ -255,50 +253,3 @@ class Delivery:
             )
         said += outboxes.left_out()
         return "; ".join(said) or None
-
-
-def _why_not(outboxes: Outboxes) -> Unsent | None:
-    """Send what is in outboxes; why not all was sent. Nobody waits for an answer without an end."""
-    ended: list[BaseException | None] = []
-
-    def attempt() -> None:
-        try:
-            outboxes.send()
-            ended.append(None)
-        except BaseException as error:
-            ended.append(error)
-
-    thread = Thread(target=attempt, name="sync", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.5)
-        if (since := outboxes.server.since) and time.monotonic() - since > LONGEST:
-            return Unsent(f"it is at one answer for more than {LONGEST:g} s")
-    if ended[0] is None or isinstance(ended[0], Unsent):
-        return ended[0]
-    raise ended[0]
-
-
-def sync(folder: Path) -> str:
-    """Send everything in the outboxes of a folder; returns what was sent, in a line.
-
-    Raises:
-        UserError: not all could be sent.
-    """
-    uri = tracking_uri()
-    outboxes = Outboxes(folder, uri)
-    shown, reason = redacted(uri), _why_not(outboxes)
-    sent = outboxes.server.records
-    # Without a reason, what is left was logged meanwhile by a stage, which sends it.
-    left = outboxes.waiting() if reason else 0
-    if left or any(said in str(reason) for said in RUINED):  # which has lost what it was sent
-        said = [f"{left} of {left + sent} records are still to be sent to {shown}: {reason}"]
-        raise UserError("; ".join([*said, way_out(str(reason)), *outboxes.left_out()]))
-    said = [f"{sent} records sent to {shown}"]
-    said += [f"refused for good: {reason}" for reason in outboxes.refused]
-    said += [
-        f"{count} wait for {other}, which MLFLOW_TRACKING_URI has to name"
-        for other, count in outboxes.elsewhere().items()
-    ]
-    said += outboxes.left_out() + outboxes.unread()
-    return "; ".join(said)

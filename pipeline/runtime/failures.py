@@ -139,7 +139,7 @@ def innermost(error: BaseException) -> BaseException:
 
 
 def _lacks_memory(error: BaseException) -> bool:
-    """Whether memory was asked for that there is not: Python's, NumPy's, PyTorch's on any device."""
+    """Whether memory was asked for that there is not: Python's, NumPy's or PyTorch's."""
     words = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)

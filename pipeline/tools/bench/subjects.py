@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.config.params import Params
 from pipeline.config.presets import preset_params
+from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.files import file_hash, write_json
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import LAYER_NORM_EPS, MaskGitTransformer, TransformerConfig
@@ -89,7 +90,9 @@ def write_synthetic_cache(size: Size, folder: Path) -> None:
         tokens = rng.integers(0, params.tokenizer.codebook_size, shape, dtype=np.uint16)
         path = folder / f"{split}-00000.npy"
         np.save(path, tokens)
-        np.save(folder / f"{split}-labels.npy", rng.integers(0, size.classes, images, np.int32))
+        labels = folder / f"{split}-labels.npy"
+        np.save(labels, rng.integers(0, size.classes, images, np.int32))
+        note_hash(labels)
         shards[split] = [{"file": path.name, "count": images, "hash": file_hash(path)}]
     own = {"codebook_size": params.tokenizer.codebook_size, "classes": size.classes}
     manifest = own | {"shards": shards}

@@ -1,0 +1,59 @@
+"""Sends what stages have logged and could not send themselves: `maskgit sync`."""
+
+import time
+from pathlib import Path
+from threading import Thread
+
+from pipeline.runtime.delivery import RUINED, Outboxes, way_out
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.server import Unsent
+from pipeline.runtime.uris import redacted, tracking_uri
+
+LONGEST = 120.0  # seconds that it waits for one answer, which may come byte by byte
+
+
+def sync(folder: Path) -> str:
+    """Send everything in the outboxes of a folder; returns what was sent, in a line.
+
+    Raises:
+        UserError: not all could be sent.
+    """
+    uri = tracking_uri()
+    outboxes = Outboxes(folder, uri)
+    shown, reason = redacted(uri), _why_not(outboxes)
+    sent = outboxes.server.records
+    # Without a reason, what is left was logged meanwhile by a stage, which sends it.
+    left = outboxes.waiting() if reason else 0
+    if left or any(said in str(reason) for said in RUINED):  # which has lost what it was sent
+        said = [f"{left} of {left + sent} records are still to be sent to {shown}: {reason}"]
+        raise UserError("; ".join([*said, way_out(str(reason)), *outboxes.left_out()]))
+    said = [f"{sent} records sent to {shown}"]
+    said += [f"refused for good: {reason}" for reason in outboxes.refused]
+    said += [
+        f"{count} wait for {other}, which MLFLOW_TRACKING_URI has to name"
+        for other, count in outboxes.elsewhere().items()
+    ]
+    said += outboxes.left_out() + outboxes.unread()
+    return "; ".join(said)
+
+
+def _why_not(outboxes: Outboxes) -> Unsent | None:
+    """Send what is in outboxes; why not all was sent. Nobody waits for an answer without an end."""
+    ended: list[BaseException | None] = []
+
+    def attempt() -> None:
+        try:
+            outboxes.send()
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = Thread(target=attempt, name="sync", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.5)
+        if (since := outboxes.server.since) and time.monotonic() - since > LONGEST:
+            return Unsent(f"it is at one answer for more than {LONGEST:g} s")
+    if ended[0] is None or isinstance(ended[0], Unsent):
+        return ended[0]
+    raise ended[0]
