@@ -34,6 +34,8 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         self.ranks = ranks
         self.weight, self.bias = layer.weight, layer.bias
         self.load_state_dict(layer.state_dict())
+        # Statistics that the kernels take, in float32 as their result is, and leave as they are.
+        self.untouched = torch.zeros_like(layer.weight.data), torch.ones_like(layer.weight.data)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -48,10 +50,9 @@ class _Normalized(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, layer: _SharedBatchNorm
     ) -> Tensor:
-        tracked = torch.zeros_like(weight), torch.ones_like(weight)  # float32: so is the result
-        own_mean, own_variance = torch.batch_norm_update_stats(x, *tracked, 0.0)
+        own_mean, own_variance = torch.batch_norm_update_stats(x, *layer.untouched, 0.0)
         own = torch.stack([own_mean, own_variance + own_mean**2]).double()
-        mean, square = layer.ranks.total(own) / layer.ranks.workers
+        mean, square = layer.ranks.total(own).div_(layer.ranks.workers).unbind()
         variance = (square - mean**2).float()
         mean = mean.float()
         _track(layer, mean, variance, len(x) * x[0, 0].numel() * layer.ranks.workers)
@@ -62,16 +63,17 @@ class _Normalized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance = ctx.saved_tensors
-        (gradient,), layer, zeros = gradients, ctx.layer, torch.zeros_like(mean)
+        (gradient,), layer = gradients, ctx.layer
+        zeros, ones = layer.untouched
         inverse = (variance + layer.eps).rsqrt()
-        _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+        _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward.default(
             gradient, x, weight, None, None, mean, inverse, True, layer.eps, [False, True, True]
         )
         rows = len(x) * x[0, 0].numel() * layer.ranks.workers
-        by_x, by_all = layer.ranks.total(torch.stack([d_weight, d_bias])) / -rows
+        by_x, by_all = layer.ranks.total(torch.stack([d_weight, d_bias])).div_(-rows).unbind()
         # scale · (g − mean(g) − x̂ · mean(g · x̂)): two linear maps, by the layer that only predicts.
         scale = weight * inverse
-        own = F.batch_norm(gradient, zeros, torch.ones_like(mean), scale, zeros, eps=0.0)
+        own = F.batch_norm(gradient, zeros, ones, scale, zeros, eps=0.0)
         others = F.batch_norm(x, mean, variance, scale * by_x, scale * by_all, eps=layer.eps)
         return own.add_(others), d_weight, d_bias, None
 

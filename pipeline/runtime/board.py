@@ -51,6 +51,7 @@ class Board:
         with torch.inference_mode(False):
             places = torch.from_numpy(memory[workers * LINE :])
             self.places = places.view(2, workers, ROOM)
+        self._views: dict[tuple[int, int, torch.dtype], tuple[Tensor, ...]] = {}
         self.done = 0
         fcntl.lockf(file, fcntl.LOCK_EX, 1, rank)
 
@@ -61,23 +62,32 @@ class Board:
             RuntimeError: a worker was lost, did not come for half an hour, or adds another number
                 of bytes.
         """
+        if values.nbytes <= ROOM:
+            return self._total(values.flatten()).view(values.shape)
         parts = values.flatten().split(ROOM // values.itemsize)
         return torch.cat([self._total(part) for part in parts]).view(values.shape)
 
     def _total(self, values: Tensor) -> Tensor:
         self.done += 1
-        place = self.places[self.done % 2, :, : values.nbytes].view(values.dtype)
-        sizes = self.sizes[self.done % 2]
-        place[self.rank] = values
-        sizes[self.rank] = values.nbytes
+        turn, size = self.done % 2, values.nbytes
+        rows, sizes = self._rows(turn, size, values.dtype), self.sizes[turn]
+        rows[self.rank].copy_(values)
+        sizes[self.rank] = size
         self.counts[self.rank] = self.done
         self._wait()
-        if (sizes != values.nbytes).any():
+        if (sizes != size).any():
             raise RuntimeError(f"workers add up different numbers of bytes: {sizes.tolist()}")
-        total = place[0].clone()
-        for others in place[1:]:
+        total = rows[0] + rows[1]
+        for others in rows[2:]:
             total += others
         return total
+
+    def _rows(self, turn: int, size: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Each worker's place for so many bytes. A training has a few sizes, again and again."""
+        key = turn, size, dtype
+        if key not in self._views:
+            self._views[key] = self.places[turn, :, :size].view(dtype).unbind()
+        return self._views[key]
 
     def _wait(self) -> None:
         began = looked = time.monotonic()
