@@ -3,7 +3,6 @@ stage waits for it."""
 
 import json
 import random
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.sending import NOTHING, sent_part
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import open_run
-from tests.tracking_server import FakeServer, fake_server
+from tests.tracking_server import FakeServer, check_everything, fake_server, log_everything
 
 URI = "http://user:s3cr%2Ft@127.0.0.1:5000"
 
@@ -31,36 +30,11 @@ def folder(tmp_path) -> Path:
     return tmp_path / "outbox"
 
 
-def log_everything(folder: Path, rows: int = 20) -> None:
-    """A stage's run with a child."""
-    run = open_run("key", "stage", {"a.b": 1}, "experiment", folder)
-    child = run.child("key/trial", "trial", {"seed": 3}).begin()
-    for step in range(rows):
-        run.log_metrics({"loss": 1 / (step + 1)}, step)
-        child.log_metrics({"fid": step / 3}, step)
-    child.finish(ok=False)
-    run.finish(ok=True)
-
-
 def wait_for(ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def check_everything(server: FakeServer, rows: int = 20, files: bool = True) -> None:
-    run, child = server.run("stage"), server.run("trial")
-    assert [(n, v, s) for n, v, s, _ in run.metrics] == [
-        ("loss", 1 / (step + 1), step) for step in range(rows)
-    ]
-    assert [v for _, v, _, _ in child.metrics] == [step / 3 for step in range(rows)]
-    assert run.params == {"a.b": "1"} and child.params == {"seed": "3"}
-    assert run.files == ({"params.yaml": "a: 1\n"} if files else {})
-    assert (run.status, child.status) == ("FINISHED", "FAILED")
-    assert server.runs[child.tags["mlflow.parentRunId"]] is run
-    assert run.tags["maskgit.run"] == "key" and "git.commit" in run.tags
-    assert set(server.experiments) == {"experiment"}
 
 
 def test_what_a_stage_logs_while_others_are_sent_is_no_error(server, folder, monkeypatch):
@@ -167,26 +141,6 @@ def test_an_answer_without_an_end_is_not_waited_for(server, folder, monkeypatch)
     monkeypatch.setattr("pipeline.runtime.sync.LONGEST", 0.5)
     with pytest.raises(UserError, match=r"still to be sent .*: it is at one answer for more than"):
         sync(folder)
-
-
-def test_what_the_server_refuses_is_named_and_stops_nothing_else(server, folder):
-    run = open_run("key", "stage", {"lr": 1}, "experiment", folder)
-    for step in range(9):
-        run.log_metrics({"loss": float(step), "$" if step == 4 else "nll": 0.0}, step)
-    run.finish(ok=True)
-    said = sync(folder)
-    assert said.count("refused for good") == 1 and "not allowed" in said
-    names = [name for name, *_ in server.run("stage").metrics]
-    assert names.count("loss") == 9 and names.count("nll") == 8
-
-
-def test_a_param_that_changed_stays_what_it_was(server, folder):
-    open_run("key", "stage", {"lr": 1}, "experiment", folder)
-    sync(folder)
-    shutil.rmtree(folder)  # as by hand: the server knows the run, the folder does not
-    open_run("key", "stage", {"lr": 2, "seed": 0}, "experiment", folder)
-    assert "refused" not in sync(folder)
-    assert server.run("stage").params == {"lr": "1", "seed": "0"}
 
 
 def test_a_database_that_was_deleted_gets_everything_again(server, folder):

@@ -8,10 +8,12 @@ from typing import Any
 
 import mlflow
 import pytest
+import requests
 from mlflow.exceptions import MlflowException, RestException
 from PIL import Image
 
 from pipeline.runtime import delivery
+from pipeline.runtime.tracking import open_run
 
 
 class FakeServer:
@@ -21,7 +23,8 @@ class FakeServer:
 
     `fails` is asked before each request: "down" does not carry it out, "lost" does, and both raise
     an error, as does "page" (another program answers), but for uploads, which seem to succeed;
-    "slow" takes `latency` seconds. None of them: all is well.
+    "slow" takes `latency` seconds; a number is the status of HTTP of an error. None of them: all is
+    well.
     """
 
     def __init__(self):
@@ -56,6 +59,8 @@ class FakeServer:
                 raise MlflowException(
                     f"API request to {self.uri}/api failed with exception refused"
                 )
+            if isinstance(failure, int):
+                raise http_error(failure, f"{self.uri}/api")
             if failure == "page":
                 if request == "log_artifact":
                     return None
@@ -154,6 +159,17 @@ class FakeServer:
         self._known(run_id).tags[name] = str(value)
 
 
+def http_error(status: int, url: str) -> Exception:
+    """As MLflow's client raises for an answer with an error's status, here of an upload."""
+    response = requests.Response()
+    response.status_code, response.url, response.reason = status, url, "for a reason"
+    try:
+        response.raise_for_status()
+    except requests.HTTPError as error:
+        return error
+    raise AssertionError(status)
+
+
 def fake_server(patch: pytest.MonkeyPatch, folder: Path, uri: str) -> FakeServer:
     """A server in the place of MLflow's client, for a project that is in the folder."""
     patch.chdir(folder)
@@ -163,3 +179,28 @@ def fake_server(patch: pytest.MonkeyPatch, folder: Path, uri: str) -> FakeServer
     patch.setattr(mlflow, "MlflowClient", fake)
     Path("params.yaml").write_text("a: 1\n")
     return fake
+
+
+def log_everything(folder: Path, rows: int = 20) -> None:
+    """A stage's run with a child."""
+    run = open_run("key", "stage", {"a.b": 1}, "experiment", folder)
+    child = run.child("key/trial", "trial", {"seed": 3}).begin()
+    for step in range(rows):
+        run.log_metrics({"loss": 1 / (step + 1)}, step)
+        child.log_metrics({"fid": step / 3}, step)
+    child.finish(ok=False)
+    run.finish(ok=True)
+
+
+def check_everything(server: FakeServer, rows: int = 20, files: bool = True) -> None:
+    run, child = server.run("stage"), server.run("trial")
+    assert [(n, v, s) for n, v, s, _ in run.metrics] == [
+        ("loss", 1 / (step + 1), step) for step in range(rows)
+    ]
+    assert [v for _, v, _, _ in child.metrics] == [step / 3 for step in range(rows)]
+    assert run.params == {"a.b": "1"} and child.params == {"seed": "3"}
+    assert run.files == ({"params.yaml": "a: 1\n"} if files else {})
+    assert (run.status, child.status) == ("FINISHED", "FAILED")
+    assert server.runs[child.tags["mlflow.parentRunId"]] is run
+    assert run.tags["maskgit.run"] == "key" and "git.commit" in run.tags
+    assert set(server.experiments) == {"experiment"}

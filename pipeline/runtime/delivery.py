@@ -15,7 +15,7 @@ from filelock import Timeout
 from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records
 from pipeline.runtime.project import in_project
 from pipeline.runtime.sending import send, sent_part
-from pipeline.runtime.server import Gone, Server, Unsent
+from pipeline.runtime.server import Gone, Server, Unsent, status
 from pipeline.runtime.uris import is_local, redacted, scrubbed, sqlite_file, tracking_uri
 
 ROUND = 1.0  # seconds between two looks into the outboxes
@@ -181,6 +181,11 @@ def _line(log: Path, end: int) -> int:
 def way_out(reason: str) -> str:
     """What to do where MLflow does not answer, or refuses for that reason."""
     if not is_local(tracking_uri()):
+        if status(reason) in (401, 403):
+            return (
+                "give it MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+                "MLFLOW_TRACKING_TOKEN, and run this again"
+            )
         return "start the server and run this again"
     if any(said in reason for said in RUINED):
         return (

@@ -56,16 +56,11 @@ class Server:
         Raises:
             Unsent: it failed; the message is one line, without secrets.
         """
-        from mlflow.exceptions import MlflowException
-
         self.since = time.monotonic()
         try:
             return request(self._connected())
-        except MlflowException as error:
-            kinds = {"INVALID_PARAMETER_VALUE": Refused, "RESOURCE_DOES_NOT_EXIST": Gone}
-            raise kinds.get(error.error_code, Unsent)(_one_line(error)) from None
-        except Exception as error:  # of the network and the database, which have many
-            raise Unsent(_one_line(error)) from None
+        except Exception as error:  # MLflow's, or of the network and the database, which have many
+            raise _kind(error)(_one_line(error)) from None
         finally:
             self.took, self.since = time.monotonic() - self.since, None
 
@@ -115,6 +110,25 @@ class Server:
             _make_database(file)
         finally:
             self.since = time.monotonic()
+
+
+def _kind(error: Exception) -> type[Unsent]:
+    """What an error of MLflow's client says of the request."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException) and error.error_code in _KINDS:
+        return _KINDS[error.error_code]
+    return Refused if status(str(error)) == TOO_LARGE else Unsent
+
+
+_KINDS = {"INVALID_PARAMETER_VALUE": Refused, "RESOURCE_DOES_NOT_EXIST": Gone}
+TOO_LARGE = 413  # of HTTP: a proxy before the server takes no file of that size
+
+
+def status(reason: str) -> int | None:
+    """The status of HTTP in the text of an error of MLflow's client, if it has one."""
+    found = re.search(r"error code (\d{3}) != 200|^(\d{3}) (?:Client|Server) Error", reason)
+    return int(found[1] or found[2]) if found else None
 
 
 def _check_database(file: Path | None) -> None:
