@@ -289,3 +289,6 @@ def test_runs_may_lie_beside_what_dvc_deletes(tmp_path, monkeypatch):
         assert load_params(write(tmp_path, {"ray.storage_path": place}))
     with pytest.raises(UserError, match=r"ray\.storage_path.*give a folder such as runs"):
         load_params(write(tmp_path, {"ray.storage_path": str(tmp_path / "data/tokens/x")}))
+    for place in (".", "..", "/", str(tmp_path), "a/.."):
+        with pytest.raises(UserError, match=r"ray\.storage_path: the project lies in it"):
+            load_params(write(tmp_path, {"ray.storage_path": place}))

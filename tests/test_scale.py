@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -251,6 +252,13 @@ def test_a_file_that_ends_within_its_header_is_begun_anew(tmp_path):
     with pytest.raises(UserError, match="holds no rows"):
         path.write_text("network,tokens\n")
         Rows(path)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_trained(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, tmp_path / "none/rows.csv", Path("/proc/rows.csv")):
+        with pytest.raises(UserError, match="name another"):
+            Rows(path)
 
 
 def test_a_file_of_something_else_stays_as_it_is(tmp_path):

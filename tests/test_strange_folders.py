@@ -70,6 +70,14 @@ def test_splits_have_many_names(tmp_path, name, train):
     assert [item.split for item in source.items] == ["train", "val"]
 
 
+def test_folders_beside_the_splits_are_told(tmp_path, capsys):
+    for seed, name in enumerate(("train", "val", "dev", "test", ".cache")):
+        save(tmp_path / name / "a" / "0.png", seed)
+    folder_source(tmp_path)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"data.source: dev, test in {tmp_path} passed over, beside train and val"
+
+
 def test_two_folders_of_one_split_are_refused(tmp_path):
     for seed, name in enumerate(("train", "val", "valid")):
         save(tmp_path / name / "a" / "0.png", seed)

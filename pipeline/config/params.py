@@ -216,9 +216,13 @@ class Params(Sections):
     def _check_storage(self) -> None:
         """Refuse to keep runs where DVC deletes what a stage has made, or hashes what it reads."""
         root = in_project("").resolve()
-        given = root.joinpath(self.ray.storage_path)
+        given = Path(os.path.normpath(root.joinpath(self.ray.storage_path)))
+        if root.is_relative_to(given):
+            raise ValueError(
+                "ray.storage_path: the project lies in it; give a folder of its own, such as runs"
+            )
         for folder in (*OUTPUTS, *CODE):
-            if Path(os.path.normpath(given)).is_relative_to(root / folder):
+            if given.is_relative_to(root / folder):
                 raise ValueError(
                     f"ray.storage_path: it lies in {folder}, whose content DVC deletes or hashes; "
                     f"give a folder such as runs"

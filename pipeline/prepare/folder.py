@@ -60,7 +60,18 @@ class FolderSource:
         if None in folders:
             self._refuse_copies_alone()
         else:
+            self._tell_of_others({folder.name for folder in folders.values()})
             self._refuse_copies()
+
+    def _tell_of_others(self, splits: set[str]) -> None:
+        """A line of the folders beside the splits, of which a user may take one for a split."""
+        others = sorted({folder.name for folder in _class_folders(self._root)} - splits)
+        if others:
+            print(
+                f"data.source: {printable(', '.join(others))[:200]} in {self._root} passed over, "
+                f"beside {' and '.join(sorted(splits))}",
+                flush=True,
+            )
 
     def _refuse_links(self, classes: list[Path]) -> None:
         real = [folder.resolve() for folder in classes]

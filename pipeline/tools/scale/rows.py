@@ -31,9 +31,10 @@ class Rows:
     def __init__(self, path: Path):
         """
         Raises:
-            UserError: the file holds something else.
+            UserError: the file holds something else, or cannot be written.
         """
         self.path = a_path("file", path)
+        _require_writable(self.path)
         try:
             text = read_file(path).decode("utf-8")
         except FileNotFoundError:
@@ -81,6 +82,19 @@ class Rows:
     @staticmethod
     def _identity(row: dict[str, Any]) -> tuple[str, ...]:
         return tuple(_text(row[name]) for name in CELL)
+
+
+def _require_writable(path: Path) -> None:
+    """Before anything is trained. Raises: UserError: nothing can be added to the file."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path} is no file; name another")
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); name another file"
+        ) from error
 
 
 def _text(value: Any) -> str:
