@@ -1,14 +1,17 @@
 """Rows that a killed run has kept are looked at before they become results, though whole."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
-from pipeline.experiments.ablation.trial import Cell
+from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.experiments.reject import KEYS, _kept
 from pipeline.runtime.checksums import write_noted
 from pipeline.runtime.errors import UserError
+from pipeline.training.transformer import TransformerTask
+from pipeline.training.transformer.job import TransformerRecipe, transformer_job
 from tests.errors import one_line
 
 ROW = dict.fromkeys((*KEYS, "class_accuracy"), 1)
@@ -41,17 +44,50 @@ def test_whole_rows_of_a_selection(tmp_path):
     assert _kept(tmp_path / "0.8.json") == [ROW, ROW]
 
 
-@pytest.mark.parametrize("value", [None, 5, [], {}, [ROW], {"seed": 1}], ids=json.dumps)
-def test_the_row_of_a_cell(tmp_path, value):
-    cell = Cell("cosine", 4, str(tmp_path))
-    write_noted(cell.path, {"row": value, "timing": {}})
+OWN = {"schedule": "cosine", "seed": 1, "iterations": 4, "fid": 1.0, "nll": None}
+NO_ROWS = [None, 5, [], {}, [ROW], {"seed": 1}]
+NO_ROWS += [
+    OWN | odd for odd in ({"fid": "x"}, {"fid": math.nan}, {"iterations": "4"}, {"nll": []})
+]
+OTHERS = [OWN | other for other in ({"schedule": "linear"}, {"seed": 7}, {"iterations": 8})]
+
+
+def trial(folder: Path) -> Trial:
+    params, cell = {"training": {"mask_schedule": "cosine"}}, Cell("cosine", 4, str(folder))
+    return Trial(1, [cell], [cell], str(folder), None, params, str(folder), str(folder))
+
+
+@pytest.mark.parametrize("value", NO_ROWS + OTHERS, ids=json.dumps)
+@pytest.mark.parametrize("part", ["row", "timing"])
+def test_a_cell_of_something_else(tmp_path, part, value):
+    one = trial(tmp_path)
+    write_noted(one.cells[0].path, {"row": OWN, "timing": OWN} | {part: value})
     with pytest.raises(UserError, match=r"T0004\.json is damaged.*delete it") as error:
-        cell.row  # noqa: B018
+        one.rows(), one.timings()
     one_line(error)
 
 
-def test_a_whole_row_of_a_cell(tmp_path: Path):
-    row = {"schedule": "cosine", "seed": 1, "iterations": 4, "fid": 1.0}
-    cell = Cell("cosine", 4, str(tmp_path))
-    write_noted(cell.path, {"row": row, "timing": {}})
-    assert cell.row == row
+def test_a_whole_cell(tmp_path):
+    one = trial(tmp_path)
+    write_noted(one.cells[0].path, {"row": OWN, "timing": OWN})
+    assert one.rows() == one.timings() == [OWN] and one.history() == []
+    assert one.crossing() == [{"schedule": "cosine", "decoding_schedule": "cosine"} | OWN]
+
+
+STEP = {"step": 5, "loss": 1.5, "val_nll": 2.0}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [5, None, [], ["x"], [{}], [STEP | {"loss": "x"}], [STEP, STEP | {"val_nll": math.inf}]],
+)
+def test_a_history_of_something_else(tmp_path, params, value):
+    recipe = TransformerRecipe(TransformerTask, params.model_dump(), "tokens", 3, 0)
+    job = transformer_job(
+        params, recipe, network="transformer", name="main", folder=tmp_path, workers=1
+    )
+    write_noted(job.trained, {"history": [STEP], "seconds": 1})
+    assert job.history == [STEP]
+    write_noted(job.trained, {"history": value, "seconds": 1})
+    with pytest.raises(UserError, match=r"training\.json is damaged: it has no history; delete"):
+        job.history  # noqa: B018

@@ -97,3 +97,10 @@ def known_bounds(name: str) -> Bounds | None:
 def bounds_of(name: str) -> Bounds:
     """The same; of one that is not known those of any number."""
     return known_bounds(name) or Bounds()
+
+
+def are_numbers(row: Any, but: str = "") -> bool:
+    """Whether it is a mapping to finite numbers, or None where there is none, but for a key."""
+    return isinstance(row, dict) and all(
+        value is None or Bounds().hold(value) for key, value in row.items() if key != but
+    )

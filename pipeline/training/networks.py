@@ -24,7 +24,7 @@ from pipeline.masking import masked_nll
 from pipeline.runtime.cluster import join_ray, require_resources
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.files import atomic_folder, read_json, write_csv, write_json
+from pipeline.runtime.files import atomic_folder, write_csv, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.progress import Countdown
 from pipeline.runtime.site import here
@@ -64,7 +64,7 @@ class Training:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        return read_json(self.job.trained)["history"]
+        return self.job.history
 
 
 def train_network(

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.config.paths import TOKENS
 from pipeline.data.tokens import TokenCache
+from pipeline.runtime.bounds import are_numbers
 from pipeline.runtime.checksums import as_noted
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
@@ -25,15 +26,6 @@ class Cell:
     def path(self) -> Path:
         """The file with the measured row, and how long it took."""
         return Path(self.folder) / "cells" / f"T{self.iterations:04d}.json"
-
-    @property
-    def row(self) -> dict[str, Any]:
-        row = read_json(self.path, "row")["row"]
-        if not (isinstance(row, dict) and {"schedule", "seed", "iterations"} <= row.keys()):
-            raise UserError(
-                f"{self.path} is damaged: it has no row of a cell; delete it, run again"
-            )
-        return row
 
 
 @dataclass(frozen=True)
@@ -75,26 +67,39 @@ class Trial:
 
     def rows(self) -> list[dict[str, Any]]:
         """The measured row of every T, in order."""
-        return [cell.row for cell in self.cells]
+        return [self._measured(cell, "row") for cell in self.cells]
 
     def crossing(self) -> list[dict[str, Any]]:
         """The measured row of every schedule that the model is decoded with."""
         rows = []
         for cell in self.crossed:
-            row = cell.row
+            row = self._measured(cell, "row")
             first = {"schedule": row.pop("schedule"), "decoding_schedule": cell.schedule}
             rows.append(first | row)
         return rows
 
     def timings(self) -> list[dict[str, Any]]:
         """The seconds of every T, in order."""
-        return [read_json(cell.path, "timing")["timing"] for cell in self.cells]
+        return [self._measured(cell, "timing") for cell in self.cells]
+
+    def _measured(self, cell: Cell, part: str) -> dict[str, Any]:
+        """The row or the timing of a cell.
+
+        Raises:
+            UserError: it is of another trial or T, or holds what is no number.
+        """
+        found = read_json(cell.path, part)[part]
+        own = self.identity | {"iterations": cell.iterations}
+        if not are_numbers(found, but="schedule") or {k: found.get(k) for k in own} != own:
+            raise UserError(
+                f"{cell.path} is damaged: it has no {part} of {self.name} at T {cell.iterations}; "
+                f"delete it, run again"
+            )
+        return found
 
     def history(self) -> list[dict[str, float]]:
         """The history of its training; empty where released weights took its place."""
-        return (
-            [] if self.training is None else read_json(self.training.trained, "history")["history"]
-        )
+        return [] if self.training is None else self.training.history
 
     @property
     def num_classes(self) -> int:

@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 from pipeline.config.params import Params
+from pipeline.runtime.bounds import are_numbers
 from pipeline.runtime.checksums import as_noted
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json
 from pipeline.runtime.ranks import Ranks
 from pipeline.training.loop import TrainingJob, Workers
 from pipeline.training.transformer.task import TransformerTask, no_look
@@ -85,6 +88,22 @@ class TransformerJob(TrainingJob):
     def trained(self) -> Path:
         """The file with its history, and the seconds that it took."""
         return Path(self.folder, "training.json")
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Its rows of losses and measurements, one for each checkpoint.
+
+        Raises:
+            UserError: the file holds something else.
+        """
+        rows = read_json(self.trained, "history")["history"]
+        known = {"step", "loss", "val_nll"}
+        whole = isinstance(rows, list) and all(are_numbers(r) and known <= r.keys() for r in rows)
+        if not (whole and rows):
+            raise UserError(
+                f"{self.trained} is damaged: it has no history; delete its folder, run again"
+            )
+        return rows
 
     @property
     def finished(self) -> bool:
