@@ -4,9 +4,14 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pipeline.data.images.samples import SPLIT, keep_if_all_written
+from pipeline.data.images.shards import MANIFEST
+from pipeline.evaluation.images import mapped_images
 from pipeline.experiments.ablation.trial import Cell, Trial
+from pipeline.experiments.cas import CasJob
 from pipeline.experiments.reject import KEYS, _kept
 from pipeline.runtime.checksums import write_noted
 from pipeline.runtime.errors import UserError
@@ -91,3 +96,45 @@ def test_a_history_of_something_else(tmp_path, params, value):
     write_noted(job.trained, {"history": value, "seconds": 1})
     with pytest.raises(UserError, match=r"training\.json is damaged: it has no history; delete"):
         job.history  # noqa: B018
+
+
+NEEDED = ("top1", "top5", "training_images")
+CAS = {"images": "real", "augmentation": "none", "seed": 0} | dict.fromkeys(NEEDED, 1)
+
+
+def cas_row(folder: Path) -> object:
+    return CasJob("real", "none", 0, {}, str(folder), "images", "samples", "classifier").row()
+
+
+FOREIGN_CAS = [{"top1": "x"}, {"top5": math.nan}, {"top1": None}, {"images": "x"}, {"seed": 1}]
+
+
+@pytest.mark.parametrize(
+    "value", [None, 5, [], {}, *(CAS | odd for odd in FOREIGN_CAS)], ids=json.dumps
+)
+def test_a_result_of_another_classifier(tmp_path, value):
+    write_noted(tmp_path / "result.json", CAS)
+    assert cas_row(tmp_path) == CAS
+    write_noted(tmp_path / "result.json", value)
+    with pytest.raises(UserError, match=r"result\.json is damaged.*delete it, run again") as error:
+        cas_row(tmp_path)
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros((3, 1)), np.zeros((3, 1, 4, 4)), np.zeros((0, 1, 4, 4), np.uint8)], ids=str
+)
+def test_an_array_of_no_images(tmp_path, value):
+    np.save(tmp_path / "a.npy", value)
+    with pytest.raises(UserError, match=r"a\.npy is damaged: it holds .*delete it, run again"):
+        mapped_images(tmp_path / "a.npy")
+    (tmp_path / "a.npy").write_bytes(b"no array" * 99)
+    with pytest.raises(UserError, match=r"a\.npy is damaged .*delete it, run again"):
+        mapped_images(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("value", [{}, [], {"shards": None}, {"shards": {SPLIT: [{"file": 5}]}}])
+def test_a_manifest_of_samples_that_names_no_shards_is_made_again(tmp_path, capsys, value):
+    write_noted(tmp_path / MANIFEST, value)
+    assert not keep_if_all_written(tmp_path)
+    assert "made again" in capsys.readouterr().out and not (tmp_path / MANIFEST).exists()

@@ -15,6 +15,7 @@ from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import ImageParams, View
 from pipeline.runtime.arrays import write_array
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import tree_hash, value_hash
 from pipeline.runtime.workers import Alone, Maker
 
@@ -51,8 +52,21 @@ def pixel_hash(images: ImageSet) -> str:
 
 
 def mapped_images(path: Path, start: int = 0, stop: int | None = None) -> "ArrayImages":
-    """Images of an `.npy` of our own, from `start` to before `stop`."""
-    return ArrayImages(np.load(path, mmap_mode="r")[start:stop], path, start)
+    """Images of an `.npy` of our own, from `start` to before `stop`.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    try:
+        images = np.load(path, mmap_mode="r")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it, run again") from error
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        raise UserError(
+            f"{path} is damaged: it holds {images.dtype} {images.shape} and no images; delete it, "
+            f"run again"
+        )
+    return ArrayImages(images[start:stop], path, start)
 
 
 class ArrayImages:

@@ -22,7 +22,7 @@ from pipeline.data.images.views import View, to_chw
 from pipeline.runtime.checksums import as_noted, write_noted
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.files import read_json
+from pipeline.runtime.kept import kept_row
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
@@ -66,7 +66,8 @@ class CasJob:
         return as_noted(self.result)
 
     def row(self) -> dict[str, Any]:
-        return read_json(self.result, "top1", "top5")
+        own = {"images": self.images, "augmentation": self.augmentation, "seed": self.seed}
+        return kept_row(self.result, own=own, needed=("training_images", "top1", "top5"))
 
 
 def run_cas(job: CasJob) -> None:

@@ -11,7 +11,7 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import make_images
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.runtime.checksums import keep_if_whole, write_noted
-from pipeline.runtime.files import read_json
+from pipeline.runtime.kept import kept_row
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.sampling import balanced_labels, sample_batches
@@ -34,7 +34,7 @@ def temperature_rows(
             cell = folder / f"{value}.json"
             if not keep_if_whole(cell):
                 write_noted(cell, _score(value, replicate.seed, sampler, evaluator, cell))
-            scores[value, replicate.seed] = read_json(cell, "class_accuracy")
+            scores[value, replicate.seed] = kept_row(cell, needed=("class_accuracy",))
             recognised = scores[value, replicate.seed]["class_accuracy"]
             print(
                 f"temperature: {value:g} seed {replicate.seed}: {recognised:.1%} recognised",

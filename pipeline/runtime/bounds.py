@@ -99,8 +99,8 @@ def bounds_of(name: str) -> Bounds:
     return known_bounds(name) or Bounds()
 
 
-def are_numbers(row: Any, but: str = "") -> bool:
-    """Whether it is a mapping to finite numbers, or None where there is none, but for a key."""
+def are_numbers(row: Any) -> bool:
+    """Whether it is a mapping to finite numbers, or None where there is none."""
     return isinstance(row, dict) and all(
-        value is None or Bounds().hold(value) for key, value in row.items() if key != but
+        value is None or Bounds().hold(value) for value in row.values()
     )

@@ -161,7 +161,8 @@ def _log(training: Training) -> None:
     for row in training.history:
         run.log_training(row)
     for picture in sorted(Path(training.job.folder).glob(SAMPLES.format("*"))):
-        run.log_image(picture, "samples", int(picture.stem.rpartition("_")[2]))
+        if (step := picture.stem.rpartition("_")[2]).isdecimal():  # else it is somebody's own
+            run.log_image(picture, "samples", int(step))
     run.finish(ok=True)
 
 

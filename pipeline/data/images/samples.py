@@ -127,11 +127,16 @@ def keep_if_all_written(folder: Path) -> bool:
     manifest = folder / MANIFEST
     if not keep_if_whole(manifest):
         return False
-    files = [folder / shard["file"] for shard in read_json(manifest)["shards"][SPLIT]]
+    try:
+        files = [folder / shard["file"] for shard in read_json(manifest)["shards"][SPLIT]]
+    except (LookupError, TypeError):
+        print(f"{manifest} is damaged: it names no shards; it is made again", flush=True)
+        files = []
     whole = [keep_if_whole(file) for file in files]
-    if not all(whole):
+    if not all(whole) or not files:
         manifest.unlink()
-    return all(whole)
+        return False
+    return True
 
 
 def publish_samples(samples: Path, folder: Path, copy: bool = True) -> None:

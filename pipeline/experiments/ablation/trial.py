@@ -6,11 +6,9 @@ from typing import Any
 
 from pipeline.config.paths import TOKENS
 from pipeline.data.tokens import TokenCache
-from pipeline.runtime.bounds import are_numbers
 from pipeline.runtime.checksums import as_noted
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.files import read_json
+from pipeline.runtime.kept import kept_row
 from pipeline.training.transformer.job import TransformerJob
 
 
@@ -83,19 +81,8 @@ class Trial:
         return [self._measured(cell, "timing") for cell in self.cells]
 
     def _measured(self, cell: Cell, part: str) -> dict[str, Any]:
-        """The row or the timing of a cell.
-
-        Raises:
-            UserError: it is of another trial or T, or holds what is no number.
-        """
-        found = read_json(cell.path, part)[part]
-        own = self.identity | {"iterations": cell.iterations}
-        if not are_numbers(found, but="schedule") or {k: found.get(k) for k in own} != own:
-            raise UserError(
-                f"{cell.path} is damaged: it has no {part} of {self.name} at T {cell.iterations}; "
-                f"delete it, run again"
-            )
-        return found
+        """The row or the timing of a cell."""
+        return kept_row(cell.path, part, own=self.identity | {"iterations": cell.iterations})
 
     def history(self) -> list[dict[str, float]]:
         """The history of its training; empty where released weights took its place."""

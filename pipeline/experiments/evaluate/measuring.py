@@ -24,7 +24,7 @@ from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
 from pipeline.masking import masked_nll
 from pipeline.runtime.checksums import keep_if_whole, write_noted
-from pipeline.runtime.files import read_json
+from pipeline.runtime.kept import kept_row
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.sampling import Network, Sampler, balanced_labels, sample_batches
 from pipeline.weights.published import load_model
@@ -86,7 +86,11 @@ def _replicate_row(
     else:
         (folder / DRAWN).unlink(missing_ok=True)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
-    return {"images": replicate.network} | own | read_json(finished)
+    return (
+        {"images": replicate.network}
+        | own
+        | kept_row(finished, needed=("class_accuracy", "samples"))
+    )
 
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:
