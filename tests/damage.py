@@ -1,10 +1,29 @@
-"""Ways in which a disk, or a copy, damages a file."""
+"""Ways in which a disk, or a copy, damages a file, and a limit to how long anyone waits for it."""
 
 import os
+import signal
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """What hangs in the block, as at a pipe, is an error."""
+
+    def late(*_: object) -> None:
+        raise AssertionError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def cut(path: Path) -> None:

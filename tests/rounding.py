@@ -9,7 +9,6 @@ rounded to TF32's 10 bits, and in bfloat16. Each is compared with double precisi
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +26,6 @@ from pipeline.evaluation.metrics import fid
 from pipeline.weights.published import load_model
 
 BATCH = 500
-CPU = torch.device("cpu")
 
 
 def to_tf32(values: Tensor) -> Tensor:
@@ -82,7 +80,7 @@ def found(arithmetic: Arithmetic, project: Path) -> Found:
     """What the networks of a project make of its images under an arithmetic."""
     params = load_params(project / "params.yaml")
     tokenizer, classifier = (
-        arithmetic.convert(deepcopy(load_model(project / path, kind, torch.device("cpu"))))
+        arithmetic.convert(load_model(project / path, kind))
         for path, kind in ((TOKENIZER, "tokenizer"), (CLASSIFIER, "classifier"))
     )
     replicate = main_replicate(params, "transformer", None)

@@ -4,7 +4,6 @@ and is said in a line."""
 import os
 import re
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.outbox import LOG, Outbox
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import Run, open_run
+from tests.damage import within
 from tests.test_outbox import COPY, DAMAGED, OPENED, line
-from tests.tracking_server import FakeServer, fake_server
+from tests.tracking_server import FakeServer
 
 SENT = "sent.json"
 every_damage = pytest.mark.parametrize(("damage", "why"), DAMAGED.values(), ids=list(DAMAGED))
@@ -24,21 +24,8 @@ every_damage = pytest.mark.parametrize(("damage", "why"), DAMAGED.values(), ids=
 
 @pytest.fixture(autouse=True)
 def _ends() -> Iterator[None]:
-    """What hangs is an error."""
-
-    def late(*_: object) -> None:
-        raise AssertionError("it hangs")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(30)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path) -> FakeServer:
-    return fake_server(monkeypatch, tmp_path, "http://127.0.0.1:5000")
+    with within(30):
+        yield
 
 
 @pytest.fixture

@@ -8,12 +8,7 @@ import pytest
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import open_run
-from tests.tracking_server import FakeServer, check_everything, fake_server, log_everything
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path) -> FakeServer:
-    return fake_server(monkeypatch, tmp_path, "http://127.0.0.1:5000")
+from tests.tracking_server import check_everything, log_everything
 
 
 @pytest.fixture

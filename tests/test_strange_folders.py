@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from pipeline.evaluation.image_files import open_images
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split
 from pipeline.runtime.errors import UserError
+from tests.damage import within
 from tests.errors import one_line
 from tests.images import noise_image
 
@@ -35,16 +36,9 @@ def classes(tmp_path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def in_time():
-    """What waits for a pipe fails, and does not stop the tests."""
-
-    def late(*args):
-        raise TimeoutError
-
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
+def _ends() -> Iterator[None]:
+    with within(20):
+        yield
 
 
 def folder_source(root):

@@ -2,7 +2,6 @@
 training's. One line, or it is made again; nobody waits, and nobody's own file is touched."""
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from pipeline.training.loop import RunDirSession
 from pipeline.training.loop.ray_checkpoints import LISTING, unlisted_checkpoint
 from pipeline.training.tokens import write_manifest
 from stages.running import _check_curves
-from tests.damage import no_file
+from tests.damage import no_file, within
 from tests.errors import one_line
 from tests.interruption import Killed, KilledAfter, fit
 from tests.test_loop import ToyTask
@@ -37,16 +36,8 @@ NO_FILES = ("fifo", "folder", "zero")
 
 @pytest.fixture(autouse=True)
 def _ends() -> Iterator[None]:
-    """What hangs is an error."""
-
-    def late(*_: object) -> None:
-        raise AssertionError("it hangs")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    with within(60):
+        yield
 
 
 def _shared(folder: Path) -> None:

@@ -187,7 +187,7 @@ def require_file(path: Path | str, most: int | None = None) -> None:
 
 
 def read_file(path: Path | str, most: int | None = None) -> bytes:
-    """The content of a regular file; errors are those of `require_file`."""
+    """The content of a regular file. Raises as `require_file`, and where it cannot be read."""
     require_file(path, most)
     try:
         return Path(path).read_bytes()

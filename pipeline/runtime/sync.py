@@ -2,10 +2,10 @@
 
 import time
 from pathlib import Path
-from threading import Thread
 
 from pipeline.runtime.delivery import RUINED, Outboxes, way_out
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.patience import unless_late
 from pipeline.runtime.server import Unsent
 from pipeline.runtime.uris import redacted, tracking_uri
 
@@ -39,21 +39,15 @@ def sync(folder: Path) -> str:
 
 def _why_not(outboxes: Outboxes) -> Unsent | None:
     """Send what is in outboxes; why not all was sent. Nobody waits for an answer without an end."""
-    ended: list[BaseException | None] = []
 
-    def attempt() -> None:
-        try:
-            outboxes.send()
-            ended.append(None)
-        except BaseException as error:
-            ended.append(error)
+    def late() -> bool:
+        since = outboxes.server.since
+        return since is not None and time.monotonic() - since > LONGEST
 
-    thread = Thread(target=attempt, name="sync", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.5)
-        if (since := outboxes.server.since) and time.monotonic() - since > LONGEST:
-            return Unsent(f"it is at one answer for more than {LONGEST:g} s")
-    if ended[0] is None or isinstance(ended[0], Unsent):
-        return ended[0]
-    raise ended[0]
+    try:
+        unless_late(outboxes.send, late)
+    except Unsent as error:
+        return error
+    except TimeoutError:
+        return Unsent(f"it is at one answer for more than {LONGEST:g} s")
+    return None

@@ -86,11 +86,8 @@ def _replicate_row(
     else:
         (folder / DRAWN).unlink(missing_ok=True)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
-    return (
-        {"images": replicate.network}
-        | own
-        | kept_row(finished, needed=("class_accuracy", "samples"))
-    )
+    row = kept_row(finished, needed=("class_accuracy", "samples"))
+    return {"images": replicate.network} | own | row
 
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:

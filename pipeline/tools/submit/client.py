@@ -10,10 +10,8 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable
-from functools import partial
+import time
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from pipeline.config.params import load_params
@@ -21,6 +19,7 @@ from pipeline.runtime.cluster import why_unreachable
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
+from pipeline.runtime.patience import unless_late
 from pipeline.runtime.process import THREADS
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.uris import redacted, server_of
@@ -66,26 +65,19 @@ def _client(address: str) -> Any:
         raise UserError(f"there is no Ray dashboard at {address}: {reason}; {way_out}")
     from ray.job_submission import JobSubmissionClient
 
-    found: list[Any] = []
-    connect = partial(_connect, JobSubmissionClient, address, found)
-    thread = Thread(target=connect, daemon=True)  # Ray itself waits for an answer without an end
-    thread.start()
-    thread.join(CONNECT)
-    if not found:
-        raise UserError(f"what is at {address} did not answer in {CONNECT:g} s; {way_out}")
-    if isinstance(found[0], Exception):
-        if type(found[0]).__name__ == "AuthenticationError":
-            way_out = "give its token in RAY_AUTH_TOKEN, or in ~/.ray/auth_token"
-        raise UserError(f"Ray at {address}: {in_a_line(found[0])}; {way_out}") from found[0]
-    return found[0]
-
-
-def _connect(client: Callable[[str], Any], address: str, found: list[Any]) -> None:
-    """Put Ray's client into the list, or why there is none."""
-    try:
-        found.append(client(address))
+    began = time.monotonic()
+    try:  # Ray itself waits for an answer without an end
+        return unless_late(
+            lambda: JobSubmissionClient(address), lambda: time.monotonic() - began > CONNECT
+        )
+    except TimeoutError:
+        raise UserError(
+            f"what is at {address} did not answer in {CONNECT:g} s; {way_out}"
+        ) from None
     except Exception as error:  # whatever it is that answers there
-        found.append(error)
+        if type(error).__name__ == "AuthenticationError":
+            way_out = "give its token in RAY_AUTH_TOKEN, or in ~/.ray/auth_token"
+        raise UserError(f"Ray at {address}: {in_a_line(error)}; {way_out}") from error
 
 
 def _environment() -> dict[str, str]:
