@@ -21,6 +21,7 @@ from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.source import Item
 from pipeline.prepare.split import stratified_split
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import write_json
 from tests.images import noise_image
 
 
@@ -135,6 +136,26 @@ def test_manifest_counts_every_class(tmp_path):
         "val": {"class 0": 1, "class 1": 1},
     }
     assert [s["count"] for s in manifest["shards"]["train"]] == [2, 2, 1]
+
+
+def test_two_classes_of_one_name_are_counted_together(tmp_path):
+    """As the cranes (bird, machine) of torchvision's ImageNet."""
+    source = FakeSource([3, 4, 2])
+    source.class_names = ["crane", "maillot", "crane"]
+    shards = {"train": write_shards(source, list(range(9)), "train", 5, tmp_path)}
+    manifest = write_manifest(tmp_path, source.class_names, "fake", shards)
+    assert manifest["counts"] == {"train": {"crane": 5, "maillot": 4}}
+    assert len(ImageShards(tmp_path, "train")) == 9
+
+
+def test_classes_of_other_sizes_than_the_manifest_says_are_refused(tmp_path):
+    source = FakeSource([3, 4])
+    shards = {"train": write_shards(source, list(range(7)), "train", 4, tmp_path)}
+    manifest = write_manifest(tmp_path, source.class_names, "fake", shards)
+    manifest["shards"]["train"].pop()
+    write_json(tmp_path / "manifest.json", manifest)
+    with pytest.raises(UserError, match="classes of other sizes than in the manifest"):
+        ImageShards(tmp_path, "train")
 
 
 def test_interrupted_write_goes_on_without_rewriting(tmp_path):

@@ -1,6 +1,6 @@
 """Reading Parquet shards of encoded images: the data set's, and those of samples."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def read_manifest(folder: Path, way_out: str = WAY_OUT) -> dict[str, Any]:
         raise UserError(
             f"{folder / MANIFEST} is damaged: its class_names are no list of names; {way_out}"
         )
-    # A name may be that of two classes, as two are in torchvision's ImageNet: both count as one.
+    # A name may be that of two classes, as two are in torchvision's ImageNet.
     known = isinstance(counts, dict) and all(isinstance(c, dict) for c in counts.values())
     if not known or any(set(names) != set(count) for count in counts.values()):
         raise UserError(
@@ -63,6 +63,12 @@ def read_labels(path: Path) -> np.ndarray:
     if table["label"].null_count:
         raise ValueError(f"{path.name} has images without a label")
     return table["label"].to_numpy()
+
+
+def count_classes(class_names: list[str], labels: np.ndarray) -> dict[str, int]:
+    """Images of each class; of two classes with one name, together."""
+    number = Counter(class_names[label] for label in labels.tolist())
+    return {name: number[name] for name in class_names}
 
 
 class ImageShards:
@@ -99,7 +105,7 @@ class ImageShards:
         except Exception as error:  # a damaged file makes its reader raise nearly anything
             reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
             raise UserError(f"{path} is damaged ({reason}); {way_out}") from error
-        self._check(labels)
+        self._check(labels, manifest.get("counts", {}).get(split))
         self._groups = [
             (number, group, min(ROW_GROUP, len(own) - start))
             for number, own in enumerate(labels)
@@ -109,13 +115,18 @@ class ImageShards:
         self.group_start = np.concatenate([[0], np.cumsum(sizes)])
         self._cache: OrderedDict[int, tuple[list[str], list[bytes]]] = OrderedDict()
 
-    def _check(self, labels: list[np.ndarray]) -> None:
+    def _check(self, labels: list[np.ndarray], counts: dict[str, int] | None) -> None:
         if [len(each) for each in labels] != np.diff(self._starts).tolist():
             raise UserError(
                 f"images in {self.folder}: not as many as in the manifest; {self._way_out}"
             )
         if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
             raise UserError(f"images in {self.folder}: labels of no class; {self._way_out}")
+        if counts not in (None, count_classes(self.class_names, self.labels)):
+            raise UserError(
+                f"images in {self.folder}: classes of other sizes than in the manifest; "
+                f"{self._way_out}"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cache": OrderedDict()}  # travels without what is in memory

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.images.shards import MANIFEST, ROW_GROUP, SCHEMA, read_labels
+from pipeline.data.images.shards import MANIFEST, ROW_GROUP, SCHEMA, count_classes, read_labels
 from pipeline.data.images.threads import in_threads
 from pipeline.runtime.checksums import keep_if_whole, note_hash
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
@@ -98,8 +98,7 @@ def write_manifest(
     counts = {}
     for split, split_shards in shards.items():
         labels = np.concatenate([read_labels(folder / s["file"]) for s in split_shards])
-        number = np.bincount(labels, minlength=len(class_names))
-        counts[split] = dict(zip(class_names, number.tolist(), strict=True))
+        counts[split] = count_classes(class_names, labels)
     manifest = {"source": name, "class_names": class_names, "counts": counts}
     manifest["shards"] = shards
     write_json(folder / MANIFEST, manifest)
