@@ -69,10 +69,10 @@ def _way_back() -> str:
     """Where the stage's last results are: DVC has deleted them before it ran the stage."""
     stage, lock = os.environ.get("DVC_STAGE", ""), Path("dvc.lock")
     try:
-        known = lock.exists() and stage in read_yaml(lock).get("stages", {})
+        stages = read_yaml(lock).get("stages") if lock.exists() else None
     except UserError:  # it must not hide the error itself
-        known = False
-    if not known:
+        return ""
+    if not isinstance(stages, dict) or stage not in stages:
         return ""
     return (
         f" (the last results of {stage} are in DVC's cache: with their params `dvc repro` brings "

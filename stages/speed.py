@@ -6,7 +6,7 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
-from pipeline.experiments.speed import speed_rows
+from pipeline.experiments.speed import kept_speed_rows, speed_rows
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.files import read_json, write_csv
@@ -25,7 +25,7 @@ def main(params: Params) -> str:
             cell = folder / f"{device.type}-{torch.get_num_threads()}-{grid}.json"
             if not keep_if_whole(cell):
                 write_noted(cell, speed_rows(params, grid, num_classes, device))
-            for row in read_json(cell):
+            for row in kept_speed_rows(cell, params, grid, device):
                 rows.append({"method": row["method"], "tokens": row["tokens"]} | row)
         write_csv(target, rows)
         stage.run.log_artifact(target)

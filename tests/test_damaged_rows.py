@@ -6,59 +6,104 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from pipeline.config.replicates import main_replicates
 from pipeline.data.images.samples import SPLIT, keep_if_all_written
 from pipeline.data.images.shards import MANIFEST
 from pipeline.evaluation.images import mapped_images
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.experiments.cas import CasJob
-from pipeline.experiments.reject import KEYS, _kept
+from pipeline.experiments.reject import _kept
+from pipeline.experiments.speed import kept_speed_rows, speed_rows
 from pipeline.runtime.checksums import write_noted
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.kept import kept_row
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerRecipe, transformer_job
 from tests.errors import one_line
 
-ROW = dict.fromkeys((*KEYS, "class_accuracy"), 1)
+KEPT = {"class_accuracy": 1.0, "samples": 8, "fid_classifier": 2.5, "is_classifier": 1.5}
+IMPOSSIBLE = [
+    {"class_accuracy": 7.0},
+    {"samples": 0.5},
+    {"fid_classifier": -1},
+    {"is_classifier": "x"},
+]
+
+
+@pytest.fixture
+def replicate(params):
+    return main_replicates(params, "transformer")[0]
+
+
+def selected(**other: object) -> list[dict]:
+    own = {"network": "transformer", "seed": 0, "acceptance": 0.8, "candidates": 10} | KEPT
+    return [own | {"selection": selection} | other for selection in ("rejection", "random")]
+
+
 FOREIGN = [
-    None,
-    5,
-    "text",
-    [],
-    {},
-    [1, 2],
-    [[]],
-    [{}],
-    {"rows": []},
-    [ROW, None],
-    [ROW, {"seed": 1}],
+    *(None, 5, "text", [], {}, [1, 2], [[]], [{}], {"rows": []}),
+    *(selected()[:1], selected() + selected(), selected()[::-1], [selected()[0], None]),
+    *(selected(**odd) for odd in IMPOSSIBLE),
+    *(
+        selected(class_accuracy=None),
+        selected(network="foo"),
+        selected(seed=99),
+        selected(seed=False),
+        selected(acceptance=0.1),
+    ),
+    [{k: v for k, v in row.items() if k != "fid_classifier"} for row in selected()],
 ]
 
 
 @pytest.mark.parametrize("value", FOREIGN, ids=json.dumps)
-def test_rows_of_a_selection(tmp_path, value):
+def test_rows_of_a_selection(tmp_path, replicate, value):
     cell = tmp_path / "0.8.json"
     write_noted(cell, value)
     with pytest.raises(UserError, match=r"0\.8\.json is damaged.*delete it") as error:
-        _kept(cell)
+        _kept(cell, replicate, 0.8, "classifier")
     one_line(error)
 
 
-def test_whole_rows_of_a_selection(tmp_path):
-    write_noted(tmp_path / "0.8.json", [ROW, ROW])
-    assert _kept(tmp_path / "0.8.json") == [ROW, ROW]
+@pytest.mark.parametrize("value", [selected(), selected(fid_classifier=None)], ids=json.dumps)
+def test_whole_rows_of_a_selection(tmp_path, replicate, value):
+    write_noted(tmp_path / "0.8.json", value)
+    assert _kept(tmp_path / "0.8.json", replicate, 0.8, "classifier") == value
 
 
-OWN = {"schedule": "cosine", "seed": 1, "iterations": 4, "fid": 1.0, "nll": None}
-NO_ROWS = [None, 5, [], {}, [ROW], {"seed": 1}]
+def test_a_row_that_says_what_the_stage_says_itself(tmp_path):
+    write_noted(tmp_path / "4.5.json", KEPT)
+    assert kept_row(tmp_path / "4.5.json", needed=KEPT, apart=("seed",)) == KEPT
+    write_noted(tmp_path / "4.5.json", KEPT | {"seed": 5})
+    with pytest.raises(UserError, match=r"4\.5\.json is damaged"):
+        kept_row(tmp_path / "4.5.json", needed=KEPT, apart=("seed",))
+
+
+def test_rows_of_times(tmp_path, params):
+    params = params.model_copy(update={"speed": params.speed.model_copy(update={"repeats": 1})})
+    cell, cpu = tmp_path / "cpu-1-2.json", torch.device("cpu")
+    rows = speed_rows(params, 2, 3, cpu)
+    write_noted(cell, rows)
+    assert kept_speed_rows(cell, params, 2, cpu) == rows
+    for odd in ({"tokens": 9}, {"method": "x"}, {"low": 0}, {"low": None}, {"device": "x"}):
+        write_noted(cell, [rows[0] | odd, *rows[1:]])
+        with pytest.raises(UserError, match=r"cpu-1-2\.json is damaged.*delete it"):
+            kept_speed_rows(cell, params, 2, cpu)
+
+
+OWN = {"schedule": "cosine", "seed": 1, "iterations": 4, "nll": None} | KEPT
+OWN |= dict.fromkeys(("train_seconds", "decode_seconds", "seconds"), 0.5)
+NO_ROWS = [None, 5, [], {}, [OWN], {"seed": 1}, *(OWN | odd for odd in IMPOSSIBLE)]
 NO_ROWS += [
-    OWN | odd for odd in ({"fid": "x"}, {"fid": math.nan}, {"iterations": "4"}, {"nll": []})
+    OWN | odd for odd in ({"nll": "x"}, {"nll": math.nan}, {"iterations": "4"}, {"nll": []})
 ]
 OTHERS = [OWN | other for other in ({"schedule": "linear"}, {"seed": 7}, {"iterations": 8})]
 
 
 def trial(folder: Path) -> Trial:
-    params, cell = {"training": {"mask_schedule": "cosine"}}, Cell("cosine", 4, str(folder))
+    params: dict = {"training": {"mask_schedule": "cosine"}}
+    params["evaluation"], cell = {"extractor": "classifier"}, Cell("cosine", 4, str(folder))
     return Trial(1, [cell], [cell], str(folder), None, params, str(folder), str(folder))
 
 
@@ -84,7 +129,11 @@ STEP = {"step": 5, "loss": 1.5, "val_nll": 2.0}
 
 @pytest.mark.parametrize(
     "value",
-    [5, None, [], ["x"], [{}], [STEP | {"loss": "x"}], [STEP, STEP | {"val_nll": math.inf}]],
+    [
+        *(5, None, [], ["x"], [{}], [STEP | {"loss": "x"}], [STEP, STEP | {"val_nll": math.inf}]),
+        *([STEP | {"step": None}], [STEP | {"step": 1e30}], [STEP | {"step": 10**30}]),
+        *([STEP | {"val_nll": None}], [STEP | {"loss": 10**400}], [STEP, STEP]),
+    ],
 )
 def test_a_history_of_something_else(tmp_path, params, value):
     recipe = TransformerRecipe(TransformerTask, params.model_dump(), "tokens", 3, 0)
@@ -106,7 +155,8 @@ def cas_row(folder: Path) -> object:
     return CasJob("real", "none", 0, {}, str(folder), "images", "samples", "classifier").row()
 
 
-FOREIGN_CAS = [{"top1": "x"}, {"top5": math.nan}, {"top1": None}, {"images": "x"}, {"seed": 1}]
+FOREIGN_CAS = [{"top1": "x"}, {"top5": math.nan}, {"top1": -3}, {"top1": None}]
+FOREIGN_CAS += [{"images": "x"}, {"seed": 1}]
 
 
 @pytest.mark.parametrize(
@@ -133,8 +183,27 @@ def test_an_array_of_no_images(tmp_path, value):
         mapped_images(tmp_path / "a.npy")
 
 
-@pytest.mark.parametrize("value", [{}, [], {"shards": None}, {"shards": {SPLIT: [{"file": 5}]}}])
+def names(*files: object) -> dict:
+    return {"shards": {SPLIT: [{"file": file} for file in files]}}
+
+
+NO_SHARDS = [{}, [], {"shards": None}, names(5), names(), names(""), names(".")]
+
+
+@pytest.mark.parametrize("value", NO_SHARDS)
 def test_a_manifest_of_samples_that_names_no_shards_is_made_again(tmp_path, capsys, value):
     write_noted(tmp_path / MANIFEST, value)
     assert not keep_if_all_written(tmp_path)
     assert "made again" in capsys.readouterr().out and not (tmp_path / MANIFEST).exists()
+
+
+def test_a_manifest_of_samples_that_names_other_files_removes_none_of_them(tmp_path, capsys):
+    folder, others = tmp_path / "project" / "samples", tmp_path / "others"
+    for place in (folder, others):
+        place.mkdir(parents=True)
+    (others / "mine.txt").write_text("mine")
+    for name in (str(others), "../../others", "../../others/mine.txt", str(others / "mine.txt")):
+        write_noted(folder / MANIFEST, names("samples-00000.parquet", name))
+        assert not keep_if_all_written(folder)
+        assert "names no shards" in capsys.readouterr().out
+    assert (others / "mine.txt").read_text() == "mine"

@@ -19,12 +19,12 @@ from pipeline.evaluation.images import SampleImages
 from pipeline.evaluation.metrics import manifold_metrics
 from pipeline.evaluation.statistics import BLOCK
 from pipeline.runtime.checksums import keep_if_whole, write_noted
-from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
+from pipeline.runtime.kept import kept_rows
 from pipeline.runtime.seeds import generator
 from pipeline.runtime.workers import Alone
 
 KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
+SELECTIONS = ("rejection", "random")
 Row = dict[str, Any]
 
 
@@ -45,7 +45,7 @@ def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: A
             cell = folder / f"{acceptance}.json"
             if not keep_if_whole(cell):
                 write_noted(cell, candidates.rows(acceptance))
-            for row in _kept(cell):
+            for row in _kept(cell, replicate, acceptance, evaluator.extractor.name):
                 rows.append({k: row[k] for k in KEYS} | row)
                 print(
                     f"reject: {row['network']} seed {row['seed']}, {row['selection']} "
@@ -56,16 +56,16 @@ def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: A
     return rows
 
 
-def _kept(cell: Path) -> list[Row]:
-    rows = read_json(cell)
-    known = {*KEYS, "class_accuracy"}
-    if not (isinstance(rows, list) and rows and all(_has(row, known) for row in rows)):
-        raise UserError(f"{cell} is damaged: it has no rows of a selection; delete it, run again")
-    return rows
+def _kept(cell: Path, replicate: Replicate, acceptance: float, name: str) -> list[Row]:
+    """The rows of a cell.
 
-
-def _has(row: Any, keys: set[str]) -> bool:
-    return isinstance(row, dict) and keys <= row.keys()
+    Args:
+        name: of the extractor.
+    """
+    own = {"network": replicate.network, "seed": replicate.seed, "acceptance": acceptance}
+    owns = [own | {"selection": selection} for selection in SELECTIONS]
+    needed = ("candidates", "samples", f"is_{name}", "class_accuracy")
+    return kept_rows(cell, owns, needed, other=(f"fid_{name}",))
 
 
 class Candidates:

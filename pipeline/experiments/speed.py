@@ -5,6 +5,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +14,13 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.config.params import Params
 from pipeline.decoding import generate
+from pipeline.runtime.kept import kept_rows
 from pipeline.runtime.seeds import mix
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
 from pipeline.weights.configs import transformer_config
+
+METHODS = ("maskgit", "ar_cached", "ar_uncached")
+MEASURED = ("iterations", "seconds_per_image", "low", "high", "repeats", "parameters", "threads")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +55,12 @@ def methods(params: Params, config: TransformerConfig, device: torch.device) -> 
             baseline, labels, bf16=bf16, cache=cache, **common
         )
 
-    return {
-        "maskgit": Method(maskgit, iterations, parallel),
-        "ar_cached": Method(baseline, config.num_tokens, one_by_one(cache=True)),
-        "ar_uncached": Method(baseline, config.num_tokens, one_by_one(cache=False)),
-    }
+    ways = (
+        Method(maskgit, iterations, parallel),
+        Method(baseline, config.num_tokens, one_by_one(cache=True)),
+        Method(baseline, config.num_tokens, one_by_one(cache=False)),
+    )
+    return dict(zip(METHODS, ways, strict=True))
 
 
 def speed_rows(
@@ -67,7 +73,7 @@ def speed_rows(
     """
     config = dataclasses.replace(transformer_config(params, num_classes), num_tokens=grid**2)
     timed = methods(params, config, device)
-    on = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    on = _name(device)
     rows = []
     for batch_size in params.speed.batch_sizes:
         labels = torch.arange(batch_size) % num_classes
@@ -89,6 +95,26 @@ def speed_rows(
                 flush=True,
             )
     return rows
+
+
+def kept_speed_rows(
+    path: Path, params: Params, grid: int, device: torch.device
+) -> list[dict[str, Any]]:
+    """The same from a file, of a run that was killed.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    owns = [
+        {"method": method, "tokens": grid**2, "batch_size": batch_size, "device": _name(device)}
+        for batch_size in params.speed.batch_sizes
+        for method in METHODS
+    ]
+    return kept_rows(path, owns, MEASURED)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _seconds(draw: Callable[[Tensor], Tensor], labels: Tensor, device: torch.device) -> float:

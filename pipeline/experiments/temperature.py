@@ -16,6 +16,8 @@ from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.sampling import balanced_labels, sample_batches
 
+KEYS = ("choice_temperature", "seed", "samples")
+
 
 def temperature_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: Alone
@@ -27,6 +29,7 @@ def temperature_rows(
         folders: of each replicate; keeps the rows that are finished, `<value>.json`.
     """
     evaluator, count = Evaluator(params, workers), params.temperature.samples
+    name = evaluator.extractor.name
     scores = {}
     for replicate, folder in folders.items():
         sampler = sampler_of(replicate)
@@ -34,15 +37,16 @@ def temperature_rows(
             cell = folder / f"{value}.json"
             if not keep_if_whole(cell):
                 write_noted(cell, _score(value, replicate.seed, sampler, evaluator, cell))
-            scores[value, replicate.seed] = kept_row(cell, needed=("class_accuracy",))
+            scores[value, replicate.seed] = kept_row(
+                cell, needed=(f"is_{name}", "class_accuracy"), other=(f"fid_{name}",), apart=KEYS
+            )
             recognised = scores[value, replicate.seed]["class_accuracy"]
             print(
                 f"temperature: {value:g} seed {replicate.seed}: {recognised:.1%} recognised",
                 flush=True,
             )
     return [
-        {"choice_temperature": value, "seed": replicate.seed, "samples": count}
-        | scores[value, replicate.seed]
+        dict(zip(KEYS, (value, replicate.seed, count), strict=True)) | scores[value, replicate.seed]
         for value in params.temperature.values
         for replicate in folders
     ]

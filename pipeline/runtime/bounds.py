@@ -97,10 +97,3 @@ def known_bounds(name: str) -> Bounds | None:
 def bounds_of(name: str) -> Bounds:
     """The same; of one that is not known those of any number."""
     return known_bounds(name) or Bounds()
-
-
-def are_numbers(row: Any) -> bool:
-    """Whether it is a mapping to finite numbers, or None where there is none."""
-    return isinstance(row, dict) and all(
-        value is None or Bounds().hold(value) for value in row.values()
-    )

@@ -44,9 +44,28 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
+def read_stages(file: Path = DVC_FILE) -> dict[str, dict[str, Any]]:
+    """The stages of dvc.yaml, in order.
+
+    Raises:
+        UserError: it is missing, or has none.
+    """
+    stages = read_yaml(file).get("stages")
+    if not isinstance(stages, dict) or not all(isinstance(s, dict) for s in stages.values()):
+        raise UserError(f"{file} has no stages; bring it back (`git checkout {DVC_FILE}`)")
+    return stages
+
+
+def _stage(name: str) -> dict[str, Any]:
+    stages = read_stages()
+    if name not in stages:
+        raise UserError(f"{DVC_FILE} has no stage '{name}'; it has {', '.join(stages)}")
+    return stages[name]
+
+
 def project_key() -> dict[str, Any]:
     """Everything that the DAG as a whole depends on: all params, and the code that stages list."""
-    stages = read_yaml(DVC_FILE)["stages"]
+    stages = read_stages()
     made = {output for stage in stages for output in stage_outputs(stage)}
     listed = {dep for stage in stages for dep in stage_deps(stage)}
     code = sorted(dep for dep in listed if not made & {Path(dep), *Path(dep).parents})
@@ -58,12 +77,12 @@ def project_key() -> dict[str, Any]:
 
 def stage_description(stage: str) -> str:
     """What dvc.yaml says that a stage is; empty if it says nothing."""
-    return read_yaml(DVC_FILE)["stages"][stage].get("desc", "")
+    return _stage(stage).get("desc", "")
 
 
 def stage_params(stage: str) -> dict[str, Any]:
     """The params that dvc.yaml lists for a stage, by dotted key."""
-    declared = read_yaml(DVC_FILE)["stages"][stage].get("params", [])
+    declared = _stage(stage).get("params", [])
     values = read_yaml(PARAMS_FILE)
     return flatten({name: _look_up(values, name) for name in declared})
 
@@ -73,20 +92,20 @@ def stage_deps(stage: str) -> list[str]:
     values = read_yaml(PARAMS_FILE)
     return [
         re.sub(r"\$\{([\w.]+)\}", lambda match: str(_look_up(values, match[1])), dep)
-        for dep in read_yaml(DVC_FILE)["stages"][stage].get("deps", [])
+        for dep in _stage(stage).get("deps", [])
     ]
 
 
 def stage_outputs(stage: str) -> list[Path]:
     """The files and folders that dvc.yaml lists as what a stage makes."""
-    listed = read_yaml(DVC_FILE)["stages"][stage]
+    listed = _stage(stage)
     entries = [entry for kind in ("outs", "metrics", "plots") for entry in listed.get(kind, [])]
     return [Path(next(iter(e)) if isinstance(e, dict) else e) for e in entries]
 
 
 def makers() -> dict[str, str]:
     """Which stage makes what another depends on, by the dependency's path; code is made by none."""
-    stages = read_yaml(DVC_FILE)["stages"]
+    stages = read_stages()
     outputs = {output: stage for stage in stages for output in stage_outputs(stage)}
     needed = dict.fromkeys(dep for stage in stages for dep in stage_deps(stage))
     return {
@@ -103,11 +122,10 @@ def stages_up_to(stage: str | None) -> list[str]:
     Raises:
         UserError: dvc.yaml has no such stage.
     """
-    order, made_by = list(read_yaml(DVC_FILE)["stages"]), makers()
+    order, made_by = list(read_stages()), makers()
     if stage is None:
         return order
-    if stage not in order:
-        raise UserError(f"dvc.yaml has no stage '{stage}'; it has {', '.join(order)}")
+    _stage(stage)
     needed = {stage}
     for name in reversed(order):  # dvc.yaml lists a stage after those that it needs
         if name in needed:

@@ -4,9 +4,11 @@ import platform
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.limits import TEXT
 
 NOTE = "workers.json"  # in a run directory
 Machine = dict[str, str]
@@ -53,9 +55,16 @@ def _noted(folder: Path) -> list[Machine]:
         noted = read_json(folder / NOTE)
     except (UserError, OSError):
         return []
-    return [m for m in noted if isinstance(m, dict)] if isinstance(noted, list) else []
+    return [m for m in noted if _is_machine(m)] if isinstance(noted, list) else []
+
+
+def _is_machine(noted: Any) -> bool:
+    if not isinstance(noted, dict):
+        return False
+    texts = [text for pair in noted.items() for text in pair]
+    return all(isinstance(t, str) and len(t) <= TEXT and t.isprintable() for t in texts)
 
 
 def _each_once(machines: Iterable[Machine]) -> list[Machine]:
-    found = {tuple(sorted((str(k), str(v)) for k, v in m.items())) for m in machines}
+    found = {tuple(sorted(m.items())) for m in machines}
     return sorted(map(dict, found), key=lambda m: (m.get("host", ""), sorted(m.items())))

@@ -20,12 +20,13 @@ from pipeline.runtime.dag import (
     DVC_FILE,
     PARAMS_FILE,
     makers,
+    read_stages,
     stage_deps,
     stage_outputs,
     stage_params,
 )
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import file_hash, read_yaml, tree_hash, value_hash, write_json
+from pipeline.runtime.files import file_hash, tree_hash, value_hash, write_json
 from pipeline.runtime.limits import TEXT
 from pipeline.runtime.machines import Machine
 from pipeline.runtime.result_files import Damaged, read_values
@@ -154,7 +155,7 @@ def read_records(folder: Path = SOURCES, needed: Iterable[str] = ()) -> dict[str
     Raises:
         UserError: a record is damaged.
     """
-    stages = read_yaml(DVC_FILE)["stages"] if DVC_FILE.exists() else None
+    stages = read_stages() if DVC_FILE.exists() else None
     paths = [p for p in sorted(folder.glob("*.json")) if stages is None or p.stem in stages]
     return {path.stem: _read_record(path, needed) for path in paths}
 
@@ -211,7 +212,7 @@ def out_of_date() -> OutOfDate:
     made_by = makers()
     for stage, record in records.items():
         _require_whole(stage, record, made_by)
-    stages = [s for s in read_yaml(DVC_FILE)["stages"] if SOURCES / f"{s}.json" in stage_outputs(s)]
+    stages = [s for s in read_stages() if SOURCES / f"{s}.json" in stage_outputs(s)]
     found = {stage: _reason(stage, records, made_by) for stage in stages}
 
     @cache

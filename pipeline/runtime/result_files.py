@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.runtime.bounds import bounds_of, known_bounds
-from pipeline.runtime.dag import DVC_FILE, stage_outputs
+from pipeline.runtime.dag import DVC_FILE, read_stages, stage_outputs
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_file, read_yaml, require_file
+from pipeline.runtime.files import read_file, require_file
 from pipeline.runtime.limits import RESULT_BYTES, TEXT
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _way_out(path: Path) -> str:
 def _maker(path: Path) -> str:
     """The stage that makes a file, whatever the project's folder is; "" if none does."""
     ways = [path.parts[start:] for start in range(len(path.parts))]
-    for stage in read_yaml(DVC_FILE)["stages"]:
+    for stage in read_stages():
         for output in stage_outputs(stage):
             if any(way[: len(output.parts)] == output.parts for way in ways):
                 return stage

@@ -65,24 +65,29 @@ class Trial:
 
     def rows(self) -> list[dict[str, Any]]:
         """The measured row of every T, in order."""
-        return [self._measured(cell, "row") for cell in self.cells]
+        return [self._row(cell) for cell in self.cells]
 
     def crossing(self) -> list[dict[str, Any]]:
         """The measured row of every schedule that the model is decoded with."""
         rows = []
         for cell in self.crossed:
-            row = self._measured(cell, "row")
+            row = self._row(cell)
             first = {"schedule": row.pop("schedule"), "decoding_schedule": cell.schedule}
             rows.append(first | row)
         return rows
 
     def timings(self) -> list[dict[str, Any]]:
         """The seconds of every T, in order."""
-        return [self._measured(cell, "timing") for cell in self.cells]
+        needed = ("train_seconds", "decode_seconds", "seconds")
+        return [kept_row(c.path, "timing", own=self._own(c), needed=needed) for c in self.cells]
 
-    def _measured(self, cell: Cell, part: str) -> dict[str, Any]:
-        """The row or the timing of a cell."""
-        return kept_row(cell.path, part, own=self.identity | {"iterations": cell.iterations})
+    def _row(self, cell: Cell) -> dict[str, Any]:
+        name = self.params["evaluation"]["extractor"]
+        needed = (f"fid_{name}", f"is_{name}", "class_accuracy", "samples")
+        return kept_row(cell.path, "row", own=self._own(cell), needed=needed)
+
+    def _own(self, cell: Cell) -> dict[str, Any]:
+        return self.identity | {"iterations": cell.iterations}
 
     def history(self) -> list[dict[str, float]]:
         """The history of its training; empty where released weights took its place."""

@@ -86,7 +86,9 @@ def _replicate_row(
     else:
         (folder / DRAWN).unlink(missing_ok=True)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
-    row = kept_row(finished, needed=("class_accuracy", "samples"))
+    name = evaluator.extractor.name
+    needed = (f"fid_{name}", f"is_{name}", "class_accuracy", "samples")
+    row = kept_row(finished, needed=needed, apart=IDENTITY)
     return {"images": replicate.network} | own | row
 
 

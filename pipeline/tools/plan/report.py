@@ -9,9 +9,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
 from pipeline.config.presets import PRESETS
 from pipeline.runtime import limits
-from pipeline.runtime.dag import DVC_FILE
+from pipeline.runtime.dag import DVC_FILE, read_stages
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json, read_yaml
+from pipeline.runtime.files import read_json
 from pipeline.tools.plan.networks import DataSize, Network, plan_networks
 from pipeline.tools.plan.stages import Stage, plan_stages
 from pipeline.tools.plan.storage import Storage, plan_storage, token_cache_bytes
@@ -81,7 +81,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
 def _uncounted(stages: list[Stage]) -> list[str]:
     """The stages of the DAG that the plan leaves out."""
     planned = {stage.name for stage in stages}
-    dag = read_yaml(PRESETS.parent / DVC_FILE)["stages"]
+    dag = read_stages(PRESETS.parent / DVC_FILE)
     return [name for name in dag if name not in planned]
 
 

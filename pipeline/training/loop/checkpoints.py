@@ -11,6 +11,7 @@ import torch
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, remove, remove_temporary, require_file
+from pipeline.runtime.limits import STEPS
 from pipeline.runtime.site import send_home
 from pipeline.training.loop.behind import Behind, snapshot
 
@@ -100,15 +101,20 @@ def _is_state(state: Any) -> bool:
     """Whether it is what a loop keeps: a history of rows of numbers, up to the step."""
     if not isinstance(state, dict) or not state.keys() >= PARTS:
         return False
-    rows = state["history"]
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    rows, step = state["history"], state["step"]
+    return is_history(rows) and rows[-1]["step"] == step and type(step) is int
+
+
+def is_history(rows: Any) -> bool:
+    """Whether it is what a loop has reported: rows of numbers, one after the other."""
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         return False
     numbers = (value for row in rows for value in row.values())
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in numbers):
+    if not all(type(value) in (int, float) and abs(value) < math.inf for value in numbers):
         return False
     steps = [row.get("step") for row in rows]
-    whole = all(type(step) is int for step in [*steps, state["step"]])
-    return whole and steps[-1:] == [state["step"]] and steps == sorted(set(steps))
+    whole = all(type(step) is int and 0 < step <= STEPS for step in steps)
+    return whole and steps == sorted(set(steps))
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:

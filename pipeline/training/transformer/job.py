@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from pipeline.config.params import Params
-from pipeline.runtime.bounds import are_numbers
 from pipeline.runtime.checksums import as_noted
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 from pipeline.runtime.ranks import Ranks
-from pipeline.training.loop import TrainingJob, Workers
+from pipeline.training.loop import TrainingJob, Workers, is_history
 from pipeline.training.transformer.task import TransformerTask, no_look
 
 
@@ -97,9 +96,7 @@ class TransformerJob(TrainingJob):
             UserError: the file holds something else.
         """
         rows = read_json(self.trained, "history")["history"]
-        known = {"step", "loss", "val_nll"}
-        whole = isinstance(rows, list) and all(are_numbers(r) and known <= r.keys() for r in rows)
-        if not (whole and rows):
+        if not is_history(rows) or not all({"loss", "val_nll"} <= row.keys() for row in rows):
             raise UserError(
                 f"{self.trained} is damaged: it has no history; delete its folder, run again"
             )
