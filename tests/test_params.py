@@ -124,6 +124,10 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"ray.storage_path": "data/images"}, ["ray.storage_path", "data/images", "DVC deletes"]),
         ({"ray.storage_path": "models/tokenizer/runs"}, ["ray.storage_path", "DVC deletes"]),
         ({"ray.storage_path": "./runs/../pipeline"}, ["ray.storage_path", "pipeline", "hashes"]),
+        ({"data.source": "folder:data/images"}, ["data.source", "data/images", "DVC deletes", "move"]),
+        ({"data.download_dir": "data/../results/x"}, ["data.download_dir", "results", "move"]),
+        ({"tokenizer.pretrained": "models/tokenizer/a.bin"}, ["tokenizer.pretrained", "move it"]),
+        ({"evaluation.vgg_weights": "data/samples/a"}, ["evaluation.vgg_weights", "data/samples"]),
         ({"ray.storage_path": "a/" * 2000}, ["ray.storage_path", "256 folders"]),
         ({"transformer.pretrained": "x" * 256}, ["transformer.pretrained", "255 bytes"]),
         ({"evaluation.vgg_weights": "/é" * 2 + "é" * 128}, ["evaluation.vgg_weights", "shorter"]),
@@ -287,7 +291,7 @@ def test_runs_may_lie_beside_what_dvc_deletes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for place in ("data/runs", "models", str(tmp_path / "runs"), "/data/images"):
         assert load_params(write(tmp_path, {"ray.storage_path": place}))
-    with pytest.raises(UserError, match=r"ray\.storage_path.*give a folder such as runs"):
+    with pytest.raises(UserError, match=r"ray\.storage_path.*move it to another folder"):
         load_params(write(tmp_path, {"ray.storage_path": str(tmp_path / "data/tokens/x")}))
     for place in (".", "..", "/", str(tmp_path), "a/.."):
         with pytest.raises(UserError, match=r"ray\.storage_path: the project lies in it"):

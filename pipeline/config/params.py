@@ -9,7 +9,7 @@ from pydantic import ValidationError, model_validator
 from pipeline.config.mistakes import first_mistake
 from pipeline.config.paths import CODE, OUTPUTS
 from pipeline.config.schema import Sections
-from pipeline.runtime.dag import PARAMS_FILE
+from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.limits import GRID
@@ -17,6 +17,8 @@ from pipeline.runtime.project import in_project
 
 if TYPE_CHECKING:
     from pipeline.decoding import DecodingSettings
+
+FOLDER_PARAMS = ("ray.storage_path", "data.download_dir")
 
 
 class ClassifierImages(NamedTuple):
@@ -87,6 +89,7 @@ class Params(Sections):
         self._check_guidance()
         self._check_workers()
         self._check_storage()
+        self._check_places()
         return self
 
     def _check_images(self) -> None:
@@ -214,19 +217,35 @@ class Params(Sections):
                 )
 
     def _check_storage(self) -> None:
-        """Refuse to keep runs where DVC deletes what a stage has made, or hashes what it reads."""
+        """Refuse to keep runs where DVC hashes what a stage reads, or around the project."""
         root = in_project("").resolve()
         given = Path(os.path.normpath(root.joinpath(self.ray.storage_path)))
         if root.is_relative_to(given):
             raise ValueError(
                 "ray.storage_path: the project lies in it; give a folder of its own, such as runs"
             )
-        for folder in (*OUTPUTS, *CODE):
+        for folder in CODE:
             if given.is_relative_to(root / folder):
                 raise ValueError(
-                    f"ray.storage_path: it lies in {folder}, whose content DVC deletes or hashes; "
-                    f"give a folder such as runs"
+                    f"ray.storage_path: it lies in {folder}, which DVC hashes; give a folder such "
+                    f"as runs"
                 )
+
+    def _check_places(self) -> None:
+        """Refuse files of the user's where DVC deletes what a stage has made: it does so before the
+        stage could read them."""
+        root, values = in_project("").resolve(), flatten(self.model_dump())
+        places = {key: values[key] for key in (*FILE_PARAMS, *FOLDER_PARAMS)}
+        _, _, places["data.source"] = self.data.source.partition(":")
+        for key, place in places.items():
+            path = root / (place or ".")
+            ways = {Path(os.path.normpath(path)), Path(os.path.realpath(path))}
+            for folder in OUTPUTS:
+                if any(way.is_relative_to(root / folder) for way in ways):
+                    raise ValueError(
+                        f"{key}: it lies in {folder}, whose content DVC deletes before a stage "
+                        f"runs; move it to another folder before you run anything"
+                    )
 
 
 def load_params(path: Path | str = PARAMS_FILE) -> Params:
