@@ -4,7 +4,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.tokens import TokenCache
-from pipeline.runtime.files import publish_folder, tree_hash, write_json
+from pipeline.runtime.files import own_folder, publish_folder, tree_hash, write_json
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.workers import workers_of
 from pipeline.training.tokens import cache_tokens, cached_code_usage, write_manifest
@@ -14,8 +14,7 @@ from stages.running import run_stage
 def main(params: Params) -> str:
     workers = workers_of(params.ray)
     with Stage("cache_tokens", params) as stage:
-        folder = stage.folder() / "tokens"
-        folder.mkdir(exist_ok=True)
+        folder = own_folder(stage.folder() / "tokens")
         crops = {"train": params.tokens.crops_per_image, "val": 0}
         shards = {
             split: cache_tokens(split, number, params, folder, workers)

@@ -11,7 +11,7 @@ from pipeline.data.images.views import View
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split
-from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json
+from pipeline.runtime.files import own_folder, publish_folder, tree_hash, value_hash, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
@@ -25,7 +25,7 @@ def main(params: Params) -> str:
         # A folder of images may change under the same params. Shards of a killed run are used again
         # only if the items are the same, in the same order, and no image was written since.
         items = value_hash([source.items, source.version])
-        folder = stage.folder(items=items) / "shards"
+        folder = own_folder(stage.folder(items=items) / "shards")
         shards = {
             split: write_shards(source, indices, split, params.data.shard_size, folder)
             for split, indices in splits.items()

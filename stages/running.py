@@ -20,6 +20,7 @@ from pipeline.runtime.limits import RESULT_BYTES
 from pipeline.runtime.local_cluster import leave_if_ended
 from pipeline.runtime.process import reader_may_leave
 from pipeline.runtime.stage import Stage
+from pipeline.runtime.uris import tracking_uri
 from pipeline.schedules import curve_csv
 
 Curves = Callable[[Params], Iterable[str]]
@@ -59,10 +60,11 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
 
 
 def _check_root() -> None:
-    """The folders of runs would be made in a project that is not there."""
+    """The folders of runs would be made in a project that is not there, or nothing be tracked."""
     root = os.environ.get("DVC_ROOT")
     if root and not os.path.isdir(root):
         raise UserError(f"DVC_ROOT: {root} is no folder; unset it, DVC sets it for its stages")
+    tracking_uri()
 
 
 def _way_back() -> str:

@@ -172,6 +172,20 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
             "as it fills), .npz (as the ADM suite reads), or none (a folder of PNGs)",
         ),
         (
+            "reconstruct PHOTO --output PHOTO",
+            "--output: PHOTO is a picture that is read; name another output",
+        ),
+        (
+            "edit PHOTO --class 0 --output PHOTO",
+            "--output: PHOTO is a picture that is read; name another output",
+        ),
+        (
+            "sample --output data/images/x.png",
+            "--output: data/images/x.png lies in data/images, which a stage makes and DVC deletes; "
+            "name another",
+        ),
+        ("sample --classes=", "--classes: this model has no class ; use"),
+        (
             "sample --model nowhere",
             "nowhere is neither a folder that exists nor a repository of the Hub (owner/name); "
             "give one",

@@ -263,8 +263,13 @@ def test_runs_that_are_each_others_parents_stop_no_other(server, folder):
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda whole: b"garbage" * 100, lambda whole: whole[:5000], lambda whole: b"x"],
-    ids=["garbage", "cut", "a byte"],
+    [
+        lambda whole: b"garbage" * 100,
+        lambda whole: whole[:5000],
+        lambda whole: b"x",
+        lambda whole: whole.replace(b"run_uuid", b"xun_uuid"),
+    ],
+    ids=["garbage", "cut", "a byte", "a column"],
 )
 def test_a_damaged_database_is_named_with_the_way_out(monkeypatch, tmp_path, folder, damage):
     monkeypatch.chdir(tmp_path)

@@ -146,3 +146,5 @@ def test_a_port_is_the_one_wanted_or_a_free_one():
     assert free_port("127.0.0.1", port, 1) == port
     with pytest.raises(UserError, match=r"cannot listen on 203.0.113.1 .* give another host"):
         free_port("203.0.113.1", None, 0)
+    with pytest.raises(UserError, match="there is no such host"):
+        free_port("é" * 70, None, 0)

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,24 @@ def test_processes_that_log_at_once_lose_nothing(outbox):
         for step in range(25)
     ]
     assert sorted(names) == sorted(expected)
+
+
+def test_records_that_someone_deletes_cost_none_that_come_after(outbox):
+    outbox.append_open(OPENED)
+    outbox.append_metrics({"loss": 1.0}, 1)
+    other = pickle.loads(pickle.dumps(outbox))  # of another process
+    other.append_metrics({"loss": 2.0}, 2)
+    shutil.rmtree(outbox.folder)
+    outbox.append_metrics({"loss": 1.0}, 1)
+    other.append_metrics({"loss": 3.0}, 3)
+    outbox.append_metrics({"loss": 4.0}, 4)
+    records = [record for _, record in read_records(outbox.log, 0)]
+    assert [record.get("open") for record in records] == [OPENED, None, None, None]
+    assert [record.get("metrics") for record in records[1:]] == [
+        {"loss": 1.0},
+        {"loss": 3.0},
+        {"loss": 4.0},
+    ]
+    shutil.rmtree(outbox.folder)
+    with pytest.raises((UserError, OSError)):
+        outbox.seconds()

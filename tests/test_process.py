@@ -61,7 +61,7 @@ def test_so_does_ctrl_c():
     assert ended.stderr == "error: interrupted; run again to go on\n"
 
 
-@pytest.mark.parametrize("module", ["stages.prepare", "stages.sweep", "analysis"])
+@pytest.mark.parametrize("module", ["stages.prepare", "stages.sweep", "analysis", "pipeline"])
 def test_ctrl_c_is_one_line_though_the_libraries_are_still_being_imported(module):
     """Which takes seconds: torch is one that every stage imports first of all, or MLflow."""
     program = f"""
@@ -70,7 +70,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 load = builtins.__import__
 
 def interrupted(name, *arguments, **named):
-    if name.partition(".")[0] in ("torch", "numpy", "pandas", "mlflow"):
+    if name.partition(".")[0] in ("torch", "numpy", "pandas", "mlflow", "typer"):
         signal.raise_signal(signal.SIGINT)
     return load(name, *arguments, **named)
 
@@ -123,6 +123,21 @@ def test_a_reader_that_leaves_is_no_error(finished, tmp_path):
 def test_a_pipe_that_is_no_reader_of_ours_is_an_error_still():
     with pytest.raises(BrokenPipeError), reader_may_leave():
         raise BrokenPipeError
+
+
+def test_letters_that_the_output_lacks_are_escaped():
+    program = (
+        "from pipeline.runtime.process import reader_may_leave\n"
+        "with reader_may_leave(): print('4×4 \\udcff')"
+    )
+    for encoding, said in (("ascii", b"4\\xd74 \\udcff\n"), ("utf-8", b"4\xc3\x974 \\udcff\n")):
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            timeout=30,
+        )
+        assert (ended.returncode, ended.stdout) == (0, said)
 
 
 @pytest.mark.parametrize("name", ["MININTERVAL", "NCOLS", "ncols", "DELAY", "TOTAL", "INITIAL"])

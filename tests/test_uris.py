@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.runtime.uris import redacted, scrubbed
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.uris import redacted, scrubbed, tracking_uri
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,23 @@ def test_a_short_one_takes_no_words_out_of_errors(monkeypatch):
 def test_what_mlflow_is_given_besides_is_not_shown_either(name, monkeypatch):
     monkeypatch.setenv(name, "s3cr/t")
     assert scrubbed("refused: s3cr/t") == "refused: ***"
+
+
+@pytest.mark.parametrize("folder", ["a?b", "x%41", 'a"b'])
+def test_a_project_whose_folder_no_address_can_have(folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    with pytest.raises(UserError, match="rename the folder, or set MLFLOW_TRACKING_URI"):
+        tracking_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking_uri() == "http://127.0.0.1:5000"
+
+
+def test_what_http_makes_of_a_password_is_not_shown_either(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cr%2Ft@127.0.0.1:5000")
+    assert scrubbed("you sent Basic bWU6czNjci90 to it") == "you sent Basic *** to it"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cr/t")
+    assert scrubbed("you sent Basic bWU6czNjci90 to it") == "you sent Basic *** to it"

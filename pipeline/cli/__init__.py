@@ -1,1 +1,5 @@
 """The command line `maskgit`; what its commands do is in `pipeline/tools` and `pipeline/api`."""
+
+from pipeline.runtime.process import set_up
+
+set_up()  # before a command imports anything that takes long

@@ -13,7 +13,7 @@ from pipeline.cli import drawing, edits, project, results, work
 from pipeline.cli.commands import add
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.failures import bug
-from pipeline.runtime.process import reader_may_leave, set_up
+from pipeline.runtime.process import reader_may_leave
 
 # Arguments of the Python API that commands take as options of the same name.
 OPTIONS = (
@@ -56,7 +56,7 @@ def before(
         ),
     ] = False,
 ) -> None:
-    set_up()
+    pass
 
 
 def main() -> None:

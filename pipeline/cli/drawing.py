@@ -21,7 +21,7 @@ from pipeline.cli.options import (
     open_model,
     output,
 )
-from pipeline.cli.outputs import require_png, sample_format
+from pipeline.cli.outputs import require_apart, require_png, sample_format
 
 Classes = Annotated[
     str | None,
@@ -72,7 +72,7 @@ def reconstruct(
 
     No sample or edit can be sharper.
     """
-    require_png(file)
+    require_png(file, picture)
     opened = open_model(model, None)
     from pipeline.tools.sample import write_results
 
@@ -91,6 +91,7 @@ def save(
     """
     from pipeline.api.saving import require_free
 
+    require_apart("FOLDER", folder)
     require_free(folder)  # before the model is opened
     open_model(model, replicate).save_pretrained(folder)
     print(f"model in {folder}; `maskgit sample --model {folder}` draws from it")

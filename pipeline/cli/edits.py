@@ -47,7 +47,7 @@ def edit(
 
     The part is its middle, or a box or a mask; all else stays as it is.
     """
-    require_png(file)
+    require_png(file, picture, mask)
     where = box_of(box)
     opened = open_model(model, replicate)
     from pipeline.tools.sample import write_results
@@ -113,7 +113,7 @@ def outpaint(
 
     What is added at a side is made window by window, so that it may be of any length.
     """
-    require_png(file)
+    require_png(file, picture)
     opened = open_model(model, replicate)
     from pipeline.tools.sample import write_results
 

@@ -155,7 +155,7 @@ def box_of(text: str | None) -> "Box | None":
 
 def one_or_all(text: str | None) -> list[str] | None:
     """The classes that a text lists with commas; None for all."""
-    return text.split(",") if text else None
+    return None if text is None else text.split(",")
 
 
 def print_json(values: object) -> None:

@@ -12,7 +12,7 @@ from pipeline.config.schema import Sections
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
-from pipeline.runtime.limits import GRID
+from pipeline.runtime.limits import GRID, WIDTH
 from pipeline.runtime.project import in_project
 
 if TYPE_CHECKING:
@@ -103,6 +103,12 @@ class Params(Sections):
             raise ValueError(
                 f"data.image_size: {self.grid}×{self.grid} tokens an image are more than the limit "
                 f"of {GRID}×{GRID} (docs/limits.md); add levels to tokenizer.multipliers"
+            )
+        widest = self.tokenizer.filters * max(self.tokenizer.multipliers)
+        if widest > WIDTH:
+            raise ValueError(
+                f"tokenizer.multipliers: {widest} channels (filters × the largest) are more than "
+                f"the limit of {WIDTH} (docs/limits.md); use smaller ones"
             )
         if self.tokenizer.perceptual != "classifier" and size < 32:
             raise ValueError(

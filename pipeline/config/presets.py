@@ -5,6 +5,7 @@ an ordinary parameter file, the comments stay, and `git diff params.yaml` shows 
 """
 
 import itertools
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -68,13 +69,11 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
     buffer = io.StringIO()
     yaml.dump(document, buffer)
     text = buffer.getvalue().replace(_header(BASE), _header(path), 1)
-    candidate = target.with_name(f".{target.name}.{name}")
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = Path(folder, target.name)
         write_text(candidate, text)
         params = load_params(candidate)
-        write_text(target, text)
-    finally:
-        candidate.unlink(missing_ok=True)
+    write_text(Path(os.path.realpath(target)), text)  # where it is a link, of what it leads to
     return params
 
 

@@ -186,7 +186,8 @@ def cached_features(
     step = PART if isinstance(images, Readable) else len(images)
     batches = [(start, min(start + step, len(images))) for start in range(0, len(images), step)]
     workers, folder = workers or Alone(torch.device("cpu")), parts_folder(path)
-    with shared_folder(folder):  # another process may be at it
+    # Another process may be at it.
+    with shared_folder(folder, cache_dir / f".{path.stem}.lock"):
         if not as_noted(path):
             name = f"features: {extractor.name}"
             parts = make_parts({path: batches}, workers, maker, name, save_features)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.runtime.checksums import keep_if_whole, note_hash
-from pipeline.runtime.files import atomic_file, remove_temporary
+from pipeline.runtime.files import atomic_file, own_folder, remove_temporary
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.workers import Alone, Maker
 
@@ -98,7 +98,7 @@ def making(
         before: how many batches are not among them, since nobody needs them again.
     """
     for folder in {part.parent for part in parts}:
-        remove_temporary(folder)
+        remove_temporary(own_folder(folder))
     total, made = before + len(parts), before + sum(part.exists() for part in parts)
     if made:
         print(f"{name}: going on from batch {made} of {total}", flush=True)

@@ -11,7 +11,9 @@ from typing import Any
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import (
     SUMS,
+    cannot_write,
     file_hash,
+    own_folder,
     read_file,
     remove,
     remove_temporary,
@@ -19,7 +21,7 @@ from pipeline.runtime.files import (
     write_text,
 )
 from pipeline.runtime.limits import SUMS_BYTES
-from pipeline.runtime.locks import lock_at
+from pipeline.runtime.locks import waited_for
 
 
 def note_hash(path: Path) -> None:
@@ -36,22 +38,27 @@ def write_noted(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def shared_folder(folder: Path) -> Iterator[None]:
+def shared_folder(folder: Path, lock_file: Path | None = None) -> Iterator[None]:
     """While a file is written to a folder that is no process's own, and its hash noted: one process
     at a time is in the block, so that what it finds half written is a killed one's, and removed.
+
+    Args:
+        lock_file: None for one in the folder. A folder that the block deletes has it elsewhere, or
+            who waits would find none, or hold one that is gone.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = lock_at(folder / ".lock").acquire()
-    except OSError as error:
-        raise UserError(
-            f"cannot write {folder}: {error.strerror or error}; make room or change permissions"
-        ) from error
-    with lock:
-        remove_temporary(folder)
+    lock_file = lock_file or folder / ".lock"
+    with contextlib.ExitStack() as held:
+        try:
+            lock_file.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(waited_for(lock_file))
+            if folder != lock_file.parent:
+                own_folder(folder)
+            remove_temporary(folder)
+        except OSError as error:
+            raise UserError(cannot_write(folder, error)) from error
         yield
 
 

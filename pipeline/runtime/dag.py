@@ -1,5 +1,6 @@
 """The params and dependencies that dvc.yaml lists for a stage: their values and contents."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -101,6 +102,18 @@ def stage_outputs(stage: str) -> list[Path]:
     listed = _stage(stage)
     entries = [entry for kind in ("outs", "metrics", "plots") for entry in listed.get(kind, [])]
     return [Path(next(iter(e)) if isinstance(e, dict) else e) for e in entries]
+
+
+def output_around(path: Path) -> Path | None:
+    """The output of a stage that a path is, or lies in; None where there is none."""
+    if not DVC_FILE.exists():
+        return None
+    ways = {Path(os.path.abspath(path)), Path(os.path.realpath(path))}
+    for stage in read_stages():
+        for output in stage_outputs(stage):
+            if any(way.is_relative_to(os.path.abspath(output)) for way in ways):
+                return output
+    return None
 
 
 def makers() -> dict[str, str]:

@@ -25,8 +25,14 @@ UNLOCKED = 3.0  # nor for a database on this machine that another process holds
 LAST = 2.0  # seconds that it waits for a server in all, or
 SHARE = 0.1  # this part of its own time, if that is longer
 PATIENCE = 60.0  # seconds that it waits for a database on this machine
-# What SQLite says of a file that is no database, is cut off, or lacks what a database began with.
-RUINED = ("file is not a database", "disk image is malformed", "no such table")
+# What SQLite says of a file that is no database, is cut off, or lacks what a database began with;
+# and Python of one whose texts are none.
+RUINED = (
+    *("file is not a database", "disk image is malformed", "no such table"),
+    *("has no column named", "no such column", "codec can't decode"),
+)
+DELETED = "must be in the 'active' state"  # what MLflow says of an experiment
+OUTDATED = "out-of-date database schema"
 
 
 def load_mlflow() -> None:
@@ -180,6 +186,8 @@ def _line(log: Path, end: int) -> int:
 
 def way_out(reason: str) -> str:
     """What to do where MLflow does not answer, or refuses for that reason."""
+    if DELETED in reason:
+        return "restore it, or choose another mlflow.experiment in params.yaml, and run this again"
     if not is_local(tracking_uri()):
         if status(reason) in (401, 403):
             return (
@@ -191,6 +199,11 @@ def way_out(reason: str) -> str:
         return (
             f"{sqlite_file(tracking_uri())} is damaged: delete it, or put a whole copy in its "
             f"place, and `maskgit sync` sends what is kept"
+        )
+    if OUTDATED in reason:
+        return (
+            f"make a copy of it, and `mlflow db upgrade {redacted(tracking_uri())}` brings it to "
+            f"this MLflow"
         )
     return "run this again"
 

@@ -3,6 +3,7 @@ the error and log it at length). And how one of ours, a bug, gets out of a stage
 """
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -107,6 +108,8 @@ def bug(error: Exception, name: str) -> str:
     inner = innermost(error)
     if isinstance(inner, OSError) and inner.errno in FULL:
         return f"{inner.strerror}{f': {inner.filename}' * bool(inner.filename)}; make room"
+    if isinstance(inner, OSError) and inner.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{inner.strerror}; allow more of them (`ulimit -n`)"
     if _lacks_memory(inner):
         return in_a_line(inner)
     text = scrubbed("".join(traceback.format_exception(error)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import hashlib
 import json
 import os
@@ -37,6 +38,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def own_folder(folder: Path) -> Path:
+    """A folder in a run directory, made where there is none. A link or a file in its place is
+    removed: what it leads to is none of ours."""
+    if folder.is_symlink() or not folder.is_dir():
+        remove(folder)
+        folder.mkdir(parents=True)
+    return folder
 
 
 @contextlib.contextmanager
@@ -97,7 +107,7 @@ def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
         else:
             os.replace(temporary, path)
     except OSError as error:
-        raise UserError(_cannot_write(path, error)) from error
+        raise UserError(cannot_write(path, error)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -126,7 +136,7 @@ def atomic_folder(
         remove(path)
         _replace(temporary, path)
     except OSError as error:
-        raise UserError(_cannot_write(path, error)) from error
+        raise UserError(cannot_write(path, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -143,10 +153,14 @@ def publish_folder(source: Path, target: Path) -> None:
         shutil.move(source, temporary)
 
 
-def _cannot_write(path: Path, error: OSError) -> str:
+def cannot_write(path: Path, error: OSError) -> str:
+    """The message where a file or folder cannot be written."""
+    way_out = "make room or change permissions"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        way_out = "something else lies in its place, or in that of a folder around it: move it away"
     return (
-        f"cannot write {path}: {error.strerror or error}; make room or change permissions and run "
-        f"again, nothing made so far is lost"
+        f"cannot write {path}: {error.strerror or error}; {way_out} and run again, nothing made so "
+        f"far is lost"
     )
 
 

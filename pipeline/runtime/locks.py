@@ -2,11 +2,30 @@
 
 import os
 import stat
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pipeline.runtime.errors import UserError
+
+PATIENT = 10.0  # seconds that a process waits for another's lock without a word
+
+
+def waited_for(path: Path) -> AbstractContextManager[object]:
+    """The lock file of that name, locked until the block ends; a line says so where another process
+    keeps it for long.
+
+    Raises:
+        UserError: as `lock_at`.
+        OSError: it cannot be locked.
+    """
+    lock = lock_at(path)
+    try:
+        return lock.acquire(timeout=PATIENT)
+    except Timeout:
+        print(f"waiting for {path}, which another process holds", flush=True)
+        return lock.acquire()
 
 
 def lock_at(path: Path) -> FileLock:

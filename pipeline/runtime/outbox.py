@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash
 from pipeline.runtime.limits import RECORD_BYTES
-from pipeline.runtime.locks import lock_at
+from pipeline.runtime.locks import waited_for
 from pipeline.runtime.record_kinds import Record, damage_of, is_copy
 
 LOG = "log.jsonl"
@@ -43,6 +43,7 @@ class Outbox:
         self.folder = Path(folder)
         self.log = self.folder / LOG
         self._read = 0  # bytes of the log that the following are of
+        self._first: Record | None = None  # that opened the run
         self._metrics: dict[tuple[str, int], float] = {}
         self._params: dict[str, str] = {}
         self._artifacts: dict[str, str] = {}
@@ -115,8 +116,16 @@ class Outbox:
         self._append(lambda: record)
 
     def opened(self) -> Record:
-        """The record that opened the run first."""
-        return next(record for _, record in read_records(self.log, 0) if "open" in record)
+        """The record that opened the run first.
+
+        Raises:
+            Broken: there is none, or the log is no file.
+            OSError: it cannot be read.
+        """
+        for _, record in read_records(self.log, 0):
+            if "open" in record:
+                return record
+        raise Broken(f"{self.log} opens no run; delete the folder {self.folder}")
 
     def seconds(self) -> int:
         """Since the run was opened first."""
@@ -131,20 +140,28 @@ class Outbox:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _check_log(self.log)
-            with lock_at(self.folder / "log.lock"), open(self.log, "ab", buffering=0) as log:
+            with waited_for(self.folder / "log.lock"), open(self.log, "ab", buffering=0) as log:
+                if log.seek(0, os.SEEK_END) < self._read:
+                    self._forget()
                 for end, record in read_records(self.log, self._read):
                     self._note(record)
                     self._read = end
+                if self._first and not self._read:  # someone has deleted the records
+                    self._write(log, _line(self._first))
                 new = make()
                 if new is not None:
-                    new = {"time": int(time.time() * 1000)} | new
-                    self._write(log, json.dumps(new).encode() + b"\n")
+                    new = {"time": max(0, int(time.time() * 1000))} | new
+                    self._write(log, _line(new))
                     self._note(new)
         except OSError as error:
             raise UserError(
                 f"cannot log to {self.folder}: {error.strerror or error}; make room or change "
                 f"permissions and run again, nothing made so far is lost"
             ) from error
+
+    def _forget(self) -> None:
+        """The records are others' than those that were read."""
+        self._read, self._metrics, self._params, self._artifacts = 0, {}, {}, {}
 
     def _write(self, log: FileIO, line: bytes) -> None:
         """Append a whole line, or none: what a killed writer or a full disk left of one is cut
@@ -160,7 +177,9 @@ class Outbox:
         self._read += len(line)
 
     def _note(self, record: Record) -> None:
-        if "metrics" in record:
+        if "open" in record:
+            self._first = self._first or record
+        elif "metrics" in record:
             step = record["step"]
             self._metrics |= {
                 (k, step): v for k, v in record["metrics"].items() if not k.startswith(SYSTEM)
@@ -169,6 +188,10 @@ class Outbox:
             self._params = record["params"] | self._params
         elif "artifact" in record:
             self._artifacts[Path(record["artifact"]).name] = record["hash"]
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def remove_copy(path: Path) -> None:

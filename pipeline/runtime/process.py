@@ -21,7 +21,8 @@ from pipeline.runtime.errors import FULL
 # They log a page where a trial or a worker of Ray fails, whose error `Failure` keeps for the
 # stage; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
 # Tune's notes or of MLflow's database is full, which the stage says in a line. And at the end of
-# trials, whose own log files Tune looks for, and which are not written.
+# trials, whose own log files Tune looks for, and which are not written. MLflow repeats a server's
+# answer that it does not know, whatever letters that is of.
 _VERBOSE = (
     "ray.tune.analysis.experiment_analysis",
     "ray.train._internal.syncer",
@@ -31,6 +32,7 @@ _VERBOSE = (
     "ray.train.v2._internal.util",
     "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client",
     "mlflow.store.db.utils",
+    "mlflow.exceptions",
 )
 
 # Settings of progress bars that tqdm makes numbers of, as it is imported.
@@ -78,6 +80,8 @@ def reader_may_leave() -> Iterator[None]:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed from the beginning (`>&-`)
             setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w")))
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):  # not a test's own
+            stream.reconfigure(errors="backslashreplace")  # of letters that a terminal lacks
     try:
         try:
             yield

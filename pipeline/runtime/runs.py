@@ -17,7 +17,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json, remove_temporary, tree_hash, value_hash, write_json
+from pipeline.runtime.files import (
+    cannot_write,
+    read_json,
+    remove,
+    remove_temporary,
+    tree_hash,
+    value_hash,
+    write_json,
+)
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project
 
@@ -55,9 +63,9 @@ def _locked(path: Path, stage: str) -> FileLock:
             f"{stage} is running already: {_owner(owner)}; wait until it has ended, or end it"
         ) from None
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; make room or change permissions"
-        ) from error
+        raise UserError(cannot_write(path, error)) from error
+    if owner.exists() and not owner.is_file():
+        remove(owner)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     own = {"pid": os.getpid(), "host": platform.node(), "since": since}
     write_json(owner, own, durable=False)  # of no use once this process is gone
@@ -95,7 +103,9 @@ def provenance() -> dict[str, str]:
 def _git(*arguments: str) -> str | None:
     """What git says; None where there is no git, or no repository."""
     try:
-        result = subprocess.run(("git", *arguments), capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            ("git", *arguments), capture_output=True, text=True, errors="replace", check=False
+        )
     except OSError:
         return None
     return None if result.returncode else result.stdout.strip()

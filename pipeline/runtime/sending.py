@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash, read_json, write_json
+from pipeline.runtime.limits import NAME
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records, remove_copy
 from pipeline.runtime.server import Gone, Refused, Server, Unsent
@@ -148,7 +149,7 @@ class _Sending:
                 run_id = ask(lambda client: client.create_run(experiment, **new)).info.run_id
         except Refused as error:  # as where the experiment was deleted: nothing to leave out
             raise Unsent(str(error)) from None
-        if not run_id:  # an answer is JSON, and not MLflow's
+        if not (isinstance(run_id, str) and 0 < len(run_id) <= NAME):  # it is not MLflow's answer
             raise Unsent("it creates no run")
         self.sent["run_id"] = run_id
 

@@ -76,7 +76,7 @@ class Server:
             if found is None:
                 # Artifact paths follow the working directory unless they are absolute.
                 local = sqlite_file(self.uri)
-                location = in_project("mlruns").resolve().as_uri() if local else None
+                location = Path(os.path.realpath(in_project("mlruns"))).as_uri() if local else None
                 self.ask(lambda client: client.create_experiment(name, location))
                 found = self.ask(lambda client: client.get_experiment_by_name(name))
             if found is None:
@@ -170,5 +170,7 @@ def _one_line(error: Exception) -> str:
     """What went wrong, without secrets; of a page about the network or a database what the system
     says."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename:
+        return scrubbed(f"{error.filename}: {error.strerror}")[:200]
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|\(sqlite3\.\w+\) ([^[]+)", text)
     return (found[1] or found[2]).strip() if found else scrubbed(text)[:200]

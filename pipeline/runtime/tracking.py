@@ -194,7 +194,7 @@ class MachineMonitor:
                 monitor.clear_metrics()
             try:
                 self._run.log_metrics(metrics, self._run.outbox.seconds())
-            except UserError:  # a full disk, of which the stage itself will tell
+            except (UserError, OSError):  # a full disk, of which the stage itself will tell
                 return
 
 

@@ -1,10 +1,12 @@
 """Where runs are logged to, and how that is shown: a password in it is for the server alone."""
 
+import base64
 import os
 import re
 from pathlib import Path
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.project import in_project
 
 # A password of a database may also be a parameter of its address, by names such as these.
@@ -17,13 +19,28 @@ _IN_QUERY = re.compile(rf"([?&;]{_NAMES}=)([^&;\s]*)", re.IGNORECASE)
 # scheme before it all.
 _PASSWORD = re.compile(r"(://[^/@]*?):(?:\S*|[^/]*)@")
 _NO_SCHEME = re.compile(r"^([\w.+-]+):(?!//)\S*@")
+UNSPEAKABLE = '?%"'  # characters of a path that an address means, or MLflow reads, otherwise
 SHORTEST = 4  # characters of such a parameter that are looked for by themselves
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else an SQLite file in the project; absolute, since workers chdir."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{in_project('mlflow.db')}"
+    """MLFLOW_TRACKING_URI, else an SQLite file in the project; absolute, since workers chdir.
+
+    Raises:
+        UserError: the project's folder has a name that no address of a database can have.
+    """
+    file = str(in_project("mlflow.db"))
+    if not _given() and (odd := next((c for c in UNSPEAKABLE if c in file), None)):
+        raise UserError(
+            f"{file}: MLflow finds no database in a folder with {odd} in its name; rename the "
+            f"folder, or set MLFLOW_TRACKING_URI"
+        )
+    return _given() or f"sqlite:///{file}"
+
+
+def _given() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI", "")
 
 
 def redacted(uri: str) -> str:
@@ -34,9 +51,9 @@ def redacted(uri: str) -> str:
 
 def scrubbed(text: str) -> str:
     """The text without the secrets that MLflow is given, which its errors repeat."""
-    found = re.search(r"(?:://|^)[^/@]*?:(?!//)(.*)@", tracking_uri())
-    password = found[1] if found else ""
-    in_query = [v for _, v in _IN_QUERY.findall(tracking_uri()) if len(v) >= SHORTEST]
+    found = re.search(r"(?:://|^)([^/@]*?):(?!//)(.*)@", _given())
+    user, password = found.groups() if found else ("", "")
+    in_query = [v for _, v in _IN_QUERY.findall(_given()) if len(v) >= SHORTEST]
     secrets = {
         spelled
         for secret in (password, *in_query)
@@ -46,9 +63,17 @@ def scrubbed(text: str) -> str:
         )
     }
     secrets |= {os.environ.get(name, "") for name in SECRETS}
+    if password:  # as HTTP sends them
+        secrets.add(_basic(unquote(user), unquote(password)))
+    if password := os.environ.get("MLFLOW_TRACKING_PASSWORD"):
+        secrets.add(_basic(os.environ.get("MLFLOW_TRACKING_USERNAME", ""), password))
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     return redacted(text)
+
+
+def _basic(user: str, password: str) -> str:
+    return base64.b64encode(f"{user}:{password}".encode(errors="replace")).decode()
 
 
 def server_of(uri: str) -> tuple[str, int] | None:

@@ -40,6 +40,8 @@ def parse_yaml(text: str) -> Any:
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise NotYaml(f"line {line} holds a control character; remove it") from error
+    except (ValueError, OverflowError) as error:
+        raise NotYaml("an escape such as \\U00110000 stands for no character; remove it") from error
 
 
 def _parser() -> "YAML":

@@ -22,7 +22,7 @@ def free_port(host: str, port: int | None, usual: int) -> int:
         try:
             with socket.create_server((host, number)) as probe:
                 return probe.getsockname()[1]
-        except UnicodeError:  # what no host can be called
+        except (UnicodeError, TypeError):  # what no host can be called
             reason = "there is no such host"
         except OSError as error:
             reason = str(error.strerror).partition(" (while")[0]

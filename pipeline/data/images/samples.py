@@ -18,7 +18,14 @@ from pipeline.data.images.threads import in_threads
 from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
 from pipeline.runtime.arrays import making, parts_folder
 from pipeline.runtime.checksums import keep_if_whole, note_hash, require_hash
-from pipeline.runtime.files import SUMS, atomic_file, atomic_folder, read_json, remove_temporary
+from pipeline.runtime.files import (
+    SUMS,
+    atomic_file,
+    atomic_folder,
+    own_folder,
+    read_json,
+    remove_temporary,
+)
 from pipeline.runtime.workers import Alone, Maker
 
 SPLIT = "samples"
@@ -94,7 +101,7 @@ def draw_samples(
     Raises:
         UserError: a file cannot be written, or the maker's.
     """
-    remove_temporary(folder)
+    remove_temporary(own_folder(folder))
     samples = _Samples(labels, batch_size, shard_size, folder)
     waiting = samples.needed
     parts = {samples.part(batch): batches[batch] for batch in sorted(waiting)}

@@ -102,9 +102,12 @@ def token_cache_bytes(params: Params, data: DataSize) -> int:
 
 def features_bytes(params: Params, data: DataSize) -> int:
     """Size of the features that are kept of every set of images that is measured, float32."""
+    sets = measured_sets(params, data)
+    names = {name for each in sets for name in each.extractors}
+    dimensions = {name: _dimensions(name, params, data) for name in names}
     return sum(
-        FEATURES_HEADER + 4 * each.images * _dimensions(name, params, data)
-        for each in measured_sets(params, data)
+        FEATURES_HEADER + 4 * each.images * dimensions[name]
+        for each in sets
         for name in each.extractors
     )
 

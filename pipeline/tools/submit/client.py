@@ -52,17 +52,19 @@ def submit(stage: str | None, address: str) -> str:
         key, order = Order(stage, _environment(), remote).sealed()
         write_package(package, tracked_files() if remote else (), order)
         job = _submitted(client, address, _command(key, remote), package)
-    print(f"job {job} on {address}", flush=True)
+    print(f"job {job} on {redacted(address)}", flush=True)
     return _followed(client, address, job, _home(stage) if remote else "its results are here")
 
 
 def _client(address: str) -> Any:
     place = server_of(address)
     if place is None:
-        raise UserError(f"--address: '{address}' is no address of a dashboard, as http://host:8265")
+        raise UserError(
+            f"--address: '{redacted(address)}' is no address of a dashboard, as http://host:8265"
+        )
     way_out = "start a head with `ray start --head`, or give the address of one with --address"
     if reason := why_unreachable(*place):
-        raise UserError(f"there is no Ray dashboard at {address}: {reason}; {way_out}")
+        raise UserError(f"there is no Ray dashboard at {redacted(address)}: {reason}; {way_out}")
     from ray.job_submission import JobSubmissionClient
 
     began = time.monotonic()
@@ -72,12 +74,12 @@ def _client(address: str) -> Any:
         )
     except TimeoutError:
         raise UserError(
-            f"what is at {address} did not answer in {CONNECT:g} s; {way_out}"
+            f"what is at {redacted(address)} did not answer in {CONNECT:g} s; {way_out}"
         ) from None
     except Exception as error:  # whatever it is that answers there
         if type(error).__name__ == "AuthenticationError":
             way_out = "give its token in RAY_AUTH_TOKEN, or in ~/.ray/auth_token"
-        raise UserError(f"Ray at {address}: {in_a_line(error)}; {way_out}") from error
+        raise UserError(f"Ray at {redacted(address)}: {in_a_line(error)}; {way_out}") from error
 
 
 def _environment() -> dict[str, str]:
@@ -107,7 +109,7 @@ def _submitted(client: Any, address: str, command: str, package: Path) -> str:
         environment = {"working_dir": str(package)}
         return client.submit_job(entrypoint=command, runtime_env=environment)
     except (RuntimeError, OSError) as error:
-        raise UserError(f"Ray at {address}: {in_a_line(error)}") from error
+        raise UserError(f"Ray at {redacted(address)}: {in_a_line(error)}") from error
 
 
 def _home(stage: str | None) -> str:
@@ -125,9 +127,9 @@ def _followed(client: Any, address: str, job: str, then: str) -> str:
         asyncio.run(_show(client, job, printed))
         ended = client.get_job_info(job)
     except (RuntimeError, OSError) as error:
-        raise UserError(f"Ray at {address}: {in_a_line(error)}") from error
+        raise UserError(f"Ray at {redacted(address)}: {in_a_line(error)}") from error
     except KeyboardInterrupt:
-        at = f"--address {address}"
+        at = f"--address {redacted(address)}"
         raise UserError(
             f"interrupted; job {job} goes on: `ray job logs --follow {job} {at}` shows it, "
             f"`ray job stop {job} {at}` ends it, and then {then}"
