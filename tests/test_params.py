@@ -176,7 +176,7 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ),
         ({"training.steps": 10**4000}, ["training.steps", "1000000000"]),
         ({"transformer.hidden": 10**9}, ["transformer.hidden", "65536"]),
-        ({"transformer.layers": 10**9}, ["transformer.layers", "1024"]),
+        ({"transformer.layers": 10**9}, ["transformer.layers", "128"]),
         ({"data.image_size": 2**20}, ["data.image_size", "8192"]),
         ({"tokenizer.multipliers": [1], "data.image_size": 4096}, ["4096×4096 tokens", "256×256"]),
         ({"tokenizer.multipliers": [1] * 64}, ["tokenizer.multipliers", "12"]),

@@ -53,7 +53,7 @@ class Table(Exhibit):
 
     def write(self, folder: Path) -> list[Path]:
         """Write `<name>.csv`, `.md` and `.tex`, and return their paths."""
-        bold = [BOLD] if self.readable.map(lambda cell: "**" in cell).any(axis=None) else []
+        bold = [BOLD] if self.readable.map(lambda cell: "**" in str(cell)).any(axis=None) else []
         text = [f"# {self.title}", markdown(self.readable), *self.notes, *bold]
         if self.paper:
             text.append(f"In the paper: {self.paper}")

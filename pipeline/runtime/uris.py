@@ -12,7 +12,7 @@ from pipeline.runtime.project import in_project
 # A password of a database may also be a parameter of its address, by names such as these.
 _NAMES = (
     r"(?:[^=&;\s]*[_.-])?(?:\w*pass(?:word|wd|phrase)?|pwd|\w*token|\w*secret|"
-    r"(?:api|access|secret)_?key|sig|signature|odbc_connect)"
+    r"(?:api|access|secret)?_?key|sig|signature|odbc_connect)"
 )
 _IN_QUERY = re.compile(rf"([?&;]{_NAMES}=)([^&;\s]*)", re.IGNORECASE)
 # Whatever is in it: databases take a slash too, and someone may forget to write it as %2F, or the
@@ -20,7 +20,10 @@ _IN_QUERY = re.compile(rf"([?&;]{_NAMES}=)([^&;\s]*)", re.IGNORECASE)
 _PASSWORD = re.compile(r"(://[^/@]*?):(?:\S*|[^/]*)@")
 _NO_SCHEME = re.compile(r"^([\w.+-]+):(?!//)\S*@")
 UNSPEAKABLE = '?%"'  # characters of a path that an address means, or MLflow reads, otherwise
-SHORTEST = 4  # characters of such a parameter that are looked for by themselves
+OWN = "sqlite:///mlflow.db"
+_TOKEN = re.compile(r"(https?://)([^/@:\s]+)@")  # in a user's place
+SHORTEST = 4  # characters of such a parameter that are looked for by themselves,
+TOKEN = 12  # and of what stands in a user's place, where it may be a name
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
@@ -39,6 +42,12 @@ def tracking_uri() -> str:
     return _given() or f"sqlite:///{file}"
 
 
+def noted_uri(uri: str) -> str:
+    """How records name where they go: without a password, and of the project's own database by a
+    name that stays where the project is moved."""
+    return OWN if uri == f"sqlite:///{in_project('mlflow.db')}" else redacted(uri)
+
+
 def _given() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI", "")
 
@@ -46,17 +55,18 @@ def _given() -> str:
 def redacted(uri: str) -> str:
     """The URI with *** in place of a password; what is shown and written is this one."""
     shown = _NO_SCHEME.sub(r"\1:***@", _PASSWORD.sub(r"\1:***@", uri))
-    return _IN_QUERY.sub(r"\1***", shown)
+    return _IN_QUERY.sub(r"\1***", _TOKEN.sub(r"\1***@", shown))
 
 
 def scrubbed(text: str) -> str:
     """The text without the secrets that MLflow is given, which its errors repeat."""
     found = re.search(r"(?:://|^)([^/@]*?):(?!//)(.*)@", _given())
     user, password = found.groups() if found else ("", "")
+    tokens = [t for _, t in _TOKEN.findall(_given()) if len(t) >= TOKEN]
     in_query = [v for _, v in _IN_QUERY.findall(_given()) if len(v) >= SHORTEST]
     secrets = {
         spelled
-        for secret in (password, *in_query)
+        for secret in (password, *tokens, *in_query)
         for spelled in (
             *(secret, unquote(secret), unquote_plus(secret)),
             quote(unquote(secret), safe=""),

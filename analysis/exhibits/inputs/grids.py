@@ -13,8 +13,8 @@ from pipeline.runtime.result_files import reading, require_cells
 NETWORKS = ["transformer", "autoregressive"]
 SEEDS = "evaluation.seeds"
 # Of a field of `Results` the stage, and for each column the param that lists its values, or these
-# themselves.
-GRIDS: dict[str, tuple[str, dict[str, str | list[str]]]] = {
+# themselves; None: those that the table has.
+GRIDS: dict[str, tuple[str, dict[str, str | list[str] | None]]] = {
     "sweep": (
         "sweep",
         {"schedule": "sweep.schedules", "iterations": "sweep.iterations", "seed": "sweep.seeds"},
@@ -50,7 +50,11 @@ GRIDS: dict[str, tuple[str, dict[str, str | list[str]]]] = {
     "editing": ("edit", {"method": ["maskgit"], "seed": SEEDS}),
     "speed": (
         "speed",
-        {"method": ["maskgit", "ar_cached", "ar_uncached"], "batch_size": "speed.batch_sizes"},
+        {
+            "method": ["maskgit", "ar_cached", "ar_uncached"],
+            "batch_size": "speed.batch_sizes",
+            "tokens": None,
+        },
     ),
 }
 
@@ -75,6 +79,7 @@ def require_grids(
         params = records[stage].params if stage in records else {}
         with reading(folder / f"{stage}.json") if params else nullcontext():
             wanted = {k: params.get(v) if isinstance(v, str) else v for k, v in axes.items()}
+            wanted |= {k: tables[field][k].unique() for k, v in axes.items() if v is None}
             known = {k: values for k, values in wanted.items() if values is not None}
             if known:
                 require_cells(paths[field], tables[field], known)

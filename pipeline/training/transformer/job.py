@@ -16,6 +16,7 @@ from pipeline.runtime.files import read_json
 from pipeline.runtime.ranks import Ranks
 from pipeline.training.loop import TrainingJob, Workers, is_history
 from pipeline.training.transformer.task import TransformerTask, no_look
+from pipeline.weights.published import load_model
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,18 @@ class TransformerJob(TrainingJob):
                 f"{self.trained} is damaged: it has no history; delete its folder, run again"
             )
         return rows
+
+    def require_model(self) -> None:
+        """Look at its finished model before it is published.
+
+        Raises:
+            UserError: it does not load.
+        """
+        try:
+            load_model(self.model, self.network)  # type: ignore[call-overload]
+        except UserError as error:
+            why = str(error).partition(";")[0]
+            raise UserError(f"{why}; delete {self.model} and run again") from error
 
     @property
     def finished(self) -> bool:
