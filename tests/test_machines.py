@@ -46,7 +46,11 @@ def test_whoever_takes_a_training_up_is_noted_beside_those_before(tmp_path):
     assert machines_of([second]) == [A, B]
 
 
-@pytest.mark.parametrize("damaged", [b"", b"[1, 2]", b"{}", b"\xff", b"[{}", b"null"])
+NO_NOTES = [b"", b"[1, 2]", b"{}", b"\xff", b"[{}", b"null", b'[{"host": 5}]']
+NO_NOTES += [b'[{"host": "a\\ud800"}]', b'[{"host": "' + b"h" * 5000 + b'"}]']
+
+
+@pytest.mark.parametrize("damaged", NO_NOTES, ids=lambda note: note[:20])
 def test_a_damaged_note_costs_no_result(tmp_path, damaged):
     (tmp_path / NOTE).write_bytes(damaged)
     assert machines_of([tmp_path]) == []

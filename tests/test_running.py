@@ -49,8 +49,9 @@ def test_an_error_says_how_the_last_results_come_back(run, monkeypatch, stage, s
     assert "\n" not in line
 
 
-def test_a_damaged_lock_does_not_hide_the_error(run, monkeypatch):
-    write_text("dvc.lock", "<<<<<<< HEAD\nstages: [\n")
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\nstages: [\n", "stages:\n", "stages: 5\n"])
+def test_a_damaged_lock_does_not_hide_the_error(run, monkeypatch, text):
+    write_text("dvc.lock", text)
     monkeypatch.setenv("DVC_STAGE", "edit")
     with pytest.raises(SystemExit, match=r"^error: .*cosine\.csv"):
         run()

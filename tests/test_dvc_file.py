@@ -1,0 +1,60 @@
+"""What is read of dvc.yaml, and of git, whatever state they are in."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime.dag import output_around, stage_deps, stage_description, stage_params
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.runs import provenance
+from tests.errors import one_line
+
+READERS = [stage_deps, stage_description, stage_params]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("a: 1\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", ["stages:\n", "a: 1\n", "stages: 5\n", "stages:\n  edit:\n"])
+@pytest.mark.parametrize("read", READERS)
+def test_a_file_without_stages_is_one_line(text, read):
+    Path("dvc.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"dvc\.yaml has no stages; bring it back") as error:
+        read("edit")
+    one_line(error)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_stage_that_is_not_there_is_named(read):
+    Path("dvc.yaml").write_text("stages:\n  edit: {cmd: x}\n  cas: {cmd: y}\n")
+    with pytest.raises(UserError, match=r"dvc\.yaml has no stage 'sweep'; it has edit, cas"):
+        read("sweep")
+
+
+def test_what_lies_in_a_stages_output(folder):
+    assert output_around(Path("data/a.png")) is None  # no project
+    Path("dvc.yaml").write_text("stages:\n  a:\n    outs: [data, {b/c: {cache: false}}]\n")
+    Path("link").symlink_to("data")
+    for path in ("data/a.png", "data", "./x/../data/y", str(folder / "data/a"), "link/a.png"):
+        assert output_around(Path(path)) == Path("data")
+    assert output_around(Path("b/c/d")) == Path("b/c")
+    for path in ("b", "database/a.png", "/data/a.png", "../data"):
+        assert output_around(Path(path)) is None
+
+
+def test_names_that_are_no_text_stop_nothing(folder):
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run((*git, "init", "--quiet"), check=True)
+    subprocess.run((*git, "config", "core.quotepath", "false"), check=True)
+    name = b"caf\xe9.txt"
+    Path(name.decode("utf-8", "surrogateescape")).write_text("a")
+    subprocess.run((*git, "add", "."), check=True)
+    subprocess.run((*git, "commit", "--quiet", "-m", "a"), check=True)
+    assert provenance()["git.dirty"] == "false"
+    Path(name.decode("utf-8", "surrogateescape")).write_text("b")
+    assert provenance()["git.dirty"] == "true"
