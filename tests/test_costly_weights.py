@@ -274,6 +274,16 @@ def test_statistics_that_would_take_all_memory(tmp_path, mu, sigma, wanted):
         load_statistics(path)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_statistics_that_are_there_twice(tmp_path):
+    path = tmp_path / "statistics.npz"
+    np.savez(path, mu=np.zeros(4), sigma=np.eye(4))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("mu.npy", array("<f8", 4))
+    with pytest.raises(UserError, match=r"statistics\.npz.*it has mu\.npy twice"):
+        load_statistics(path)
+
+
 def test_statistics_beside_the_images_they_are_of(tmp_path):
     """As in the ADM suite's reference batches, whose images are larger than any statistics."""
     content, size = io.BytesIO(), 128 + 12_345
