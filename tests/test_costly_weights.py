@@ -20,7 +20,7 @@ from safetensors.torch import save, save_file
 from pipeline.evaluation.features import PretrainedExtractor
 from pipeline.evaluation.statistics import load_statistics
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.limits import CLASSES
+from pipeline.runtime.limits import CLASSES, FLAX_BYTES
 from pipeline.runtime.pytorch_files import only_tensors
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.released.checkpoint import load_pretrained, pretrained_num_classes
@@ -162,6 +162,7 @@ WEIGHTS = {
         "longer than 1,024",
     ),
     "flax things": (msgpack.packb({"a": [[{}] * 4000] * 20}), "too many things"),
+    "flax bytes": (msgpack.packb({"Embed_0": {"a": bytes(100)}}), "max_bin_len"),
     "flax garbage": (msgpack.packb({"Embed_0": msgpack.ExtType(1, b"\xc1")}), "it is no msgpack"),
     "expanded": (torch_bytes({"token_embedding.weight": ROWS}), "more than there are in the file"),
     "one column": (
@@ -180,6 +181,14 @@ def test_pretrained(tmp_path, make_params, name):
     message = refusal(lambda: open_pretrained_transformer(params, CPU))
     assert str(path) in message and wanted in message, message
     assert "download" in message or "give the original" in message
+
+
+def test_a_flax_checkpoint_of_more_bytes_than_any_is_not_read(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"\x81\xa6params\x81\xa1a\xc9\xff\xff\xff\xff\x01")
+    os.truncate(path, FLAX_BYTES + 1)
+    message = refusal(lambda: load_pretrained(path, TRANSFORMER))
+    assert str(path) in message and "4,294,967,297 bytes, more than the limit" in message
 
 
 @pytest.mark.parametrize("name", PICKLES)
