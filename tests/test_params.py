@@ -173,6 +173,7 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"tokenizer.multipliers": [1], "data.image_size": 4096}, ["4096×4096 tokens", "256×256"]),
         ({"tokenizer.multipliers": [1] * 64}, ["tokenizer.multipliers", "12"]),
         ({"sweep.seeds": list(range(1001))}, ["sweep.seeds", "1000"]),
+        ({"editing.dilate": 257}, ["editing.dilate", "256"]),
         ({"seed": 2**64}, ["seed", str(2**63 - 1)]),
         ({"evaluation.neighbors": 320}, ["sweep.samples", "evaluation.neighbors 320"]),
         ({"evaluation.is_splits": 321}, ["sweep.samples", "is_splits 321"]),

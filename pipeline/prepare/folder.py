@@ -47,9 +47,9 @@ class FolderSource:
         self._first = first = next(iter(folders.values()))
         classes = _class_folders(first)
         if not classes:
-            split = "" if first == root else " (it is taken for a split, by its name)"
+            why = "" if first == root else " (it is taken for a split, by its name)"
             raise UserError(
-                f"data.source: {first} has no class folders{split}; put each class in its own"
+                f"data.source: {first} has no class folders{why}; put each class in its own"
             )
         self._refuse_links(classes)
         self._refuse_splits_below(classes)
