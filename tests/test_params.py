@@ -174,6 +174,8 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"tokenizer.multipliers": [1] * 64}, ["tokenizer.multipliers", "12"]),
         ({"sweep.seeds": list(range(1001))}, ["sweep.seeds", "1000"]),
         ({"editing.dilate": 257}, ["editing.dilate", "256"]),
+        ({"editing.dilate": 1}, ["editing.dilate: 1 leaves no token", "7×7", "at most 0"]),
+        ({"editing.feather": 29}, ["editing.feather: 29", "28"]),
         ({"seed": 2**64}, ["seed", str(2**63 - 1)]),
         ({"evaluation.neighbors": 320}, ["sweep.samples", "evaluation.neighbors 320"]),
         ({"evaluation.is_splits": 321}, ["sweep.samples", "is_splits 321"]),
