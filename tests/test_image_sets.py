@@ -1,6 +1,5 @@
 """Image sets on disk, and their exports."""
 
-import io
 import itertools
 import os
 import tracemalloc
@@ -15,7 +14,6 @@ from PIL import Image
 from pipeline.evaluation.image_files import open_images
 from pipeline.evaluation.images import ArrayImages
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.limits import IMAGES
 from pipeline.tools.export import export_npz, export_pngs, export_samples
 from tests.errors import one_line
 from tests.images import noise_array, write_samples
@@ -230,49 +228,6 @@ def test_an_npz_that_promises_more_images_than_it_holds(tmp_path):
         f.write(bytes(4 * 5 * 7 * 3))
     with pytest.raises(UserError, match=r"set\.npz"):
         everything(open_images(tmp_path / "set.npz"))
-
-
-def zipped(path: Path, *arrays: bytes, packed: int = zipfile.ZIP_STORED, empty: int = 0) -> None:
-    """A zip with these entries `arr_0.npy`, and so many empty ones beside them."""
-    with zipfile.ZipFile(path, "w", packed) as archive:
-        for array in arrays:
-            archive.writestr("arr_0.npy", array)
-        for number in range(empty):
-            archive.writestr(f"{number:0>50}", b"")
-
-
-def npy(array: np.ndarray, version: tuple[int, int] = (1, 0)) -> bytes:
-    content = io.BytesIO()
-    np.lib.format.write_array(content, array, version=version)
-    return content.getvalue()
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda path, a: zipped(path, a, packed=zipfile.ZIP_BZIP2), "packs in another way"),
-        (lambda path, a: zipped(path, a, packed=zipfile.ZIP_LZMA), "packs in another way"),
-        (lambda path, a: zipped(path, a, a[:-105]), r"it has arr_0\.npy twice"),
-        (lambda path, a: zipped(path, a, empty=25_000), "entries has more than 2,097,152 bytes"),
-        (lambda path, a: zipped(path, npy(np.zeros((2, 5, 7, 3)), (2, 0))), "another version"),
-    ],
-    ids=["bzip2", "lzma", "twice", "crowded", "version 2"],
-)
-def test_an_npz_that_numpy_does_not_write_is_refused_at_once(tmp_path, make, words):
-    make(tmp_path / "set.npz", npy(noise_array(4, 3).transpose(0, 2, 3, 1).copy()))
-    with pytest.raises(UserError, match=rf"set\.npz.*{words}") as error:
-        open_images(tmp_path / "set.npz")
-    one_line(error)
-
-
-def test_more_images_than_the_limit_are_refused(tmp_path):
-    header = {"descr": "|u1", "fortran_order": False, "shape": (IMAGES + 1, 1, 1, 1)}
-    with open(tmp_path / "set.npy", "wb") as handle:
-        np.lib.format.write_array_header_1_0(handle, header)
-        handle.truncate(handle.tell() + IMAGES + 1)
-    with pytest.raises(UserError, match=r"set\.npy holds 100,000,001 images, more than the limit"):
-        open_images(tmp_path / "set.npy")
 
 
 def test_hidden_pngs_are_passed_over(forms):

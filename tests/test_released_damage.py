@@ -1,6 +1,7 @@
 """Damaged and hostile files in the place of pretrained weights."""
 
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.limits import FLAX_BYTES
 from pipeline.tokenizer import Tokenizer
 from pipeline.weights.released.checkpoint import load_pretrained
 from tests.pretrained_files import TOKENIZER, fails, written
@@ -95,6 +97,12 @@ def test_a_bit_that_flipped_in_the_ports_file_is_seen(tmp_path):
 )
 def test_sizes_that_are_lies(tmp_path, content):
     fails(written(tmp_path / "file", content), TOKENIZER, "truncated or damaged")
+
+
+def test_a_flax_checkpoint_of_more_bytes_than_any_is_not_read(tmp_path):
+    path = written(tmp_path / "weights", b"\x81\xa6params\x81\xa1a\xc9\xff\xff\xff\xff\x01")
+    os.truncate(path, FLAX_BYTES + 1)
+    fails(path, TOKENIZER, "4,294,967,297 bytes, more than the limit")
 
 
 def mapping(*pairs: tuple[str, bytes]) -> bytes:
