@@ -195,6 +195,11 @@ FOLDERS: dict[str, Callable[[Path], object]] = {
     "an empty class": lambda root: (root / "c").mkdir(),
     "a class of HEIC": lambda root: touched(root / "c/x.heic"),
     "a class of one image": lambda root: save(root / "c" / "x.png"),
+    "a class of a blank": lambda root: save(root / " " / "x.png"),
+    "a class with splits": _splits(**{"a/train/x": [1, 2], "a/val/x": [3]}),
+    "two classes shown alike": lambda root: [
+        save(root / name / "x.png", seed) for seed, name in enumerate(("q\n", "q\\n"))
+    ],
     "validation without training": lambda root: save(root / "val/a/x.png", 9),
     "the same images": _splits(train=[1, 2, 3], val=[1, 2, 3]),
     "a part of training": _splits(train=[1, 2, 3], valid=[2]),
@@ -212,6 +217,6 @@ STRANGE = [
     b"a" * 200,
     "日本語".encode(),
     b"\x1b[31m",
-    b" ",
+    b" x ",
 ]
 STRANGE += [b"<script>", b"%s%n", b"NUL", b"con.png", b"e\xcc\x81", b"'; DROP TABLE", b"\x7f\x01"]

@@ -14,7 +14,7 @@ from pipeline.config.params import load_params
 from pipeline.config.presets import preset_names, preset_params
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.yaml import YAML_EVENTS, NotYaml, parse_yaml
-from tests.params import PRESET
+from tests.params import PRESET, make_params
 from tests.project import ROOT
 from tests.test_params import message, write
 
@@ -141,6 +141,19 @@ def test_params_that_name_no_network_of_torchvision_do_not_import_it(monkeypatch
     assert preset_params("smoke").classifier.architecture == "small"
     with pytest.raises(ImportError):
         preset_params("imagenet256")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"editing": {"dilate": 257}}, "less than or equal to 256"),
+        ({"editing": {"dilate": 1}}, r"editing\.dilate: 1 leaves no token .* 7×7 .* at most 0"),
+        ({"editing": {"feather": 29}}, r"editing\.feather: 29 pixels .* image's 28; use less"),
+    ],
+)
+def test_values_that_are_too_much_together_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        make_params(**changes)
 
 
 @pytest.mark.parametrize("name", preset_names())

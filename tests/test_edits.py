@@ -164,7 +164,9 @@ def test_too_few_images_have_no_fid_and_say_so(tmp_path, capsys):
 
 
 def test_a_task_without_known_tokens_says_so(tmp_path, capsys):
-    edited(with_params(editing={"dilate": 1}), tmp_path)
+    params = with_params()  # which would refuse it, but of grids that have no such tokens at all
+    editing = params.editing.model_copy(update={"dilate": 1})
+    edited(params.model_copy(update={"editing": editing}), tmp_path)
     said = [line for line in capsys.readouterr().out.splitlines() if "editing.dilate 1" in line]
     assert len(said) == 1 and said[0].startswith("edit: inpaint_center: ")
 

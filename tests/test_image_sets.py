@@ -198,6 +198,7 @@ def test_a_bad_png_is_named(forms, damage):
     with pytest.raises(UserError, match=r"000003\.png") as error:
         everything(open_images(folder))
     line = one_line(error)
+    assert line.count(";") == 1  # one way out
     if damage in ("size", "channels"):
         assert "7×5" in line and ("8×5" in line or "grey" in line)
 
@@ -227,6 +228,13 @@ def test_an_npz_that_promises_more_images_than_it_holds(tmp_path):
         f.write(bytes(4 * 5 * 7 * 3))
     with pytest.raises(UserError, match=r"set\.npz"):
         everything(open_images(tmp_path / "set.npz"))
+
+
+def test_hidden_pngs_are_passed_over(forms):
+    array = noise_array(3, 3)
+    folder = forms(array)["png"]
+    (folder / "._000000.png").write_bytes(b"\0\5\x16\7")  # macOS's
+    assert np.array_equal(everything(open_images(folder)), array)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Damaged and hostile files in the place of pretrained weights."""
 
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.limits import FLAX_BYTES
 from pipeline.tokenizer import Tokenizer
 from pipeline.weights.released.checkpoint import load_pretrained
 from tests.pretrained_files import TOKENIZER, fails, written
@@ -95,6 +97,48 @@ def test_a_bit_that_flipped_in_the_ports_file_is_seen(tmp_path):
 )
 def test_sizes_that_are_lies(tmp_path, content):
     fails(written(tmp_path / "file", content), TOKENIZER, "truncated or damaged")
+
+
+def test_a_flax_checkpoint_of_more_bytes_than_any_is_not_read(tmp_path):
+    path = written(tmp_path / "weights", b"\x81\xa6params\x81\xa1a\xc9\xff\xff\xff\xff\x01")
+    os.truncate(path, FLAX_BYTES + 1)
+    fails(path, TOKENIZER, "4,294,967,297 bytes, more than the limit")
+
+
+def mapping(*pairs: tuple[str, bytes]) -> bytes:
+    """A map of msgpack, whose names may be the same, of what is packed already."""
+    return bytes([0x80 + len(pairs)]) + b"".join(msgpack.packb(k) + v for k, v in pairs)
+
+
+@pytest.mark.parametrize("where", ["params", "params/encoder", "params/encoder/Conv_0"])
+def test_a_name_that_a_flax_tree_has_twice_is_refused(tmp_path, tokenizer_tree, where):
+    """Each reader would take its own of the two."""
+    *outer, name = where.split("/")
+    node = {"params": tokenizer_tree}
+    for key in outer:
+        node = node[key]
+    junk, whole = flax_bytes({"x": torch.ones(2)}), flax_bytes(node[name])
+    rest = [(key, flax_bytes(value)) for key, value in node.items() if key != name]
+    content = mapping((name, junk), (name, whole), *rest)
+    for key in reversed(outer):
+        content = mapping((key, content))
+    message = fails(written(tmp_path / "flax", content), TOKENIZER, f"{name} is in its list twice")
+    assert "download or copy it again" in message
+
+
+def test_a_weight_that_a_flax_tree_names_in_two_ways_is_refused(tmp_path, tokenizer_tree):
+    tree = tokenizer_tree | {"encoder/Conv_0/kernel": torch.ones(2)}
+    path = written(tmp_path / "flax", flax_bytes({"params": tree}))
+    fails(path, TOKENIZER, "encoder/Conv_0/kernel: it is in the tree twice")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_a_storage_that_a_zip_has_twice_is_refused(tmp_path):
+    path = written(tmp_path / "port.bin", port_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        entry = next(name for name in archive.namelist() if name.endswith("data/0"))
+        archive.writestr(entry, archive.read(entry))
+    fails(path, TOKENIZER, f"{entry} is in its list twice")
 
 
 def test_a_storage_that_claims_more_than_the_file_has(tmp_path):

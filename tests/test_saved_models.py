@@ -15,7 +15,6 @@ import yaml
 from pipeline import MaskGIT
 from pipeline.api.saving import require_free
 from pipeline.config import presets
-from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml, write_json
@@ -124,48 +123,6 @@ def test_the_card_opens_the_model_that_it_describes(saved, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sample.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda f: (f / "config.json").write_text("{}"), r"config\.json is no .*Field required"),
-        (lambda f: (f / "config.json").write_text("nonsense"), r"config\.json is no .*JSON"),
-        (
-            lambda f: (f / "config.json").write_text(" " * 2**23),
-            r"has 8,388,608 bytes",
-        ),
-        (lambda f: bloat(f / "tokenizer"), r"tokenizer/config\.json has 8,388,\d+ bytes"),
-        (lambda f: (f / "README.md").unlink(), None),
-        (lambda f: (f / "transformer/model.safetensors").unlink(), "is missing; save or download"),
-        (lambda f: (f / "tokenizer/model.safetensors").write_bytes(b"x"), "are not those that"),
-        (lambda f: edit(f, classes=["one"]), "is damaged: 1 names of 3 classes"),
-        (lambda f: edit(f, schedule="x"), "schedule: 'x' is unknown"),
-        (lambda f: edit(f, iterations=-1), "iterations: -1 decode nothing"),
-        (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer/config.json is missing"),
-    ],
-)
-def test_what_is_damaged_is_one_line(saved, change, message):
-    change(saved)
-    if message is None:
-        MaskGIT.from_pretrained(saved)
-        return
-    with pytest.raises(UserError, match=message):
-        MaskGIT.from_pretrained(saved)
-
-
-def bloat(network: Path) -> None:
-    """As a download may be: with the hash that fits."""
-    config = network / "config.json"
-    config.write_text(config.read_text() + " " * 2**23)
-    note_hash(config)
-
-
-def edit(folder: Path, classes: list[str] | None = None, **decoding) -> None:
-    description = json.loads((folder / "config.json").read_text())
-    description["classes"] = classes or description["classes"]
-    description["defaults"]["decoding"] |= decoding
-    (folder / "config.json").write_text(json.dumps(description))
 
 
 @pytest.mark.parametrize("place", ["nowhere", "a/b/c", "./here", "/no/where"])

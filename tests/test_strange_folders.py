@@ -72,6 +72,49 @@ def test_folders_beside_the_splits_are_told(tmp_path, capsys):
     assert line == f"data.source: dev, test in {tmp_path} passed over, beside train and val"
 
 
+@pytest.mark.parametrize("name", ["train", "Training"])
+def test_folders_beside_the_only_split_are_told(tmp_path, capsys, name):
+    for seed, place in enumerate((f"{name}/steam", f"{name}/diesel", "plane/jet")):
+        for i in range(2):
+            save(tmp_path / place / f"{i}.png", 10 * seed + i)
+    assert folder_source(tmp_path).class_names == ["diesel", "steam"]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"data.source: plane in {tmp_path} passed over, beside {name}"
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (["x/train/a", "x/val/a"], "x has splits of its own .*; give that folder"),
+        (["x/Train/a"], "x has splits of its own .*; give that folder"),
+        (["cat/train", "cat/test", "dog/train", "dog/test"], "or put the splits above the classes"),
+        (["train", "plane", "bus"], r"train has no class folders \(it is taken for a split"),
+        (["test", "real"], "has test/ and no train/; add it, or rename test/ if it is a class"),
+        ([" "], "has a blank name; rename it"),
+        (["q\n", "q\\n"], r"2 names in .* are shown as q\\n; rename one"),
+    ],
+)
+def test_folders_that_are_not_what_they_seem(tmp_path, places, words):
+    for number, place in enumerate(places):
+        save(f"{tmp_path}/{place}/{number}.png", number)
+    with pytest.raises(UserError, match=words) as error:
+        folder_source(tmp_path)
+    one_line(error)
+
+
+def test_pictures_whose_keys_would_be_the_same_are_refused(classes):
+    for name in ("x\n.png", "x\\n.png"):
+        save(classes / "cat" / name, 9)
+    with pytest.raises(UserError, match=r"2 names in .* are shown as cat/x\\n\.png; rename one"):
+        folder_source(classes)
+
+
+@pytest.mark.parametrize("place", ["cat/train", "cat/val", "cat/2020/trains"])
+def test_a_folder_in_a_class_may_have_the_name_of_a_split(classes, place):
+    save(classes / place / "0.png", 9)
+    assert len(folder_source(classes).items) == 7
+
+
 def test_two_folders_of_one_split_are_refused(tmp_path):
     for seed, name in enumerate(("train", "val", "valid")):
         save(tmp_path / name / "a" / "0.png", seed)

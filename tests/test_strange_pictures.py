@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -170,6 +171,16 @@ def test_a_format_that_starts_a_program_is_not_opened(tmp_path, monkeypatch):
 def test_other_formats_are_refused(kind):
     with pytest.raises(BadPicture, match="convert or delete it"):
         open_image(encoded(noise_image(8, 8), kind))
+
+
+def test_a_damaged_picture_is_told_in_one_place(caplog):
+    """Pillow logs what is wrong beside its error, which would be a second line."""
+    content = bytearray(encoded(noise_image(8, 8), "TIFF"))
+    entry = content.index(struct.pack("<HHI", 277, 3, 1))  # SamplesPerPixel
+    content[entry + 8 : entry + 10] = struct.pack("<H", 217)
+    with pytest.raises(BadPicture, match="truncated or not an image"):
+        open_image(bytes(content))
+    assert not caplog.records
 
 
 def test_a_picture_that_is_whole_although_its_exif_data_are_not():

@@ -127,7 +127,7 @@ def card(opened: Opened, name: str, values: dict[str, float]) -> str:
         codes=tokenizer.codebook_size,
         factor=tokenizer.downsampling,
         classes=_listed(opened.classes),
-        numbers=_table(values) if values else NOT_MEASURED,
+        numbers=_table(values),
     )
 
 
@@ -141,7 +141,11 @@ def _title(column: str) -> str | None:
 
 
 def _table(values: dict[str, float]) -> str:
-    known = sorted(values, key=lambda column: list(SHOWN).index(_key(column)))
+    """Of the metrics that are known; a saved model that others made may have more."""
+    known = [column for column in values if _title(column)]
+    if not known:
+        return NOT_MEASURED
+    known.sort(key=lambda column: list(SHOWN).index(_key(column)))
     lines = [f"| {_title(column)} | {values[column]:.4g} |" for column in known]
     return "\n".join(["| metric of its samples | value |", "|---|---|", *lines, "", EXTRACTORS])
 

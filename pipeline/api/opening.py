@@ -10,7 +10,13 @@ from pathlib import Path
 import torch
 
 from pipeline.api.defaults import Defaults
-from pipeline.api.saved import CONFIG, TOKENIZER_FOLDER, TRANSFORMER_FOLDER, read_description
+from pipeline.api.saved import (
+    AGAIN,
+    CONFIG,
+    TOKENIZER_FOLDER,
+    TRANSFORMER_FOLDER,
+    read_description,
+)
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.presets import preset_params
@@ -120,21 +126,21 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
         UserError: a file is missing, damaged, or does not fit the others.
     """
     description = read_description(folder / CONFIG)
-    try:
-        tokenizer = load_model(folder / TOKENIZER_FOLDER, "tokenizer", device)
-        transformer = load_model(folder / TRANSFORMER_FOLDER, "transformer", device)
-    except UserError as error:  # whose way out is a project's
-        raise UserError(str(error).replace(WAY_OUT, "save or download it again")) from error
+    tokenizer = load_model(folder / TOKENIZER_FOLDER, "tokenizer", device, AGAIN)
+    transformer = load_model(folder / TRANSFORMER_FOLDER, "transformer", device, AGAIN)
     wrong = _unfit(tokenizer.config, transformer.config)
+    defaults, tokens = description.defaults, transformer.config.num_tokens
+    if (most := max(defaults.decoding.iterations, defaults.editing_iterations)) > tokens:
+        wrong = f"{most} iterations of {tokens} tokens"
     if (classes := transformer.config.num_classes) != len(description.classes):
         wrong = f"{len(description.classes)} names of {classes} classes"
     if wrong:
-        raise UserError(f"{folder} is damaged: {wrong}; save or download it again")
+        raise UserError(f"{folder} is damaged: {wrong}; {AGAIN}")
     return Opened(
         tokenizer,
         transformer,
         tuple(description.classes),
-        description.defaults,
+        defaults,
         description.preset,
         description.seed,
         measured=description.measured,

@@ -21,13 +21,20 @@ CONFIG = "config.json"
 CARD = "README.md"
 TOKENIZER_FOLDER, TRANSFORMER_FOLDER = "tokenizer", "transformer"
 PARTS = ("config.json", "model.safetensors", "SHA256SUMS")
+AGAIN = "save or download it again"  # the way out where a file of it is damaged
 FILES = [CONFIG, CARD, *(f"{d}/{f}" for d in (TOKENIZER_FOLDER, TRANSFORMER_FOLDER) for f in PARTS)]
 
 
 class Description(BaseModel):
     """config.json of a saved model."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        revalidate_instances="always",  # what is written is what is opened
+    )
 
     format: Literal["maskgit-pipeline 1"]
     classes: Annotated[list[Text], Field(min_length=1, max_length=limits.WIDTH)]
@@ -46,9 +53,12 @@ def read_description(path: Path) -> Description:
     try:
         return Description.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path} is no {CONFIG} of a saved model ({one_line(where)}: {first['msg']}); save or "
-            f"download it again"
+            f"{path} is no {CONFIG} of a saved model ({mistake(error)}); {AGAIN}"
         ) from error
+
+
+def mistake(error: ValidationError) -> str:
+    """The first one of a description: where it is, and what."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    return f"{one_line('.'.join(map(str, first['loc'])))}: {first['msg']}"

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pipeline.api.card import card, measured
 from pipeline.api.numbers import a_path
 from pipeline.api.opening import Opened
@@ -12,6 +14,7 @@ from pipeline.api.saved import (
     TOKENIZER_FOLDER,
     TRANSFORMER_FOLDER,
     Description,
+    mistake,
 )
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_folder, write_text
@@ -25,18 +28,24 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
         name: by which the card says the model is opened.
 
     Raises:
-        UserError: something else than a saved model lies there, or it cannot be written.
+        UserError: something else than a saved model lies there, it cannot be written, or it would
+            not be opened again.
     """
     require_free(folder)
     values = measured(opened)
-    description = Description(
-        format="maskgit-pipeline 1",
-        classes=list(opened.classes),
-        defaults=opened.defaults,
-        preset=opened.preset,
-        seed=opened.seed,
-        measured=values,
-    )
+    try:
+        description = Description(
+            format="maskgit-pipeline 1",
+            classes=list(opened.classes),
+            defaults=opened.defaults,
+            preset=opened.preset,
+            seed=opened.seed,
+            measured=values,
+        )
+    except ValidationError as error:
+        raise UserError(
+            f"{folder} would be no model that can be opened ({mistake(error)}); give another value"
+        ) from error
     networks = {
         TOKENIZER_FOLDER: ("tokenizer", opened.tokenizer),
         TRANSFORMER_FOLDER: ("transformer", opened.transformer),

@@ -84,6 +84,7 @@ class Params(Sections):
     def _combinations(self):
         self._check_images()
         self._check_iterations()
+        self._check_editing()
         self._check_samples()
         self._check_trainings()
         self._check_guidance()
@@ -133,6 +134,28 @@ class Params(Sections):
                     f"{key}: {iterations} iterations are more than the {self.num_tokens} tokens "
                     f"of an image; use at most {self.num_tokens}"
                 )
+
+    def _check_editing(self) -> None:
+        """Refuse what leaves nothing of an image known where its middle, a box of half the sides,
+        is made anew: the edit would be a sample, whatever the image."""
+        size, factor, dilate = (
+            self.data.image_size,
+            self.tokenizer.downsampling,
+            self.editing.dilate,
+        )
+        half = round(size / 2)
+        before, end = (size - half) // 2, (size - half) // 2 + half  # the box's pixels, as a range
+        known = max(before // factor, self.grid - -(-end // factor))  # tokens beside the box
+        if dilate and dilate >= known:
+            raise ValueError(
+                f"editing.dilate: {dilate} leaves no token known around the middle of "
+                f"{self.grid}×{self.grid} tokens; use at most {max(0, known - 1)}"
+            )
+        if self.editing.feather > size:
+            raise ValueError(
+                f"editing.feather: {self.editing.feather} pixels are more than an image's "
+                f"{size}; use less"
+            )
 
     def _check_samples(self) -> None:
         if self.evaluation.manifold_images <= self.evaluation.neighbors:

@@ -220,7 +220,7 @@ class Temperature(Section):
 class Editing(Section):
     images: Images
     iterations: Count
-    dilate: Annotated[int, Field(ge=0, le=limits.SIDE)]
+    dilate: Annotated[int, Field(ge=0, le=limits.GRID)]
     feather: Annotated[int, Field(ge=0, le=limits.SIDE)]
 
 

@@ -1,6 +1,7 @@
 """Image sets of others: folders of PNGs, and the `.npz` of the ADM suite."""
 
 import contextlib
+import io
 import math
 import zipfile
 from collections.abc import Iterator
@@ -11,13 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.images.opening import open_image
+from pipeline.data.images.opening import BadPicture, open_image
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.views import to_chw
 from pipeline.evaluation.images import ArrayImages, ImageSet
+from pipeline.evaluation.statistics import array_entry
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash, read_file, require_file, value_hash
-from pipeline.runtime.limits import PICTURE_BYTES, PICTURE_PIXELS
+from pipeline.runtime.limits import IMAGES, PICTURE_BYTES, PICTURE_PIXELS
+from pipeline.runtime.pytorch_files import ShortReads
+
+ARRAY = "arr_0"  # of an `.npz`
 
 
 def open_images(path: Path | str) -> ImageSet:
@@ -44,10 +49,12 @@ def open_images(path: Path | str) -> ImageSet:
 
 
 class PngImages:
-    """The PNG files of a folder, sorted by name; grey files give one channel, all others three."""
+    """The PNG files of a folder, sorted by name; grey files give one channel, all others three.
+    Hidden ones, which macOS leaves beside the pictures, are passed over."""
 
     def __init__(self, folder: Path):
-        self._paths = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".png")
+        found = (path for path in folder.iterdir() if path.suffix.lower() == ".png")
+        self._paths = sorted(path for path in found if not path.name.startswith("."))
         if not self._paths:
             raise UserError(f"{folder} holds no PNG files; give the folder that they lie in")
         for path in self._paths:
@@ -82,13 +89,13 @@ class NpzImages:
 
     def __init__(self, path: Path):
         self.path = path
-        with (
-            _naming(path),
-            zipfile.ZipFile(path) as archive,
-            archive.open("arr_0.npy") as stream,
-        ):
-            shape, fortran, dtype = _read_header(stream)
-            promised, held = math.prod(shape), archive.getinfo("arr_0.npy").file_size
+        # Opened in short reads, its list of entries is held to a limit; the images' are longer.
+        with _naming(path), ShortReads(io.FileIO(path)) as handle:
+            with zipfile.ZipFile(handle) as archive:
+                entry = array_entry(archive, ARRAY)
+                with archive.open(entry) as stream:
+                    shape, fortran, dtype = _read_header(stream)
+            promised, held = math.prod(shape), entry.file_size
         _check(path, dtype, shape, channels=3, fortran=fortran)
         if promised > held:
             raise UserError(f"{path} is cut off: it promises {shape[0]} images; copy it again")
@@ -107,7 +114,7 @@ class NpzImages:
         with (
             _naming(self.path),
             zipfile.ZipFile(self.path) as archive,
-            archive.open("arr_0.npy") as stream,
+            archive.open(array_entry(archive, ARRAY)) as stream,
         ):
             _read_header(stream)
             for start in range(0, len(self), size):
@@ -120,15 +127,18 @@ class NpzImages:
 def _read_png(path: Path) -> np.ndarray:
     """(C, H, W) uint8."""
     with _naming(path):
-        return to_chw(open_image(read_file(path, PICTURE_BYTES)))
+        try:
+            return to_chw(open_image(read_file(path, PICTURE_BYTES)))
+        except BadPicture as error:
+            raise UserError(f"{path} is {error}") from error
 
 
 def _read_header(stream) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran order, and type of the array in an `.npy` stream, which is left at
     the array's first byte."""
-    if np.lib.format.read_magic(stream) == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
+    if np.lib.format.read_magic(stream) != (1, 0):  # whose headers are short
+        raise ValueError("NumPy writes images in another version")
+    return np.lib.format.read_array_header_1_0(stream)
 
 
 def _check(
@@ -140,6 +150,11 @@ def _check(
         wanted = "(n, C, H, W)" if channels == 1 else "(n, H, W, C)"
         raise UserError(
             f"{path} holds {dtype} {tuple(shape)} and no images; they are uint8 {wanted} in C order"
+        )
+    if shape[0] > IMAGES:
+        raise UserError(
+            f"{path} holds {shape[0]:,} images, more than the limit of {IMAGES:,} "
+            f"(docs/limits.md); give a part of them"
         )
     if (pixels := math.prod(shape[1:]) // shape[channels]) > PICTURE_PIXELS:
         raise UserError(

@@ -110,12 +110,26 @@ def read_statistics(path: Path) -> ReferenceStatistics:
     return ReferenceStatistics(mu, sigma)
 
 
+def array_entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """The entry of an array in an `.npz`, as NumPy writes it. In another packing a few bytes may
+    hold what is read for hours, and of two entries of one name each reader takes its own.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: there are two, or NumPy would not pack it so.
+    """
+    entry = archive.getinfo(f"{name}.npy")
+    if archive.namelist().count(entry.filename) > 1:
+        raise ValueError(f"it has {entry.filename} twice")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("NumPy packs in another way")
+    return entry
+
+
 def _array(archive: zipfile.ZipFile, name: str) -> Tensor:
     """An array of an `.npz` in float64. What its header says is looked at before its numbers are
     read: a small file may unpack to more than any machine has."""
-    entry = archive.getinfo(f"{name}.npy")
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("NumPy packs in another way")
+    entry = array_entry(archive, name)
     with archive.open(entry) as stream:
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError(f"{name} is no array of numbers")

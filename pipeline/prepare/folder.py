@@ -24,8 +24,9 @@ class FolderSource:
     `test/`) above them if any. Names are told apart whatever their case.
 
     Raises:
-        UserError: there is no such folder or none of classes in it, a class is empty, validation
-            has the images of training, or a folder links back to one that it lies in.
+        UserError: there is no such folder or none of classes in it, a class is empty, has splits of
+            its own or no name that can be shown, two names are shown alike, validation has the
+            images of training, or a folder links back to one that it lies in.
     """
 
     def __init__(self, root: Path):
@@ -46,21 +47,30 @@ class FolderSource:
         self._first = first = next(iter(folders.values()))
         classes = _class_folders(first)
         if not classes:
-            raise UserError(f"data.source: {first} has no class folders; put each class in its own")
+            why = "" if first == root else " (it is taken for a split, by its name)"
+            raise UserError(
+                f"data.source: {first} has no class folders{why}; put each class in its own"
+            )
         self._refuse_links(classes)
+        self._refuse_splits_below(classes)
         self.class_names = [printable(folder.name) for folder in classes]
+        if "" in (name.strip() for name in self.class_names):
+            raise UserError(f"data.source: a class folder in {first} has a blank name; rename it")
+        self._refuse_alike(self.class_names)
         self.items: list[Item] = []
         self._paths: list[Path] = []
         for split, folder in folders.items():
             self._list(folder, [each.name for each in classes], split)
+        self._refuse_alike([item.key for item in self.items])
         if self._skipped:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self._skipped.most_common(8))
             total = self._skipped.total()
             print(f"data.source: {total} files skipped, which are no pictures: {kinds}", flush=True)
+        if first != root:
+            self._tell_of_others({folder.name for folder in folders.values()})
         if None in folders:
             self._refuse_copies_alone()
         else:
-            self._tell_of_others({folder.name for folder in folders.values()})
             self._refuse_copies()
 
     def _tell_of_others(self, splits: set[str]) -> None:
@@ -80,6 +90,28 @@ class FolderSource:
                 raise UserError(f"data.source: {folder} links back to {target}; delete the link")
             if real.count(target) > 1:
                 raise UserError(f"data.source: {folder} is another class's folder too; delete one")
+
+    def _refuse_splits_below(self, classes: list[Path]) -> None:
+        """Refuse classes that have splits of their own, which would be mixed: the folder is one too
+        high, or the splits lie below the classes and not above them."""
+        known = {*TRAIN, *HELD_OUT[0], *HELD_OUT[1]}
+        for folder in classes:
+            named = [name for name in os.listdir(folder) if name.lower() in known]
+            inside = {name.lower() for name in named if (folder / name).is_dir()}
+            if inside & set(TRAIN) and (inside - set(TRAIN) or len(classes) == 1):
+                raise UserError(
+                    f"data.source: {folder} has splits of its own and would be one class; give "
+                    f"that folder, or put the splits above the classes"
+                )
+
+    def _refuse_alike(self, shown: list[str]) -> None:
+        """Refuse names that differ in what is shown as an escape alone, of which one would stand
+        for both: classes are told apart by their names, and images by their keys."""
+        for name, times in Counter(shown).most_common(1):
+            if times > 1:
+                raise UserError(
+                    f"data.source: {times} names in {self._root} are shown as {name}; rename one"
+                )
 
     def _list(self, folder: Path, classes: list[str], split: str | None) -> None:
         extra = {each.name for each in _class_folders(folder)} - set(classes)
@@ -213,7 +245,10 @@ def _splits(root: Path) -> dict[str | None, Path]:
     if train and val:
         return {"train": train, "val": val}
     if val:
-        raise UserError(f"data.source: {root} has {val.name}/ and no train/; add it")
+        raise UserError(
+            f"data.source: {root} has {val.name}/ and no train/; add it, or rename {val.name}/ if "
+            f"it is a class"
+        )
     return {None: train or root}
 
 

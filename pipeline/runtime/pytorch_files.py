@@ -134,14 +134,20 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         size = int.from_bytes(handle.read(8), "little")
         if size > INDEX_BYTES:
             raise ValueError(f"its list of tensors has more than {INDEX_BYTES:,} bytes")
-        json.loads(handle.read(size), object_pairs_hook=_require_distinct)
+        json.loads(handle.read(size), object_pairs_hook=distinct)
     return load_file(path)
 
 
-def _require_distinct(pairs: list[tuple[str, Any]]) -> None:
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of what a file lists. Of two values of one name each reader takes its own.
+
+    Raises:
+        ValueError: there are two of one name.
+    """
     for name, times in Counter(name for name, _ in pairs).most_common(1):
         if times > 1:
             raise ValueError(f"{name[:100]} is in its list twice")
+    return dict(pairs)
 
 
 class ShortReads(io.BufferedReader):
@@ -173,6 +179,7 @@ def _require_plain_zip(handle: BinaryIO) -> None:
             raise ValueError("its entries are compressed, which PyTorch never does")
         if sum(entry.file_size for entry in entries) > size:
             raise ValueError("its entries overlap")
+        distinct([(entry.filename, entry) for entry in entries])
         for entry in entries:
             if entry.filename.endswith(".pkl"):
                 if entry.file_size > INDEX_BYTES:

@@ -59,24 +59,29 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
 
 @overload
 def load_model(
-    folder: Path | str, kind: Literal["classifier"], device: Device = ...
+    folder: Path | str, kind: Literal["classifier"], device: Device = ..., way_out: str = ...
 ) -> Classifier: ...
 @overload
 def load_model(
-    folder: Path | str, kind: Literal["tokenizer"], device: Device = ...
+    folder: Path | str, kind: Literal["tokenizer"], device: Device = ..., way_out: str = ...
 ) -> Tokenizer: ...
 @overload
 def load_model(
-    folder: Path | str, kind: Literal["transformer"], device: Device = ...
+    folder: Path | str, kind: Literal["transformer"], device: Device = ..., way_out: str = ...
 ) -> MaskGitTransformer: ...
 @overload
 def load_model(
-    folder: Path | str, kind: Literal["autoregressive"], device: Device = ...
+    folder: Path | str, kind: Literal["autoregressive"], device: Device = ..., way_out: str = ...
 ) -> AutoregressiveTransformer: ...
 
 
-def load_model(folder: Path | str, kind: str, device: Device = "cpu") -> nn.Module:
+def load_model(
+    folder: Path | str, kind: str, device: Device = "cpu", way_out: str = WAY_OUT
+) -> nn.Module:
     """Load a published model in evaluation mode, its weights frozen.
+
+    Args:
+        way_out: ends the message where it does not load.
 
     Raises:
         UserError: the folder is missing, holds another kind of model, or weights that are damaged,
@@ -84,11 +89,14 @@ def load_model(folder: Path | str, kind: str, device: Device = "cpu") -> nn.Modu
     """
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
-        require_hash(folder / name, WAY_OUT)
-    config = read_json(folder / "config.json", "kind", most=CONFIG_BYTES)
+        require_hash(folder / name, way_out)
+    try:
+        config = read_json(folder / "config.json", "kind", most=CONFIG_BYTES)
+    except UserError as error:  # whose way out is that of a result
+        raise UserError(f"{str(error).rpartition(';')[0]}; {way_out}") from error
     found = config.pop("kind")
     if found != kind:
-        raise UserError(f"{folder} holds a {found} and not a {kind}; run `dvc repro` again")
+        raise UserError(f"{folder} holds a {found} and not a {kind}; {way_out}")
     model_class, config_class = MODELS[kind]
     try:
         weights = read_safetensors(folder / "model.safetensors")
@@ -100,9 +108,9 @@ def load_model(folder: Path | str, kind: str, device: Device = "cpu") -> nn.Modu
         model.load_state_dict(weights)
     except Exception as error:  # a damaged config or file makes its reader raise nearly anything
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder} does not load as a {kind}: {reason}; {WAY_OUT}") from error
+        raise UserError(f"{folder} does not load as a {kind}: {reason}; {way_out}") from error
     if (bad := _not_finite(weights)) is not None:
-        raise UserError(f"{folder}: {bad} holds values that are NaN or infinite; {WAY_OUT}")
+        raise UserError(f"{folder}: {bad} holds values that are NaN or infinite; {way_out}")
     return model.to(device).eval().requires_grad_(False)
 
 

@@ -4,6 +4,7 @@ Only the formats of `PICTURE_FORMATS` are decoded, by the content and not by the
 start programs (EPS runs Ghostscript) or have decoders that few have looked at.
 """
 
+import logging
 import warnings
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ from pipeline.runtime.limits import (
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # What its metadata have wrong is no word to a user: the picture is read, or refused by name.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # errors, of which it raises one too
 
 
 # What is done to a picture to see it upright, by its EXIF orientation.

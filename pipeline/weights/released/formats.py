@@ -6,7 +6,7 @@ followed: a few bytes may claim what no machine has the memory for.
 
 import math
 import mmap
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import require_file
+from pipeline.runtime.limits import FLAX_BYTES
 from pipeline.runtime.pytorch_files import (
     MAX_DIMENSIONS,
+    distinct,
     read_safetensors,
     read_state_dict,
     require_dense,
@@ -43,7 +45,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     under `params` (an optimizer's state) is left out.
 
     Raises:
-        UserError: the file is missing, in none of the three formats, truncated or damaged.
+        UserError: the file is missing, in none of the three formats, too large, truncated or
+            damaged.
     """
     try:
         require_file(path)
@@ -69,6 +72,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         for name, weight in weights.items():
             require_dense(name, weight)
         return weights
+    except UserError:
+        raise
     except Exception as error:  # three libraries, each with errors of its own for damaged files
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
@@ -77,6 +82,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _read_flax(path: Path) -> dict[str, Tensor]:
+    require_file(path, FLAX_BYTES)
     with (
         open(path, "rb") as handle,
         mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content,
@@ -87,16 +93,17 @@ def _read_flax(path: Path) -> dict[str, Tensor]:
         raise ValueError("it holds no tree of weights")
     while isinstance(tree.get("params"), dict):
         tree = tree["params"]
-    weights, waiting = {}, [("", tree)]
+    weights: dict[str, Tensor] = {}
+    waiting = [("", tree)]
     while waiting:  # not recursive: a hostile file nests deeper than Python does
         name, node = waiting.pop()
         if len(name) > MAX_NAME:
             raise ValueError(f"a name in it is longer than {MAX_NAME:,} characters")
         try:
-            if not isinstance(node, dict):
-                weights[name] = _array(node)
-            elif CHUNKED in node:
-                weights[name] = _chunked_array(node)
+            if not isinstance(node, dict) or CHUNKED in node:
+                if name in weights:  # `a/b`, and `b` in `a`
+                    raise ValueError("it is in the tree twice")
+                weights[name] = _chunked_array(node) if isinstance(node, dict) else _array(node)
             else:
                 prefix = f"{name}/" if name else ""
                 waiting += [(f"{prefix}{key}", node.pop(key)) for key in reversed(list(node))]
@@ -111,14 +118,14 @@ def _unpacked(packed: bytes | mmap.mmap, most: int, longest: int, raw: bool = Fa
     Args:
         most: lists, maps and what they hold.
         longest: list or map.
-        raw: texts stay bytes.
+        raw: texts stay bytes, and there may be bytes. (Those of a tree are in its arrays.)
 
     Raises:
-        ValueError: there is more in it, or it is damaged.
+        ValueError: there is more in it, a map has a name twice, or it is damaged.
     """
     left = most
 
-    def counted(node: Sized) -> Sized:
+    def counted(node: list) -> list:
         nonlocal left
         left -= 1 + len(node)
         if left < 0:
@@ -129,8 +136,9 @@ def _unpacked(packed: bytes | mmap.mmap, most: int, longest: int, raw: bool = Fa
         return msgpack.unpackb(
             packed,
             raw=raw,
-            object_hook=counted,
+            object_pairs_hook=lambda pairs: distinct(counted(pairs)),
             list_hook=counted,
+            max_bin_len=len(packed) if raw else 0,
             max_array_len=longest,
             max_map_len=longest,
             max_str_len=len(packed) if raw else MAX_NAME,

@@ -1,0 +1,119 @@
+"""Saved models that are damaged, or of which others wrote a part, and what could not be opened."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import MaskGIT
+from pipeline.api.opening import open_project
+from pipeline.api.saving import save
+from pipeline.runtime.checksums import note_hash
+from pipeline.runtime.errors import UserError
+from tests.tiny_project import make_project, with_params
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    folder = make_project(tmp_path_factory.mktemp("project"))
+    (folder / "params.yaml").write_text(json.dumps(with_params().model_dump()))
+    return folder
+
+
+@pytest.fixture
+def saved(project, tmp_path) -> Path:
+    return MaskGIT.from_pretrained(project, seed=1, device="cpu").save_pretrained(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: (f / "config.json").write_text("{}"), r"config\.json is no .*Field required"),
+        (lambda f: (f / "config.json").write_text("nonsense"), r"config\.json is no .*JSON"),
+        (
+            lambda f: (f / "config.json").write_text(" " * 2**23),
+            r"has 8,388,608 bytes",
+        ),
+        (lambda f: bloat(f / "tokenizer"), r"tokenizer/config\.json has 8,388,\d+ bytes"),
+        (lambda f: (f / "README.md").unlink(), None),
+        (lambda f: (f / "transformer/model.safetensors").unlink(), "is missing; save or download"),
+        (lambda f: (f / "tokenizer/model.safetensors").write_bytes(b"x"), "are not those that"),
+        (lambda f: edit(f, classes=["one"]), "is damaged: 1 names of 3 classes"),
+        (lambda f: edit(f, schedule="x"), "schedule: 'x' is unknown"),
+        (lambda f: edit(f, iterations=-1), "iterations: -1 decode nothing"),
+        (
+            lambda f: edit(f, iterations=1000),
+            r"m is damaged: 1000 iterations of \d+ tokens; save or",
+        ),
+        (
+            lambda f: rewrite(f / "transformer", "[1"),
+            "not valid JSON .*; save or download it again",
+        ),
+        (
+            lambda f: rewrite(f / "transformer", '{"kind": "classifier"}'),
+            "holds a classifier and not a transformer; save or download it again",
+        ),
+        (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer/config.json is missing"),
+    ],
+)
+def test_what_is_damaged_is_one_line(saved, change, message):
+    change(saved)
+    if message is None:
+        MaskGIT.from_pretrained(saved)
+        return
+    with pytest.raises(UserError, match=message):
+        MaskGIT.from_pretrained(saved)
+
+
+def bloat(network: Path) -> None:
+    rewrite(network, (network / "config.json").read_text() + " " * 2**23)
+
+
+def rewrite(network: Path, text: str) -> None:
+    """As a download may be: with the hash that fits."""
+    config = network / "config.json"
+    config.write_text(text)
+    note_hash(config)
+
+
+def edit(folder: Path, classes: list[str] | None = None, **decoding) -> None:
+    description = json.loads((folder / "config.json").read_text())
+    description["classes"] = classes or description["classes"]
+    description["defaults"]["decoding"] |= decoding
+    (folder / "config.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("measured", [{"foo": 1.0}, {"foo": 1.0, "fid_classifier": 2.5}])
+def test_metrics_that_the_card_does_not_know_are_left_out_of_it(saved, tmp_path, measured):
+    description = json.loads((saved / "config.json").read_text()) | {"measured": measured}
+    (saved / "config.json").write_text(json.dumps(description))
+    again = MaskGIT.from_pretrained(saved, device="cpu").save_pretrained(tmp_path / "again")
+    card = (again / "README.md").read_text()
+    assert "foo" not in card and json.loads((again / "config.json").read_text()) == description
+    known = "| FID (classifier) | 2.5 |" if len(measured) > 1 else "Nothing: the run that made it"
+    assert known in card
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"classes": ("a", " ", "b")},
+            r"new would be no model .*classes\.1: .*; give another value",
+        ),
+        (
+            {"dilate": 300},
+            r"new would be no model .*defaults\.dilate: .* less than or equal to 256",
+        ),
+    ],
+)
+def test_what_could_not_be_opened_again_is_not_saved(project, tmp_path, change, message):
+    opened = open_project(project, 0, torch.device("cpu"))
+    if "dilate" in change:
+        change = {"defaults": replace(opened.defaults, **change)}
+    with pytest.raises(UserError, match=message):
+        save(replace(opened, **change), tmp_path / "new", "new")
+    assert not (tmp_path / "new").exists()
