@@ -237,3 +237,18 @@ def test_a_list_of_hashes_that_cannot_be_read_hides_nothing_else(model):
     (model / "SHA256SUMS").unlink()
     os.mkfifo(model / "SHA256SUMS")  # opened, it would never end
     load_model(model, "transformer")
+
+
+@pytest.mark.parametrize("written", ["{} *{}", "{}  {}"])
+@pytest.mark.parametrize("spelled", [str.upper, str.lower])
+def test_a_list_of_hashes_as_others_write_it_is_looked_at(model, written, spelled):
+    name, hashes = "model.safetensors", {}
+    for line in (model / "SHA256SUMS").read_text().splitlines():
+        digest, file = line.split("  ")
+        hashes[file] = digest
+    lines = [written.format(spelled(digest), file) for file, digest in hashes.items()]
+    (model / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+    load_model(model, "transformer")
+    (model / name).write_bytes((model / name).read_bytes()[:-1] + b"\x01")
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
+        load_model(model, "transformer")

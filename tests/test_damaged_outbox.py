@@ -286,16 +286,3 @@ def test_a_damaged_database_is_named_with_the_way_out(monkeypatch, tmp_path, fol
     assert "start the server" not in str(error.value)
     database.unlink()
     assert "5 records sent" in sync(folder)
-
-
-def test_a_project_that_was_moved_sends_what_waits_to_its_own_database(tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for name in ("old", "new"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / "old")
-    Path("params.yaml").write_text("a: 1\n")
-    begin(Path("outbox").absolute())
-    shutil.move(tmp_path / "old/outbox", tmp_path / "new/outbox")
-    monkeypatch.chdir(tmp_path / "new")
-    assert "4 records sent to sqlite:" in sync(Path("outbox").absolute())
-    assert Path("mlflow.db").exists() and not (tmp_path / "old/mlflow.db").exists()

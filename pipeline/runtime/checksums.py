@@ -3,15 +3,15 @@ look at them when a file is read: disks and copies change bits, and nothing else
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.files import (
     SUMS,
-    cannot_write,
     file_hash,
     own_folder,
     read_file,
@@ -22,6 +22,8 @@ from pipeline.runtime.files import (
 )
 from pipeline.runtime.limits import SUMS_BYTES
 from pipeline.runtime.locks import waited_for
+
+_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.*)")  # as `sha256sum` writes one, with or without -b
 
 
 def note_hash(path: Path) -> None:
@@ -119,5 +121,5 @@ def _read(folder: Path) -> dict[str, str]:
         lines = read_file(folder / SUMS, SUMS_BYTES).decode("utf-8").splitlines()
     except (OSError, UserError, UnicodeDecodeError):  # none yet, or damaged: nothing is known
         return {}
-    pairs = (line.split("  ", 1) for line in lines if "  " in line)
-    return {name: digest for digest, name in pairs}
+    found = (_LINE.fullmatch(line) for line in lines)
+    return {line[2]: line[1].lower() for line in found if line}

@@ -1,6 +1,7 @@
 """The one exception a user is meant to read."""
 
 import errno
+from pathlib import Path
 
 from pipeline.runtime.limits import MESSAGE, WORD
 
@@ -17,6 +18,17 @@ class UserError(Exception):
 class ArgumentError(UserError, ValueError):
     """A value that a caller gave is not allowed; the message says which are. In Python it is a
     `ValueError`, and on the command line one line like any other."""
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """The message where a file or folder cannot be written."""
+    way_out = "make room or change permissions"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        way_out = "something else lies in its place, or in that of a folder around it: move it away"
+    return (
+        f"cannot write {path}: {error.strerror or error}; {way_out} and run again, nothing made so "
+        f"far is lost"
+    )
 
 
 def one_line(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import errno
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.limits import JSON_BYTES, YAML_BYTES
 
 SUMS = "SHA256SUMS"  # hashes of a folder's files: no content of its own
@@ -151,17 +150,6 @@ def publish_folder(source: Path, target: Path) -> None:
     with atomic_folder(target) as temporary:
         temporary.rmdir()
         shutil.move(source, temporary)
-
-
-def cannot_write(path: Path, error: OSError) -> str:
-    """The message where a file or folder cannot be written."""
-    way_out = "make room or change permissions"
-    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-        way_out = "something else lies in its place, or in that of a folder around it: move it away"
-    return (
-        f"cannot write {path}: {error.strerror or error}; {way_out} and run again, nothing made so "
-        f"far is lost"
-    )
 
 
 def write_text(path: Path | str, text: str, durable: bool = True) -> None:

@@ -16,9 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.files import (
-    cannot_write,
     read_json,
     remove,
     remove_temporary,

@@ -109,11 +109,8 @@ class TransformerJob(TrainingJob):
         Raises:
             UserError: it does not load.
         """
-        try:
-            load_model(self.model, self.network)  # type: ignore[call-overload]
-        except UserError as error:
-            why = str(error).partition(";")[0]
-            raise UserError(f"{why}; delete {self.model} and run again") from error
+        way_out = f"delete {self.model} and run again"
+        load_model(self.model, self.network, way_out=way_out)  # type: ignore[call-overload]
 
     @property
     def finished(self) -> bool:
