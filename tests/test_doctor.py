@@ -75,6 +75,15 @@ def test_a_database_in_a_folder_that_is_not_there_is_noted(project, monkeypatch,
     assert state == "note" and "its folder is new" in text and not (tmp_path / "slip").exists()
 
 
+def test_a_project_whose_folder_no_database_can_lie_in_fails_with_a_way_out(project, monkeypatch):
+    odd = project / "a?b"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    (finding,) = [each for each in examine() if each.subject == "tracking"]
+    assert finding.state == "fails" and finding.found.endswith("a folder with ? in its name")
+    assert finding.way_out == "rename the folder, or set MLFLOW_TRACKING_URI"
+
+
 def test_a_tracking_server_that_is_away_stops_nothing(project, monkeypatch):
     secret = f"http://me:hunter2@127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)

@@ -36,12 +36,16 @@ def examine() -> list[Finding]:
 
 
 def _one(check: Callable[[], Finding]) -> Finding:
+    subject = check.__name__.removeprefix("_")
     try:
         return check()
+    except UserError as error:
+        found, _, way_out = str(error).partition("; ")
+        return Finding(subject, "fails", found, way_out)
     except Exception as error:  # a broken installation raises nearly anything
         reason = one_line(f"{type(error).__name__}: {error}")
         way_out = "pip install --force-reinstall of what it names"
-        return Finding(check.__name__.removeprefix("_"), "fails", reason, way_out)
+        return Finding(subject, "fails", reason, way_out)
 
 
 def findings_text(findings: list[Finding]) -> str:
