@@ -100,6 +100,7 @@ def _samples(how: int | str, folder: Path) -> None:
 
 def _cell(content: bytes | dict, noted: bool, folder: Path) -> None:
     params = {"training": {"mask_schedule": "cosine"}, "transformer": {"pretrained": None}}
+    params["evaluation"] = {"extractor": "classifier"}
     cell = Cell("cosine", 2, str(folder))
     trial = Trial(0, [cell], [], str(folder), None, params, str(folder), str(folder))
     path = cell.path

@@ -172,19 +172,9 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
             "as it fills), .npz (as the ADM suite reads), or none (a folder of PNGs)",
         ),
         (
-            "reconstruct PHOTO --output PHOTO",
-            "--output: PHOTO is a picture that is read; name another output",
+            "sample --classes=",
+            "--classes: this model has no class ; use 0 to 2, or a name: class0, class1, class2",
         ),
-        (
-            "edit PHOTO --class 0 --output PHOTO",
-            "--output: PHOTO is a picture that is read; name another output",
-        ),
-        (
-            "sample --output data/images/x.png",
-            "--output: data/images/x.png lies in data/images, which a stage makes and DVC deletes; "
-            "name another",
-        ),
-        ("sample --classes=", "--classes: this model has no class ; use"),
         (
             "sample --model nowhere",
             "nowhere is neither a folder that exists nor a repository of the Hub (owner/name); "
@@ -254,6 +244,28 @@ def test_an_output_that_no_path_can_be_is_refused(run, photo, name):
         done = run(*command, "--output", f"{name}.png")
         assert done.code == 1 and done.err.count("\n") == 1
         assert done.err.startswith("error: --output: ") and "; give one" in done.err
+
+
+@pytest.mark.parametrize(
+    "command", [("reconstruct",), ("edit", "--class=0"), ("outpaint", "--class=0")]
+)
+def test_a_picture_that_is_read_is_not_overwritten(run, photo, command):
+    name, *options = command
+    for own in (photo.with_name("own.png"), photo.with_name("link.png")):
+        shutil.copy(photo, photo.with_name("own.png"))
+        if not own.exists():
+            own.symlink_to("own.png")
+        before = own.read_bytes()
+        done = run(name, str(photo.with_name("own.png")), *options, "--output", str(own))
+        assert done.code == 1 and "is a picture that is read; name another output" in done.err
+        assert own.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["sample --output", "export transformer", "save"])
+def test_an_output_where_dvc_deletes_is_refused(run, project, command):
+    (project / "dvc.yaml").write_text("stages:\n  prepare:\n    outs: [data/images]\n")
+    done = run(*command.split(), "data/images/x.png")
+    assert done.code == 1 and "lies in data/images, which a stage makes and DVC deletes" in done.err
 
 
 def test_a_number_with_blanks_is_no_class(run, photo):

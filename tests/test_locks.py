@@ -10,8 +10,8 @@ import pytest
 from pipeline.runtime import locks
 from pipeline.runtime.checksums import shared_folder
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import own_folder
 from pipeline.runtime.locks import lock_at, waited_for
+from pipeline.runtime.runs import own_folder
 
 
 def test_a_line_says_what_is_waited_for(tmp_path, monkeypatch, capsys):

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.runtime.checksums import keep_if_whole, note_hash
-from pipeline.runtime.files import atomic_file, own_folder, remove_temporary
+from pipeline.runtime.files import atomic_file, remove_temporary
 from pipeline.runtime.progress import PAUSE, progress
+from pipeline.runtime.runs import own_folder
 from pipeline.runtime.workers import Alone, Maker
 
 

@@ -13,7 +13,6 @@ from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.files import (
     SUMS,
     file_hash,
-    own_folder,
     read_file,
     remove,
     remove_temporary,
@@ -22,6 +21,7 @@ from pipeline.runtime.files import (
 )
 from pipeline.runtime.limits import SUMS_BYTES
 from pipeline.runtime.locks import waited_for
+from pipeline.runtime.runs import own_folder
 
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.*)")  # as `sha256sum` writes one, with or without -b
 

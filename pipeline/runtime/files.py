@@ -39,15 +39,6 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def own_folder(folder: Path) -> Path:
-    """A folder in a run directory, made where there is none. A link or a file in its place is
-    removed: what it leads to is none of ours."""
-    if folder.is_symlink() or not folder.is_dir():
-        remove(folder)
-        folder.mkdir(parents=True)
-    return folder
-
-
 @contextlib.contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`, which is removed after the block."""

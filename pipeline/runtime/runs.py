@@ -52,6 +52,22 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
     return path
 
 
+def own_folder(folder: Path) -> Path:
+    """A folder in a run directory, made where there is none. A link or a file in its place is
+    removed: what it leads to is none of ours.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        try:
+            remove(folder)
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(cannot_write(folder, error)) from error
+    return folder
+
+
 def _locked(path: Path, stage: str) -> FileLock:
     lock, owner = lock_at(path / ".lock"), path / ".owner.json"
     try:

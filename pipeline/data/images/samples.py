@@ -22,10 +22,10 @@ from pipeline.runtime.files import (
     SUMS,
     atomic_file,
     atomic_folder,
-    own_folder,
     read_json,
     remove_temporary,
 )
+from pipeline.runtime.runs import own_folder
 from pipeline.runtime.workers import Alone, Maker
 
 SPLIT = "samples"

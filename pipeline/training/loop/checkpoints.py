@@ -1,7 +1,7 @@
 """Checkpoints as files, whole or not at all, and the run directory of a training in one process."""
 
-import math
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -109,8 +109,8 @@ def is_history(rows: Any) -> bool:
     """Whether it is what a loop has reported: rows of numbers, one after the other."""
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         return False
-    numbers = (value for row in rows for value in row.values())
-    if not all(type(value) in (int, float) and abs(value) < math.inf for value in numbers):
+    most, numbers = sys.float_info.max, [value for row in rows for value in row.values()]
+    if not all(type(value) in (int, float) and abs(value) <= most for value in numbers):
         return False
     steps = [row.get("step") for row in rows]
     whole = all(type(step) is int and 0 < step <= STEPS for step in steps)
