@@ -42,9 +42,15 @@ def tracking_uri() -> str:
     return _given() or f"sqlite:///{file}"
 
 
-def noted_uri(uri: str) -> str:
-    """How records name where they go: without a password, and of the project's own database by a
-    name that stays where the project is moved."""
+def recorded_uri() -> str:
+    """How records name where they go: without a password, and where MLFLOW_TRACKING_URI names no
+    place by a name of the project's database that stays where the project is moved."""
+    return redacted(_given()) or OWN
+
+
+def place_of(uri: str) -> str:
+    """The place that an address or a record names: the same for all names of the project's own
+    database."""
     return OWN if uri == f"sqlite:///{in_project('mlflow.db')}" else redacted(uri)
 
 
