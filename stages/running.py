@@ -42,7 +42,7 @@ def run_stage(main: Callable[[Params], str], curves: Curves = lambda params: ())
 def _run(main: Callable[[Params], str], curves: Curves) -> None:
     started = time.monotonic()
     try:
-        _check_root()
+        _check_surroundings()
         params = load_params()
         _check_curves(curves(params), params)
         Thread(target=load_mlflow).start()  # while a stage that uses Ray waits for it
@@ -59,7 +59,7 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
     print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)
 
 
-def _check_root() -> None:
+def _check_surroundings() -> None:
     """The folders of runs would be made in a project that is not there, or nothing be tracked."""
     root = os.environ.get("DVC_ROOT")
     if root and not os.path.isdir(root):

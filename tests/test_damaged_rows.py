@@ -205,5 +205,5 @@ def test_a_manifest_of_samples_that_names_other_files_removes_none_of_them(tmp_p
     for name in (str(others), "../../others", "../../others/mine.txt", str(others / "mine.txt")):
         write_noted(folder / MANIFEST, names("samples-00000.parquet", name))
         assert not keep_if_all_written(folder)
-        assert "names no shards" in capsys.readouterr().out
+        assert "names other files" in capsys.readouterr().out
     assert (others / "mine.txt").read_text() == "mine"

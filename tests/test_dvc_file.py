@@ -36,13 +36,20 @@ def test_a_stage_that_is_not_there_is_named(read):
         read("sweep")
 
 
-def test_what_lies_in_a_stages_output(folder):
+def test_what_lies_in_a_stages_output(folder, monkeypatch):
     assert output_around(Path("data/a.png")) is None  # no project
-    Path("dvc.yaml").write_text("stages:\n  a:\n    outs: [data, {b/c: {cache: false}}]\n")
+    Path("dvc.yaml").write_text("plots: []\n")  # of other people's
+    assert output_around(Path("data/a.png")) is None
+    Path("dvc.yaml").write_text(
+        "stages:\n  a:\n    outs: [data, {b/c: {cache: false}}]\n  x:\n    outs:\n"
+    )
     Path("link").symlink_to("data")
     for path in ("data/a.png", "data", "./x/../data/y", str(folder / "data/a"), "link/a.png"):
         assert output_around(Path(path)) == Path("data")
     assert output_around(Path("b/c/d")) == Path("b/c")
+    monkeypatch.setenv("DVC_STAGE", "a")  # whose own output it is
+    assert output_around(Path("b/c/d")) is None
+    monkeypatch.delenv("DVC_STAGE")
     for path in ("b", "database/a.png", "/data/a.png", "../data"):
         assert output_around(Path(path)) is None
 

@@ -218,12 +218,16 @@ def test_processes_that_log_at_once_lose_nothing(outbox):
     assert sorted(names) == sorted(expected)
 
 
-def test_records_that_someone_deletes_cost_none_that_come_after(outbox):
+@pytest.mark.parametrize("logged", [True, False])
+def test_records_that_someone_deletes_cost_none_that_come_after(outbox, logged):
     outbox.append_open(OPENED)
     outbox.append_metrics({"loss": 1.0}, 1)
     other = pickle.loads(pickle.dumps(outbox))  # of another process
-    other.append_metrics({"loss": 2.0}, 2)
+    if logged:
+        other.append_metrics({"loss": 2.0}, 2)
     shutil.rmtree(outbox.folder)
+    if not logged:
+        other.append_metrics({"loss": 1.0}, 1)
     outbox.append_metrics({"loss": 1.0}, 1)
     other.append_metrics({"loss": 3.0}, 3)
     outbox.append_metrics({"loss": 4.0}, 4)
@@ -234,6 +238,15 @@ def test_records_that_someone_deletes_cost_none_that_come_after(outbox):
         {"loss": 3.0},
         {"loss": 4.0},
     ]
-    shutil.rmtree(outbox.folder)
-    with pytest.raises((UserError, OSError)):
+    outbox.log.write_bytes(line(ROW))
+    with pytest.raises(UserError, match=r"log\.jsonl opens no run; delete the folder"):
         outbox.seconds()
+
+
+def test_a_log_that_is_another_and_longer_is_read_from_its_beginning(outbox):
+    outbox.append_open(OPENED)
+    outbox.log.rename(outbox.log.with_name("before"))
+    longer = opened() + line(ROW) * 3
+    outbox.log.write_bytes(longer)
+    outbox.append_metrics({"loss": 1.0}, 1)  # as ROW has it
+    assert outbox.log.read_bytes() == longer

@@ -13,7 +13,7 @@ from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.limits import GRID, WIDTH
-from pipeline.runtime.project import in_project
+from pipeline.runtime.project import in_project, lies_in
 
 if TYPE_CHECKING:
     from pipeline.decoding import DecodingSettings
@@ -267,10 +267,8 @@ class Params(Sections):
         places = {key: values[key] for key in (*FILE_PARAMS, *FOLDER_PARAMS)}
         _, _, places["data.source"] = self.data.source.partition(":")
         for key, place in places.items():
-            path = root / (place or ".")
-            ways = {Path(os.path.normpath(path)), Path(os.path.realpath(path))}
             for folder in OUTPUTS:
-                if any(way.is_relative_to(root / folder) for way in ways):
+                if lies_in(root / (place or "."), root / folder):
                     raise ValueError(
                         f"{key}: it lies in {folder}, whose content DVC deletes before a stage "
                         f"runs; move it to another folder before you run anything"

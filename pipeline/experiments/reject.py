@@ -84,10 +84,9 @@ class Candidates:
     def ratings(self) -> dict[str, Tensor]:
         """Of each selection, (M,): those that are rated highest are kept."""
         draws = generator(self.replicate.seed, "reject", self.replicate.network)
-        return {
-            "rejection": class_log_odds(self.measured[1], self.labels),
-            "random": torch.rand(len(self.labels), generator=draws),
-        }
+        surest = class_log_odds(self.measured[1], self.labels)
+        ratings = (surest, torch.rand(len(self.labels), generator=draws))
+        return dict(zip(SELECTIONS, ratings, strict=True))
 
     def rows(self, acceptance: float) -> list[Row]:
         """A row for each selection of that share."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml, tree_hash
+from pipeline.runtime.project import lies_in
 
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
@@ -100,20 +101,19 @@ def stage_deps(stage: str) -> list[str]:
 def stage_outputs(stage: str) -> list[Path]:
     """The files and folders that dvc.yaml lists as what a stage makes."""
     listed = _stage(stage)
-    entries = [entry for kind in ("outs", "metrics", "plots") for entry in listed.get(kind, [])]
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in listed.get(kind) or []]
     return [Path(next(iter(e)) if isinstance(e, dict) else e) for e in entries]
 
 
 def output_around(path: Path) -> Path | None:
-    """The output of a stage that a path is, or lies in; None where there is none."""
-    if not DVC_FILE.exists():
+    """The output of another stage that a path is, or lies in; None where there is none, or no
+    project of ours."""
+    try:
+        others = [stage for stage in read_stages() if stage != os.environ.get("DVC_STAGE")]
+    except UserError:
         return None
-    ways = {Path(os.path.abspath(path)), Path(os.path.realpath(path))}
-    for stage in read_stages():
-        for output in stage_outputs(stage):
-            if any(way.is_relative_to(os.path.abspath(output)) for way in ways):
-                return output
-    return None
+    outputs = [output for stage in others for output in stage_outputs(stage)]
+    return next((output for output in outputs if lies_in(path, output)), None)
 
 
 def makers() -> dict[str, str]:

@@ -16,7 +16,7 @@ from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_record
 from pipeline.runtime.project import in_project
 from pipeline.runtime.sending import send, sent_part
 from pipeline.runtime.server import Gone, Server, Unsent, status
-from pipeline.runtime.uris import is_local, place_of, redacted, scrubbed, sqlite_file, tracking_uri
+from pipeline.runtime.uris import is_local, is_place, redacted, scrubbed, sqlite_file, tracking_uri
 
 ROUND = 1.0  # seconds between two looks into the outboxes
 PAUSE = 30.0  # seconds between two attempts at most, where the server does not answer
@@ -125,8 +125,8 @@ class Outboxes:
         self._ours()
         counts: dict[str, int] = {}
         for outbox, first in self._first.items():
-            uri = place_of(first["open"]["uri"])
-            if (left := _left(outbox)) and uri != place_of(self.server.uri):
+            uri = redacted(first["open"]["uri"])
+            if (left := _left(outbox)) and not is_place(uri, self.server.uri):
                 counts[uri] = counts.get(uri, 0) + left
         return counts
 
@@ -135,9 +135,9 @@ class Outboxes:
         for log in self.folder.glob(f"*/{LOG}"):
             if log.parent not in self._first:
                 self._look_at(log)
-        uri, depths = place_of(self.server.uri), dict[Path, int]()
+        depths = dict[Path, int]()
         for outbox, first in self._first.items():
-            if place_of(first["open"]["uri"]) == uri:
+            if is_place(redacted(first["open"]["uri"]), self.server.uri):
                 try:
                     depths[outbox] = self._depth(outbox)
                 except Broken as error:

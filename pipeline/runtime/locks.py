@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def waited_for(path: Path) -> AbstractContextManager[object]:
     try:
         return lock.acquire(timeout=PATIENT)
     except Timeout:
-        print(f"waiting for {path}, which another process holds", flush=True)
+        print(f"waiting for {path}, which another process holds", file=sys.stderr, flush=True)
         return lock.acquire()
 
 

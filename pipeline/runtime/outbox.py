@@ -39,17 +39,19 @@ class Outbox:
     the artifacts that are not sent yet.
     """
 
-    def __init__(self, folder: Path | str):
+    def __init__(self, folder: Path | str, first: Record | None = None):
         self.folder = Path(folder)
         self.log = self.folder / LOG
         self._read = 0  # bytes of the log that the following are of
-        self._first: Record | None = None  # that opened the run
+        self._file = 0  # the log's number in the file system
+        self._first = first  # record, which opened the run
         self._metrics: dict[tuple[str, int], float] = {}
         self._params: dict[str, str] = {}
         self._artifacts: dict[str, str] = {}
 
-    def __reduce__(self) -> tuple[type["Outbox"], tuple[Path]]:
-        return Outbox, (self.folder,)  # it travels to workers, who read the log for themselves
+    def __reduce__(self) -> tuple[type["Outbox"], tuple[Path, Record | None]]:
+        # It travels to workers, who read the log for themselves, or begin it where it was deleted.
+        return Outbox, (self.folder, self._first)
 
     def append_open(self, opened: Mapping[str, Any]) -> None:
         """The run begins, or goes on."""
@@ -141,8 +143,7 @@ class Outbox:
             self.folder.mkdir(parents=True, exist_ok=True)
             _check_log(self.log)
             with waited_for(self.folder / "log.lock"), open(self.log, "ab", buffering=0) as log:
-                if log.seek(0, os.SEEK_END) < self._read:
-                    self._forget()
+                self._forget_others(os.fstat(log.fileno()))
                 for end, record in read_records(self.log, self._read):
                     self._note(record)
                     self._read = end
@@ -159,9 +160,11 @@ class Outbox:
                 f"permissions and run again, nothing made so far is lost"
             ) from error
 
-    def _forget(self) -> None:
-        """The records are others' than those that were read."""
-        self._read, self._metrics, self._params, self._artifacts = 0, {}, {}, {}
+    def _forget_others(self, log: os.stat_result) -> None:
+        """Forget what was read, where the log is another by now."""
+        if log.st_ino != self._file or log.st_size < self._read:
+            self._read, self._metrics, self._params, self._artifacts = 0, {}, {}, {}
+        self._file = log.st_ino
 
     def _write(self, log: FileIO, line: bytes) -> None:
         """Append a whole line, or none: what a killed writer or a full disk left of one is cut

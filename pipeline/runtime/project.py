@@ -5,6 +5,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder, by its name or by what links lead to."""
+    ways = (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
+    places = (os.path.abspath(folder), os.path.realpath(folder))
+    return any(way.is_relative_to(place) for way in ways for place in places)
+
+
 def in_project(path: Path | str) -> Path:
     """The absolute path of a file or folder that must outlive the run.
 

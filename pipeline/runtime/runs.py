@@ -62,7 +62,7 @@ def own_folder(folder: Path) -> Path:
     if folder.is_symlink() or not folder.is_dir():
         try:
             remove(folder)
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(cannot_write(folder, error)) from error
     return folder
@@ -73,14 +73,14 @@ def _locked(path: Path, stage: str) -> FileLock:
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        if owner.exists() and not owner.is_file():
+            remove(owner)
     except Timeout:
         raise UserError(
             f"{stage} is running already: {_owner(owner)}; wait until it has ended, or end it"
         ) from None
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error
-    if owner.exists() and not owner.is_file():
-        remove(owner)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     own = {"pid": os.getpid(), "host": platform.node(), "since": since}
     write_json(owner, own, durable=False)  # of no use once this process is gone

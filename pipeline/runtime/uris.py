@@ -12,18 +12,18 @@ from pipeline.runtime.project import in_project
 # A password of a database may also be a parameter of its address, by names such as these.
 _NAMES = (
     r"(?:[^=&;\s]*[_.-])?(?:\w*pass(?:word|wd|phrase)?|pwd|\w*token|\w*secret|"
-    r"(?:api|access|secret)?_?key|sig|signature|odbc_connect)"
+    r"(?:api|access|secret)_?key|sig|signature|odbc_connect)"
 )
-_IN_QUERY = re.compile(rf"([?&;]{_NAMES}=)([^&;\s]*)", re.IGNORECASE)
+_IN_QUERY = re.compile(rf"([?&;](?:{_NAMES}|key)=)([^&;\s]*)", re.IGNORECASE)
 # Whatever is in it: databases take a slash too, and someone may forget to write it as %2F, or the
 # scheme before it all.
 _PASSWORD = re.compile(r"(://[^/@]*?):(?:\S*|[^/]*)@")
 _NO_SCHEME = re.compile(r"^([\w.+-]+):(?!//)\S*@")
 UNSPEAKABLE = '?%"'  # characters of a path that an address means, or MLflow reads, otherwise
-OWN = "sqlite:///mlflow.db"
+DATABASE = "mlflow.db"  # of a project
 _TOKEN = re.compile(r"(https?://)([^/@:\s]+)@")  # in a user's place
-SHORTEST = 4  # characters of such a parameter that are looked for by themselves,
-TOKEN = 12  # and of what stands in a user's place, where it may be a name
+SHORTEST = 4  # characters of such a parameter that are looked for by themselves
+NO_NAME = 12  # characters of what stands in a user's place, and is a token and no name then
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
@@ -33,7 +33,7 @@ def tracking_uri() -> str:
     Raises:
         UserError: the project's folder has a name that no address of a database can have.
     """
-    file = str(in_project("mlflow.db"))
+    file = str(in_project(DATABASE))
     if not _given() and (odd := next((c for c in UNSPEAKABLE if c in file), None)):
         raise UserError(
             f"{file}: MLflow finds no database in a folder with {odd} in its name; rename the "
@@ -42,16 +42,14 @@ def tracking_uri() -> str:
     return _given() or f"sqlite:///{file}"
 
 
-def recorded_uri() -> str:
-    """How records name where they go: without a password, and where MLFLOW_TRACKING_URI names no
-    place by a name of the project's database that stays where the project is moved."""
-    return redacted(_given()) or OWN
-
-
-def place_of(uri: str) -> str:
-    """The place that an address or a record names: the same for all names of the project's own
-    database."""
-    return OWN if uri == f"sqlite:///{in_project('mlflow.db')}" else redacted(uri)
+def is_place(recorded: str, uri: str) -> bool:
+    """Whether a record's address is that one, or was: that of the project's own database before the
+    project was moved here."""
+    if recorded == redacted(uri):
+        return True
+    before = sqlite_file(recorded)
+    moved = before is not None and before.name == DATABASE and not before.parent.exists()
+    return moved and not _given()
 
 
 def _given() -> str:
@@ -68,7 +66,7 @@ def scrubbed(text: str) -> str:
     """The text without the secrets that MLflow is given, which its errors repeat."""
     found = re.search(r"(?:://|^)([^/@]*?):(?!//)(.*)@", _given())
     user, password = found.groups() if found else ("", "")
-    tokens = [t for _, t in _TOKEN.findall(_given()) if len(t) >= TOKEN]
+    tokens = [t for _, t in _TOKEN.findall(_given()) if len(t) >= NO_NAME]
     in_query = [v for _, v in _IN_QUERY.findall(_given()) if len(v) >= SHORTEST]
     secrets = {
         spelled

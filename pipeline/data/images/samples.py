@@ -140,7 +140,7 @@ def keep_if_all_written(folder: Path) -> bool:
         files = []
     # Of another name it could be any file of the user's, which is not to be removed.
     if not files or files != [path for path, *_ in plan_shards(len(files), SPLIT, 1, folder)]:
-        print(f"{manifest} is damaged: it names no shards; it is made again", flush=True)
+        print(f"{manifest} is damaged: it names other files; it is made again", flush=True)
         files = []
     whole = [keep_if_whole(file) for file in files]
     if not all(whole) or not files:

@@ -1,6 +1,6 @@
 """Reading Parquet shards of encoded images: the data set's, and those of samples."""
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,11 @@ def read_labels(path: Path) -> np.ndarray:
 
 def count_classes(class_names: list[str], labels: np.ndarray) -> dict[str, int]:
     """Images of each class; of two classes with one name, together."""
-    number = Counter(class_names[label] for label in labels.tolist())
-    return {name: number[name] for name in class_names}
+    counts = dict.fromkeys(class_names, 0)
+    numbers = np.bincount(labels, minlength=len(class_names)).tolist()
+    for name, number in zip(class_names, numbers, strict=True):
+        counts[name] += number
+    return counts
 
 
 class ImageShards:
