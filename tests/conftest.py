@@ -61,6 +61,14 @@ def model(project) -> "MaskGIT":
     return MaskGIT.from_pretrained(project, device="cpu")
 
 
+@pytest.fixture
+def saved(project, tmp_path) -> Path:
+    """Its second model, saved."""
+    from pipeline import MaskGIT
+
+    return MaskGIT.from_pretrained(project, seed=1, device="cpu").save_pretrained(tmp_path / "m")
+
+
 @pytest.fixture(name="make_params")
 def params_factory() -> Callable[..., Params]:
     return make_params

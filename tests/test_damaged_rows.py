@@ -74,10 +74,10 @@ def test_whole_rows_of_a_selection(tmp_path, replicate, value):
 
 def test_a_row_that_says_what_the_stage_says_itself(tmp_path):
     write_noted(tmp_path / "4.5.json", KEPT)
-    assert kept_row(tmp_path / "4.5.json", needed=KEPT, apart=("seed",)) == KEPT
+    assert kept_row(tmp_path / "4.5.json", needed=KEPT, absent=("seed",)) == KEPT
     write_noted(tmp_path / "4.5.json", KEPT | {"seed": 5})
     with pytest.raises(UserError, match=r"4\.5\.json is damaged"):
-        kept_row(tmp_path / "4.5.json", needed=KEPT, apart=("seed",))
+        kept_row(tmp_path / "4.5.json", needed=KEPT, absent=("seed",))
 
 
 def test_rows_of_times(tmp_path, params):

@@ -13,19 +13,6 @@ from pipeline.api.opening import open_project
 from pipeline.api.saving import save
 from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.errors import UserError
-from tests.tiny_project import make_project, with_params
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    folder = make_project(tmp_path_factory.mktemp("project"))
-    (folder / "params.yaml").write_text(json.dumps(with_params().model_dump()))
-    return folder
-
-
-@pytest.fixture
-def saved(project, tmp_path) -> Path:
-    return MaskGIT.from_pretrained(project, seed=1, device="cpu").save_pretrained(tmp_path / "m")
 
 
 @pytest.mark.parametrize(

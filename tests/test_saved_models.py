@@ -1,6 +1,5 @@
 """Models that are saved, put on the Hub and opened again; and opened from released files."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -20,7 +19,6 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml, write_json
 from tests.hub import hub
 from tests.release import FOLDER, expected, needs_fixture
-from tests.tiny_project import make_project, with_params
 
 ROWS = """\
 images,label_smoothing,seed,fid_classifier,fid_classifier_std,class_accuracy,is_classifier
@@ -29,18 +27,6 @@ transformer,0.1,1,9.5,0.1,0.5,3.5
 transformer,0.2,1,8.5,0.1,0.5,3.5
 autoregressive,0.1,1,7.5,0.1,0.5,3.5
 """
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    folder = make_project(tmp_path_factory.mktemp("project"))
-    (folder / "params.yaml").write_text(json.dumps(with_params().model_dump()))
-    return folder
-
-
-@pytest.fixture
-def saved(project, tmp_path) -> Path:
-    return MaskGIT.from_pretrained(project, seed=1, device="cpu").save_pretrained(tmp_path / "m")
 
 
 def test_a_saved_model_is_the_same_model(project, saved):

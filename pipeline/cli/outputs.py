@@ -1,4 +1,4 @@
-"""What the suffix of an output says; looked at before any model is opened."""
+"""What an output may be, by its suffix and its place; looked at before any model is opened."""
 
 import os
 from pathlib import Path
@@ -14,11 +14,10 @@ def sample_format(path: Path) -> str:
     """The suffix of an output of samples.
 
     Raises:
-        UserError: it stands for no format, or the path is none that there may be.
+        UserError: it stands for no format, DVC deletes what lies there, or the path is none that
+            there may be.
     """
-    a_path("--output", path)
-    require_apart("--output", path)
-    suffix = suffix_of(path)
+    suffix = _suffix(path)
     if suffix not in SAMPLES:
         raise UserError(
             f"--output: {path} has a suffix that is not written; use .png (a grid), .gif (the "
@@ -34,18 +33,17 @@ def require_png(path: Path, *read: Path | None) -> None:
         read: the files that the command reads, which it must not overwrite.
 
     Raises:
-        UserError: it is another format, one of those files, or none that there may be.
+        UserError: it is another format or one of those files; or as `sample_format`.
     """
-    a_path("--output", path)
-    require_apart("--output", path)
-    if suffix_of(path) != ".png":
+    if _suffix(path) != ".png":
         raise UserError(f"--output: {path} is no .png, which is all that is written; name it so")
     if any(os.path.realpath(path) == os.path.realpath(file) for file in read if file):
         raise UserError(f"--output: {path} is a picture that is read; name another output")
 
 
-def suffix_of(path: Path) -> str:
-    """In lower case; of `.png` it is that, and not the name of a hidden folder."""
+def _suffix(path: Path) -> str:
+    """Of an output, in lower case; of `.png` it is that, and not the name of a hidden folder."""
+    require_apart("--output", a_path("--output", path))
     name = path.name.lower()
     return name if name in SAMPLES else path.suffix.lower()
 

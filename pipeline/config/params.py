@@ -18,6 +18,7 @@ from pipeline.runtime.project import in_project, lies_in
 if TYPE_CHECKING:
     from pipeline.decoding import DecodingSettings
 
+# Params that name a folder, besides `data.source`.
 FOLDER_PARAMS = ("ray.storage_path", "data.download_dir")
 
 
@@ -267,8 +268,8 @@ class Params(Sections):
         places = {key: values[key] for key in (*FILE_PARAMS, *FOLDER_PARAMS)}
         _, _, places["data.source"] = self.data.source.partition(":")
         for key, place in places.items():
-            for folder in OUTPUTS:
-                if lies_in(root / (place or "."), root / folder):
+            for folder in OUTPUTS if place else ():
+                if lies_in(root / place, root / folder):
                     raise ValueError(
                         f"{key}: it lies in {folder}, whose content DVC deletes before a stage "
                         f"runs; move it to another folder before you run anything"

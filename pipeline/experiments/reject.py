@@ -65,7 +65,7 @@ def _kept(cell: Path, replicate: Replicate, acceptance: float, name: str) -> lis
     own = {"network": replicate.network, "seed": replicate.seed, "acceptance": acceptance}
     owns = [own | {"selection": selection} for selection in SELECTIONS]
     needed = ("candidates", "samples", f"is_{name}", "class_accuracy")
-    return kept_rows(cell, owns, needed, other=(f"fid_{name}",))
+    return kept_rows(cell, owns, needed, nullable=(f"fid_{name}",))
 
 
 class Candidates:

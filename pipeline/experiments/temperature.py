@@ -38,7 +38,10 @@ def temperature_rows(
             if not keep_if_whole(cell):
                 write_noted(cell, _score(value, replicate.seed, sampler, evaluator, cell))
             scores[value, replicate.seed] = kept_row(
-                cell, needed=(f"is_{name}", "class_accuracy"), other=(f"fid_{name}",), apart=KEYS
+                cell,
+                needed=(f"is_{name}", "class_accuracy"),
+                nullable=(f"fid_{name}",),
+                absent=KEYS,
             )
             recognised = scores[value, replicate.seed]["class_accuracy"]
             print(

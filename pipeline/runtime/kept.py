@@ -17,8 +17,8 @@ def kept_row(
     *,
     own: Mapping[str, Any] | None = None,
     needed: Iterable[str] = (),
-    other: Iterable[str] = (),
-    apart: Iterable[str] = (),
+    nullable: Iterable[str] = (),
+    absent: Iterable[str] = (),
 ) -> Row:
     """A row from its file.
 
@@ -27,14 +27,14 @@ def kept_row(
         own: what the row says of what it was measured of. All else in it are numbers, within the
             bounds of their columns.
         needed: those that are there in any case; another is None where it was not measurable.
-        other: those that may be None, and are there nevertheless.
-        apart: what the stage says itself, and the row does not.
+        nullable: those that may be None, and are there nevertheless.
+        absent: what the stage says itself, and the row does not.
 
     Raises:
         UserError: the file is missing, or holds another row.
     """
     row = read_json(path) if part is None else read_json(path, part)[part]
-    if not _is_row(row, own or {}, needed, other) or not row.keys().isdisjoint(apart):
+    if not _is_row(row, own or {}, needed, nullable) or not row.keys().isdisjoint(absent):
         raise _damaged(path, part or "row", own or {})
     return row
 
@@ -43,7 +43,7 @@ def kept_rows(
     path: Path,
     owns: Sequence[Mapping[str, Any]],
     needed: Iterable[str],
-    other: Iterable[str] = (),
+    nullable: Iterable[str] = (),
 ) -> list[Row]:
     """The rows of a file, in order.
 
@@ -57,17 +57,19 @@ def kept_rows(
     if not isinstance(rows, list) or len(rows) != len(owns):
         raise UserError(f"{path} is damaged: it has no {len(owns)} rows; delete it, run again")
     for row, own in zip(rows, owns, strict=True):
-        if not _is_row(row, own, needed, other):
+        if not _is_row(row, own, needed, nullable):
             raise _damaged(path, "row", own)
     return rows
 
 
-def _is_row(row: Any, own: Mapping[str, Any], needed: Iterable[str], other: Iterable[str]) -> bool:
+def _is_row(
+    row: Any, own: Mapping[str, Any], needed: Iterable[str], nullable: Iterable[str]
+) -> bool:
     return (
         isinstance(row, dict)
         and all(_same(row.get(key), value) for key, value in own.items())
         and all(row.get(key) is not None for key in needed)
-        and row.keys() >= set(other)
+        and row.keys() >= set(nullable)
         and all(
             key in own or value is None or bounds_of(key).hold(value) for key, value in row.items()
         )

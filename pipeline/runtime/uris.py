@@ -19,9 +19,9 @@ _IN_QUERY = re.compile(rf"([?&;](?:{_NAMES}|key)=)([^&;\s]*)", re.IGNORECASE)
 # scheme before it all.
 _PASSWORD = re.compile(r"(://[^/@]*?):(?:\S*|[^/]*)@")
 _NO_SCHEME = re.compile(r"^([\w.+-]+):(?!//)\S*@")
+_TOKEN = re.compile(r"(https?://)([^/@:\s]+)@")  # in a user's place
 UNSPEAKABLE = '?%"'  # characters of a path that an address means, or MLflow reads, otherwise
 DATABASE = "mlflow.db"  # of a project
-_TOKEN = re.compile(r"(https?://)([^/@:\s]+)@")  # in a user's place
 SHORTEST = 4  # characters of such a parameter that are looked for by themselves
 NO_NAME = 12  # characters of what stands in a user's place, and is a token and no name then
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")

@@ -88,7 +88,7 @@ def _replicate_row(
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
     name = evaluator.extractor.name
     needed = (f"fid_{name}", f"is_{name}", "class_accuracy", "samples")
-    row = kept_row(finished, needed=needed, apart=IDENTITY)
+    row = kept_row(finished, needed=needed, absent=IDENTITY)
     return {"images": replicate.network} | own | row
 
 
