@@ -73,7 +73,7 @@ class Bench:
             assert trial.points.keys() == plain.points.keys()
             assert stage == "speed" or trial.points == plain.points
             trial.delivered = trial.count()
-            assert trial.left() == []
+            assert trial.left() == [], trial.left()
             trial.no_password()
         return trial
 

@@ -13,6 +13,7 @@ import pytest
 from pipeline.runtime import delivery
 from pipeline.runtime.delivery import Delivery
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import temporary_beside
 from pipeline.runtime.sending import NOTHING, sent_part
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import open_run
@@ -215,6 +216,15 @@ def test_a_damaged_note_of_what_was_sent_stops_nothing_and_doubles_nothing(serve
     sync(folder)
     check_everything(server)
     assert len(server.runs) == 2
+
+
+def test_what_a_stage_left_that_ended_while_it_noted_what_was_sent_is_removed(server, folder):
+    log_everything(folder)
+    for log in folder.glob("*/log.jsonl"):
+        temporary_beside(log.with_name("sent.json")).write_text("{")
+    sync(folder)
+    assert list(folder.rglob(".*")) == []
+    check_everything(server)
 
 
 @pytest.mark.parametrize("size", [10**9, 10**400, -1, True])

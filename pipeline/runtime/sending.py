@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import file_hash, read_json, write_json
+from pipeline.runtime.files import file_hash, read_json, remove_temporary, write_json
 from pipeline.runtime.limits import NAME
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records, remove_copy
@@ -61,6 +61,7 @@ def send(folder: Path, server: Server, damaged: dict[int, str]) -> list[str]:
         note = folder / SENT
         if note.exists() and not note.is_file():  # it would never end to send everything again
             raise Broken(f"{note} is no file, but a folder, pipe or device; delete it")
+        remove_temporary(folder, SENT)  # of a stage that ended, or was killed, while it wrote one
         try:
             return _Sending(folder, server, damaged).run()
         except Gone:  # the run was deleted, or the whole database
