@@ -13,7 +13,6 @@ from pipeline.config.values import (
     CountOrNone,
     CropScale,
     Extractor,
-    Folder,
     Fraction,
     Grid,
     Images,
@@ -32,6 +31,7 @@ from pipeline.config.values import (
     Side,
     Source,
     SpikeFactor,
+    Storage,
     Text,
     Width,
     Workers,
@@ -159,7 +159,7 @@ class Ray(Section):
     loaders_per_worker: Loaders
     use_gpu: bool
     max_failures: CountOrNone
-    storage_path: Folder
+    storage_path: Storage
 
 
 class Decoding(Section):

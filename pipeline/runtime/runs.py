@@ -26,20 +26,22 @@ from pipeline.runtime.files import (
     write_json,
 )
 from pipeline.runtime.locks import lock_at
-from pipeline.runtime.project import in_project
+from pipeline.runtime.project import in_project, is_store, storage_folder
+from pipeline.runtime.store import bring
 
 _held: dict[Path, FileLock] = {}
 
 
 def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path:
     """The absolute run directory of that key, which is this process's until it ends. A new one is
-    made, with the key in `key.json`; what a killed process left half written in another is removed.
+    made, with the key in `key.json`, or brought from the store that `storage_path` may name; what a
+    killed process left half written in another is removed.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process has it, or the store does not answer.
     """
     # A job's folder has a link to what outlives it, which the next job's has as well.
-    storage = in_project(storage_path)
+    storage = in_project(storage_folder(storage_path))
     try:
         path = storage.resolve() / stage / value_hash(key)[:16]
     except RuntimeError as error:
@@ -48,8 +50,15 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
         _held[path] = _locked(path, stage)
         remove_temporary(path, below=True)
     if not (path / "key.json").exists():
+        if is_store(storage_path):
+            bring(storage_path, f"{stage}/{path.name}", path)
         write_json(path / "key.json", key, durable=False)  # read by people alone
     return path
+
+
+def held() -> list[Path]:
+    """The run directories of this process."""
+    return list(_held)
 
 
 def own_folder(folder: Path) -> Path:
