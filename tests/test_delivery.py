@@ -3,7 +3,6 @@ stage waits for it."""
 
 import json
 import random
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -263,17 +262,3 @@ def test_a_password_is_nowhere_but_in_requests(server, folder, capsys):
     assert len(written) > 5
     assert not [path for path in written if b"s3cr" in path.read_bytes()]
     assert server.uri == URI
-
-
-def test_a_project_that_was_moved_sends_what_waits_to_its_own_database(tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "old").mkdir()
-    monkeypatch.chdir(tmp_path / "old")
-    Path("params.yaml").write_text("a: 1\n")
-    open_run("key", "stage", {"a": 1}, "experiment", Path("outbox").absolute())
-    shutil.copytree(tmp_path / "old", tmp_path / "new")
-    monkeypatch.chdir(tmp_path / "new")
-    assert "wait for sqlite:" in sync(Path("outbox").absolute())  # the first is still there
-    shutil.rmtree(tmp_path / "old")
-    assert "3 records sent to sqlite:" in sync(Path("outbox").absolute())
-    assert Path("mlflow.db").exists() and not (tmp_path / "old").exists()

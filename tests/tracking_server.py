@@ -77,7 +77,7 @@ class FakeServer:
     def _get_experiment_by_name(self, name):
         return self.experiments.get(name)
 
-    def _create_experiment(self, name, location):
+    def _create_experiment(self, name, location, tags):
         created, number = next(self._clock), str(len(self.experiments) + 1)
         self.experiments[name] = SimpleNamespace(experiment_id=number, creation_time=created)
         return number

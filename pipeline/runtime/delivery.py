@@ -4,6 +4,7 @@ The server may be slow, or away: a stage never waits for it while it works, and 
 where it answers. What is left is delivered by the next stage, or by `maskgit sync`.
 """
 
+import os
 import time
 from collections import defaultdict
 from importlib import import_module
@@ -16,7 +17,15 @@ from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_record
 from pipeline.runtime.project import in_project, storage_folder
 from pipeline.runtime.sending import send, sent_part
 from pipeline.runtime.server import Gone, Server, Unsent, status
-from pipeline.runtime.uris import is_local, is_place, redacted, scrubbed, sqlite_file, tracking_uri
+from pipeline.runtime.uris import (
+    is_local,
+    is_place,
+    redacted,
+    scrubbed,
+    shown_uri,
+    sqlite_file,
+    tracking_uri,
+)
 
 ROUND = 1.0  # seconds between two looks into the outboxes
 PAUSE = 30.0  # seconds between two attempts at most, where the server does not answer
@@ -108,7 +117,7 @@ class Outboxes:
     def unread(self) -> list[str]:
         """Of logs that hold something and no whole record, a line each."""
         known = self._first.keys() | self._broken.keys()
-        logs = (log for log in sorted(self.folder.glob(f"*/{LOG}")) if log.parent not in known)
+        logs = (log for log in sorted(self._logs()) if log.parent not in known)
         return [
             f"{log} holds no whole record; delete the folder {log.parent}, unless a stage is just "
             f"beginning"
@@ -125,14 +134,15 @@ class Outboxes:
         self._ours()
         counts: dict[str, int] = {}
         for outbox, first in self._first.items():
-            uri = redacted(first["open"]["uri"])
-            if (left := _left(outbox)) and not is_place(uri, self.server.uri):
+            recorded = redacted(first["open"]["uri"])
+            if (left := _left(outbox)) and not is_place(recorded, self.server.uri):
+                uri = shown_uri(recorded)
                 counts[uri] = counts.get(uri, 0) + left
         return counts
 
     def _ours(self) -> list[Path]:
         self._broken = {o: why for o, why in self._broken.items() if o in self._first}
-        for log in self.folder.glob(f"*/{LOG}"):
+        for log in self._logs():
             if log.parent not in self._first:
                 self._look_at(log)
         depths = dict[Path, int]()
@@ -144,15 +154,20 @@ class Outboxes:
                     self._broken[outbox] = str(error)
         return sorted(depths, key=lambda outbox: (depths[outbox], self._first[outbox]["time"]))
 
+    def _logs(self) -> list[Path]:
+        """The logs of all outboxes, links that lead nowhere too."""
+        logs = (folder / LOG for folder in self.folder.glob("*"))
+        return [log for log in logs if os.path.lexists(log)]
+
     def _look_at(self, log: Path) -> None:
         try:
             if (first := first_open(log)) is not None:
                 self._first[log.parent] = first
         except Broken as error:
             self._broken[log.parent] = str(error)
-        except FileNotFoundError:  # it was deleted meanwhile
-            pass
         except OSError as error:
+            if not os.path.lexists(log):  # it was deleted meanwhile
+                return
             self._broken[log.parent] = (
                 f"{log} cannot be read ({error.strerror or error}); change its permissions, or "
                 f"delete {log.parent}"
@@ -184,6 +199,13 @@ def _line(log: Path, end: int) -> int:
         return file.read(end).count(b"\n")
 
 
+def ruined(reason: str) -> bool:
+    """Whether what does not answer is a file that is no database, or no file."""
+    file = sqlite_file(tracking_uri())
+    odd = file is not None and os.path.lexists(file) and not file.is_file()
+    return odd or any(said in reason for said in RUINED)
+
+
 def way_out(reason: str) -> str:
     """What to do where MLflow does not answer, or refuses for that reason."""
     if DELETED in reason:
@@ -195,7 +217,7 @@ def way_out(reason: str) -> str:
                 "MLFLOW_TRACKING_TOKEN, and run this again"
             )
         return "start the server and run this again"
-    if any(said in reason for said in RUINED):
+    if ruined(reason):
         return (
             f"{sqlite_file(tracking_uri())} is damaged: delete it, or put a whole copy in its "
             f"place, and `maskgit sync` sends what is kept"

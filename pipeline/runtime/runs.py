@@ -29,6 +29,8 @@ from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project, is_store, storage_folder
 from pipeline.runtime.store import bring
 
+GIT = 20.0  # seconds that git may take
+
 _held: dict[Path, FileLock] = {}
 
 
@@ -125,11 +127,16 @@ def provenance() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says; None where there is no git, or no repository."""
+    """What git says; None where there is no git, or no repository that it can read."""
     try:
         result = subprocess.run(
-            ("git", *arguments), capture_output=True, text=True, errors="replace", check=False
+            ("git", *arguments),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=GIT,
         )
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return None
     return None if result.returncode else result.stdout.strip()

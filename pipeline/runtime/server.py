@@ -6,14 +6,15 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, printable
 from pipeline.runtime.files import remove_temporary, require_file, temporary_folder
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project
-from pipeline.runtime.uris import is_local, scrubbed, sqlite_file
+from pipeline.runtime.uris import DATABASE, OWN, is_local, scrubbed, shown_uri, sqlite_file
 
 # A request that failed may have been carried out. It is sent again by us, who ask for that first
 # where it matters, and not by the library.
@@ -24,6 +25,12 @@ os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
 # As a run ends it would print where it is shown, by the server's address, the password with it.
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
+ARTIFACTS = "maskgit.artifacts"  # an experiment's tag: where we have put them
+LOCATIONS = (  # where MLflow's database names places of artifacts, by table and column
+    *(("experiments", "artifact_location"), ("runs", "artifact_uri")),
+    *(("logged_models", "artifact_location"), ("model_versions", "storage_location")),
+    ("model_versions", "source"),
+)
 LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
 
 
@@ -75,14 +82,26 @@ class Server:
             found = self.ask(lambda client: client.get_experiment_by_name(name))
             if found is None:
                 # Artifact paths follow the working directory unless they are absolute.
-                local = sqlite_file(self.uri)
-                location = Path(os.path.realpath(in_project("mlruns"))).as_uri() if local else None
-                self.ask(lambda client: client.create_experiment(name, location))
+                here = _artifacts_here() if sqlite_file(self.uri) else None
+                tags = {ARTIFACTS: here} if here else None
+                self.ask(lambda client: client.create_experiment(name, here, tags))
                 found = self.ask(lambda client: client.get_experiment_by_name(name))
+            elif self.uri == shown_uri(OWN):
+                self._take_artifacts_along(found)
             if found is None:
                 raise Unsent("it creates no experiment")
             self._experiments[name] = found
         return self._experiments[name]
+
+    def _take_artifacts_along(self, experiment: Any) -> None:
+        """Let the project's own database, which was moved or copied with it, name this project's
+        artifacts, and not those of the place where it was."""
+        before, here = experiment.artifact_location, _artifacts_here()
+        if before != here and experiment.tags.get(ARTIFACTS) == before:  # it is none of the user's
+            file = in_project(DATABASE)
+            self.ask(lambda client: _move_artifacts(file, before, here))
+            tag = methodcaller("set_experiment_tag", experiment.experiment_id, ARTIFACTS, here)
+            self.ask(tag)
 
     def forget(self) -> None:
         """Ask again for what is known of it: it lacks what it had."""
@@ -151,6 +170,20 @@ def _check_database(file: Path | None) -> None:
             db.execute("PRAGMA schema_version")
 
 
+def _artifacts_here() -> str:
+    return Path(os.path.realpath(in_project("mlruns"))).as_uri()
+
+
+def _move_artifacts(file: Path, before: str, here: str) -> None:
+    with contextlib.closing(sqlite3.connect(file, timeout=LOCKED)) as db, db:
+        for table, column in LOCATIONS:
+            db.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (here, len(before) + 1, before, len(before) + 1, f"{before}/"),
+            )
+
+
 def _lacks_content(file: Path | None) -> bool:
     return file is not None and not (file.exists() and file.stat().st_size)
 
@@ -171,6 +204,6 @@ def _one_line(error: Exception) -> str:
     says."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename:
-        return scrubbed(f"{error.filename}: {error.strerror}")[:200]
+        return printable(scrubbed(f"{error.filename}: {error.strerror}")[:200])
     found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|\(sqlite3\.\w+\) ([^[]+)", text)
-    return (found[1] or found[2]).strip() if found else scrubbed(text)[:200]
+    return printable((found[1] or found[2]).strip() if found else scrubbed(text)[:200])

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from pipeline.runtime.delivery import RUINED, Outboxes, way_out
+from pipeline.runtime.delivery import Outboxes, ruined, way_out
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.patience import unless_late
 from pipeline.runtime.server import Unsent
@@ -24,7 +24,7 @@ def sync(folder: Path) -> str:
     sent = outboxes.server.records
     # Without a reason, what is left was logged meanwhile by a stage, which sends it.
     left = outboxes.waiting() if reason else 0
-    if left or any(said in str(reason) for said in RUINED):  # which has lost what it was sent
+    if left or (reason and ruined(str(reason))):  # it has lost what it was sent
         said = [f"{left} of {left + sent} records are still to be sent to {shown}: {reason}"]
         raise UserError("; ".join([*said, way_out(str(reason)), *outboxes.left_out()]))
     said = [f"{sent} records sent to {shown}"]

@@ -17,7 +17,7 @@ from pipeline.runtime.files import value_hash
 from pipeline.runtime.outbox import SYSTEM, Outbox
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.sending import sent_part
-from pipeline.runtime.uris import redacted, tracking_uri
+from pipeline.runtime.uris import recorded_uri
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
@@ -149,7 +149,7 @@ def _run(
     tags: dict[str, str],
     parent: str | None,
 ) -> Run:
-    uri = redacted(tracking_uri())
+    uri = recorded_uri(folder)
     outbox = Outbox(folder / value_hash([uri, experiment, key])[:16])
     opened = {"uri": uri, "experiment": experiment, "key": key, "name": name, "parent": parent}
     return Run(outbox, opened | {"tags": tags}, params)

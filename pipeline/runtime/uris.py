@@ -22,6 +22,7 @@ _NO_SCHEME = re.compile(r"^([\w.+-]+):(?!//)\S*@")
 _TOKEN = re.compile(r"(https?://)([^/@:\s]+)@")  # in a user's place
 UNSPEAKABLE = '?%"'  # characters of a path that an address means, or MLflow reads, otherwise
 DATABASE = "mlflow.db"  # of a project
+OWN = f"sqlite:///{DATABASE}"  # in records: the database of the project that they lie in
 SHORTEST = 4  # characters of such a parameter that are looked for by themselves
 NO_NAME = 12  # characters of what stands in a user's place, and is a token and no name then
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
@@ -42,10 +43,22 @@ def tracking_uri() -> str:
     return _given() or f"sqlite:///{file}"
 
 
+def recorded_uri(folder: Path) -> str:
+    """Where records in that folder go, as they name it. Where they go to the project's own
+    database, and lie in the project, they follow it when it is moved or copied."""
+    inside = folder.is_relative_to(in_project(""))
+    return OWN if inside and not _given() else redacted(tracking_uri())
+
+
+def shown_uri(recorded: str) -> str:
+    """A record's address as people read it."""
+    return f"sqlite:///{in_project(DATABASE)}" if recorded == OWN else redacted(recorded)
+
+
 def is_place(recorded: str, uri: str) -> bool:
     """Whether a record's address is that one, or was: that of the project's own database before the
     project was moved here."""
-    if recorded == redacted(uri):
+    if shown_uri(recorded) == redacted(uri):
         return True
     before = sqlite_file(recorded)
     moved = before is not None and before.name == DATABASE and not before.parent.exists()
