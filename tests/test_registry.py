@@ -147,7 +147,7 @@ def test_a_registered_model_answers_with_pictures(finished, tmp_path, serve):
     said = project.run("python", "-m", "pipeline", "register")
     assert "maskgit-smoke version 1, fid_classifier" in said and "from now on" in said
     assert "version 1, " in project.run("python", "-m", "pipeline", "register")
-    files = [path for path in (finished.artifacts / "models").rglob("*") if path.is_file()]
+    files = [path for path in (project.folder / "mlruns/models").rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"model.safetensors", "served.py", "config.json"}
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".bin")]
 

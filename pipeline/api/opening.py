@@ -1,6 +1,7 @@
 """Where a model is opened from: a project, a folder that was saved, released files, the Hub."""
 
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from contextlib import chdir
@@ -224,7 +225,7 @@ def _names(images: Path, classes: int, any_number: bool) -> tuple[str, ...]:
     Raises:
         UserError: they have, and may not.
     """
-    if (images / MANIFEST).exists():
+    if os.path.lexists(images / MANIFEST):
         names = read_manifest(images)["class_names"]
         if len(names) == classes:
             return tuple(names)

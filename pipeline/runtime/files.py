@@ -89,7 +89,7 @@ def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
     temporary = temporary_beside(path)
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path} is a pipe, socket or device; give the path of a file")
+            raise UserError(f"{path} is a pipe, socket or device; delete it, or give another path")
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if durable:
@@ -188,12 +188,18 @@ def read_file(path: Path | str, most: int | None = None) -> bytes:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
 
 
-def read_json(path: Path | str, *keys: str, most: int = JSON_BYTES) -> Any:
+def read_json(
+    path: Path | str,
+    *keys: str,
+    most: int = JSON_BYTES,
+    way_out: str = "delete it and run again",
+) -> Any:
     """Read a JSON file.
 
     Args:
         keys: that the mapping in it has to have.
         most: bytes that the file may have.
+        way_out: ends the message where it is damaged.
 
     Raises:
         UserError: it is missing, larger, not JSON, or without one of the keys.
@@ -203,10 +209,10 @@ def read_json(path: Path | str, *keys: str, most: int = JSON_BYTES) -> Any:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run `dvc repro` to make it") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+        raise UserError(f"{path} is not valid JSON ({error}); {way_out}") from error
     lacking = [key for key in keys if not isinstance(value, dict) or key not in value]
     if lacking:
-        raise UserError(f"{path} is damaged: it has no {lacking[0]}; delete it and run again")
+        raise UserError(f"{path} is damaged: it has no {lacking[0]}; {way_out}")
     return value
 
 

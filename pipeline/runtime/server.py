@@ -6,7 +6,6 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from pipeline.runtime.errors import UserError, printable
 from pipeline.runtime.files import remove_temporary, require_file, temporary_folder
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project
-from pipeline.runtime.uris import DATABASE, OWN, is_local, scrubbed, shown_uri, sqlite_file
+from pipeline.runtime.uris import OWN, is_local, scrubbed, shown_uri, sqlite_file
 
 # A request that failed may have been carried out. It is sent again by us, who ask for that first
 # where it matters, and not by the library.
@@ -29,8 +28,12 @@ ARTIFACTS = "maskgit.artifacts"  # an experiment's tag: where we have put them
 LOCATIONS = (  # where MLflow's database names places of artifacts, by table and column
     *(("experiments", "artifact_location"), ("runs", "artifact_uri")),
     *(("logged_models", "artifact_location"), ("model_versions", "storage_location")),
-    ("model_versions", "source"),
+    *(("model_versions", "source"), ("experiment_tags", "value")),
 )
+OURS = """
+SELECT DISTINCT value FROM experiment_tags JOIN experiments USING (experiment_id)
+WHERE key = ? AND value = artifact_location AND value != ?
+"""
 LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
 
 
@@ -86,22 +89,10 @@ class Server:
                 tags = {ARTIFACTS: here} if here else None
                 self.ask(lambda client: client.create_experiment(name, here, tags))
                 found = self.ask(lambda client: client.get_experiment_by_name(name))
-            elif self.uri == shown_uri(OWN):
-                self._take_artifacts_along(found)
             if found is None:
                 raise Unsent("it creates no experiment")
             self._experiments[name] = found
         return self._experiments[name]
-
-    def _take_artifacts_along(self, experiment: Any) -> None:
-        """Let the project's own database, which was moved or copied with it, name this project's
-        artifacts, and not those of the place where it was."""
-        before, here = experiment.artifact_location, _artifacts_here()
-        if before != here and experiment.tags.get(ARTIFACTS) == before:  # it is none of the user's
-            file = in_project(DATABASE)
-            self.ask(lambda client: _move_artifacts(file, before, here))
-            tag = methodcaller("set_experiment_tag", experiment.experiment_id, ARTIFACTS, here)
-            self.ask(tag)
 
     def forget(self) -> None:
         """Ask again for what is known of it: it lacks what it had."""
@@ -119,6 +110,9 @@ class Server:
             with beside or contextlib.nullcontext():
                 if file and _lacks_content(file):
                     self._make_database(file)
+                if file and self.uri == shown_uri(OWN):
+                    with contextlib.suppress(sqlite3.Error):  # the first request meets it, too
+                        _take_artifacts_along(file)
                 self._client = MlflowClient(self.uri)
         return self._client
 
@@ -174,14 +168,18 @@ def _artifacts_here() -> str:
     return Path(os.path.realpath(in_project("mlruns"))).as_uri()
 
 
-def _move_artifacts(file: Path, before: str, here: str) -> None:
+def _take_artifacts_along(file: Path) -> None:
+    """Let a project's own database, which was moved or copied with it, name this project's
+    artifacts, and not those of the place where it was. Places that a user chose stay."""
+    here = _artifacts_here()
     with contextlib.closing(sqlite3.connect(file, timeout=LOCKED)) as db, db:
-        for table, column in LOCATIONS:
-            db.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-                f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                (here, len(before) + 1, before, len(before) + 1, f"{before}/"),
-            )
+        for (before,) in db.execute(OURS, (ARTIFACTS, here)).fetchall():
+            for table, column in LOCATIONS:
+                db.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (here, len(before) + 1, before, len(before) + 1, f"{before}/"),
+                )
 
 
 def _lacks_content(file: Path | None) -> bool:

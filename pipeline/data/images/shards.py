@@ -30,7 +30,7 @@ def read_manifest(folder: Path, way_out: str = WAY_OUT) -> dict[str, Any]:
     Raises:
         UserError: it is missing or damaged, or its `class_names` are no names of classes.
     """
-    manifest = read_json(folder / MANIFEST, "class_names", "shards")
+    manifest = read_json(folder / MANIFEST, "class_names", "shards", way_out=way_out)
     names, counts = manifest["class_names"], manifest.get("counts", {})
     if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
         raise UserError(
