@@ -213,6 +213,7 @@ def test_cells_of_another_training_are_refused(scale, project):
         (("--seeds", "-1"), "--seeds"),
         (("--steps", "0,5"), "--steps"),
         (("--samples", "0"), "--samples"),
+        (("--samples", "1"), "--samples: 1 samples give no covariance of the"),
         (("--iterations", "2,17"), "--iterations: 17 are more than the 16 tokens"),
         (("--label-smoothings", "1"), "--label-smoothings"),
         (("--choice-temperatures", "-1"), "--choice-temperatures"),
