@@ -66,6 +66,7 @@ def test_the_version_is_the_packages(run):
         (["inpiant"], "No such command 'inpiant'. Did you mean 'inpaint'?"),
         (["sample", "--cuont", "3"], "--cuont"),
         (["sample", "--count", "many"], "--count"),
+        *(([c, "--seed", str(2**63)], "--seed") for c in ("sample", "edit", "inpaint", "outpaint")),
         (["export", "gan", "x.npz"], "gan"),
         (["edit", "x.png"], "--class"),
         ([], "Usage: maskgit"),
