@@ -66,6 +66,7 @@ def test_the_version_is_the_packages(run):
         (["inpiant"], "No such command 'inpiant'. Did you mean 'inpaint'?"),
         (["sample", "--cuont", "3"], "--cuont"),
         (["sample", "--count", "many"], "--count"),
+        *(([c, "--seed", str(2**63)], "--seed") for c in ("sample", "edit", "inpaint", "outpaint")),
         (["export", "gan", "x.npz"], "gan"),
         (["edit", "x.png"], "--class"),
         ([], "Usage: maskgit"),
@@ -74,6 +75,23 @@ def test_the_version_is_the_packages(run):
 def test_a_command_line_that_is_none_ends_with_2(arguments, wanted, run):
     done = run(*arguments)
     assert done.code == 2 and wanted in done.err + done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["sample", "--model", ""], "--model"),
+        (["sample", "--model="], "--model"),
+        (["sample", "-o", ""], "-o"),
+        (["edit", "x.png", "--class", "1", "--mask", ""], "--mask"),
+        (["measure", ""], "measure"),
+        (["save", ""], "save"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(arguments, name, run):
+    done = run(*arguments)
+    assert done.code == 1 and done.err.startswith(f"error: {name}: what is given is empty")
+    assert done.err.count("\n") == 1 and not done.out
 
 
 def test_a_preset_is_written_in_a_project_and_nowhere_else(run, tmp_path, monkeypatch):

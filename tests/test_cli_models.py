@@ -173,7 +173,8 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
         ),
         (
             "sample --classes=",
-            "--classes: this model has no class ; use 0 to 2, or a name: class0, class1, class2",
+            "--classes: what is given is empty, as an unset variable of the shell is; give a "
+            "value, or leave it out",
         ),
         (
             "sample --model nowhere",

@@ -57,6 +57,22 @@ def test_files_of_ours_are_far_below_the_limit():
         ("<<: {a: 1}\n", "merge keys (<<)"),
         (f"a: 1\nb: {'9' * 5001}\n", "digits) for integer string conversion: value has 5001 di"),
         (f"a: 1\nb: {'9' * 5001}\n", "at line 2; correct it"),
+        *(
+            (
+                f"a: 1\nb: {sign}{base}{'1' * 20_000}\n",
+                "bits, more than the limit of 14,000), at line 2",
+            )
+            for sign in ("", "-", "+")
+            for base in ("0x", "0o", "0b")
+        ),
+        (
+            f"a: 1\n? 0x{'f' * 20_000}\n: 2\n",
+            "a whole number of 80,000 bits, more than the limit of",
+        ),
+        *(
+            (f"%YAML {version}\n---\na: yes\n", "asks for another version than 1.2, which alone is")
+            for version in ("1.0", "1.1", "1.3", "1.20", "2.0")
+        ),
         ("a: 1\n\nb: 2001-99-99\n", "at line 3; correct it"),
         ("a: 1\nb: \0\n", "line 2 holds a control character; remove it"),
         ("a: 1\nb: 2\nc: \x0c\n", "line 3 holds a control character; remove it"),
@@ -66,6 +82,10 @@ def test_what_is_not_read_is_named_with_its_line(text, words):
     with pytest.raises(NotYaml) as error:
         parse_yaml(text)
     assert words in str(error.value)
+
+
+def test_the_version_that_is_read_may_be_named():
+    assert parse_yaml("%YAML 1.2\n---\na: yes\n") == {"a": "yes"}  # in YAML 1.1 it is true
 
 
 def test_a_text_that_only_looks_like_a_merge_key_is_a_text():

@@ -230,6 +230,23 @@ def test_an_npz_that_promises_more_images_than_it_holds(tmp_path):
         everything(open_images(tmp_path / "set.npz"))
 
 
+def test_a_shape_that_no_integer_holds_is_one_line(tmp_path, recwarn):
+    header = {"descr": "|u1", "fortran_order": False, "shape": (2**32, 1, 2**32, 2**32)}
+    with open(tmp_path / "set.npy", "wb") as handle:
+        np.lib.format.write_array_header_1_0(handle, header)
+    with pytest.raises(UserError, match=r"set\.npy is damaged") as error:
+        open_images(tmp_path / "set.npy")
+    one_line(error)
+    assert not recwarn.list  # NumPy's, of two lines
+
+
+def test_a_broken_link_is_named_and_not_its_folder(forms):
+    folder = forms(noise_array(3, 3))["png"]
+    (folder / "zz.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(UserError, match=r"zz\.png is a broken link; delete it"):
+        open_images(folder)
+
+
 def test_hidden_pngs_are_passed_over(forms):
     array = noise_array(3, 3)
     folder = forms(array)["png"]

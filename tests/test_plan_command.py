@@ -50,8 +50,9 @@ def test_times_are_flops_over_the_rate_of_all_devices(make_params):
     line, _ = re.findall(r"^train_transformer .*$", text, flags=re.MULTILINE)  # and its storage
     assert f"{60 * hours:.1f} min" in line or f"{hours:.1f} h" in line
     assert "time at" not in plan_text(params, DIGITS)
-    with pytest.raises(UserError, match="--tflops 0 is no rate"):
-        plan_text(params, DIGITS, tflops=0.0)
+    for rate in (0.0, -1.0, 1e-320, 1e300, float("inf"), float("nan")):
+        with pytest.raises(UserError, match=f"--tflops {re.escape(f'{rate:g}')} is no rate"):
+            plan_text(params, DIGITS, tflops=rate)
 
 
 def test_command_prints_a_preset_and_changes_nothing(tmp_path, monkeypatch, capsys):

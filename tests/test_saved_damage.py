@@ -32,6 +32,10 @@ from pipeline.runtime.errors import UserError
         (lambda f: edit(f, schedule="x"), "schedule: 'x' is unknown"),
         (lambda f: edit(f, iterations=-1), "iterations: -1 decode nothing"),
         (
+            lambda f: edit(f, guidance_scale=5.0),
+            r"config\.json is no .*decoding\.guidance_scale: 5\.0 of a model that is not guided",
+        ),
+        (
             lambda f: edit(f, iterations=1000),
             r"m is damaged: 1000 iterations of \d+ tokens; save or",
         ),

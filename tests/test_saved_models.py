@@ -212,6 +212,12 @@ def test_released_checkpoints_reconstruct_as_the_authors_code_does(tmp_path, mon
         MaskGIT.from_released(*files, preset="tiny", classes=["one"])
 
 
+def test_an_empty_path_is_not_the_current_folder(saved, monkeypatch):
+    monkeypatch.chdir(saved)
+    with pytest.raises(UserError, match=r"source: is no path \(it is empty\); give one"):
+        MaskGIT.from_pretrained("")
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "x/" * 2000])
 def test_a_path_that_none_can_have_is_one_line_before_the_model_is_opened(name, tmp_path):
     with pytest.raises(UserError, match=r"folder: .*is no path \(.*\); give one"):

@@ -213,6 +213,7 @@ def test_cells_of_another_training_are_refused(scale, project):
         (("--seeds", "-1"), "--seeds"),
         (("--steps", "0,5"), "--steps"),
         (("--samples", "0"), "--samples"),
+        (("--samples", "1"), "--samples: 1 samples give no covariance of the"),
         (("--iterations", "2,17"), "--iterations: 17 are more than the 16 tokens"),
         (("--label-smoothings", "1"), "--label-smoothings"),
         (("--choice-temperatures", "-1"), "--choice-temperatures"),
@@ -221,7 +222,7 @@ def test_cells_of_another_training_are_refused(scale, project):
         (("--steps", "99999999999999"), "--steps: must be 1000000000 or less"),
         (("--seeds", "9223372036854775808"), "--seeds"),
         (("--seeds", "٢"), "--seeds: '٢' is no list of numbers"),
-        (("--seeds", ""), "--seeds: '' is no list of numbers"),
+        (("--seeds", ""), "--seeds: what is given is empty"),
     ],
 )
 def test_impossible_values_are_one_line_that_names_the_option(scale, options, named):

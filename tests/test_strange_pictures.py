@@ -131,12 +131,30 @@ def png_of_size(width: int, height: int) -> bytes:
         ((1, 20_000), "20 times as long"),
         ((20_000, 999), "20 times as long"),
         ((16_384, 10_860), "more than the limit of 67,108,864"),
-        ((2**31 - 1, 2**31 - 1), "limit"),
+        ((30_000, 30_000), "30000×30000 pixels, more than the limit of 67,108,864"),  # Pillow's too
+        ((2**31 - 1, 2**31 - 1), "2147483647×2147483647 pixels, more than the limit"),
     ],
 )
 def test_absurd_sizes_are_refused_before_they_are_decoded(size, words):
     with pytest.raises(BadPicture, match=words):
         open_image(png_of_size(*size))
+
+
+@pytest.mark.parametrize(("kind", "place"), [("BMP", 18), ("GIF", 6)])
+def test_sizes_that_pillow_refuses_itself_are_told_as_the_others(kind, place):
+    content = bytearray(encoded(noise_image(8, 8), kind))
+    width = 4 if kind == "BMP" else 2
+    content[place : place + 2 * width] = (60_000).to_bytes(width, "little") * 2
+    with pytest.raises(BadPicture, match="60000×60000 pixels, more than the limit of 67,108,864"):
+        open_image(bytes(content))
+
+
+def test_a_frame_that_is_larger_than_its_picture_is_refused():
+    content = bytearray(encoded(noise_image(8, 8), "GIF"))
+    place = content.index(b"\x2c\0\0\0\0\x08\0\x08\0")
+    content[place + 5 : place + 9] = (60_000).to_bytes(2, "little") * 2
+    with pytest.raises(BadPicture, match="a frame of more than 67,108,864 pixels"):
+        open_image(bytes(content))
 
 
 def test_the_largest_size_that_is_read_and_the_next():

@@ -46,6 +46,10 @@ class Defaults:
     batch_size: Batch  # images decoded at once
     guided: bool  # trained without the class now and then, as guidance needs it
 
+    def __post_init__(self) -> None:
+        if (scale := self.decoding.guidance_scale) and not self.guided:
+            raise ArgumentError(f"decoding.guidance_scale: {scale} of a model that is not guided")
+
     @classmethod
     def of(cls, params: Params) -> "Defaults":
         return cls(

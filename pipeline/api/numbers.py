@@ -62,6 +62,8 @@ def a_path(name: str, given: Any) -> Path:
         ArgumentError: it is none.
     """
     try:
+        if given == "":
+            raise ValueError("it is empty")  # which Python reads as the current folder
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.stat(Path(given))
         if len(Path(given).parts) > FOLDERS:

@@ -4,7 +4,9 @@ Exit codes: 0, done; 1, an error, whose line says how to mend it; 2, a command l
 130, Ctrl-C. Commands import what they need as they run, so that `--help` answers at once.
 """
 
+import re
 import sys
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -62,6 +64,7 @@ def before(
 def main() -> None:
     with reader_may_leave():
         try:
+            _refuse_empty(sys.argv)
             app(prog_name="maskgit")
         except UserError as error:
             sys.exit(f"error: {_in_terms_of_options(error)}")
@@ -72,6 +75,17 @@ def main() -> None:
                 raise
         except Exception as error:
             sys.exit(f"error: {bug(error, 'maskgit')}")
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse an empty argument, as `--model "$FOLDER"` has where that variable is not set. As a
+    path it would be the current folder."""
+    for before, argument in pairwise(arguments):
+        if not argument or re.fullmatch("--[a-z-]+=", argument):
+            raise UserError(
+                f"{argument[:-1] or before}: what is given is empty, as an unset variable of the "
+                f"shell is; give a value, or leave it out"
+            )
 
 
 def _in_terms_of_options(error: UserError) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from pipeline.api.numbers import digits
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.limits import SEED
 
 if TYPE_CHECKING:
     from pipeline.api.defaults import Decoding
@@ -46,7 +47,10 @@ Count = Annotated[
     typer.Option(min=1, max=1000, metavar="N", help="Of results; a grid of them, if 2 or more."),
 ]
 Seed = Annotated[
-    int, typer.Option(min=0, metavar="SEED", help="Of the draw; the same gives the same bytes.")
+    int,
+    typer.Option(
+        min=0, max=SEED, metavar="SEED", help="Of the draw; the same gives the same bytes."
+    ),
 ]
 OWN = "[default: the run's own]"
 Iterations = Annotated[

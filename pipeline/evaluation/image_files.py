@@ -41,7 +41,7 @@ def open_images(path: Path | str) -> ImageSet:
         require_file(path)
     if path.suffix.lower() == ".npz":
         return NpzImages(path)
-    with _naming(path):
+    with _naming(path), np.errstate(over="raise"):  # NumPy warns of a shape that overflows
         images = np.lib.format.open_memmap(path, mode="r")
     fortran = not images.flags.c_contiguous
     _check(path, images.dtype, images.shape, channels=1, fortran=fortran)
@@ -58,7 +58,7 @@ class PngImages:
         if not self._paths:
             raise UserError(f"{folder} holds no PNG files; give the folder that they lie in")
         for path in self._paths:
-            require_file(path, PICTURE_BYTES)
+            _require_picture(path)
         self.shape = _read_png(self._paths[0]).shape
 
     def __len__(self) -> int:
@@ -122,6 +122,13 @@ class NpzImages:
                 content = bytearray(stream.read(math.prod(shape)))
                 images_BHWC = torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
                 yield images_BHWC.permute(0, 3, 1, 2).contiguous()
+
+
+def _require_picture(path: Path) -> None:
+    try:
+        require_file(path, PICTURE_BYTES)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is a broken link; delete it") from error
 
 
 def _read_png(path: Path) -> np.ndarray:

@@ -24,6 +24,7 @@ BACKGROUND = (255, 255, 255)  # what shows through transparent pixels: white
 # Parameter files.
 YAML_BYTES = 2**20
 YAML_DEPTH = 20  # nested lists and mappings
+YAML_BITS = 14_000  # of a whole number: 4,214 digits, and Python cannot print 4,301
 YAML_EVENTS = 20_000  # values, keys, and beginnings and ends of lists and mappings
 
 # Params.

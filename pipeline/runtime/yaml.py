@@ -3,11 +3,13 @@
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pipeline.runtime.limits import YAML_DEPTH, YAML_EVENTS
+from pipeline.runtime.limits import YAML_BITS, YAML_DEPTH, YAML_EVENTS
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
     from ruamel.yaml.events import Event
+
+OTHER_VERSION = "a line %YAML asks for another version than 1.2, which alone is read; delete it"
 
 
 class NotYaml(ValueError):
@@ -20,8 +22,8 @@ def parse_yaml(text: str) -> Any:
 
     Raises:
         NotYaml: it is no YAML; has anchors, with which a short text stands for a value of any size,
-            merge keys, which may contradict the keys beside them, or tags; or is longer or nested
-            deeper than any file of ours.
+            merge keys, which may contradict the keys beside them, or tags; asks for another
+            version; or is longer, nested deeper or of larger numbers than any file of ours.
     """
     from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.reader import ReaderError
@@ -31,11 +33,15 @@ def parse_yaml(text: str) -> Any:
         return _parser().load(text)
     except NotYaml:
         raise
+    except AssertionError as error:  # how its parser refuses a `%YAML 1.3`
+        raise NotYaml(OTHER_VERSION) from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "its text"
         if "duplicate key" in str(error.problem):
             raise NotYaml(f"a key is there twice, at {where}; remove one") from error
+        if "incompatible YAML" in str(error.problem):  # a `%YAML 2.0`
+            raise NotYaml(OTHER_VERSION) from error
         raise NotYaml(f"see {where}; check indentation, colons and quotes there") from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
@@ -53,7 +59,13 @@ def _parser() -> "YAML":
     class Constructor(SafeConstructor):
         def construct_non_recursive_object(self, node: Any, tag: str | None = None) -> Any:
             try:
-                return super().construct_non_recursive_object(node, tag)
+                value = super().construct_non_recursive_object(node, tag)
+                if isinstance(value, int) and value.bit_length() > YAML_BITS:
+                    raise ValueError(
+                        f"a whole number of {value.bit_length():,} bits, more than the limit of "
+                        f"{YAML_BITS:,}"
+                    )
+                return value
             except (NotYaml, YAMLError):
                 raise
             except Exception as error:  # a date that is none, a number of 5,000 digits
@@ -72,13 +84,15 @@ def _parser() -> "YAML":
 def _check_events(text: str) -> None:
     """Look through the text before values are made of it, which needs memory and recursion."""
     from ruamel.yaml import YAML
-    from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
+    from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
 
     depth = 0
     for number, event in enumerate(YAML(typ="safe", pure=True).parse(text), start=1):
         where = f"at line {event.start_mark.line + 1}" if event.start_mark else "in it"
         if number > YAML_EVENTS:
             raise NotYaml(f"it holds more than {YAML_EVENTS:,} values and lists; shorten it")
+        if isinstance(event, DocumentStartEvent) and event.version not in (None, (1, 2)):
+            raise NotYaml(OTHER_VERSION)
         if refused := _refused(event):
             raise NotYaml(f"{refused} are not read, one is {where}; write plain values there")
         if isinstance(event, CollectionStartEvent):

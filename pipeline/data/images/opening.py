@@ -64,19 +64,32 @@ def open_image(content: bytes) -> Image.Image:
     try:
         check_costs(content)
         file = Metered(content)
-        image: Image.Image = Image.open(file, formats=PICTURE_FORMATS)
+        image = _opened(file)
         file.begin_pixels()
         return as_seen(image)
     except BadPicture:
         raise
     except Costly as error:
         raise BadPicture(str(error)) from error
+    except Image.DecompressionBombError as error:
+        raise BadPicture(f"of a frame of more than {PICTURE_PIXELS:,} pixels {WAY_OUT}") from error
     except Image.UnidentifiedImageError as error:
         formats = ", ".join(PICTURE_FORMATS)
         raise BadPicture(f"truncated or not an image of {formats}; convert or delete it") from error
     except Exception as error:  # a damaged file makes its decoder raise nearly anything
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise BadPicture(f"truncated or not an image ({reason}); replace or delete it") from error
+
+
+def _opened(file: Metered) -> Image.Image:
+    """A picture of which no pixel is decoded yet, of any size."""
+    try:
+        return Image.open(file, formats=PICTURE_FORMATS)
+    except Image.DecompressionBombError:  # which lacks width and height: its plugin knows them
+        content = file.getvalue()
+        known = (Image.OPEN[name] for name in PICTURE_FORMATS)
+        plugin = next(plugin for plugin, accepts in known if accepts and accepts(content[:16]))
+        return plugin(Metered(content), "")
 
 
 def as_seen(image: Image.Image) -> Image.Image:

@@ -1,6 +1,5 @@
 """`maskgit plan`: the plan as text."""
 
-import math
 import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -92,7 +91,7 @@ def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> st
         tflops: rate that a device achieves, in 10¹² FLOP/s; without it no times are told.
 
     Raises:
-        UserError: the rate is not above 0.
+        UserError: the rate is none that a device may have.
     """
     _check_rate(tflops)
     networks = plan_networks(params, data)
@@ -135,7 +134,7 @@ def plan_values(params: Params, data: DataSize, tflops: float | None = None) -> 
 
 
 def _check_rate(tflops: float | None) -> None:
-    if tflops is not None and not 0 < tflops < math.inf:
+    if tflops is not None and not limits.SMALLEST <= tflops <= limits.LARGEST:
         raise UserError(
             f"plan: --tflops {tflops:g} is no rate; give what a device achieves, as 0.3"
         )

@@ -113,6 +113,13 @@ class Grid:
                 f"--iterations: {most} are more than the {params.num_tokens} tokens of an image; "
                 f"use at most as many"
             )
+        dimensions = params.feature_dimensions
+        if dimensions and self.samples <= dimensions:
+            raise UserError(
+                f"--samples: {self.samples} samples give no covariance of the "
+                f"{dimensions}-dimensional features of evaluation.extractor "
+                f"{params.evaluation.extractor}, and so no FID; use at least {dimensions + 1}"
+            )
 
     def trainings(self) -> list[Training]:
         """A whole seed before the next one, so that a grid cut short compares like with like."""
