@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.sync import sync
@@ -18,12 +19,21 @@ from pipeline.runtime.uris import DATABASE
 from tests.project import ROOT
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory) -> Path:
+    """A database that holds no run yet."""
+    file = tmp_path_factory.mktemp("empty") / DATABASE
+    MlflowClient(f"sqlite:///{file}").search_experiments(max_results=1)
+    return file
+
+
 @pytest.fixture(autouse=True)
-def project(tmp_path, monkeypatch) -> Path:
+def project(empty, tmp_path, monkeypatch) -> Path:
     """Whose folder is the working directory."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "old").mkdir()
     monkeypatch.chdir(tmp_path / "old")
+    shutil.copy(empty, DATABASE)
     Path("params.yaml").write_text("a: 1\n")
     return tmp_path / "old"
 
@@ -83,13 +93,17 @@ def test_what_waited_is_sent_to_the_project_s_own_database(project, monkeypatch)
     assert Path(DATABASE).exists() and not project.exists()
 
 
+def without_tags() -> None:
+    """Older versions gave experiments no tag."""
+    with closing(sqlite3.connect(DATABASE)) as db, db:
+        db.execute("DELETE FROM experiment_tags")
+
+
 def test_records_of_before_name_the_folder_that_they_were_in(project, monkeypatch):
-    folder = Path("runs/outbox").absolute()
-    open_run("key", "stage", {"a": 1}, "experiment", folder)
-    for log in folder.glob("*/log.jsonl"):
-        log.write_text(
-            log.read_text().replace("sqlite:///mlflow.db", f"sqlite:///{project}/mlflow.db")
-        )
+    open_run("key", "stage", {"a": 1}, "experiment", Path("runs/outbox").absolute())
+    for log in project.glob("runs/outbox/*/log.jsonl"):
+        uri = f"sqlite:///{project / DATABASE}"
+        log.write_text(log.read_text().replace('"uri": "own"', f'"uri": "{uri}"'))
     new = project.with_name("new")
     shutil.copytree(project, new)
     monkeypatch.chdir(new)
@@ -98,9 +112,66 @@ def test_records_of_before_name_the_folder_that_they_were_in(project, monkeypatc
     assert "3 records sent to sqlite:" in sync(Path("runs/outbox").absolute())
 
 
-def test_a_place_of_artifacts_that_the_user_chose_stays(project, monkeypatch, tmp_path):
-    from mlflow import MlflowClient
+def test_artifacts_of_before_follow_where_they_are_gone(project, monkeypatch):
+    log(row=0)
+    without_tags()
+    new = project.rename(project.with_name("new"))
+    monkeypatch.chdir(new)
+    log_elsewhere(row=1)
+    assert "curve1.txt" in artifacts(new) and not project.exists()
 
+
+def test_artifacts_of_before_follow_once_a_stage_has_run(project, monkeypatch):
+    log(row=0)
+    without_tags()
+    log_elsewhere(row=1)
+    new = project.with_name("new")
+    shutil.copytree(project, new)
+    monkeypatch.chdir(new)
+    log_elsewhere(row=2)
+    assert "curve2.txt" in artifacts(new) - artifacts(project)
+
+
+@pytest.mark.parametrize("shared", ["../runs", "linked"])
+def test_projects_that_share_a_folder_of_runs_send_their_own(project, monkeypatch, shared):
+    (project.parent / "runs").mkdir()
+    other = project.with_name("other")
+    shutil.copytree(project, other)
+    for folder in (project, other):
+        (folder / "linked").symlink_to("../runs")
+    for folder in (project, other, project, other):
+        monkeypatch.chdir(folder)
+        outbox = Path(shared, "outbox").absolute()
+        open_run("key", "stage", {"a": 1}, "experiment", outbox)
+        sync(outbox)
+    assert len(list((project.parent / "runs/outbox").glob("*"))) == 2
+    for folder in (project, other):
+        with closing(sqlite3.connect(folder / DATABASE)) as db:
+            assert db.execute("SELECT COUNT(*) FROM runs").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("given", ["sqlite:///mlflow.db", "absolute"])
+def test_a_project_s_database_may_be_named(project, monkeypatch, given):
+    address = f"sqlite:///{project / DATABASE}" if given == "absolute" else given
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    assert "records sent" in log(row=0) and len(points()) == 1
+
+
+def test_a_database_that_is_busy_is_tried_again(project, monkeypatch):
+    log(row=0)
+    new = project.rename(project.with_name("new"))
+    monkeypatch.chdir(new)
+    folder = Path("runs/outbox").absolute()
+    open_run("other", "stage", {}, "experiment", folder)
+    with closing(sqlite3.connect(DATABASE, isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match="locked"):
+            sync(folder)
+    sync(folder)
+    assert not project.exists()
+
+
+def test_a_place_of_artifacts_that_the_user_chose_stays(project, monkeypatch, tmp_path):
     chosen = (tmp_path / "disk/mlruns").as_uri()
     MlflowClient(f"sqlite:///{project / DATABASE}").create_experiment("experiment", chosen)
     project.rename(project.with_name("new"))

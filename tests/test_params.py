@@ -114,7 +114,7 @@ def test_a_storage_path_is_a_folder_or_a_store(given, taken, tmp_path, monkeypat
         ({"ray.loaders_per_worker": 1}, ["ray.loaders_per_worker", "2 CPUs", "worker is 1"]),
         ({"training.accumulate": 3}, ["training.accumulate", "3 parts", "64 images"]),
         ({"ray.storage_path": "s3:/bucket"}, ["ray.storage_path", "s3:/bucket", "every node"]),
-        ({"ray.storage_path": "https://host/x"}, ["ray.storage_path", "address", "s3://, gs://"]),
+        ({"ray.storage_path": "https://host/x"}, ["ray.storage_path", "address", "s3:// or gs://"]),
         ({"ray.storage_path": "s3://me:secret@bucket/x"}, ["ray.storage_path", "password", "AWS_"]),
         ({"ray.storage_path": "s3://b/x?secret_key=abcd"}, ["ray.storage_path", "leave it out"]),
         ({"ray.storage_path": "s3://bucket/a b"}, ["ray.storage_path", "s3://bucket/a%20b"]),

@@ -1,7 +1,13 @@
 """Run directories are copied to an object store, from which a machine that lacks them has them."""
 
+import io
 import os
+import shutil
+import socket
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +18,7 @@ from pipeline.runtime.courier import Courier
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.runs import held, run_dir
 from tests.job_elsewhere import KEYS, s3_store
-from tests.project import SECRET
+from tests.project import ROOT, SECRET
 
 KEY = {"params": {"seed": 0}}
 
@@ -68,8 +74,15 @@ def stored(address: str) -> set[str]:
     return {
         info.path.removeprefix(f"{root}/train/").partition("/")[2]
         for info in found
-        if info.type == FileType.File
+        if info.type == FileType.File and info.base_name != store.BY
     }
+
+
+def wait_for(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_run_directory_that_is_lost_is_brought_back(address, project, capsys):
@@ -104,10 +117,10 @@ def test_bringing_goes_on_after_a_kill(address, project, monkeypatch):
     lose_machine(folder)
     fetch = store.Store.fetch
 
-    def killed(self, name, path, changed):
+    def killed(self, name, path):
         if path.name == "b":
             raise KeyboardInterrupt
-        fetch(self, name, path, changed)
+        fetch(self, name, path)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(store.Store, "fetch", killed)
@@ -123,8 +136,7 @@ def test_what_changes_and_goes_is_followed_there(address, project, monkeypatch):
     (folder / "part.npy").write_bytes(b"1")
     (folder / "kept.pt").write_bytes(b"2")
     copies = started(address, project)
-    while stored(address) != {"part.npy", "kept.pt"}:
-        pass
+    wait_for(lambda: stored(address) == {"part.npy", "kept.pt"})
     (folder / "part.npy").unlink()
     (folder / "checkpoint.pt").write_bytes(b"3")
     assert copies.close() is None
@@ -153,6 +165,8 @@ def test_a_copy_never_mixes_a_later_file_with_earlier_ones(address, project, mon
     put = store.Store.put
 
     def while_the_run_goes_on(self, source, name):
+        if name.endswith(store.BY):
+            return
         for file in ("history", "checkpoint.pt"):
             (folder / f"{file}.new").write_text("of step 2")
             (folder / f"{file}.new").rename(folder / file)
@@ -187,7 +201,7 @@ def test_a_store_that_is_away_stops_no_work_and_is_named(address, project):
 
 
 @pytest.mark.parametrize(
-    "change", [("store/", "no-such-bucket/"), ("region=", "planet="), ("s3://", "viewfs://")]
+    "change", [("store/", "no-such-bucket/"), ("region=", "planet="), ("s3://", "gs://")]
 )
 def test_a_store_that_cannot_be_used_is_one_line(address, change):
     with pytest.raises(UserError) as error:
@@ -201,3 +215,90 @@ def test_a_store_that_never_answers_is_given_up(address, monkeypatch):
     monkeypatch.setattr(store.Store, "listed", lambda self, name: time.sleep(60))
     with pytest.raises(UserError, match=r"nothing arrived for 0\.5 s"):
         of_train(address)
+
+
+def test_a_run_directory_that_cannot_be_seen_is_deleted_nowhere(address, project, monkeypatch):
+    monkeypatch.setattr(courier, "ROUND", 0.05)
+    folder = of_train(address)
+    (folder / "checkpoint.pt").write_bytes(b"1")
+    copies = started(address, project)
+    wait_for(lambda: stored(address) == {"checkpoint.pt"})
+    shutil.rmtree(folder)
+    time.sleep(0.5)
+    copies.close()
+    assert stored(address) == {"checkpoint.pt"}
+
+
+def test_a_file_that_cannot_be_read_to_its_end_replaces_no_copy(address):
+    class Bad(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() >= 2 * store.CHUNK:
+                raise OSError("bad sector")
+            return super().read(size)
+
+    whole = store.Store(address)
+    whole.put(io.BytesIO(b"whole"), "train/k/checkpoint.pt")
+    with pytest.raises(OSError, match="bad sector"):
+        whole.put(Bad(bytes(3 * store.CHUNK)), "train/k/checkpoint.pt")
+    system, root = FileSystem.from_uri(address)
+    with system.open_input_stream(f"{root}/train/k/checkpoint.pt") as file:
+        assert file.read() == b"whole"
+
+
+def test_a_run_that_another_machine_has_gone_on_with_is_refused(address, project, tmp_path):
+    here = of_train(address)
+    (here / "checkpoint.pt").write_bytes(b"step 1")
+    assert started(address, project).close() is None
+    there = tmp_path / "there"
+    shutil.copytree(here, there)
+    lose_machine(here)
+    assert (of_train(address) / "checkpoint.pt").read_bytes() == b"step 1"
+    (here / "checkpoint.pt").write_bytes(b"step 2")
+    assert started(address, project).close() is None
+    lose_machine(here)
+    shutil.copytree(there, here)  # the first machine comes back
+    with pytest.raises(UserError, match="another machine has gone on with this run"):
+        of_train(address)
+    lose_machine(here)
+    assert (of_train(address) / "checkpoint.pt").read_bytes() == b"step 2"
+
+
+def test_what_is_taken_up_copies_what_changed_and_removes_what_is_gone(address, project):
+    folder = of_train(address)
+    for name in ("checkpoint.pt", "part", "kept"):
+        (folder / name).write_bytes(b"1")
+    assert started(address, project).close() is None
+    runs._held.pop(folder).release()
+    (folder / "part").unlink()
+    (folder / "checkpoint.pt").write_bytes(b"2")
+    os.utime(folder / "checkpoint.pt", ns=(0, 0))  # whatever its clock says
+    of_train(address)
+    assert started(address, project).close() is None
+    assert stored(address) == {"checkpoint.pt", "kept"}
+    lose_machine(folder)
+    assert (of_train(address) / "checkpoint.pt").read_bytes() == b"2"
+
+
+@pytest.mark.slow
+def test_a_process_ends_soon_though_the_store_says_nothing(address, project):
+    """The library waits for what is under way as the process ends."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = address.partition("endpoint_override=")[2].partition("&")[0]
+        port = silent.getsockname()[1]
+        code = f"""
+from pathlib import Path
+from pipeline.runtime.courier import Courier
+folder = Path("runs/train/k").absolute()
+folder.mkdir(parents=True)
+for name in (".lock", "key.json", "a"):
+    (folder / name).touch()
+import time, pipeline.runtime.courier as courier
+courier.ROUND = 0.1
+address = {address.replace(host, f"127.0.0.1:{port}")!r}
+copies = Courier(address, Path("runs").absolute(), lambda: [folder])
+time.sleep(1)
+print(copies.close(interrupted=True))
+"""
+        command, env = (sys.executable, "-c", code), os.environ | {"PYTHONPATH": str(ROOT)}
+        said = subprocess.check_output(command, cwd=project, env=env, text=True, timeout=60)
+    assert "there was no time" in said

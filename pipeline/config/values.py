@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -39,21 +39,30 @@ def _plain(text: str) -> str:
     return text
 
 
+STORE_OPTIONS = {  # of an address, by its scheme
+    "s3": ("region", "scheme", "endpoint_override"),
+    "gs": ("scheme", "endpoint_override"),
+}
+
+
 def _storage(path: str) -> str:
     """A folder, or the address of an object store."""
     if not is_store(path):
         return _folder(path)
-    if redacted(path) != path:
+    if redacted(plain := unquote(path)) != plain:
         raise ValueError(
             "it holds a key or password, which would be shown with the params; leave it out and "
             "set what the store's tools read, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     if (quoted := quote(path, safe="%:/?&=@+,;~")) != path:
         raise ValueError(f"an address has no such characters; write '{quoted}'")
-    address = urlsplit(path)
-    if not address.netloc or ".." in unquote(address.path).split("/"):
+    address, names = urlsplit(path), unquote(urlsplit(path).path).strip("/").split("/")
+    if not address.netloc or address.fragment or (names != [""] and {"", ".", ".."} & set(names)):
         raise ValueError("it names no folder in a bucket; give one, such as s3://bucket/maskgit")
-    return path.rstrip("/")
+    known = STORE_OPTIONS[address.scheme]
+    if odd := [name for name, _ in parse_qsl(address.query, True) if name not in known]:
+        raise ValueError(f"it has no option {odd[0]}; one of {', '.join(known)}")
+    return path
 
 
 def _folder(path: str) -> str:
@@ -64,8 +73,8 @@ def _folder(path: str) -> str:
         raise ValueError(f"'{path}' is no folder but a broken address; give a folder") from error
     if re.match(r"(?:\./)*[A-Za-z][A-Za-z0-9+.-]*:", found):  # ./s3:/bucket is one, normalised
         raise ValueError(
-            f"'{path}' is neither a folder nor the address of a store; give a folder, on a cluster "
-            f"one that every node sees, or {', '.join(f'{name}://' for name in STORES)}"
+            f"'{redacted(path)}' is neither a folder nor the address of a store; give a folder, on "
+            f"a cluster one that every node sees, or {' or '.join(f'{name}://' for name in STORES)}"
         )
     if found.startswith("~"):
         raise ValueError(f"'{path}' begins with the home of a user that is not here; write it out")

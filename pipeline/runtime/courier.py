@@ -4,10 +4,12 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from threading import Event, Thread
 
-from pipeline.runtime.store import Away, Stamp, Store, is_copied
+from pipeline.runtime.errors import one_line
+from pipeline.runtime.store import BY, Sent, Stamp, Store, is_copied, stamp
 
 ROUND = 10.0  # seconds between two looks at what has changed
 LAST = 60.0  # seconds that a stage waits in the end for what is not copied yet, or
@@ -26,9 +28,10 @@ class Courier:
 
     def __init__(self, address: str, storage: Path, folders: Callable[[], Iterable[Path]]):
         self.store, self.storage, self.folders = Store(address), storage, folders
-        self._known: dict[Path, dict[str, Stamp]] = {}  # what the store has of each
-        self._problem = "there was no time"
-        self._behind = True  # something may not be copied
+        self._sent: dict[Path, Sent] = {}
+        self._missed: dict[Path, set[str]] = {}  # what the store has, and was gone a round ago
+        self._problem = "there was no time"  # why not all is copied
+        self._behind = True
         self._closing = Event()
         self._started = time.monotonic()
         self._thread = Thread(target=self._run, name="courier", daemon=True)
@@ -50,70 +53,82 @@ class Courier:
             return None
         return (
             f"not all of {self.storage} is copied to {self.store.address} ({self._problem}); it "
-            f"stays here, and the next run copies it"
+            f"stays here, and is copied when the stage runs again"
         )
 
     def _run(self) -> None:
-        closing = False
+        closing = failed = False
         while not closing:
             self._closing.wait(ROUND)
             closing = self._closing.is_set()  # one more round, when nothing changes any more
             self._behind = True
-            try:
-                copied = [self._copy(folder) for folder in self.folders()]
-                self._behind = not all(copied)
-                self._problem = "it changed meanwhile"
-            except (Away, OSError) as error:  # nothing that the work should stop for
-                self._problem = str(error)
+            problems = [self._attempt(folder, closing) for folder in self.folders()]
+            self._problem = next(filter(None, problems), "")
+            self._behind = bool(self._problem)
+            if self._behind and not (failed or closing):
+                print(f"{self.store.address}: not copied for now ({self._problem})", flush=True)
+            failed = self._behind
 
-    def _copy(self, folder: Path) -> bool:
+    def _attempt(self, folder: Path, closing: bool) -> str:
+        """Copy a run directory; why not all of it is copied, in a line, if so."""
+        try:
+            return "" if self._copy(folder, closing) else "it changed meanwhile"
+        except Exception as error:  # nothing that the work should stop for
+            return one_line(str(error)) or type(error).__name__
+
+    def _copy(self, folder: Path, closing: bool) -> bool:
         """Let the store have what has changed in a run directory, in the order of the changes.
 
         Returns:
             Whether it has all of it.
         """
         name, ours = folder.relative_to(self.storage).as_posix(), _files(folder)
-        known = self._known.get(folder)
-        if known is None:
-            theirs = self.store.listed(name)
-            known = {
-                path: stamp
-                for path, stamp in ours.items()
-                if path in theirs and theirs[path][0] >= stamp[0] and theirs[path][1] == stamp[1]
-            }
-            self._known[folder] = known
-        for path, stamp in sorted(ours.items(), key=lambda item: item[1]):
-            if known.get(path) == stamp:
+        sent = self._sent_of(folder, name)
+        for path, changed in sorted(ours.items(), key=lambda item: item[1]):
+            if sent.files.get(path) == changed:
                 continue
-            try:
-                with open(folder / path, "rb") as source:
-                    if _stamp(os.fstat(source.fileno())) != stamp:
-                        return False  # what follows belongs to another moment, too
-                    self.store.put(source, f"{name}/{path}")
-            except FileNotFoundError:
-                return False
-            known[path] = stamp
-        for path in known.keys() - ours.keys():
+            with open(folder / path, "rb") as source:
+                if stamp(os.fstat(source.fileno())) != changed:
+                    return False  # what follows belongs to another moment, too
+                self.store.put(source, f"{name}/{path}")
+            sent.files[path] = changed
+            sent.note()
+        gone = sent.files.keys() - ours.keys()
+        # Who deletes a run directory in the middle of a stage does not mean its copy.
+        for path in gone if closing else gone & self._missed.get(folder, set()):
             self.store.remove(f"{name}/{path}")
-            del known[path]
+            del sent.files[path]
+            sent.note()
+        self._missed[folder] = set(gone)
         return True
+
+    def _sent_of(self, folder: Path, name: str) -> Sent:
+        """What the store has of a run directory; it is told whose the copy is from now on."""
+        if folder not in self._sent:
+            sent = Sent.noted(folder, self.store.address)
+            sent.note()
+            self.store.put(BytesIO(sent.by.encode()), f"{name}/{BY}")
+            self._sent[folder] = sent
+        return self._sent[folder]
 
 
 def _files(folder: Path) -> dict[str, Stamp]:
-    """The files that are to be copied, by their paths in the folder."""
+    """The files that are to be copied, by their paths in the folder.
+
+    Raises:
+        OSError: not all of the folder can be seen, or it is no run directory any more.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
     found = {}
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, onerror=fail):
         for name in names:
             path = Path(parent, name)
-            inside = path.relative_to(folder).as_posix()
-            try:
-                status = path.lstat()
-            except FileNotFoundError:
-                continue
+            inside, status = path.relative_to(folder).as_posix(), path.lstat()
             if stat.S_ISREG(status.st_mode) and is_copied(PurePosixPath(inside)):
-                found[inside] = _stamp(status)
+                found[inside] = stamp(status)
+    for own in (".lock", "key.json"):
+        (folder / own).stat()
     return found
-
-
-def _stamp(status: os.stat_result) -> Stamp:
-    return status.st_mtime_ns, status.st_size

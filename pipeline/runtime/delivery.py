@@ -4,7 +4,7 @@ The server may be slow, or away: a stage never waits for it while it works, and 
 where it answers. What is left is delivered by the next stage, or by `maskgit sync`.
 """
 
-import os
+import errno
 import time
 from collections import defaultdict
 from importlib import import_module
@@ -16,14 +16,13 @@ from filelock import Timeout
 from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records
 from pipeline.runtime.project import in_project, storage_folder
 from pipeline.runtime.sending import send, sent_part
-from pipeline.runtime.server import Gone, Server, Unsent, status
+from pipeline.runtime.server import Gone, Server, Unsent
 from pipeline.runtime.uris import (
+    OWN,
     is_local,
     is_place,
     redacted,
     scrubbed,
-    shown_uri,
-    sqlite_file,
     tracking_uri,
 )
 
@@ -34,14 +33,6 @@ UNLOCKED = 3.0  # nor for a database on this machine that another process holds
 LAST = 2.0  # seconds that it waits for a server in all, or
 SHARE = 0.1  # this part of its own time, if that is longer
 PATIENCE = 60.0  # seconds that it waits for a database on this machine
-# What SQLite says of a file that is no database, is cut off, or lacks what a database began with;
-# and Python of one whose texts are none.
-RUINED = (
-    *("file is not a database", "disk image is malformed", "no such table"),
-    *("has no column named", "no such column", "codec can't decode"),
-)
-DELETED = "must be in the 'active' state"  # what MLflow says of an experiment
-OUTDATED = "out-of-date database schema"
 
 
 def load_mlflow() -> None:
@@ -134,9 +125,9 @@ class Outboxes:
         self._ours()
         counts: dict[str, int] = {}
         for outbox, first in self._first.items():
-            recorded = redacted(first["open"]["uri"])
-            if (left := _left(outbox)) and not is_place(recorded, self.server.uri):
-                uri = shown_uri(recorded)
+            if (left := _left(outbox)) and not self._is_ours(first):
+                recorded = redacted(first["open"]["uri"])
+                uri = "the database of another project" if recorded == OWN else recorded
                 counts[uri] = counts.get(uri, 0) + left
         return counts
 
@@ -147,17 +138,20 @@ class Outboxes:
                 self._look_at(log)
         depths = dict[Path, int]()
         for outbox, first in self._first.items():
-            if is_place(redacted(first["open"]["uri"]), self.server.uri):
+            if self._is_ours(first):
                 try:
                     depths[outbox] = self._depth(outbox)
                 except Broken as error:
                     self._broken[outbox] = str(error)
         return sorted(depths, key=lambda outbox: (depths[outbox], self._first[outbox]["time"]))
 
+    def _is_ours(self, first: Record) -> bool:
+        """Whether the server is the one that a run is logged to, by its first record."""
+        return is_place(redacted(first["open"]["uri"]), self.server.uri, self.folder)
+
     def _logs(self) -> list[Path]:
-        """The logs of all outboxes, links that lead nowhere too."""
-        logs = (folder / LOG for folder in self.folder.glob("*"))
-        return [log for log in logs if os.path.lexists(log)]
+        """The logs of all outboxes, links that lead nowhere too, and those in closed folders."""
+        return [folder / LOG for folder in self.folder.glob("*") if not _lacks(folder / LOG)]
 
     def _look_at(self, log: Path) -> None:
         try:
@@ -166,7 +160,7 @@ class Outboxes:
         except Broken as error:
             self._broken[log.parent] = str(error)
         except OSError as error:
-            if not os.path.lexists(log):  # it was deleted meanwhile
+            if _lacks(log):  # it was deleted meanwhile
                 return
             self._broken[log.parent] = (
                 f"{log} cannot be read ({error.strerror or error}); change its permissions, or "
@@ -188,6 +182,14 @@ class Outboxes:
         return len(above) - 1
 
 
+def _lacks(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR)
+    return False
+
+
 def _left(outbox: Path) -> int:
     records = read_records(outbox / LOG, sent_part(outbox)["bytes"])
     return sum(1 for _, record in records if "damaged" not in record)
@@ -197,37 +199,6 @@ def _line(log: Path, end: int) -> int:
     """The number of the line that ends at a byte of a log."""
     with open(log, "rb") as file:
         return file.read(end).count(b"\n")
-
-
-def ruined(reason: str) -> bool:
-    """Whether what does not answer is a file that is no database, or no file."""
-    file = sqlite_file(tracking_uri())
-    odd = file is not None and os.path.lexists(file) and not file.is_file()
-    return odd or any(said in reason for said in RUINED)
-
-
-def way_out(reason: str) -> str:
-    """What to do where MLflow does not answer, or refuses for that reason."""
-    if DELETED in reason:
-        return "restore it, or choose another mlflow.experiment in params.yaml, and run this again"
-    if not is_local(tracking_uri()):
-        if status(reason) in (401, 403):
-            return (
-                "give it MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-                "MLFLOW_TRACKING_TOKEN, and run this again"
-            )
-        return "start the server and run this again"
-    if ruined(reason):
-        return (
-            f"{sqlite_file(tracking_uri())} is damaged: delete it, or put a whole copy in its "
-            f"place, and `maskgit sync` sends what is kept"
-        )
-    if OUTDATED in reason:
-        return (
-            f"make a copy of it, and `mlflow db upgrade {redacted(tracking_uri())}` brings it to "
-            f"this MLflow"
-        )
-    return "run this again"
 
 
 class Delivery:

@@ -21,7 +21,7 @@ def in_project(path: Path | str) -> Path:
     return Path(os.environ.get("DVC_ROOT") or "", path).absolute()
 
 
-STORES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")  # schemes of pyarrow's
+STORES = ("s3", "gs")  # whose objects are replaced whole
 
 
 def is_store(storage_path: str) -> bool:

@@ -51,16 +51,16 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
     if path not in _held:
         _held[path] = _locked(path, stage)
         remove_temporary(path, below=True)
+    if is_store(storage_path):
+        bring(storage_path, f"{stage}/{path.name}", path)
     if not (path / "key.json").exists():
-        if is_store(storage_path):
-            bring(storage_path, f"{stage}/{path.name}", path)
         write_json(path / "key.json", key, durable=False)  # read by people alone
     return path
 
 
 def held() -> list[Path]:
-    """The run directories of this process."""
-    return list(_held)
+    """The run directories of this process, but one that is just being made or brought."""
+    return [path for path in list(_held) if (path / "key.json").exists()]
 
 
 def own_folder(folder: Path) -> Path:

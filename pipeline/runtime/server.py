@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from pipeline.runtime.errors import UserError, printable
 from pipeline.runtime.files import remove_temporary, require_file, temporary_folder
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project
-from pipeline.runtime.uris import OWN, is_local, scrubbed, shown_uri, sqlite_file
+from pipeline.runtime.uris import is_local, own_database, scrubbed, sqlite_file
 
 # A request that failed may have been carried out. It is sent again by us, who ask for that first
 # where it matters, and not by the library.
@@ -30,9 +31,19 @@ LOCATIONS = (  # where MLflow's database names places of artifacts, by table and
     *(("logged_models", "artifact_location"), ("model_versions", "storage_location")),
     *(("model_versions", "source"), ("experiment_tags", "value")),
 )
-OURS = """
-SELECT DISTINCT value FROM experiment_tags JOIN experiments USING (experiment_id)
-WHERE key = ? AND value = artifact_location AND value != ?
+PLACES = """
+SELECT DISTINCT artifact_location, (
+    SELECT value FROM experiment_tags AS tags
+    WHERE tags.experiment_id = experiments.experiment_id AND key = ?
+), EXISTS (SELECT 1 FROM runs WHERE runs.experiment_id = experiments.experiment_id)
+FROM experiments WHERE artifact_location != ?
+"""
+TAG = """
+INSERT INTO experiment_tags (key, value, experiment_id)
+SELECT ?, artifact_location, experiment_id FROM experiments
+WHERE artifact_location = ? AND experiment_id NOT IN (
+    SELECT experiment_id FROM experiment_tags WHERE key = ?
+)
 """
 LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
 
@@ -110,11 +121,17 @@ class Server:
             with beside or contextlib.nullcontext():
                 if file and _lacks_content(file):
                     self._make_database(file)
-                if file and self.uri == shown_uri(OWN):
-                    with contextlib.suppress(sqlite3.Error):  # the first request meets it, too
-                        _take_artifacts_along(file)
+                if file and self.uri == own_database():
+                    self._take_artifacts_along(file)
                 self._client = MlflowClient(self.uri)
         return self._client
+
+    def _take_artifacts_along(self, file: Path) -> None:
+        try:
+            _take_artifacts_along(file)
+        except sqlite3.OperationalError as error:
+            if "no such" not in str(error):  # as in an old database, of which MLflow itself tells
+                raise
 
     def _make_database(self, file: Path) -> None:
         """This machine's own work: nobody is late with an answer."""
@@ -170,16 +187,32 @@ def _artifacts_here() -> str:
 
 def _take_artifacts_along(file: Path) -> None:
     """Let a project's own database, which was moved or copied with it, name this project's
-    artifacts, and not those of the place where it was. Places that a user chose stay."""
+    artifacts, and not those of the place where it was. Places that a user chose stay.
+
+    Raises:
+        sqlite3.Error: it is locked, say.
+    """
     here = _artifacts_here()
     with contextlib.closing(sqlite3.connect(file, timeout=LOCKED)) as db, db:
-        for (before,) in db.execute(OURS, (ARTIFACTS, here)).fetchall():
-            for table, column in LOCATIONS:
-                db.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                    (here, len(before) + 1, before, len(before) + 1, f"{before}/"),
-                )
+        for before, ours, used in db.execute(PLACES, (ARTIFACTS, here)).fetchall():
+            if before == ours or (ours is None and used and _is_gone(before)):
+                _rename(db, before, here)
+        db.execute(TAG, (ARTIFACTS, here, ARTIFACTS))  # older versions did not
+
+
+def _is_gone(location: str) -> bool:
+    """Whether it is where an older version has put artifacts, before the project was moved."""
+    path = Path(unquote(urlsplit(location).path))
+    return location.startswith("file:") and path.name == "mlruns" and not path.exists()
+
+
+def _rename(db: sqlite3.Connection, before: str, here: str) -> None:
+    for table, column in LOCATIONS:
+        db.execute(
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+            f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+            (here, len(before) + 1, before, len(before) + 1, f"{before}/"),
+        )
 
 
 def _lacks_content(file: Path | None) -> bool:

@@ -1,30 +1,40 @@
 """Copies of run directories in an object store, so that a machine that is lost costs minutes.
 
-`ray.storage_path` may be an address that pyarrow's file systems take, such as `s3://bucket/folder`.
-Stages then work in `runs`, as they do without one, since locks, renames and mapped files need a
-file system. What changes there is copied to the store while they work (`courier`), and a run
-directory that this machine lacks is brought from it.
+`ray.storage_path` may be the address of one, such as `s3://bucket/folder`. Stages then work in
+`runs`, as they do without one, since locks, renames and mapped files need a file system. What
+changes there is copied to the store while they work (`courier`), and a run directory that this
+machine lacks is brought from it.
+
+A store keeps the old object until the new one is whole: those of S3 and Google do.
 """
 
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pipeline.runtime.errors import UserError, one_line
-from pipeline.runtime.files import atomic_file
+from pipeline.runtime.files import atomic_file, read_json, remove, temporary_folder, write_json
 from pipeline.runtime.patience import unless_late
 
 PATIENCE = 60.0  # seconds in which nothing arrives, until a store is given up
+REQUEST = 10.0  # seconds in which nothing of one request arrives; it is repeated
+ATTEMPTS = 2  # of each request
 REASON = 300  # characters of what a library says of it
-CHUNK = 2**24  # bytes that are moved at a time
-NOT_COPIED = {".lock", ".owner.json", "key.json"}  # of this machine alone
+CHUNK = 2**20  # bytes that are moved at a time
+SENT = "sent.json"  # in a run directory: what the store has of it
+BY = "copied_by"  # in the store: who has copied a run directory last
+NOT_COPIED = {".lock", ".owner.json", "key.json", SENT, BY}  # of this machine alone
 TUNE = "tune"  # Ray Tune's notes, which are not read again
 
-Stamp = tuple[int, int]  # when a file changed, in nanoseconds since 1970, and its size in bytes
+Stamp = list[int]  # when a file changed, in nanoseconds since 1970, and its size in bytes
 
 
 class Away(Exception):
@@ -37,37 +47,50 @@ class Store:
     def __init__(self, address: str):
         self.address = address
         self.moved = time.monotonic()  # when something arrived last
-        self._made: set[str] = set()  # folders
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
-        """The file system, and the folder in it."""
-        from pyarrow.fs import FileSystem
+        """The file system, and the folder in it. Nothing in it waits long: the process that ends
+        waits for the request that is under way."""
+        from pyarrow import fs
 
-        return FileSystem.from_uri(self.address)
+        url = urlsplit(self.address)
+        user, _, bucket = url.netloc.rpartition("@")
+        root = f"{bucket}{unquote(url.path).rstrip('/')}"
+        options: dict[str, Any] = dict(parse_qsl(url.query))
+        if url.scheme == "s3":
+            if not options.keys() & {"region", "endpoint_override"}:
+                options["region"] = fs.resolve_s3_region(bucket)
+            retries = fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+            times = {"connect_timeout": REQUEST, "request_timeout": REQUEST}
+            # Parts that are sent in the background would all wait in memory.
+            system = fs.S3FileSystem(
+                retry_strategy=retries, background_writes=False, **times, **options
+            )
+            return system, root
+        limit = timedelta(seconds=ATTEMPTS * REQUEST)
+        anonymous = user == "anonymous"
+        return fs.GcsFileSystem(anonymous=anonymous, retry_time_limit=limit, **options), root
 
-    def listed(self, name: str) -> dict[str, Stamp]:
-        """The files of a run directory, by their paths in it.
+    def listed(self, name: str) -> list[str]:
+        """The files of a run directory, by their paths in it, the oldest first.
 
         Raises:
             Away: it cannot be told.
         """
-        from pyarrow.fs import FileSelector, FileType
-
         with _named():
+            from pyarrow.fs import FileSelector, FileType
+
             system, root = self._opened
             base = f"{root}/{name}/"
             found = system.get_file_info(FileSelector(base, allow_not_found=True, recursive=True))
         self.moved = time.monotonic()
-        files = {
-            info.path.removeprefix(base): (info.mtime_ns or 0, info.size)
-            for info in found
-            if info.type == FileType.File
-        }
-        return {path: stamp for path, stamp in files.items() if is_copied(PurePosixPath(path))}
+        files = [info for info in found if info.type == FileType.File]
+        paths = [i.path.removeprefix(base) for i in sorted(files, key=lambda i: i.mtime_ns or 0)]
+        return [path for path in paths if is_copied(PurePosixPath(path))]
 
-    def fetch(self, name: str, path: Path, changed: int) -> None:
-        """Copy a file from the store; here it gets the time at which it changed there.
+    def fetch(self, name: str, path: Path) -> None:
+        """Copy a file from the store.
 
         Raises:
             Away: it cannot be read.
@@ -76,37 +99,26 @@ class Store:
         with _named():
             system, root = self._opened
             source = system.open_input_stream(f"{root}/{name}")
-        with source, atomic_file(path) as temporary:
-            with open(temporary, "wb") as target:
-                for chunk in self._chunks(source):
-                    target.write(chunk)
-            os.utime(temporary, ns=(changed, changed))
+        with source, atomic_file(path) as temporary, open(temporary, "wb") as target:
+            for chunk in self._chunks(source):
+                target.write(chunk)
 
     def put(self, source: BinaryIO, name: str) -> None:
-        """Copy an open file to the store.
+        """Copy an open file to the store. It is read once before: one that cannot be read to its
+        end would replace a whole copy by what was read of it.
 
         Raises:
             Away: it cannot be written.
+            OSError: it cannot be read.
         """
+        while source.read(CHUNK):
+            pass
+        source.seek(0)
         with _named():
             system, root = self._opened
-            self.make(str(PurePosixPath(name).parent))
             with system.open_output_stream(f"{root}/{name}") as target:
                 for chunk in self._chunks(source):
                     target.write(chunk)
-                    target.flush()  # or all of the file would wait in memory
-
-    def make(self, name: str) -> None:
-        """Make a folder, which a bucket that is not there, or may not be written, does not allow.
-
-        Raises:
-            Away: it cannot be made.
-        """
-        with _named():
-            system, root = self._opened
-            if name not in self._made:
-                system.create_dir(f"{root}/{name}", recursive=True)
-            self._made.add(name)
 
     def remove(self, name: str) -> None:
         """Remove a file from the store, where it may be gone already.
@@ -118,6 +130,34 @@ class Store:
             system, root = self._opened
             with suppress(FileNotFoundError):
                 system.delete_file(f"{root}/{name}")
+
+    def copied_by(self, name: str) -> str:
+        """Who has copied a run directory last, by `Sent.by`; empty where nobody has.
+
+        Raises:
+            Away: it cannot be told.
+        """
+        with _named():
+            system, root = self._opened
+            try:
+                with system.open_input_stream(f"{root}/{name}/{BY}") as source:
+                    return source.read(CHUNK).decode(errors="replace")
+            except FileNotFoundError:
+                return ""
+
+    def require_bucket(self) -> None:
+        """Look whether the bucket is there, before any work that could not be copied to it.
+
+        Raises:
+            Away: it is not, or may not be looked at.
+        """
+        with _named():
+            from pyarrow.fs import FileType
+
+            system, root = self._opened
+            bucket = root.partition("/")[0]
+            if system.get_file_info(bucket).type != FileType.Directory:
+                raise Away(f"there is no bucket {bucket}")
 
     def _chunks(self, source: Any) -> Iterator[bytes]:
         while chunk := _read(source):
@@ -150,29 +190,93 @@ def is_copied(path: PurePosixPath) -> bool:
     return path.name not in NOT_COPIED and not any(part.endswith(".tmp") for part in parts)
 
 
+@lru_cache
+def _store(address: str) -> Store:
+    return Store(address)
+
+
 def bring(address: str, name: str, folder: Path) -> None:
-    """Copy a run directory from the store, if that has one.
+    """Copy a run directory from the store, if that has one: all of it, or nothing. Of one that is
+    here already nothing is copied.
 
     Raises:
-        UserError: the store does not answer, or refuses; or the disk is full.
+        UserError: the store does not answer, or refuses; the disk is full; or the store has what
+            another machine has made since of one that is here.
     """
-    store = Store(address)
-
-    def fetch_all() -> int:
-        listed = store.listed(name)
-        store.make(name)  # before any work that could not be copied
-        for path, (changed, _) in sorted(listed.items(), key=lambda item: item[1]):
-            store.fetch(f"{name}/{path}", folder / path, changed)
-        return len(listed)
-
+    store = _store(address)
+    store.moved = time.monotonic()
+    here = (folder / "key.json").exists()
     try:
-        count = unless_late(fetch_all, lambda: time.monotonic() - store.moved > PATIENCE)
+        count = unless_late(
+            lambda: _check(store, name, folder) if here else _fetch_all(store, name, folder),
+            lambda: time.monotonic() - store.moved > PATIENCE,
+        )
     except (Away, TimeoutError) as error:
         reason = str(error) or f"nothing arrived for {PATIENCE:g} s"
         raise UserError(
             f"ray.storage_path: {address} cannot be used ({reason}); see that the bucket is there "
-            f"and its keys are set (as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or set a "
-            f"folder such as runs, and run again"
+            f"and its keys are set (docs/cluster.md), or set a folder such as runs, and run again"
         ) from error
     if count:
         print(f"{folder}: {count} files brought from {address}", flush=True)
+
+
+def _check(store: Store, name: str, folder: Path) -> int:
+    sent = Sent.noted(folder, store.address)
+    if store.copied_by(name) not in ("", sent.by, sent.taken):
+        raise UserError(
+            f"{folder}: another machine has gone on with this run, and {store.address} has its "
+            f"state; delete the folder here to go on from that, or {name} there to keep this one"
+        )
+    return 0
+
+
+def _fetch_all(store: Store, name: str, folder: Path) -> int:
+    paths = store.listed(name)
+    if not paths:
+        store.require_bucket()
+        return 0
+    with temporary_folder(folder / "brought") as aside:
+        for path in paths:
+            store.fetch(f"{name}/{path}", aside / path)
+        for each in aside.iterdir():
+            remove(folder / each.name)
+            os.replace(each, folder / each.name)
+    files = {path: stamp(os.stat(folder / path)) for path in paths}
+    Sent(folder, store.address, files, taken=store.copied_by(name)).note()
+    return len(paths)
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    return [status.st_mtime_ns, status.st_size]
+
+
+@dataclass
+class Sent:
+    """What a store has of a run directory, by paths in it, as this machine knows.
+
+    Args:
+        by: the name of this copy of the run directory, which is a word.
+        taken: that of the one which it was brought from.
+    """
+
+    folder: Path
+    address: str
+    files: dict[str, Stamp] = field(default_factory=dict)
+    by: str = field(default_factory=lambda: uuid.uuid4().hex)
+    taken: str = ""
+
+    @classmethod
+    def noted(cls, folder: Path, address: str) -> "Sent":
+        """As it was noted last; as if nothing was sent where the note is damaged."""
+        try:
+            noted = read_json(folder / SENT, "address", "files", "by", "taken")
+        except UserError:  # most often there is none yet
+            return cls(folder, address)
+        if noted["address"] != address or not isinstance(noted["files"], dict):
+            return cls(folder, address)
+        return cls(folder, address, noted["files"], str(noted["by"]), str(noted["taken"]))
+
+    def note(self) -> None:
+        noted = {name: getattr(self, name) for name in ("address", "files", "by", "taken")}
+        write_json(self.folder / SENT, noted, durable=False)

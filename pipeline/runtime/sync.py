@@ -3,10 +3,11 @@
 import time
 from pathlib import Path
 
-from pipeline.runtime.delivery import Outboxes, ruined, way_out
+from pipeline.runtime.delivery import Outboxes
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.patience import unless_late
 from pipeline.runtime.server import Unsent
+from pipeline.runtime.server_errors import ruined, way_out
 from pipeline.runtime.uris import redacted, tracking_uri
 
 LONGEST = 120.0  # seconds that it waits for one answer, which may come byte by byte
@@ -25,7 +26,8 @@ def sync(folder: Path) -> str:
     # Without a reason, what is left was logged meanwhile by a stage, which sends it.
     left = outboxes.waiting() if reason else 0
     if left or (reason and ruined(str(reason))):  # it has lost what it was sent
-        said = [f"{left} of {left + sent} records are still to be sent to {shown}: {reason}"]
+        counted = f"{left} of {left + sent} records are still to be sent to {shown}"
+        said = [f"{counted if left else f'{shown} cannot be used'}: {reason}"]
         raise UserError("; ".join([*said, way_out(str(reason)), *outboxes.left_out()]))
     said = [f"{sent} records sent to {shown}"]
     said += [f"refused for good: {reason}" for reason in outboxes.refused]

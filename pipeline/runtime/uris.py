@@ -22,7 +22,7 @@ _NO_SCHEME = re.compile(r"^([\w.+-]+):(?!//)\S*@")
 _TOKEN = re.compile(r"(https?://)([^/@:\s]+)@")  # in a user's place
 UNSPEAKABLE = '?%"'  # characters of a path that an address means, or MLflow reads, otherwise
 DATABASE = "mlflow.db"  # of a project
-OWN = f"sqlite:///{DATABASE}"  # in records: the database of the project that they lie in
+OWN = "own"  # in records: the database of the project that they lie in
 SHORTEST = 4  # characters of such a parameter that are looked for by themselves
 NO_NAME = 12  # characters of what stands in a user's place, and is a token and no name then
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
@@ -40,25 +40,32 @@ def tracking_uri() -> str:
             f"{file}: MLflow finds no database in a folder with {odd} in its name; rename the "
             f"folder, or set MLFLOW_TRACKING_URI"
         )
-    return _given() or f"sqlite:///{file}"
+    return _given() or own_database()
 
 
 def recorded_uri(folder: Path) -> str:
     """Where records in that folder go, as they name it. Where they go to the project's own
     database, and lie in the project, they follow it when it is moved or copied."""
-    inside = folder.is_relative_to(in_project(""))
-    return OWN if inside and not _given() else redacted(tracking_uri())
+    uri = tracking_uri()
+    return OWN if uri == own_database() and _lies_here(folder) else redacted(uri)
 
 
-def shown_uri(recorded: str) -> str:
-    """A record's address as people read it."""
-    return f"sqlite:///{in_project(DATABASE)}" if recorded == OWN else redacted(recorded)
+def own_database() -> str:
+    """The address of the project's own database."""
+    return f"sqlite:///{in_project(DATABASE)}"
 
 
-def is_place(recorded: str, uri: str) -> bool:
-    """Whether a record's address is that one, or was: that of the project's own database before the
-    project was moved here."""
-    if shown_uri(recorded) == redacted(uri):
+def _lies_here(folder: Path) -> bool:
+    """Whether a folder lies in the project itself, and is no link to one that others may share."""
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(in_project("")))
+
+
+def is_place(recorded: str, uri: str, folder: Path) -> bool:
+    """Whether the address of a record in that folder is that one, or was: that of the project's own
+    database before the project was moved here."""
+    if recorded == OWN:
+        return uri == own_database() and _lies_here(folder)
+    if recorded == redacted(uri):
         return True
     before = sqlite_file(recorded)
     moved = before is not None and before.name == DATABASE and not before.parent.exists()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES
-from pipeline.runtime.delivery import way_out
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import read_json, tree_hash, value_hash
 from pipeline.runtime.records import SOURCES
 from pipeline.runtime.sending import RUN_KEY
 from pipeline.runtime.server import Server
+from pipeline.runtime.server_errors import way_out
 from pipeline.runtime.uris import redacted, scrubbed, tracking_uri
 
 if TYPE_CHECKING:
