@@ -302,3 +302,14 @@ print(copies.close(interrupted=True))
         command, env = (sys.executable, "-c", code), os.environ | {"PYTHONPATH": str(ROOT)}
         said = subprocess.check_output(command, cwd=project, env=env, text=True, timeout=60)
     assert "there was no time" in said
+
+
+def test_odd_objects_are_left_where_they_are(address, project):
+    folder = of_train(address)
+    lose_machine(folder)
+    system, root = FileSystem.from_uri(address)
+    for name in ("a", "a/b", "d/.", ".lock/x", "key.json/y", "x.tmp/z", "good"):
+        with system.open_output_stream(f"{root}/train/{folder.name}/{name}") as file:
+            file.write(b"planted")
+    of_train(address)
+    assert set(contents(folder)) == {"a", "good"}

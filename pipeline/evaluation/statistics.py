@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, require_file
-from pipeline.runtime.limits import STATISTICS_SIZE
+from pipeline.runtime.limits import FEATURE, STATISTICS_SIZE
 from pipeline.runtime.pytorch_files import ShortReads
 
 BLOCK = 10_000  # rows held in double precision at once
@@ -151,8 +151,8 @@ def _no_statistics(mu: Tensor, sigma: Tensor) -> str | None:
         return "no mean and covariance of one size"
     if not (mu.isfinite().all() and sigma.isfinite().all()):
         return "some of it is NaN or infinite"
-    scale, largest = sigma.abs().max(), torch.finfo(torch.float32).max
-    if mu.abs().max() > largest or scale > 4 * largest**2:
+    scale = sigma.abs().max()
+    if mu.abs().max() > FEATURE or scale > 4 * FEATURE**2:
         return "larger than any of features can be"
     if ((sigma - sigma.T).abs() > TOLERANCE * scale).any():
         return "sigma is not symmetric, so no covariance"

@@ -57,5 +57,6 @@ INDEX_BYTES = 2**21  # of the list of names and shapes in a file of weights
 FLAX_BYTES = 2**32  # of a flax checkpoint, which is read twice; with its optimizer, 2**31
 CLASSES = 2**16  # that a released transformer was trained with
 STATISTICS_SIZE = 4096  # dimensions of reference statistics
+FEATURE = 1e12  # a mean of features in them; a FID of larger ones says nothing
 RESULT_BYTES = 2**24  # of a CSV or JSON file of results; the largest presets' have less than 2**20
 RESULT_ARRAYS = 2**29  # bytes of the arrays in a file of results; 512×512 images' have 2**28

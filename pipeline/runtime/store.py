@@ -41,6 +41,10 @@ class Away(Exception):
     """The store does not answer, or refuses."""
 
 
+class Missing(Away):
+    """It has no such object."""
+
+
 class Store:
     """A folder in an object store, which has a folder for each run directory."""
 
@@ -87,7 +91,7 @@ class Store:
         self.moved = time.monotonic()
         files = [info for info in found if info.type == FileType.File]
         paths = [i.path.removeprefix(base) for i in sorted(files, key=lambda i: i.mtime_ns or 0)]
-        return [path for path in paths if is_copied(PurePosixPath(path))]
+        return [path for path in paths if _is_ours(path, set(paths))]
 
     def fetch(self, name: str, path: Path) -> None:
         """Copy a file from the store.
@@ -126,10 +130,9 @@ class Store:
         Raises:
             Away: it cannot be removed.
         """
-        with _named():
+        with suppress(Missing), _named():
             system, root = self._opened
-            with suppress(FileNotFoundError):
-                system.delete_file(f"{root}/{name}")
+            system.delete_file(f"{root}/{name}")
 
     def copied_by(self, name: str) -> str:
         """Who has copied a run directory last, by `Sent.by`; empty where nobody has.
@@ -137,13 +140,11 @@ class Store:
         Raises:
             Away: it cannot be told.
         """
-        with _named():
+        with suppress(Missing), _named():
             system, root = self._opened
-            try:
-                with system.open_input_stream(f"{root}/{name}/{BY}") as source:
-                    return source.read(CHUNK).decode(errors="replace")
-            except FileNotFoundError:
-                return ""
+            with system.open_input_stream(f"{root}/{name}/{BY}") as source:
+                return source.read(CHUNK).decode(errors="replace")
+        return ""
 
     def require_bucket(self) -> None:
         """Look whether the bucket is there, before any work that could not be copied to it.
@@ -177,6 +178,8 @@ def _named() -> Iterator[None]:
         yield
     except Away:
         raise
+    except FileNotFoundError as error:
+        raise Missing(one_line(str(error))[:REASON]) from error
     except Exception as error:  # Arrow has many names for it
         raise Away(one_line(str(error))[:REASON]) from error
 
@@ -187,7 +190,13 @@ def is_copied(path: PurePosixPath) -> bool:
     parts = path.parts
     if not parts or path.is_absolute() or ".." in parts or TUNE in parts:
         return False
-    return path.name not in NOT_COPIED and not any(part.endswith(".tmp") for part in parts)
+    return not NOT_COPIED & set(parts) and not any(part.endswith(".tmp") for part in parts)
+
+
+def _is_ours(path: str, others: set[str]) -> bool:
+    """Whether an object may be a file's copy: a name of a file system, and no folder's."""
+    plain = PurePosixPath(path)
+    return str(plain) == path and is_copied(plain) and not others & set(map(str, plain.parents))
 
 
 @lru_cache
@@ -238,13 +247,15 @@ def _fetch_all(store: Store, name: str, folder: Path) -> int:
         return 0
     with temporary_folder(folder / "brought") as aside:
         for path in paths:
-            store.fetch(f"{name}/{path}", aside / path)
+            with suppress(Missing):  # it was removed meanwhile, or has a name that no file has
+                store.fetch(f"{name}/{path}", aside / path)
         for each in aside.iterdir():
             remove(folder / each.name)
             os.replace(each, folder / each.name)
-    files = {path: stamp(os.stat(folder / path)) for path in paths}
+    there = [path for path in paths if (folder / path).is_file()]
+    files = {path: stamp(os.stat(folder / path)) for path in there}
     Sent(folder, store.address, files, taken=store.copied_by(name)).note()
-    return len(paths)
+    return len(there)
 
 
 def stamp(status: os.stat_result) -> Stamp:

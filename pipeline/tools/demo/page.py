@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.api.defaults import Decoding
 from pipeline.api.model import MaskGIT
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.limits import SEED
 from pipeline.schedules import SCHEDULES
 from pipeline.tools.demo import drawing
 
@@ -121,9 +122,9 @@ def _fill(
 
 def _at(step: int, canvases: Canvases) -> Any:
     with _in_page():
-        if step >= len(canvases):
+        if step not in range(len(canvases)):
             raise UserError("there is no canvas of this iteration yet; press Draw")
-    pictures = [drawing.enlarged(picture) for picture in canvases[step]]
+    pictures = [drawing.enlarged(picture) for picture in canvases[int(step)]]
     return pictures if len(pictures) > 1 else pictures[0]
 
 
@@ -182,10 +183,10 @@ def _decoding(iterations: int, temperature: float | None, schedule: str) -> Deco
     return given
 
 
-def _seed(given: int | None) -> int:
-    if given is None or given < 0:
-        raise UserError("seed: give a whole number from 0 on")
-    return given
+def _seed(given: float | None) -> int:
+    if given is None or not 0 <= given <= SEED or given % 1:
+        raise UserError(f"seed: give a whole number from 0 to {SEED}")
+    return int(given)
 
 
 def _time(schedule: str, shown: drawing.Shown) -> str:
