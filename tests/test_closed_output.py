@@ -1,6 +1,7 @@
 """What is printed can go nowhere: no traceback, and what was asked for is done."""
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -35,3 +36,11 @@ def test_a_full_disk_under_the_output_is_a_line():
 def test_a_full_disk_is_no_bug():
     error = OSError(errno.ENOSPC, "No space left on device", "a/b")
     assert bug(error, "stage") == "No space left on device: a/b; make room"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.ELOOP])
+def test_a_file_that_the_system_refuses_is_no_bug(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = bug(OSError(number, os.strerror(number), "models/a.safetensors"), "stage")
+    assert line.startswith(f"models/a.safetensors: {os.strerror(number)}; ")
+    assert line.endswith(" and run again") and not list(tmp_path.iterdir())

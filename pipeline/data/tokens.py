@@ -27,7 +27,7 @@ class TokenCache:
 
     def __init__(self, folder: Path | str, split: str):
         folder = Path(folder)
-        manifest = read_json(folder / "manifest.json", "shards", "codebook_size")
+        manifest = read_json(folder / "manifest.json", "shards", "codebook_size", way_out=WAY_OUT)
         try:
             self._files = [
                 (folder / shard["file"], shard["hash"]) for shard in manifest["shards"][split]

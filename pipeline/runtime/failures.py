@@ -21,6 +21,16 @@ from pipeline.runtime.limits import JSON_BYTES
 from pipeline.runtime.project import in_project
 from pipeline.runtime.uris import scrubbed
 
+# What a user can do where the system refuses a file or folder, by its number of the error.
+WAYS_OUT = {
+    errno.EACCES: "change its permissions",
+    errno.EPERM: "change its permissions",
+    errno.EROFS: "make its file system writable",
+    errno.ENOTDIR: "a file lies in the place of a folder: delete it",
+    errno.EISDIR: "a folder lies in the place of a file: delete it",
+    errno.ELOOP: "a link leads to itself: delete it",
+}
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -110,6 +120,9 @@ def bug(error: Exception, name: str) -> str:
         return f"{inner.strerror}{f': {inner.filename}' * bool(inner.filename)}; make room"
     if isinstance(inner, OSError) and inner.errno in (errno.EMFILE, errno.ENFILE):
         return f"{inner.strerror}; allow more of them (`ulimit -n`)"
+    if isinstance(inner, OSError) and inner.errno in WAYS_OUT and inner.filename:
+        said = f"{inner.filename}: {inner.strerror}; {WAYS_OUT[inner.errno]} and run again"
+        return one_line(scrubbed(said))
     if _lacks_memory(inner):
         return in_a_line(inner)
     text = scrubbed("".join(traceback.format_exception(error)))

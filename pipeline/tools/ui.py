@@ -7,6 +7,7 @@ from urllib.parse import quote
 from pipeline.config.params import load_params
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.server import Server, Unsent
+from pipeline.runtime.server_errors import way_out
 from pipeline.runtime.uris import redacted, server_of, sqlite_file, tracking_uri
 from pipeline.tools.ports import free_port
 
@@ -49,10 +50,8 @@ def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
             )
         )
     except Unsent as error:
-        raise UserError(
-            f"MLflow at {redacted(uri)} does not answer ({error}); start it, or unset "
-            f"MLFLOW_TRACKING_URI"
-        ) from None
+        mend = way_out(str(error)) if file else "start it, or unset MLFLOW_TRACKING_URI"
+        raise UserError(f"MLflow at {redacted(uri)} does not answer ({error}); {mend}") from None
     place = {"server": server, "experiment": found.experiment_id}
     opened = {"all runs": RUNS.format(**place)}
     if sweeps:
