@@ -62,11 +62,9 @@ def test_numbers_in_exponent_notation_are_numbers(tmp_path):
         ("~/runs", "/home/me/runs"),
         ("file:///data/my%20runs", "/data/my runs"),
         ("file://localhost/data", "/data"),
-        ("s3://bucket/my%20runs/?region=eu-west-1", "s3://bucket/my%20runs/?region=eu-west-1"),
-        ("gs://anonymous@bucket", "gs://anonymous@bucket"),
     ],
 )
-def test_a_storage_path_is_a_folder_or_a_store(given, taken, tmp_path, monkeypatch):
+def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     params = load_params(write(tmp_path, {"ray.storage_path": given}))
     assert params.ray.storage_path == taken
@@ -114,12 +112,8 @@ def test_a_storage_path_is_a_folder_or_a_store(given, taken, tmp_path, monkeypat
         ({"ray.loaders_per_worker": 1}, ["ray.loaders_per_worker", "2 CPUs", "worker is 1"]),
         ({"training.accumulate": 3}, ["training.accumulate", "3 parts", "64 images"]),
         ({"ray.storage_path": "s3:/bucket"}, ["ray.storage_path", "s3:/bucket", "every node"]),
-        ({"ray.storage_path": "https://host/x"}, ["ray.storage_path", "address", "s3:// or gs://"]),
-        ({"ray.storage_path": "s3://me:secret@bucket/x"}, ["ray.storage_path", "password", "AWS_"]),
-        ({"ray.storage_path": "s3://b/x?secret_key=abcd"}, ["ray.storage_path", "leave it out"]),
-        ({"ray.storage_path": "s3://bucket/a b"}, ["ray.storage_path", "s3://bucket/a%20b"]),
-        ({"ray.storage_path": "s3:///x"}, ["ray.storage_path", "folder in a bucket"]),
-        ({"ray.storage_path": "s3://b/x/%2e./y"}, ["ray.storage_path", "folder in a bucket"]),
+        ({"ray.storage_path": "gs://me:secret@b"}, ["ray.storage_path", "gs://me:***@b"]),
+        ({"ray.storage_path": "s3://bucket"}, ["ray.storage_path", "s3://bucket", "cluster.md"]),
         ({"ray.storage_path": "./s3:/bucket"}, ["ray.storage_path", "./s3:/bucket", "address"]),
         ({"ray.storage_path": "file://host/runs"}, ["ray.storage_path", "file://host", "address"]),
         ({"ray.storage_path": "~nobody-here/runs"}, ["ray.storage_path", "home"]),

@@ -13,6 +13,7 @@ from pipeline.config.values import (
     CountOrNone,
     CropScale,
     Extractor,
+    Folder,
     Fraction,
     Grid,
     Images,
@@ -31,7 +32,6 @@ from pipeline.config.values import (
     Side,
     Source,
     SpikeFactor,
-    Storage,
     Text,
     Width,
     Workers,
@@ -159,7 +159,7 @@ class Ray(Section):
     loaders_per_worker: Loaders
     use_gpu: bool
     max_failures: CountOrNone
-    storage_path: Storage
+    storage_path: Folder
 
 
 class Decoding(Section):

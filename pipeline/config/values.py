@@ -5,12 +5,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pydantic import AfterValidator, Field
 
 from pipeline.runtime import limits
-from pipeline.runtime.project import STORES, folder_named, is_store
+from pipeline.runtime.project import folder_named
 from pipeline.runtime.uris import redacted
 
 Extractor = Literal["classifier", "inception"]
@@ -39,32 +38,6 @@ def _plain(text: str) -> str:
     return text
 
 
-STORE_OPTIONS = {  # of an address, by its scheme
-    "s3": ("region", "scheme", "endpoint_override"),
-    "gs": ("scheme", "endpoint_override"),
-}
-
-
-def _storage(path: str) -> str:
-    """A folder, or the address of an object store."""
-    if not is_store(path):
-        return _folder(path)
-    if redacted(plain := unquote(path)) != plain:
-        raise ValueError(
-            "it holds a key or password, which would be shown with the params; leave it out and "
-            "set what the store's tools read, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-    if (quoted := quote(path, safe="%:/?&=@+,;~")) != path:
-        raise ValueError(f"an address has no such characters; write '{quoted}'")
-    address, names = urlsplit(path), unquote(urlsplit(path).path).strip("/").split("/")
-    if not address.netloc or address.fragment or (names != [""] and {"", ".", ".."} & set(names)):
-        raise ValueError("it names no folder in a bucket; give one, such as s3://bucket/maskgit")
-    known = STORE_OPTIONS[address.scheme]
-    if odd := [name for name, _ in parse_qsl(address.query, True) if name not in known]:
-        raise ValueError(f"it has no option {odd[0]}; one of {', '.join(known)}")
-    return path
-
-
 def _folder(path: str) -> str:
     """As `folder_named`, unless it is another address."""
     try:
@@ -73,8 +46,8 @@ def _folder(path: str) -> str:
         raise ValueError(f"'{path}' is no folder but a broken address; give a folder") from error
     if re.match(r"(?:\./)*[A-Za-z][A-Za-z0-9+.-]*:", found):  # ./s3:/bucket is one, normalised
         raise ValueError(
-            f"'{redacted(path)}' is neither a folder nor the address of a store; give a folder, on "
-            f"a cluster one that every node sees, or {' or '.join(f'{name}://' for name in STORES)}"
+            f"'{redacted(path)}' is no folder but an address; give a folder, on a cluster one that "
+            f"every node sees (results travel by DVC's remote: docs/cluster.md)"
         )
     if found.startswith("~"):
         raise ValueError(f"'{path}' begins with the home of a user that is not here; write it out")
@@ -142,7 +115,7 @@ Name = Annotated[
     str, Field(min_length=1, max_length=limits.NAME, pattern=r"\S"), AfterValidator(_plain)
 ]
 Place = Annotated[Text, AfterValidator(_place)]
-Storage = Annotated[Text, AfterValidator(_storage)]
+Folder = Annotated[Text, AfterValidator(_folder)]
 Source = Annotated[Text, AfterValidator(_known_source)]
 Architecture = Annotated[Text, AfterValidator(_known_architecture)]
 Schedule = Annotated[Text, AfterValidator(_known_schedule)]

@@ -34,7 +34,6 @@ from pipeline.evaluation.metrics import (
 )
 from pipeline.evaluation.statistics import load_statistics
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
-from pipeline.runtime.project import storage_folder
 from pipeline.runtime.workers import Alone
 from pipeline.weights.published import load_model
 
@@ -56,7 +55,7 @@ class Evaluator:
         evaluation = params.evaluation
         self.judge = ClassifierExtractor(classifier, device)
         self.extractor = open_extractor(evaluation.extractor, classifier, evaluation, device)
-        self.cache_dir = root / storage_folder(params.ray.storage_path) / "features"
+        self.cache_dir = root / params.ray.storage_path / "features"
         reference = self._reference(self.extractor)
         self.reference = load_features(reference)
         published = evaluation.reference_statistics

@@ -29,7 +29,6 @@ from pipeline.runtime.arrays import make_parts, parts_folder
 from pipeline.runtime.checksums import as_noted, keep_if_whole, note_hash, shared_folder
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import atomic_file, require_file, tree_hash, value_hash
-from pipeline.runtime.project import storage_folder
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
 
@@ -230,7 +229,7 @@ def reference_features(
         root: the project's folder.
     """
     images = CenterCrops(root / IMAGES, "train", params.data)
-    cache_dir = root / storage_folder(params.ray.storage_path) / "features"
+    cache_dir = root / params.ray.storage_path / "features"
     maker = extraction(extractor, images, params, root)
     cached_features(images, extractor, cache_dir, workers, maker)
     return features_path(images, extractor, cache_dir)

@@ -14,7 +14,7 @@ from threading import Event, Thread
 from filelock import Timeout
 
 from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records
-from pipeline.runtime.project import in_project, storage_folder
+from pipeline.runtime.project import in_project
 from pipeline.runtime.sending import send, sent_part
 from pipeline.runtime.server import Gone, Server, Unsent
 from pipeline.runtime.uris import (
@@ -44,7 +44,7 @@ def load_mlflow() -> None:
 
 def outbox_folder(storage_path: str) -> Path:
     """The folder of all outboxes, beside the run directories."""
-    return in_project(storage_folder(storage_path)) / "outbox"
+    return in_project(storage_path) / "outbox"
 
 
 class Outboxes:

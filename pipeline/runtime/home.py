@@ -31,7 +31,7 @@ class Project:
 
     folder: str
     storage: str  # of its run directories
-    storage_path: str = "runs"  # the same as params.yaml names it, or `runs`
+    storage_path: str = "runs"  # the same in params.yaml
     node: str = ""  # Ray's id of its home
     actor: str = ""  # the name of `Home`; empty where every node sees the folder
     inputs: tuple[Place, ...] = ()  # what the running stage needs of the stages before it

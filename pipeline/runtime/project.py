@@ -21,21 +21,6 @@ def in_project(path: Path | str) -> Path:
     return Path(os.environ.get("DVC_ROOT") or "", path).absolute()
 
 
-STORES = ("s3", "gs")  # whose objects are replaced whole
-
-
-def is_store(storage_path: str) -> bool:
-    """Whether it is the address of an object store, and no folder."""
-    scheme, separator, _ = storage_path.partition("://")
-    return bool(separator) and scheme in STORES
-
-
-def storage_folder(storage_path: str) -> str:
-    """The folder of run directories, from `ray.storage_path`: of what is copied to an object store
-    it is `runs`."""
-    return "runs" if is_store(storage_path) else storage_path
-
-
 def folder_named(name: str) -> str:
     """A folder as the system takes it, from a path, one that begins with `~`, or a `file://`."""
     address = urlsplit(name)

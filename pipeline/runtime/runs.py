@@ -26,8 +26,7 @@ from pipeline.runtime.files import (
     write_json,
 )
 from pipeline.runtime.locks import lock_at
-from pipeline.runtime.project import in_project, is_store, storage_folder
-from pipeline.runtime.store import bring
+from pipeline.runtime.project import in_project
 
 GIT = 20.0  # seconds that git may take
 
@@ -43,7 +42,7 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
         UserError: another process has it, or the store does not answer.
     """
     # A job's folder has a link to what outlives it, which the next job's has as well.
-    storage = in_project(storage_folder(storage_path))
+    storage = in_project(storage_path)
     try:
         path = storage.resolve() / stage / value_hash(key)[:16]
     except RuntimeError as error:
@@ -51,16 +50,9 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
     if path not in _held:
         _held[path] = _locked(path, stage)
         remove_temporary(path, below=True)
-    if is_store(storage_path):
-        bring(storage_path, f"{stage}/{path.name}", path)
     if not (path / "key.json").exists():
         write_json(path / "key.json", key, durable=False)  # read by people alone
     return path
-
-
-def held() -> list[Path]:
-    """The run directories of this process, but one that is just being made or brought."""
-    return [path for path in list(_held) if (path / "key.json").exists()]
 
 
 def own_folder(folder: Path) -> Path:

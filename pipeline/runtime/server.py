@@ -38,13 +38,12 @@ SELECT DISTINCT artifact_location, (
 ), EXISTS (SELECT 1 FROM runs WHERE runs.experiment_id = experiments.experiment_id)
 FROM experiments WHERE artifact_location != ?
 """
-TAG = """
-INSERT INTO experiment_tags (key, value, experiment_id)
-SELECT ?, artifact_location, experiment_id FROM experiments
-WHERE artifact_location = ? AND experiment_id NOT IN (
+UNTAGGED = """
+SELECT experiment_id FROM experiments WHERE artifact_location = ? AND experiment_id NOT IN (
     SELECT experiment_id FROM experiment_tags WHERE key = ?
 )
 """
+TAG = "INSERT INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
 LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
 
 
@@ -197,7 +196,8 @@ def _take_artifacts_along(file: Path) -> None:
         for before, ours, used in db.execute(PLACES, (ARTIFACTS, here)).fetchall():
             if before == ours or (ours is None and used and _is_gone(before)):
                 _rename(db, before, here)
-        db.execute(TAG, (ARTIFACTS, here, ARTIFACTS))  # older versions did not
+        for (each,) in db.execute(UNTAGGED, (here, ARTIFACTS)).fetchall():
+            db.execute(TAG, (ARTIFACTS, here, each))  # older versions did not
 
 
 def _is_gone(location: str) -> bool:

@@ -5,16 +5,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from pipeline.runtime.courier import Courier
 from pipeline.runtime.dag import stage_key, stage_outputs, stage_params
 from pipeline.runtime.delivery import PATIENCE, Delivery, outbox_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, value_hash
 from pipeline.runtime.machines import Machine, machines_of, this_machine
-from pipeline.runtime.project import in_project, is_store, storage_folder
 from pipeline.runtime.records import write_record
 from pipeline.runtime.reproduction import open_reproduction, stage_note
-from pipeline.runtime.runs import held, run_dir
+from pipeline.runtime.runs import run_dir
 from pipeline.runtime.tracking import NOTE, MachineMonitor, Run, open_run
 
 INTERRUPTED = 1.0  # seconds that a stage waits for the tracking server after Ctrl-C
@@ -77,16 +75,9 @@ class Stage:
             parent=self._whole,
             tags={NOTE: stage_note(self.name)},
         )
-        self._delivery, self._courier = Delivery(outboxes), self._sent_out()
+        self._delivery = Delivery(outboxes)
         self._monitor = MachineMonitor(self.run)
         return self
-
-    def _sent_out(self) -> Courier | None:
-        """Who copies run directories to the object store, if `ray.storage_path` names one."""
-        address = self.params.ray.storage_path
-        if not is_store(address):
-            return None
-        return Courier(address, in_project(storage_folder(address)).resolve(), held)
 
     def __exit__(
         self,
@@ -105,8 +96,8 @@ class Stage:
             left = self._delivery.close(INTERRUPTED if interrupted else PATIENCE)
         except (UserError, OSError) as unlogged:  # it must hide neither results nor error
             left = str(unlogged)
-        for line in filter(None, (left, self._courier and self._courier.close(interrupted))):
-            print(f"{self.name}: {line}", flush=True)
+        if left:
+            print(f"{self.name}: {left}", flush=True)
         if error is None:
             write_record(self.name, self.run.run_id, self._keys[()], self._started, machines)
 

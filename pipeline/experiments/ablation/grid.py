@@ -8,7 +8,7 @@ from pipeline.config.paths import CURVES
 from pipeline.experiments.ablation.training import training_job, training_key, trial_params
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.runtime.files import tree_hash
-from pipeline.runtime.project import in_project, storage_folder
+from pipeline.runtime.project import in_project
 from pipeline.runtime.stage import Stage
 
 # The grid: no single trial depends on it. (The curves that a trial is trained and decoded with are
@@ -26,7 +26,6 @@ GRID = (
 def trials(params: Params, stage: Stage) -> list[Trial]:
     """The grid of `params.sweep`, a trial for each (schedule, seed)."""
     common, found = training_key(params), []
-    storage = in_project(storage_folder(params.ray.storage_path)).resolve()
     released = params.transformer.pretrained is not None
     for schedule in params.sweep.schedules:
         own: dict[str, Any] = {"schedule": schedule, "curve": _curve(schedule)}
@@ -46,7 +45,7 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
                 training=job,
                 params=own_params.model_dump(),
                 root=str(Path.cwd()),
-                features=str(storage / "features"),
+                features=str(in_project(params.ray.storage_path).resolve() / "features"),
             )
             found.append(trial)
     return found

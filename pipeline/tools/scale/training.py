@@ -12,7 +12,6 @@ from pipeline.config.paths import CURVES, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.files import tree_hash
-from pipeline.runtime.project import storage_folder
 from pipeline.runtime.runs import run_dir
 from pipeline.sampling import Network
 from pipeline.tools.scale.grid import BASELINE, Training
@@ -46,9 +45,7 @@ def training_dir(training: Training, params: Params) -> Path:
     if not baseline:
         curve = tree_hash(CURVES / f"{training.network}.csv")
         own |= {"schedule": training.network, "curve": curve}
-    # A measurement of this machine's: no object store gets it.
-    storage = storage_folder(params.ray.storage_path)
-    return run_dir("scale", stage_key(stage, NOT_SHARED) | own, storage)
+    return run_dir("scale", stage_key(stage, NOT_SHARED) | own, params.ray.storage_path)
 
 
 class CheckpointEachCount:

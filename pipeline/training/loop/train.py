@@ -136,7 +136,7 @@ def _lengths(task: Task) -> list[int]:
 def _another(name: str, why: str) -> str:
     return (
         f"{name}: its checkpoint is another network's, or damaged ({why}); delete its run "
-        f"directory, and its copy in an object store if there is one, to train it from the start"
+        f"directory to train it from the start"
     )
 
 
