@@ -207,3 +207,13 @@ def test_a_log_that_is_a_link_to_itself_is_named(project):
     (folder / "log.jsonl").unlink()
     (folder / "log.jsonl").symlink_to("log.jsonl")
     assert "log.jsonl cannot be read" in sync(Path("runs/outbox").absolute())
+
+
+def test_records_that_wait_for_the_own_database_are_named_by_its_address(project, monkeypatch):
+    folder = Path("runs/outbox").absolute()
+    open_run("key", "stage", {"a": 1}, "experiment", folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.parent / 'elsewhere.db'}")
+    own = f"sqlite:///{project / DATABASE}"
+    assert f"3 wait for {own}, which MLFLOW_TRACKING_URI has to name" in sync(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", own)
+    assert "3 records sent" in sync(folder)

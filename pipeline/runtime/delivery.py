@@ -17,14 +17,7 @@ from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_record
 from pipeline.runtime.project import in_project
 from pipeline.runtime.sending import send, sent_part
 from pipeline.runtime.server import Gone, Server, Unsent
-from pipeline.runtime.uris import (
-    OWN,
-    is_local,
-    is_place,
-    redacted,
-    scrubbed,
-    tracking_uri,
-)
+from pipeline.runtime.uris import is_local, is_place, redacted, scrubbed, shown_uri, tracking_uri
 
 ROUND = 1.0  # seconds between two looks into the outboxes
 PAUSE = 30.0  # seconds between two attempts at most, where the server does not answer
@@ -126,8 +119,7 @@ class Outboxes:
         counts: dict[str, int] = {}
         for outbox, first in self._first.items():
             if (left := _left(outbox)) and not self._is_ours(first):
-                recorded = redacted(first["open"]["uri"])
-                uri = "the database of another project" if recorded == OWN else recorded
+                uri = shown_uri(first["open"]["uri"], self.folder)
                 counts[uri] = counts.get(uri, 0) + left
         return counts
 

@@ -35,11 +35,10 @@ _held: dict[Path, FileLock] = {}
 
 def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path:
     """The absolute run directory of that key, which is this process's until it ends. A new one is
-    made, with the key in `key.json`, or brought from the store that `storage_path` may name; what a
-    killed process left half written in another is removed.
+    made, with the key in `key.json`; what a killed process left half written in another is removed.
 
     Raises:
-        UserError: another process has it, or the store does not answer.
+        UserError: another process has it.
     """
     # A job's folder has a link to what outlives it, which the next job's has as well.
     storage = in_project(storage_path)

@@ -121,16 +121,9 @@ class Server:
                 if file and _lacks_content(file):
                     self._make_database(file)
                 if file and self.uri == own_database():
-                    self._take_artifacts_along(file)
+                    _take_artifacts_along(file)
                 self._client = MlflowClient(self.uri)
         return self._client
-
-    def _take_artifacts_along(self, file: Path) -> None:
-        try:
-            _take_artifacts_along(file)
-        except sqlite3.OperationalError as error:
-            if "no such" not in str(error):  # as in an old database, of which MLflow itself tells
-                raise
 
     def _make_database(self, file: Path) -> None:
         """This machine's own work: nobody is late with an answer."""
@@ -192,12 +185,16 @@ def _take_artifacts_along(file: Path) -> None:
         sqlite3.Error: it is locked, say.
     """
     here = _artifacts_here()
-    with contextlib.closing(sqlite3.connect(file, timeout=LOCKED)) as db, db:
-        for before, ours, used in db.execute(PLACES, (ARTIFACTS, here)).fetchall():
-            if before == ours or (ours is None and used and _is_gone(before)):
-                _rename(db, before, here)
-        for (each,) in db.execute(UNTAGGED, (here, ARTIFACTS)).fetchall():
-            db.execute(TAG, (ARTIFACTS, here, each))  # older versions did not
+    try:
+        with contextlib.closing(sqlite3.connect(file, timeout=LOCKED)) as db, db:
+            for before, ours, used in db.execute(PLACES, (ARTIFACTS, here)).fetchall():
+                if before == ours or (ours is None and used and _is_gone(before)):
+                    _rename(db, before, here)
+            for (each,) in db.execute(UNTAGGED, (here, ARTIFACTS)).fetchall():
+                db.execute(TAG, (ARTIFACTS, here, each))  # older versions did not
+    except sqlite3.OperationalError as error:
+        if "no such" not in str(error):  # as in an old database, of which MLflow itself tells
+            raise
 
 
 def _is_gone(location: str) -> bool:

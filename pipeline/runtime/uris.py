@@ -50,6 +50,14 @@ def recorded_uri(folder: Path) -> str:
     return OWN if uri == own_database() and _lies_here(folder) else redacted(uri)
 
 
+def shown_uri(recorded: str, folder: Path) -> str:
+    """The address of a record in that folder as people read it, and MLFLOW_TRACKING_URI takes
+    it."""
+    if recorded == OWN:
+        return own_database() if _lies_here(folder) else "the database of another project"
+    return redacted(recorded)
+
+
 def own_database() -> str:
     """The address of the project's own database."""
     return f"sqlite:///{in_project(DATABASE)}"
