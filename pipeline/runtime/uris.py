@@ -44,10 +44,10 @@ def tracking_uri() -> str:
 
 
 def recorded_uri(folder: Path) -> str:
-    """Where records in that folder go, as they name it. Where they go to the project's own
-    database, and lie in the project, they follow it when it is moved or copied."""
+    """Where records in that folder go, as they name it. Where MLFLOW_TRACKING_URI names no place,
+    and they lie in the project, they follow it when it is moved or copied."""
     uri = tracking_uri()
-    return OWN if uri == own_database() and _lies_here(folder) else redacted(uri)
+    return OWN if not _given() and _lies_here(folder) else redacted(uri)
 
 
 def shown_uri(recorded: str, folder: Path) -> str:
