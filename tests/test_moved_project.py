@@ -150,11 +150,20 @@ def test_projects_that_share_a_folder_of_runs_send_their_own(project, monkeypatc
             assert db.execute("SELECT COUNT(*) FROM runs").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("given", ["sqlite:///mlflow.db", "absolute"])
-def test_a_project_s_database_may_be_named(project, monkeypatch, given):
-    address = f"sqlite:///{project / DATABASE}" if given == "absolute" else given
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    assert "records sent" in log(row=0) and len(points()) == 1
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_project_s_database_is_one_place_by_whatever_name(
+    project, monkeypatch, relative, first
+):
+    address = f"sqlite:///{DATABASE if relative else project / DATABASE}"
+    for given in (first, not first):
+        if given:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        else:
+            monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        log(row=1)
+    assert sorted(step for _, _, step in points().elements()) == [0, 1]
+    assert len(list(Path("runs/outbox").glob("*"))) == 1
 
 
 def test_a_database_that_is_busy_is_tried_again(project, monkeypatch):

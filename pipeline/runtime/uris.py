@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
+from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.project import in_project
 
@@ -44,35 +45,42 @@ def tracking_uri() -> str:
 
 
 def recorded_uri(folder: Path) -> str:
-    """Where records in that folder go, as they name it. Where MLFLOW_TRACKING_URI names no place,
-    and they lie in the project, they follow it when it is moved or copied."""
+    """Where records in that folder go, as they name it: those for the database of the project that
+    they lie in follow it when it is moved or copied."""
     uri = tracking_uri()
-    return OWN if not _given() and _lies_here(folder) else redacted(uri)
+    return OWN if _is_file(uri, _database_of(folder)) else redacted(uri)
 
 
 def shown_uri(recorded: str, folder: Path) -> str:
     """The address of a record in that folder as people read it, and MLFLOW_TRACKING_URI takes
     it."""
-    if recorded == OWN:
-        return own_database() if _lies_here(folder) else "the database of another project"
-    return redacted(recorded)
+    return f"sqlite:///{_database_of(folder)}" if recorded == OWN else redacted(recorded)
 
 
 def own_database() -> str:
-    """The address of the project's own database."""
+    """The address of this project's database."""
     return f"sqlite:///{in_project(DATABASE)}"
 
 
-def _lies_here(folder: Path) -> bool:
-    """Whether a folder lies in the project itself, and is no link to one that others may share."""
-    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(in_project("")))
+def _database_of(folder: Path) -> Path | None:
+    """The database of the project that a folder lies in, whatever the working directory is and
+    whatever links lead there; None where it lies in none."""
+    around = Path(os.path.realpath(folder)).parents
+    return next((each / DATABASE for each in around if (each / PARAMS_FILE).exists()), None)
+
+
+def _is_file(uri: str, file: Path | None) -> bool:
+    named = sqlite_file(uri)
+    if file is None or named is None:
+        return False
+    return os.path.realpath(file) == os.path.realpath(named)
 
 
 def is_place(recorded: str, uri: str, folder: Path) -> bool:
     """Whether the address of a record in that folder is that one, or was: that of the project's own
     database before the project was moved here."""
     if recorded == OWN:
-        return uri == own_database() and _lies_here(folder)
+        return _is_file(uri, _database_of(folder))
     if recorded == redacted(uri):
         return True
     before = sqlite_file(recorded)
