@@ -42,7 +42,7 @@ def _log(params: Params, report: Path) -> None:
     metrics = RESULTS / "metrics.json"
     try:
         left = log_reproduction(
-            params.mlflow.experiment, params.ray.storage_path, read_json(metrics), [metrics, report]
+            params.mlflow.experiment, params.ray.folder, read_json(metrics), [metrics, report]
         )
     except UserError as unlogged:  # as of a full disk: the report is there all the same
         left = str(unlogged)

@@ -89,7 +89,7 @@ def sync() -> None:
     from pipeline.runtime.delivery import outbox_folder
     from pipeline.runtime.sync import sync as send
 
-    print(send(outbox_folder(load_params().ray.storage_path)))
+    print(send(outbox_folder(load_params().ray.folder)))
 
 
 def register(replicate: Replicate = None) -> None:

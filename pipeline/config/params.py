@@ -249,7 +249,7 @@ class Params(Sections):
     def _check_storage(self) -> None:
         """Refuse to keep runs where DVC hashes what a stage reads, or around the project."""
         root = in_project("").resolve()
-        given = Path(os.path.normpath(root.joinpath(self.ray.storage_path)))
+        given = Path(os.path.normpath(root.joinpath(self.ray.folder)))
         if root.is_relative_to(given):
             raise ValueError(
                 "ray.storage_path: the project lies in it; give a folder of its own, such as runs"

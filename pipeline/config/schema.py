@@ -13,7 +13,6 @@ from pipeline.config.values import (
     CountOrNone,
     CropScale,
     Extractor,
-    Folder,
     Fraction,
     Grid,
     Images,
@@ -32,11 +31,13 @@ from pipeline.config.values import (
     Side,
     Source,
     SpikeFactor,
+    Storage,
     Text,
     Width,
     Workers,
 )
 from pipeline.runtime import limits
+from pipeline.runtime.project import runs_folder
 
 
 class Section(BaseModel):
@@ -159,7 +160,12 @@ class Ray(Section):
     loaders_per_worker: Loaders
     use_gpu: bool
     max_failures: CountOrNone
-    storage_path: Folder
+    storage_path: Storage
+
+    @property
+    def folder(self) -> str:
+        """Where run directories lie."""
+        return runs_folder(self.storage_path)
 
 
 class Decoding(Section):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 from pipeline.runtime import limits
-from pipeline.runtime.project import folder_named
+from pipeline.runtime.project import folder_named, is_store
 from pipeline.runtime.uris import redacted
 
 Extractor = Literal["classifier", "inception"]
@@ -39,7 +39,7 @@ def _plain(text: str) -> str:
 
 
 def _folder(path: str) -> str:
-    """As `folder_named`, unless it is another address."""
+    """As `folder_named`; an address is none."""
     try:
         found = folder_named(path)
     except ValueError as error:  # a bracket, which an address may have around its host alone
@@ -52,6 +52,23 @@ def _folder(path: str) -> str:
     if found.startswith("~"):
         raise ValueError(f"'{path}' begins with the home of a user that is not here; write it out")
     return _place(_plain(found))
+
+
+def _storage(path: str) -> str:
+    """A folder, or the address of an object store, which gets copies of `runs`."""
+    return _store(_plain(path)) if is_store(path) else _folder(path)
+
+
+def _store(address: str) -> str:
+    if not re.fullmatch(r"(s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9._=+-]+)*/?", address):
+        raise ValueError(
+            f"'{redacted(address)}' is no address of an object store; write s3://bucket/folder or "
+            f"gs://bucket/folder, in letters, digits and ._=+- (keys, region and endpoint belong "
+            f"in the environment: docs/cluster.md)"
+        )
+    if {".", ".."} & set(address.split("/")):
+        raise ValueError(f"'{address}' has a folder . or .. in it; write it out")
+    return _place(address)
 
 
 def _place(path: str) -> str:
@@ -115,7 +132,7 @@ Name = Annotated[
     str, Field(min_length=1, max_length=limits.NAME, pattern=r"\S"), AfterValidator(_plain)
 ]
 Place = Annotated[Text, AfterValidator(_place)]
-Folder = Annotated[Text, AfterValidator(_folder)]
+Storage = Annotated[Text, AfterValidator(_storage)]
 Source = Annotated[Text, AfterValidator(_known_source)]
 Architecture = Annotated[Text, AfterValidator(_known_architecture)]
 Schedule = Annotated[Text, AfterValidator(_known_schedule)]

@@ -55,7 +55,7 @@ class Evaluator:
         evaluation = params.evaluation
         self.judge = ClassifierExtractor(classifier, device)
         self.extractor = open_extractor(evaluation.extractor, classifier, evaluation, device)
-        self.cache_dir = root / params.ray.storage_path / "features"
+        self.cache_dir = root / params.ray.folder / "features"
         reference = self._reference(self.extractor)
         self.reference = load_features(reference)
         published = evaluation.reference_statistics

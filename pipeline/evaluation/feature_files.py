@@ -229,7 +229,7 @@ def reference_features(
         root: the project's folder.
     """
     images = CenterCrops(root / IMAGES, "train", params.data)
-    cache_dir = root / params.ray.storage_path / "features"
+    cache_dir = root / params.ray.folder / "features"
     maker = extraction(extractor, images, params, root)
     cached_features(images, extractor, cache_dir, workers, maker)
     return features_path(images, extractor, cache_dir)

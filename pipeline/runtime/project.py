@@ -1,8 +1,11 @@
 """Where the project lies, whose folder outlives every run."""
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+RUNS = "runs"  # run directories, where `ray.storage_path` names no folder
 
 
 def lies_in(path: Path, folder: Path) -> bool:
@@ -27,3 +30,14 @@ def folder_named(name: str) -> str:
     if address.scheme == "file" and address.netloc in ("", "localhost") and address.path:
         name = unquote(address.path)
     return os.path.expanduser(name)
+
+
+def is_store(storage_path: str) -> bool:
+    """Whether `ray.storage_path` is the address of an object store."""
+    return re.match(r"(?:s3|gs)://", storage_path) is not None
+
+
+def runs_folder(storage_path: str) -> str:
+    """The folder of run directories: `ray.storage_path`, or `runs` where that is an object store,
+    which gets copies of them."""
+    return RUNS if is_store(storage_path) else folder_named(storage_path)

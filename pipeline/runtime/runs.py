@@ -26,7 +26,7 @@ from pipeline.runtime.files import (
     write_json,
 )
 from pipeline.runtime.locks import lock_at
-from pipeline.runtime.project import in_project
+from pipeline.runtime.project import in_project, is_store, runs_folder
 
 GIT = 20.0  # seconds that git may take
 
@@ -37,11 +37,14 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
     """The absolute run directory of that key, which is this process's until it ends. A new one is
     made, with the key in `key.json`; what a killed process left half written in another is removed.
 
+    Args:
+        storage_path: as in the params. What the directory lacks is brought from an object store.
+
     Raises:
-        UserError: another process has it.
+        UserError: another process has it, or the store does not answer.
     """
     # A job's folder has a link to what outlives it, which the next job's has as well.
-    storage = in_project(storage_path)
+    storage = in_project(runs_folder(storage_path))
     try:
         path = storage.resolve() / stage / value_hash(key)[:16]
     except RuntimeError as error:
@@ -49,9 +52,23 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
     if path not in _held:
         _held[path] = _locked(path, stage)
         remove_temporary(path, below=True)
+        if is_store(storage_path):
+            _bring(path, f"{stage}/{path.name}", storage_path)
     if not (path / "key.json").exists():
         write_json(path / "key.json", key, durable=False)  # read by people alone
     return path
+
+
+def held() -> list[Path]:
+    """The run directories that are this process's."""
+    return list(_held)
+
+
+def _bring(path: Path, name: str, address: str) -> None:
+    from pipeline.runtime.store import bring, store_at
+
+    if count := bring(store_at(address), name, path):
+        print(f"{name}: {count} files came from {address}", flush=True)
 
 
 def own_folder(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, read_yaml, temporary_beside, value_hash
 from pipeline.runtime.home import CHUNK, Home, Place, Project, Stamp, listed
 from pipeline.runtime.locks import lock_at
-from pipeline.runtime.project import folder_named, in_project
+from pipeline.runtime.project import in_project, runs_folder
 
 
 class Site:
@@ -200,7 +200,7 @@ def be_home() -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     name = f"home-{uuid.uuid4().hex[:12]}"
-    storage_path = folder_named(read_yaml(PARAMS_FILE)["ray"]["storage_path"])
+    storage_path = runs_folder(read_yaml(PARAMS_FILE)["ray"]["storage_path"])
     folder, storage = Path.cwd(), in_project(storage_path).resolve()
     beside = NodeAffinitySchedulingStrategy(_node(), soft=False)
     actor: Any = ray.remote(Home).options(

@@ -3,26 +3,30 @@
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.runtime.dag import stage_key, stage_outputs, stage_params
 from pipeline.runtime.delivery import PATIENCE, Delivery, outbox_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, value_hash
 from pipeline.runtime.machines import Machine, machines_of, this_machine
+from pipeline.runtime.project import in_project, is_store
 from pipeline.runtime.records import write_record
 from pipeline.runtime.reproduction import open_reproduction, stage_note
-from pipeline.runtime.runs import run_dir
+from pipeline.runtime.runs import held, run_dir
 from pipeline.runtime.tracking import NOTE, MachineMonitor, Run, open_run
 
-INTERRUPTED = 1.0  # seconds that a stage waits for the tracking server after Ctrl-C
+if TYPE_CHECKING:
+    from pipeline.runtime.courier import Courier
+
+INTERRUPTED = 1.0  # seconds that a stage waits for the tracking server, or the store, after Ctrl-C
 
 
 class StageParams(Protocol):
     """The params that every stage needs; `Params` has them."""
 
     @property
-    def ray(self) -> Any: ...  # with `storage_path`
+    def ray(self) -> Any: ...  # with `storage_path` and `folder`
 
     @property
     def mlflow(self) -> Any: ...  # with `experiment`
@@ -63,7 +67,7 @@ class Stage:
         self.folder()  # no other process may run the same
         for output in stage_outputs(self.name):
             remove_temporary(output.parent, output.name)
-        outboxes = outbox_folder(self.params.ray.storage_path)
+        outboxes = outbox_folder(self.params.ray.folder)
         experiment = self.params.mlflow.experiment
         self._whole = open_reproduction(experiment, outboxes)
         self.run = open_run(
@@ -76,6 +80,7 @@ class Stage:
             tags={NOTE: stage_note(self.name)},
         )
         self._delivery = Delivery(outboxes)
+        self._courier = _courier(self.params.ray)
         self._monitor = MachineMonitor(self.run)
         return self
 
@@ -96,10 +101,21 @@ class Stage:
             left = self._delivery.close(INTERRUPTED if interrupted else PATIENCE)
         except (UserError, OSError) as unlogged:  # it must hide neither results nor error
             left = str(unlogged)
-        if left:
-            print(f"{self.name}: {left}", flush=True)
+        copied = self._courier and self._courier.close(INTERRUPTED if interrupted else None)
+        for line in filter(None, (left, copied)):
+            print(f"{self.name}: {line}", flush=True)
         if error is None:
             write_record(self.name, self.run.run_id, self._keys[()], self._started, machines)
+
+
+def _courier(ray: Any) -> "Courier | None":
+    """What copies run directories into the object store, where `ray.storage_path` is one."""
+    if not is_store(ray.storage_path):
+        return None
+    from pipeline.runtime.courier import Courier
+    from pipeline.runtime.store import store_at
+
+    return Courier(store_at(ray.storage_path), in_project(ray.folder).resolve(), held)
 
 
 def _text(machine: Machine) -> str:

@@ -45,7 +45,7 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
                 training=job,
                 params=own_params.model_dump(),
                 root=str(Path.cwd()),
-                features=str(in_project(params.ray.storage_path).resolve() / "features"),
+                features=str(in_project(params.ray.folder).resolve() / "features"),
             )
             found.append(trial)
     return found

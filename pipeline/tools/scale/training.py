@@ -45,7 +45,7 @@ def training_dir(training: Training, params: Params) -> Path:
     if not baseline:
         curve = tree_hash(CURVES / f"{training.network}.csv")
         own |= {"schedule": training.network, "curve": curve}
-    return run_dir("scale", stage_key(stage, NOT_SHARED) | own, params.ray.storage_path)
+    return run_dir("scale", stage_key(stage, NOT_SHARED) | own, params.ray.folder)
 
 
 class CheckpointEachCount:

@@ -78,10 +78,7 @@ def fit(
         raise UserError(reason) from lost
     if lost:
         raise UserError(_why(job, lost)) from lost
-    state = _final(job, apart, result.checkpoint, unlisted)
-    for row in state["history"] if apart else ():  # was noted on another node
-        on_row(row)
-    return state
+    return _final(job, apart, result.checkpoint, unlisted)
 
 
 def _final(job: TrainingJob, apart: bool, listed: Any, unlisted: Path | None) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""A machine that is lost in the middle of a stage: another goes on from the object store."""
+
+import shutil
+from pathlib import Path
+
+import boto3
+import pytest
+
+from pipeline.runtime.files import tree_hash
+from tests.job_elsewhere import s3_store
+from tests.project import SECRET, Project, files_with_secret
+
+pytestmark = pytest.mark.slow
+
+ADDRESS = "s3://store/runs"
+ALONE = {"training__other_label_smoothings": [], "evaluation__seeds": [0]}
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A store's bucket, which is found by the environment."""
+    with s3_store() as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        yield boto3.resource("s3", endpoint_url=url).Bucket("store")
+
+
+def machine(finished: Project, folder: Path, stage: str, **values) -> Project:
+    """A copy of the project on a machine that has nothing of the stage."""
+    project = finished.copy(folder)
+    project.set(ray__storage_path=ADDRESS, **values)
+    shutil.rmtree(project.folder / "runs")
+    shutil.rmtree(project.folder / "models" / stage.removeprefix("train_"))
+    return project
+
+
+@pytest.mark.parametrize(
+    ("stage", "longer"),
+    [
+        ("train_tokenizer", {"tokenizer__steps": 150, "tokenizer__checkpoint_every": 5}),
+        ("train_transformer", {"training__steps": 900, "ray__num_workers": 2} | ALONE),
+    ],
+    ids=["tokenizer", "transformer"],
+)
+def test_a_training_goes_on_where_the_lost_machine_was(finished, tmp_path, bucket, stage, longer):
+    network = stage.removeprefix("train_")
+    undisturbed = machine(finished, tmp_path / "undisturbed", stage, **longer)
+    undisturbed.set(ray__storage_path="runs")
+    undisturbed.stage(stage)
+    lost = machine(finished, tmp_path / "lost", stage, **longer)
+
+    def kept() -> list[str]:
+        return [o.key for o in bucket.objects.all() if "/checkpoint.pt@" in o.key]
+
+    lost.kill_stage_when(stage, lambda: len(kept()) > 0)
+    assert not (lost.folder / "models" / network).exists()
+    shutil.rmtree(lost.folder)
+    other = machine(finished, tmp_path / "other", stage, **longer)
+    log = other.stage(stage)
+
+    assert f"files came from {ADDRESS}" in log and "going on from step" in log
+    for path in (f"models/{network}", f"results/{network}/history.csv"):
+        assert tree_hash(other.folder / path) == tree_hash(undisturbed.folder / path)
+    assert SECRET not in log and files_with_secret(other.folder) == []
+    assert len({key.partition("@")[0] for key in kept()}) == len(kept()) <= 3
