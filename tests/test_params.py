@@ -166,6 +166,7 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
                 ("temperature.values", [1.0, 4.5, 1]),
                 ("rejection.acceptance", [0.5, 0.5]),
                 ("reconstruction.mask_ratios", [0.0, -0.0]),
+                ("temperature.values", [4.5, 4.500000000000001]),
                 ("speed.grids", [4, 4]),
                 ("speed.batch_sizes", [1, 1]),
             )
