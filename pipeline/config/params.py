@@ -256,8 +256,8 @@ class Params(Sections):
             )
         if given / CURVES.name == root / CURVES:  # the stage's run directories, and its output
             raise ValueError(
-                f"ray.storage_path: {CURVES}, which a stage makes, would lie among its runs; give a "
-                f"folder of its own, such as runs"
+                f"ray.storage_path: {CURVES}, which a stage makes, would lie among its runs; give "
+                f"a folder of its own, such as runs"
             )
         for folder in CODE:
             if given.is_relative_to(root / folder):
