@@ -12,7 +12,8 @@ from threading import Thread
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import CURVES, SAMPLES
 from pipeline.config.replicates import NETWORKS, Replicate
-from pipeline.runtime.delivery import load_mlflow
+from pipeline.runtime.dag import DVC_FILE
+from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_file, read_yaml, tree_hash
@@ -45,7 +46,7 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
         _check_surroundings()
         params = load_params()
         _check_curves(curves(params), params)
-        Thread(target=load_mlflow).start()  # while a stage that uses Ray waits for it
+        Thread(target=load_ahead).start()  # while a stage that uses Ray waits for it
         summary = main(params)
     except UserError as error:
         sys.exit(f"error: {error}{_way_back()}")
@@ -62,8 +63,8 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
 def _check_surroundings() -> None:
     """The folders of runs would be made in a project that is not there, or nothing be tracked."""
     root = os.environ.get("DVC_ROOT")
-    if root and not os.path.isdir(root):
-        raise UserError(f"DVC_ROOT: {root} is no folder; unset it, DVC sets it for its stages")
+    if root and not Path(root, DVC_FILE).is_file():
+        raise UserError(f"DVC_ROOT: {root} has no {DVC_FILE}; unset it, DVC sets it for its stages")
     tracking_uri()
 
 

@@ -183,5 +183,7 @@ def test_a_schedule_of_another_step_is_refused(make_params, tmp_path):
     state = load_checkpoint(path)
     state |= {"step": 2, "history": [{"step": 2}]}
     save_checkpoint(state, path)
-    with pytest.raises(UserError, match=r"its schedule is of step 3, and it of 2.*delete its run"):
+    with pytest.raises(
+        UserError, match=r"its schedule is of step 3, and it of 2.*delete .*to train it"
+    ):
         fit(task(), RunDirSession(tmp_path))

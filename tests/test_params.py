@@ -119,6 +119,7 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"ray.storage_path": "~nobody-here/runs"}, ["ray.storage_path", "home"]),
         ({"ray.storage_path": "file:///a%00b"}, ["ray.storage_path", "printed"]),
         ({"ray.storage_path": "data/images"}, ["ray.storage_path", "data/images", "DVC deletes"]),
+        ({"ray.storage_path": "data"}, ["ray.storage_path", "a stage makes"]),
         ({"ray.storage_path": "models/tokenizer/runs"}, ["ray.storage_path", "DVC deletes"]),
         ({"ray.storage_path": "./runs/../pipeline"}, ["ray.storage_path", "pipeline", "hashes"]),
         (
@@ -166,6 +167,7 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
                 ("temperature.values", [1.0, 4.5, 1]),
                 ("rejection.acceptance", [0.5, 0.5]),
                 ("reconstruction.mask_ratios", [0.0, -0.0]),
+                ("temperature.values", [4.5, 4.500000000000001]),
                 ("speed.grids", [4, 4]),
                 ("speed.batch_sizes", [1, 1]),
             )

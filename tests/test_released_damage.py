@@ -179,6 +179,10 @@ def test_other_zip_files(tmp_path, files):
     fails(path, TOKENIZER, "a list and not a dict")
     torch.save({"quantize.embedding.weight": "text"}, path)
     fails(path, TOKENIZER, "quantize.embedding.weight is not a dense tensor")
+    torch.save({"state_dict": {"quantize.embedding.weight": torch.ones(2, 2)}}, path)
+    fails(path, TOKENIZER, "state_dict is not a dense tensor, but holds others: save what is in it")
+    torch.save({"quantize.embedding.weight": torch.ones(2, 2)}, path, pickle_protocol=4)
+    fails(path, TOKENIZER, "saved with another pickle_protocol than PyTorch's own")
     torch.save({"quantize.embedding.weight": torch.ones(2, 2).to_sparse()}, path)
     fails(path, TOKENIZER, "it holds more than tensors (torch._utils._rebuild_sparse_tensor)")
     with zipfile.ZipFile(io.BytesIO(files["port"])) as archive:

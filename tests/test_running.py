@@ -1,6 +1,8 @@
 """How a stage ends: its curves must be the code's own, and its errors are a line."""
 
 import os
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ from pipeline.config.paths import CURVES
 from pipeline.runtime.files import write_text
 from pipeline.schedules import curve_csv
 from stages import running
+from tests.project import ROOT
 
 
 @pytest.fixture
@@ -16,7 +19,7 @@ def run(make_params, tmp_path, monkeypatch):
     """Run a stage that decodes with the cosine schedule."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(running, "load_params", make_params)
-    monkeypatch.setattr(running, "load_mlflow", lambda: None)
+    monkeypatch.setattr(running, "load_ahead", lambda: None)
     return lambda: running.run_stage(lambda params: "done", curves=running.main_schedule)
 
 
@@ -114,6 +117,21 @@ def test_a_reader_that_leaves_a_stage_is_no_bug(run, tmp_path, monkeypatch):
 
 def test_a_project_that_is_not_there_is_not_made(run, monkeypatch, tmp_path):
     monkeypatch.setenv("DVC_ROOT", f"{tmp_path}/none")
-    with pytest.raises(SystemExit, match=r"^error: DVC_ROOT: .*/none is no folder; unset it"):
+    with pytest.raises(SystemExit, match=r"^error: DVC_ROOT: .*/none has no dvc\.yaml; unset it"):
         run()
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_stage_that_ends_at_once_says_one_line(run, tmp_path):
+    """MLflow's import, which began ahead, is stopped by the end of the process."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    ended = subprocess.run(
+        (sys.executable, "-m", "stages.schedules"),
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1 and ended.stdout == ""
+    assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1, ended.stderr

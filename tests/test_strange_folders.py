@@ -92,6 +92,9 @@ def test_folders_beside_the_only_split_are_told(tmp_path, capsys, name):
         (["test", "real"], "has test/ and no train/; add it, or rename test/ if it is a class"),
         ([" "], "has a blank name; rename it"),
         (["q\n", "q\\n"], r"2 names in .* are shown as q\\n; rename one"),
+        (["caf\u00e9", "cafe\u0301"], "2 names in .* are shown as caf\u00e9; rename one"),
+        (["train/caf\u00e9", "val/cafe\u0301"], r"composed otherwise than in train .* rename one"),
+        (["train/a", "train/b", "val/a"], "val has no class folder b, which train has; add it"),
     ],
 )
 def test_folders_that_are_not_what_they_seem(tmp_path, places, words):
@@ -126,9 +129,12 @@ def test_two_folders_of_one_split_are_refused(tmp_path):
 def test_what_is_skipped_is_counted_by_kind(classes, capsys):
     for name in ("a.heic", "b.HEIC", "c", "d.eps", "e.txt", ".hidden"):
         (classes / "cat" / name).write_text("x")
+    (classes / "gone").symlink_to(classes / "nowhere")
+    (classes / "circle").symlink_to(classes / "circle")
     assert len(folder_source(classes).items) == 6
     said = capsys.readouterr().out
-    assert "6 files skipped" in said and said.count("\n") == 1
+    assert "8 files skipped" in said and said.count("\n") == 1
+    assert "2 broken links in the place of classes" in said
     for kind in ("2 .heic", "1 without a suffix", "1 .eps", "1 .txt", "1 hidden"):
         assert kind in said
 

@@ -211,3 +211,23 @@ def test_a_picture_of_several_frames_is_its_first(tmp_path: Path):
     for kind in ("GIF", "TIFF", "WEBP", "PNG"):
         content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
         assert abs(int(np.asarray(decode_image(content, 1)).mean()) - 40) <= 2
+
+
+@pytest.mark.parametrize("clear", [b"", b"\x80\0\x10\0\0\0", b"\0\xff\0\0\0\0"])
+def test_colours_of_16_bits_are_refused_where_one_is_transparent(clear):
+    """Pillow compares the colour with what it has made 8 bits of."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    rows = b"".join(b"\0" + b"\x80\0\x10\0\0\0" * 8 for _ in range(8))
+    head = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    parts = [chunk(b"IHDR", head), chunk(b"tRNS", clear) if clear else b""]
+    parts += [chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    if clear:
+        with pytest.raises(BadPicture, match="one of which is transparent; convert it to 8 bits"):
+            open_image(content)
+    else:
+        assert (np.asarray(open_image(content)) == (128, 16, 0)).all()

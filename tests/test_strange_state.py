@@ -140,7 +140,7 @@ def test_a_checkpoint_of_a_shorter_training_is_another_ones(make_params, tmp_pat
     fit(short, RunDirSession(tmp_path), steps=3, every=3)
     with pytest.raises(UserError, match=r"rates are of \[3\] steps and not \[6\]") as error:
         fit(long, RunDirSession(tmp_path), steps=6, every=3)
-    assert "delete its run directory" in one_line(error)
+    assert "to train it from the start" in one_line(error)
 
 
 @pytest.mark.parametrize("what", NO_FILES)

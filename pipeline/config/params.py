@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import ValidationError, model_validator
 
 from pipeline.config.mistakes import first_mistake
-from pipeline.config.paths import CODE, OUTPUTS
+from pipeline.config.paths import CODE, CURVES, OUTPUTS
 from pipeline.config.schema import Sections
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten
 from pipeline.runtime.errors import UserError
@@ -253,6 +253,11 @@ class Params(Sections):
         if root.is_relative_to(given):
             raise ValueError(
                 "ray.storage_path: the project lies in it; give a folder of its own, such as runs"
+            )
+        if given / CURVES.name == root / CURVES:  # the stage's run directories, and its output
+            raise ValueError(
+                f"ray.storage_path: {CURVES}, which a stage makes, would lie among its runs; give "
+                f"a folder of its own, such as runs"
             )
         for folder in CODE:
             if given.is_relative_to(root / folder):

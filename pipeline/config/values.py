@@ -84,7 +84,9 @@ def _place(path: str) -> str:
 
 
 def _distinct(values: Sequence) -> Sequence:
-    if len(set(values)) < len(values):
+    """No two are the same in a table of results, which has 10 digits."""
+    written = {float(f"{v:.10g}") if isinstance(v, float) else v for v in values}
+    if len(written) < len(values):
         raise ValueError("a value is listed twice; list each once")
     return values
 

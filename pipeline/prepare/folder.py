@@ -3,6 +3,7 @@ the pictures that are none."""
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cached_property
@@ -105,16 +106,25 @@ class FolderSource:
                 )
 
     def _refuse_alike(self, shown: list[str]) -> None:
-        """Refuse names that differ in what is shown as an escape alone, of which one would stand
-        for both: classes are told apart by their names, and images by their keys."""
-        for name, times in Counter(shown).most_common(1):
+        """Refuse names that look the same, of which one would stand for both: they differ in what
+        is shown as an escape alone, or in how Unicode composes an accent. Classes are told apart by
+        their names, and images by their keys."""
+        for name, times in Counter(map(_composed, shown)).most_common(1):
             if times > 1:
                 raise UserError(
                     f"data.source: {times} names in {self._root} are shown as {name}; rename one"
                 )
 
     def _list(self, folder: Path, classes: list[str], split: str | None) -> None:
+        links = [each for each in folder.iterdir() if each.is_symlink() and not each.exists()]
+        self._skipped += Counter({"broken links in the place of classes": len(links)})
         extra = {each.name for each in _class_folders(folder)} - set(classes)
+        for name in extra:
+            if _composed(name) in map(_composed, classes):
+                raise UserError(
+                    f"data.source: {folder / name} has its accents composed otherwise than in "
+                    f"train (Unicode's NFC and NFD); rename one, as `convmv` does"
+                )
         if extra:
             raise UserError(
                 f"data.source: {folder} has classes that train has not: {sorted(extra)}; delete "
@@ -124,6 +134,11 @@ class FolderSource:
             skipped: Counter[str] = Counter()
             paths = sorted(self._pictures(folder / name, skipped))
             self._skipped += skipped
+            if not (folder / name).is_dir():
+                raise UserError(
+                    f"data.source: {folder} has no class folder {name}, which train has; add "
+                    f"it, or remove it there"
+                )
             if not paths:
                 without = f" (only {', '.join(skipped)})" if skipped else ""
                 raise UserError(
@@ -255,6 +270,10 @@ def _splits(root: Path) -> dict[str | None, Path]:
 def _class_folders(folder: Path) -> list[Path]:
     """The subfolders that a person has made, in order."""
     return sorted(each for each in folder.iterdir() if each.is_dir() and not _hidden(each.name))
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _hidden(name: str) -> bool:

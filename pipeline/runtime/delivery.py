@@ -7,6 +7,7 @@ where it answers. What is left is delivered by the next stage, or by `maskgit sy
 import errno
 import time
 from collections import defaultdict
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Event, Thread
@@ -33,6 +34,13 @@ def load_mlflow() -> None:
     import_module("mlflow")
     if is_local(tracking_uri()):
         import_module("mlflow.store.tracking.sqlalchemy_store")
+
+
+def load_ahead() -> None:
+    """Import it while other work waits. A process that ends meanwhile, with an error, forbids parts
+    of the import, of which nobody need hear; who needs MLflow hears of all else."""
+    with suppress(Exception):
+        load_mlflow()
 
 
 def outbox_folder(storage_path: str) -> Path:
@@ -232,8 +240,13 @@ class Delivery:
         return max(server.took, time.monotonic() - since) < self._answer
 
     def _run(self) -> None:
-        load_mlflow()
-        self._loaded.set()
+        try:
+            load_mlflow()
+        except Exception as error:  # it is broken, or the process is about to end
+            self._problem = scrubbed(f"MLflow cannot be imported: {error}")
+            return
+        finally:
+            self._loaded.set()
         pause, closing = ROUND, False
         while not closing:
             closing = self._closing.is_set()  # one more round after that

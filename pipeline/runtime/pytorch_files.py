@@ -162,7 +162,10 @@ class ShortReads(io.BufferedReader):
 def require_dense(name: str, weight: Any) -> None:
     """Raise a `ValueError` unless it is a tensor, all of whose elements the file has."""
     if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.is_meta:
-        raise ValueError(f"{name[:200]} is not a dense tensor")
+        within = (
+            ", but holds others: save what is in it by itself" if isinstance(weight, dict) else ""
+        )
+        raise ValueError(f"{name[:200]} is not a dense tensor{within}")
     if weight.ndim > MAX_DIMENSIONS:
         raise ValueError(f"{name[:200]} has {weight.ndim} dimensions")
     if not 0 < weight.nbytes <= weight.untyped_storage().nbytes():
@@ -200,6 +203,8 @@ def _require_plain(pickled: BinaryIO) -> None:
             name, tuples = opcode.name, tuples + (opcode.name in TUPLES)
             if name not in OPCODES or (name == "GLOBAL" and argument not in GLOBALS):
                 what = ".".join(str(argument).split())[:80] if name == "GLOBAL" else name
+                if name == "FRAME":
+                    what = "or is saved with another pickle_protocol than PyTorch's own"
                 raise MoreThanTensors(f"it holds more than tensors ({what}); that is not run")
             if (name in READS and argument not in shared) or tuples > MAX_TUPLES:
                 raise MoreThanTensors("its list of tensors is none that PyTorch writes")

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from pipeline.runtime.delivery import Outboxes
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, printable
 from pipeline.runtime.patience import unless_late
 from pipeline.runtime.server import Unsent
 from pipeline.runtime.server_errors import ruined, way_out
@@ -36,7 +36,7 @@ def sync(folder: Path) -> str:
         for other, count in outboxes.elsewhere().items()
     ]
     said += outboxes.left_out() + outboxes.unread()
-    return "; ".join(said)
+    return printable("; ".join(said))
 
 
 def _why_not(outboxes: Outboxes) -> Unsent | None:

@@ -143,6 +143,11 @@ def _check_numbers(image: Image.Image) -> None:
             "of numbers whose range is not known (float, 32 bits, signed, or 16 bits that are not "
             "all used); convert it to 8 or 16 bits"
         )
+    colours = (str(strip.args) for strip in getattr(image, "tile", ()))
+    if image.info.get("transparency") is not None and "RGB;16B" in colours:
+        raise BadPicture(  # Pillow looks for it in what it has made 8 bits of
+            "of colours of 16 bits, one of which is transparent; convert it to 8 bits"
+        )
     if image.mode in ("P", "PA") and image.palette is None:
         raise BadPicture("of colours whose palette is missing; replace or delete it")
 

@@ -28,7 +28,8 @@ class RunDirSession:
     rank = 0
 
     def __init__(self, folder: Path, on_row: Callable[[dict[str, float]], None] = lambda row: None):
-        self.path, self.on_row = Path(folder) / "checkpoint.pt", on_row
+        self.folder, self.on_row = Path(folder), on_row
+        self.path = self.folder / "checkpoint.pt"
         self.before = self.path.with_name("checkpoint.before.pt")
         self._behind = Behind()
 

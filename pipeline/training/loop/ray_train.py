@@ -161,7 +161,7 @@ class RayTrainSession:
         failure: Failure,
     ):
         self.ranks, self.rank, self.failure = ranks, ranks.rank, failure
-        self.run_dir, self.on_row, self.unlisted = run_dir, on_row, unlisted
+        self.folder, self.on_row, self.unlisted = run_dir, on_row, unlisted
         self._kept = Event()
         self._kept.set()
 
@@ -171,7 +171,7 @@ class RayTrainSession:
     def load(self) -> dict[str, Any] | None:
         import ray.train
 
-        found = checkpoints_now(self.run_dir, ray.train.get_checkpoint(), self.unlisted)
+        found = checkpoints_now(self.folder, ray.train.get_checkpoint(), self.unlisted)
         state, _ = newest_whole(found, print if self.rank == 0 else lambda line: None)
         return state
 
@@ -187,7 +187,7 @@ class RayTrainSession:
         try:
             ray.train.report(
                 row,
-                checkpoint=ray.train.Checkpoint(str(self.run_dir)),  # of which nothing is read
+                checkpoint=ray.train.Checkpoint(str(self.folder)),  # of which nothing is read
                 checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
                 checkpoint_upload_fn=partial(self._upload, snapshot(state)),
                 delete_local_checkpoint_after_upload=False,
@@ -206,12 +206,12 @@ class RayTrainSession:
         try:
             with (
                 self.failure.noted(pass_on=lambda error: True),
-                atomic_folder(self.run_dir / name) as folder,
+                atomic_folder(self.folder / name) as folder,
             ):
                 save_checkpoint(state, folder / CHECKPOINT)
         finally:
             self._kept.set()
-        return ray.train.Checkpoint(str(self.run_dir / name))
+        return ray.train.Checkpoint(str(self.folder / name))
 
 
 class SentSession(RunDirSession):

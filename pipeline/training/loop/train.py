@@ -3,6 +3,7 @@ was killed, and went on from its last checkpoint, ends with the same bytes as on
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -34,6 +35,7 @@ class Session(Protocol):
     """The keeper of a loop's state: a run directory, or Ray Train."""
 
     rank: int
+    folder: Path  # of the checkpoints
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
         """Mean of each value over all workers, the same on every one."""
@@ -76,7 +78,7 @@ def train(
     start, history = 0, []
     state = session.load()
     if state is not None:
-        _restore(task, state, name, steps)
+        _restore(task, state, name, steps, session.folder)
         start, history = state["step"], state["history"]
         if session.rank == 0 and start < steps:
             print(f"{name}: going on from step {start} of {steps}", flush=True)
@@ -114,7 +116,7 @@ def settled(session: Session) -> Iterator[None]:
         session.settle()
 
 
-def _restore(task: Task, state: dict[str, Any], name: str, steps: int) -> None:
+def _restore(task: Task, state: dict[str, Any], name: str, steps: int, folder: Path) -> None:
     lengths = _lengths(task)
     try:
         task.load_state_dict(state["task"])
@@ -122,9 +124,9 @@ def _restore(task: Task, state: dict[str, Any], name: str, steps: int) -> None:
         if not why and _lengths(task) != lengths:
             why = f"its learning rates are of {_lengths(task)} steps and not {lengths}"
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(_another(name, " ".join(str(error).split())[:100])) from error
+        raise UserError(_another(name, " ".join(str(error).split())[:100], folder)) from error
     if why:
-        raise UserError(_another(name, why))
+        raise UserError(_another(name, why, folder))
 
 
 def _lengths(task: Task) -> list[int]:
@@ -133,10 +135,10 @@ def _lengths(task: Task) -> list[int]:
     return [part.total_steps for part in parts if hasattr(part, "total_steps")]
 
 
-def _another(name: str, why: str) -> str:
+def _another(name: str, why: str, folder: Path) -> str:
     return (
-        f"{name}: its checkpoint is another network's, or damaged ({why}); delete its run "
-        f"directory to train it from the start"
+        f"{name}: its checkpoint is another network's, or damaged ({why}); delete {folder} to "
+        f"train it from the start"
     )
 
 
