@@ -113,7 +113,7 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"training.accumulate": 3}, ["training.accumulate", "3 parts", "64 images"]),
         ({"ray.storage_path": "s3:/bucket"}, ["ray.storage_path", "s3:/bucket", "every node"]),
         ({"ray.storage_path": "gs://me:secret@b"}, ["ray.storage_path", "gs://me:***@b"]),
-        ({"ray.storage_path": "s3://bucket"}, ["ray.storage_path", "s3://bucket", "cluster.md"]),
+        ({"ray.storage_path": "abfs://b/x"}, ["ray.storage_path", "none of s3:// and gs://"]),
         ({"ray.storage_path": "./s3:/bucket"}, ["ray.storage_path", "./s3:/bucket", "address"]),
         ({"ray.storage_path": "file://host/runs"}, ["ray.storage_path", "file://host", "address"]),
         ({"ray.storage_path": "~nobody-here/runs"}, ["ray.storage_path", "home"]),

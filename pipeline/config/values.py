@@ -46,8 +46,8 @@ def _folder(path: str) -> str:
         raise ValueError(f"'{path}' is no folder but a broken address; give a folder") from error
     if re.match(r"(?:\./)*[A-Za-z][A-Za-z0-9+.-]*:", found):  # ./s3:/bucket is one, normalised
         raise ValueError(
-            f"'{redacted(path)}' is no folder but an address; give a folder, on a cluster one that "
-            f"every node sees (results travel by DVC's remote: docs/cluster.md)"
+            f"'{redacted(path)}' is no folder but an address, and none of s3:// and gs://; give "
+            f"a folder, on a cluster one that every node sees (docs/cluster.md)"
         )
     if found.startswith("~"):
         raise ValueError(f"'{path}' begins with the home of a user that is not here; write it out")
@@ -55,19 +55,19 @@ def _folder(path: str) -> str:
 
 
 def _storage(path: str) -> str:
-    """A folder, or the address of an object store, which gets copies of `runs`."""
+    """A folder, or the address of an object store, which gets copies of checkpoints."""
     return _store(_plain(path)) if is_store(path) else _folder(path)
 
 
 def _store(address: str) -> str:
-    if not re.fullmatch(r"(s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9._=+-]+)*/?", address):
+    if not re.fullmatch(r"(s3|gs)://[a-z0-9][a-z0-9._-]+[a-z0-9](/[A-Za-z0-9._=+-]+)*/?", address):
         raise ValueError(
             f"'{redacted(address)}' is no address of an object store; write s3://bucket/folder or "
             f"gs://bucket/folder, in letters, digits and ._=+- (keys, region and endpoint belong "
             f"in the environment: docs/cluster.md)"
         )
-    if {".", ".."} & set(address.split("/")):
-        raise ValueError(f"'{address}' has a folder . or .. in it; write it out")
+    if ".." in address or any(not part.strip(".") for part in address.split("/")[2:] if part):
+        raise ValueError(f"'{address}' has a name of dots in it; write it out")
     return _place(address)
 
 

@@ -39,5 +39,5 @@ def is_store(storage_path: str) -> bool:
 
 def runs_folder(storage_path: str) -> str:
     """The folder of run directories: `ray.storage_path`, or `runs` where that is an object store,
-    which gets copies of them."""
+    which gets copies of checkpoints."""
     return RUNS if is_store(storage_path) else folder_named(storage_path)

@@ -38,7 +38,7 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
     made, with the key in `key.json`; what a killed process left half written in another is removed.
 
     Args:
-        storage_path: as in the params. What the directory lacks is brought from an object store.
+        storage_path: as in the params. Newer checkpoints are brought from an object store.
 
     Raises:
         UserError: another process has it, or the store does not answer.
@@ -67,8 +67,7 @@ def held() -> list[Path]:
 def _bring(path: Path, name: str, address: str) -> None:
     from pipeline.runtime.store import bring, store_at
 
-    if count := bring(store_at(address), name, path):
-        print(f"{name}: {count} files came from {address}", flush=True)
+    bring(store_at(address), name, path)
 
 
 def own_folder(folder: Path) -> Path:

@@ -101,15 +101,16 @@ class Stage:
             left = self._delivery.close(INTERRUPTED if interrupted else PATIENCE)
         except (UserError, OSError) as unlogged:  # it must hide neither results nor error
             left = str(unlogged)
-        copied = self._courier and self._courier.close(INTERRUPTED if interrupted else None)
-        for line in filter(None, (left, copied)):
-            print(f"{self.name}: {line}", flush=True)
+        if left:
+            print(f"{self.name}: {left}", flush=True)
         if error is None:
             write_record(self.name, self.run.run_id, self._keys[()], self._started, machines)
+        if self._courier and (lacks := self._courier.close(INTERRUPTED if interrupted else None)):
+            print(f"{self.name}: {lacks}", flush=True)
 
 
 def _courier(ray: Any) -> "Courier | None":
-    """What copies run directories into the object store, where `ray.storage_path` is one."""
+    """What copies checkpoints into the object store, where `ray.storage_path` is one."""
     if not is_store(ray.storage_path):
         return None
     from pipeline.runtime.courier import Courier

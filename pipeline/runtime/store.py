@@ -1,47 +1,63 @@
-"""Copies of run directories in an object store, so that a machine that is lost takes no work along.
+"""Copies of checkpoints in an object store, so that a machine that is lost takes no training along.
 
-An object's name holds the size and the hash of its content: `<folder>/<file>@<size>-<sha256>`. What
-an upload left cut short is therefore no copy, nor is what has changed since; and since a run
-directory is named by all that its content depends on, whoever wrote a copy wrote the same.
+An object's name says what it is a copy of: `<file>@<time>-<size>-<sha256>`. What an upload left cut
+short is therefore no copy, nor is what has changed since; and since a run directory is named by all
+that its content depends on, whoever wrote a copy trained the same.
 """
 
 import hashlib
 import os
 import re
-import shutil
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import atomic_file
+from pipeline.runtime.files import atomic_file, file_hash
+from pipeline.runtime.uris import scrubbed
 
+CHECKPOINT = "checkpoint.pt"  # the newest of a training; under Ray Train in a folder for each
+LISTING = "checkpoint_manager_snapshot.json"  # Ray's, of the checkpoints that it knows
 CHUNK = 2**23  # bytes that are read and written at once
-_COPY = re.compile(r"(?P<path>[^\0]+)@(?P<size>\d{1,18})-(?P<hash>[0-9a-f]{64})", re.DOTALL)
+PATIENCE = timedelta(seconds=15)  # with Google's store, which has a quarter of an hour by default
+_COPY = re.compile(
+    r"(?P<path>[^\0]+)@(?P<changed>\d{1,19})-(?P<size>\d{1,18})-(?P<hash>[0-9a-f]{64})", re.DOTALL
+)
 
 
 class StoreError(UserError):
     """A store does not answer, or not as it should."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Copy:
-    """A file's content at some time, in the store."""
+    """A checkpoint, as it was at some time, in the store; the newest is the largest."""
 
-    path: str  # of the file, below the folder of all run directories
+    changed: int  # when the file was, by its own time: nanoseconds since 1970
     size: int  # bytes
     hash: str  # SHA-256, as hex
+    path: str  # of the file, below the folder of all run directories
 
     @property
     def name(self) -> str:
-        return f"{self.path}@{self.size}-{self.hash}"
+        return f"{self.path}@{self.changed}-{self.size}-{self.hash}"
+
+
+def training_of(path: str) -> str:
+    """The folder of the training that a checkpoint is one of."""
+    folder = PurePosixPath(path).parent
+    of_ray = folder.name.startswith("checkpoint_")
+    return (folder.parent if of_ray else folder).as_posix()
 
 
 class Store:
-    """Copies of files at an address.
+    """Copies of checkpoints at an address.
 
     Args:
         address: `s3://bucket/folder` or `gs://bucket/folder`. Keys, region and endpoint are found
@@ -52,10 +68,10 @@ class Store:
         self.address = address.rstrip("/")
         self._root = self.address.partition("://")[2]
         self._files: Any = None
-        self._copies: dict[str, dict[str, list[Copy]]] = {}  # by stage and run directory
+        self._copies: dict[str, dict[str, list[Copy]]] = {}  # by stage and training
 
-    def copies(self, folder: str) -> list[Copy]:
-        """The whole copies of the files of a run directory, the oldest first.
+    def copies(self, folder: str) -> dict[str, list[Copy]]:
+        """The whole copies of the checkpoints in a run directory, by training, the newest first.
 
         Args:
             folder: `<stage>/<key>`. All of a stage are listed at once, by the first who asks.
@@ -66,83 +82,87 @@ class Store:
         stage = str(PurePosixPath(folder).parent)
         if stage not in self._copies:
             self._copies[stage] = self._listed(stage)
-        return self._copies[stage].get(folder, [])
+        every = self._copies[stage].items()
+        return {t: copies for t, copies in every if f"{t}/".startswith(f"{folder}/")}
 
     def _listed(self, stage: str) -> dict[str, list[Copy]]:
         from pyarrow.fs import FileSelector, FileType
 
         where = f"{self._root}/{stage}"
-        bucket, selector = (
-            where.split("/")[0],
-            FileSelector(where, allow_not_found=True, recursive=True),
-        )
-        try:
-            if self._opened().get_file_info(bucket).type == FileType.NotFound:
+        with self._asked("cannot be read"):
+            selector = FileSelector(where, recursive=True, allow_not_found=True)
+            infos, bucket = self._opened().get_file_info(selector), self._root.split("/")[0]
+            if not infos and self._opened().get_file_info(bucket).type == FileType.NotFound:
                 raise FileNotFoundError(f"there is no bucket {bucket}")
-            infos = self._opened().get_file_info(selector)
-        except OSError as error:
-            raise self._error("cannot be read", error) from error
         found = defaultdict[str, list[Copy]](list)
-        for info in sorted(infos, key=lambda info: (info.mtime_ns or 0, info.path)):
+        for info in infos:
             if info.type == FileType.File and (copy := self._copy(info)):
-                run = PurePosixPath(copy.path).relative_to(stage).parts[0]
-                found[f"{stage}/{run}"].append(copy)
-        return dict(found)
+                found[training_of(copy.path)].append(copy)
+        return {training: sorted(copies, reverse=True) for training, copies in found.items()}
 
     def _copy(self, info: Any) -> Copy | None:
         """The copy that an object is; None where it is none, or was cut short."""
         match = _COPY.fullmatch(info.path.removeprefix(f"{self._root}/"))
         if match is None or info.size != int(match["size"]):
             return None
-        parts = match["path"].split("/")
-        if any(not part or part.startswith(".") for part in parts):  # `..` leads elsewhere
-            return None
-        return Copy(match["path"], info.size, match["hash"])
+        *folders, name = match["path"].split("/")
+        if name != CHECKPOINT or any(not part or part.startswith(".") for part in folders):
+            return None  # `..` leads elsewhere
+        return Copy(int(match["changed"]), info.size, match["hash"], match["path"])
 
     def put(self, file: Path, path: str) -> Copy:
-        """Copy a file's content, as it is now, into the store.
+        """Copy a checkpoint, as it is now, into the store.
 
         Raises:
-            StoreError: it could not be.
+            StoreError: the store took no copy.
             OSError: the file cannot be read.
         """
         with open(file, "rb") as content:
+            found = os.fstat(content.fileno())
             digest = hashlib.file_digest(content, "sha256").hexdigest()
-            copy = Copy(path, content.tell(), digest)
+            copy = Copy(found.st_mtime_ns, found.st_size, digest, path)
             content.seek(0)
-            try:
-                # (A name that ends with .gz does not mean that it is to be compressed.)
-                with self._opened().open_output_stream(self._place(copy), compression=None) as out:
-                    shutil.copyfileobj(content, out, CHUNK)
-            except OSError as error:
-                raise self._error("took no copy", error) from error
+            # Closed in any case, which makes an object of what is there: it is no copy then.
+            with self._asked("took no copy"):
+                out = self._opened().open_output_stream(self._place(copy))
+            with self._asked("took no copy"), out:
+                while chunk := content.read(CHUNK):
+                    out.write(chunk)
         return copy
 
     def fetch(self, copy: Copy, file: Path) -> bool:
-        """Write a copy's content to a file; False, and nothing is written, where it has changed.
+        """Write a copy to a file, which gets its time; False, and nothing is written, where it is
+        gone, or has changed.
 
         Raises:
             StoreError: the store does not answer.
             UserError: the file cannot be written.
         """
-        with atomic_file(file, durable=False) as temporary:
+        with atomic_file(file) as temporary:
             with open(temporary, "wb") as target:
-                digest = self._read(copy, target)
-            if digest != copy.hash:
-                return False
+                if self._read(copy, target) != copy.hash:
+                    return False
+            os.utime(temporary, ns=(copy.changed, copy.changed))
         return True
 
-    def _read(self, copy: Copy, target: IO[bytes]) -> str:
+    def _read(self, copy: Copy, target: IO[bytes]) -> str | None:
         digest = hashlib.sha256()
         try:
-            source = self._opened().open_input_stream(self._place(copy), compression=None)
-            with source:
-                while chunk := source.read(CHUNK):
-                    digest.update(chunk)
-                    target.write(chunk)
-        except OSError as error:
-            raise self._error("cannot be read", error) from error
+            with self._asked("cannot be read"):
+                source = self._opened().open_input_stream(self._place(copy))
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+        with source:
+            while chunk := self._chunk(source):
+                digest.update(chunk)
+                target.write(chunk)
         return digest.hexdigest()
+
+    def _chunk(self, source: Any) -> bytes:
+        with self._asked("cannot be read"):
+            return source.read(CHUNK)
 
     def remove(self, copy: Copy) -> None:
         """Remove a copy, which may be gone already.
@@ -150,12 +170,11 @@ class Store:
         Raises:
             StoreError: the store does not answer.
         """
-        try:
-            self._opened().delete_file(self._place(copy))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise self._error("let no copy be removed", error) from error
+        with self._asked("let no copy be removed"):
+            try:
+                self._opened().delete_file(self._place(copy))
+            except FileNotFoundError:
+                return
 
     def _place(self, copy: Copy) -> str:
         return f"{self._root}/{copy.name}"
@@ -166,39 +185,60 @@ class Store:
             self._files = _file_system(self.address)
         return self._files
 
-    def _error(self, what: str, error: OSError) -> StoreError:
-        return StoreError(
-            f"ray.storage_path: {self.address} {what} ({error}); look at its bucket, keys, region "
-            f"and endpoint (docs/cluster.md), or give a folder"
-        )
+    @contextmanager
+    def _asked(self, failed: str) -> Iterator[None]:
+        """What pyarrow raises is a line that names the store."""
+        from pyarrow import ArrowException
+
+        try:
+            yield
+        except (OSError, ArrowException) as error:
+            raise StoreError(
+                f"ray.storage_path: {self.address} {failed} ({scrubbed(str(error))}); look at its "
+                f"bucket, keys, region and endpoint (docs/cluster.md), or give a folder"
+            ) from error
 
 
-def bring(store: Store, folder: str, target: Path) -> int:
-    """Let a run directory have what it lacks and the store has, the newest copy of each file.
+def bring(store: Store, folder: str, target: Path) -> None:
+    """Let a run directory have the newest checkpoint of each of its trainings, whole.
 
     Args:
         folder: `<stage>/<key>` in the store.
         target: the run directory, which is this process's.
 
-    Returns:
-        The number of files that were brought.
-
     Raises:
         UserError: the store does not answer, or a file cannot be written.
     """
-    count, by_path = 0, defaultdict[str, list[Copy]](list)
-    for copy in store.copies(folder):
-        by_path[copy.path].append(copy)
-    for path, copies in by_path.items():
-        file = target / PurePosixPath(path).relative_to(folder)
-        if os.path.lexists(file):
-            continue
-        for copy in reversed(copies):
-            if store.fetch(copy, file):
-                count += 1
+    for training, copies in store.copies(folder).items():
+        here = target / PurePosixPath(training).relative_to(folder)
+        changed, newest = max(checkpoints(here), default=(0, here))
+        for copy in copies:
+            if copy.changed < changed:
                 break
-            print(f"{store.address}/{copy.name} is damaged, and is left there", flush=True)
-    return count
+            if copy.changed == changed and file_hash(newest) == copy.hash:
+                break
+            size = f"{copy.size / 1e6:,.1f} MB"
+            print(f"{training}: its checkpoint comes from {store.address}, {size}", flush=True)
+            file = target / PurePosixPath(copy.path).relative_to(folder)
+            if store.fetch(copy, file):
+                if file.parent != here:  # Ray removes what its list has not
+                    (here / LISTING).unlink(missing_ok=True)
+                break
+            print(f"{store.address}/{copy.name} is gone or damaged", flush=True)
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """The whole checkpoints in a folder and below it, each with the time when it was written."""
+    found = []
+    for path in folder.rglob(CHECKPOINT):
+        inside = path.relative_to(folder).parts
+        if any(part.startswith(".") for part in inside) or path.is_symlink():
+            continue  # half written
+        try:
+            found.append((path.stat().st_mtime_ns, path))
+        except FileNotFoundError:  # it was removed meanwhile
+            continue
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -211,7 +251,7 @@ def _file_system(address: str) -> Any:
     from pyarrow import fs
 
     if address.startswith("gs://"):
-        return fs.FileSystem.from_uri(address)[0]
+        return fs.GcsFileSystem(retry_time_limit=PATIENCE)
     given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     endpoint = urlsplit(given)
     return fs.S3FileSystem(

@@ -13,6 +13,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, remove, remove_temporary, require_file
 from pipeline.runtime.limits import STEPS
 from pipeline.runtime.site import send_home
+from pipeline.runtime.store import CHECKPOINT
 from pipeline.training.loop.behind import Behind, snapshot
 
 PARTS = {"task", "step", "history"}  # of a loop's checkpoint
@@ -29,7 +30,7 @@ class RunDirSession:
 
     def __init__(self, folder: Path, on_row: Callable[[dict[str, float]], None] = lambda row: None):
         self.folder, self.on_row = Path(folder), on_row
-        self.path = self.folder / "checkpoint.pt"
+        self.path = self.folder / CHECKPOINT
         self.before = self.path.with_name("checkpoint.before.pt")
         self._behind = Behind()
 

@@ -5,10 +5,9 @@ from typing import Any
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, remove, remove_temporary
+from pipeline.runtime.store import CHECKPOINT, LISTING
 from pipeline.training.loop.checkpoints import Damaged, load_checkpoint, newest_whole
 
-CHECKPOINT = "checkpoint.pt"
-LISTING = "checkpoint_manager_snapshot.json"  # Ray's, of the checkpoints that it knows
 PARTS = {  # of the listing, without which Ray does not take it
     *("checkpoint_results", "checkpoint_report_indices", "current_report_index"),
     *("latest_checkpoint_result", "pending_training_results", "pending_validation_specs"),

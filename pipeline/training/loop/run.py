@@ -42,14 +42,8 @@ def run_training(
     Raises:
         UserError: training failed; the last checkpoint is kept.
     """
-    state = fit(job, on_row) if job.workers.count > 1 else _alone(job, on_row)
-    for row in state["history"]:  # what was noted on another node, or machine, may not be here
-        on_row(row)
-    return state
-
-
-def _alone(job: TrainingJob, on_row: Callable[[dict[str, float]], None]) -> dict[str, Any]:
-    """Train in this process."""
+    if job.workers.count > 1:
+        return fit(job, on_row)
     device = worker_device(job.workers.use_gpu)
     note_workers(Path(job.folder), [this_machine()])
     task = job.recipe(ALONE, device)
