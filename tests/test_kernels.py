@@ -1,8 +1,15 @@
 """A CPU's arithmetic, whatever the number of its threads."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+
+from tests.project import ROOT
 
 
 def at_paper_size() -> list[torch.Tensor]:
@@ -29,13 +36,39 @@ def at_paper_size() -> list[torch.Tensor]:
     return [*found, maps.flatten(1).log_softmax(-1)]
 
 
+PROGRAM = """
+import torch
+from tests.test_kernels import at_paper_size
+
+found = []
+for threads in (1, 2, 4):
+    torch.set_num_threads(threads)
+    found.append(at_paper_size())
+print(all(torch.equal(a, b) for other in found for a, b in zip(found[0], other, strict=True)))
+"""
+# What docs/cluster.md has for Intel's processors, whose kernels split sums among threads.
+INTEL = {"MKL_CBWR": "AVX512,STRICT", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+CPU_INFO = Path("/proc/cpuinfo")
+OF_INTEL = CPU_INFO.exists() and "GenuineIntel" in CPU_INFO.read_text()
+
+
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="other kernels than MKL's")
+@pytest.mark.skipif(
+    OF_INTEL and not torch.cpu._is_avx512_bf16_supported(), reason="what docs/cluster.md asks for"
+)
 def test_a_number_of_threads_changes_no_bit_of_what_a_network_predicts():
     """A worker has as many as `ray.cpus_per_worker`, a process alone all of the machine's."""
-    before, found = torch.get_num_threads(), []
-    for threads in (1, 2, 4):
-        torch.set_num_threads(threads)
-        found.append(at_paper_size())
-    torch.set_num_threads(before)
-    for others in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], others, strict=True))
+    said = subprocess.run(
+        (sys.executable, "-c", PROGRAM),
+        cwd=ROOT,
+        env=os.environ | (INTEL if OF_INTEL else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said == "True\n"
+
+
+def test_the_environment_for_intel_is_that_of_the_docs():
+    text = (ROOT / "docs/cluster.md").read_text()
+    assert "export " + " ".join(f"{k}={v}" for k, v in INTEL.items()) in text
