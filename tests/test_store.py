@@ -188,7 +188,7 @@ def courting(address, tmp_path, monkeypatch):
 
     yield begin
     for each in begun:
-        each.close(0)
+        each.close()
 
 
 def test_the_newest_two_checkpoints_are_kept(courting, objects, tmp_path):
