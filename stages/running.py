@@ -12,7 +12,6 @@ from threading import Thread
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import CURVES, SAMPLES
 from pipeline.config.replicates import NETWORKS, Replicate
-from pipeline.runtime.dag import DVC_FILE
 from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
@@ -63,8 +62,10 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
 def _check_surroundings() -> None:
     """The folders of runs would be made in a project that is not there, or nothing be tracked."""
     root = os.environ.get("DVC_ROOT")
-    if root and not Path(root, DVC_FILE).is_file():
-        raise UserError(f"DVC_ROOT: {root} has no {DVC_FILE}; unset it, DVC sets it for its stages")
+    if root and not Path(root, ".dvc").is_dir():
+        raise UserError(
+            f"DVC_ROOT: {root} is no project of DVC's; unset it, DVC sets it for its stages"
+        )
     tracking_uri()
 
 

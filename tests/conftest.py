@@ -203,3 +203,21 @@ def finished(tmp_path_factory, worker_id) -> Project:
     project = made.copy(tmp_path_factory.mktemp("finished") / "project")
     project.log, project.params_read = log.read_text(), shared / "params_read"
     return project
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The URL of a server that talks S3."""
+    from tests.job_elsewhere import s3_store
+
+    with s3_store() as url:
+        yield url
+
+
+@pytest.fixture
+def objects(s3):
+    """The empty bucket of an object store, which the environment leads to."""
+    from tests.object_store import bucket_at
+
+    with bucket_at(s3) as bucket:
+        yield bucket

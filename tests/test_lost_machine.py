@@ -3,27 +3,15 @@
 import shutil
 from pathlib import Path
 
-import boto3
 import pytest
 
 from pipeline.runtime.files import tree_hash
-from tests.job_elsewhere import s3_store
 from tests.project import SECRET, Project, files_with_secret
 
 pytestmark = pytest.mark.slow
 
 ADDRESS = "s3://store/runs"
 ALONE = {"training__other_label_smoothings": [], "evaluation__seeds": [0]}
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """A store's bucket, which is found by the environment."""
-    with s3_store() as url:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        yield boto3.resource("s3", endpoint_url=url).Bucket("store")
 
 
 def machine(finished: Project, folder: Path, stage: str, **values) -> Project:
@@ -35,7 +23,7 @@ def machine(finished: Project, folder: Path, stage: str, **values) -> Project:
     return project
 
 
-def test_a_training_goes_on_where_the_lost_machine_was(finished, tmp_path, bucket):
+def test_a_training_goes_on_where_the_lost_machine_was(finished, tmp_path, objects):
     stage, network = "train_transformer", "transformer"
     longer = {"training__steps": 700, "ray__num_workers": 2} | ALONE
     undisturbed = machine(finished, tmp_path / "undisturbed", stage, **longer)
@@ -44,7 +32,7 @@ def test_a_training_goes_on_where_the_lost_machine_was(finished, tmp_path, bucke
     lost = machine(finished, tmp_path / "lost", stage, **longer)
 
     def kept() -> list[str]:
-        return [o.key for o in bucket.objects.all() if "/checkpoint.pt@" in o.key]
+        return [o.key for o in objects.objects.all() if "/checkpoint.pt@" in o.key]
 
     lost.kill_stage_when(stage, lambda: len(kept()) > 0)
     assert not (lost.folder / "models" / network).exists()

@@ -117,7 +117,9 @@ def test_a_reader_that_leaves_a_stage_is_no_bug(run, tmp_path, monkeypatch):
 
 def test_a_project_that_is_not_there_is_not_made(run, monkeypatch, tmp_path):
     monkeypatch.setenv("DVC_ROOT", f"{tmp_path}/none")
-    with pytest.raises(SystemExit, match=r"^error: DVC_ROOT: .*/none has no dvc\.yaml; unset it"):
+    with pytest.raises(
+        SystemExit, match=r"^error: DVC_ROOT: .*/none is no project of DVC's; unset it"
+    ):
         run()
     assert not [*tmp_path.iterdir()]
 

@@ -57,7 +57,7 @@ class FolderSource:
         self.class_names = [printable(folder.name) for folder in classes]
         if "" in (name.strip() for name in self.class_names):
             raise UserError(f"data.source: a class folder in {first} has a blank name; rename it")
-        self._refuse_alike(self.class_names)
+        self._refuse_alike([_composed(name) for name in self.class_names])
         self.items: list[Item] = []
         self._paths: list[Path] = []
         for split, folder in folders.items():
@@ -106,10 +106,9 @@ class FolderSource:
                 )
 
     def _refuse_alike(self, shown: list[str]) -> None:
-        """Refuse names that look the same, of which one would stand for both: they differ in what
-        is shown as an escape alone, or in how Unicode composes an accent. Classes are told apart by
-        their names, and images by their keys."""
-        for name, times in Counter(map(_composed, shown)).most_common(1):
+        """Refuse names that differ in what is shown as an escape alone, of which one would stand
+        for both: classes are told apart by their names, and images by their keys."""
+        for name, times in Counter(shown).most_common(1):
             if times > 1:
                 raise UserError(
                     f"data.source: {times} names in {self._root} are shown as {name}; rename one"
@@ -273,6 +272,7 @@ def _class_folders(folder: Path) -> list[Path]:
 
 
 def _composed(name: str) -> str:
+    """A name as it looks: an accent may be a character of its own, or one with its letter."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -1,8 +1,8 @@
 """Copies the checkpoints of a stage's trainings into an object store, from a thread."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -62,8 +62,8 @@ class Courier:
             pause = ROUND if self._problem is None else min(PAUSE, 2 * pause)
             if (self._problem is not None) != told and not closing:
                 told = not told
-                found = f"no copies now: {self._problem}" if told else "copies are made again"
-                print(f"{self.store.address}: {found}", flush=True)
+                with suppress(OSError, ValueError):  # nobody listens, or the disk is full
+                    print(self._problem or f"{self.store.address} takes copies again", flush=True)
             self._closing.wait(pause)
 
     def _round(self) -> str | None:
@@ -71,30 +71,40 @@ class Courier:
         problem = None
         for folder in list(self._folders()):
             try:
-                self._look_at(folder)
+                problem = self._look_at(folder) or problem
             except StoreError as error:
                 return str(error)
             except Exception as error:  # as of a file that cannot be read
                 problem = scrubbed(str(error))
         return problem
 
-    def _look_at(self, folder: Path) -> None:
+    def _look_at(self, folder: Path) -> str | None:
+        """Copy what is new in a run directory; why an older copy could not be removed."""
+        problem = None
         if folder not in self._known:
-            self._copies |= self.store.copies(folder.relative_to(self.storage).as_posix())
+            found = self.store.copies(folder.relative_to(self.storage).as_posix())
+            self._copies |= {training: list(copies) for training, copies in found.items()}
             self._known.add(folder)
-        trainings = defaultdict[str, list[tuple[int, Path]]](list)
-        for changed, file in checkpoints(folder):
-            path = file.relative_to(self.storage).as_posix()
-            trainings[training_of(path)].append((changed, file))
-        for training, found in trainings.items():
-            changed, file = max(found)
-            copies = self._copies.get(training, [])
-            if copies and copies[0].changed >= changed:
-                continue
+        for training, (changed, file) in self._newest(folder).items():
+            copies = self._copies.setdefault(training, [])
+            if not copies or copies[0].changed < changed:
+                try:
+                    copy = self.store.put(file, file.relative_to(self.storage).as_posix())
+                except FileNotFoundError:  # a newer one has taken its place
+                    continue
+                copies.insert(0, copy)
             try:
-                copy = self.store.put(file, file.relative_to(self.storage).as_posix())
-            except FileNotFoundError:  # a newer one has taken its place
-                continue
-            self._copies[training] = sorted([copy, *copies], reverse=True)
-            while len(self._copies[training]) > CHECKPOINTS:
-                self.store.remove(self._copies[training].pop())
+                while len(copies) > CHECKPOINTS:
+                    self.store.remove(copies[-1])
+                    copies.pop()
+            except StoreError as error:
+                problem = str(error)
+        return problem
+
+    def _newest(self, folder: Path) -> dict[str, tuple[int, Path]]:
+        """The newest checkpoint of each training in a run directory, with its time."""
+        found: dict[str, tuple[int, Path]] = {}
+        for checkpoint in sorted(checkpoints(folder)):
+            path = checkpoint[1].relative_to(self.storage).as_posix()
+            found[training_of(path)] = checkpoint
+        return found

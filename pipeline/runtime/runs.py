@@ -67,7 +67,11 @@ def held() -> list[Path]:
 def _bring(path: Path, name: str, address: str) -> None:
     from pipeline.runtime.store import bring, store_at
 
-    bring(store_at(address), name, path)
+    try:
+        bring(store_at(address), name, path)
+    except BaseException:  # whoever asks again brings it again
+        _held.pop(path).release()
+        raise
 
 
 def own_folder(folder: Path) -> Path:

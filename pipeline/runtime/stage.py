@@ -90,23 +90,34 @@ class Stage:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._monitor.finish()
         interrupted = error is not None and not isinstance(error, Exception)
+        try:
+            self._end(error, INTERRUPTED if interrupted else PATIENCE)
+        finally:
+            patience = INTERRUPTED if interrupted else None
+            if self._courier and (lacks := self._courier.close(patience)):
+                print(f"{self.name}: {lacks}", flush=True)
+
+    def _end(self, error: BaseException | None, patience: float) -> None:
+        """Close the run, and note what made the results if they are there.
+
+        Args:
+            patience: seconds that the tracking server may take.
+        """
+        self._monitor.finish()
         try:
             if error is None:
                 machines = machines_of(self._folders) or [this_machine()]
                 self.run.log_tags({"workers": "; ".join(map(_text, machines))})
             self.run.finish(ok=error is None)
             self._whole.finish(ok=error is None)
-            left = self._delivery.close(INTERRUPTED if interrupted else PATIENCE)
+            left = self._delivery.close(patience)
         except (UserError, OSError) as unlogged:  # it must hide neither results nor error
             left = str(unlogged)
         if left:
             print(f"{self.name}: {left}", flush=True)
         if error is None:
             write_record(self.name, self.run.run_id, self._keys[()], self._started, machines)
-        if self._courier and (lacks := self._courier.close(INTERRUPTED if interrupted else None)):
-            print(f"{self.name}: {lacks}", flush=True)
 
 
 def _courier(ray: Any) -> "Courier | None":

@@ -19,11 +19,13 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import atomic_file, file_hash
+from pipeline.runtime.files import atomic_file, file_hash, remove
 from pipeline.runtime.uris import scrubbed
 
 CHECKPOINT = "checkpoint.pt"  # the newest of a training; under Ray Train in a folder for each
+BEFORE = "checkpoint.before.pt"  # the one before, where they have no folders of their own
 LISTING = "checkpoint_manager_snapshot.json"  # Ray's, of the checkpoints that it knows
+SECOND = 10**9  # nanoseconds: no file system's times are coarser
 CHUNK = 2**23  # bytes that are read and written at once
 PATIENCE = timedelta(seconds=15)  # with Google's store, which has a quarter of an hour by default
 _COPY = re.compile(
@@ -192,7 +194,7 @@ class Store:
 
         try:
             yield
-        except (OSError, ArrowException) as error:
+        except (OSError, ValueError, ArrowException) as error:
             raise StoreError(
                 f"ray.storage_path: {self.address} {failed} ({scrubbed(str(error))}); look at its "
                 f"bucket, keys, region and endpoint (docs/cluster.md), or give a folder"
@@ -212,8 +214,10 @@ def bring(store: Store, folder: str, target: Path) -> None:
     for training, copies in store.copies(folder).items():
         here = target / PurePosixPath(training).relative_to(folder)
         changed, newest = max(checkpoints(here), default=(0, here))
+        before = here / BEFORE
+        passed = before.stat().st_mtime_ns if before.exists() else 0
         for copy in copies:
-            if copy.changed < changed:
+            if copy.changed < changed or copy.changed <= passed:
                 break
             if copy.changed == changed and file_hash(newest) == copy.hash:
                 break
@@ -221,10 +225,27 @@ def bring(store: Store, folder: str, target: Path) -> None:
             print(f"{training}: its checkpoint comes from {store.address}, {size}", flush=True)
             file = target / PurePosixPath(copy.path).relative_to(folder)
             if store.fetch(copy, file):
-                if file.parent != here:  # Ray removes what its list has not
-                    (here / LISTING).unlink(missing_ok=True)
+                if file.parent != here:
+                    _be_the_only_one(file.parent)
                 break
             print(f"{store.address}/{copy.name} is gone or damaged", flush=True)
+
+
+def _be_the_only_one(folder: Path) -> None:
+    """Remove what Ray would go on from in place of a checkpoint that has come: it goes by its list,
+    and by names, which are local times."""
+    (folder.parent / LISTING).unlink(missing_ok=True)
+    for other in folder.parent.glob("checkpoint_*/"):
+        if other != folder:
+            remove(other)
+
+
+def follow(file: Path, folder: Path) -> None:
+    """Give a new checkpoint a later time than those have that a training's folder holds: a clock
+    may be set back, or another machine's be ahead."""
+    last = max((changed for changed, _ in checkpoints(folder)), default=0)
+    if file.stat().st_mtime_ns <= last:
+        os.utime(file, ns=(last + SECOND, last + SECOND))
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -257,6 +278,6 @@ def _file_system(address: str) -> Any:
     return fs.S3FileSystem(
         endpoint_override=f"{endpoint.netloc}{endpoint.path}".rstrip("/") or None,
         scheme=endpoint.scheme or None,
-        background_writes=False,  # else a process that ends waits for them
+        background_writes=False,  # else a process that ends waits for all of them
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=3),
     )

@@ -143,7 +143,7 @@ def _check_numbers(image: Image.Image) -> None:
             "of numbers whose range is not known (float, 32 bits, signed, or 16 bits that are not "
             "all used); convert it to 8 or 16 bits"
         )
-    colours = (str(strip.args) for strip in getattr(image, "tile", ()))
+    colours = (str(strip[3]) for strip in getattr(image, "tile", ()))
     if image.info.get("transparency") is not None and "RGB;16B" in colours:
         raise BadPicture(  # Pillow looks for it in what it has made 8 bits of
             "of colours of 16 bits, one of which is transparent; convert it to 8 bits"
@@ -164,7 +164,7 @@ def _odd_tiff(image: Image.Image) -> bool:
 def _check_strips(strips: Sequence[ImageFile._Tile]) -> None:
     if len(strips) < 2:
         return
-    boxes = (strip.extents or (0, 0, 0, 0) for strip in strips)
+    boxes = (strip[1] or (0, 0, 0, 0) for strip in strips)  # by name only in newer Pillows
     area = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
     if area > PICTURE_SCANNED:
         raise BadPicture(f"of more than {PICTURE_SCANNED:,} pixels in all its strips {WAY_OUT}")

@@ -13,7 +13,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, remove, remove_temporary, require_file
 from pipeline.runtime.limits import STEPS
 from pipeline.runtime.site import send_home
-from pipeline.runtime.store import CHECKPOINT
+from pipeline.runtime.store import BEFORE, CHECKPOINT, follow
 from pipeline.training.loop.behind import Behind, snapshot
 
 PARTS = {"task", "step", "history"}  # of a loop's checkpoint
@@ -31,7 +31,7 @@ class RunDirSession:
     def __init__(self, folder: Path, on_row: Callable[[dict[str, float]], None] = lambda row: None):
         self.folder, self.on_row = Path(folder), on_row
         self.path = self.folder / CHECKPOINT
-        self.before = self.path.with_name("checkpoint.before.pt")
+        self.before = self.folder / BEFORE
         self._behind = Behind()
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
@@ -55,6 +55,7 @@ class RunDirSession:
     def _write(self, state: dict[str, Any]) -> None:
         with atomic_file(self.path) as temporary:
             _write(state, temporary)
+            follow(temporary, self.folder)
             if self.path.exists():
                 os.replace(self.path, self.before)
         send_home(self.path)

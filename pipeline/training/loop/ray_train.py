@@ -24,6 +24,7 @@ from pipeline.runtime.parcels import Parcel, pack
 from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.site import here
+from pipeline.runtime.store import follow
 from pipeline.training.loop.behind import snapshot
 from pipeline.training.loop.checkpoints import RunDirSession, newest_whole, save_checkpoint
 from pipeline.training.loop.finite import Diverged
@@ -46,7 +47,7 @@ def fit(
     name.
 
     Args:
-        on_row: called on the first worker with each new row of the history.
+        on_row: as for `run_training`.
 
     Returns:
         The final checkpoint: {task, step, history}.
@@ -212,6 +213,7 @@ class RayTrainSession:
                 atomic_folder(self.folder / name) as folder,
             ):
                 save_checkpoint(state, folder / CHECKPOINT)
+                follow(folder / CHECKPOINT, self.folder)
         finally:
             self._kept.set()
         return ray.train.Checkpoint(str(self.folder / name))

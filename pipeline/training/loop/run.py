@@ -34,7 +34,8 @@ def run_training(
     """Train in this process, or with the job's workers under Ray Train, which was joined.
 
     Args:
-        on_row: called on the first worker with each new row of the history.
+        on_row: called on the first worker with each row of the history, with those before a
+            checkpoint again where training goes on.
 
     Returns:
         {task, history}: the final state of the task, and a row for each checkpoint.

@@ -38,7 +38,7 @@ class Session(Protocol):
     folder: Path  # of the checkpoints
 
     def on_row(self, row: dict[str, float], /) -> None:
-        """Take a row of the history; what it has already is not taken again."""
+        """Take a row of the history, perhaps once more."""
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
         """Mean of each value over all workers, the same on every one."""
