@@ -38,6 +38,13 @@ def test_of_two_machines_the_newer_checkpoint_is_taken(objects, tmp_path):
         assert file.read_bytes() == expected
 
 
+def test_a_newer_checkpoint_of_a_training_below_is_another_ones(objects, tmp_path):
+    objects.put_object(Key=named(f"{RUN}/checkpoint.pt", b"copy", 1000), Body=b"copy")
+    lay(tmp_path / "below", b"other", 2000)
+    bring(Store(ADDRESS), RUN, tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == b"copy"
+
+
 def test_what_the_disk_has_damaged_is_brought_anew(objects, tmp_path):
     objects.put_object(Key=named(f"{RUN}/checkpoint.pt", b"whole", 1000), Body=b"whole")
     file = lay(tmp_path, b"wHole", 1000)

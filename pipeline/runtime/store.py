@@ -213,7 +213,8 @@ def bring(store: Store, folder: str, target: Path) -> None:
     """
     for training, copies in store.copies(folder).items():
         here = target / PurePosixPath(training).relative_to(folder)
-        changed, newest = max(checkpoints(here), default=(0, here))
+        own = [(t, p) for t, p in checkpoints(here) if _lies_in(here, p)]
+        changed, newest = max(own, default=(0, here))
         before = here / BEFORE
         passed = before.stat().st_mtime_ns if before.exists() else 0
         for copy in copies:
@@ -229,6 +230,11 @@ def bring(store: Store, folder: str, target: Path) -> None:
                     _be_the_only_one(file.parent)
                 break
             print(f"{store.address}/{copy.name} is gone or damaged", flush=True)
+
+
+def _lies_in(training: Path, checkpoint: Path) -> bool:
+    """Whether a checkpoint is of the training in a folder, and of none in a folder below."""
+    return training_of(checkpoint.relative_to(training.parent).as_posix()) == training.name
 
 
 def _be_the_only_one(folder: Path) -> None:
