@@ -60,9 +60,6 @@ class CheckpointEachCount:
         """
         self.folder, self.steps = folder, steps
 
-    def on_row(self, row: dict[str, float]) -> None:
-        """It goes nowhere."""
-
     def average(self, row: dict[str, float]) -> dict[str, float]:
         return row
 

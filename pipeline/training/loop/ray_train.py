@@ -47,7 +47,7 @@ def fit(
     name.
 
     Args:
-        on_row: as for `run_training`.
+        on_row: called on the first worker with each new row of the history.
 
     Returns:
         The final checkpoint: {task, step, history}.
@@ -79,10 +79,7 @@ def fit(
         raise UserError(reason) from lost
     if lost:
         raise UserError(_why(job, lost)) from lost
-    state = _final(job, apart, result.checkpoint, unlisted)
-    for row in state["history"] if apart else ():  # was noted on another node
-        on_row(row)
-    return state
+    return _final(job, apart, result.checkpoint, unlisted)
 
 
 def _final(job: TrainingJob, apart: bool, listed: Any, unlisted: Path | None) -> dict[str, Any]:

@@ -37,9 +37,6 @@ class Session(Protocol):
     rank: int
     folder: Path  # of the checkpoints
 
-    def on_row(self, row: dict[str, float], /) -> None:
-        """Take a row of the history, perhaps once more."""
-
     def average(self, row: dict[str, float]) -> dict[str, float]:
         """Mean of each value over all workers, the same on every one."""
 
@@ -85,8 +82,6 @@ def train(
         start, history = state["step"], state["history"]
         if session.rank == 0 and start < steps:
             print(f"{name}: going on from step {start} of {steps}", flush=True)
-        for row in history if session.rank == 0 else ():  # another machine may have made them
-            session.on_row(row)
 
     sums: dict[str, Tensor] = {}
     last, finite = start, FiniteLosses(session, name)
