@@ -31,6 +31,8 @@ def main(params: Params) -> str:
             workers=workers,
         )
         state, held_out = run_training(job, stage.run.log_training), ImageShards(IMAGES, "val")
+        for row in state["history"]:  # another machine may have made some
+            stage.run.log_training(row)
         config = classifier_config(params, len(held_out.class_names))
         model = new_classifier(config, device)
         model.load_state_dict(state["task"]["model"])

@@ -74,6 +74,8 @@ def _train(
         workers=workers,
     )
     state = run_training(job, stage.run.log_training)
+    for row in state["history"]:  # another machine may have made some
+        stage.run.log_training(row)
     model = Tokenizer(tokenizer_config(params)).to(device).eval().requires_grad_(False)
     model.load_state_dict(averaged_weights(state["task"]["average"]))
     return model, state["history"]

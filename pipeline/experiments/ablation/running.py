@@ -44,7 +44,7 @@ def run_trial(
     it.
 
     Args:
-        on_row: as for `run_training`.
+        on_row: called with each new row of its training's history.
     """
     if trial.training is not None:
         train_model(trial.training, on_row=on_row)

@@ -79,7 +79,10 @@ def fit(
         raise UserError(reason) from lost
     if lost:
         raise UserError(_why(job, lost)) from lost
-    return _final(job, apart, result.checkpoint, unlisted)
+    state = _final(job, apart, result.checkpoint, unlisted)
+    for row in state["history"] if apart else ():  # was noted on another node
+        on_row(row)
+    return state
 
 
 def _final(job: TrainingJob, apart: bool, listed: Any, unlisted: Path | None) -> dict[str, Any]:

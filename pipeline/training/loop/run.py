@@ -34,8 +34,7 @@ def run_training(
     """Train in this process, or with the job's workers under Ray Train, which was joined.
 
     Args:
-        on_row: called on the first worker with each new row of the history, and here with every row
-            in the end: another machine may have made some.
+        on_row: called on the first worker with each new row of the history.
 
     Returns:
         {task, history}: the final state of the task, and a row for each checkpoint.
@@ -43,14 +42,8 @@ def run_training(
     Raises:
         UserError: training failed; the last checkpoint is kept.
     """
-    state = fit(job, on_row) if job.workers.count > 1 else _alone(job, on_row)
-    for row in state["history"]:
-        on_row(row)
-    return state
-
-
-def _alone(job: TrainingJob, on_row: Callable[[dict[str, float]], None]) -> dict[str, Any]:
-    """Train in this process."""
+    if job.workers.count > 1:
+        return fit(job, on_row)
     device = worker_device(job.workers.use_gpu)
     note_workers(Path(job.folder), [this_machine()])
     task = job.recipe(ALONE, device)

@@ -23,7 +23,7 @@ def train_model(
     job's folder.
 
     Args:
-        on_row: as for `run_training`.
+        on_row: called on the first worker with each new row of the history.
         on_evaluate: called on the first worker with the averaged model and the step.
 
     Raises:
