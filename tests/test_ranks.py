@@ -105,15 +105,22 @@ TASKS = {
 }
 
 
+# In float32 until what is rounded has grown.
+@pytest.mark.parametrize(
+    ("train", "steps", "allowed"), [(in_float64, STEPS, 1e-9), (trained, 4, 1e-5)]
+)
 @pytest.mark.parametrize("name", TASKS)
-def test_two_workers_train_as_one(name, tmp_path):
-    one = flat(in_float64(TASKS[name], STEPS, ALONE))
-    first, second = map(flat, with_ranks(partial(in_float64, TASKS[name], STEPS), tmp_path / "r"))
+def test_two_workers_train_as_one(name, train, steps, allowed, tmp_path):
+    one = flat(train(TASKS[name], steps, ALONE))
+    first, second = map(flat, with_ranks(partial(train, TASKS[name], steps), tmp_path / "r"))
     assert first.keys() == second.keys() == one.keys()
     for key, value in one.items():
         assert torch.equal(first[key], second[key]), key  # they never drift apart
         if value.is_floating_point():
-            torch.testing.assert_close(first[key], value, rtol=1e-9, atol=1e-9, msg=key)
+            # What is measured is of images, whose pixels are rounded.
+            rounded = train is trained and key.startswith("/measured")
+            most = 1e-3 if rounded else allowed
+            torch.testing.assert_close(first[key], value, rtol=most, atol=most, msg=key)
         else:
             assert torch.equal(first[key], value), key
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from pipeline.runtime.limits import CHECKPOINTS
-from pipeline.runtime.store import Copy, Store, StoreError, checkpoints, training_of
+from pipeline.runtime.store import Copy, Store, StoreError, newest_checkpoints
 from pipeline.runtime.uris import scrubbed
 
 ROUND = 10.0  # seconds between two looks into the run directories
@@ -80,12 +80,12 @@ class Courier:
 
     def _look_at(self, folder: Path) -> str | None:
         """Copy what is new in a run directory; why an older copy could not be removed."""
-        problem = None
+        problem, name = None, folder.relative_to(self.storage).as_posix()
         if folder not in self._known:
-            found = self.store.copies(folder.relative_to(self.storage).as_posix())
+            found = self.store.copies(name)
             self._copies |= {training: list(copies) for training, copies in found.items()}
             self._known.add(folder)
-        for training, (changed, file) in self._newest(folder).items():
+        for training, (changed, file) in newest_checkpoints(folder, name).items():
             copies = self._copies.setdefault(training, [])
             if not copies or copies[0].changed < changed:
                 try:
@@ -100,11 +100,3 @@ class Courier:
             except StoreError as error:
                 problem = str(error)
         return problem
-
-    def _newest(self, folder: Path) -> dict[str, tuple[int, Path]]:
-        """The newest checkpoint of each training in a run directory, with its time."""
-        found: dict[str, tuple[int, Path]] = {}
-        for checkpoint in sorted(checkpoints(folder)):
-            path = checkpoint[1].relative_to(self.storage).as_posix()
-            found[training_of(path)] = checkpoint
-        return found

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -69,7 +69,6 @@ class Store:
     def __init__(self, address: str):
         self.address = address.rstrip("/")
         self._root = self.address.partition("://")[2]
-        self._files: Any = None
         self._copies: dict[str, dict[str, list[Copy]]] = {}  # by stage and training
 
     def copies(self, folder: str) -> dict[str, list[Copy]]:
@@ -93,8 +92,8 @@ class Store:
         where = f"{self._root}/{stage}"
         with self._asked("cannot be read"):
             selector = FileSelector(where, recursive=True, allow_not_found=True)
-            infos, bucket = self._opened().get_file_info(selector), self._root.split("/")[0]
-            if not infos and self._opened().get_file_info(bucket).type == FileType.NotFound:
+            infos, bucket = self._files.get_file_info(selector), self._root.split("/")[0]
+            if not infos and self._files.get_file_info(bucket).type == FileType.NotFound:
                 raise FileNotFoundError(f"there is no bucket {bucket}")
         found = defaultdict[str, list[Copy]](list)
         for info in infos:
@@ -126,7 +125,7 @@ class Store:
             content.seek(0)
             # Closed in any case, which makes an object of what is there: it is no copy then.
             with self._asked("took no copy"):
-                out = self._opened().open_output_stream(self._place(copy))
+                out = self._files.open_output_stream(self._place(copy))
             with self._asked("took no copy"), out:
                 while chunk := content.read(CHUNK):
                     out.write(chunk)
@@ -151,7 +150,7 @@ class Store:
         digest = hashlib.sha256()
         try:
             with self._asked("cannot be read"):
-                source = self._opened().open_input_stream(self._place(copy))
+                source = self._files.open_input_stream(self._place(copy))
         except StoreError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return None
@@ -174,18 +173,17 @@ class Store:
         """
         with self._asked("let no copy be removed"):
             try:
-                self._opened().delete_file(self._place(copy))
+                self._files.delete_file(self._place(copy))
             except FileNotFoundError:
                 return
 
     def _place(self, copy: Copy) -> str:
         return f"{self._root}/{copy.name}"
 
-    def _opened(self) -> Any:
+    @cached_property
+    def _files(self) -> Any:
         """pyarrow's file system, which is imported and opened when it is first needed."""
-        if self._files is None:
-            self._files = _file_system(self.address)
-        return self._files
+        return _file_system(self.address)
 
     @contextmanager
     def _asked(self, failed: str) -> Iterator[None]:
@@ -211,10 +209,10 @@ def bring(store: Store, folder: str, target: Path) -> None:
     Raises:
         UserError: the store does not answer, or a file cannot be written.
     """
+    own = newest_checkpoints(target, folder)
     for training, copies in store.copies(folder).items():
         here = target / PurePosixPath(training).relative_to(folder)
-        own = [(t, p) for t, p in checkpoints(here) if _lies_in(here, p)]
-        changed, newest = max(own, default=(0, here))
+        changed, newest = own.get(training, (0, here))
         before = here / BEFORE
         passed = before.stat().st_mtime_ns if before.exists() else 0
         for copy in copies:
@@ -232,11 +230,6 @@ def bring(store: Store, folder: str, target: Path) -> None:
             print(f"{store.address}/{copy.name} is gone or damaged", flush=True)
 
 
-def _lies_in(training: Path, checkpoint: Path) -> bool:
-    """Whether a checkpoint is of the training in a folder, and of none in a folder below."""
-    return training_of(checkpoint.relative_to(training.parent).as_posix()) == training.name
-
-
 def _be_the_only_one(folder: Path) -> None:
     """Remove what Ray would go on from in place of a checkpoint that has come: it goes by its list,
     and by names, which are local times."""
@@ -252,6 +245,18 @@ def follow(file: Path, folder: Path) -> None:
     last = max((changed for changed, _ in checkpoints(folder)), default=0)
     if file.stat().st_mtime_ns <= last:
         os.utime(file, ns=(last + SECOND, last + SECOND))
+
+
+def newest_checkpoints(run: Path, folder: str) -> dict[str, tuple[int, Path]]:
+    """The newest checkpoint of each training in a run directory, with the time when it was written.
+
+    Args:
+        folder: `<stage>/<key>` in the store.
+    """
+    found = {}
+    for changed, path in sorted(checkpoints(run)):
+        found[training_of(f"{folder}/{path.relative_to(run).as_posix()}")] = (changed, path)
+    return found
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
