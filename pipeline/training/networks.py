@@ -27,7 +27,6 @@ from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import atomic_folder, write_csv, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.progress import Countdown
-from pipeline.runtime.site import here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
 from pipeline.runtime.tuning import Needs, run_trials
@@ -138,9 +137,7 @@ def _run(pending: list[Training], params: Params, stage: Stage, count: Countdown
     needs = Needs(workers.count, workers.resources, workers.max_failures, stage.folder())
 
     def end(training: Training) -> None:
-        if here().apart:  # its worker has logged to a copy, perhaps
-            _log(training)
-        training.observer.run.finish(ok=True)
+        _log(training)  # what its worker has logged to a copy, or another machine before
         count.done(training.name)
 
     try:
