@@ -34,6 +34,8 @@ def test_size_of_the_data_set(make_params, tmp_path, monkeypatch):
     assert dataclasses.astuple(data_size(own, 50, 3))[:3] == (40, 10, 3)
     with pytest.raises(UserError, match="--images 0 is no size"):
         data_size(own, 0, 3)
+    with pytest.raises(UserError, match="4 training images are too few for 5 classes"):
+        data_size(own, 5, 5)
     for images, classes in ((None, None), (50, None), (None, 3)):
         with pytest.raises(UserError, match=r"folder:mine .*--images and --classes") as error:
             data_size(own, images, classes)
