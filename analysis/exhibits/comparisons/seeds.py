@@ -12,7 +12,7 @@ def by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
     """A metric, indexed by seed; the mean where a seed has several rows; without missing values."""
     if metric not in rows:
         return pd.Series(dtype=float)
-    values = rows.set_index("seed")[metric].dropna()
+    values = rows[metric].set_axis(rows["seed"]).dropna()
     values = values[values.index.notna()]
     return values if values.index.is_unique else values.groupby(level="seed").mean()
 
@@ -46,7 +46,7 @@ def nested_choice(
     Returns:
         One row a seed, sorted by seed; none where no option was measured for all seeds.
     """
-    values = rows.set_index([option, "seed"])[metric].unstack().dropna()
+    values = rows.pivot(index=option, columns="seed", values=metric).dropna()
     if among is not None:
         values = values.loc[values.index.intersection(list(among))]
     if values.empty:
