@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipeline.config.params import Params
 from tests.params import make_params
 from tests.planned import write_digit_tokens
 from tests.pretrained_files import TOKENIZER, TRANSFORMER
-from tests.project import Project
+from tests.project import FAIR, Project
 from tests.release import flax_tokenizer, flax_transformer
 from tests.synthetic_results import analyse, write_results, write_source, write_tables
 from tests.tiny_networks import seeded
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tests.tracking_server import FakeServer
 
 torch.set_num_threads(1)  # the tensors of tests are small: threads would only wait for each other
-
+os.environ |= FAIR
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

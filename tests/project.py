@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+# Ray's workers let other processes go first, so that a test beside them would starve them.
+FAIR = {"RAY_worker_niceness": "0"}
 
 
 def free_port() -> int:
@@ -36,7 +38,7 @@ class Project:
     def __init__(self, folder: Path):
         self.folder = folder
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "RAY_"))}
-        self.env |= {
+        self.env |= FAIR | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             # The environment's own `pipeline` is the checkout's; this copy comes first.
             "PYTHONPATH": str(folder),
