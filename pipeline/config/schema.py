@@ -76,7 +76,7 @@ class Tokenizer(Section):
     multipliers: Annotated[list[Width], Field(min_length=1, max_length=limits.LEVELS)]
     res_blocks: Layers
     embedding_dim: Width
-    codebook_size: Annotated[int, Field(ge=2, le=65535)]
+    codebook_size: Annotated[int, Field(ge=2, le=limits.CODES)]
     steps: Count
     batch_size: Batch
     lr: Positive

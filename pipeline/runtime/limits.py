@@ -33,6 +33,7 @@ NAME = 500  # of the name of an experiment; MLflow takes no more
 FOLDERS = 256  # of a path, one in the other
 FILE_NAME = 255  # bytes of a name in it, as Linux and macOS take them
 LIST = 1000  # values of a list
+CODES = 2**16 - 1  # of a tokenizer: two bytes in the token cache, and one code more is the mask
 LEVELS = 12  # of a tokenizer: each after the first halves the side
 STEPS = 10**9  # steps, and whatever else has no limit of its own
 IMAGES = 10**8  # images or samples of a set
