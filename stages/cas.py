@@ -8,9 +8,10 @@ from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
 from pipeline.runtime.checksums import keep_if_whole
-from pipeline.runtime.cluster import join_ray, require_resources
+from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
+from pipeline.runtime.room import require_resources
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tasks import run_tasks
 from pipeline.runtime.tuning import Needs, run_trials

@@ -10,9 +10,10 @@ from pipeline.evaluation.features import open_extractor
 from pipeline.experiments.ablation.grid import trials
 from pipeline.experiments.ablation.running import TrackedTrial, run_tracked
 from pipeline.experiments.ablation.trial import Trial
-from pipeline.runtime.cluster import join_ray, require_resources
+from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
+from pipeline.runtime.room import require_resources
 from pipeline.runtime.site import here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
@@ -44,6 +45,7 @@ def main(params: Params) -> str:
                 _log(done, params)
         if workers:
             _keep_reference(params, workers)
+            workers.end()  # or trials would wait for their CPUs and GPUs for ever
             _run([t for t in tracked if t.name in names], params, stage, count)
         rows = [row for trial in grid for row in trial.rows()]
         write_csv(RESULTS / "sweep/rows.csv", rows)

@@ -12,8 +12,9 @@ import ray
 from ray.autoscaler.v2 import sdk
 from ray.experimental import internal_kv
 
-from pipeline.runtime.cluster import _look, _own_file, _sees, may_grow, require_resources
+from pipeline.runtime.cluster import _look, _own_file, _sees
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.room import may_grow, require_resources
 from pipeline.runtime.tuning import Needs, _concurrent
 
 HEAD = "ffff0000"
@@ -25,13 +26,16 @@ def cluster(monkeypatch):
     """A head with a CPU, as Ray 2.60 was seen to describe one: its node's type to the first
     autoscaler and to the second."""
 
-    def make(first: str | None, second: str) -> None:
+    def make(first: str | None, second: str, *others: dict[str, float]) -> None:
         nodes = [SimpleNamespace(ray_node_type_name=second)]
         status = SimpleNamespace(active_nodes=[], idle_nodes=nodes)
         report = {"autoscaler_report": {"active_nodes": {first: 1}}} if first else {}
         context = SimpleNamespace(gcs_address="127.0.0.1:6379")
-        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
-        monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": HEAD}])
+        have = [{"CPU": 1.0}, *others]
+        each = [{"NodeID": HEAD, "Alive": True, "Resources": one} for one in have]
+        total = {kind: sum(one.get(kind, 0) for one in have) for one in have for kind in one}
+        monkeypatch.setattr(ray, "cluster_resources", lambda: total)
+        monkeypatch.setattr(ray, "nodes", lambda: [*each, each[0] | {"Alive": False}])
         monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
         monkeypatch.setattr(sdk, "get_cluster_status", lambda address: status)
         monkeypatch.setattr(
@@ -52,6 +56,19 @@ def test_workers_for_which_no_node_can_come_are_refused(cluster, first, second):
     require_resources(1, 1, False, "ray.num_workers")
     with pytest.raises(UserError, match="2 workers need 4 CPUs and the Ray cluster has 1; lower"):
         require_resources(2, 2, False, "ray.num_workers")
+
+
+def test_workers_that_the_nodes_have_no_room_for_are_refused(cluster, tmp_path):
+    """All processors together would do, and no worker has those of two nodes."""
+    cluster(*NONE[0], {"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0})
+    require_resources(4, 4, True, "ray.num_workers")
+    require_resources(2, 8, False, "ray.num_workers")
+    with pytest.raises(UserError, match=r"3 workers of 5 CPUs each, and .* have room for 2"):
+        require_resources(3, 5, False, "ray.num_workers")
+    with pytest.raises(UserError, match=r"5 workers of 3 CPUs and a GPU each, .* room for 4"):
+        require_resources(5, 3, True, "ray.num_workers")
+    needs = Needs(workers=2, resources={"CPU": 5, "GPU": 0}, max_failures=0, folder=tmp_path)
+    assert _concurrent(needs, 8) == 1
 
 
 def test_a_cluster_without_a_gpu_is_refused_by_the_param_that_asks_for_one(cluster):

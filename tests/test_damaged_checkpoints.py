@@ -1,5 +1,6 @@
 """A damaged checkpoint gives way to the one before; what is half written is swept."""
 
+import errno
 import os
 
 import pytest
@@ -187,3 +188,40 @@ def test_a_schedule_of_another_step_is_refused(make_params, tmp_path):
         UserError, match=r"its schedule is of step 3, and it of 2.*delete .*to train it"
     ):
         fit(task(), RunDirSession(tmp_path))
+
+
+NOT_NOW = {
+    "stale": OSError(errno.ESTALE, "Stale file handle"),
+    "too many": OSError(errno.EMFILE, "Too many open files"),
+    "memory": MemoryError(),
+    "tensor": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+}
+
+
+@pytest.mark.parametrize("error", NOT_NOW.values(), ids=NOT_NOW)
+def test_a_checkpoint_that_cannot_be_read_now_stays(tmp_path, monkeypatch, error):
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path, 2))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*args, **options):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fail)
+        with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read now .*; run") as said:
+            RunDirSession(tmp_path).load()
+    one_line(said)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert RunDirSession(tmp_path).load()["step"] == 6
+
+
+def test_a_device_without_memory_is_no_damage(tmp_path):
+    class Full(ToyTask):
+        def load_state_dict(self, state):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.20 GiB.")
+
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path, 2))
+    with pytest.raises(torch.OutOfMemoryError):
+        fit(Full(), RunDirSession(tmp_path))

@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.runtime.errors import UserError
 from pipeline.training.loop import Diverged, RunDirSession, load_checkpoint, save_checkpoint
+from pipeline.training.loop.finite import DivergedElsewhere
 from tests.interruption import Killed, KilledAfter, fit, weight_bytes
 
 
@@ -118,6 +119,8 @@ class Shared(RunDirSession):
         self.other, self.averaged = other, []
 
     def average(self, row):
+        if row.keys() == {"step"}:  # they go on from the same one
+            return row
         self.averaged.append(sorted(row))
         wrong = float(not math.isfinite(self.other))  # what is said of each step but the loss
         return {k: (v + (self.other if k == "loss" else wrong)) / 2 for k, v in row.items()}
@@ -136,7 +139,7 @@ def test_history_holds_the_losses_of_all_workers(tmp_path):
 @pytest.mark.parametrize(
     ("mine", "other", "words"),
     [
-        (-1, math.nan, "another worker's loss is wrong in step 1"),
+        (-1, math.nan, "another worker's loss, in step 1"),
         (1, 0.0, "loss became nan in step 2"),
     ],
 )
@@ -211,3 +214,43 @@ def test_finished_run_is_not_trained_again(tmp_path):
     task = ToyTask()
     assert fit(task, RunDirSession(tmp_path)) == history
     assert task.steps_taken == []
+
+
+def test_a_loss_that_begins_later_is_averaged_over_the_steps_that_have_it(tmp_path):
+    class Later(ToyTask):
+        def step(self, step):
+            loss = {"loss": torch.tensor(1.0)}
+            return loss | ({"late": torch.tensor(float(step))} if step in (4, 6, 7) else {})
+
+    history = fit(Later(), RunDirSession(tmp_path), steps=8, every=3)
+    assert [row.get("late") for row in history] == [None, 4.0, 6.5]
+
+
+class TwoWorkers(RunDirSession):
+    """One of two workers; what differs of the other's numbers is given."""
+
+    def __init__(self, folder: Path, **others: float):
+        super().__init__(folder)
+        self.others = others
+
+    def average(self, row):
+        return {key: (value + self.others.get(key, value)) / 2 for key, value in row.items()}
+
+
+def test_workers_that_would_go_on_from_different_steps_end(tmp_path):
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path, 2))
+    session = TwoWorkers(tmp_path, step=3.0)
+    task = ToyTask()
+    with pytest.raises(UserError, match="toy: its workers do not find the same checkpoint in"):
+        fit(task, session)
+    assert not task.steps_taken
+
+
+def test_a_worker_whose_losses_are_fine_leaves_the_word_to_the_other(tmp_path):
+    session = TwoWorkers(tmp_path, **{"4": 1.0})  # its loss of step 4 is not finite
+    with pytest.raises(DivergedElsewhere):
+        fit(ToyTask(), session)
+    with pytest.raises(Diverged) as error:
+        fit(ToyTask(nan_loss_at=4), TwoWorkers(tmp_path / "other"))
+    assert not isinstance(error.value, DivergedElsewhere)

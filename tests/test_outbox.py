@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.outbox import LOG, Outbox, read_records
+from pipeline.runtime.outbox import LOG, Outbox, _lines, read_records
 
 OPENED: dict[str, Any] = {
     "uri": "u",
@@ -250,3 +250,25 @@ def test_a_log_that_is_another_and_longer_is_read_from_its_beginning(outbox):
     outbox.log.write_bytes(longer)
     outbox.append_metrics({"loss": 1.0}, 1)  # as ROW has it
     assert outbox.log.read_bytes() == longer
+
+
+def test_a_record_that_is_being_written_is_read_when_it_is_whole(tmp_path):
+    log, whole = tmp_path / LOG, line(ROW)
+    log.write_bytes(whole + whole[:20])
+    ((end, record),) = read_records(log, 0)
+    log.write_bytes(2 * whole)
+    ((_, other),) = read_records(log, end)
+    assert record == other == ROW
+
+
+def test_the_parts_of_a_record_are_no_damage():
+    class Growing:
+        """A file that ends in the middle of a line, when it is looked at first."""
+
+        def __init__(self):
+            self.parts = [b'{"step"', b": 1}\n", b""]
+
+        def readline(self, most):
+            return self.parts.pop(0)
+
+    assert list(_lines(Growing())) == []

@@ -1,5 +1,6 @@
 """The files of a Ray Train run after a kill and a bad disk: Ray itself takes what is left."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -161,3 +162,22 @@ def test_what_a_lost_worker_wrote_is_found_where_ray_knows_of_none(tmp_path):
     assert checkpoints_now(run, None, None) == [second, first]
     assert checkpoints_now(run, None, first) == [second, first]  # which the run began with
     assert checkpoints_now(run, None, second) == [second, first]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_cannot_be_read_now_is_not_removed(tmp_path, monkeypatch, listed):
+    run = run_with(tmp_path / "run", 1, 2)
+    if not listed:
+        (run / LISTING).unlink()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    def stale(*args, **options):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", stale)  # of the listing
+        patch.setattr(torch, "load", stale)
+        with pytest.raises(UserError, match="cannot be read now"):
+            begun(run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert begun(run) == 2

@@ -104,6 +104,26 @@ def test_ray_goes_on_from_the_checkpoint_that_came_whatever_it_had(objects, tmp_
     assert unlisted_checkpoint(tmp_path / "train") == came and came.read_bytes() == content
 
 
+@pytest.mark.parametrize("own", ["checkpoint_1", "checkpoint_3"], ids=["before", "behind"])
+def test_a_kill_when_it_has_come_does_not_lose_it(objects, tmp_path, monkeypatch, own):
+    buffer = io.BytesIO()
+    torch.save({"step": 500}, buffer)
+    path, content = f"{RUN}/train/checkpoint_2/checkpoint.pt", buffer.getvalue()
+    objects.put_object(Key=named(path, content, 2000), Body=content)
+    lay(tmp_path / "train" / own, b"old", 1000)
+    lay(tmp_path / "train", b"{}", 1000, store.LISTING)
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store, "_be_the_only_one", killed)
+        bring(Store(ADDRESS), RUN, tmp_path)
+    bring(Store(ADDRESS), RUN, tmp_path)
+    came = tmp_path / "train/checkpoint_2/checkpoint.pt"
+    assert unlisted_checkpoint(tmp_path / "train") == came
+
+
 @pytest.mark.parametrize(("copied", "expected"), [(1000, False), (2000, False), (3000, True)])
 def test_the_checkpoint_before_counts_where_it_is_the_only_one(objects, tmp_path, copied, expected):
     """A kill between two renames leaves no other."""

@@ -239,3 +239,13 @@ def test_runs_of_an_experiment_in_a_copy_are_kept_in_the_project(server, tmp_pat
     assert outbox_folder("runs") == project / "runs/outbox"
     assert run_dir("train", {"lr": 1}).parent == project / "runs/train"
     assert outbox_folder("/shared/runs") == Path("/shared/runs/outbox")
+
+
+def test_rows_whose_steps_are_close_stay_apart(server, folder, run):
+    rows = [{"kept": kept, "fid": fid} for kept, fid in ((0.05, 2.0), (0.052, 4.0), (1.0, 6.0))]
+    run.log_means(rows, lambda row: "net", ("kept",), lambda row: 100 * row["kept"])
+    assert metrics(server, folder) == {
+        ("net/fid", 50): 2.0,
+        ("net/fid", 52): 4.0,
+        ("net/fid", 1000): 6.0,
+    }

@@ -162,3 +162,17 @@ def test_too_little_memory_is_no_bug(ask, size):
 
 def raise_(error: Exception) -> None:
     raise error
+
+
+def test_of_the_workers_of_a_job_the_first_says_why(failure):
+    def attempt() -> str:
+        failure.again()
+        for error in (RuntimeError("of mine"), RuntimeError("Connection closed by peer")):
+            with pytest.raises(RuntimeError), failure.noted(shared=True):
+                raise error
+        return failure.reason("its worker was lost")
+
+    assert attempt().startswith("RuntimeError: of mine (traceback in ")
+    with pytest.raises(ValueError, match="before"), failure.noted():
+        raise ValueError("before")
+    assert attempt().startswith("RuntimeError: of mine")

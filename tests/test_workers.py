@@ -174,6 +174,18 @@ def test_workers_hold_open_what_they_used_last(tmp_path, use_ray):
     assert Squares.opened == 2 + 2 * 2 * module.KEPT
 
 
+def test_workers_that_end_are_started_anew(tmp_path, use_ray):
+    """Their CPUs are free for what is not made of batches."""
+    ray, workers = use_ray(FakeRay()), Several(ray_params(2))
+    workers.end()  # it has none yet
+    assert ray.killed == []
+    squares(tmp_path / "first.npy", workers)
+    workers.end()
+    assert len(ray.killed) == len(ray.started) == 2
+    squares(tmp_path / "second.npy", workers)
+    assert len(ray.started) == 4
+
+
 def test_nothing_to_make_starts_nothing(tmp_path, use_ray):
     squares(tmp_path / "set.npy", ALONE)
     ray = use_ray(FakeRay())

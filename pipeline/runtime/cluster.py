@@ -1,6 +1,5 @@
 """Joining Ray: the cluster that RAY_ADDRESS names, or a local one."""
 
-import json
 import os
 import platform
 import shlex
@@ -232,50 +231,3 @@ def _cannot_join(address: str, reason: str) -> str:
         f"cannot join Ray at '{address}': {reason}; start a head with `ray start --head`, or unset "
         f"RAY_ADDRESS"
     )
-
-
-def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
-    """Raise a `UserError`, before any work, if the cluster can never hold the workers. Nodes that
-    an autoscaler may bring count: the workers wait for them, and a line says so.
-
-    Args:
-        key: the param that sets their number, for the error.
-    """
-    import ray
-
-    have = ray.cluster_resources()
-    for kind, need in (("CPU", workers * cpus_per_worker), ("GPU", workers * use_gpu)):
-        if need <= have.get(kind, 0):
-            continue
-        lacking = (
-            f"{key}: {workers} workers need {need} {kind}s and the Ray cluster has "
-            f"{have.get(kind, 0):g}"
-        )
-        if not may_grow():
-            if kind == "GPU" and not have.get(kind):
-                raise UserError(
-                    "ray.use_gpu: the Ray cluster has no GPU; set it to false, or join a cluster "
-                    "that has one with RAY_ADDRESS"
-                )
-            raise UserError(f"{lacking}; lower it, or join a larger cluster with RAY_ADDRESS")
-        print(f"{lacking}; they wait for nodes of its autoscaler", flush=True)
-        return
-
-
-def may_grow() -> bool:
-    """Whether an autoscaler may bring more nodes to the cluster that was joined.
-
-    An autoscaler knows nodes by named types, of which it may start some; without one Ray calls each
-    node after its id. Its first version reports to Ray's key-value store, its second with the
-    status of the cluster. How many nodes may come, neither says.
-    """
-    import ray
-    from ray.autoscaler.v2.sdk import get_cluster_status
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    types = {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
-    if report := _internal_kv_get("__autoscaling_status"):
-        types |= set((json.loads(report).get("autoscaler_report") or {}).get("active_nodes") or ())
-    unnamed = {f"node_{node['NodeID']}" for node in ray.nodes()}
-    return bool(types - unnamed - {""})

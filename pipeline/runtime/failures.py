@@ -55,6 +55,10 @@ class Failure:
         remove(self._line)
         remove(self._traceback)
 
+    def again(self) -> None:
+        """Forget what the attempt before died of; another begins."""
+        remove(self._traceback)
+
     def read(self) -> str | None:
         """The error for the user, if the job left one: what no other attempt can mend."""
         return _text_of(self._line)
@@ -73,12 +77,16 @@ class Failure:
         return f"{text.splitlines()[0]} (traceback in {self._traceback})"
 
     @contextmanager
-    def noted(self, pass_on: Callable[[UserError], bool] = lambda error: False) -> Iterator[None]:
+    def noted(
+        self, pass_on: Callable[[UserError], bool] = lambda error: False, shared: bool = False
+    ) -> Iterator[None]:
         """Write an error of the block to its file.
 
         Args:
             pass_on: decides whether a `UserError` is raised as well, so that Ray ends the workers
                 that wait for this one. Any other error always is: Ray may try again.
+            shared: among the workers of a job, whose first error counts: that of another is often
+                only that it has lost this one.
         """
         try:
             yield
@@ -91,7 +99,8 @@ class Failure:
                 raise
         except Exception as error:
             with contextlib.suppress(UserError):
-                write_text(self._traceback, f"{in_a_line(error)}\n\n{traceback.format_exc()}")
+                if not (shared and self._traceback.exists()):
+                    write_text(self._traceback, f"{in_a_line(error)}\n\n{traceback.format_exc()}")
             raise
 
 
@@ -123,7 +132,7 @@ def bug(error: Exception, name: str) -> str:
     if isinstance(inner, OSError) and inner.errno in WAYS_OUT and inner.filename:
         said = f"{inner.filename}: {inner.strerror}; {WAYS_OUT[inner.errno]} and run again"
         return one_line(scrubbed(said))
-    if _lacks_memory(inner):
+    if lacks_memory(inner):
         return in_a_line(inner)
     text = scrubbed("".join(traceback.format_exception(error)))
     if "MASKGIT_COMMIT" in os.environ:  # a job was sent from another folder (`tools/submit`)
@@ -154,7 +163,7 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _lacks_memory(error: BaseException) -> bool:
+def lacks_memory(error: BaseException) -> bool:
     """Whether memory was asked for that there is not: Python's, NumPy's or PyTorch's."""
     words = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, MemoryError) or (
@@ -168,7 +177,7 @@ def in_a_line(error: BaseException) -> str:
     line, name = str(inner).strip().partition("\n")[0], type(inner).__name__
     if isinstance(inner, UserError):
         return line
-    if _lacks_memory(inner):
+    if lacks_memory(inner):
         found = re.search(r"allocate ([\d.]+ \w+)", line)
         wanted = f" for {found[1]} at once" if found else ""
         return (

@@ -251,6 +251,8 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         if line.endswith(b"\n"):
             yield size, line if size == len(line) else b"\n"
             size = 0
+        elif len(line) < RECORD_BYTES:  # all that there was: the rest may come at any moment
+            return
 
 
 def _check_log(log: Path) -> None:

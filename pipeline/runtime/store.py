@@ -219,10 +219,14 @@ def bring(store: Store, folder: str, target: Path) -> None:
             if copy.changed < changed or copy.changed <= passed:
                 break
             if copy.changed == changed and file_hash(newest) == copy.hash:
+                if newest.parent != here and not (here / LISTING).exists():  # a kill, just then
+                    _be_the_only_one(newest.parent)
                 break
             size = f"{copy.size / 1e6:,.1f} MB"
             print(f"{training}: its checkpoint comes from {store.address}, {size}", flush=True)
             file = target / PurePosixPath(copy.path).relative_to(folder)
+            if file.parent != here:  # a kill must not leave Ray a list without it
+                (here / LISTING).unlink(missing_ok=True)
             if store.fetch(copy, file):
                 if file.parent != here:
                     _be_the_only_one(file.parent)

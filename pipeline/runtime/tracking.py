@@ -77,13 +77,18 @@ class Run:
         their means. One that a row lacks is left out.
 
         Args:
-            group, step: of a row; a step is rounded, which MLflow wants.
+            group, step: of a row. MLflow wants whole steps: they are rounded, and where two would
+                be one, they are of ten times the value, or a hundred times and so on.
             leave_out: columns that are no metrics.
         """
-        left_out, cells = set(leave_out), defaultdict[tuple[str, int], list[Any]](list)
+        left_out, cells = set(leave_out), defaultdict[tuple[str, float], list[Any]](list)
         for row in rows:
-            cells[group(row), round(step(row))].append(row)
-        for (name, at), members in cells.items():
+            cells[group(row), step(row)].append(row)
+        steps, scale = {at for _, at in cells}, 1
+        while len({round(at * scale) for at in steps}) < len(steps) and scale < 10**9:
+            scale *= 10
+        for (name, exact), members in cells.items():
+            at = round(exact * scale)
             columns = {k: [row.get(k) for row in members] for k in members[0] if k not in left_out}
             means = {f"{name}/{k}": fmean(v) for k, v in columns.items() if None not in v}
             self.log_metrics(means, at)

@@ -12,10 +12,10 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol, TypeVar
 
-from pipeline.runtime.cluster import may_grow
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure, in_a_line
 from pipeline.runtime.parcels import call, pack
+from pipeline.runtime.room import may_grow, room_for
 
 
 class Trial(Protocol):
@@ -173,18 +173,9 @@ def _trial_resources(needs: Needs) -> dict[str, float]:
 def _concurrent(needs: Needs, trials: int) -> int:
     """Number of trials that the cluster has room for at once; at least one. Where an autoscaler may
     make room, those of one worker all ask for it."""
-    import ray
-
     if needs.workers == 1 and may_grow():
         return trials
-    have = ray.cluster_resources()
-    return max(
-        1,
-        min(
-            int(have.get(kind, 0) // (needs.workers * need))
-            for kind, need in needs.resources.items()
-        ),
-    )
+    return max(1, room_for(needs.resources) // needs.workers)
 
 
 def run_beside(

@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 import torch
 
-from pipeline.runtime.cluster import join_ray, require_resources
+from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.device import driver_device, worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.home import Project
 from pipeline.runtime.machines import Machine, meet, this_machine
 from pipeline.runtime.parcels import Parcel, pack
+from pipeline.runtime.room import require_resources
 from pipeline.runtime.site import here, work_at
 
 KEPT = 4  # makers that a worker holds open: those that it used last
@@ -92,6 +93,9 @@ class Alone:
             save(function(*arguments), path)
             yield path
 
+    def end(self) -> None:
+        """Give back what is held of a cluster, to work that is not made of batches."""
+
 
 def workers_of(ray: RayParams) -> Alone:
     """Who makes the batches of a stage: this process, or `ray.num_workers` of Ray's.
@@ -103,7 +107,8 @@ def workers_of(ray: RayParams) -> Alone:
 
 
 class Several(Alone):
-    """Workers of Ray, which start when there is a batch to make and live as long as this process.
+    """Workers of Ray, which start when there is a batch to make and live until they are told to
+    `end`, or with this process. So long no other work has their CPUs and GPUs.
 
     Each makes one batch at a time. One that is lost is replaced, and its batch given to whoever is
     free: `ray.max_failures` times in all.
@@ -145,6 +150,13 @@ class Several(Alone):
                     yield path
         finally:  # an error, or Ctrl-C: what is half made is of no use
             self._end_busy()
+
+    def end(self) -> None:
+        import ray
+
+        for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
+            ray.kill(worker)
+        self._idle, self._busy = [], {}
 
     def _start(self, batches: int) -> None:
         """Start as many workers as there are batches, unless they are there or too many."""

@@ -21,12 +21,13 @@ from pipeline.config.replicates import (
 )
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll
-from pipeline.runtime.cluster import join_ray, require_resources
+from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import atomic_folder, write_csv, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.progress import Countdown
+from pipeline.runtime.room import require_resources
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
 from pipeline.runtime.tuning import Needs, run_trials

@@ -1,5 +1,6 @@
 """Checkpoints as files, whole or not at all, and the run directory of a training in one process."""
 
+import errno
 import os
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line, lacks_memory
 from pipeline.runtime.files import atomic_file, remove, remove_temporary, require_file
 from pipeline.runtime.limits import STEPS
 from pipeline.runtime.site import send_home
@@ -142,6 +144,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         Damaged: it is cut off, or a bit of it has changed.
+        UserError: it cannot be read now, which says nothing of what is in it.
     """
     try:
         require_file(path)
@@ -150,5 +153,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 raise ValueError(f"{broken} does not match its checksum")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and zipfile have many names for it
+        if for_now(error):
+            raise UserError(not_now(path, error)) from error
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise Damaged(f"{path} is damaged ({reason})") from error
+
+
+def for_now(error: BaseException) -> bool:
+    """Whether a file may be read at another time: nothing says that it is damaged."""
+    if isinstance(error, OSError):  # of which a damaged archive has its own
+        return error.errno not in (None, errno.ENOENT, errno.EINVAL)
+    return lacks_memory(error)
+
+
+def not_now(path: Path, error: BaseException) -> str:
+    """What the user is told of a file that nobody may remove."""
+    reason = error.strerror if isinstance(error, OSError) else in_a_line(error)
+    return f"{path} cannot be read now ({reason}); run again, or delete it to do without it"

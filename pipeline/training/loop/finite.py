@@ -14,6 +14,10 @@ class Diverged(UserError):
     """A loss is not finite, or spikes do not end. All workers know, and raise this together."""
 
 
+class DivergedElsewhere(Diverged):
+    """It is another worker's, which says more of it."""
+
+
 class FiniteLosses:
     """Looks at the losses of every step, on a CPU at once and on a GPU some steps later.
 
@@ -59,10 +63,12 @@ class FiniteLosses:
         if found:
             step = min(found)
             mine = [(key, value) for (s, key), value in bad.items() if s == step]
-            what = f"{mine[0][0]} became {mine[0][1]}" if mine else "another worker's loss is wrong"
+            if not mine:
+                raise DivergedElsewhere(f"{self.name}: another worker's loss, in step {step + 1}")
             raise Diverged(
-                f"{self.name}: {what} in step {step + 1}; the checkpoint at step {kept} is kept. "
-                f"Lower the learning rate (or turn bf16 off) and run again"
+                f"{self.name}: {mine[0][0]} became {mine[0][1]} in step {step + 1}; the "
+                f"checkpoint at step {kept} is kept. Lower the learning rate (or turn bf16 off) "
+                f"and run again"
             )
 
 

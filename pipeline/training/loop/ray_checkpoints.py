@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, remove, remove_temporary
 from pipeline.runtime.store import CHECKPOINT, LISTING
-from pipeline.training.loop.checkpoints import Damaged, load_checkpoint, newest_whole
+from pipeline.training.loop.checkpoints import Damaged, load_checkpoint, newest_whole, not_now
 
 PARTS = {  # of the listing, without which Ray does not take it
     *("checkpoint_results", "checkpoint_report_indices", "current_report_index"),
@@ -36,7 +36,16 @@ def remove_damaged(run: Path) -> None:
 
 
 def _listing(run: Path) -> dict[str, Any] | None:
-    """Ray's listing; None where there is none that Ray takes."""
+    """Ray's listing; None where there is none that Ray takes.
+
+    Raises:
+        UserError: it cannot be read now, which says nothing of what is in it.
+    """
+    try:
+        if (run / LISTING).is_file():
+            (run / LISTING).read_bytes()
+    except OSError as error:
+        raise UserError(not_now(run / LISTING, error)) from error
     try:
         listing = read_json(run / LISTING)
         results = [*listing["checkpoint_results"], listing["latest_checkpoint_result"]]

@@ -7,36 +7,32 @@ it finds under the same name and storage path.
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import torch
 
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import Failure, in_a_line, innermost
-from pipeline.runtime.files import atomic_folder
+from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.parcels import Parcel, pack
 from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.site import here
-from pipeline.runtime.store import follow
-from pipeline.training.loop.behind import snapshot
-from pipeline.training.loop.checkpoints import RunDirSession, newest_whole, save_checkpoint
-from pipeline.training.loop.finite import Diverged
+from pipeline.training.loop.checkpoints import RunDirSession, newest_whole
+from pipeline.training.loop.finite import Diverged, DivergedElsewhere
 from pipeline.training.loop.job import TrainingJob
 from pipeline.training.loop.ray_checkpoints import (
-    CHECKPOINT,
     checkpoints_now,
     remove_damaged,
     remove_passed,
     remove_unlisted,
     unlisted_checkpoint,
 )
+from pipeline.training.loop.ray_sessions import RayTrainSession, SentSession
 from pipeline.training.loop.train import Session, train
 
 
@@ -153,101 +149,6 @@ def _ray_config(job: TrainingJob) -> dict[str, Any]:
     }
 
 
-class RayTrainSession:
-    """Checkpoints through Ray Train; the first worker writes, all report together."""
-
-    def __init__(
-        self,
-        run_dir: Path,
-        on_row: Callable[[dict[str, float]], None],
-        unlisted: Path | None,
-        ranks: Ranks,
-        failure: Failure,
-    ):
-        self.ranks, self.rank, self.failure = ranks, ranks.rank, failure
-        self.folder, self.on_row, self.unlisted = run_dir, on_row, unlisted
-        self._kept = Event()
-        self._kept.set()
-
-    def average(self, row: dict[str, float]) -> dict[str, float]:
-        return _average(row, self.ranks)
-
-    def load(self) -> dict[str, Any] | None:
-        import ray.train
-
-        found = checkpoints_now(self.folder, ray.train.get_checkpoint(), self.unlisted)
-        state, _ = newest_whole(found, print if self.rank == 0 else lambda line: None)
-        return state
-
-    def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
-        import ray.train
-
-        self.settle()
-        if self.rank != 0:
-            ray.train.report(row, checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC)
-            return
-        self.on_row(row)  # first: a kill in between repeats the row, which is logged once
-        self._kept.clear()
-        try:
-            ray.train.report(
-                row,
-                checkpoint=ray.train.Checkpoint(str(self.folder)),  # of which nothing is read
-                checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
-                checkpoint_upload_fn=partial(self._upload, snapshot(state)),
-                delete_local_checkpoint_after_upload=False,
-            )
-        except BaseException:  # nothing is on its way
-            self._kept.set()
-            raise
-
-    def settle(self) -> None:
-        self._kept.wait()
-
-    def _upload(self, state: dict[str, Any], _: Any, name: str) -> Any:
-        """Write a checkpoint to where Ray looks for it, in Ray's thread."""
-        import ray.train
-
-        try:
-            with (
-                self.failure.noted(pass_on=lambda error: True),
-                atomic_folder(self.folder / name) as folder,
-            ):
-                save_checkpoint(state, folder / CHECKPOINT)
-                follow(folder / CHECKPOINT, self.folder)
-        finally:
-            self._kept.set()
-        return ray.train.Checkpoint(str(self.folder / name))
-
-
-class SentSession(RunDirSession):
-    """Checkpoints where the nodes share no folder: the first worker writes them to its run
-    directory, and sends them home, from where all workers have them when they start."""
-
-    def __init__(self, run_dir: Path, on_row: Callable[[dict[str, float]], None], ranks: Ranks):
-        super().__init__(run_dir, on_row)
-        self.ranks, self.rank = ranks, ranks.rank
-
-    def average(self, row: dict[str, float]) -> dict[str, float]:
-        return _average(row, self.ranks)
-
-    def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
-        import ray.train
-
-        if self.rank == 0:
-            super().save(state, row)
-        ray.train.report(row)
-
-
-def _average(row: dict[str, float], ranks: Ranks) -> dict[str, float]:
-    if ranks.workers == 1:
-        return row
-    import ray.train.torch
-
-    device = ray.train.torch.get_device()
-    values = torch.tensor(list(row.values()), dtype=torch.float64, device=device)
-    return dict(zip(row, (ranks.total(values) / ranks.workers).tolist(), strict=True))
-
-
 def _worker(config: dict[str, Any]) -> None:
     """One data-parallel worker."""
     from ray.train.v2._internal.execution import context
@@ -270,9 +171,16 @@ def _train(
         raise UserError(reason)
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    if ranks.rank == 0:
+        job.failure.again()
     # Workers that all end with the same error need not fail, which Ray would log at length; one
     # that fails alone must, or the others would wait for it.
-    with job.failure.noted(pass_on=lambda e: ranks.workers > 1 and not isinstance(e, Diverged)):
+    with (
+        job.failure.noted(
+            pass_on=lambda e: ranks.workers > 1 and not isinstance(e, Diverged), shared=True
+        ),
+        suppress(DivergedElsewhere),
+    ):
         worker_device(job.workers.use_gpu)  # there is one, and it repeats
         _note_workers(job, ranks)
         session: Session

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.cluster import join_ray, require_resources
+from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.ranks import ALONE
+from pipeline.runtime.room import require_resources
 from pipeline.training.loop.checkpoints import RunDirSession
 from pipeline.training.loop.job import TrainingJob, Workers
 from pipeline.training.loop.ray_train import fit

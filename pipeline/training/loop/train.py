@@ -1,6 +1,7 @@
 """The training loop. The randomness of every step is a function of (seed, step), so that a run that
 was killed, and went on from its last checkpoint, ends with the same bytes as one that was not."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import lacks_memory
 from pipeline.runtime.progress import progress
 from pipeline.runtime.seeds import mix
 from pipeline.training.loop.finite import FiniteLosses, require_finite
@@ -77,6 +79,7 @@ def train(
     """
     start, history = 0, []
     state = session.load()
+    _require_same(session, 0 if state is None else state["step"], name)
     if state is not None:
         _restore(task, state, name, steps, session.folder)
         start, history = state["step"], state["history"]
@@ -84,6 +87,7 @@ def train(
             print(f"{name}: going on from step {start} of {steps}", flush=True)
 
     sums: dict[str, Tensor] = {}
+    counts = Counter[str]()  # of steps that have it: a discriminator begins later
     last, finite = start, FiniteLosses(session, name)
     with progress(name, start, steps, enabled=session.rank == 0) as bar, settled(session):
         for step in range(start, steps):
@@ -92,10 +96,11 @@ def train(
             finite.note(step, losses, last)
             for key, value in losses.items():
                 sums[key] = sums.get(key, 0) + value.detach()
+                counts[key] += 1
             if (step + 1) % every and step + 1 < steps:
                 continue
             finite.check(last)
-            means = {key: float(value) / (step + 1 - last) for key, value in sums.items()}
+            means = {key: float(value) / counts[key] for key, value in sums.items()}
             row = {"step": step + 1} | session.average(means)
             torch.manual_seed(mix(seed, "evaluate", step))
             row |= task.evaluate(step + 1)
@@ -103,7 +108,7 @@ def train(
             history = [*history, row]
             session.save({"task": task.state_dict(), "step": step + 1, "history": history}, row)
             bar(step + 1, _text(row))
-            sums, last = {}, step + 1
+            sums, counts, last = {}, Counter(), step + 1
     return history
 
 
@@ -116,6 +121,15 @@ def settled(session: Session) -> Iterator[None]:
         session.settle()
 
 
+def _require_same(session: Session, step: int, name: str) -> None:
+    """Workers that go on from different steps would train different networks."""
+    if session.average({"step": step})["step"] != step:
+        raise UserError(
+            f"{name}: its workers do not find the same checkpoint in {session.folder}; run again "
+            f"when all of them see the same files"
+        )
+
+
 def _restore(task: Task, state: dict[str, Any], name: str, steps: int, folder: Path) -> None:
     lengths = _lengths(task)
     try:
@@ -124,6 +138,8 @@ def _restore(task: Task, state: dict[str, Any], name: str, steps: int, folder: P
         if not why and _lengths(task) != lengths:
             why = f"its learning rates are of {_lengths(task)} steps and not {lengths}"
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        if lacks_memory(error) or "CUDA error" in str(error):  # the device is the reason
+            raise
         raise UserError(_another(name, " ".join(str(error).split())[:100], folder)) from error
     if why:
         raise UserError(_another(name, why, folder))

@@ -1,0 +1,72 @@
+"""What the Ray cluster that was joined has room for."""
+
+import json
+from collections.abc import Mapping
+
+from pipeline.runtime.errors import UserError
+
+
+def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
+    """Raise a `UserError`, before any work, if the cluster can never hold the workers. Nodes that
+    an autoscaler may bring count: the workers wait for them, and a line says so.
+
+    Args:
+        key: the param that sets their number, for the error.
+    """
+    import ray
+
+    have, each = ray.cluster_resources(), {"CPU": cpus_per_worker, "GPU": int(use_gpu)}
+    short = [kind for kind, need in each.items() if workers * need > have.get(kind, 0)]
+    if short:
+        kind = short[0]
+        lacking = (
+            f"{key}: {workers} workers need {workers * each[kind]} {kind}s and the Ray cluster has "
+            f"{have.get(kind, 0):g}"
+        )
+    elif (room := room_for(each)) < workers:
+        gpu = " and a GPU" if use_gpu else ""
+        lacking = (
+            f"{key}: {workers} workers of {cpus_per_worker} CPUs{gpu} each, and the nodes of the "
+            f"Ray cluster have room for {room}"
+        )
+    else:
+        return
+    if may_grow():
+        print(f"{lacking}; they wait for nodes of its autoscaler", flush=True)
+        return
+    if short == ["GPU"] and not have.get("GPU"):
+        raise UserError(
+            "ray.use_gpu: the Ray cluster has no GPU; set it to false, or join a cluster that has "
+            "one with RAY_ADDRESS"
+        )
+    raise UserError(f"{lacking}; lower it, or join a larger cluster with RAY_ADDRESS")
+
+
+def room_for(each: Mapping[str, float]) -> int:
+    """How many workers with such resources the cluster holds at once, each of them on one node."""
+    import ray
+
+    return sum(
+        min(int(node["Resources"].get(kind, 0) // need) for kind, need in each.items() if need)
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+
+
+def may_grow() -> bool:
+    """Whether an autoscaler may bring more nodes to the cluster that was joined.
+
+    An autoscaler knows nodes by named types, of which it may start some; without one Ray calls each
+    node after its id. Its first version reports to Ray's key-value store, its second with the
+    status of the cluster. How many nodes may come, neither says.
+    """
+    import ray
+    from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    types = {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
+    if report := _internal_kv_get("__autoscaling_status"):
+        types |= set((json.loads(report).get("autoscaler_report") or {}).get("active_nodes") or ())
+    unnamed = {f"node_{node['NodeID']}" for node in ray.nodes()}
+    return bool(types - unnamed - {""})
