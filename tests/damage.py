@@ -3,7 +3,7 @@
 import os
 import signal
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,6 +64,17 @@ def no_file(what: str, path: Path) -> None:
         path.mkdir()
     else:
         path.symlink_to("/dev/zero")
+
+
+def failing(real: Callable, error: Exception) -> Callable:
+    """The function, which raises the error for checkpoints and what belongs to them."""
+
+    def call(path, *args, **options):
+        if os.path.basename(str(path)).startswith("checkpoint"):
+            raise error
+        return real(path, *args, **options)
+
+    return call
 
 
 DAMAGE = [cut, flip, zero, empty]

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, remove_temporary
 from pipeline.training.loop import RunDirSession, load_checkpoint, newest_whole, save_checkpoint
-from tests.damage import cut, empty, flip_weight, named, zero
+from tests.damage import cut, empty, failing, flip_weight, named, zero
 from tests.errors import one_line
 from tests.interruption import Killed, KilledAfter, fit, weight_bytes
 from tests.test_loop import ToyTask
@@ -191,29 +193,41 @@ def test_a_schedule_of_another_step_is_refused(make_params, tmp_path):
 
 
 NOT_NOW = {
-    "stale": OSError(errno.ESTALE, "Stale file handle"),
-    "too many": OSError(errno.EMFILE, "Too many open files"),
-    "memory": MemoryError(),
-    "tensor": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    "stale": ((os, "stat"), OSError(errno.ESTALE, "Stale file handle")),
+    "gone": ((Path, "lstat"), OSError(errno.ESTALE, "Stale file handle")),
+    "too many": ((zipfile, "ZipFile"), OSError(errno.EMFILE, "Too many open files")),
+    "memory": ((torch, "load"), MemoryError()),
+    "tensor": ((torch, "load"), RuntimeError("CPUAllocator: can't allocate memory: you tried")),
 }
 
 
-@pytest.mark.parametrize("error", NOT_NOW.values(), ids=NOT_NOW)
-def test_a_checkpoint_that_cannot_be_read_now_stays(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(("where", "error"), NOT_NOW.values(), ids=NOT_NOW)
+def test_a_checkpoint_that_cannot_be_read_now_stays(tmp_path, monkeypatch, where, error):
     with pytest.raises(Killed):
         fit(ToyTask(), KilledAfter(tmp_path, 2))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def fail(*args, **options):
-        raise error
-
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "load", fail)
-        with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read now .*; run") as said:
+        patch.setattr(*where, failing(getattr(*where), error))
+        with pytest.raises(UserError, match=r"checkpoint.*\.pt cannot be read now .*; run") as said:
             RunDirSession(tmp_path).load()
     one_line(said)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert RunDirSession(tmp_path).load()["step"] == 6
+
+
+def test_a_bad_sector_is_damage(tmp_path, monkeypatch):
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path, 2))
+    real = zipfile.ZipFile
+
+    def opened(path):
+        if path.name == "checkpoint.pt":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr("pipeline.training.loop.checkpoints.zipfile.ZipFile", opened)
+    assert RunDirSession(tmp_path).load()["step"] == 3
 
 
 def test_a_device_without_memory_is_no_damage(tmp_path):

@@ -12,7 +12,7 @@ from ray.train import CheckpointConfig
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
 from ray.train.v2._internal.execution.storage import StorageContext
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import PassingError, UserError
 from pipeline.training.loop import load_checkpoint, save_checkpoint
 from pipeline.training.loop.ray_checkpoints import (
     CHECKPOINT,
@@ -24,7 +24,7 @@ from pipeline.training.loop.ray_checkpoints import (
     remove_unlisted,
     unlisted_checkpoint,
 )
-from tests.damage import cut
+from tests.damage import cut, failing
 
 
 def run_with(folder: Path, *steps: int, before: int = 0) -> Path:
@@ -171,13 +171,17 @@ def test_what_cannot_be_read_now_is_not_removed(tmp_path, monkeypatch, listed):
         (run / LISTING).unlink()
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
-    def stale(*args, **options):
-        raise OSError(errno.ESTALE, "Stale file handle")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", stale)  # of the listing
-        patch.setattr(torch, "load", stale)
-        with pytest.raises(UserError, match="cannot be read now"):
-            begun(run)
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    error = OSError(errno.ESTALE, "Stale file handle")
+    places = [
+        (os, "stat"),
+        (Path, "is_dir"),
+        (torch, "load"),
+        *([(Path, "lstat")] if listed else []),
+    ]
+    for place, name in places:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, failing(getattr(place, name), error))
+            with pytest.raises((PassingError, OSError), match="Stale file handle"):
+                begun(run)
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     assert begun(run) == 2

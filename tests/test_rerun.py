@@ -1,6 +1,8 @@
 """What runs again after a change, and what does not: real `dvc repro` at smoke size."""
 
 import itertools
+import math
+import os
 import re
 import shutil
 
@@ -232,7 +234,7 @@ def test_sweep_of_distributed_trials_does_not_starve(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     shutil.rmtree(project.folder / "runs/features")
     project.set(
-        ray__num_workers=2,
+        ray__num_workers=min(8, 2 ** int(math.log2(os.cpu_count()))),  # all, or nearly
         sweep__schedules=["cosine", "cubic"],
         sweep__crossed=["cosine", "cubic"],
         sweep__workers_per_trial=2,

@@ -197,3 +197,17 @@ def test_a_run_directory_gets_the_checkpoint_of_another_machine(objects, tmp_pat
 def test_a_copy_has_a_name_that_says_what_it_is():
     copy = Copy(changed=5, size=3, hash="0" * 64, path="a/b/checkpoint.pt")
     assert copy.name == f"a/b/checkpoint.pt@5-3-{'0' * 64}"
+
+
+def test_a_copy_that_is_gone_costs_nothing_that_is_here(objects, tmp_path):
+    """The newest cannot be had; the one before is the one that is here."""
+    path, content = f"{RUN}/train/checkpoint_2/checkpoint.pt", b"two"
+    objects.put_object(Key=named(path, content, 2000), Body=content)
+    gone = f"{RUN}/train/checkpoint_3/checkpoint.pt"
+    objects.put_object(Key=named(gone, b"three", 3000), Body=b"damaged")
+    lay(tmp_path / "train/checkpoint_1", b"one", 1000)
+    lay(tmp_path / "train/checkpoint_2", content, 2000)
+    lay(tmp_path / "train", b"{}", 1000, store.LISTING)
+    bring(Store(ADDRESS), RUN, tmp_path)
+    found = {path.name for path in (tmp_path / "train").iterdir()}
+    assert found == {store.LISTING, "checkpoint_1", "checkpoint_2"}

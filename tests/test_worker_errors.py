@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.runtime import tuning
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import Failure, bug, in_a_line
 
 CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 10.00 GiB"
@@ -176,3 +176,9 @@ def test_of_the_workers_of_a_job_the_first_says_why(failure):
     with pytest.raises(ValueError, match="before"), failure.noted():
         raise ValueError("before")
     assert attempt().startswith("RuntimeError: of mine")
+
+
+def test_an_error_that_may_pass_is_tried_again(failure):
+    with pytest.raises(PassingError), failure.noted():
+        raise PassingError("the file cannot be read now; run again")
+    assert failure.read() is None

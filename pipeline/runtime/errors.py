@@ -15,6 +15,10 @@ class UserError(Exception):
         super().__init__(one_line(message))
 
 
+class PassingError(UserError):
+    """What may be over by itself: Ray tries again, as often as it may, before the user reads it."""
+
+
 class ArgumentError(UserError, ValueError):
     """A value that a caller gave is not allowed; the message says which are. In Python it is a
     `ValueError`, and on the command line one line like any other."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runtime.dag import DVC_FILE
-from pipeline.runtime.errors import FULL, UserError, one_line
+from pipeline.runtime.errors import FULL, PassingError, UserError, one_line
 from pipeline.runtime.files import read_file, remove, write_text
 from pipeline.runtime.limits import JSON_BYTES
 from pipeline.runtime.project import in_project
@@ -84,12 +84,15 @@ class Failure:
 
         Args:
             pass_on: decides whether a `UserError` is raised as well, so that Ray ends the workers
-                that wait for this one. Any other error always is: Ray may try again.
+                that wait for this one. Any other error always is, and one that may pass, which is
+                in no file: Ray may try again.
             shared: among the workers of a job, whose first error counts: that of another is often
                 only that it has lost this one.
         """
         try:
             yield
+        except PassingError:
+            raise
         except UserError as error:
             try:
                 write_text(self._line, str(error))

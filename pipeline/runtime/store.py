@@ -9,11 +9,11 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -131,9 +131,12 @@ class Store:
                     out.write(chunk)
         return copy
 
-    def fetch(self, copy: Copy, file: Path) -> bool:
+    def fetch(self, copy: Copy, file: Path, ready: Callable[[], None] = lambda: None) -> bool:
         """Write a copy to a file, which gets its time; False, and nothing is written, where it is
         gone, or has changed.
+
+        Args:
+            ready: called once it is whole, before it takes its place.
 
         Raises:
             StoreError: the store does not answer.
@@ -144,6 +147,7 @@ class Store:
                 if self._read(copy, target) != copy.hash:
                     return False
             os.utime(temporary, ns=(copy.changed, copy.changed))
+            ready()
         return True
 
     def _read(self, copy: Copy, target: IO[bytes]) -> str | None:
@@ -219,15 +223,14 @@ def bring(store: Store, folder: str, target: Path) -> None:
             if copy.changed < changed or copy.changed <= passed:
                 break
             if copy.changed == changed and file_hash(newest) == copy.hash:
-                if newest.parent != here and not (here / LISTING).exists():  # a kill, just then
+                if newest.parent != here and not (here / LISTING).exists():  # killed just then
                     _be_the_only_one(newest.parent)
                 break
             size = f"{copy.size / 1e6:,.1f} MB"
             print(f"{training}: its checkpoint comes from {store.address}, {size}", flush=True)
             file = target / PurePosixPath(copy.path).relative_to(folder)
-            if file.parent != here:  # a kill must not leave Ray a list without it
-                (here / LISTING).unlink(missing_ok=True)
-            if store.fetch(copy, file):
+            # A kill must not leave Ray a list that lacks it.
+            if store.fetch(copy, file, partial((here / LISTING).unlink, missing_ok=True)):
                 if file.parent != here:
                     _be_the_only_one(file.parent)
                 break
@@ -235,9 +238,8 @@ def bring(store: Store, folder: str, target: Path) -> None:
 
 
 def _be_the_only_one(folder: Path) -> None:
-    """Remove what Ray would go on from in place of a checkpoint that has come: it goes by its list,
-    and by names, which are local times."""
-    (folder.parent / LISTING).unlink(missing_ok=True)
+    """Remove what Ray would go on from in place of a checkpoint that has come: without its list it
+    goes by names, which are local times."""
     for other in folder.parent.glob("checkpoint_*/"):
         if other != folder:
             remove(other)

@@ -17,6 +17,7 @@ from pipeline.sampling import Network
 from pipeline.tools.scale.grid import BASELINE, Training
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.loop import load_checkpoint, save_checkpoint, train
+from pipeline.training.loop.checkpoints import Damaged, is_state
 from pipeline.training.transformer import TransformerTask
 
 # What a training here does not share with the stage of its network: values of its own, and how the
@@ -66,7 +67,10 @@ class CheckpointEachCount:
     def load(self) -> dict[str, Any] | None:
         found = sorted(self.folder.glob("step*.pt"), reverse=True)
         wanted = next((p for p in found if p.name <= self._path(self.steps).name), None)
-        return load_checkpoint(wanted) if wanted else None
+        state = load_checkpoint(wanted) if wanted else None
+        if state is not None and not is_state(state):
+            raise Damaged(f"{wanted} is no state of a training; delete it and run again")
+        return state
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
         save_checkpoint(state, self._path(state["step"]))

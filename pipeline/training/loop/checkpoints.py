@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import in_a_line, lacks_memory
 from pipeline.runtime.files import atomic_file, remove, remove_temporary, require_file
 from pipeline.runtime.limits import STEPS
@@ -19,6 +19,10 @@ from pipeline.runtime.store import BEFORE, CHECKPOINT, follow
 from pipeline.training.loop.behind import Behind, snapshot
 
 PARTS = {"task", "step", "history"}  # of a loop's checkpoint
+PASSING = {  # reasons why the system does not read a file now, and may later
+    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY),
+    *(errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
+}
 
 
 class Damaged(UserError):
@@ -41,7 +45,7 @@ class RunDirSession:
 
     def load(self) -> dict[str, Any] | None:
         remove_temporary(self.path.parent)
-        first = not os.path.lexists(self.before)
+        first = not is_there(self.before)
         state, damaged = newest_whole([self.path, self.before], first=first)
         for path in damaged:
             remove(path)
@@ -79,10 +83,10 @@ def newest_whole(
     """
     damaged: list[Path] = []
     foreign = False
-    for path in filter(os.path.lexists, paths):
+    for path in filter(is_there, paths):
         try:
             state = load_checkpoint(path)
-            if not _is_state(state):
+            if not is_state(state):
                 foreign = True
                 raise Damaged(f"{path} is damaged (it holds no state of a training)")
         except Damaged as error:
@@ -102,7 +106,7 @@ def newest_whole(
     return None, damaged
 
 
-def _is_state(state: Any) -> bool:
+def is_state(state: Any) -> bool:
     """Whether it is what a loop keeps: a history of rows of numbers, up to the step."""
     if not isinstance(state, dict) or not state.keys() >= PARTS:
         return False
@@ -144,7 +148,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         Damaged: it is cut off, or a bit of it has changed.
-        UserError: it cannot be read now, which says nothing of what is in it.
+        PassingError: it cannot be read now, which says nothing of what is in it.
     """
     try:
         require_file(path)
@@ -153,20 +157,40 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 raise ValueError(f"{broken} does not match its checksum")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and zipfile have many names for it
-        if for_now(error):
-            raise UserError(not_now(path, error)) from error
+        require_readable(path, error)
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise Damaged(f"{path} is damaged ({reason})") from error
 
 
-def for_now(error: BaseException) -> bool:
-    """Whether a file may be read at another time: nothing says that it is damaged."""
-    if isinstance(error, OSError):  # of which a damaged archive has its own
-        return error.errno not in (None, errno.ENOENT, errno.EINVAL)
-    return lacks_memory(error)
+def is_there(path: Path) -> bool:
+    """Whether anything lies at a path.
+
+    Raises:
+        PassingError: the system does not say so now.
+    """
+    try:
+        path.lstat()
+    except OSError as error:
+        require_readable(path, error)
+        return False
+    return True
 
 
-def not_now(path: Path, error: BaseException) -> str:
-    """What the user is told of a file that nobody may remove."""
-    reason = error.strerror if isinstance(error, OSError) else in_a_line(error)
-    return f"{path} cannot be read now ({reason}); run again, or delete it to do without it"
+def require_readable(path: Path, error: BaseException) -> None:
+    """Look at why a file could not be read.
+
+    Raises:
+        PassingError: it may be read at another time: nothing says that it is damaged, and nobody
+            may remove it.
+    """
+    if isinstance(error.__cause__, OSError):
+        error = error.__cause__
+    if isinstance(error, OSError) and error.errno in PASSING:
+        reason = error.strerror
+    elif lacks_memory(error):
+        reason = in_a_line(error)
+    else:
+        return
+    raise PassingError(
+        f"{path} cannot be read now ({reason}); run again, or delete it to do without it"
+    ) from error

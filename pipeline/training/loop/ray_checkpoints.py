@@ -6,7 +6,12 @@ from typing import Any
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, remove, remove_temporary
 from pipeline.runtime.store import CHECKPOINT, LISTING
-from pipeline.training.loop.checkpoints import Damaged, load_checkpoint, newest_whole, not_now
+from pipeline.training.loop.checkpoints import (
+    Damaged,
+    load_checkpoint,
+    newest_whole,
+    require_readable,
+)
 
 PARTS = {  # of the listing, without which Ray does not take it
     *("checkpoint_results", "checkpoint_report_indices", "current_report_index"),
@@ -27,7 +32,7 @@ def remove_damaged(run: Path) -> None:
     listing = _listing(run)
     found = (run / name / CHECKPOINT for name in reversed(_names(listing)))
     _, damaged = newest_whole(
-        filter(Path.exists, found),
+        found,
         first=listing is not None and listing["current_report_index"] == 1,
     )
     for path in damaged:
@@ -39,19 +44,15 @@ def _listing(run: Path) -> dict[str, Any] | None:
     """Ray's listing; None where there is none that Ray takes.
 
     Raises:
-        UserError: it cannot be read now, which says nothing of what is in it.
+        PassingError: it cannot be read now, which says nothing of what is in it.
     """
-    try:
-        if (run / LISTING).is_file():
-            (run / LISTING).read_bytes()
-    except OSError as error:
-        raise UserError(not_now(run / LISTING, error)) from error
     try:
         listing = read_json(run / LISTING)
         results = [*listing["checkpoint_results"], listing["latest_checkpoint_result"]]
         whole = listing.keys() >= PARTS and all(one.keys() >= RESULT for one in results)
         there = whole and all((run / name).is_dir() for name in _names(listing))
-    except (OSError, UserError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, UserError, ValueError, LookupError, TypeError, AttributeError) as error:
+        require_readable(run / LISTING, error)
         return None
     return listing if there and results[-1]["checkpoint_dir_name"] in _names(listing) else None
 

@@ -171,8 +171,7 @@ def _train(
         raise UserError(reason)
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
-    if ranks.rank == 0:
-        job.failure.again()
+    job.failure.again()
     # Workers that all end with the same error need not fail, which Ray would log at length; one
     # that fails alone must, or the others would wait for it.
     with (

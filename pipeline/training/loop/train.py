@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import lacks_memory
 from pipeline.runtime.progress import progress
 from pipeline.runtime.seeds import mix
@@ -124,7 +124,7 @@ def settled(session: Session) -> Iterator[None]:
 def _require_same(session: Session, step: int, name: str) -> None:
     """Workers that go on from different steps would train different networks."""
     if session.average({"step": step})["step"] != step:
-        raise UserError(
+        raise PassingError(
             f"{name}: its workers do not find the same checkpoint in {session.folder}; run again "
             f"when all of them see the same files"
         )
