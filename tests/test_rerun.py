@@ -146,14 +146,15 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
     )
 
 
-def test_a_new_schedule_and_number_of_iterations_run_what_is_new(finished, tmp_path):
-    """README's recipe: one line, and its name among those of the sweep."""
+def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(finished, tmp_path):
+    """The recipe for a schedule: one line, and its name among those of the sweep."""
     project = finished.copy(tmp_path / "project")
     project.edit(
         "pipeline/schedules.py",
         '    "linear": lambda r, n: 1 - r,\n',
         '    "linear": lambda r, n: 1 - r,\n    "quartic": lambda r, n: 1 - r**4,\n',
     )
+    project.edit("pipeline/schedules.py", "1 - r.sqrt()", "1 - r**0.4")  # square_root
     project.set(sweep__schedules=["cosine", "linear", "square_root", "quartic"])
     project.set(sweep__iterations=[2, 3, 4])
     # Paths hold the copy's own folder, the key does not: trials are found where they were.
@@ -163,7 +164,7 @@ def test_a_new_schedule_and_number_of_iterations_run_what_is_new(finished, tmp_p
     ran, log = project.repro()
 
     assert ran == ["schedules", "sweep", "analysis"]
-    assert trained(log) == {"quartic/seed0"}
+    assert trained(log) == {"quartic/seed0", "square_root/seed0"}  # the main model's is cosine
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(pd.read_csv(project.folder / "results/sweep/rows.csv")) == 4 * 3
     assert "quartic" in (project.folder / "analysis/tables/table3.md").read_text()
@@ -192,14 +193,6 @@ def test_one_more_seed_trains_and_measures_itself_alone(finished, tmp_path):
 
 TRAINED = itertools.product(("transformer", "autoregressive"), ("main", "smoothing_0.0"))
 CAS = itertools.product(("real", "transformer", "autoregressive"), ("none", "randaugment"))
-
-
-def test_a_changed_curve_trains_what_is_drawn_with_it(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    project.edit("pipeline/schedules.py", "1 - r.sqrt()", "1 - r**0.4")  # square_root
-    ran, log = project.repro()
-    assert ran == ["schedules", "sweep", "analysis"]  # the main model's is cosine
-    assert trained(log) == {"square_root/seed0"}
 
 
 @pytest.mark.parametrize(("file", "trials"), [("training", 3), ("measuring", 0)])
