@@ -182,3 +182,4 @@ def test_an_error_that_may_pass_is_tried_again(failure):
     with pytest.raises(PassingError), failure.noted():
         raise PassingError("the file cannot be read now; run again")
     assert failure.read() is None
+    assert failure.reason("it was lost").startswith("the file cannot be read now; run again (tra")

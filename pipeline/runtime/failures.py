@@ -84,27 +84,26 @@ class Failure:
 
         Args:
             pass_on: decides whether a `UserError` is raised as well, so that Ray ends the workers
-                that wait for this one. Any other error always is, and one that may pass, which is
-                in no file: Ray may try again.
+                that wait for this one. Any other error always is, and one that may pass: Ray may
+                try again.
             shared: among the workers of a job, whose first error counts: that of another is often
                 only that it has lost this one.
         """
         try:
             yield
-        except PassingError:
-            raise
-        except UserError as error:
+        except Exception as error:
+            if not isinstance(error, UserError) or isinstance(error, PassingError):
+                with contextlib.suppress(UserError):
+                    if not (shared and self._traceback.exists()):
+                        text = f"{in_a_line(error)}\n\n{traceback.format_exc()}"
+                        write_text(self._traceback, text)
+                raise
             try:
                 write_text(self._line, str(error))
             except UserError:  # a full disk has no room for the line either: Ray passes it on
                 raise error from None
             if pass_on(error):
                 raise
-        except Exception as error:
-            with contextlib.suppress(UserError):
-                if not (shared and self._traceback.exists()):
-                    write_text(self._traceback, f"{in_a_line(error)}\n\n{traceback.format_exc()}")
-            raise
 
 
 def _text_of(file: Path) -> str | None:
