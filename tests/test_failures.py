@@ -20,8 +20,9 @@ pytestmark = pytest.mark.slow
 def project(finished, tmp_path_factory) -> Project:
     """With tokens cached at smoke size, and nothing that was made of them."""
     project = finished.copy(tmp_path_factory.mktemp("failures") / "project")
-    for made in ("runs", "models/transformer", "models/autoregressive", "data/samples", "results"):
+    for made in ("runs", "mlruns", "models/transformer", "models/autoregressive", "results"):
         shutil.rmtree(project.folder / made)
+    (project.folder / "mlflow.db").unlink()
     return project
 
 
@@ -141,8 +142,6 @@ def test_failed_trial_names_itself_and_is_marked_failed(project, tmp_path):
 
 
 def test_missing_input_says_what_to_run(project, tmp_path):
-    import shutil
-
     copy = project.copy(tmp_path / "project")
     shutil.rmtree(copy.folder / "models/tokenizer")
     line = error_line(copy.stage("cache_tokens", ok=False))
