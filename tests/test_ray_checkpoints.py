@@ -172,12 +172,7 @@ def test_what_cannot_be_read_now_is_not_removed(tmp_path, monkeypatch, listed):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
     error = OSError(errno.ESTALE, "Stale file handle")
-    places = [
-        (os, "stat"),
-        (Path, "is_dir"),
-        (torch, "load"),
-        *([(Path, "lstat")] if listed else []),
-    ]
+    places = [(os, "stat"), (Path, "is_dir"), (torch, "load")] + [(Path, "lstat")] * listed
     for place, name in places:
         with monkeypatch.context() as patch:
             patch.setattr(place, name, failing(getattr(place, name), error))

@@ -90,15 +90,21 @@ def test_other_objects_are_passed_over(objects, tmp_path, path):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
-@pytest.mark.parametrize("own", ["checkpoint_1", "checkpoint_3"], ids=["before", "behind"])
-def test_ray_goes_on_from_the_checkpoint_that_came_whatever_it_had(objects, tmp_path, own):
-    """Names are local times, which another machine's may be before."""
+def newer_than(own: str, objects, folder: Path) -> bytes:
+    """A run of Ray Train's with a checkpoint of its own, and a newer one in the store: its content."""
     buffer = io.BytesIO()
     torch.save({"step": 500}, buffer)
     path, content = f"{RUN}/train/checkpoint_2/checkpoint.pt", buffer.getvalue()
     objects.put_object(Key=named(path, content, 2000), Body=content)
-    lay(tmp_path / "train" / own, b"old", 1000)
-    lay(tmp_path / "train", b"{}", 1000, store.LISTING)
+    lay(folder / "train" / own, b"old", 1000)
+    lay(folder / "train", b"{}", 1000, store.LISTING)
+    return content
+
+
+@pytest.mark.parametrize("own", ["checkpoint_1", "checkpoint_3"], ids=["before", "behind"])
+def test_ray_goes_on_from_the_checkpoint_that_came_whatever_it_had(objects, tmp_path, own):
+    """Names are local times, which another machine's may be before."""
+    content = newer_than(own, objects, tmp_path)
     bring(Store(ADDRESS), RUN, tmp_path)
     came = tmp_path / "train/checkpoint_2/checkpoint.pt"
     assert unlisted_checkpoint(tmp_path / "train") == came and came.read_bytes() == content
@@ -106,12 +112,7 @@ def test_ray_goes_on_from_the_checkpoint_that_came_whatever_it_had(objects, tmp_
 
 @pytest.mark.parametrize("own", ["checkpoint_1", "checkpoint_3"], ids=["before", "behind"])
 def test_a_kill_when_it_has_come_does_not_lose_it(objects, tmp_path, monkeypatch, own):
-    buffer = io.BytesIO()
-    torch.save({"step": 500}, buffer)
-    path, content = f"{RUN}/train/checkpoint_2/checkpoint.pt", buffer.getvalue()
-    objects.put_object(Key=named(path, content, 2000), Body=content)
-    lay(tmp_path / "train" / own, b"old", 1000)
-    lay(tmp_path / "train", b"{}", 1000, store.LISTING)
+    newer_than(own, objects, tmp_path)
 
     def killed(folder):
         raise KeyboardInterrupt

@@ -156,7 +156,7 @@ def _train(training: Training) -> None:
 
 
 def _log(training: Training) -> None:
-    """Log what was trained elsewhere or before, as it would have been logged live."""
+    """Log a training whole, as it would have been logged live; what was, is there once."""
     run = training.observer.run.begin()
     for row in training.history:
         run.log_training(row)

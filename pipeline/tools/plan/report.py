@@ -73,13 +73,14 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
     if val is None:
         val = round(params.data.val_fraction * known.images)
     train = known.images if known.val is not None else known.images - val
-    if train < (classes or known.classes):
+    classes = classes or known.classes
+    if train < classes:
         raise UserError(
-            f"plan: {train} training images are too few for {classes or known.classes} classes, "
-            f"of which each needs one; give a larger --images"
+            f"plan: {train} training images are too few for {classes} classes, of which each needs "
+            f"one; give a larger --images"
         )
     pixels = KNOWN[source].pixels if source in KNOWN else None
-    return DataSize(train, val, classes or known.classes, origin, size, pixels)
+    return DataSize(train, val, classes, origin, size, pixels)
 
 
 def _uncounted(stages: list[Stage]) -> list[str]:
