@@ -91,7 +91,7 @@ def test_other_objects_are_passed_over(objects, tmp_path, path):
 
 
 def newer_than(own: str, objects, folder: Path) -> bytes:
-    """A run of Ray Train's with a checkpoint of its own, and a newer one in the store: its content."""
+    """A Ray Train run with a checkpoint of its own, and in the store a newer one: its content."""
     buffer = io.BytesIO()
     torch.save({"step": 500}, buffer)
     path, content = f"{RUN}/train/checkpoint_2/checkpoint.pt", buffer.getvalue()
