@@ -33,6 +33,16 @@ os.environ |= FAIR
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
+@pytest.hookimpl(trylast=True)  # of the tests that are left, without those that -m leaves out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two processes that share the tests, each begins with a half of them: one makes `finished`,
+    which takes minutes, while the other has tests that need none."""
+    half, need, others = len(items) // 2, [], []
+    for item in items:
+        (need if "finished" in item.fixturenames else others).append(item)
+    items[:] = need[:half] + others + need[half:]
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A real browser, without a window, of playwright."""

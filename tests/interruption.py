@@ -54,3 +54,9 @@ def straight_and_resumed(
     resumed = make_task()
     again = fit(resumed, RunDirSession(folder / "killed"), steps, every)
     return (straight, history), (resumed, again)
+
+
+def assert_same(one: dict, other: dict) -> None:
+    """Two trainings ended alike: every row, and the bytes of every weight."""
+    assert one["history"] == other["history"]
+    assert weight_bytes(one["task"]["model"]) == weight_bytes(other["task"]["model"])

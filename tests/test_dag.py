@@ -1,6 +1,9 @@
 """The whole DAG at smoke size, run for real: what it makes, runs again, and loses to a kill."""
 
+import os
 import re
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -162,8 +165,11 @@ def made(project: Project) -> dict[str, str]:
 
 
 def test_two_clones_give_the_same_bytes(finished, tmp_path):
-    """Every model, token, sample, result, table and figure, from another folder."""
-    other = Project.clone(tmp_path / "elsewhere")
+    """Every model, token, sample, result, table and figure, from another folder, whose name has a
+    space and an accent, with an environment in it as `make` makes one."""
+    other = Project.clone(tmp_path / "a b é")
+    (other.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    other.env["PATH"] = f"{other.folder}/.venv/bin{os.pathsep}{other.env['PATH']}"
     other.run("python", "-m", "pipeline", "preset", "smoke")
     other.run("dvc", "repro")
     hashes = made(finished)

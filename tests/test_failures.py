@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -85,20 +84,6 @@ def test_a_bug_in_a_trial_names_itself_and_the_file_with_its_traceback(project, 
     assert "cosine/seed0 failed: TypeError: object of type 'int' has no len()" in line
     (file,) = copy.folder.glob("runs/sweep/*/traceback.txt")
     assert str(file) in line and "measuring.py" in file.read_text()
-
-
-def test_a_folder_with_a_space_and_an_accent(project, tmp_path):
-    """With an environment in it, as `make` makes one."""
-    copy = project.copy(tmp_path / "a b é")
-    (copy.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
-    copy.env["PATH"] = f"{copy.folder}/.venv/bin{os.pathsep}{copy.env['PATH']}"
-    copy.set(sweep__schedules=["cosine"], sweep__iterations=[2], sweep__crossed=[])
-    assert "1 cells" in copy.stage("sweep", timeout=300)
-    rows = (copy.folder / "results/sweep/rows.csv").read_bytes()
-    again = project.copy(tmp_path / "project")
-    again.set(sweep__schedules=["cosine"], sweep__iterations=[2], sweep__crossed=[])
-    again.stage("sweep")
-    assert (again.folder / "results/sweep/rows.csv").read_bytes() == rows
 
 
 def test_unknown_param_stops_before_any_work(project, tmp_path):

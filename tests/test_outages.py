@@ -35,12 +35,16 @@ CHOSEN = [
 ]
 
 
+def factor() -> float:
+    """How much longer a stage may take; beside other tests, times themselves differ by half."""
+    return 2 if "PYTEST_XDIST_WORKER" in os.environ else 1.15
+
+
 @pytest.mark.parametrize(("stage", "outage"), cells() if "ALL_OUTAGES" in os.environ else CHOSEN)
 def test_an_outage_costs_neither_bytes_nor_rows(bench, stage, outage):
     trial = bench.attempt(stage, outage)
     assert trial.delivered > 0 or stage in ("schedules", "analysis")  # which log no metric
-    # Half a second to begin with, and what a busy machine adds.
-    assert trial.took < 1.15 * trial.plain + 3
+    assert trial.took < factor() * trial.plain + 3  # half a second to begin with
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")

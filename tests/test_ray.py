@@ -5,29 +5,49 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.runtime.errors import UserError
+from pipeline.training.loop import TrainingJob, run_training
+from pipeline.training.loop.ray_train import fit
 from tests.damage import flip_weight
 from tests.images import write_token_cache
+from tests.interruption import assert_same
 from tests.params import make_params
 from tests.project import ROOT
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def tokens_dir(tmp_path) -> Path:
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """Ray on this machine, whose workers find the tests."""
+    import ray
+
+    from pipeline.runtime.cluster import join_ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        join_ray()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def tokens_dir(tmp_path_factory) -> Path:
     """A token cache of random grids: 64 training and 8 validation images of 4 classes."""
     rng = np.random.default_rng(0)
     counts = {"train": 64, "val": 8}
     grids = {split: [rng.integers(64, size=(n, 1, 49))] for split, n in counts.items()}
     labels = {split: np.arange(n) % 4 for split, n in counts.items()}
-    return write_token_cache(tmp_path / "tokens", grids, labels, codes=64)
+    return write_token_cache(tmp_path_factory.mktemp("tokens"), grids, labels, codes=64)
 
 
 def _small_params(steps: int = 6):
@@ -50,10 +70,8 @@ def _job(params, tokens_dir: Path, folder: Path, workers: int = 1):
     )
 
 
-def test_workers_are_set_up_before_they_load_the_libraries(monkeypatch):
+def test_workers_are_set_up_before_they_load_the_libraries():
     import ray
-
-    from pipeline.runtime.cluster import join_ray
 
     @ray.remote
     def state() -> tuple[int, int, bool]:
@@ -63,92 +81,65 @@ def test_workers_are_set_up_before_they_load_the_libraries(monkeypatch):
 
         return gc.get_threshold()[0], logging.getLogger("ray.tune").level, "torch" in sys.modules
 
-    monkeypatch.chdir(ROOT)
-    join_ray()
-    try:
-        threshold, level, loaded = ray.get(state.remote())
-    finally:
-        ray.shutdown()
+    threshold, level, loaded = ray.get(state.remote())
     assert threshold > 700 and level == logging.WARNING and not loaded
 
 
-def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def straight(tokens_dir, tmp_path_factory) -> tuple[TrainingJob, dict[str, Any]]:
+    """A training of two workers that nothing disturbs, and how it ended."""
+    job = _job(_small_params(), tokens_dir, tmp_path_factory.mktemp("straight"), workers=2)
+    return job, fit(job)
+
+
+def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, straight, tmp_path):
     """Without dropout and in float32, DDP over two workers is the same optimisation."""
-    import ray
-
-    from pipeline.runtime.cluster import join_ray
     from pipeline.runtime.machines import machines_of
-    from pipeline.training.loop.ray_train import fit
 
-    monkeypatch.chdir(ROOT)
-    params = _small_params()
-    join_ray()
-    try:
-        one = fit(_job(params, tokens_dir, tmp_path / "one"))
-        two = fit(_job(params, tokens_dir, tmp_path / "two", workers=2))
-        again = fit(_job(params, tokens_dir, tmp_path / "two", workers=2))
-    finally:
-        ray.shutdown()
+    job, two = straight
+    one = run_training(_job(_small_params(), tokens_dir, tmp_path / "one"))  # in this process
+    again = fit(job)
 
-    assert one["step"] == two["step"] == 6
     for name, weight in one["task"]["model"].items():
         torch.testing.assert_close(two["task"]["model"][name], weight, rtol=1e-4, atol=1e-5)
     val = [[row["val_nll"] for row in state["history"]] for state in (one, two)]
     assert val[0] == pytest.approx(val[1], rel=1e-4)
     # A finished run of that name is taken up, not trained again.
     assert again["history"] == two["history"]
-    (machine,) = machines_of([tmp_path / "two"])  # each once
+    (machine,) = machines_of([Path(job.folder)])  # each once
     assert machine["host"] == platform.node() and machine["device"] == "cpu"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_full_disk_ends_several_workers_in_a_line_and_they_go_on_after_it(
-    tokens_dir, tmp_path, monkeypatch, capfd
+    tokens_dir, straight, tmp_path, capfd
 ):
     """The checkpoint is written by Ray's thread while they train."""
-    import ray
 
-    from pipeline.runtime.cluster import join_ray
-    from pipeline.runtime.errors import UserError
-    from pipeline.training.loop.ray_train import fit
-
-    monkeypatch.chdir(ROOT)
     params = _small_params()
     (small := tmp_path / "small").mkdir()
-    join_ray()
+    command = ("mount", "-t", "tmpfs", "-o", "size=16M", "tmpfs", small)
+    subprocess.run(command, check=True)
     try:
-        straight = fit(_job(params, tokens_dir, tmp_path / "straight", workers=2))
-        command = ("mount", "-t", "tmpfs", "-o", "size=16M", "tmpfs", small)
-        subprocess.run(command, check=True)
-        try:
-            filler = small / "filler"
-            filler.write_bytes(bytes(os.statvfs(small).f_bavail * 4096 - 300_000))
-            with pytest.raises(UserError, match=r"cannot write .*checkpoint.*make room"):
-                fit(_job(params, tokens_dir, small / "run", workers=2))
-            said = capfd.readouterr()
-            assert "Traceback" not in said.out + said.err
-            filler.unlink()
-            found = fit(_job(params, tokens_dir, small / "run", workers=2))
-            assert not list((small / "run").rglob("*.tmp"))
-        finally:
-            subprocess.run(("umount", "-l", small), check=True)
+        filler = small / "filler"
+        filler.write_bytes(bytes(os.statvfs(small).f_bavail * 4096 - 300_000))
+        with pytest.raises(UserError, match=r"cannot write .*checkpoint.*make room"):
+            fit(_job(params, tokens_dir, small / "run", workers=2))
+        said = capfd.readouterr()
+        assert "Traceback" not in said.out + said.err
+        filler.unlink()
+        found = fit(_job(params, tokens_dir, small / "run", workers=2))
+        assert not list((small / "run").rglob("*.tmp"))
     finally:
-        ray.shutdown()
-    assert found["history"] == straight["history"]
-    for name, weight in straight["task"]["model"].items():
-        assert torch.equal(found["task"]["model"][name], weight)
+        subprocess.run(("umount", "-l", small), check=True)
+    _, undisturbed = straight
+    assert_same(found, undisturbed)
 
 
-def test_training_goes_on_without_ray_trains_list_of_checkpoints(tokens_dir, tmp_path, monkeypatch):
+def test_training_goes_on_without_ray_trains_list_of_checkpoints(tokens_dir, tmp_path):
     """A kill, or a full disk, may leave the list missing or cut short, and an upload half done."""
-    import ray
-
-    from pipeline.runtime.cluster import join_ray
-    from pipeline.runtime.errors import UserError
     from pipeline.training.loop.ray_checkpoints import LISTING
-    from pipeline.training.loop.ray_train import fit
 
-    monkeypatch.chdir(ROOT)
     noted = tmp_path / "steps"
 
     def stop(row):
@@ -162,44 +153,30 @@ def test_training_goes_on_without_ray_trains_list_of_checkpoints(tokens_dir, tmp
     def run(name: str, on_row=note):
         return fit(_job(_small_params(), tokens_dir, tmp_path / name), on_row=on_row)
 
-    join_ray()
-    try:
-        whole = run("whole", on_row=lambda row: None)
-        with pytest.raises(UserError, match="stopped before 6"):
-            run("missing", on_row=stop)
-        (uploaded,) = (tmp_path / "missing").glob("checkpoint_*/checkpoint.pt")
-        half = tmp_path / "missing/checkpoint_9999/checkpoint.pt"
-        half.parent.mkdir()
-        half.write_bytes(uploaded.read_bytes()[:-1000])
-        shutil.copytree(tmp_path / "missing", tmp_path / "cut")
-        listing = tmp_path / "cut" / LISTING
-        listing.write_bytes(listing.read_bytes()[:100])
-        (tmp_path / "missing" / LISTING).unlink()
-        missing, cut = run("missing"), run("cut")
-        assert noted.read_text() == "6\n6\n"  # neither began again
-        (tmp_path / "cut" / LISTING).unlink()
-        finished = run("cut")
-    finally:
-        ray.shutdown()
+    whole = run_training(_job(_small_params(), tokens_dir, tmp_path / "whole"))  # without Ray
+    with pytest.raises(UserError, match="stopped before 6"):
+        run("missing", on_row=stop)
+    (uploaded,) = (tmp_path / "missing").glob("checkpoint_*/checkpoint.pt")
+    half = tmp_path / "missing/checkpoint_9999/checkpoint.pt"
+    half.parent.mkdir()
+    half.write_bytes(uploaded.read_bytes()[:-1000])
+    shutil.copytree(tmp_path / "missing", tmp_path / "cut")
+    listing = tmp_path / "cut" / LISTING
+    listing.write_bytes(listing.read_bytes()[:100])
+    (tmp_path / "missing" / LISTING).unlink()
+    missing, cut = run("missing"), run("cut")
+    assert noted.read_text() == "6\n6\n"  # neither began again
+    (tmp_path / "cut" / LISTING).unlink()
+    finished = run("cut")
     assert noted.read_text() == "6\n6\n"
     for state in (missing, cut, finished):
-        assert state["history"] == whole["history"]
-        for name, weight in whole["task"]["model"].items():
-            assert torch.equal(state["task"]["model"][name], weight)
+        assert_same(state, whole)
 
 
-def test_a_damaged_checkpoint_of_ray_train_gives_way_to_the_one_before(
-    tokens_dir, tmp_path, monkeypatch
-):
+def test_a_damaged_checkpoint_of_ray_train_gives_way_to_the_one_before(tokens_dir, tmp_path):
     """Of a run that was stopped, and of one that had finished."""
-    import ray
-
-    from pipeline.runtime.cluster import join_ray
-    from pipeline.runtime.errors import UserError
     from pipeline.training.loop import load_checkpoint
-    from pipeline.training.loop.ray_train import fit
 
-    monkeypatch.chdir(ROOT)
     noted = tmp_path / "steps"
 
     def note(row, stop_at=None):
@@ -216,40 +193,29 @@ def test_a_damaged_checkpoint_of_ray_train_gives_way_to_the_one_before(
         assert len(checkpoints) == 2
         flip_weight(checkpoints[-1])
 
-    join_ray()
-    try:
-        whole = run("whole", on_row=lambda row: None)
-        # A row comes before its checkpoint: those of steps 3 and 6 are kept.
-        with pytest.raises(UserError, match="stopped at 9"):
-            run("stopped", on_row=partial(note, stop_at=9))
-        damage("stopped")
-        stopped = run("stopped")
-        kept = sorted((tmp_path / "stopped").glob("checkpoint_*/checkpoint.pt"))
-        for path in kept[-2:]:  # both that count are whole
-            load_checkpoint(path)
-        assert noted.read_text() == "3\n6\n6\n9\n"  # from the third step on, not from the first
-        damage("whole")
-        finished = run("whole")
-    finally:
-        ray.shutdown()
+    whole = run("whole", on_row=lambda row: None)
+    # A row comes before its checkpoint: those of steps 3 and 6 are kept.
+    with pytest.raises(UserError, match="stopped at 9"):
+        run("stopped", on_row=partial(note, stop_at=9))
+    damage("stopped")
+    stopped = run("stopped")
+    kept = sorted((tmp_path / "stopped").glob("checkpoint_*/checkpoint.pt"))
+    for path in kept[-2:]:  # both that count are whole
+        load_checkpoint(path)
+    assert noted.read_text() == "3\n6\n6\n9\n"  # from the third step on, not from the first
+    damage("whole")
+    finished = run("whole")
     assert noted.read_text() == "3\n6\n6\n9\n9\n"
     for state in (stopped, finished):
-        assert state["history"] == whole["history"]
-        for name, weight in whole["task"]["model"].items():
-            assert torch.equal(state["task"]["model"][name], weight)
+        assert_same(state, whole)
 
 
-def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path, monkeypatch):
+def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path):
     """As on a full disk: no trial is begun after that, and the error comes out."""
-    import ray
-
     from pipeline.experiments.ablation.running import run_trial
     from pipeline.experiments.ablation.trial import Trial
-    from pipeline.runtime.cluster import join_ray
-    from pipeline.runtime.errors import UserError
     from pipeline.runtime.tuning import Needs, run_trials
 
-    monkeypatch.chdir(ROOT)
     params = make_params(ray={"storage_path": str(tmp_path / "runs")})
 
     def trial(seed: int) -> Trial:
@@ -273,12 +239,8 @@ def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path, monkeypat
         logged.append(trial.name)
         raise UserError("no space for the log")
 
-    join_ray()
-    try:
-        needs = Needs(1, {"CPU": 1}, params.ray.max_failures, tmp_path / "runs")
-        with pytest.raises(UserError, match="no space for the log"):
-            run_trials(run_trial, trials, needs, stage="sweep", on_done=log)
-    finally:
-        ray.shutdown()
+    needs = Needs(1, {"CPU": 1}, params.ray.max_failures, tmp_path / "runs")
+    with pytest.raises(UserError, match="no space for the log"):
+        run_trials(run_trial, trials, needs, stage="sweep", on_done=log)
     assert len(logged) == 1 and not (tmp_path / "runs/tune").exists()
     assert sum(trial.failure.read() is not None for trial in trials) < len(trials)

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.runtime.errors import UserError
-from tests.interruption import weight_bytes
+from tests.interruption import assert_same
 from tests.project import ROOT
 from tests.test_cas import cas_job
 from tests.tiny_project import with_params
@@ -64,11 +64,6 @@ def die_once(noted: Path, row: dict) -> None:
 def stop(row: dict) -> None:
     if row["step"] == 4:
         raise UserError("stopped at 4")
-
-
-def assert_same(one: dict, other: dict) -> None:
-    assert one["history"] == other["history"]
-    assert weight_bytes(one["task"]["model"]) == weight_bytes(other["task"]["model"])
 
 
 def test_a_tokenizer_goes_on_when_a_worker_is_lost(cluster, tmp_path):

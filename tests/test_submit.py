@@ -53,21 +53,31 @@ def store(monkeypatch):
         yield url
 
 
-def test_a_job_elsewhere_leaves_nothing_to_compute_at_home(finished, store, tmp_path):
-    """Another HOME, no folder in common: what both know is the store. The job gets from there what
-    was made here, and home from there what the job made, all of it on a node that sees no folder of
-    the job's."""
-    home, stage = finished.copy(tmp_path / "home"), "train_transformer"
+def test_a_job_elsewhere_survives_a_killed_node_and_leaves_nothing_to_compute(
+    finished, store, tmp_path
+):
+    """The sweep on two nodes, of which one is killed while it trains a trial. Another HOME, no
+    folder in common: what both know is the store. The job gets from there what was made here, and
+    home from there what the job made, all of it on nodes that see no folder of the job's."""
+    home, stage, log = finished.copy(tmp_path / "home"), "sweep", tmp_path / "log"
     forget(home, stage)
     add_remote(home, store)
     away = tmp_path / "away"
     away.mkdir()
     away_env = environment_of(home, away)
-    home.env |= TOKEN
-    with ray_head(away_env, cpus=0) as head, node_apart(head, tmp_path, away_env):
-        command = ("python", "-m", "pipeline", "submit", stage, "--address", head.address)
-        output = home.run(*command, **AWAY)
-        output += home.run("ray", "job", "list", "--address", head.address)
+    home.env |= TOKEN | AWAY
+    with ExitStack() as stack:
+        head = stack.enter_context(ray_head(away_env, cpus=0))
+        lost, _ = [
+            stack.enter_context(node_apart(head, tmp_path, away_env, cpus=1, number=number))
+            for number in (2, 3)
+        ]
+        job = submitted(home, stage, head.address, log)
+        while job.poll() is None and not trains(lost):
+            time.sleep(0.1)
+        kill_node(lost)
+        assert job.wait(timeout=300) == 0, log.read_text()
+        output = log.read_text() + home.run("ray", "job", "list", "--address", head.address)
         assert files_with_secret(away, head.temp) == []
     assert re.findall(r"Running stage '(\w+)'", output) == [stage] and SECRET not in output
     ran, _ = home.repro("--pull", stage)
@@ -75,30 +85,6 @@ def test_a_job_elsewhere_leaves_nothing_to_compute_at_home(finished, store, tmp_
     record = read_json(home.folder / f"results/sources/{stage}.json")
     assert record["commit"] == home.run("git", "rev-parse", "HEAD").strip()
     assert record["dirty"] is True  # .dvc/config
-
-
-def test_a_job_elsewhere_survives_a_killed_node(finished, store, tmp_path):
-    """The sweep on two nodes, of which one is killed while it trains a trial."""
-    home, log = finished.copy(tmp_path / "home"), tmp_path / "log"
-    forget(home, "sweep")
-    add_remote(home, store)
-    away = tmp_path / "away"
-    away.mkdir()
-    away_env = environment_of(home, away)
-    home.env |= TOKEN
-    with ExitStack() as stack:
-        head = stack.enter_context(ray_head(away_env, cpus=0))
-        lost, _ = [
-            stack.enter_context(node_apart(head, tmp_path, away_env, cpus=1, number=number))
-            for number in (2, 3)
-        ]
-        job = submitted(home, "sweep", head.address, log)
-        while job.poll() is None and not trains(lost):
-            time.sleep(0.1)
-        kill_node(lost)
-        assert job.wait(timeout=300) == 0, log.read_text()
-    ran, _ = home.repro("--pull", "sweep")
-    assert ran == [] and outputs(home, "sweep") == outputs(finished, "sweep")
 
 
 def test_submitting_without_a_head_is_one_line(tmp_path):
