@@ -185,6 +185,8 @@ def endless(**options) -> tuple[subprocess.Popen, list[psutil.Process]]:
         text=True,
         cwd=ROOT,
         start_new_session=True,
+        # What tests in the background ignore, it would ignore, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert [training.stdout.readline() for _ in range(3)] == ["0\n", "1\n", "2\n"]
     below = psutil.Process(training.pid).children(recursive=True)
