@@ -11,7 +11,8 @@ from pipeline.data.images.views import View
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split
-from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json
+from pipeline.runtime.files import tree_hash, value_hash, write_json
+from pipeline.runtime.folders import publish_folder
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.runs import own_folder
 from pipeline.runtime.stage import Stage

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.runtime import folders
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import (
     atomic_file,
-    atomic_folder,
     file_hash,
-    publish_folder,
     read_json,
     tree_hash,
     value_hash,
@@ -19,6 +18,7 @@ from pipeline.runtime.files import (
     write_json,
     write_text,
 )
+from pipeline.runtime.folders import atomic_folder, publish_folder
 
 
 class Interrupted(BaseException):
@@ -119,17 +119,53 @@ def test_published_folder_moves_from_any_file_system(tmp_path, monkeypatch, else
     target.mkdir(parents=True)
     (target / "old").write_text("old")
     if elsewhere:
-        rename = os.rename
+        replace = os.replace
 
         def refuse(a, b, **options):
             if Path(a) == source:
                 raise OSError(errno.EXDEV, "Invalid cross-device link")
-            rename(a, b, **options)
+            replace(a, b, **options)
 
-        monkeypatch.setattr("os.rename", refuse)
+        monkeypatch.setattr("os.replace", refuse)
     publish_folder(source, target)
     assert [path.name for path in target.iterdir()] == ["new"] and not source.exists()
     assert [path.name for path in target.parent.iterdir()] == ["images"]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("error", [Interrupted(), OSError(errno.EDQUOT, "Disk quota exceeded")])
+def test_what_fails_on_its_way_to_the_disk_loses_neither_the_old_nor_the_new(
+    tmp_path, monkeypatch, elsewhere, error
+):
+    """As a disk of a network, which may say so when it is waited for alone."""
+    source, target = tmp_path / "runs/made", tmp_path / "data/images"
+    for folder, name in ((source, "new"), (target, "old")):
+        folder.mkdir(parents=True)
+        (folder / name).write_text(name)
+    replace, to_disk = os.replace, folders.to_disk
+
+    def other_file_system(a, b):
+        if elsewhere and Path(a) == source:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        replace(a, b)
+
+    def full(path):
+        if not elsewhere or ".tmp" in str(path):
+            raise error
+        to_disk(path)
+
+    monkeypatch.setattr("os.replace", other_file_system)
+    monkeypatch.setattr(folders, "to_disk", full)
+    with pytest.raises((Interrupted, UserError)):
+        publish_folder(source, target)
+    assert names(source) == ["new"] and names(target) == ["old"]
+    assert names(target.parent) == ["images"]
+    monkeypatch.setattr(folders, "to_disk", to_disk)
+    monkeypatch.setattr("os.replace", lambda a, b: full(".tmp") if a == source else replace(a, b))
+    with pytest.raises((Interrupted, UserError)):
+        publish_folder(source, target)  # the name itself cannot be given
+    assert names(source) == ["new"] and names(target) == ["old"]
+    assert names(target.parent) == ["images"]
 
 
 def test_tree_hash_sees_names_and_contents(tmp_path):

@@ -13,7 +13,8 @@ from pipeline.data.tokens import TokenCache
 from pipeline.runtime.checksums import note_hash, shared_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.files import SUMS, atomic_folder, file_hash, read_json, tree_hash, value_hash
+from pipeline.runtime.files import SUMS, file_hash, read_json, tree_hash, value_hash
+from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.limits import JSON_BYTES, RECORD_BYTES
 from pipeline.runtime.outbox import LOG, Outbox, read_records
 from pipeline.runtime.runs import run_dir

@@ -17,7 +17,8 @@ from pipeline.api.saved import (
     mistake,
 )
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import atomic_folder, write_text
+from pipeline.runtime.files import write_text
+from pipeline.runtime.folders import atomic_folder
 from pipeline.weights.published import save_model
 
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +59,6 @@ def to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _replace(temporary: Path, path: Path) -> None:
-    """Give a finished file or folder its final name. Its content is on the disk before the name is:
-    a machine that loses power leaves the old content or the new."""
-    if temporary.is_dir():
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                to_disk(Path(folder, name))
-            to_disk(Path(folder))
-    else:
-        to_disk(temporary)
-    os.replace(temporary, path)
-    to_disk(path.parent)
-
-
 @contextlib.contextmanager
 def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the final name only if the block succeeds.
@@ -93,54 +79,15 @@ def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if durable:
-            _replace(temporary, path)
-        else:
-            os.replace(temporary, path)
+            to_disk(temporary)
+        os.replace(temporary, path)
+        if durable:
+            to_disk(path.parent)
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def atomic_folder(
-    path: Path | str, may_replace: Callable[[Path], bool] = lambda path: True
-) -> Iterator[Path]:
-    """Like `atomic_file`, for a folder; an existing folder of that name is replaced.
-
-    Args:
-        may_replace: asked in the end of an existing one. It may lie where there was none in the
-            beginning, as by a name with `..` in it.
-
-    Raises:
-        UserError: the folder cannot be written, or may not be replaced.
-    """
-    path = Path(path)
-    temporary = temporary_beside(path)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if os.path.lexists(path) and not may_replace(path):
-            raise UserError(f"{path} is there already; give a new folder")
-        remove(path)
-        _replace(temporary, path)
-    except OSError as error:
-        raise UserError(cannot_write(path, error)) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def publish_folder(source: Path, target: Path) -> None:
-    """Move a finished folder to `target`, replacing what is there. It is renamed, or copied if the
-    target is on another file system.
-
-    Raises:
-        UserError: the target cannot be written.
-    """
-    with atomic_folder(target) as temporary:
-        temporary.rmdir()
-        shutil.move(source, temporary)
 
 
 def write_text(path: Path | str, text: str, durable: bool = True) -> None:

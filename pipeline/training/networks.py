@@ -24,7 +24,8 @@ from pipeline.masking import masked_nll
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.files import atomic_folder, write_csv, write_json
+from pipeline.runtime.files import write_csv, write_json
+from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.progress import Countdown
 from pipeline.runtime.room import require_resources

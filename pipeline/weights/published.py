@@ -13,7 +13,8 @@ from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.runtime.checksums import note_hash, require_hash
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import atomic_folder, read_json, write_json
+from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.limits import CONFIG_BYTES
 from pipeline.runtime.pytorch_files import read_safetensors
 from pipeline.tokenizer import Tokenizer, TokenizerConfig

@@ -18,7 +18,8 @@ from pipeline.data.images.threads import in_threads
 from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
 from pipeline.runtime.arrays import making, parts_folder
 from pipeline.runtime.checksums import keep_if_whole, note_hash, require_hash
-from pipeline.runtime.files import SUMS, atomic_file, atomic_folder, read_json, remove_temporary
+from pipeline.runtime.files import SUMS, atomic_file, read_json, remove_temporary
+from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.runs import own_folder
 from pipeline.runtime.workers import Alone, Maker
 

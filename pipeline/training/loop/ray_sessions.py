@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.files import atomic_folder
+from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.store import follow
 from pipeline.training.loop.behind import snapshot
