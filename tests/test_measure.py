@@ -83,6 +83,15 @@ def test_metrics_of_every_form_are_the_evaluators(tmp_path, measure):
         assert float(text) == pytest.approx(wanted[f"{name}_std"], rel=0.06), name
 
 
+def test_a_handful_of_images_is_measured_as_far_as_that_goes(measure):
+    """As a validation split may be: a half of it has no three nearest neighbours."""
+    of_6, of_3 = (Evaluator(with_params(), ALONE).measure(ArrayImages(samples(n))) for n in (6, 3))
+    for name in ("precision_classifier", "coverage_random"):
+        assert (of_6[name] is None, of_6[f"{name}_std"]) == (False, None)
+        assert of_3[name] is of_3[f"{name}_std"] is None
+    assert of_3["is_classifier"] >= 1
+
+
 def test_table_is_aligned(tmp_path, measure):
     np.save(tmp_path / "set.npy", samples())
     lines = measure(tmp_path / "set.npy").splitlines()

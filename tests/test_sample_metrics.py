@@ -28,6 +28,11 @@ def test_metrics_of_few_samples_are_an_error_or_left_out_and_told(make_params, c
     assert values["is_random"] >= 1 and values["precision_random"] is not None
     told = capsys.readouterr().out
     assert told.count("not measured: ") == 2 and "kid_subset_size" in told
+    fewer = Features(few.features[:2], few.class_logits[:2])
+    values = sample_metrics(fewer, many, "random", settings, seed=0, skip_few=True)
+    names = ("precision", "recall", "density", "coverage")
+    assert [values[f"{name}_random"] for name in names] == [None] * 4
+    assert "evaluation.neighbors: 2 nearest neighbours need more" in capsys.readouterr().out
 
 
 def test_a_part_is_drawn_in_its_order_and_the_same_again():

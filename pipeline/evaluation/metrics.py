@@ -168,10 +168,10 @@ def sample_metrics(
     Args:
         samples: of an extractor that gives logits.
         reference_statistics: FID's reference, where it is not the reference features.
-        skip_few: leave FID or KID None where the samples do not suffice, and (`say`) print so.
+        skip_few: leave a metric None where the samples do not suffice, and (`say`) print so.
 
     Raises:
-        TooFew: the samples are too few for FID or KID, and `skip_few` is not set.
+        TooFew: the samples are too few for a metric, and `skip_few` is not set.
     """
     distance, kid_mean = None, None
     with unless_few(skip_few, say):
@@ -190,18 +190,26 @@ def sample_metrics(
         f"kid_{extractor}": kid_mean,
     }
     return values | manifold_metrics(
-        samples.features, reference.features, extractor, evaluation, seed
+        samples.features, reference.features, extractor, evaluation, seed, skip_few, say
     )
 
 
 def manifold_metrics(
-    samples: Tensor, reference: Tensor, extractor: str, evaluation: Evaluation, seed: int
-) -> dict[str, float]:
+    samples: Tensor,
+    reference: Tensor,
+    extractor: str,
+    evaluation: Evaluation,
+    seed: int,
+    skip_few: bool = False,
+    say: bool = True,
+) -> dict[str, float | None]:
     """Precision, recall, density and coverage, on at most `manifold_images` of each side, drawn at
-    random."""
+    random; `skip_few`, `say` and what is raised are as for `sample_metrics`."""
     count, neighbors = evaluation.manifold_images, evaluation.neighbors
     sides = drawn(samples, count, seed), _drawn_reference(reference, count, seed)
-    values = manifolds(*sides, neighbors)._asdict()
+    values: dict[str, float | None] = dict.fromkeys(Manifolds._fields)
+    with unless_few(skip_few, say):
+        values = manifolds(*sides, neighbors)._asdict()
     return {f"{name}_{extractor}": value for name, value in values.items()}
 
 

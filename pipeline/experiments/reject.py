@@ -109,6 +109,7 @@ class Candidates:
                 evaluator.extractor.name,
                 evaluator.params.evaluation,
                 evaluator.params.seed,
+                skip_few=True,
             )
             rows.append(row)
         return rows
