@@ -2,8 +2,12 @@
 the members of `Source`, and a line in `SOURCES`."""
 
 import inspect
+import os
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from pipeline.prepare.folder import FolderSource
 from pipeline.prepare.reduced import Reduced
 from pipeline.prepare.source import Item, Source
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import value_hash
 
 
 def open_source(name: str, download_dir: str, image_size: int) -> Source:
@@ -61,14 +66,24 @@ class Mnist5kSource:
         return encode_png(Image.fromarray(self._images[index]))
 
 
+# What torchvision calls the training and the held-out images; elsewhere `train` and `test`.
+SPLITS = {
+    "ImageNet": ("train", "val"),
+    "Imagenette": ("train", "val"),
+    "OxfordIIITPet": ("trainval", "test"),
+    "Places365": ("train-standard", "val"),
+}
+
+
 class TorchvisionSource:
     """A classification data set of torchvision, downloaded where torchvision can."""
-
-    version = "torchvision"
 
     def __init__(self, name: str, download_dir: str):
         import torchvision
 
+        self._name = name
+        # FakeData sets torch's state of random numbers, which other threads would draw from.
+        self._turn = Lock() if name == "FakeData" else nullcontext()
         cls = getattr(torchvision.datasets, name, None)
         if not inspect.isclass(cls):
             raise UserError(f"data.source: torchvision has no data set '{name}'; see its docs")
@@ -90,8 +105,8 @@ class TorchvisionSource:
         if "train" in accepted:
             splits = {"train": {"train": True}, "val": {"train": False}}
         elif "split" in accepted:
-            held_out = "val" if name in ("ImageNet", "Places365", "Imagenette") else "test"
-            splits = {"train": {"split": "train"}, "val": {"split": held_out}}
+            train, held_out = SPLITS.get(name, ("train", "test"))
+            splits = {"train": {"split": train}, "val": {"split": held_out}}
         else:
             splits = {None: {}}
         self._sets = {split: cls(**common, **kwargs) for split, kwargs in splits.items()}
@@ -106,9 +121,36 @@ class TorchvisionSource:
         names = getattr(first, "classes", None) or [str(i) for i in range(number)]
         self.class_names = [n if isinstance(n, str) else n[0] for n in names]
 
+    @cached_property
+    def version(self) -> str:
+        """Of the files, where torchvision lists them; else the images are those of one archive."""
+        found = [path.stat() for dataset in self._sets.values() for path in _files(dataset)]
+        return value_hash([(s.st_size, s.st_mtime_ns) for s in found]) if found else "torchvision"
+
     def read(self, index: int) -> bytes:
         dataset, i = self._index[index]
-        return encode_png(dataset[i][0])
+        try:
+            with self._turn:
+                picture = dataset[i][0]
+        except Exception as error:  # of whatever reads it
+            files = _files(dataset)
+            where = files[i] if i < len(files) else f"{self._name} {self.items[index].key}"
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(
+                f"data.source: {where} cannot be read ({reason}); replace the file"
+            ) from error
+        return encode_png(picture)
+
+
+def _files(dataset: Any) -> list[Path]:
+    """The file of each image, where the data set lists them; else none."""
+    for attribute in ("samples", "imgs", "_samples", "_image_files", "_images"):
+        listed = getattr(dataset, attribute, None)
+        if isinstance(listed, list) and len(listed) == len(dataset):
+            paths = [entry[0] if isinstance(entry, tuple) else entry for entry in listed]
+            if all(isinstance(path, str | Path) and os.path.isfile(path) for path in paths):
+                return list(map(Path, paths))
+    return []
 
 
 def _labels(dataset) -> list[int]:
