@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.runtime.errors import UserError
 from pipeline.training.classifier import ClassifierTask, accuracy
+from pipeline.training.loop import RunDirSession
 from tests.images import banded_batches, image_batches
-from tests.interruption import straight_and_resumed, weight_bytes
+from tests.interruption import fit, straight_and_resumed, weight_bytes
 
 CPU = torch.device("cpu")
 CONFIG = ClassifierConfig("small", channels=1, num_classes=3, width=4)
@@ -27,6 +29,13 @@ def test_interrupted_classifier_ends_with_the_same_bytes(make_params, tmp_path):
     (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=6, every=3)
     assert again == history
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+
+
+def test_weights_that_the_last_update_broke_are_no_classifier(make_params, tmp_path):
+    """It would recognise a share of the images all the same."""
+    task = classifier_task(make_params, lr=1e8, bf16=False)
+    with pytest.raises(UserError, match=r"weights in model are not finite after step \d; the chec"):
+        fit(task, RunDirSession(tmp_path), steps=6, every=1)
 
 
 @pytest.mark.parametrize("bf16", [False, True])

@@ -108,7 +108,9 @@ class ClassifierTask:
         losses = {"loss": loss}
         if self.guard:
             losses["gradient_norm"] = total_norm(self.model)
-        if not (self.guard and self.guard.skips(step, shared(losses, self.ranks))):
+        if self.guard and self.guard.skips(step, shared(losses, self.ranks)):
+            del losses["gradient_norm"]  # of no step that was taken; it may be infinite
+        else:
             self.optimizer.step()
         self.schedule.step()
         return losses

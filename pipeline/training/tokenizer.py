@@ -153,6 +153,7 @@ class TokenizerTask:
             losses["gradient_norm"] = total_norm(self.model)
             looked_at = {"loss": faithful, "gradient_norm": losses["gradient_norm"]}
             if self.guard.skips(step, shared(looked_at, self.ranks)):
+                del losses["gradient_norm"]  # of no step that was taken; it may be infinite
                 return losses
         self.optimizer.step()
         self.average.update_parameters(self.model)

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.runtime.errors import UserError
 
@@ -72,15 +72,27 @@ class FiniteLosses:
             )
 
 
-def require_finite(row: dict[str, float], name: str, step: int, kept: int) -> None:
-    """Look at what was measured after a step: the last update may have broken the weights.
+def require_finite(task: object, row: dict[str, float], name: str, step: int, kept: int) -> None:
+    """Look at what was measured after a step, and at the weights: the last update may have broken
+    them, and the share that a classifier recognises is a number all the same.
 
     Raises:
-        UserError: a value is not finite. All workers measure the same.
+        UserError: a value is not finite. All workers measure the same, and have the same weights.
     """
-    for key, value in row.items():
-        if not math.isfinite(value):
-            raise UserError(
-                f"{name}: {key} is {value} after step {step}; the checkpoint at step {kept} is "
-                f"kept. Lower the learning rate (or turn bf16 off) and run again"
-            )
+    wrong = [f"{key} is {value}" for key, value in row.items() if not math.isfinite(value)]
+    if not wrong and (part := broken_network(task)):
+        wrong = [f"weights in {part} are not finite"]
+    if wrong:
+        raise UserError(
+            f"{name}: {wrong[0]} after step {step}; the checkpoint at step {kept} is kept. Lower "
+            f"the learning rate (or turn bf16 off) and run again"
+        )
+
+
+def broken_network(task: object) -> str | None:
+    """The name of a task's network whose weights are not all finite."""
+    for name, part in vars(task).items():
+        weights = part.state_dict().values() if isinstance(part, nn.Module) else ()
+        if not all(w.isfinite().all() for w in weights if w.is_floating_point()):
+            return name
+    return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -16,7 +16,7 @@ from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import lacks_memory
 from pipeline.runtime.progress import progress
 from pipeline.runtime.seeds import mix
-from pipeline.training.loop.finite import FiniteLosses, require_finite
+from pipeline.training.loop.finite import FiniteLosses, broken_network, require_finite
 
 
 class Task(Protocol):
@@ -104,7 +104,7 @@ def train(
             row = {"step": step + 1} | session.average(means)
             torch.manual_seed(mix(seed, "evaluate", step))
             row |= task.evaluate(step + 1)
-            require_finite(row, name, step + 1, last)
+            require_finite(task, row, name, step + 1, last)
             history = [*history, row]
             session.save({"task": task.state_dict(), "step": step + 1, "history": history}, row)
             bar(step + 1, _text(row))
@@ -162,10 +162,9 @@ def _foreign(task: Task, step: int, steps: int) -> str | None:
     """What of a task's state, as it was loaded, cannot be that of the step."""
     if not 0 < step <= steps:
         return f"it is of step {step}, of {steps}"
+    if broken := broken_network(task):
+        return f"weights in {broken} are not finite"
     for name, part in vars(task).items():
-        weights = part.state_dict().values() if isinstance(part, nn.Module) else ()
-        if not all(w.isfinite().all() for w in weights if w.is_floating_point()):
-            return f"weights in {name} are not finite"
         if isinstance(part, LRScheduler) and part.last_epoch != step:
             return f"its {name} is of step {part.last_epoch}, and it of {step}"
         if isinstance(part, Optimizer) and not all(

@@ -97,7 +97,9 @@ class TransformerTask:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip or math.inf)
         if self.guard:
             losses["gradient_norm"] = norm
-        if not (self.guard and self.guard.skips(step, shared(losses, self.ranks))):
+        if self.guard and self.guard.skips(step, shared(losses, self.ranks)):
+            del losses["gradient_norm"]  # of no step that was taken; it may be infinite
+        else:
             self.optimizer.step()
             self.average.update_parameters(self.model)
         self.warmup.step()
