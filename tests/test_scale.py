@@ -22,7 +22,7 @@ from pipeline.sampling import Sampler, balanced_labels, sample_batches
 from pipeline.schedules import curve_csv
 from pipeline.tools.scale import BASELINE, Grid, measuring
 from pipeline.tools.scale.grid import OWN, Decoding, Training
-from pipeline.tools.scale.rows import Rows
+from pipeline.tools.scale.rows import CELL, RUN, Rows, rows_of
 from pipeline.tools.scale.training import networks_at
 from pipeline.training.loop import RunDirSession, train
 from pipeline.training.transformer import TransformerTask
@@ -199,6 +199,14 @@ def test_cells_of_another_training_are_refused(scale, project):
     (project / "params.yaml").write_text(json.dumps(tiny_params(lr=1e-3).model_dump()))
     with pytest.raises(SystemExit, match=r"error: rows\.csv holds .*cosine.* another file"):
         scale("--networks", "cosine")
+    for section, key, value in (
+        ("decoding", "rounding", "ceil"),
+        ("evaluation", "neighbors", 2),
+    ):
+        changed = with_params(training=TRAINING, **{section: {key: value}})
+        (project / "params.yaml").write_text(json.dumps(changed.model_dump()))
+        with pytest.raises(SystemExit, match="trained or measured otherwise"):
+            scale("--networks", "cosine")
     Path("rows.csv").write_text("a,b\n1,2\n")
     with pytest.raises(SystemExit, match=r"error: rows\.csv holds no rows of"):
         scale()
@@ -258,8 +266,8 @@ def test_a_file_that_ends_within_its_header_is_begun_anew(tmp_path):
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_trained(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, tmp_path / "none/rows.csv", Path("/proc/rows.csv")):
-        with pytest.raises(UserError, match="name another"):
-            Rows(path)
+        with pytest.raises(UserError, match="name another"), rows_of(path):
+            pass
 
 
 def test_a_file_of_something_else_stays_as_it_is(tmp_path):
@@ -269,3 +277,14 @@ def test_a_file_of_something_else_stays_as_it_is(tmp_path):
         with pytest.raises(UserError, match="holds no rows"):
             Rows(path)
         assert path.read_bytes() == content
+
+
+def test_a_second_process_and_another_extractor_are_told_before_anything_is_trained(tmp_path):
+    path = tmp_path / "rows.csv"
+    with rows_of(path) as rows:
+        rows.append(dict.fromkeys((*CELL, RUN), 1) | {"fid_classifier": 2.0})
+        with pytest.raises(UserError, match="another process adds to"), rows_of(path):
+            pass
+    with rows_of(path) as rows, pytest.raises(UserError, match="has no fid_inception: its cells"):
+        rows.require("fid_inception")
+    assert path.read_text().count("network") == 1

@@ -7,21 +7,44 @@ from typing import Any
 import torch
 
 from pipeline.config.params import Params
-from pipeline.config.paths import TOKENIZER, TOKENS
+from pipeline.config.paths import CURVES, TOKENIZER, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
 from pipeline.evaluation.metrics import class_accuracy
+from pipeline.runtime.dag import stage_key
 from pipeline.runtime.device import pick_device
+from pipeline.runtime.files import value_hash
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone
 from pipeline.sampling import Network, Sampler, balanced_labels, sample_batches
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.scale.grid import Decoding, Grid, Training
-from pipeline.tools.scale.rows import RUN, Rows
+from pipeline.tools.scale.rows import RUN, Rows, rows_of
 from pipeline.tools.scale.training import networks_at, training_dir
 from pipeline.weights.published import load_model
+
+# What a cell here does not share with the stage that measures the networks: values of its own, the
+# networks, and what that stage does besides.
+NOT_SHARED = (
+    "decoding.iterations",
+    "decoding.choice_temperature",
+    "evaluation.seeds",
+    "evaluation.samples",
+    "training",
+    "cas",
+    "sweep",
+    "temperature",
+    "editing",
+    "rejection",
+    "ray",
+    CURVES.as_posix(),
+    "models/transformer",
+    "models/autoregressive",
+    "stages",
+    "pipeline/experiments",
+)
 
 
 def scale(params: Params, grid: Grid, path: Path) -> str:
@@ -32,14 +55,20 @@ def scale(params: Params, grid: Grid, path: Path) -> str:
 
     Raises:
         UserError: the project has no token cache, tokenizer or classifier yet; the file holds cells
-            of another training.
+            of another training, or another process adds to it.
     """
-    rows, device, added = Rows(path), pick_device(), 0
+    with rows_of(path) as rows:
+        rows.require(f"fid_{params.evaluation.extractor}")
+        return f"{_add(params, grid, rows)} rows added to {path}"
+
+
+def _add(params: Params, grid: Grid, rows: Rows) -> int:
+    device, added, measured = pick_device(), 0, stage_key("evaluate", NOT_SHARED)
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
     evaluator = Evaluator(params, Alone(device), keep=False)
     views = TokenCache(TOKENS, "train").views
     for training in grid.trainings():
-        run = training_dir(training, params).name
+        run = value_hash([training_dir(training, params).name, measured])[:12]
         cells = {
             steps: [
                 (decoding, cell)
@@ -56,7 +85,7 @@ def scale(params: Params, grid: Grid, path: Path) -> str:
                 rows.append(cell | {"nll": nll} | values)
                 added += 1
             print(f"scale: {training.name}, {steps} steps measured", flush=True)
-    return f"{added} rows added to {path}"
+    return added
 
 
 def _cell(

@@ -2,12 +2,17 @@
 
 import csv
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import Timeout
 
 from pipeline.api.numbers import a_path
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_file, write_text
+from pipeline.runtime.locks import lock_at
 
 # The columns that name a cell; metrics follow.
 CELL = (
@@ -22,7 +27,24 @@ CELL = (
     "choice_temperature",
     "samples",
 )
-RUN = "run"  # the column that names the training's folder
+RUN = "run"  # the column that tells what a cell depends on besides, by a hash
+
+
+@contextmanager
+def rows_of(path: Path) -> Iterator["Rows"]:
+    """The rows of a file while the block adds to them, which one process at a time does.
+
+    Raises:
+        UserError: it cannot be written, another process adds to the file, or as `Rows`.
+    """
+    path = a_path("file", path)
+    lock = lock_at(path.with_name(f".{path.name}.lock"))
+    _require_writable(path)
+    try:
+        with lock.acquire(timeout=0):
+            yield Rows(path)
+    except Timeout as error:
+        raise UserError(f"another process adds to {path}; name another file") from error
 
 
 class Rows:
@@ -31,10 +53,9 @@ class Rows:
     def __init__(self, path: Path):
         """
         Raises:
-            UserError: the file holds something else, or cannot be written.
+            UserError: the file holds something else.
         """
-        self.path = a_path("file", path)
-        _require_writable(self.path)
+        self.path = path
         try:
             text = read_file(path).decode("utf-8")
         except FileNotFoundError:
@@ -51,17 +72,25 @@ class Rows:
             write_text(path, whole)
         self._runs = {self._identity(row): row[RUN] for row in lines}
 
+    def require(self, metric: str) -> None:
+        """Refuse a file of rows that have no such metric, before anything is trained."""
+        if self.columns and metric not in self.columns:
+            raise UserError(
+                f"{self.path} has no {metric}: its cells were measured with another "
+                f"evaluation.extractor; name another file"
+            )
+
     def __contains__(self, cell: dict[str, Any]) -> bool:
         """Whether the cell is measured.
 
         Raises:
-            UserError: it is, of a network that was trained otherwise.
+            UserError: it is, of a network that was trained or measured otherwise.
         """
         known = self._runs.get(self._identity(cell))
         if known not in (None, cell[RUN]):
             raise UserError(
-                f"{self.path} holds the cell {'/'.join(self._identity(cell))} of another training "
-                f"(data, params or code were others); name another file"
+                f"{self.path} holds the cell {'/'.join(self._identity(cell))}, trained or measured "
+                f"otherwise (data, params or code were others); name another file"
             )
         return known is not None
 
