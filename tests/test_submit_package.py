@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
+from pipeline.config.presets import apply_preset
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
@@ -21,7 +22,7 @@ from pipeline.tools.submit.job import main as job
 from pipeline.tools.submit.order import FILE, KEY, Order
 from pipeline.tools.submit.package import tracked_files, write_package
 from pipeline.tools.submit.remote import Remote, default_remote, push, use_remote
-from tests.project import ROOT
+from tests.project import ROOT, Project
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def project(folder) -> Path:
     """A small DAG of DVC's, with a default remote."""
     Path("in").write_text("content")
     Path("dvc.yaml").write_text(DAG)
-    Path("params.yaml").write_text("{}\n")
+    apply_preset("smoke", Path("params.yaml"))
     Path("store").mkdir()
     Repo.init().close()
     for words in ("remote add --default store store", "config core.analytics false"):
@@ -121,8 +122,12 @@ def test_what_was_pushed_is_computed_nowhere_else(project, tmp_path, monkeypatch
     assert Path("dvc.lock").read_bytes() == (project / "dvc.lock").read_bytes()
 
 
-def test_a_job_that_fails_has_pushed_what_was_finished_and_leaves_no_keys(project, tmp_path):
-    Path("dvc.yaml").write_text(DAG.replace("cp one two", "test -e /nowhere"))
+@pytest.mark.parametrize("runs", ["runs", "live/checkpoints"])
+def test_a_job_that_fails_keeps_what_was_finished_and_its_checkpoints_and_leaves_no_keys(
+    project, tmp_path, runs
+):
+    Path("dvc.yaml").write_text(DAG.replace("cp one two", f"echo 7 > {runs}/step && exit 3"))
+    Project(project).set(ray__storage_path=runs)
     remote, away = default_remote(), tmp_path / "away"
     key, sealed = Order(None, {}, remote).sealed()
     Path(".gitignore").write_text("store\n")
@@ -138,6 +143,8 @@ def test_a_job_that_fails_has_pushed_what_was_finished_and_leaves_no_keys(projec
     assert ended.returncode and "failed to reproduce 'two'" in ended.stdout + ended.stderr
     (kept,) = (away / "maskgit").iterdir()
     assert kept.stat().st_mode & 0o777 == 0o700 and not any((kept / "jobs").iterdir())
+    assert (kept / "runs/step").read_text() == "7\n"
+    Path(runs).mkdir(parents=True)
     shown = subprocess.run(("dvc", "repro", "--pull"), capture_output=True, text=True, check=False)
     assert "Stage 'one' is cached" in shown.stdout and Path("one").read_text() == "content"
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.config.params import load_params
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import value_hash
@@ -64,6 +65,7 @@ def _work_folder(remote: Remote, package: Path) -> Iterator[None]:
         os.chdir(folder)
         for name in ("runs", "mlruns"):
             Path(name).symlink_to(kept / name)
+        _keep_runs(load_params().ray.folder, kept / "runs")
         use_remote(remote, kept / "cache")
         os.environ["PYTHONPATH"] = str(folder)  # this code, whatever is installed here
         if is_local(tracking_uri()):
@@ -72,6 +74,16 @@ def _work_folder(remote: Remote, package: Path) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_runs(folder: str, kept: Path) -> None:
+    """Let run directories lie in the kept folder, wherever in the project the params have them."""
+    place = Path(os.path.normpath(folder))
+    if not place.is_absolute() and place.parts[0] not in ("runs", ".."):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_dir():  # with what git knows there
+            shutil.rmtree(place)
+        place.symlink_to(kept)
 
 
 def kept_folder(remote: Remote) -> Path:
