@@ -68,4 +68,4 @@ submit: env ## Run STAGE (or all) as a Ray job on ADDRESS, and take what came ou
 	! dvc config core.remote > /dev/null 2>&1 || dvc repro --pull $(filter-out all,$(STAGE))
 
 clean: ## Delete live checkpoints and finished trials (DVC's cache and what MLflow still gets stay)
-	test ! -d runs || find runs -mindepth 1 -maxdepth 1 ! -name outbox -exec rm -rf {} +
+	test ! -d runs || find -H runs -mindepth 1 -maxdepth 1 ! -name outbox -exec rm -rf {} +

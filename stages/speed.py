@@ -1,12 +1,13 @@
 """Time per image of MaskGIT and of the autoregressive baseline (Figure 4)."""
 
+import re
 import shutil
 
 import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
-from pipeline.experiments.speed import kept_speed_rows, speed_rows
+from pipeline.experiments.speed import device_name, kept_speed_rows, speed_rows
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.files import read_json, write_csv
@@ -18,11 +19,11 @@ def main(params: Params) -> str:
     device, target = worker_device(params.ray.use_gpu), RESULTS / "speed_timings.csv"
     num_classes = len(read_json(IMAGES / "manifest.json", "class_names")["class_names"])
     with Stage("speed", params) as stage:
-        folder = stage.folder()
+        folder, name = stage.folder(), re.sub(r"\W+", "-", device_name(device))
         rows = []
         for grid in params.speed.grids:
             # Times are compared within a grid, so that all of them are of one process.
-            cell = folder / f"{device.type}-{torch.get_num_threads()}-{grid}.json"
+            cell = folder / f"{name}-{torch.get_num_threads()}-{grid}.json"
             if not keep_if_whole(cell):
                 write_noted(cell, speed_rows(params, grid, num_classes, device))
             for row in kept_speed_rows(cell, params, grid, device):

@@ -130,6 +130,7 @@ def test_real_images_and_crossed_schedules_may_be_none(results, make_tables):
         pd.read_csv(results / name).head(0).to_csv(results / name, index=False)
     tables = make_tables()
     assert "No schedules were crossed" in (tables / "crossing.md").read_text()
+    assert "schedule" in pd.read_csv(tables / "crossing.csv").columns
     assert "real images" not in set(pd.read_csv(tables / "table3.csv")["schedule"])
     assert not [path for path in tables.glob("*.md") if "nan" in path.read_text()]
 

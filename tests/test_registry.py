@@ -72,6 +72,16 @@ def test_what_another_classifier_measured_is_not_compared(in_tiny_project):
     assert _measured_on(with_params()) != before
 
 
+@pytest.mark.parametrize("name", ["inception_weights", "reference_statistics"])
+def test_what_another_file_of_the_same_name_measured_is_not_compared(in_tiny_project, name):
+    own, params = {"extractor": "inception", name: "file"}, with_params()
+    params = params.model_copy(update={"evaluation": params.evaluation.model_copy(update=own)})
+    Path("file").write_bytes(b"one")
+    before = _measured_on(params)
+    Path("file").write_bytes(b"another")
+    assert _measured_on(params) != before
+
+
 def test_a_model_that_nothing_was_measured_of_is_refused(in_tiny_project):
     params = with_params()
     Path("params.yaml").write_text(json.dumps(params.model_dump()))

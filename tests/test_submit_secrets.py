@@ -116,7 +116,7 @@ def test_the_job_opens_what_the_client_sealed(run, monkeypatch, tmp_path):
 )
 def test_whatever_answers_in_the_place_of_a_head_is_one_line(answer, said, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)  # a machine may have none yet, and Ray ask for it
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)  # Ray asks for one, and a machine may have none
     monkeypatch.setattr(module, "CONNECT", 1.0 if answer == "silent" else 60.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
 

@@ -11,6 +11,7 @@ from pipeline.masking import masked_nll
 from pipeline.runtime.errors import UserError
 from pipeline.sampling import balanced_labels
 from pipeline.transformer import MaskGitTransformer, TransformerConfig, masked_token_loss
+from pipeline.transformer.cpu import Dropout
 from pipeline.weights.published import load_model, save_model
 from pipeline.weights.released.checkpoint import load_pretrained
 from tests.release import FOLDER, expected, needs_fixture
@@ -139,6 +140,11 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model.predict(tokens, mask, labels), model.predict(tokens, mask, labels))
     model.train()
     assert not torch.equal(model.predict(tokens, mask, labels), model.predict(tokens, mask, labels))
+
+
+def test_nearly_everything_may_be_dropped():
+    dropped = Dropout(0.999999).train()(torch.ones(1000))
+    assert dropped.isfinite().all() and (dropped == 0).sum() > 900
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

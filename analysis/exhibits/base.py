@@ -60,7 +60,7 @@ class Table(Exhibit):
         if self.here:
             text += ["Here:", "\n".join(f"- {sentence}" for sentence in self.here)]
         paths = [folder / f"{self.name}.{suffix}" for suffix in ("csv", "md", "tex")]
-        write_csv(paths[0], self.cells.to_dict("records"))
+        write_csv(paths[0], self.cells.to_dict("records"), columns=list(self.cells))
         write_text(paths[1], "\n\n".join(text) + "\n")
         write_text(paths[2], latex(self.readable, " ".join([f"{self.title}.", *self.notes])))
         return paths

@@ -117,6 +117,11 @@ class Params(Sections):
                 f"tokenizer.perceptual: {self.tokenizer.perceptual} needs images of 32 pixels or "
                 f"more, not {size}; use classifier"
             )
+        if self.tokenizer.discriminator == "patch" and size < 4:
+            raise ValueError(
+                f"data.image_size: {size} pixels are fewer than the 4 that the patch discriminator "
+                f"looks at; use 4 or more"
+            )
         if self.tokenizer.discriminator == "stylegan" and (size < 4 or size & (size - 1)):
             raise ValueError(
                 f"tokenizer.discriminator: stylegan halves images down to 4 pixels, and "

@@ -73,7 +73,7 @@ def speed_rows(
     """
     config = dataclasses.replace(transformer_config(params, num_classes), num_tokens=grid**2)
     timed = methods(params, config, device)
-    on = _name(device)
+    on = device_name(device)
     rows = []
     for batch_size in params.speed.batch_sizes:
         labels = torch.arange(batch_size) % num_classes
@@ -106,14 +106,20 @@ def kept_speed_rows(
         UserError: the file holds something else.
     """
     owns = [
-        {"method": method, "tokens": grid**2, "batch_size": batch_size, "device": _name(device)}
+        {
+            "method": method,
+            "tokens": grid**2,
+            "batch_size": batch_size,
+            "device": device_name(device),
+        }
         for batch_size in params.speed.batch_sizes
         for method in METHODS
     ]
     return kept_rows(path, owns, MEASURED)
 
 
-def _name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """As its maker calls a GPU; `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 

@@ -21,7 +21,7 @@ class Dropout(nn.Module):
         if x.device.type != "cpu" or torch.compiler.is_compiling():  # which has a quick one too
             return F.dropout(x, self.p)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        dropped = round(self.p * 2**16)
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
         kept = bits.view(torch.int16)[: x.numel()].view(x.shape).ge_(dropped - 2**15)
         scale = torch.tensor(2**16 / (2**16 - dropped), dtype=x.dtype)
         if x.dtype == torch.bfloat16:  # its bits are multiplied: no pass that converts

@@ -11,6 +11,7 @@ from pipeline.runtime import limits
 from pipeline.runtime.dag import DVC_FILE, read_stages
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
+from pipeline.runtime.project import RUNS
 from pipeline.tools.plan.networks import DataSize, Network, plan_networks
 from pipeline.tools.plan.stages import Stage, plan_stages
 from pipeline.tools.plan.storage import Storage, plan_storage, token_cache_bytes
@@ -110,7 +111,7 @@ def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> st
             _stage_table(stages, tflops, params.ray.cpus_per_worker),
             _stage_note(stages, params),
             _storage_table(storage),
-            _storage_note(storage, data),
+            _storage_note(storage, data, params.ray.folder),
         ]
     )
 
@@ -256,10 +257,11 @@ def _storage_table(storage: list[Storage]) -> str:
     return tabulate(rows, headers, tablefmt="simple", colalign=("left", *["right"] * 3))
 
 
-def _storage_note(storage: list[Storage], data: DataSize) -> str:
+def _storage_note(storage: list[Storage], data: DataSize, runs: str) -> str:
     """What the columns mean, what the disk must hold, and what is not counted."""
     outputs, live = sum(s.outputs for s in storage), sum(s.live for s in storage)
     need = 2 * outputs + live + max(s.passing for s in storage)
+    who = "`make clean`" if runs == RUNS else "nobody"
     images = (
         ""
         if data.shard_bytes
@@ -268,7 +270,7 @@ def _storage_note(storage: list[Storage], data: DataSize) -> str:
     return textwrap.fill(
         f"The disk must hold {_bytes(need)}: outputs twice, in the project and in DVC's cache "
         "(once where the file system shares blocks), live copies under ray.storage_path, which "
-        "`make clean` deletes, and what the stage that needs most needs besides while it runs. "
+        f"{who} deletes, and what the stage that needs most needs besides while it runs. "
         f"Not counted: {images}tables, pictures, logs, MLflow's files.",
         WIDTH,
     )

@@ -27,7 +27,7 @@ class Storage:
 
     stage: str
     outputs: int  # the stage's results, which DVC tracks and keeps in its cache as well
-    live: int = 0  # under `ray.storage_path`: it stays there after the stage, until `make clean`
+    live: int = 0  # under `ray.storage_path`: it stays there after the stage
     passing: int = 0  # besides, at most, while the stage runs
 
 

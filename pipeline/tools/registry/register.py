@@ -87,10 +87,12 @@ def register(params: Params, seed: int | None = None) -> str:
 
 
 def _measured_on(params: Params) -> str:
-    """Hash of what a FID is comparable within: images, number of samples, network of features."""
-    own = tree_hash(CLASSIFIER) if params.evaluation.extractor == "classifier" else ""
-    statistics = params.evaluation.reference_statistics
-    return value_hash([tree_hash(IMAGES), params.evaluation.samples, own, statistics])[:16]
+    """Hash of what a FID is comparable within: images or statistics, number of samples, network of
+    features."""
+    evaluation = params.evaluation
+    network = CLASSIFIER if evaluation.extractor == "classifier" else evaluation.inception_weights
+    files = [tree_hash(path) if path else "" for path in (network, evaluation.reference_statistics)]
+    return value_hash([tree_hash(IMAGES), evaluation.samples, *files])[:16]
 
 
 def _run_that_measured(experiment: str) -> str:
