@@ -134,7 +134,7 @@ class Evaluator:
 
         Args:
             seed: draws KID's subsets, the splits of IS, and the images of each manifold.
-            skip_few: leave FID or KID None where the samples do not suffice, and (`say`) print so.
+            skip_few: leave a metric None where the samples do not suffice, and (`say`) print so.
         """
         return sample_metrics(
             samples,

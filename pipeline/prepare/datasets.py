@@ -2,7 +2,6 @@
 the members of `Source`, and a line in `SOURCES`."""
 
 import inspect
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
@@ -123,9 +122,11 @@ class TorchvisionSource:
 
     @cached_property
     def version(self) -> str:
-        """Of the files, where torchvision lists them; else the images are those of one archive."""
-        found = [path.stat() for dataset in self._sets.values() for path in _files(dataset)]
-        return value_hash([(s.st_size, s.st_mtime_ns) for s in found]) if found else "torchvision"
+        """Of the files, where torchvision lists them; else nothing tells that they have changed."""
+        paths = [path for dataset in self._sets.values() for path in _files(dataset)]
+        found = [path.stat() if path.exists() else None for path in paths]
+        stamps = [(s.st_size, s.st_mtime_ns) if s else None for s in found]
+        return value_hash(stamps) if stamps else "torchvision"
 
     def read(self, index: int) -> bytes:
         dataset, i = self._index[index]
@@ -148,7 +149,7 @@ def _files(dataset: Any) -> list[Path]:
         listed = getattr(dataset, attribute, None)
         if isinstance(listed, list) and len(listed) == len(dataset):
             paths = [entry[0] if isinstance(entry, tuple) else entry for entry in listed]
-            if all(isinstance(path, str | Path) and os.path.isfile(path) for path in paths):
+            if all(isinstance(path, str | Path) for path in paths):
                 return list(map(Path, paths))
     return []
 

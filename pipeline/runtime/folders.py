@@ -65,13 +65,23 @@ def _take_place(finished: Path, path: Path) -> None:
             to_disk(Path(folder, name))
         to_disk(Path(folder))
     old = temporary_beside(path)
-    if os.path.lexists(path):
-        os.replace(path, old)
     try:
+        if os.path.lexists(path):
+            _move_aside(path, old)
         os.replace(finished, path)
     except BaseException:
-        if os.path.lexists(old):
+        if os.path.lexists(old) and not os.path.lexists(path):
             os.replace(old, path)
         raise
     to_disk(path.parent)
     remove(old)
+
+
+def _move_aside(path: Path, old: Path) -> None:
+    """Rename a folder; one of a container's image has no other name, and is removed."""
+    try:
+        os.replace(path, old)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        remove(path)

@@ -2,6 +2,7 @@
 
 import textwrap
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params
@@ -261,7 +262,7 @@ def _storage_note(storage: list[Storage], data: DataSize, runs: str) -> str:
     """What the columns mean, what the disk must hold, and what is not counted."""
     outputs, live = sum(s.outputs for s in storage), sum(s.live for s in storage)
     need = 2 * outputs + live + max(s.passing for s in storage)
-    who = "`make clean`" if runs == RUNS else "nobody"
+    who = "`make clean`" if Path(runs).parts[:1] == (RUNS,) else "nobody"
     images = (
         ""
         if data.shard_bytes

@@ -91,8 +91,10 @@ def _measured_on(params: Params) -> str:
     features."""
     evaluation = params.evaluation
     network = CLASSIFIER if evaluation.extractor == "classifier" else evaluation.inception_weights
-    files = [tree_hash(path) if path else "" for path in (network, evaluation.reference_statistics)]
-    return value_hash([tree_hash(IMAGES), evaluation.samples, *files])[:16]
+    statistics = evaluation.reference_statistics
+    own = tree_hash(network) if network else ""
+    against = tree_hash(statistics) if statistics else None
+    return value_hash([tree_hash(IMAGES), evaluation.samples, own, against])[:16]
 
 
 def _run_that_measured(experiment: str) -> str:

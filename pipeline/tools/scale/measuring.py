@@ -15,7 +15,7 @@ from pipeline.evaluation.images import ArrayImages
 from pipeline.evaluation.metrics import class_accuracy
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.device import pick_device
-from pipeline.runtime.files import value_hash
+from pipeline.runtime.files import tree_hash, value_hash
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone
 from pipeline.sampling import Network, Sampler, balanced_labels, sample_batches
@@ -32,6 +32,9 @@ NOT_SHARED = (
     "decoding.choice_temperature",
     "evaluation.seeds",
     "evaluation.samples",
+    "evaluation.halves",
+    "evaluation.second_extractor",
+    "evaluation.vgg_weights",
     "training",
     "cas",
     "sweep",
@@ -68,12 +71,15 @@ def _add(params: Params, grid: Grid, rows: Rows) -> int:
     evaluator = Evaluator(params, Alone(device), keep=False)
     views = TokenCache(TOKENS, "train").views
     for training in grid.trainings():
-        run = value_hash([training_dir(training, params).name, measured])[:12]
+        trained = training_dir(training, params).name
         cells = {
             steps: [
                 (decoding, cell)
                 for decoding in grid.decodings(training)
-                if (cell := _cell(training, steps, decoding, views, grid, params) | {RUN: run})
+                if (
+                    cell := _cell(training, steps, decoding, views, grid, params)
+                    | {RUN: value_hash([trained, measured, _curve(decoding)])[:12]}
+                )
                 not in rows
             ]
             for steps in grid.steps
@@ -110,6 +116,11 @@ def _cell(
         "choice_temperature": float(decoding.choice_temperature) if decoding else None,
         "samples": grid.samples,
     }
+
+
+def _curve(decoding: Decoding | None) -> str | None:
+    """Hash of the schedule that a cell is decoded with, if it has one."""
+    return tree_hash(CURVES / f"{decoding.schedule}.csv") if decoding else None
 
 
 def _measure(

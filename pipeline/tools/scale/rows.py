@@ -1,18 +1,16 @@
 """The file of rows: a row for each measured cell, appended as soon as it is measured."""
 
 import csv
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from pipeline.api.numbers import a_path
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_file, write_text
-from pipeline.runtime.locks import lock_at
+from pipeline.runtime.files import read_file
 
 # The columns that name a cell; metrics follow.
 CELL = (
@@ -38,13 +36,19 @@ def rows_of(path: Path) -> Iterator["Rows"]:
         UserError: it cannot be written, another process adds to the file, or as `Rows`.
     """
     path = a_path("file", path)
-    lock = lock_at(path.with_name(f".{path.name}.lock"))
-    _require_writable(path)
-    try:
-        with lock.acquire(timeout=0):
-            yield Rows(path)
-    except Timeout as error:
-        raise UserError(f"another process adds to {path}; name another file") from error
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path} is no file; name another")
+    with ExitStack() as held:
+        try:
+            handle = held.enter_context(open(path, "ab"))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process adds to {path}; name another file") from error
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be written ({error.strerror}); name another file"
+            ) from error
+        yield Rows(path)
 
 
 class Rows:
@@ -69,7 +73,7 @@ class Rows:
         if not begun or (self.columns and not {*CELL, RUN} <= set(self.columns)):
             raise UserError(f"{path} holds no rows of `scale`; name another file")
         if whole != text:  # a kill cut the last row short
-            write_text(path, whole)
+            os.truncate(path, len(whole.encode()))
         self._runs = {self._identity(row): row[RUN] for row in lines}
 
     def require(self, metric: str) -> None:
@@ -111,19 +115,6 @@ class Rows:
     @staticmethod
     def _identity(row: dict[str, Any]) -> tuple[str, ...]:
         return tuple(_text(row[name]) for name in CELL)
-
-
-def _require_writable(path: Path) -> None:
-    """Before anything is trained. Raises: UserError: nothing can be added to the file."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise UserError(f"{path} is no file; name another")
-    try:
-        with open(path, "ab"):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}); name another file"
-        ) from error
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.config.params import load_params
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import value_hash
+from pipeline.runtime.files import remove, value_hash
 from pipeline.runtime.process import THREADS, set_up
 from pipeline.runtime.uris import is_local, tracking_uri
 from pipeline.tools.submit.order import FILE, Order
@@ -79,10 +79,9 @@ def _work_folder(remote: Remote, package: Path) -> Iterator[None]:
 def _keep_runs(folder: str, kept: Path) -> None:
     """Let run directories lie in the kept folder, wherever in the project the params have them."""
     place = Path(os.path.normpath(folder))
-    if not place.is_absolute() and place.parts[0] not in ("runs", ".."):
+    if not place.is_absolute() and place.parts[0] not in ("runs", "mlruns", ".."):
         place.parent.mkdir(parents=True, exist_ok=True)
-        if place.is_dir():  # with what git knows there
-            shutil.rmtree(place)
+        remove(place)  # what git knows there
         place.symlink_to(kept)
 
 
