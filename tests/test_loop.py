@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from pipeline.runtime.errors import UserError
-from pipeline.training.loop import Diverged, RunDirSession, load_checkpoint, save_checkpoint
+from pipeline.training.loop import (
+    Diverged,
+    RunDirSession,
+    checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from pipeline.training.loop.finite import DivergedElsewhere
 from tests.interruption import Killed, KilledAfter, fit, weight_bytes
 
@@ -207,6 +213,21 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
     monkeypatch.undo()
     assert load_checkpoint(path) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_one_checkpoint_at_a_time_is_in_memory(tmp_path, monkeypatch):
+    """The next one is copied when the one before is on the disk."""
+    session, seen = RunDirSession(tmp_path), []
+
+    def copied(state):
+        seen.append(session._behind._running)
+        return state
+
+    monkeypatch.setattr(checkpoints, "snapshot", copied)
+    for step in range(3):
+        session.save({"step": step}, {})
+    session.settle()
+    assert seen == [None] * 3
 
 
 def test_finished_run_is_not_trained_again(tmp_path):

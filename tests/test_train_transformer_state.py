@@ -1,12 +1,16 @@
 """What the transformer's training keeps between its steps, resumes from and evaluates."""
 
 import copy
+import gc
+import time
+import weakref
 
 import pytest
 import torch
 
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll
+from pipeline.runtime.ahead import Ahead
 from pipeline.runtime.ranks import Ranks
 from tests.interruption import straight_and_resumed, weight_bytes
 from tests.transformer_task import transformer_task
@@ -26,6 +30,25 @@ def test_interrupted_transformer_ends_with_the_same_bytes(tiny, tokens_dir, tmp_
     for step in range(4):
         without.step(step)
     assert weight_bytes(without.model) != weight_bytes(straight.model)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_task_ends_with_its_training(tiny, tokens_dir, ahead):
+    """In a process that goes on to the next one: a GPU would hold both."""
+    task = transformer_task(tiny(), tokens_dir)
+    if ahead:  # as on a GPU
+        task._inputs = Ahead(task._inputs)
+    task.step(0)
+    model = weakref.ref(task.model)
+    gc.disable()
+    try:
+        del task
+        deadline = time.monotonic() + 10
+        while model() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)  # the thread draws the inputs of the step that is next
+        assert model() is None
+    finally:
+        gc.enable()
 
 
 def test_averaged_weights_are_those_of_all_steps(tiny, tokens_dir):

@@ -53,6 +53,7 @@ class RunDirSession:
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
         self.on_row(row)  # first: a kill in between repeats the row, which is logged once
+        self._behind.settle()  # before there is a second copy in memory
         self._behind(self._write, snapshot(state))
 
     def settle(self) -> None:

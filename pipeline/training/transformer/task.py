@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from weakref import proxy
 
 import torch
 from torch import Tensor, nn
@@ -82,9 +83,15 @@ class TransformerTask:
         self.warmup = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min(1.0, (step + 1) / warmup)
         )
+        # Held weakly: with a method of its own in it, a task would outlive its training, with all
+        # that it has of a GPU's memory, in a process that goes on to the next one.
+        me = proxy(self)
+
+        def inputs(step: int) -> tuple[Tensor, ...]:
+            return me._draw_inputs(step)
+
         # A GPU does not wait for the processor to draw them: it has those of the next step by then.
-        ahead = device.type != "cpu"
-        self._inputs = Ahead(self._draw_inputs) if ahead else self._draw_inputs
+        self._inputs = Ahead(inputs) if device.type != "cpu" else inputs
         self.guard = spike_guard(self.training.spike_factor, "training")
         self.validation = TokenCache(tokens_dir, "val").everything()
 
