@@ -41,6 +41,7 @@ def test_whoever_takes_a_training_up_is_noted_beside_those_before(tmp_path):
     note_workers(first, [A])
     note_workers(second, [A])
     assert machines_of([first, second]) == [A, B]
+    assert machines_of([tmp_path]) == [A, B]  # as of the jobs of a stage
     assert machines_of([tmp_path / "none"]) == []
     meet(B)
     assert machines_of([second]) == [A, B]

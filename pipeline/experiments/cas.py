@@ -23,6 +23,7 @@ from pipeline.runtime.checksums import as_noted, write_noted
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.kept import kept_row
+from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
@@ -124,6 +125,7 @@ def _measure(job: CasJob, weights: dict[str, Tensor]) -> None:
     row = {"images": job.images, "augmentation": job.augmentation, "seed": job.seed}
     count = len(training_pictures(job, params).labels)
     row |= {"training_images": count, "top1": top1, "top5": top5}
+    note_workers(Path(job.folder), [this_machine()])
     write_noted(job.result, row)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.runtime.dag import DVC_FILE
 from pipeline.runtime.errors import FULL, PassingError, UserError, one_line
-from pipeline.runtime.files import read_file, remove, write_text
+from pipeline.runtime.files import look_again, read_file, remove, write_text
 from pipeline.runtime.limits import JSON_BYTES
 from pipeline.runtime.project import in_project
 from pipeline.runtime.uris import scrubbed
@@ -61,6 +61,7 @@ class Failure:
 
     def read(self) -> str | None:
         """The error for the user, if the job left one: what no other attempt can mend."""
+        look_again(Path(self.folder))
         return _text_of(self._line)
 
     def reason(self, lost: str) -> str:

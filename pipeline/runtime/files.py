@@ -50,6 +50,13 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def look_again(folder: Path) -> None:
+    """Open a folder, and those in it: only then does a client of NFS ask again for another
+    machine's file that it did not find before."""
+    for _ in os.walk(folder):
+        pass
+
+
 def to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -43,8 +43,10 @@ def note_workers(folder: Path, machines: Iterable[Machine]) -> None:
 
 
 def machines_of(folders: Iterable[Path]) -> list[Machine]:
-    """Every machine, once, that worked in these run directories or for this process."""
-    return _each_once([*_met, *(m for folder in folders for m in _noted(folder))])
+    """Every machine, once, that worked in these run directories, or in folders of theirs, or for
+    this process."""
+    notes = (note for folder in folders for note in folder.rglob(NOTE))
+    return _each_once([*_met, *(m for note in notes for m in _noted(note.parent))])
 
 
 def _noted(folder: Path) -> list[Machine]:

@@ -46,7 +46,6 @@ class Stage:
     def __init__(self, name: str, params: StageParams):
         self.name, self.params = name, params
         self._keys: dict[tuple[str, ...], dict[str, Any]] = {(): stage_key(name)}
-        self._folders: list[Path] = []
         self.hash = value_hash(self._keys[()])
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
@@ -59,8 +58,7 @@ class Stage:
         if ignore not in self._keys:
             self._keys[ignore] = stage_key(self.name, ignore)
         key = self._keys[ignore] | identity
-        self._folders.append(run_dir(self.name, key, self.params.ray.storage_path))
-        return self._folders[-1]
+        return run_dir(self.name, key, self.params.ray.storage_path)
 
     def __enter__(self) -> "Stage":
         self._started = time.monotonic()
@@ -107,7 +105,7 @@ class Stage:
         self._monitor.finish()
         try:
             if error is None:
-                machines = machines_of(self._folders) or [this_machine()]
+                machines = machines_of(held()) or [this_machine()]
                 self.run.log_tags({"workers": "; ".join(map(_text, machines))})
             self.run.finish(ok=error is None)
             self._whole.finish(ok=error is None)

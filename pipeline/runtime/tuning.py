@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure, in_a_line
+from pipeline.runtime.files import look_again
 from pipeline.runtime.parcels import call, pack
 from pipeline.runtime.room import may_grow, room_for
 
@@ -147,6 +148,7 @@ def _watch(trials: Sequence[AnyTrial], on_done: Callable[[AnyTrial], None]) -> A
                     self.error = error
 
         def look_at(self, trial: AnyTrial) -> None:
+            look_again(Path(trial.failure.folder))
             if trial.finished and trial.name not in seen:
                 seen.add(trial.name)
                 on_done(trial)

@@ -17,6 +17,7 @@ from pipeline.masking import masked_nll
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
+from pipeline.runtime.machines import machines_of, note_workers, this_machine
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone, Maker, workers_of
 from pipeline.sampling import Sampler, balanced_labels, sample_batches
@@ -52,6 +53,7 @@ def measure_trial(trial: Trial) -> None:
             "decode_seconds": round(decode_seconds, 2),
             "seconds": round(time.monotonic() - started, 2),
         }
+        note_workers(Path(trial.folder), [this_machine(), *machines_of([])])
         write_noted(cell.path, {"row": row, "timing": timing})
 
 
