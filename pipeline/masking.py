@@ -55,7 +55,8 @@ def masked_nll(
     device: torch.device | str = "cpu",
     share: Share = ALL,
 ) -> float:
-    """Mean negative log-likelihood in nats of masked tokens, the NLL of Table 3.
+    """Mean negative log-likelihood in nats of masked tokens, beside Table 3's (which the paper
+    does not define).
 
     Masks follow the schedule's own training distribution; probabilities are over the K codes, as
     decoding samples from them; weighted as the training loss (tokens of a sample, then samples).

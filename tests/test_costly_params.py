@@ -150,6 +150,14 @@ def test_an_architecture_that_torchvision_does_not_list_is_refused(name, tmp_pat
     assert f"classifier.architecture: unknown architecture 'torchvision:{name}'; use small" in text
 
 
+def test_images_that_no_discriminator_looks_at_are_refused(tmp_path):
+    for size in (1, 2, 3):
+        path = write(tmp_path, {"data.image_size": size, "tokenizer.multipliers": [1]})
+        assert f"data.image_size: {size} pixels are fewer than the 4 that the patch" in message(
+            path
+        )
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "wide_resnet50_2"])
 def test_a_resnet_of_torchvision_is_taken(name, tmp_path):
     path = write(tmp_path, {"classifier.architecture": f"torchvision:{name}"})

@@ -18,8 +18,6 @@ TEXT = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
 def test_the_table_says_what_the_presets_hold(name):
     values = flatten(preset_params(name).model_dump())
     said = {key: float_or_yaml(text) for key, text in re.findall(r"`([a-z_.0-9]+): (.+?)`", TEXT)}
-    if name == "places512":
-        said["tokenizer.batch_size"] = 64
     assert len(said) > 15
     assert said == {key: values[key] for key in said}
 

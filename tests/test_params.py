@@ -139,7 +139,6 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"tokenizer.filters": 48}, ["tokenizer.filters", "32"]),
         ({"tokenizer.discriminator": "release"}, ["tokenizer.discriminator", "'stylegan'"]),
         ({"tokenizer.discriminator": "stylegan"}, ["tokenizer.discriminator", "28", "patch"]),
-        ({"data.image_size": 3, "tokenizer.multipliers": [1]}, ["data.image_size", "patch", "4"]),
         ({"tokenizer.codebook_size": 65536}, ["tokenizer.codebook_size", "65535"]),
         ({"data.source": "imagenet"}, ["data.source", "'imagenet'"]),
         ({"data.channels": 2}, ["data.channels"]),

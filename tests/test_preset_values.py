@@ -49,7 +49,7 @@ TABLE = [
     # Its training.
     ("tokenizer.pretrained", None, ("imagenet256", "release256"), "section 4.1"),
     ("tokenizer.steps", 1_000_000, OWN_TOKENIZER, "release"),
-    ("tokenizer.batch_size", 256, ("release256",), "release"),
+    ("tokenizer.batch_size", 256, OWN_TOKENIZER, "release"),
     ("tokenizer.lr", 1e-4, OWN_TOKENIZER, "release"),
     ("tokenizer.betas", [0.0, 0.99], GPU, "release"),
     ("tokenizer.adversarial_weight", 0.1, (*OWN_TOKENIZER, "cifar10"), "release"),

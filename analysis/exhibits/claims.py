@@ -93,7 +93,8 @@ class Verdict:
         claim, shown = self.claim, self.word == SHOWN
         text = (claim.whole or part.won) if shown else part.lost
         if claim.source:
-            text += f", {'as' if shown else 'unlike'} in the paper"
+            says = "as in" if shown else "unlike in"
+            text += f", {says} the paper{'’s hypothesis' if 'hypothesis' in claim.source else ''}"
         if shown and claim.caveat:
             text += f", {claim.caveat}"
         if shown and claim.whole and len(claim.parts) > 1:

@@ -42,7 +42,8 @@ def table(results: Results, params: Params) -> Table:
             "shares one, exact permutations for orderings and timings. n: training seeds, timings "
             "of each in one process (another process may differ), or schedules. Where a claim has "
             "several parts, all must hold, and the numbers are of the part that supports it least. "
-            "A claim without a section is an expectation of ours.",
+            "What is marked as a hypothesis the paper only supposes. A claim without a section is "
+            "an expectation of ours.",
             "One tokenizer and one classifier were trained: what their seeds would change is in no "
             "number. Conclusions are about this data set at this size, and about these networks "
             "after so much training: others of the same cost may turn them.",

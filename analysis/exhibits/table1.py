@@ -147,7 +147,8 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
         "one set. One tokenizer and one classifier were trained: their seeds are in no ±. FID∞ "
         f"({x}) is extrapolated to infinitely many samples, and has the interval; FID ({x}) has "
         f"none, as few samples make it too high. {measure_note(params, x)}",
-        cas.note(cells, "with RandAugment"),
+        cas.note(cells, "with RandAugment")
+        + (" The paper names RandAugment for 256×256 alone." if side == 512 else ""),
         f"{_training(params)}.",
         f"Columns marked (paper …) are the paper's Table 1 on ImageNet {side}×{side}, with "
         "ResNet-50 for CAS: compare orderings, not values. Accuracies are fractions; recognised: "

@@ -32,7 +32,8 @@ def table(results: Results, params: Params) -> Table:
             f"{_sampling_note(best)} {_choice_note(best)} {measure_note(params, sweep.extractor)}",
             "NLL, in nats: mean over the masked tokens of a validation image, then over images; "
             "masks are drawn from the schedule as in its training. Columns marked (paper …) are "
-            "the paper's Table 3 on ImageNet 256×256: compare orderings, not values.",
+            "the paper's Table 3 on ImageNet 256×256, which does not define its NLL: compare "
+            "orderings, not values.",
             *_reach_notes(best, sweep, params),
             *training_note(params),
         ],

@@ -81,7 +81,7 @@ PLACES: dict[str, list[Place]] = {
     "Rejection sampling": [Place("table4-table", "Table 4", table4.table, ("reject", "evaluate"))],
     "Editing": [
         Place("table2-table", "Table 2", table2.table, ("edit",)),
-        Place("inpainting", "Figure 6, inpainting", figure6.inpainting, ("edit",)),
+        Place("inpainting", "inpainting", figure6.inpainting, ("edit",)),
         Place("figure6", "Figure 6", figure6.class_edit, ("edit",)),
         Place("figure7", "Figure 7", figure7.outpainting, ("edit",)),
         Place("panorama", "panorama", figure7.panorama, ("edit",)),

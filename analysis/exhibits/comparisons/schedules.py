@@ -183,7 +183,7 @@ def _crossed(results: Results) -> list[Claim]:
         found.append(
             Claim(
                 said=f"concave schedules help in {step}",
-                source="4.4",
+                source="4.4, as a hypothesis",
                 exhibit="crossing-table",
                 shown_in="Crossing",
                 measure=metric_label(metric, results.extractor),

@@ -263,11 +263,8 @@ def _storage_note(storage: list[Storage], data: DataSize, runs: str) -> str:
     outputs, live = sum(s.outputs for s in storage), sum(s.live for s in storage)
     need = 2 * outputs + live + max(s.passing for s in storage)
     who = "`make clean`" if Path(runs).parts[:1] == (RUNS,) else "nobody"
-    images = (
-        ""
-        if data.shard_bytes
-        else "the prepared images (as large as the source's files; smaller of large photographs), "
-    )
+    sizes = "as large as the source's files; smaller of large photographs"
+    images = "" if data.shard_bytes else f"the prepared images ({sizes}), "
     return textwrap.fill(
         f"The disk must hold {_bytes(need)}: outputs twice, in the project and in DVC's cache "
         "(once where the file system shares blocks), live copies under ray.storage_path, which "
