@@ -63,9 +63,9 @@ def _jobs(params: Params, stage: Stage) -> list[CasJob]:
     """A job for each set of images, augmentation and replicate; the real images' have its seed."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     own = params.model_copy(update={"classifier": classifier}).model_dump()
-    real = stage.folder(*REPLICATES, SAMPLES.as_posix())
     sets: list[tuple[str, int, Path, Path]] = [
-        (REAL, seed, real / f"seed{seed}", IMAGES) for seed in params.evaluation.seeds
+        (REAL, seed, stage.folder(*REPLICATES, SAMPLES.as_posix(), seed=seed), IMAGES)
+        for seed in params.evaluation.seeds
     ]
     for network in NETWORKS:
         folders = samples_folders(stage, main_replicates(params, network))

@@ -47,7 +47,7 @@ def tokens_dir(tmp_path_factory) -> Path:
     counts = {"train": 64, "val": 8}
     grids = {split: [rng.integers(64, size=(n, 1, 49))] for split, n in counts.items()}
     labels = {split: np.arange(n) % 4 for split, n in counts.items()}
-    return write_token_cache(tmp_path_factory.mktemp("tokens"), grids, labels, codes=64)
+    return write_token_cache(tmp_path_factory.mktemp("cache") / "tokens", grids, labels, codes=64)
 
 
 def _small_params(steps: int = 6):

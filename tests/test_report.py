@@ -113,13 +113,15 @@ def test_the_report_opens_with_the_scoreboard_and_its_links_lead_to_the_exhibits
     assert len(lines) == len(verdicts) == first.count('<th scope="row">') > 20
     counts = re.search(
         r"Of the paper's (\d+) claims: <strong>shown here (\d+)</strong>, not shown (\d+), "
+        r"undecided (\d+); of (\d+) that it supposes: shown here (\d+), not shown (\d+), "
         r"undecided (\d+); of (\d+) more of ours: shown here (\d+), not shown (\d+), "
         r"undecided (\d+)\.",
         first.replace("&#39;", "'"),
     )
-    paper, a, b, c, ours, d, e, f = map(int, counts.groups())
-    assert (a + b + c, d + e + f, paper + ours) == (paper, ours, len(verdicts))
-    assert a + d == verdicts.count("shown here")
+    groups = [list(map(int, counts.groups()[at : at + 4])) for at in (0, 4, 8)]
+    assert all(total == sum(words) for total, *words in groups)
+    assert sum(total for total, *_ in groups) == len(verdicts) and groups[1][0] == 2
+    assert sum(shown for _, shown, *_ in groups) == verdicts.count("shown here")
     articles = {attributes["id"] for attributes in Document(text).all("article")}
     assert {link["href"].removeprefix("#") for link in lines} <= articles
 

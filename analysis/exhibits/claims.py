@@ -11,7 +11,7 @@ from functools import lru_cache
 from types import ModuleType
 
 from analysis.exhibits.comparisons import networks, samples, schedules
-from analysis.exhibits.comparisons.claim import TIMINGS, Claim, Part, Setup
+from analysis.exhibits.comparisons.claim import HYPOTHESIS, TIMINGS, Claim, Part, Setup
 from analysis.exhibits.comparisons.inference import ALPHA, NAN, holm
 from analysis.exhibits.comparisons.learned import SWEPT, barely_trained
 from analysis.exhibits.formatting import listed, number
@@ -94,7 +94,7 @@ class Verdict:
         text = (claim.whole or part.won) if shown else part.lost
         if claim.source:
             says = "as in" if shown else "unlike in"
-            text += f", {says} the paper{'’s hypothesis' if 'hypothesis' in claim.source else ''}"
+            text += f", {says} the paper{'’s hypothesis' if HYPOTHESIS in claim.source else ''}"
         if shown and claim.caveat:
             text += f", {claim.caveat}"
         if shown and claim.whole and len(claim.parts) > 1:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.exhibits.base import Table
 from analysis.exhibits.claims import NOT_SHOWN, SHOWN, UNDECIDED, Verdict, judge, p_value
-from analysis.exhibits.comparisons.claim import Setup
+from analysis.exhibits.comparisons.claim import HYPOTHESIS, Setup
 from analysis.exhibits.comparisons.learned import SWEPT, barely_trained
 from analysis.exhibits.formatting import NONE, count, percent
 from analysis.exhibits.inputs.results import Results
@@ -81,14 +81,24 @@ def _barely_trained(results: Results, params: Params) -> list[str]:
 
 
 def _count(verdicts: list[Verdict]) -> str:
-    """The paper's claims apart from ours."""
-    paper = [verdict.word for verdict in verdicts if verdict.claim.source]
-    ours = [verdict.word for verdict in verdicts if not verdict.claim.source]
+    """The paper's claims apart from what it supposes, and from ours."""
+    words: dict[str, list[str]] = {"claims": [], "hypotheses": [], "ours": []}
+    for verdict in verdicts:
+        source = verdict.claim.source
+        kind = "ours" if not source else "hypotheses" if HYPOTHESIS in source else "claims"
+        words[kind].append(verdict.word)
+    claims, supposed, ours = words.values()
     return (
-        f"Of the paper's {len(paper)} claims: **shown here {paper.count(SHOWN)}**, not shown "
-        f"{paper.count(NOT_SHOWN)}, undecided {paper.count(UNDECIDED)}; of {len(ours)} more of "
-        f"ours: shown here {ours.count(SHOWN)}, not shown {ours.count(NOT_SHOWN)}, undecided "
-        f"{ours.count(UNDECIDED)}."
+        f"Of the paper's {len(claims)} claims: **shown here {claims.count(SHOWN)}**, not shown "
+        f"{claims.count(NOT_SHOWN)}, undecided {claims.count(UNDECIDED)}; of {len(supposed)} "
+        f"that it supposes: {_of(supposed)}; of {len(ours)} more of ours: {_of(ours)}."
+    )
+
+
+def _of(words: list[str]) -> str:
+    return (
+        f"shown here {words.count(SHOWN)}, not shown {words.count(NOT_SHOWN)}, undecided "
+        f"{words.count(UNDECIDED)}"
     )
 
 

@@ -1,5 +1,6 @@
 """The machines that did a stage's work: its own, or those of Ray's workers."""
 
+import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -36,6 +37,11 @@ def meet(machine: Machine) -> None:
     _met.append(machine)
 
 
+def meet_anew() -> None:
+    """Forget who was met: this process begins other work."""
+    _met.clear()
+
+
 def note_workers(folder: Path, machines: Iterable[Machine]) -> None:
     """Note in a run directory who works there, beside those who did before it was taken up."""
     known = _noted(folder)
@@ -45,8 +51,8 @@ def note_workers(folder: Path, machines: Iterable[Machine]) -> None:
 def machines_of(folders: Iterable[Path]) -> list[Machine]:
     """Every machine, once, that worked in these run directories, or in folders of theirs, or for
     this process."""
-    notes = (note for folder in folders for note in folder.rglob(NOTE))
-    return _each_once([*_met, *(m for note in notes for m in _noted(note.parent))])
+    noted = (Path(at) for folder in folders for at, _, names in os.walk(folder) if NOTE in names)
+    return _each_once([*_met, *(m for folder in noted for m in _noted(folder))])
 
 
 def _noted(folder: Path) -> list[Machine]:

@@ -103,9 +103,10 @@ class Stage:
             patience: seconds that the tracking server may take.
         """
         self._monitor.finish()
+        machines = [this_machine()]
         try:
             if error is None:
-                machines = machines_of(held()) or [this_machine()]
+                machines = machines_of(held()) or machines
                 self.run.log_tags({"workers": "; ".join(map(_text, machines))})
             self.run.finish(ok=error is None)
             self._whole.finish(ok=error is None)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LABEL, WIDTH = 13, 100  # letters of the first column, and of a line
 WHERE = """\
 Where
-  analysis/report.html           every table and figure, the paper's values beside
+  analysis/report.html           tables and figures, the paper's values beside
   analysis/tables/, figures/     the same as files
   results/                       metrics, rows and curves of every stage
   make ui                        MLflow

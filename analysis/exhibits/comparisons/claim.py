@@ -8,6 +8,7 @@ from analysis.exhibits.comparisons.inference import NAN, Effect
 from pipeline.config.params import Params
 
 BETTER = "**{}** is better than {}"
+HYPOTHESIS = "hypothesis"  # in the source of what the paper only supposes
 SEEDS, TIMINGS = "training seeds", "timings of each in one process"  # what n counts
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pandas as pd
 
-from analysis.exhibits.comparisons.claim import Claim, Part, Setup, versus
+from analysis.exhibits.comparisons.claim import HYPOTHESIS, Claim, Part, Setup, versus
 from analysis.exhibits.comparisons.inference import paired, rank_order
 from analysis.exhibits.comparisons.seeds import by_seed, nested_choice, pairs
 from analysis.exhibits.inputs import paper
@@ -183,7 +183,7 @@ def _crossed(results: Results) -> list[Claim]:
         found.append(
             Claim(
                 said=f"concave schedules help in {step}",
-                source="4.4, as a hypothesis",
+                source=f"4.4, as a {HYPOTHESIS}",
                 exhibit="crossing-table",
                 shown_in="Crossing",
                 measure=metric_label(metric, results.extractor),

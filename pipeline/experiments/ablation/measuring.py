@@ -17,7 +17,7 @@ from pipeline.masking import masked_nll
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
-from pipeline.runtime.machines import machines_of, note_workers, this_machine
+from pipeline.runtime.machines import machines_of, meet_anew, note_workers, this_machine
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone, Maker, workers_of
 from pipeline.sampling import Sampler, balanced_labels, sample_batches
@@ -28,6 +28,7 @@ from pipeline.weights.released.opening import open_pretrained_transformer
 
 def measure_trial(trial: Trial) -> None:
     """Decode the samples of every cell that is missing from the trial's model, and measure them."""
+    meet_anew()
     params, root = Params.model_validate(trial.params), Path(trial.root)
     workers, train_seconds = _workers(trial, params), 0.0
     if trial.training is not None:

@@ -8,6 +8,7 @@ from pipeline.config.paths import TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.checksums import as_noted
 from pipeline.runtime.failures import Failure
+from pipeline.runtime.files import look_again
 from pipeline.runtime.kept import kept_row
 from pipeline.training.transformer.job import TransformerJob
 
@@ -61,6 +62,8 @@ class Trial:
 
     @property
     def finished(self) -> bool:
+        for folder in {cell.folder for cell in self.cells + self.crossed}:
+            look_again(Path(folder))
         return not self.missing()
 
     def rows(self) -> list[dict[str, Any]]:
