@@ -103,7 +103,7 @@ class Stage:
             patience: seconds that the tracking server may take.
         """
         self._monitor.finish()
-        machines = [this_machine()]
+        machines = [] if error else [this_machine()]
         try:
             if error is None:
                 machines = machines_of(held()) or machines
