@@ -57,9 +57,11 @@ def test_pixel_mask_to_tokens_matches_loops(grid_and_mask, dilate):
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 4])
-@pytest.mark.parametrize("grid", [1, 2, 3, 4, 5, 7, 8, 13, 16])
+@pytest.mark.parametrize("grid", [2, 3, 4, 5, 7, 8, 13, 16])
 def test_params_refuse_a_dilation_that_leaves_nothing_known(make_params, levels, grid):
     size = grid * 2 ** (levels - 1)
+    if size < 4:
+        pytest.skip("images of fewer than 4 pixels are refused for that")
     shape = {"data": {"image_size": size}, "tokenizer": {"multipliers": [1] * levels}}
     shape |= {key: {"iterations": 1} for key in ("decoding", "reconstruction")}
     shape["sweep"] = {"iterations": [1]}
