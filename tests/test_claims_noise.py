@@ -13,7 +13,7 @@ from analysis.exhibits.inputs.results import read_results
 from tests.noise import Noise
 from tests.synthetic_results import curves_of
 
-REPORTS = 500
+REPORTS = 300
 
 
 @pytest.mark.slow

@@ -28,7 +28,6 @@ CHOSEN = [
     ("train_classifier", "gone_briefly"),
     ("train_classifier", "killed_and_flipped"),
     ("reject", "slow"),
-    ("reconstruct", "killed_and_flipped"),
     ("cache_tokens", "errors"),
     ("evaluate", "gone_for_good"),
     ("prepare", "clock_back"),
