@@ -1,5 +1,6 @@
 """`from pipeline import MaskGIT`: what it draws, edits and takes, by name and by number."""
 
+import io
 import subprocess
 import sys
 
@@ -12,8 +13,9 @@ from pipeline import MaskGIT
 from pipeline.api import pictures as convert
 from pipeline.config.paths import TOKENIZER
 from pipeline.data.images.crops import center_crop
+from pipeline.data.images.opening import as_seen, decode_image
 from pipeline.decoding import generate
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.seeds import mix
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
@@ -108,11 +110,53 @@ def test_boxes_and_masks_count_in_the_pixels_of_the_picture_as_it_is(model, pict
     box = (SIDE + 4 * 2, 4 * 2, SIDE + 4 * 6, 4 * 6)
     by_box = model.inpaint(large, 2, box=box)
     resized = torch.from_numpy(np.array(center_crop(large, SIDE)))[None, None]
-    assert torch.equal(model.inpaint(resized, 2, box=(2, 2, 6, 6)), by_box)
+    # What lies beside the box has a part of it.
+    assert torch.equal(model.inpaint(resized, 2, box=(1, 1, 7, 7)), by_box)
     mask = np.zeros((SIDE * 4, SIDE * 6), np.uint8)
     mask[box[1] : box[3], box[0] : box[2]] = 255
     assert torch.equal(model.inpaint(large, 2, mask=Image.fromarray(mask)), by_box)
     assert torch.equal(model.inpaint([large], 2, mask=mask > 0), by_box)
+
+
+@pytest.mark.parametrize("side", [2 * SIDE, 7 * SIDE + 3])
+def test_nothing_in_a_hole_is_looked_at_though_the_picture_is_made_smaller(model, side):
+    noise = np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8)
+    box = (side // 4, side // 4, side // 2, side // 2)
+    filled = []
+    for value in (0, 255):
+        noise[box[1] : box[3], box[0] : box[2]] = value
+        filled.append(model.inpaint(Image.fromarray(noise), 1, box=box))
+    assert torch.equal(*filled)
+
+
+def test_a_picture_is_turned_once_however_often_it_is_opened():
+    picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    picture.save(file, "PNG", exif=exif)
+    turned = decode_image(file.getvalue(), 1)
+    assert np.array_equal(turned, np.rot90(picture, -1))
+    assert np.array_equal(as_seen(turned), turned)
+
+
+def test_masks_and_tokens_of_numpy_and_of_other_types_are_taken(model, pictures):
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[:3] = 255
+    mask[-2:] = 5  # nearly black
+    wanted = model.inpaint(pictures[:1], 1, mask=mask >= 128)
+    assert torch.equal(model.inpaint(pictures[:1], 1, mask=mask), wanted)
+    assert torch.equal(model.inpaint(pictures[:1], 1, mask=mask[::-1][::-1]), wanted)
+    tokens = model.encode(pictures)
+    for given in (tokens.numpy(), tokens.to(torch.uint8), tokens.to(torch.int16)):
+        assert torch.equal(model.decode(given), model.decode(tokens))
+    assert model.sample(torch.tensor(1), 2).shape[0] == 2
+    for call in (
+        lambda: model.decode([["a"]]),
+        lambda: model.decode(tokens > 0),
+        lambda: model.to_grid(pictures, columns=0),
+    ):
+        with pytest.raises(ArgumentError):
+            call()
 
 
 def test_outpainting_adds_to_the_sides_and_keeps_the_picture(model, pictures):

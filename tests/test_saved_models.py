@@ -15,7 +15,7 @@ from pipeline import MaskGIT
 from pipeline.api.saving import require_free
 from pipeline.config import presets
 from pipeline.runtime.dag import stage_key
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.files import read_yaml, write_json
 from tests.hub import hub
 from tests.release import FOLDER, expected, needs_fixture
@@ -79,7 +79,15 @@ def test_the_card_has_the_numbers_of_the_runs_own_model(project, tmp_path, monke
     assert "| samples recognised as their class | 0.5 |" in shown and "_std" not in shown
     again = MaskGIT.from_pretrained(tmp_path / "saved", device="cpu")
     again.save_pretrained(tmp_path / "twice")
+    with pytest.raises(ArgumentError, match="is a saved model, of seed 1 alone"):
+        MaskGIT.from_pretrained(tmp_path / "saved", seed=0)
+    with pytest.raises(ArgumentError, match=r"revision: .* is a folder here and has none"):
+        MaskGIT.from_pretrained(tmp_path / "saved", revision="v1")
     assert "| FID (classifier) | 9.5 |" in (tmp_path / "twice/README.md").read_text()
+    changed = MaskGIT.from_pretrained(folder, seed=1, device="cpu")
+    changed.transformer.vocabulary_bias.data += 1  # in memory alone
+    changed.save_pretrained(tmp_path / "changed")
+    assert "had no results of this model" in (tmp_path / "changed/README.md").read_text()
     weights = Path("models/transformer/main/seed1")
     shutil.rmtree(weights)
     shutil.copytree("models/transformer/main/seed0", weights)

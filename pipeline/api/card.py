@@ -4,11 +4,15 @@ import math
 from contextlib import chdir
 from pathlib import Path
 
+import torch
+
 from pipeline.api.opening import Opened
-from pipeline.config.params import load_params
+from pipeline.config.params import Params, load_params
 from pipeline.config.paths import RESULTS, TOKENIZER, TRANSFORMER
+from pipeline.config.replicates import main_replicate
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.files import read_json, tree_hash
+from pipeline.runtime.pytorch_files import read_safetensors
 from pipeline.runtime.records import SOURCES, out_of_date
 
 ROWS = RESULTS / "evaluation/rows.csv"
@@ -72,10 +76,11 @@ def measured(opened: Opened) -> dict[str, float]:
     import pandas as pd
 
     with chdir(opened.project):
-        if not _of_these_models():
+        params = load_params(PARAMS_FILE)
+        if not (_of_these_models() and _lie_there(opened, params)):
             return {}
         rows = pd.read_csv(ROWS)
-        smoothing = load_params(PARAMS_FILE).training.label_smoothing
+        smoothing = params.training.label_smoothing
     main = rows[(rows["images"] == "transformer") & (rows["label_smoothing"] == smoothing)]
     own = main[main["seed"] == opened.seed]
     if len(own) != 1:
@@ -97,6 +102,19 @@ def _of_these_models() -> bool:
     models = [path for path in deps if path.startswith(MODELS)]
     there = bool(models) and all(Path(path).exists() for path in models)
     return there and all(tree_hash(path) == deps[path] for path in models)
+
+
+def _lie_there(opened: Opened, params: Params) -> bool:
+    """Whether the model's weights are those of the working directory: since it was opened either
+    may have changed."""
+    folder = main_replicate(params, "transformer", opened.seed).folder
+    for network, place in ((opened.tokenizer, TOKENIZER), (opened.transformer, folder)):
+        weights, there = network.state_dict(), read_safetensors(place / "model.safetensors")
+        if weights.keys() != there.keys():
+            return False
+        if not all(torch.equal(there[name], value.cpu()) for name, value in weights.items()):
+            return False
+    return True
 
 
 def card(opened: Opened, name: str, values: dict[str, float]) -> str:

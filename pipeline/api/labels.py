@@ -3,6 +3,7 @@
 import difflib
 import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +24,11 @@ def class_labels(classes: Classes, names: Sequence[str]) -> Tensor:
     Raises:
         ArgumentError: the model has no such class, or none is given.
     """
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
-        classes = [classes]
-    several = list(classes)
+    one = getattr(classes, "ndim", 1) == 0  # as an element of labels
+    if one or isinstance(classes, str) or not isinstance(classes, Iterable):
+        several: list[Any] = [classes]
+    else:
+        several = list(classes)
     if not several:
         raise ArgumentError("classes: an empty list; give one class or more")
     return torch.tensor([_label(each, names) for each in several])

@@ -1,5 +1,6 @@
 """A trained MaskGIT to use from Python."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -72,11 +73,13 @@ class MaskGIT(Editor):
             revision: of a repository: a branch, tag or commit.
 
         Raises:
-            UserError: there is no model, or it is damaged.
+            UserError: there is no model, or it is damaged, or has another seed or no revision.
         """
         folder = a_path("source", source)
-        if not folder.exists():
+        if not os.path.exists(folder):
             folder = download(str(source), revision)
+        elif revision is not None:
+            raise ArgumentError(f"revision: {source} is a folder here and has none; leave it out")
         return cls(open_folder(folder, seed, _device(device)))
 
     @classmethod

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.api import pictures as convert
+from pipeline.api.numbers import whole
 from pipeline.api.opening import Opened
 from pipeline.api.pictures import Pictures
 from pipeline.data.images.pixels import as_float
@@ -64,16 +65,16 @@ class Networks:
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Images (B, C, H, W) uint8 of tokens (B, h, w)."""
-        codes = self.tokenizer.config.codebook_size
+        codes, tokens = self.tokenizer.config.codebook_size, _as_tokens(tokens)
         if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (self.grid, self.grid):
             raise ArgumentError(
                 f"tokens: shape {tuple(tokens.shape)}; give (B, {self.grid}, {self.grid})"
             )
-        if tokens.is_floating_point() or not bool(((tokens >= 0) & (tokens < codes)).all()):
+        if not bool(((tokens >= 0) & (tokens < codes)).all()):
             raise ArgumentError(f"tokens: not all are whole numbers from 0 to {codes - 1}")
         return torch.cat(
             [
-                tokens_to_images(self.tokenizer, chunk.long().to(self.device))
+                tokens_to_images(self.tokenizer, chunk.to(self.device))
                 for chunk in tokens.flatten(1).split(self.defaults.batch_size)
             ]
         )
@@ -90,4 +91,17 @@ class Networks:
     @staticmethod
     def to_grid(images: Tensor, columns: int = 10) -> Image.Image:
         """Images (B, C, H, W) uint8 in rows, as one picture; small ones are enlarged."""
+        if (columns := whole("columns", columns)) < 1:
+            raise ArgumentError(f"columns: {columns} hold no image; give 1 or more")
         return grid_picture(images, min(columns, len(images)))
+
+
+def _as_tokens(given: Tensor) -> Tensor:
+    """Tokens of any type of whole numbers as int64."""
+    try:
+        tokens = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):  # of torch, in its own words
+        raise ArgumentError(f"tokens: {type(given).__name__} is no tensor; give one") from None
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise ArgumentError(f"tokens: {tokens.dtype} is no whole number; give int64")
+    return tokens.long()

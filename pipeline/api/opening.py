@@ -155,7 +155,10 @@ def open_folder(folder: Path, seed: int | None, device: torch.device) -> Opened:
         UserError: it is neither.
     """
     if (folder / CONFIG).exists():
-        return open_saved(folder, device)
+        opened = open_saved(folder, device)
+        if seed not in (None, opened.seed):
+            raise ArgumentError(f"seed: {folder} is a saved model, of seed {opened.seed} alone")
+        return opened
     for root in (folder, folder.absolute().parent):
         if (root / PARAMS_FILE).exists() and (root == folder or folder.name == TOKENIZER.parts[0]):
             return open_project(root, seed, device)

@@ -140,6 +140,8 @@ def _as_bool(mask: Mask | None) -> Tensor:
     """(H, W) bool; of a picture, True where it is lighter than middle grey."""
     if isinstance(mask, _ONE):
         return torch.from_numpy(np.array(open_picture(mask, channels=1)) >= 128)
+    if isinstance(mask, np.ndarray):
+        mask = np.ascontiguousarray(mask)  # torch takes none that is turned over
     try:
         values = torch.as_tensor(mask)
     except (TypeError, ValueError, RuntimeError):  # of torch, in its own words
@@ -148,18 +150,21 @@ def _as_bool(mask: Mask | None) -> Tensor:
         raise ArgumentError(f"mask: shape {tuple(values.shape)}; give (height, width)")
     if values.is_complex() or bool(values.isnan().any()):
         raise ArgumentError("mask: complex numbers, or NaN; give True and False")
+    if values.dtype == torch.uint8 and values.numel() and values.max() > 1:
+        values = values >= 128  # as of a picture
     return values.bool().cpu()
 
 
 def _fitted(mask: Tensor, side: int) -> Tensor:
-    """The centred square of a (H, W) mask as (side, side): every pixel that it touches."""
+    """The centred square of a (H, W) mask as (side, side): every pixel that it has a part in, by
+    the filter that pictures are resized with."""
     height, width = mask.shape
     square = min(height, width)
     left, top = (width - square) // 2, (height - square) // 2
     picture = Image.fromarray(mask.numpy().astype(np.float32))
     box = (left, top, left + square, top + square)
     return torch.from_numpy(
-        np.array(picture.resize((side, side), Image.Resampling.BOX, box=box)) > 0
+        np.array(picture.resize((side, side), Image.Resampling.BILINEAR, box=box)) > 0
     )
 
 

@@ -90,13 +90,15 @@ def open_model(place: str, replicate: int | None) -> "MaskGIT":
     """Raises: UserError: there is no model, or none of that replicate."""
     from pipeline.api.model import MaskGIT
     from pipeline.api.opening import EarlierRun
+    from pipeline.api.saved import CONFIG
 
+    alone = f"--replicate: {place} is a saved model, which has no other; leave the option out"
+    if replicate is not None and (Path(place) / CONFIG).is_file():
+        raise UserError(alone)
     with warnings.catch_warnings(record=True) as notes:
         model = MaskGIT.from_pretrained(place, seed=replicate)
     if replicate is not None and model.project is None:
-        raise UserError(
-            f"--replicate: {place} is a saved model, which has no other; leave the option out"
-        )
+        raise UserError(alone)
     for note in notes:
         if issubclass(note.category, EarlierRun):
             print(f"note: {note.message}", file=sys.stderr)

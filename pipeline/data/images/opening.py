@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 from PIL import Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  isort: skip
 
 from pipeline.data.images.costs import WAY_OUT, Costly, Metered, check_costs
-from pipeline.data.images.tags import orientation
+from pipeline.data.images.tags import TAGS, orientation
 from pipeline.runtime.limits import (
     BACKGROUND,
     PICTURE_ASPECT,
@@ -107,6 +107,8 @@ def as_seen(image: Image.Image) -> Image.Image:
     turn = TURNS.get(orientation(image.info)) if image.format != "TIFF" else None
     if turn is not None:
         image = image.transpose(turn)
+        for name in TAGS:  # or whoever gets it would turn it again
+            image.info.pop(name, None)
     image = _opaque(_eight_bits(image))
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 

@@ -78,6 +78,10 @@ def number(block: Block, tag: Tag) -> int | None:
     return struct.unpack_from(block.order + WHOLE[tag.kind], block.content, tag.place)[0]
 
 
+# Where Pillow keeps what tells it.
+TAGS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+
+
 def orientation(info: Mapping[Any, Any]) -> int:
     """How a picture lies, as EXIF numbers it: 1 (upright) to 8.
 

@@ -80,14 +80,18 @@ def fillings(
     if picture is None or area is None:
         raise UserError("there is no picture yet; drop one on the canvas, or press an example")
     picture = picture.crop(area)
-    hole = np.zeros((picture.height, picture.width), bool)
+    hole: np.ndarray = np.zeros((picture.height, picture.width), bool)
     for layer in drawn:
         hole |= np.asarray(layer.getchannel("A").crop(area)) > 0
     if not hole.any():
         raise UserError("nothing is drawn yet; draw with the brush over what is to be made anew")
     side = model.image_size
-    images, _ = convert.as_batch(_not_enlarged(picture, side), model.channels, side)
-    mask = convert.pixel_mask(None, hole, {picture.size}, side)
+    small = _not_enlarged(picture, side)
+    if small is not picture:  # so is what was drawn on it, of which nothing is smoothed either
+        factor = picture.width // side
+        hole = hole.reshape(side, factor, side, factor).any(axis=(1, 3))
+    images, _ = convert.as_batch(small, model.channels, side)
+    mask = convert.pixel_mask(None, hole, {small.size}, side)
     several = images.repeat(FILLINGS, 1, 1, 1)
     started = time.perf_counter()
     results = model.inpaint(several, label, mask=mask, seed=seed, **decoding)
