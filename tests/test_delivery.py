@@ -14,6 +14,7 @@ from pipeline.runtime.delivery import Delivery
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import temporary_beside
 from pipeline.runtime.sending import NOTHING, sent_part
+from pipeline.runtime.server_errors import way_out
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import open_run
 from tests.tracking_server import FakeServer, check_everything, fake_server, log_everything
@@ -262,3 +263,10 @@ def test_a_password_is_nowhere_but_in_requests(server, folder, capsys):
     assert len(written) > 5
     assert not [path for path in written if b"s3cr" in path.read_bytes()]
     assert server.uri == URI
+
+
+def test_a_database_that_mlflow_has_half_made_is_named_with_the_way_out(monkeypatch):
+    """As where one is deleted at the moment at which it is opened, and the process ends."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    said = way_out("table _alembic_tmp_experiments already exists")
+    assert said.startswith("runs.db is damaged: delete it, or put a whole copy in its place")

@@ -5,11 +5,12 @@ import os
 from pipeline.runtime.server import status
 from pipeline.runtime.uris import is_local, redacted, sqlite_file, tracking_uri
 
-# What SQLite says of a file that is no database, is cut off, or lacks what a database began with;
-# and Python of one whose texts are none.
+# What SQLite says of a file that is no database, is cut off, or lacks what a database began with, or
+# which MLflow has half made in the place of one that was deleted just then; and Python of one whose
+# texts are none.
 RUINED = (
     *("file is not a database", "disk image is malformed", "no such table"),
-    *("has no column named", "no such column", "codec can't decode"),
+    *("has no column named", "no such column", "codec can't decode", "_alembic_tmp_"),
 )
 DELETED = "must be in the 'active' state"  # what MLflow says of an experiment
 OUTDATED = "out-of-date database schema"

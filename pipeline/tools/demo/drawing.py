@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def fillings(
     if picture is None or area is None:
         raise UserError("there is no picture yet; drop one on the canvas, or press an example")
     picture = picture.crop(area)
-    hole: np.ndarray = np.zeros((picture.height, picture.width), bool)
+    hole: Any = np.zeros((picture.height, picture.width), bool)
     for layer in drawn:
         hole |= np.asarray(layer.getchannel("A").crop(area)) > 0
     if not hole.any():
