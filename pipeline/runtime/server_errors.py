@@ -5,8 +5,8 @@ import os
 from pipeline.runtime.server import status
 from pipeline.runtime.uris import is_local, redacted, sqlite_file, tracking_uri
 
-# What SQLite says of a file that is no database, is cut off, lacks what a database began with, or was
-# half made by MLflow (in the place of one that was deleted then); and Python of one whose texts are
+# What SQLite says of a file that is no database, is cut off, or lacks what a database began with, of
+# one that MLflow has half made in the place of one just deleted; and Python of one whose texts are
 # none.
 RUINED = (
     *("file is not a database", "disk image is malformed", "no such table"),
