@@ -5,9 +5,9 @@ import os
 from pipeline.runtime.server import status
 from pipeline.runtime.uris import is_local, redacted, sqlite_file, tracking_uri
 
-# What SQLite says of a file that is no database, is cut off, or lacks what a database began with, of
-# one that MLflow has half made in the place of one just deleted; and Python of one whose texts are
-# none.
+# What SQLite says of a file that is no database, is cut off, or lacks what a database began with,
+# or of one that MLflow has half made in the place of one just deleted; and Python of one whose
+# texts are none.
 RUINED = (
     *("file is not a database", "disk image is malformed", "no such table"),
     *("has no column named", "no such column", "codec can't decode", "_alembic_tmp_"),
