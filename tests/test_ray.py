@@ -115,7 +115,6 @@ def test_a_full_disk_ends_several_workers_in_a_line_and_they_go_on_after_it(
     tokens_dir, straight, tmp_path, capfd
 ):
     """The checkpoint is written by Ray's thread while they train."""
-
     params = _small_params()
     (small := tmp_path / "small").mkdir()
     command = ("mount", "-t", "tmpfs", "-o", "size=16M", "tmpfs", small)

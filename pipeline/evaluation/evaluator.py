@@ -110,7 +110,11 @@ class Evaluator:
             part = Features(samples.features[rows], samples.class_logits[rows])
             values = self.sample_metrics(part, seed, skip_few=True, say=say)
             values |= manifold_metrics(
-                *(others[rows], reference, extractor.name, self.params.evaluation, seed),
+                others[rows],
+                reference,
+                extractor.name,
+                self.params.evaluation,
+                seed,
                 skip_few=True,
                 say=say,
             )

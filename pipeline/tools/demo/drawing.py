@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def fillings(
     if picture is None or area is None:
         raise UserError("there is no picture yet; drop one on the canvas, or press an example")
     picture = picture.crop(area)
-    hole: Any = np.zeros((picture.height, picture.width), bool)
+    hole = np.zeros((picture.height, picture.width), bool)
     for layer in drawn:
         hole |= np.asarray(layer.getchannel("A").crop(area)) > 0
     if not hole.any():
@@ -89,7 +89,7 @@ def fillings(
     small = _not_enlarged(picture, side)
     if small is not picture:  # so is what was drawn on it, of which nothing is smoothed either
         factor = picture.width // side
-        hole = hole.reshape(side, factor, side, factor).any(axis=(1, 3))
+        hole = hole.reshape(side, factor, side, factor).max(axis=(1, 3))
     images, _ = convert.as_batch(small, model.channels, side)
     mask = convert.pixel_mask(None, hole, {small.size}, side)
     several = images.repeat(FILLINGS, 1, 1, 1)

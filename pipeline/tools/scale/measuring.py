@@ -1,6 +1,7 @@
 """Training, sampling and measuring every cell of a grid that its file of rows does not have."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +72,12 @@ def _add(params: Params, grid: Grid, rows: Rows) -> int:
     evaluator = Evaluator(params, Alone(device), keep=False)
     views = TokenCache(TOKENS, "train").views
     for training in grid.trainings():
-        trained = training_dir(training, params).name
+        key = partial(_key, training_dir(training, params).name, measured)
         cells = {
             steps: [
                 (decoding, cell)
                 for decoding in grid.decodings(training)
-                if (
-                    cell := _cell(training, steps, decoding, views, grid, params)
-                    | {RUN: value_hash([trained, measured, _curve(decoding)])[:12]}
-                )
+                if (cell := _cell(training, steps, decoding, views, grid, params) | key(decoding))
                 not in rows
             ]
             for steps in grid.steps
@@ -118,9 +116,15 @@ def _cell(
     }
 
 
-def _curve(decoding: Decoding | None) -> str | None:
-    """Hash of the schedule that a cell is decoded with, if it has one."""
-    return tree_hash(CURVES / f"{decoding.schedule}.csv") if decoding else None
+def _key(trained: str, measured: dict[str, Any], decoding: Decoding | None) -> dict[str, str]:
+    """The column that tells what a cell depends on besides.
+
+    Args:
+        trained: name of its training's folder, a hash.
+        measured: what the measuring depends on.
+    """
+    curve = tree_hash(CURVES / f"{decoding.schedule}.csv") if decoding else None
+    return {RUN: value_hash([trained, measured, curve])[:12]}
 
 
 def _measure(
