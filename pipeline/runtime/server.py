@@ -44,6 +44,8 @@ SELECT experiment_id FROM experiments WHERE artifact_location = ? AND experiment
 )
 """
 TAG = "INSERT INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+OF_MLFLOW = {"alembic_version": 1, "experiments": 1, "workspaces": 1}  # rows that a fresh one has
 LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
 
 
@@ -109,8 +111,6 @@ class Server:
         self._experiments.clear()
 
     def _connected(self) -> Any:
-        from mlflow import MlflowClient
-
         file = sqlite_file(self.uri)
         if self._client is None and is_local(self.uri):
             _check_database(file)
@@ -122,8 +122,21 @@ class Server:
                     self._make_database(file)
                 if file and self.uri == own_database():
                     _take_artifacts_along(file)
-                self._client = MlflowClient(self.uri)
+                self._client = self._opened(file)
         return self._client
+
+    def _opened(self, file: Path | None) -> Any:
+        """A client; a database is made anew where it is left half made, as where one is deleted
+        just now, which MLflow sets up in its place, and the process ends."""
+        from mlflow import MlflowClient
+
+        try:
+            return MlflowClient(self.uri)  # which opens a database, and upgrades a fresh one
+        except Exception:  # of many kinds, by where it was left
+            if file is None or not _holds_nothing(file):
+                raise
+        self._make_database(file)
+        return MlflowClient(self.uri)
 
     def _make_database(self, file: Path) -> None:
         """This machine's own work: nobody is late with an answer."""
@@ -214,6 +227,20 @@ def _rename(db: sqlite3.Connection, before: str, here: str) -> None:
 
 def _lacks_content(file: Path | None) -> bool:
     return file is not None and not (file.exists() and file.stat().st_size)
+
+
+def _holds_nothing(file: Path) -> bool:
+    """Whether a database has no row of a user's.
+
+    Raises:
+        sqlite3.Error: it is locked, or no database.
+    """
+    with contextlib.closing(
+        sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCKED)
+    ) as db:
+        tables = [name for (name,) in db.execute(TABLES)]
+        rows = {name: db.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
+    return all(rows <= OF_MLFLOW.get(name, 0) for name, rows in rows.items())
 
 
 def _make_database(file: Path) -> None:
