@@ -13,7 +13,7 @@ from analysis.exhibits.inputs.results import read_results
 from tests.noise import Noise
 from tests.synthetic_results import curves_of
 
-REPORTS = 300
+REPORTS = 200
 
 
 @pytest.mark.slow

@@ -177,41 +177,43 @@ def wait_for(ready) -> None:
         time.sleep(0.1)
 
 
-def _write(number: int, folder: Path, uri: str, start) -> None:
-    os.environ["MLFLOW_TRACKING_URI"] = uri
+def _write(number: int, folder: Path, stores: dict[str, str], start) -> None:
     os.chdir(folder)
     load_mlflow()
-    start.wait(timeout=300)
-    outbox = folder / f"outbox{number}"
-    run = open_run(f"writer{number}", f"writer{number}", {"n": number}, "many", outbox)
-    delivery = Delivery(outbox)
-    for step in range(ROWS):
-        run.log_metrics({"loss": step / 7}, step)
-    run.finish(ok=True)
-    delivery.close()
+    for name, uri in stores.items():
+        os.environ["MLFLOW_TRACKING_URI"] = uri
+        start.wait(timeout=300)
+        outbox = folder / name / f"outbox{number}"
+        run = open_run(f"writer{number}", f"writer{number}", {"n": number}, "many", outbox)
+        delivery = Delivery(outbox)
+        for step in range(ROWS):
+            run.log_metrics({"loss": step / 7}, step)
+        run.finish(ok=True)
+        delivery.close()
 
 
-@pytest.mark.parametrize("store", ["fresh database", "server"])
-def test_many_that_write_at_once_lose_nothing(server, tmp_path, store):
-    local = f"sqlite:///{tmp_path}/mlflow.db"
-    uri = f"http://127.0.0.1:{server}" if store == "server" else local
+def test_many_that_write_at_once_lose_nothing(server, tmp_path, monkeypatch):
+    """To a database that none has opened before, and to a server."""
+    local, remote = f"sqlite:///{tmp_path}/mlflow.db", f"http://127.0.0.1:{server}"
+    stores = {"database": local, "server": remote}
     (tmp_path / "params.yaml").write_text("a: 1\n")
     spawn = multiprocessing.get_context("spawn")
     start = spawn.Barrier(WRITERS)
-    writers = [spawn.Process(target=_write, args=(n, tmp_path, uri, start)) for n in range(WRITERS)]
+    writers = [
+        spawn.Process(target=_write, args=(n, tmp_path, stores, start)) for n in range(WRITERS)
+    ]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    for number in range(WRITERS):
-        os.environ["MLFLOW_TRACKING_URI"] = uri
-        try:
-            sync(tmp_path / f"outbox{number}")
-            run = open_run(f"writer{number}", "", {}, "many", tmp_path / f"outbox{number}")
-        finally:
-            del os.environ["MLFLOW_TRACKING_URI"]
-        assert logged(uri, run) == [(step, step / 7) for step in range(ROWS)]
+    for name, uri in stores.items():
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        for number in range(WRITERS):
+            outbox = tmp_path / name / f"outbox{number}"
+            sync(outbox)
+            run = open_run(f"writer{number}", "", {}, "many", outbox)
+            assert logged(uri, run) == [(step, step / 7) for step in range(ROWS)]
 
 
 @pytest.mark.parametrize(
