@@ -32,6 +32,6 @@ def test_schedules_are_crossed_with_the_lowest_of_each_row_and_column(tables):
     lowest = grid["lowest in the column"][1:5]
     assert lowest == [cells[name].idxmin() for name in ("cubic", "cosine", "linear", "square_root")]
     assert "100 samples a seed; as many real images have 0.500" in text
-    assert "**training with concave schedules** is better" in text
-    assert "**decoding with concave schedules** is better" in text
+    assert "**training with cubic and cosine** is better than training with linear and" in text
+    assert "**decoding with cubic and cosine** is better than decoding with linear and" in text
     assert len(pd.read_csv(tables / "crossing.csv")) == 16

@@ -16,6 +16,7 @@ from tests.synthetic_results import curves_of
 from tests.synthetic_tables import evaluation_rows, speed_rows, sweep_rows
 
 UNCACHED = "MaskGIT decodes faster than autoregressively"
+CROSSED = "cubic and cosine against linear and square root"
 CACHED = f"{UNCACHED} even with a key-value cache"
 
 
@@ -80,8 +81,8 @@ def test_verdicts_are_those_that_the_results_were_made_for(verdicts):
         "the schedules rank as in the paper by FID (classifier)": UNDECIDED,
         "the schedules rank as in the paper by IS (classifier)": UNDECIDED,
         "the schedules rank as in the paper by NLL": SHOWN,
-        "concave schedules help in training": SHOWN,
-        "concave schedules help in decoding": SHOWN,
+        f"concave schedules help in training ({CROSSED})": SHOWN,
+        f"concave schedules help in decoding ({CROSSED})": SHOWN,
         "rejection sampling improves IS (classifier)": SHOWN,
         "rejection sampling improves FID (classifier)": SHOWN,
         "rejection sampling lowers recall (classifier)": SHOWN,
@@ -150,7 +151,8 @@ def test_a_single_seed_concludes_nothing(results, verdicts):
     assert all(verdict.word == SHOWN and verdict.comparisons == 2 for verdict in speed)
     assert {verdict.word for verdict in found.values()} == {UNDECIDED}
     sentences = [verdict.sentence for verdict in found.values()]
-    assert all("tells nothing of others" in text or "not measured" in text for text in sentences)
+    assert all("tells nothing of others" in text or "by its luck" in text for text in sentences)
+    assert sum("Spearman's ρ" in text and "not measured" not in text for text in sentences) == 3
     said = "undecided whether linear is better than convex schedules: n = 1: one training seed"
     assert any(said in text for text in sentences)
 
@@ -167,7 +169,12 @@ def test_too_few_timings_cannot_be_told_from_luck(results, verdicts):
     speed_rows().assign(repeats=2).to_csv(results / "speed_timings.csv", index=False)
     verdict = verdicts()[UNCACHED]
     # Two and two timings are apart in 2 of 6 ways to deal them.
-    assert verdict.p == pytest.approx(1 / 3) and verdict.word == UNDECIDED
+    assert "n = 2 timings of each in one process have no p below 0.33" in verdict.sentence
+    assert math.isnan(verdict.p) and verdict.word == UNDECIDED
+    speed_rows().assign(repeats=1).to_csv(results / "speed_timings.csv", index=False)
+    assert "one timing of each tells nothing of others" in verdicts()[UNCACHED].sentence
+    speed_rows().assign(repeats=4).to_csv(results / "speed_timings.csv", index=False)
+    assert verdicts()[UNCACHED].p == pytest.approx(2 / 70)
 
 
 def test_speed_is_that_of_the_images_of_table_1_where_it_was_timed(results, verdicts):

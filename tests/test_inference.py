@@ -72,6 +72,10 @@ def test_one_number_has_no_interval():
     assert math.isnan(half_width([1.0])) and math.isnan(half_width([]))
 
 
+def test_equal_numbers_have_no_interval():
+    assert math.isnan(half_width([0.1, 0.1])) and math.isnan(half_width([0.3, 0.1 + 0.2]))
+
+
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_nineteen_of_twenty_intervals_hold_the_true_value(n):
     rng = np.random.default_rng(n)

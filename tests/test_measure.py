@@ -76,7 +76,7 @@ def test_metrics_of_every_form_are_the_evaluators(tmp_path, measure):
     assert {"fid_classifier", "kid_classifier", "precision_random", "samples"} <= set(rows)
     for name, text in rows.items():
         assert float(text) == pytest.approx(wanted[name], rel=1e-3), name
-    spreads = dict(re.findall(r"^(\w+) .*± (\S+)$", tables[0], flags=re.MULTILINE))
+    spreads = dict(re.findall(r"^(\w+) .*std (\S+)$", tables[0], flags=re.MULTILINE))
     assert spreads.keys() == {name for name in rows if f"{name}_std" in wanted}
     assert {"fid_classifier", "recall_random"} < spreads.keys()
     for name, text in spreads.items():
@@ -97,7 +97,7 @@ def test_table_is_aligned(tmp_path, measure):
     lines = measure(tmp_path / "set.npy").splitlines()
     starts = {len(re.match(r"\w+ +", line)[0]) for line in lines}
     assert len(starts) == 1 and max(map(len, lines)) < 80
-    assert len({line.index("±") for line in lines if "±" in line}) == 1
+    assert len({line.index(" std ") for line in lines if " std " in line}) == 1
 
 
 def test_images_of_another_size_or_channels_name_both(tmp_path, error_of):

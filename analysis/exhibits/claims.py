@@ -11,7 +11,15 @@ from functools import lru_cache
 from types import ModuleType
 
 from analysis.exhibits.comparisons import networks, samples, schedules
-from analysis.exhibits.comparisons.claim import HYPOTHESIS, TIMINGS, Claim, Part, Setup
+from analysis.exhibits.comparisons.claim import (
+    HYPOTHESIS,
+    SCHEDULES,
+    SEEDS,
+    TIMINGS,
+    Claim,
+    Part,
+    Setup,
+)
 from analysis.exhibits.comparisons.inference import ALPHA, NAN, holm
 from analysis.exhibits.comparisons.learned import SWEPT, barely_trained
 from analysis.exhibits.formatting import listed, number
@@ -21,6 +29,8 @@ from pipeline.config.params import Params
 
 P_LEAST = 0.0001  # no number here is worth a smaller p
 RELEASED = "the weights are of one training, and the seeds only of what is drawn from them"
+ONE = {SEEDS: "training seed", TIMINGS: "timing of each", SCHEDULES: "schedule"}  # of several
+UNKNOWN = "whether its networks have learned anything is out of date"
 SHOWN, NOT_SHOWN, UNDECIDED = "shown here", "not shown here", "undecided"
 
 
@@ -114,13 +124,16 @@ class Verdict:
 
     def _untested(self) -> str:
         """Why there is no p."""
-        if self.untested:
-            return self.untested
-        if self.claim.n == 2 and self.claim.fewest > 2:
+        n, noise = self.claim.n, self.claim.noise
+        if self.untested or self.claim.lacking:
+            return self.untested or self.claim.lacking
+        if n < 2:
+            return f"n = {n}: one {ONE[noise]} tells nothing of others"
+        if n < self.claim.fewest and noise == TIMINGS:
+            return f"n = {n} {noise} have no p below {2 / math.comb(2 * n, n):.2g}"
+        if n < self.claim.fewest:
             return "each of two seeds has its T from the other, so that they do not vary freely"
-        if self.claim.n < 2:
-            return f"n = {self.claim.n}: one {self.claim.noise.rstrip('s')} tells nothing of others"
-        return f"no spread over n = {self.claim.n} {self.claim.noise}: nothing can be tested"
+        return f"no spread over n = {n} {noise}: nothing can be tested"
 
 
 def judge(results: Results, params: Params) -> list[Verdict]:
@@ -140,14 +153,14 @@ def _judge(results: Results, setup: Setup) -> list[Verdict]:
     # What is out of date is not shown, and still counted, as if nothing were found of it: else
     # leaving it out could decide others.
     p_values = [
-        1.0 if left else NAN if reason else claim.p
+        1.0 if left or reason == UNKNOWN else NAN if reason else claim.p
         for (claim, reason), left in zip(claims, out, strict=True)
     ]
     adjusted = holm(p_values)
     tested = sum(not math.isnan(p) for p in p_values)
     judged = zip(claims, p_values, adjusted, out, strict=True)
     return [
-        Verdict(claim, p, corrected, tested, reason)
+        Verdict(claim, *((NAN, NAN) if reason else (p, corrected)), tested, reason)
         for (claim, reason), p, corrected, left in judged
         if not left
     ]
@@ -155,15 +168,19 @@ def _judge(results: Results, setup: Setup) -> list[Verdict]:
 
 def _untested(results: Results, setup: Setup) -> dict[ModuleType, str]:
     """Why no claim of a module can be tested: by what its networks are."""
-    barely = barely_trained(results, setup)
     if setup.released:
         return dict.fromkeys((networks, schedules, samples), RELEASED)
+    barely = barely_trained(results, setup)
     needed = {networks: MODELS.values(), schedules: (SWEPT,), samples: (MODELS["transformer"],)}
     found = {module: [name for name in names if name in barely] for module, names in needed.items()}
-    return {
+    reasons = {
         module: f"barely trained, and recognised near chance: {listed(names)}" if names else ""
         for module, names in found.items()
     }
+    # By samples and images of the stage evaluate, and those of the sweep.
+    if "figure5" in results.left_out:
+        return dict.fromkeys(reasons, UNKNOWN)
+    return reasons | ({schedules: UNKNOWN} if "figure8" in results.left_out else {})
 
 
 def sentences(results: Results, params: Params, exhibit: str) -> list[str]:
@@ -173,10 +190,14 @@ def sentences(results: Results, params: Params, exhibit: str) -> list[str]:
 
 
 def p_value(p: float) -> str:
-    """Two significant digits, and a bound where p is smaller than anyone needs to know."""
+    """Two significant digits, more where they would read as the threshold itself, and a bound where
+    p is smaller than anyone needs to know."""
     if math.isnan(p):
         return "–"
-    return f"< {P_LEAST:g}" if p < P_LEAST else f"{p:.2g}"
+    if p < P_LEAST:
+        return f"< {P_LEAST:g}"
+    texts = [f"{p:.{digits}g}" for digits in range(2, 6)]
+    return next((text for text in texts if float(text) != ALPHA), texts[0])
 
 
 def _equals(p: float) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.exhibits import claims, intervals
 from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.comparisons.inference import NORMAL, half_width
+from analysis.exhibits.comparisons.inference import half_width, student
 from analysis.exhibits.comparisons.samples import MEDIAN
 from analysis.exhibits.formatting import count, number, percent, spreads
 from analysis.exhibits.inputs import paper
@@ -37,7 +37,7 @@ def table(results: Results, params: Params) -> Table:
         cells=cells,
         readable=pd.DataFrame(readable),
         notes=[
-            f"{count(images)} validation images, {count(cells['draws'].max())} draws each, decoded "
+            f"{count(images)} validation images, {_each(cells['draws'].max())}, decoded "
             f"in T = {params.reconstruction.iterations}; samples: mean over the draws; median: "
             "pixel by pixel over the draws. The images are the same for all seeds. The perceptual "
             f"distance is of the {params.tokenizer.perceptual} network. Where nothing is masked it "
@@ -71,7 +71,7 @@ def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
         Columns mask_ratio, seeds, draws (of a seed), and psnr and perceptual as
         `<metric>_sample`, `<metric>_median` and each of these with `_std` and `_ci95`. The stds are
         over images, the root of the mean variance. The ci95 is half of a 95% interval: over seeds,
-        or over images where there is one seed.
+        or over images where every mask ratio has one seed.
     """
     kinds = rows.assign(kind=np.where(rows["draw"] == MEDIAN, "median", "sample"))
     draws = rows[rows["draw"] != MEDIAN].groupby("mask_ratio")
@@ -86,10 +86,20 @@ def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
                 columns |= {name + end: float("nan") for end in ("", "_std", "_ci95")}
                 continue
             seeds, std = means[kind].groupby("mask_ratio"), np.sqrt(variances.mean()[kind])
-            over_images = NORMAL * std / np.sqrt(images)
             columns[name], columns[f"{name}_std"] = seeds.mean(), std
-            columns[f"{name}_ci95"] = seeds.apply(half_width).fillna(over_images)
+            columns[f"{name}_ci95"] = (
+                seeds.apply(half_width) if columns["seeds"].max() > 1 else _over_images(std, images)
+            )
     return pd.DataFrame(columns).rename_axis("mask_ratio").reset_index()
+
+
+def _each(draws: float) -> str:
+    return f"{count(draws)} draws each" if draws > 1 else "one draw each"
+
+
+def _over_images(std: pd.Series, images: pd.Series) -> pd.Series:
+    """Half of the t interval (95%) of a mean over images, from their standard deviation (n)."""
+    return images.map(student) * std / np.sqrt(images - 1)
 
 
 def _findings(cells: pd.DataFrame) -> list[str]:
@@ -112,7 +122,7 @@ def _findings(cells: pd.DataFrame) -> list[str]:
             f"{number(slowest / 10)} dB where it falls least"
         )
     found = [f"{text}."]
-    gain = (cells["psnr_median"] - cells["psnr_sample"]).dropna()
+    gain = (cells["psnr_median"] - cells["psnr_sample"])[cells["draws"] > 1].dropna()
     if len(gain) and gain.max() > 0:
         at = gain.idxmax()
         found.append(

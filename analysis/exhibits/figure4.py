@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.patches import Patch
 
 from analysis.exhibits import claims
 from analysis.exhibits.base import Figure, Table
@@ -145,7 +146,9 @@ def _draw(cells: pd.DataFrame, path: Path, dpi: int, narrow: bool = False) -> No
             axes.set_xlabel("tokens of an image")
         left.set_ylabel("seconds per image")
         right.set_ylabel("MaskGIT: times as fast")
-        lines = [left.plot([], [], color=COLOURS[name])[0] for name in METHODS]
+        lines: list[Any] = [left.plot([], [], color=COLOURS[name])[0] for name in METHODS]
         lines += [left.plot([], [], color="#666666", ls=styles[batch])[0] for batch in batches]
         labels = [*METHODS.values(), *(f"batch {batch}" for batch in batches)]
+        lines += [Patch(color="#666666", alpha=0.15, lw=0)]
+        labels += ["from the fastest\nto the slowest"]
         canvas.legend(lines, labels, loc=legend_place(narrow))

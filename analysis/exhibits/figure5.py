@@ -54,6 +54,7 @@ def neighbours(results: Results, params: Params) -> Figure:
     ours = results.evaluation["transformer"]
     name = f"nearest_distance_{results.extractor}"
     sampled, real = ours.get(name, float("nan")), ours.get(f"{name}_real", float("nan"))
+    ratio = sampled / real if real else float("nan")
     arrays = results.neighbours
     features = EXTRACTORS.get(results.extractor, results.extractor)
     return Figure(
@@ -63,7 +64,7 @@ def neighbours(results: Results, params: Params) -> Figure:
         here=[
             f"The mean distance to the nearest training image, in features of {features}, is "
             f"{number(sampled)} for MaskGIT's samples and {number(real)} for held-out real images: "
-            f"a ratio of **{number(sampled / real)}**. Below 1 would hint at copies; decoded ones "
+            f"a ratio of **{number(ratio)}**. Below 1 would hint at copies; decoded ones "
             "are not at 0, but as far from their images as the tokenizer's reconstructions."
         ],
         draw=lambda path, dpi: _draw_neighbours(arrays, path, dpi),

@@ -1,5 +1,6 @@
 """The one meaning of "±" in the tables: half of a 95% interval, and the heading says over what."""
 
+import numpy as np
 import pandas as pd
 
 from analysis.exhibits.comparisons.inference import student
@@ -50,12 +51,11 @@ def column(
     if among is None:
         return texts
     means = means.where(among)
-    if means.nunique() < 2:
-        return texts
     best = means.min() if metric.startswith(LOWER) else means.max()
-    return [
-        f"**{text}**" if mean == best else text for text, mean in zip(texts, means, strict=True)
-    ]
+    tied = np.isclose(means, best, rtol=1e-9, atol=0)  # but for the rounding of a mean
+    if tied.sum() == means.count():
+        return texts
+    return [f"**{text}**" if first else text for text, first in zip(texts, tied, strict=True)]
 
 
 def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFrame:

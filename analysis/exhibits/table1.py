@@ -1,5 +1,6 @@
 """Table 1: quality of the samples, beside the tokenizer's reconstructions and real images."""
 
+import numpy as np
 import pandas as pd
 
 from analysis.exhibits import cas, claims, intervals
@@ -7,7 +8,7 @@ from analysis.exhibits.base import Table
 from analysis.exhibits.comparisons.inference import student
 from analysis.exhibits.comparisons.networks import NETWORKS
 from analysis.exhibits.comparisons.seeds import nested_choice
-from analysis.exhibits.formatting import count, listed, millions, number, percent, printed
+from analysis.exhibits.formatting import count, extent, listed, millions, number, percent, printed
 from analysis.exhibits.inputs import paper
 from analysis.exhibits.inputs.metrics import (
     DISTRIBUTION,
@@ -206,12 +207,13 @@ def _choice_temperature(results: Results, params: Params) -> list[str]:
     fid, used = results.metric("fid"), params.decoding.choice_temperature
     rows = results.temperature
     best = nested_choice(rows, "choice_temperature", fid, "fid")[fid].mean()
-    own = rows.loc[rows["choice_temperature"] == used, fid].mean()
+    own = rows.loc[np.isclose(rows["choice_temperature"], used), fid].mean()
     if pd.isna(best) or pd.isna(own):
         return []
     return [
-        f"MaskGIT decodes at choice temperature {used:g} throughout: with fewer samples its "
-        f"{metric_label(fid, results.extractor)} is {number(own)} there and {number(best)} at "
-        "the one that another seed chooses. Precision and recall trade against each other with it. "
-        "The baseline was sampled at temperature 1 without truncation."
+        f"MaskGIT decodes at choice temperature {used:g} throughout: of "
+        f"{extent(rows['samples'])} samples its {metric_label(fid, results.extractor)} is "
+        f"{number(own)} there and {number(best)} at the one that another seed chooses. Precision "
+        "and recall trade against each other with it. The baseline was sampled at temperature 1 "
+        "without truncation."
     ]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.exhibits import intervals
@@ -82,7 +83,7 @@ def _facts(results: Results, params: Params) -> list[str]:
         f"**{number(chosen[fid].mean())}**, on average over the seeds."
     ]
     used = params.decoding.choice_temperature
-    own = rows[rows[option] == used]
+    own = rows[np.isclose(rows[option], used)]
     if len(own):
         share = percent(own["class_accuracy"].mean())
         found.append(
@@ -99,10 +100,11 @@ def _draw(results: Results, params: Params, path: Path, dpi: int, narrow: bool =
         for axes, kind in zip(both, ("fid", "is"), strict=True):
             metric = results.metric(kind)
             mean, std = cells[f"{metric}_mean"], cells[f"{metric}_std"].fillna(0)
-            axes.fill_between(cells[x], mean - std, mean + std, color=BLUE, alpha=0.15, lw=0)
+            band = axes.fill_between(cells[x], mean - std, mean + std, color=BLUE, alpha=0.15, lw=0)
             axes.plot(cells[x], mean, "o-", color=BLUE)
             used = axes.axvline(params.decoding.choice_temperature, color="#999999", ls=":")
             direction = "lower" if kind == "fid" else "higher"
             axes.set_ylabel(f"{metric_label(metric, results.extractor)}, {direction} is better")
             axes.set_xlabel("choice temperature")
-        canvas.legend([used], ["used elsewhere"], loc=legend_place(narrow))
+        names = ["used elsewhere", "one standard\ndeviation over seeds"]
+        canvas.legend([used, band], names, loc=legend_place(narrow))

@@ -73,6 +73,7 @@ def measured(opened: Opened) -> dict[str, float]:
     are of just this model, data and code."""
     if opened.project is None or not (opened.project / ROWS).exists():
         return opened.measured
+    import numpy as np
     import pandas as pd
 
     with chdir(opened.project):
@@ -81,7 +82,7 @@ def measured(opened: Opened) -> dict[str, float]:
             return {}
         rows = pd.read_csv(ROWS)
         smoothing = params.training.label_smoothing
-    main = rows[(rows["images"] == "transformer") & (rows["label_smoothing"] == smoothing)]
+    main = rows[(rows["images"] == "transformer") & np.isclose(rows["label_smoothing"], smoothing)]
     own = main[main["seed"] == opened.seed]
     if len(own) != 1:
         return {}

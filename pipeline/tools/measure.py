@@ -69,7 +69,7 @@ def table(values: dict[str, float | None]) -> str:
     for name, value in values.items():
         if not name.endswith("_std"):
             spread = values.get(f"{name}_std")
-            rows.append((name, _number(value), "" if spread is None else f"± {spread:.2g}"))
+            rows.append((name, _number(value), "" if spread is None else f"std {spread:.2g}"))
     return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 

@@ -91,8 +91,7 @@ def _network(params: Params, key: str) -> list[str]:
     name = params.evaluation.extractor
     metrics = [f"{kind}_{name}" for kind in ("fid", "is", "precision", "recall")]
     every = _rows("evaluation", "class_accuracy", *metrics)
-    main = every["label_smoothing"] == params.training.label_smoothing
-    of = every[main & (every["images"] == key)]
+    of = every[_main(every, params) & (every["images"] == key)]
     wanted: dict[str, Any] = {"images": [key], "seed": params.evaluation.seeds}
     require_cells(_path("evaluation"), of, wanted)
     fid, score, precision, recall = (over_seeds(of[metric]) for metric in metrics)
@@ -104,6 +103,13 @@ def _network(params: Params, key: str) -> list[str]:
         f"precision {precision}, recall {recall}",
         *_cas(params, key),
     ]
+
+
+def _main(rows: "pd.DataFrame", params: Params) -> "pd.Series":
+    """Which rows are of the main trainings; files have ten digits of a param."""
+    import numpy as np
+
+    return np.isclose(rows["label_smoothing"], params.training.label_smoothing)
 
 
 def _cas(params: Params, images: str) -> list[str]:
@@ -129,9 +135,10 @@ def _ablation(params: Params) -> list[str]:
     if rows[f"fid_{name}"].isna().any():
         raise Damaged(_path("sweep"), "has a cell without a FID")
     cells = rows.groupby(["schedule", "iterations"])[f"fid_{name}"].mean()
+    seeds = "1 seed" if len(sweep.seeds) == 1 else f"{len(sweep.seeds)} seeds"
     (schedule, iterations), best = cells.idxmin(), cells.min()
     return [
-        f"{len(rows)} cells; lowest mean, chosen on its own samples:",
+        f"{len(cells)} cells of {seeds}; lowest mean, chosen on its own samples:",
         f"{schedule}, T = {iterations}, FID ({name}) {best:.2f}",
     ]
 
@@ -166,7 +173,7 @@ def summary_values() -> dict[str, Any]:
     for name, metrics in values["networks"].items():
         if "evaluate" not in stale:
             rows = _rows("evaluation")
-            rows = rows[rows["label_smoothing"] == params.training.label_smoothing]
+            rows = rows[_main(rows, params)]
             require_cells(_path("evaluation"), rows, {"images": [name]})
             own = rows[rows["images"] == name].set_index("seed").select_dtypes("number")
             own = own.drop(columns="label_smoothing")

@@ -9,7 +9,8 @@ from pipeline.config.params import Params
 
 BETTER = "**{}** is better than {}"
 HYPOTHESIS = "hypothesis"  # in the source of what the paper only supposes
-SEEDS, TIMINGS = "training seeds", "timings of each in one process"  # what n counts
+# What n counts.
+SEEDS, TIMINGS, SCHEDULES = "training seeds", "timings of each in one process", "schedules"
 
 
 class Setup(NamedTuple):
@@ -81,6 +82,7 @@ class Claim:
         fewest: the n that a test needs. Where seeds choose T for one another it is three: of two
             each would choose by what the other reports.
         caveat: why the claim's holding would be no finding; empty where it would be one.
+        lacking: why nothing can be tested, whatever n is; empty where something can.
     """
 
     said: str
@@ -94,6 +96,7 @@ class Claim:
     noise: str = SEEDS
     fewest: int = 2
     caveat: str = ""
+    lacking: str = ""
 
     @property
     def line(self) -> str:

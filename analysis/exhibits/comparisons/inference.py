@@ -16,8 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.95  # of every interval
-ALPHA = 1 - LEVEL  # p below it, corrected for the other comparisons, decides
-NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))  # 1.96, for a spread that is known
+ALPHA = 0.05  # p below it, corrected for the other comparisons, decides
 NAN = math.nan
 
 
@@ -44,10 +43,11 @@ class Effect:
 
 
 def half_width(values: ArrayLike) -> float:
-    """Half of the t interval (95%) of the mean of independent values; NaN for fewer than two."""
+    """Half of the t interval (95%) of the mean of independent values; NaN for fewer than two, and
+    for values that are all equal."""
     numbers = np.asarray(values, float)
     numbers = numbers[np.isfinite(numbers)]
-    if len(numbers) < 2:
+    if len(numbers) < 2 or _equal(numbers):
         return NAN
     return student(len(numbers)) * float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
 

@@ -1,13 +1,15 @@
 """Claims of the paper's section 4.4: mask schedules and the number of iterations."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
 
-from analysis.exhibits.comparisons.claim import HYPOTHESIS, Claim, Part, Setup, versus
-from analysis.exhibits.comparisons.inference import paired, rank_order
+from analysis.exhibits.comparisons.claim import HYPOTHESIS, SCHEDULES, Claim, Part, Setup, versus
+from analysis.exhibits.comparisons.inference import NAN, paired, rank_order
 from analysis.exhibits.comparisons.seeds import by_seed, nested_choice, pairs
+from analysis.exhibits.formatting import listed
 from analysis.exhibits.inputs import paper
 from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER, metric_label
 from analysis.exhibits.inputs.results import Results
@@ -62,40 +64,57 @@ def _families(best: pd.DataFrame, sweep: Sweep, kind: str) -> list[Claim]:
         sign=_sign(kind),
         fewest=CHOOSING,
     )
-    best_one = paper.BEST_SCHEDULE
-    rivals = [name for name in paper.TABLE_3 if name != best_one]
-    concave, linear, convex = (_mean(values, names) for names in (CONCAVE, ("linear",), CONVEX))
+    best_one, all_of_them = paper.BEST_SCHEDULE, tuple(paper.TABLE_3)
+    known = values if best_one in values else {}
+    rivals = [name for name in _found(all_of_them, known) if name != best_one]
+    whole = len(rivals) == len(all_of_them) - 1
+    linear = values.get("linear", pd.Series(dtype=float))
     return [
         claim(
-            said=f"{best_one} is the best of the schedules",
+            said=f"{best_one} is the best of the schedules{_partly(all_of_them, known)}",
             parts=_against(values, best_one, rivals),
-            whole=f"**{best_one} is better than every other schedule of the paper**",
+            whole=f"**{best_one} is better than "
+            f"{'every other schedule of the paper' if whole else _names(rivals)}**",
         ),
         claim(
-            said="concave schedules are better than linear",
-            parts=_compared("the concave schedules' mean", concave, "linear", linear),
+            said=f"concave schedules{_partly(CONCAVE, values)} are better than linear",
+            parts=_compared(*_mean("concave", CONCAVE, values), "linear", linear),
         ),
         claim(
-            said="linear is better than convex schedules",
-            parts=_compared("linear", linear, "the convex schedules' mean", convex),
+            said=f"linear is better than convex schedules{_partly(CONVEX, values)}",
+            parts=_compared("linear", linear, *_mean("convex", CONVEX, values)),
         ),
     ]
 
 
-def _mean(values: dict[str, pd.Series], names: Iterable[str]) -> pd.Series:
-    """The mean over those of the named schedules that were swept, by seed."""
-    found = [values[name] for name in names if name in values]
+def _found(family: Sequence[str], among: Iterable[str]) -> list[str]:
+    """Those of a family that were measured, in its order."""
+    measured = set(among)
+    return [name for name in family if name in measured]
+
+
+def _partly(family: Sequence[str], values: Iterable[str]) -> str:
+    """What a claim says of a family that was not swept whole."""
+    found = _found(family, values)
+    if len(found) in (0, len(family)):
+        return ""
+    return f" (of which {_names(found)} alone {'was' if len(found) == 1 else 'were'} swept)"
+
+
+def _mean(kind: str, family: Sequence[str], values: dict[str, pd.Series]) -> tuple[str, pd.Series]:
+    """What was swept of a family: how it is called, and its mean over schedules, by seed."""
+    found = _found(family, values)
     if not found:
-        return pd.Series(dtype=float)
-    return pd.concat(found, axis=1).dropna().mean(axis=1)
+        return kind, pd.Series(dtype=float)
+    mean = pd.concat([values[name] for name in found], axis=1).dropna().mean(axis=1)
+    if len(found) < len(family):
+        return f"the mean of {_names(found)}" if len(found) > 1 else _names(found), mean
+    return f"the {kind} schedules' mean", mean
 
 
 def _against(values: dict[str, pd.Series], name: str, rivals: list[str]) -> list[Part]:
-    """A schedule against each of its rivals that was swept."""
-    if name not in values:
-        return []
-    found = [rival for rival in rivals if rival in values]
-    parts = (_compared(name, values[name], _plain(rival), values[rival]) for rival in found)
+    """A schedule against each of its rivals."""
+    parts = (_compared(name, values[name], _plain(rival), values[rival]) for rival in rivals)
     return [part for both in parts for part in both]
 
 
@@ -142,6 +161,7 @@ def _orders(best: pd.DataFrame, sweep: Sweep) -> list[Claim]:
         label = metric_label(metric, sweep.extractor)
         theirs = [getattr(paper.TABLE_3[name], field) for name in shared]
         effect = rank_order(means.loc[shared, metric].to_numpy(), theirs)
+        effect = effect if seeds > 1 else replace(effect, p=NAN)
         part = Part(
             effect=effect,
             won="**the ordering is like the paper's**",
@@ -157,9 +177,9 @@ def _orders(best: pd.DataFrame, sweep: Sweep) -> list[Claim]:
                 shown_in="Ordering",
                 measure=label,
                 sign=1,
-                # One seed alone would be an ordering by its luck.
-                parts=[part] if seeds > 1 else [],
-                noise="schedules",
+                parts=[part],
+                noise=SCHEDULES,
+                lacking="" if seeds > 1 else "one seed alone orders them by its luck",
             )
         )
     return found
@@ -169,20 +189,24 @@ def _crossed(results: Results) -> list[Claim]:
     """Concave schedules against the others, in training and in decoding alone."""
     metric = results.metric("fid")
     sides = {"schedule": "training", "decoding_schedule": "decoding"}
+    bent, others = list(CONCAVE), ["linear", *CONVEX]
     found = []
     for column, step in sides.items():
         rows = results.crossing
-        curved = rows[column].isin(CONCAVE)
-        other = rows[column].isin(("linear", *CONVEX))
+        ours, theirs = (_found(family, rows[column]) for family in (bent, others))
+        first, second, crossed = "concave schedules", "linear or convex ones", ""
+        if (ours, theirs) != (bent, others) and ours and theirs:
+            first, second = _names(ours), _names(theirs)
+            crossed = f" ({first} against {second})"
         parts = _compared(
-            f"{step} with concave schedules",
-            by_seed(rows[curved], metric),
-            f"{step} with linear or convex ones",
-            by_seed(rows[other], metric),
+            f"{step} with {first}",
+            by_seed(rows[rows[column].isin(ours)], metric),
+            f"{step} with {second}",
+            by_seed(rows[rows[column].isin(theirs)], metric),
         )
         found.append(
             Claim(
-                said=f"concave schedules help in {step}",
+                said=f"concave schedules help in {step}{crossed}",
                 source=f"4.4, as a {HYPOTHESIS}",
                 exhibit="crossing-table",
                 shown_in="Crossing",
@@ -196,3 +220,7 @@ def _crossed(results: Results) -> list[Claim]:
 
 def _plain(schedule: str) -> str:
     return schedule.replace("_", " ")
+
+
+def _names(schedules: list[str]) -> str:
+    return listed(_plain(name) for name in schedules) if schedules else "none"
