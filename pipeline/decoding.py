@@ -71,8 +71,9 @@ def num_tokens_to_mask(
     """
     ratio = mask_ratio(schedule, (step + 1) / iterations, unknown_at_start)
     scheduled = unknown_at_start * ratio
-    # 10·(1 − 0.7) is 3.0000000000000004 in floating point, and its ceiling is to be 3.
-    scheduled = scheduled.floor() if rounding == "floor" else (scheduled - 1e-9).ceil()
+    # 10·(1 − 0.7) is 3.0000000000000004 in floating point, and its ceiling is to be 3; 10·(1 − 0.9)
+    # is 0.9999999999999998, and its floor is to be 1.
+    scheduled = (scheduled + 1e-9).floor() if rounding == "floor" else (scheduled - 1e-9).ceil()
     return torch.minimum(unknown_now - 1, scheduled.long()).clamp(min=1)
 
 

@@ -101,10 +101,10 @@ def pixel_mask_to_tokens(mask: Tensor, grid: int, dilate: int = 1) -> Tensor:
 def feather_weight(mask: Tensor, feather: int) -> Tensor:
     """Weight of the generated image: 1 on the mask, falling to 0 within `feather` pixels around it.
 
-    The mask is grown by half of the feather and blurred with a Gaussian cut off at the other half,
-    so that the ramp is finite and outside of the mask. (The release blurs the dilated token mask
-    with a σ of about one token: hidden pixels shine through at the mask's border, and known ones
-    are mixed with their reconstruction far from it.)
+    The mask is grown by half of the feather, rounded down, and blurred with a Gaussian cut off at
+    the rest, so that the ramp is finite and outside of the mask. (The release blurs the dilated
+    token mask with a σ of about one token: hidden pixels shine through at the mask's border, and
+    known ones are mixed with their reconstruction far from it.)
 
     Args:
         mask: (B, H, W) bool.
@@ -112,11 +112,12 @@ def feather_weight(mask: Tensor, feather: int) -> Tensor:
     Returns:
         (B, H, W) float32; exactly 0 where the mask is more than `feather` rows or columns away.
     """
-    radius = feather // 2
+    grown_by = feather // 2
+    radius = feather - grown_by
     offset = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (offset / max(radius / 2, 1)) ** 2)
     kernel /= kernel.sum()
-    grown = _dilate(mask.float(), feather - radius)
+    grown = _dilate(mask.float(), grown_by)
     padded = F.pad(grown[:, None], [radius] * 4, mode="replicate")[:, 0]
     # Windows times kernel and not a convolution, some of whose algorithms turn exact zeros into
     # small numbers.

@@ -5,23 +5,21 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
+from pipeline.config.curves import check_curves
 from pipeline.config.params import Params, load_params
-from pipeline.config.paths import CURVES, SAMPLES
+from pipeline.config.paths import SAMPLES
 from pipeline.config.replicates import NETWORKS, Replicate
 from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
-from pipeline.runtime.files import read_file, read_yaml, tree_hash
-from pipeline.runtime.limits import RESULT_BYTES
+from pipeline.runtime.files import read_yaml, tree_hash
 from pipeline.runtime.local_cluster import leave_if_ended
 from pipeline.runtime.process import reader_may_leave
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.uris import tracking_uri
-from pipeline.schedules import curve_csv
 
 Curves = Callable[[Params], Iterable[str]]
 
@@ -44,7 +42,7 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
     try:
         _check_surroundings()
         params = load_params()
-        _check_curves(curves(params), params)
+        check_curves(curves(params), params)
         Thread(target=load_ahead).start()  # while a stage that uses Ray waits for it
         summary = main(params)
     except UserError as error:
@@ -87,22 +85,6 @@ def _way_back() -> str:
 def main_schedule(params: Params) -> Iterable[str]:
     """The schedule of the main model."""
     return (params.training.mask_schedule,)
-
-
-def _check_curves(schedules: Iterable[str], params: Params) -> None:
-    """A stage that was started by hand, without `dvc repro`, may find curves of other code: what it
-    made would be taken for theirs."""
-    for name in schedules:
-        path = CURVES / f"{name}.csv"
-        if _content(path) != curve_csv(name, params.num_tokens).encode():
-            raise UserError(f"{path} is not what the code says; run `dvc repro schedules` first")
-
-
-def _content(path: Path) -> bytes:
-    """Of a file; none where it is missing, too large or no file."""
-    with suppress(FileNotFoundError, UserError):
-        return read_file(path, RESULT_BYTES)
-    return b""
 
 
 # What says which replicates there are: what is made of one does not depend on the others.

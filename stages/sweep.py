@@ -5,8 +5,9 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, RESULTS
-from pipeline.evaluation.feature_files import kept_statistics, reference_features
+from pipeline.evaluation.feature_files import features_size, kept_statistics, reference_features
 from pipeline.evaluation.features import open_extractor
+from pipeline.evaluation.metrics import require_enough
 from pipeline.experiments.ablation.grid import trials
 from pipeline.experiments.ablation.running import TrackedTrial, run_tracked
 from pipeline.experiments.ablation.trial import Trial
@@ -96,11 +97,17 @@ def _workers_per_trial(params: Params) -> int:
 
 def _keep_reference(params: Params, workers: Alone) -> None:
     """Compute the features of the training images and their statistics once, before every trial
-    needs them."""
+    needs them.
+
+    Raises:
+        UserError: the samples of a trial will be too few to compare with them, which params cannot
+            tell of features whose dimensions a torchvision network decides.
+    """
     evaluation = params.evaluation
     classifier = load_model(CLASSIFIER, "classifier", workers.device)
     extractor = open_extractor(evaluation.extractor, classifier, evaluation, workers.device)
     features = reference_features(extractor, params, workers)
+    require_enough("sweep.samples", params.sweep.samples, features_size(features), evaluation)
     if not evaluation.reference_statistics:
         kept_statistics(features)
 

@@ -48,20 +48,22 @@ EXACT = {
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("tokens", [1, 2, 10, 49, 100, 256])
-def test_ceil_is_the_papers_formula(schedule, tokens):
-    """⌈γ(t/T)·N⌉ (section 3.2), in exact fractions where γ has them; of what is still masked one is
-    predicted at least, and one stays."""
-    for iterations in (1, 2, 3, 8, 10, 12):
+@pytest.mark.parametrize("tokens", [1, 2, 10, 36, 49, 100, 256])
+@pytest.mark.parametrize("rounding", ["floor", "ceil"])
+def test_number_masked_is_the_formula(schedule, tokens, rounding):
+    """⌊γ(t/T)·N⌋ as in the release, or the paper's ⌈γ(t/T)·N⌉ (section 3.2), in exact fractions
+    where γ has them; of what is still masked one is predicted at least, and one stays."""
+    rounded = {"floor": floor, "ceil": ceil}[rounding]
+    for iterations in (1, 2, 3, 5, 6, 8, 10, 12, 15):
         now = tokens
         for t in range(1, iterations + 1):
             if schedule in EXACT:
-                formula = math.ceil(tokens * EXACT[schedule](Fraction(t, iterations)))
+                exact = getattr(math, rounding)
+                formula = exact(tokens * EXACT[schedule](Fraction(t, iterations)))
             else:
-                value = tokens * gamma(schedule, t / iterations, max(tokens, 2))
-                formula = ceil(value)
+                formula = rounded(tokens * gamma(schedule, t / iterations, max(tokens, 2)))
             counts = map(torch.tensor, ([tokens], [now]))
-            masked = num_tokens_to_mask(schedule, t - 1, iterations, *counts, "ceil").item()
+            masked = num_tokens_to_mask(schedule, t - 1, iterations, *counts, rounding).item()
             assert masked == max(1, min(now - 1, formula)), (iterations, t)
             now = masked
 
@@ -102,10 +104,15 @@ def ceil(value: float) -> int:
     return math.ceil(round(value, 9))
 
 
+def floor(value: float) -> int:
+    """Of a number in floating point: 36·(1 − 5/6) is 5.999999999999999 there."""
+    return math.floor(round(value, 9))
+
+
 def reference_decode(predict, tokens, unknown, settings, noises):
     """paper-notes, "One decoding step", with numpy scalars, sorted() and loops."""
     iterations, schedule = settings.iterations, settings.schedule
-    rounded = {"floor": math.floor, "ceil": ceil}[settings.rounding]
+    rounded = {"floor": floor, "ceil": ceil}[settings.rounding]
     batch, length = tokens.shape
     tokens, unknown = tokens.copy(), unknown.copy()
     at_start = [int(sum(row)) for row in unknown]

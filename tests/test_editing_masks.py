@@ -92,10 +92,11 @@ def test_tokens_of_an_aligned_box_match_the_release(top, left, height, width):
 @given(masks(8), st.integers(0, 9))
 @example(box_mask((16, 16), 5, 0, 4, 3)[None], 9)
 def test_feather_matches_scipy(mask, feather):
-    radius = feather // 2
-    reach = 2 * (feather - radius) + 1
+    radius = feather - feather // 2
+    reach = 2 * (feather // 2) + 1
     grown = ndimage.grey_dilation(mask[0].numpy().astype(float), (reach, reach), mode="nearest")
     expected = ndimage.gaussian_filter(grown, max(radius / 2, 1), mode="nearest", radius=radius)
+    expected[mask[0]] = 1
     weight = feather_weight(mask, feather)[0]
     np.testing.assert_allclose(weight, expected, atol=1e-6)
     away = distance(mask[0])
@@ -109,6 +110,15 @@ def test_feather_falls_with_the_distance():
     ramp = weight[0, 19:37]
     assert ramp[0] == 1 and ramp[-1] == 0 and (ramp.diff() <= 0).all()
     assert ramp[8] > 0.5 > ramp[9]  # half-way
+
+
+@pytest.mark.parametrize("feather", range(1, 10))
+def test_every_known_pixel_within_the_feather_is_blended(feather):
+    """It is neither the generated image's alone nor its own, nearest to the mask the least."""
+    ramp = feather_weight(outpaint_mask((40, 40), "left", 0.5)[None], feather)[0, 20]
+    assert (ramp[:20] == 1).all() and (ramp[20 + feather :] == 0).all()
+    blended = ramp[19 : 21 + feather]
+    assert (blended.diff() < 0).all()
 
 
 @settings(max_examples=30, deadline=None)

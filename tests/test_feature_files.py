@@ -1,5 +1,6 @@
 """Features of many images: made in parts, taken up again, and kept on the disk."""
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,19 +10,23 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config.paths import IMAGES
 from pipeline.evaluation import feature_files
+from pipeline.evaluation import images as image_sets
 from pipeline.evaluation.feature_files import (
+    Extraction,
     cached_features,
     features_path,
     kept_statistics,
     save_features,
 )
 from pipeline.evaluation.features import Features
-from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.images import ArrayImages, CenterCrops
 from pipeline.runtime.checksums import note_hash
 from tests.damage import empty, flip, no_file
 from tests.images import noise_array
 from tests.project import ROOT
+from tests.tiny_project import with_params
 
 
 class Pixels:
@@ -60,6 +65,22 @@ def test_features_in_parts_are_those_of_one_stream(tmp_path):
     found = cached_features(images, Pixels(), tmp_path)
     wanted = feature_files.extract(Pixels(), images.batches(feature_files.BATCH))
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_a_worker_that_makes_a_part_hashes_no_image_set(in_tiny_project, monkeypatch):
+    """It would read all of the images first, and each worker again."""
+
+    def hashed(*_):
+        raise AssertionError("an image set was hashed")
+
+    array = ArrayImages(noise_array(200, 1))
+    crops = CenterCrops(IMAGES, "train", with_params().data)
+    monkeypatch.setattr(image_sets, "pixel_hash", hashed)
+    monkeypatch.setattr(image_sets, "tree_hash", hashed)
+    for images in (array, crops):
+        sent = pickle.loads(pickle.dumps(images))
+        part = Extraction(Pixels(most=10), sent)(3, 13)
+        assert torch.equal(part.features, images.read(3, 13).flatten(1).float())
 
 
 def test_statistics_are_computed_once_and_again_where_they_are_damaged(tmp_path, monkeypatch):

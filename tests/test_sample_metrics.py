@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from pipeline.evaluation.features import Features
-from pipeline.evaluation.metrics import drawn, sample_metrics
+from pipeline.evaluation.metrics import (
+    distribution_metrics,
+    drawn,
+    manifold_metrics,
+    sample_metric_names,
+    sample_metrics,
+)
 from pipeline.evaluation.statistics import TooFew
 from tests.gaussians import gaussian
 
@@ -14,7 +20,8 @@ def test_metrics_are_named_after_their_extractor(make_params):
     settings = make_params(evaluation={"kid_subset_size": 20}).evaluation
     values = sample_metrics(features, features, "classifier", settings, seed=0)
     names = ("fid", "is", "kid", "precision", "recall", "density", "coverage")
-    assert set(values) == {f"{name}_classifier" for name in names}
+    wanted = [f"{name}_classifier" for name in names]
+    assert list(values) == sample_metric_names("classifier") == wanted
     assert values["precision_classifier"] == values["recall_classifier"] == 1
 
 
@@ -23,13 +30,19 @@ def test_metrics_of_few_samples_are_an_error_or_left_out_and_told(make_params, c
     settings = make_params(evaluation={"kid_subset_size": 20, "neighbors": 2}).evaluation
     with pytest.raises(TooFew, match=r"4 samples .* use at least 5"):
         sample_metrics(few, many, "random", settings, seed=0)
-    values = sample_metrics(few, many, "random", settings, seed=0, skip_few=True)
+
+    def measured(samples):
+        how = {"extractor": "random", "evaluation": settings, "seed": 0, "skip_few": True}
+        values = distribution_metrics(samples, many, **how)
+        return values | manifold_metrics(samples.features, many.features, **how)
+
+    values = measured(few)
     assert [values[f"{name}_random"] for name in ("fid", "kid")] == [None] * 2
     assert values["is_random"] >= 1 and values["precision_random"] is not None
     told = capsys.readouterr().out
     assert told.count("not measured: ") == 2 and "kid_subset_size" in told
     fewer = Features(few.features[:2], few.class_logits[:2])
-    values = sample_metrics(fewer, many, "random", settings, seed=0, skip_few=True)
+    values = measured(fewer)
     names = ("precision", "recall", "density", "coverage")
     assert [values[f"{name}_random"] for name in names] == [None] * 4
     assert "evaluation.neighbors: 2 nearest neighbours need more" in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -16,20 +15,28 @@ from pipeline.config.paths import CURVES, TOKENIZER, TOKENS
 from pipeline.decoding import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
-from pipeline.runtime.errors import UserError
+from pipeline.evaluation.statistics import ReferenceStatistics, save_statistics
+from pipeline.runtime.files import write_csv
 from pipeline.runtime.seeds import mix
 from pipeline.sampling import Sampler, balanced_labels, sample_batches
 from pipeline.schedules import curve_csv
-from pipeline.tools.scale import BASELINE, Grid, measuring
-from pipeline.tools.scale.grid import OWN, Decoding, Training
-from pipeline.tools.scale.rows import CELL, RUN, Rows, rows_of
+from pipeline.tools.scale import BASELINE, Training, measuring
 from pipeline.tools.scale.training import networks_at
 from pipeline.training.loop import RunDirSession, train
 from pipeline.training.transformer import TransformerTask
 from pipeline.weights.published import load_model
 from tests.images import write_token_cache
 from tests.project import ROOT
-from tests.tiny_project import ALONE, CLASSES, CODES, CPU, GRID, make_project, with_params
+from tests.tiny_project import (
+    ALONE,
+    CLASSES,
+    CODES,
+    CPU,
+    GRID,
+    make_project,
+    save_resnet,
+    with_params,
+)
 
 TRAINING = {"batch_size": 8, "warmup_steps": 3, "bf16": False, "checkpoint_every": 2}
 COUNTS = [2, 5]
@@ -240,51 +247,54 @@ def test_impossible_values_are_one_line_that_names_the_option(scale, options, na
     assert not Path("rows.csv").exists() and scale.trained == []
 
 
-def test_grid_without_options_is_the_sweeps_and_the_baseline():
-    params = tiny_params()
-    grid = Grid.of(params, {}, None)
-    assert grid.networks == [*params.sweep.schedules, BASELINE]
-    assert (grid.seeds, grid.steps) == (params.sweep.seeds, [params.sweep.steps])
-    assert grid.samples == params.evaluation.samples
-    (training, *_), baseline = grid.trainings(), Training(BASELINE, 0.1, 0)
-    assert training == Training("exponential", params.training.label_smoothing, 0)
-    temperature = params.decoding.choice_temperature
-    assert list(grid.decodings(training)) == [Decoding("exponential", 2, temperature)]
-    assert list(grid.decodings(baseline)) == [None]
-    assert grid.decode_schedules == [OWN]
+def test_a_curve_of_other_code_is_refused_before_anything_is_trained(scale):
+    """Networks are trained and decoded with the code's schedules, and rows named by the curves."""
+    (CURVES / "linear.csv").write_text(curve_csv("square", GRID**2))
+    scale("--networks", "cosine", "--steps", "2")  # of curves that it does not use none is asked
+    del scale.trained[:]
+    for options in (("--networks", "cosine,linear"), ("--decode-schedules", "own,linear")):
+        with pytest.raises(SystemExit, match=r"^error: .*linear\.csv is not what the code says"):
+            scale(*options)
+    (CURVES / "linear.csv").unlink()
+    with pytest.raises(SystemExit, match=r"linear\.csv .* run `dvc repro schedules` first"):
+        scale("--networks", "linear")
+    assert scale.trained == []
+    assert len(scale("--networks", BASELINE, "--steps", "2")) == 2
 
 
-def test_a_file_that_ends_within_its_header_is_begun_anew(tmp_path):
-    path = tmp_path / "rows.csv"
-    path.write_text("network,tok")
-    assert Rows(path).columns == [] and path.read_text() == ""
-    with pytest.raises(UserError, match="holds no rows"):
-        path.write_text("network,tokens\n")
-        Rows(path)
+def test_samples_too_few_for_what_params_cannot_count_are_refused(scale, project):
+    """Features of a torchvision network, and the 60 training images."""
+
+    def refused(said: str, samples: int, **evaluation) -> None:
+        sizes = {"temperature": {"samples": samples}, "editing": {"images": samples}}
+        params = with_params(
+            classifier={"architecture": "torchvision:resnet18"}, evaluation=evaluation, **sizes
+        )
+        (project / "params.yaml").write_text(json.dumps(params.model_dump()))
+        with pytest.raises(SystemExit, match=f"^error: {said}"):
+            scale("--samples", str(samples))
+        assert scale.trained == []
+
+    save_resnet()
+    save_statistics(ReferenceStatistics(torch.zeros(512), torch.eye(512)), Path("known.npz"))
+    known = {"reference_statistics": "known.npz"}
+    refused("--samples: 512 samples give no covariance of the 512-dim", 512, **known)
+    refused("evaluation.kid_subset_size: subsets of 61", 513, **known, kid_subset_size=61)
 
 
-def test_a_file_that_cannot_be_written_is_refused_before_anything_is_trained(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", tmp_path, tmp_path / "none/rows.csv", Path("/proc/rows.csv")):
-        with pytest.raises(UserError, match="name another"), rows_of(path):
-            pass
-
-
-def test_a_file_of_something_else_stays_as_it_is(tmp_path):
-    path = tmp_path / "notes.txt"
-    for content in (b"mine\nwithout a last line end", b"mine", b"\x89PNG"):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match="holds no rows"):
-            Rows(path)
-        assert path.read_bytes() == content
-
-
-def test_a_second_process_and_another_extractor_are_told_before_anything_is_trained(tmp_path):
-    path = tmp_path / "rows.csv"
-    with rows_of(path) as rows:
-        rows.append(dict.fromkeys((*CELL, RUN), 1) | {"fid_classifier": 2.0})
-        with pytest.raises(UserError, match="another process adds to"), rows_of(path):
-            pass
-    with rows_of(path) as rows, pytest.raises(UserError, match="has no fid_inception: its cells"):
-        rows.require("fid_inception")
-    assert path.read_text().count("network") == 1
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda row: row | {"note": "mine"}, "has a column 'note', which `scale` does not measure"),
+        (lambda row: {k: row[k] for k in row if k != "nll"}, "has no nll: its cells"),
+    ],
+    ids=["one more", "one less"],
+)
+def test_a_file_of_other_columns_is_refused_before_anything_is_trained(scale, change, said):
+    rows = scale("--steps", "2", "--networks", "cosine")
+    write_csv("rows.csv", [change(row) for row in rows])
+    before = Path("rows.csv").read_bytes()
+    del scale.trained[:]
+    with pytest.raises(SystemExit, match=rf"^error: rows\.csv {said}.*name another file$"):
+        scale()
+    assert scale.trained == [] and Path("rows.csv").read_bytes() == before

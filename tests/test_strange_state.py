@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config.curves import check_curves
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.checksums import note_hash, shared_folder
 from pipeline.runtime.errors import UserError
@@ -24,7 +25,6 @@ from pipeline.runtime.sync import sync
 from pipeline.training.loop import RunDirSession
 from pipeline.training.loop.ray_checkpoints import LISTING, unlisted_checkpoint
 from pipeline.training.tokens import write_manifest
-from stages.running import _check_curves
 from tests.damage import no_file, within
 from tests.errors import one_line
 from tests.interruption import Killed, KilledAfter, fit
@@ -164,7 +164,7 @@ def test_a_curve_that_is_none_is_a_line(tmp_path, monkeypatch, params, what):
     else:
         no_file(what, curve)
     with pytest.raises(UserError, match="not what the code says; run `dvc repro schedules`"):
-        _check_curves(["cosine"], params)
+        check_curves(["cosine"], params)
 
 
 @pytest.mark.parametrize("what", NO_FILES)

@@ -1,12 +1,16 @@
 """Spread over halves and FID∞, against what is known of them."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.evaluation.metrics import class_accuracy, fid, manifolds
+from pipeline.config.params import Params
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.features import Features
+from pipeline.evaluation.metrics import class_accuracy, drawn, fid, manifolds
 from pipeline.evaluation.statistics import TooFew, statistics
 from pipeline.evaluation.uncertainty import disjoint, fid_infinity, spreads
 
@@ -73,6 +77,38 @@ def test_spread_is_that_over_fresh_samples(kind):
         spread(lambda rows, x=x: metric(x[rows]), labels, repeats=20, seed=0) for x in fresh[:10]
     ]
     assert np.mean(found) == pytest.approx(true, rel=1 / 3)
+
+
+class Shown(Evaluator):
+    """Image sets are rows of numbers, which both extractors give back as features."""
+
+    def __init__(self, params: Params, reference: torch.Tensor):
+        self.params, self.extractor = params, SimpleNamespace(name="first")
+        self.reference = Features(reference, reference)
+        self.reference_statistics = statistics(reference)
+        near = drawn(reference, params.evaluation.manifold_images, params.seed)
+        self.second = SimpleNamespace(name="second"), near
+
+    def _features(self, images, extractor) -> Features:
+        return Features(images, images)
+
+
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_spread_of_a_set_larger_than_its_manifold_is_that_over_fresh_samples(make_params, times):
+    """Of k images, of which the manifold is, whatever the set has. Precision and density are means
+    over these, so that their halves tell exactly."""
+    k, reference = 100, normal(1000, 3, 41)
+    settings = {"manifold_images": k, "halves": 50, "kid_subsets": 1, "kid_subset_size": 20}
+    params = make_params(evaluation=settings)
+    evaluator = Shown(params, reference)
+    measured = [evaluator.measure(x + 1) for x in normal(10 * times * k, 3, 42).split(times * k)]
+    near = drawn(reference, k, params.seed)
+    fresh = [manifolds(x + 1, near, 3) for x in normal(400 * k, 3, 43).split(k)]
+    for kind in ("precision", "density"):
+        true = np.std([getattr(of, kind) for of in fresh])  # to 3.5% of it, as what follows
+        for extractor in ("first", "second"):
+            spread = np.sqrt(np.mean([of[f"{kind}_{extractor}_std"] ** 2 for of in measured]))
+            assert spread == pytest.approx(true, rel=0.15), (kind, extractor)
 
 
 def test_what_a_half_is_too_small_for_has_no_spread():

@@ -72,8 +72,10 @@ def measure(
     path: Annotated[Path, typer.Argument(help="A folder of PNGs, an .npy or an .npz.")],
     as_json: AsJson = False,
 ) -> None:
-    """Print the metrics of images against the training images; std: over images, where random
-    halves of them tell it."""
+    """Print the metrics of images against the training images.
+
+    std: over images, where random halves of them tell it.
+    """
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table
 

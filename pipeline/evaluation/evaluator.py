@@ -1,6 +1,6 @@
 """Measures all sets of images with the same extractors, reference and settings."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from pipeline.evaluation.features import (
 from pipeline.evaluation.images import BATCH, ImageSet
 from pipeline.evaluation.metrics import (
     class_accuracy,
+    distribution_metrics,
     drawn,
     fid,
     inception_score,
@@ -99,46 +100,74 @@ class Evaluator:
         Args:
             labels: (M,); with them the share that the classifier recognises is measured too.
         """
-        samples = self.features(images)
-        extractor, reference = self.second
-        others, seed = self._features(images, extractor).features, self.params.seed
+        samples, others = self.features(images), self._features(images, self.second[0]).features
         recognised = None if labels is None else self.recognised(images)
         classes = torch.zeros(len(images), dtype=torch.long) if labels is None else labels
+        evaluation, seed = self.params.evaluation, self.params.seed
 
-        def metrics(rows: Tensor, say: bool = False) -> dict[str, float | None]:
-            """Of a part of the set."""
+        def distribution(rows: Tensor, say: bool = False) -> dict[str, float | None]:
             part = Features(samples.features[rows], samples.class_logits[rows])
-            values = self.sample_metrics(part, seed, skip_few=True, say=say)
-            values |= manifold_metrics(
-                others[rows],
-                reference,
-                extractor.name,
-                self.params.evaluation,
-                seed,
-                skip_few=True,
-                say=say,
-            )
-            if recognised is not None:
-                values["class_accuracy"] = class_accuracy(recognised[rows], classes[rows])
-            return values
+            return self._distribution(part, say)
 
-        values = metrics(torch.arange(len(images)), say=True)
-        repeats = self.params.evaluation.halves
-        values |= spreads(metrics, classes, repeats=repeats, seed=seed)
+        def neighbours(rows: Tensor, say: bool = False) -> dict[str, float | None]:
+            return self._neighbours(samples.features[rows], others[rows], say)
+
+        def accuracy(rows: Tensor) -> dict[str, float | None]:
+            if recognised is None:
+                return {}
+            return {"class_accuracy": class_accuracy(recognised[rows], classes[rows])}
+
+        every = torch.arange(len(images))
+        # Neighbours are found among so many images at most. Their spread is that of halves of
+        # these: half of a larger set has as many, and so it would differ from the whole by less.
+        near = drawn(every, evaluation.manifold_images, seed)
+        values = distribution(every, say=True) | neighbours(near, say=True) | accuracy(every)
+        halved = partial(spreads, repeats=evaluation.halves, seed=seed)
+        spread = halved(lambda rows: distribution(rows) | accuracy(rows), classes)
+        spread |= halved(lambda rows: neighbours(near[rows]), classes[near])
+        values |= {f"{name}_std": spread[f"{name}_std"] for name in values}
         infinity = None
         with unless_few():
             infinity = fid_infinity(samples.features, classes, self.reference_statistics, seed=seed)
         values[f"fid_infinity_{self.extractor.name}"] = infinity
-        return values | {"samples": len(images), "is_splits": self.params.evaluation.is_splits}
+        return values | {"samples": len(images), "is_splits": evaluation.is_splits}
 
-    def sample_metrics(
-        self, samples: Features, seed: int, skip_few: bool = False, say: bool = True
-    ) -> dict[str, float | None]:
+    def _distribution(self, samples: Features, say: bool) -> dict[str, float | None]:
+        """FID, IS and KID of features of the main extractor; None where they do not suffice."""
+        return distribution_metrics(
+            samples,
+            self.reference,
+            self.extractor.name,
+            self.params.evaluation,
+            self.params.seed,
+            self.reference_statistics,
+            skip_few=True,
+            say=say,
+        )
+
+    def _neighbours(self, samples: Tensor, others: Tensor, say: bool) -> dict[str, float | None]:
+        """Precision, recall, density and coverage of features of the main extractor, and of those
+        of the second; None where they do not suffice."""
+        extractor, reference = self.second
+        values: dict[str, float | None] = {}
+        for features, known, name in (
+            (samples, self.reference.features, self.extractor.name),
+            (others, reference, extractor.name),
+        ):
+            evaluation, seed = self.params.evaluation, self.params.seed
+            values |= manifold_metrics(
+                features, known, name, evaluation, seed, skip_few=True, say=say
+            )
+        return values
+
+    def sample_metrics(self, samples: Features, seed: int) -> dict[str, float | None]:
         """FID, IS, KID and the manifold metrics of features of the main extractor.
 
         Args:
             seed: draws KID's subsets, the splits of IS, and the images of each manifold.
-            skip_few: leave a metric None where the samples do not suffice, and (`say`) print so.
+
+        Raises:
+            TooFew: the samples are too few for one of them.
         """
         return sample_metrics(
             samples,
@@ -147,8 +176,6 @@ class Evaluator:
             self.params.evaluation,
             seed,
             self.reference_statistics,
-            skip_few=skip_few,
-            say=say,
         )
 
     def scores(self, images: ImageSet, labels: Tensor) -> dict[str, float | None]:

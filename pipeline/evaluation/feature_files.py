@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.evaluation.features import Extractor, Features, extract, open_extractor
-from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet, Readable
+from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet, Readable, is_readable
 from pipeline.evaluation.statistics import (
     ReferenceStatistics,
     load_statistics,
@@ -119,6 +119,15 @@ def _features_of(path: Path, images: ImageSet, extractor: Extractor) -> Features
     return found
 
 
+def features_size(path: Path) -> tuple[int, int]:
+    """Number of the images and of the dimensions of the features in a file, which are not read."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        count, dimensions = file.get_slice("features").get_shape()
+    return count, dimensions
+
+
 def _all_finite(path: Path) -> bool:
     """Whether every number in a file is finite; read through a small buffer, so that the tensors,
     which are mapped, take no memory yet."""
@@ -144,7 +153,7 @@ class Extraction:
 
     def __call__(self, start: int, stop: int) -> Features:
         """Features of the images from `start` to before `stop`."""
-        if not isinstance(self.images, Readable):  # then of all of them
+        if not is_readable(self.images):  # then of all of them
             return extract(self.extractor, self.images.batches(BATCH))
         return extract(self.extractor, _batches(self.images, start, stop))
 
@@ -183,7 +192,7 @@ def cached_features(
     if kept is not None:
         return kept
     maker = maker or Maker(Extraction, extractor, images, here=Extraction(extractor, images))
-    step = PART if isinstance(images, Readable) else len(images)
+    step = PART if is_readable(images) else len(images)
     batches = [(start, min(start + step, len(images))) for start in range(0, len(images), step)]
     workers, folder = workers or Alone(torch.device("cpu")), parts_folder(path)
     # Another process may be at it.
@@ -261,11 +270,8 @@ def _statistics_of(target: Path, features: Path) -> ReferenceStatistics:
     Raises:
         ValueError: they are of other dimensions; or as `read_statistics`.
     """
-    from safetensors import safe_open
-
     found = read_statistics(target)
-    with safe_open(features, "pt") as file:
-        dimensions = file.get_slice("features").get_shape()[1]
+    _, dimensions = features_size(features)
     if len(found.mu) != dimensions:
         raise ValueError(f"of {len(found.mu)} dimensions and not {dimensions}")
     return found

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -35,12 +35,17 @@ class ImageSet(Protocol):
         """The images in order, as uint8 batches (B, C, H, W), B at most `size`."""
 
 
-@runtime_checkable
 class Readable(ImageSet, Protocol):
     """A set that is read from any image on, and travels to other processes."""
 
     def read(self, start: int, stop: int) -> Tensor:
         """The images (B, C, H, W) uint8 from `start` to before `stop`."""
+
+
+def is_readable(images: ImageSet) -> TypeGuard[Readable]:
+    """Whether a set is read from any image on. `isinstance` with a protocol would ask for each of
+    its members, and so compute the hash of every image."""
+    return hasattr(images, "read")
 
 
 def pixel_hash(images: ImageSet) -> str:
@@ -122,7 +127,6 @@ class CenterCrops:
         self._opened_by = (folder, split, data)
         self.view = View(ImageShards(folder, split), data)
         self.shape = (data.channels, data.image_size, data.image_size)
-        self.content_hash = value_hash([tree_hash(folder), split, self.shape])
         self.labels = torch.from_numpy(self.view.images.labels)
 
     def __len__(self) -> int:
@@ -130,6 +134,11 @@ class CenterCrops:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CenterCrops, self._opened_by  # without the images that it has in memory
+
+    @cached_property
+    def content_hash(self) -> str:
+        folder, split, _ = self._opened_by
+        return value_hash([tree_hash(folder), split, self.shape])
 
     def read(self, start: int, stop: int) -> Tensor:
         return self.view.centers(range(start, stop))

@@ -53,11 +53,7 @@ def kid(
     """
     from torch_fidelity.metric_kid import kernel_mmd
 
-    if subset_size > min(len(samples), len(reference)):
-        raise TooFew(
-            f"evaluation.kid_subset_size: subsets of {subset_size} cannot be drawn from "
-            f"{len(samples)} samples and {len(reference)} reference images; use fewer"
-        )
+    _require_subset(len(samples), len(reference), subset_size)
     draw = np.random.RandomState(mix(seed, "kid") % 2**32)
     sides = (samples.numpy(), reference.numpy())  # torch's threads and NumPy's would take turns
 
@@ -67,6 +63,14 @@ def kid(
 
     values = [kernel_mmd(*map(subset, sides)) for _ in range(subsets)]
     return float(np.mean(values)), float(np.std(values))
+
+
+def _require_subset(samples: int, reference: int, size: int) -> None:
+    if size > min(samples, reference):
+        raise TooFew(
+            f"evaluation.kid_subset_size: subsets of {size} cannot be drawn from "
+            f"{samples} samples and {reference} reference images; use fewer"
+        )
 
 
 def inception_score(logits: Tensor, splits: int, seed: int) -> float:
@@ -101,7 +105,7 @@ def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> Manifolds:
     Raises:
         TooFew: fewer images than neighbours.
     """
-    _require_neighbors(samples, reference, neighbors)
+    _require_neighbors(len(samples), len(reference), neighbors)
     radii_R, radii_M = _reference_radii(reference, neighbors), _radii(samples, neighbors)
     precise = hits = 0
     covered_R, recalled_R = torch.zeros(2, len(reference), dtype=torch.bool)
@@ -132,12 +136,35 @@ def _radii(features: Tensor, neighbors: int) -> Tensor:
 _reference_radii = lru_cache(maxsize=2)(_radii)
 
 
-def _require_neighbors(samples: Tensor, reference: Tensor, neighbors: int) -> None:
-    if min(len(samples), len(reference)) <= neighbors:
+def _require_neighbors(samples: int, reference: int, neighbors: int) -> None:
+    if min(samples, reference) <= neighbors:
         raise TooFew(
             f"evaluation.neighbors: {neighbors} nearest neighbours need more than {neighbors} "
-            f"images on each side; there are {len(samples)} and {len(reference)}"
+            f"images on each side; there are {samples} and {reference}"
         )
+
+
+def require_enough(
+    key: str, samples: int, reference: tuple[int, int], evaluation: Evaluation
+) -> None:
+    """Refuse a number of samples that `sample_metrics` would refuse, before they are drawn.
+
+    Args:
+        key: names the number in the error.
+        reference: (R, F), the images and dimensions of the reference features.
+
+    Raises:
+        UserError: the samples, or the reference images, are too few for a metric.
+    """
+    count, dimensions = reference
+    if samples <= dimensions:
+        raise UserError(
+            f"{key}: {samples} samples give no covariance of the {dimensions}-dimensional features "
+            f"of evaluation.extractor {evaluation.extractor}, and so no FID; use at least "
+            f"{dimensions + 1}"
+        )
+    _require_subset(samples, count, evaluation.kid_subset_size)
+    _require_neighbors(samples, count, evaluation.neighbors)
 
 
 @contextmanager
@@ -152,7 +179,35 @@ def unless_few(skip: bool = True, say: bool = True) -> Iterator[None]:
             print(f"not measured: {error}", flush=True)
 
 
+def sample_metric_names(extractor: str) -> list[str]:
+    """The names of all that `sample_metrics` gives, in its order."""
+    return [f"{name}_{extractor}" for name in ("fid", "is", "kid", *Manifolds._fields)]
+
+
 def sample_metrics(
+    samples: Features,
+    reference: Features,
+    extractor: str,
+    evaluation: Evaluation,
+    seed: int,
+    reference_statistics: ReferenceStatistics | None = None,
+) -> dict[str, float | None]:
+    """FID, IS, KID, precision, recall, density and coverage of a set of samples, each named after
+    its extractor.
+
+    Args:
+        samples: of an extractor that gives logits.
+        reference_statistics: FID's reference, where it is not the reference features.
+
+    Raises:
+        TooFew: the samples are too few for a metric.
+    """
+    how = (extractor, evaluation, seed)
+    values = distribution_metrics(samples, reference, *how, reference_statistics)
+    return values | manifold_metrics(samples.features, reference.features, *how)
+
+
+def distribution_metrics(
     samples: Features,
     reference: Features,
     extractor: str,
@@ -162,12 +217,9 @@ def sample_metrics(
     skip_few: bool = False,
     say: bool = True,
 ) -> dict[str, float | None]:
-    """FID, IS, KID, precision, recall, density and coverage of a set of samples, each named after
-    its extractor.
+    """FID, IS and KID, which need no neighbours: those of `sample_metrics` that are of all samples.
 
     Args:
-        samples: of an extractor that gives logits.
-        reference_statistics: FID's reference, where it is not the reference features.
         skip_few: leave a metric None where the samples do not suffice, and (`say`) print so.
 
     Raises:
@@ -184,14 +236,11 @@ def sample_metrics(
             subset_size=evaluation.kid_subset_size,
             seed=seed,
         )
-    values: dict[str, float | None] = {
+    return {
         f"fid_{extractor}": distance,
         f"is_{extractor}": inception_score(samples.class_logits, evaluation.is_splits, seed),
         f"kid_{extractor}": kid_mean,
     }
-    return values | manifold_metrics(
-        samples.features, reference.features, extractor, evaluation, seed, skip_few, say
-    )
 
 
 def manifold_metrics(
@@ -204,7 +253,7 @@ def manifold_metrics(
     say: bool = True,
 ) -> dict[str, float | None]:
     """Precision, recall, density and coverage, on at most `manifold_images` of each side, drawn at
-    random; `skip_few`, `say` and what is raised are as for `sample_metrics`."""
+    random; `skip_few`, `say` and what is raised are as for `distribution_metrics`."""
     count, neighbors = evaluation.manifold_images, evaluation.neighbors
     sides = drawn(samples, count, seed), _drawn_reference(reference, count, seed)
     values: dict[str, float | None] = dict.fromkeys(Manifolds._fields)
@@ -214,7 +263,8 @@ def manifold_metrics(
 
 
 def drawn(features: Tensor, count: int, seed: int) -> Tensor:
-    """At most `count` rows of features (M, F), drawn at random and kept in order."""
+    """At most `count` rows of features (M, F), drawn at random and kept in order; which ones
+    depends on M, `count` and the seed alone."""
     if len(features) <= count:
         return features
     chosen = torch.randperm(len(features), generator=generator(seed, "manifold", len(features)))

@@ -26,9 +26,10 @@ def spreads(
     halves of the one set (the delete-half jackknife of Shao & Wu 1989).
 
     A mean over half of the samples, drawn without replacement, deviates from the mean over all of
-    them as that one does from the truth; hence no factor. No sample is drawn twice, which the
-    nearest neighbours of precision and recall would not stand, and each half has half of every
-    class, since sets of samples are balanced.
+    them as that one does from the truth; hence no factor, for a metric that uses every row that it
+    is given. (Where it uses a part of a set, that part is the set to halve.) No sample is drawn
+    twice, which the nearest neighbours of precision and recall would not stand, and each half has
+    half of every class, since sets of samples are balanced.
 
     Args:
         metrics: indices (m,) into the set → values by name; None where they are too few.

@@ -9,7 +9,6 @@ import pandas as pd
 from analysis.exhibits.comparisons.claim import HYPOTHESIS, SCHEDULES, Claim, Part, Setup, versus
 from analysis.exhibits.comparisons.inference import NAN, paired, rank_order
 from analysis.exhibits.comparisons.seeds import by_seed, nested_choice, pairs
-from analysis.exhibits.formatting import listed
 from analysis.exhibits.inputs import paper
 from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER, metric_label
 from analysis.exhibits.inputs.results import Results
@@ -223,4 +222,4 @@ def _plain(schedule: str) -> str:
 
 
 def _names(schedules: list[str]) -> str:
-    return listed(_plain(name) for name in schedules) if schedules else "none"
+    return " and ".join(_plain(name) for name in schedules)

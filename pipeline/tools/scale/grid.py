@@ -90,7 +90,17 @@ class Grid:
         grid._check(params)
         return grid
 
+    @property
+    def schedules(self) -> list[str]:
+        """The mask schedules that are trained or decoded with."""
+        return sorted({*self.networks, *self.decode_schedules} - {BASELINE, OWN})
+
     def _check(self, params: Params) -> None:
+        self._check_values(params)
+        self._check_samples(params)
+        self._check_guidance(params)
+
+    def _check_values(self, params: Params) -> None:
         for option, names, extra in (
             ("--networks", self.networks, BASELINE),
             ("--decode-schedules", self.decode_schedules, OWN),
@@ -113,12 +123,35 @@ class Grid:
                 f"--iterations: {most} are more than the {params.num_tokens} tokens of an image; "
                 f"use at most as many"
             )
-        dimensions = params.feature_dimensions
+
+    def _check_samples(self, params: Params) -> None:
+        """As params do with the samples of stages."""
+        evaluation, dimensions = params.evaluation, params.feature_dimensions
         if dimensions and self.samples <= dimensions:
             raise UserError(
                 f"--samples: {self.samples} samples give no covariance of the "
                 f"{dimensions}-dimensional features of evaluation.extractor "
-                f"{params.evaluation.extractor}, and so no FID; use at least {dimensions + 1}"
+                f"{evaluation.extractor}, and so no FID; use at least {dimensions + 1}"
+            )
+        if self.samples < evaluation.kid_subset_size:
+            raise UserError(
+                f"--samples: {self.samples} are fewer than evaluation.kid_subset_size "
+                f"{evaluation.kid_subset_size}; raise it or lower the subset's size"
+            )
+        if self.samples <= evaluation.neighbors or self.samples < evaluation.is_splits:
+            raise UserError(
+                f"--samples: {self.samples} are too few for evaluation.neighbors "
+                f"{evaluation.neighbors} or is_splits {evaluation.is_splits}; use more"
+            )
+
+    def _check_guidance(self, params: Params) -> None:
+        """Networks are trained here, even where params take released ones for the stages."""
+        guided = params.decoding.guidance_scale > 0 and set(self.networks) != {BASELINE}
+        if guided and params.training.label_drop == 0:
+            raise UserError(
+                "decoding.guidance_scale: guidance needs networks that have seen images without "
+                "their class, and `scale` trains its own; set training.label_drop (0.1, say), or "
+                "guidance_scale to 0"
             )
 
     def trainings(self) -> list[Training]:

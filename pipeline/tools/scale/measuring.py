@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from pipeline.config.curves import check_curves
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENIZER, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
-from pipeline.evaluation.metrics import class_accuracy
+from pipeline.evaluation.metrics import class_accuracy, require_enough, sample_metric_names
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import tree_hash, value_hash
@@ -22,7 +23,7 @@ from pipeline.runtime.workers import Alone
 from pipeline.sampling import Network, Sampler, balanced_labels, sample_batches
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.scale.grid import Decoding, Grid, Training
-from pipeline.tools.scale.rows import RUN, Rows, rows_of
+from pipeline.tools.scale.rows import CELL, RUN, Rows, rows_of
 from pipeline.tools.scale.training import networks_at, training_dir
 from pipeline.weights.published import load_model
 
@@ -58,11 +59,14 @@ def scale(params: Params, grid: Grid, path: Path) -> str:
     of the project in the working directory, whose tokenizer and classifier are used as they are.
 
     Raises:
-        UserError: the project has no token cache, tokenizer or classifier yet; the file holds cells
-            of another training, or another process adds to it.
+        UserError: the project has no token cache, tokenizer or classifier yet, or curves of other
+            code; the samples are too few; the file has other columns or holds cells of another
+            training, or another process adds to it.
     """
+    check_curves(grid.schedules, params)
+    metrics = [*sample_metric_names(params.evaluation.extractor), "class_accuracy"]
     with rows_of(path) as rows:
-        rows.require(f"fid_{params.evaluation.extractor}")
+        rows.require([*CELL, RUN, "nll", *metrics])
         return f"{_add(params, grid, rows)} rows added to {path}"
 
 
@@ -70,6 +74,8 @@ def _add(params: Params, grid: Grid, rows: Rows) -> int:
     device, added, measured = pick_device(), 0, stage_key("evaluate", NOT_SHARED)
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
     evaluator = Evaluator(params, Alone(device), keep=False)
+    count, dimensions = evaluator.reference.features.shape
+    require_enough("--samples", grid.samples, (count, dimensions), params.evaluation)
     views = TokenCache(TOKENS, "train").views
     for training in grid.trainings():
         key = partial(_key, training_dir(training, params).name, measured)

@@ -76,12 +76,20 @@ class Rows:
             os.truncate(path, len(whole.encode()))
         self._runs = {self._identity(row): row[RUN] for row in lines}
 
-    def require(self, metric: str) -> None:
-        """Refuse a file of rows that have no such metric, before anything is trained."""
-        if self.columns and metric not in self.columns:
+    def require(self, columns: list[str]) -> None:
+        """Refuse a file whose rows have other columns, in whatever order, before anything is
+        trained."""
+        if not self.columns:
+            return
+        if missing := [name for name in columns if name not in self.columns]:
             raise UserError(
-                f"{self.path} has no {metric}: its cells were measured with another "
-                f"evaluation.extractor; name another file"
+                f"{self.path} has no {missing[0]}: its cells were measured with another "
+                f"evaluation.extractor, or the column was removed; name another file"
+            )
+        if unknown := [name for name in self.columns if name not in columns]:
+            raise UserError(
+                f"{self.path} has a column '{unknown[0]}', which `scale` does not measure; remove "
+                f"it, or name another file"
             )
 
     def __contains__(self, cell: dict[str, Any]) -> bool:

@@ -1,0 +1,58 @@
+"""Samples that are too few for a metric are refused before a network is trained for them."""
+
+import re
+import shutil
+
+import pytest
+
+from pipeline.evaluation.metrics import require_enough
+from pipeline.runtime.errors import UserError
+from stages import sweep
+from tests.errors import one_line
+from tests.tiny_project import ALONE, save_resnet, with_params
+
+
+@pytest.fixture
+def project(tiny_project, tmp_path, monkeypatch):
+    """A copy of the tiny project, as the working directory; of 60 training images."""
+    monkeypatch.chdir(shutil.copytree(tiny_project, tmp_path / "copy"))
+
+
+def kept(samples: int, architecture: str = "small", **evaluation) -> None:
+    """The sweep does what it does before its first trial."""
+    params = with_params(
+        classifier={"architecture": architecture},
+        sweep={"samples": samples},
+        temperature={"samples": samples},
+        editing={"images": samples},
+        evaluation=evaluation,
+    )
+    sweep._keep_reference(params, ALONE)
+
+
+def refused(said: str, *args, **kwargs) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(said)}") as error:
+        kept(*args, **kwargs)
+    one_line(error)
+
+
+def test_the_sweep_counts_the_features_that_params_cannot(project):
+    save_resnet()
+    network = "torchvision:resnet18"
+    refused("sweep.samples: 512 samples give no covariance of the 512-dim", 512, network)
+    # One more sample would do; of the 60 training images there is no covariance either.
+    refused("FID: 60 reference images cannot give a covariance", 513, network)
+
+
+def test_the_sweep_counts_the_training_images(project):
+    kept(100, kid_subset_size=60)
+    refused("evaluation.kid_subset_size: subsets of 61 cannot be", 100, kid_subset_size=61)
+    refused("evaluation.neighbors: 60 nearest neighbours need more than 60", 100, neighbors=60)
+
+
+def test_numbers_that_suffice_pass(make_params):
+    settings = make_params(evaluation={"kid_subset_size": 40, "neighbors": 39}).evaluation
+    require_enough("samples", 40, (40, 39), settings)
+    for samples, reference in ((39, (40, 30)), (40, (39, 30)), (40, (40, 40))):
+        with pytest.raises(UserError):
+            require_enough("samples", samples, reference, settings)
