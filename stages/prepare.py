@@ -10,7 +10,7 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
-from pipeline.prepare.split import stratified_split
+from pipeline.prepare.split import require_training_images, stratified_split
 from pipeline.runtime.files import tree_hash, value_hash, write_json
 from pipeline.runtime.folders import publish_folder
 from pipeline.runtime.pictures import grid_picture, save_picture
@@ -24,6 +24,7 @@ def main(params: Params) -> str:
         data = params.data
         source = open_source(data.source, data.download_dir, data.image_size)
         splits = stratified_split(source, params.data.val_fraction, params.seed)
+        _require_enough(len(splits["train"]), params)
         # A folder of images may change under the same params. Shards of a killed run are used again
         # only if the items are the same, in the same order, and no image was written since.
         items = value_hash([source.items, source.version])
@@ -44,6 +45,14 @@ def main(params: Params) -> str:
         publish_folder(folder, IMAGES)
     total = sum(sum(counts.values()) for counts in manifest["counts"].values())
     return f"prepare: {total} images of {len(source.class_names)} classes in {IMAGES}"
+
+
+def _require_enough(images: int, params: Params) -> None:
+    """A torchvision classifier's features are counted by the sweep, and ready-made statistics of
+    the training images need none of them."""
+    evaluation = params.evaluation
+    dimensions = 0 if evaluation.reference_statistics else params.feature_dimensions or 0
+    require_training_images(images, dimensions, evaluation.kid_subset_size)
 
 
 def contact_sheet(images: Path, params: Params) -> Image:

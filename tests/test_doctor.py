@@ -124,6 +124,15 @@ def test_no_project_is_a_note_and_a_broken_check_a_failure(tmp_path, monkeypatch
     assert "1 of 10 would stop a run" in findings_text(examine())
 
 
+def test_cores_that_work_are_told_from_those_there_are(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert found("device")[1].endswith("1 of 8 cores")
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert found("device")[1].endswith(", 8 cores")
+
+
 def test_a_folder_that_cannot_be_written_is_said(project, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert found("disk")[0] == "fails"

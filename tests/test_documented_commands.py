@@ -84,6 +84,8 @@ READ = {
     "dvc push": "needs a remote (tests/test_dvc_use.py has one)",
     "dvc pull": "needs a remote (tests/test_dvc_use.py has one)",
     "dvc remote add": "the path is the reader's (tests/test_dvc_use.py)",
+    "git tag": "the tag is the reader's (tests/test_dvc_use.py)",
+    "dvc get": "needs a commit with a run in it (tests/test_dvc_use.py)",
     "dvc artifacts get": "needs a commit with a run in it (tests/test_dvc_use.py)",
     "dvc exp apply": "needs the experiment before it (tests/test_dvc_use.py)",
     "dvc exp remove": "needs the experiment before it (tests/test_dvc_use.py)",

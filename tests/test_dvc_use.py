@@ -70,10 +70,20 @@ def test_the_sweep_is_coloured_by_schedule_with_titled_axes(finished):
     assert {float(row["iterations"]) for row in rows} == {2, 4}
 
 
-def test_models_are_artifacts(finished):
+def test_models_are_artifacts(finished, tmp_path):
+    """As docs/dvc.md has it."""
     artifacts = read_yaml(ROOT / "dvc.yaml")["artifacts"]
     for entry in artifacts.values():
         assert entry["type"] == "model" and (finished.folder / entry["path"]).is_dir()
+    project = finished.copy(tmp_path / "project")
+    project.run("git", "add", "dvc.lock", "params.yaml")
+    project.run("git", "commit", "-q", "-m", "a run worth keeping")
+    project.run("git", "tag", "-a", "maskgit@v0.1.0", "-m", "as in the report")
+    project.run("dvc", "artifacts", "get", ".", "maskgit", "-o", "elsewhere")
+    project.run("dvc", "get", ".", "models/transformer", "-o", "there")
+    expected = tree_hash(project.folder / "models/transformer")
+    assert tree_hash(project.folder / "elsewhere") == expected
+    assert tree_hash(project.folder / "there") == expected
 
 
 def test_a_remote_gives_a_clone_what_was_computed(finished, tmp_path):

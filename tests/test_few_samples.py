@@ -6,8 +6,9 @@ import shutil
 import pytest
 
 from pipeline.evaluation.metrics import require_enough
+from pipeline.prepare.split import require_training_images
 from pipeline.runtime.errors import UserError
-from stages import sweep
+from stages import prepare, sweep
 from tests.errors import one_line
 from tests.tiny_project import ALONE, save_resnet, with_params
 
@@ -56,3 +57,16 @@ def test_numbers_that_suffice_pass(make_params):
     for samples, reference in ((39, (40, 30)), (40, (39, 30)), (40, (40, 40))):
         with pytest.raises(UserError):
             require_enough("samples", samples, reference, settings)
+
+
+def test_images_too_few_for_fid_or_kid_are_refused_before_any_is_written(make_params):
+    """Six stages would train before the sweep found out."""
+    require_training_images(65, dimensions=64, kid_subset_size=50)
+    require_training_images(50, dimensions=0, kid_subset_size=50)
+    for count, dimensions, least in ((64, 64, 65), (49, 10, 50)):
+        said = f"^data.source: {count} training images are too few .* takes {least}: "
+        with pytest.raises(UserError, match=said):
+            require_training_images(count, dimensions, 50)
+    few = make_params(evaluation={"kid_subset_size": 100})
+    with pytest.raises(UserError, match=r"evaluation.kid_subset_size \(100\)"):
+        prepare._require_enough(99, few)

@@ -36,8 +36,9 @@ def test_blocks_are_those_of_the_run_that_is_kept(readme):
 def test_the_run_that_is_kept_is_of_the_default(readme):
     params = preset_params("mnist5k")
     said = (readme.DEFAULT / "summary.txt").read_text()
-    cells = len(params.sweep.schedules) * len(params.sweep.iterations) * len(params.sweep.seeds)
-    assert f"Preset {params.preset}: " in said and f"{cells} cells" in said
+    sweep = params.sweep
+    cells = f"{len(sweep.schedules) * len(sweep.iterations)} cells of {len(sweep.seeds)} seeds"
+    assert f"Preset {params.preset}: " in said and cells in said
     assert f"{len(params.evaluation.seeds)} seeds)" in said
 
 

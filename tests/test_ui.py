@@ -6,9 +6,11 @@ import signal
 import subprocess
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from pipeline.runtime.errors import UserError
@@ -67,8 +69,18 @@ def printed(finished, tmp_path):
             start_new_session=True,
         )
     yield wait_for(log, process)
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(timeout=30)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
+    process.wait(timeout=10)
+    said = log.read_text()
+    assert "Traceback" not in said and "Warning" not in said, said
+    assert not [each for each in psutil.process_iter() if _is_of(each, finished.folder)]
+
+
+def _is_of(process: psutil.Process, folder: Path) -> bool:
+    """Whether a process works in a folder, as those that a server leaves behind would."""
+    with suppress(psutil.Error):
+        return process.cwd() == str(folder)
+    return False
 
 
 def wait_for(log: Path, process: subprocess.Popen) -> dict[str, str]:

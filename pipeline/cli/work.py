@@ -21,7 +21,7 @@ def bench(
     size: Size = Size.all,
     threads: Annotated[int | None, typer.Option(help="Of PyTorch's work on the CPU.")] = None,
 ) -> None:
-    """Time training, decoding and the rest on this machine."""
+    """Time training, decoding and the rest (results/bench.json)."""
     from pipeline.tools.bench.report import SIZES
     from pipeline.tools.bench.report import bench as run
 

@@ -41,6 +41,8 @@ def open_images(path: Path | str) -> ImageSet:
         require_file(path)
     if path.suffix.lower() == ".npz":
         return NpzImages(path)
+    if path.suffix.lower() != ".npy":
+        raise UserError(f"{path} is none of the forms; give a folder of PNGs, an .npy or an .npz")
     with _naming(path), np.errstate(over="raise"):  # NumPy warns of a shape that overflows
         images = np.lib.format.open_memmap(path, mode="r")
     fortran = not images.flags.c_contiguous

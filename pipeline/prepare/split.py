@@ -37,3 +37,22 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
         if label not in found:
             raise UserError(f"data.source: class '{name}' has no training image; add some")
     return {name: rng.permutation(indices).tolist() for name, indices in split.items()}
+
+
+def require_training_images(count: int, dimensions: int, kid_subset_size: int) -> None:
+    """Refuse fewer training images than samples can be measured against, before any is trained on.
+
+    Args:
+        dimensions: of the features of which FID takes the covariance.
+
+    Raises:
+        UserError: FID or KID could not be measured.
+    """
+    least = max(dimensions + 1, kid_subset_size)
+    if count < least:
+        raise UserError(
+            f"data.source: {count} training images are too few to measure samples against, which "
+            f"takes {least}: more than evaluation.extractor has features ({dimensions}), and "
+            f"evaluation.kid_subset_size ({kid_subset_size}); add some, or lower data.val_fraction "
+            f"or what takes them"
+        )

@@ -84,6 +84,13 @@ def _packages() -> Finding:
     return Finding("packages", "good", f"{len(needed)} required, all as they should be")
 
 
+def _threads() -> str:
+    """How many cores work; fewer than there are where OMP_NUM_THREADS says so."""
+    there, used = os.cpu_count() or 1, cores()
+    cores_there = f"{there} core{'s' if there > 1 else ''}"
+    return cores_there if used == there else f"{used} of {cores_there}"
+
+
 def _torch() -> Finding:
     import torch
 
@@ -94,7 +101,7 @@ def _torch() -> Finding:
         memory = gpu.total_memory / GIB
         return Finding("device", "good", f"{version}; {count} × {gpu.name}, {memory:.0f} GiB")
     capability = torch.backends.cpu.get_cpu_capability()
-    found = f"{version}; CPU ({capability}), {cores()} cores"
+    found = f"{version}; CPU ({capability}), {_threads()}"
     if shutil.which("nvidia-smi"):
         way_out = "install a build of PyTorch for its CUDA (pytorch.org), or go on with the CPU"
         return Finding(

@@ -23,7 +23,7 @@ LABEL, WIDTH = 13, 100  # letters of the first column, and of a line
 WHERE = """\
 Where
   analysis/report.html           tables and figures, the paper's values beside
-  analysis/tables/, figures/     the same as files
+  analysis/                      the same as files: tables/, timings/, figures/
   results/                       metrics, rows and curves of every stage
   make ui                        MLflow
 """

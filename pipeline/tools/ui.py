@@ -70,6 +70,11 @@ def main() -> None:
         print(f"{what + ':':<10} {link}", flush=True)
     if not remote:
         os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
-        # One process is enough for one reader; MLflow would start four.
+        # Six processes for jobs of language models would outlive a Ctrl-C by seconds.
+        os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+        os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries, about one another
+        # One process is enough for one reader; MLflow would start four. With "lifespan", which
+        # closes what nothing here opens, Ctrl-C would end in tracebacks.
         at = ("--host", HOST, "--port", server.rpartition(":")[2], "--workers", "1")
-        os.execv(sys.executable, (sys.executable, "-m", "mlflow", "ui", *at))
+        quiet = ("--uvicorn-opts", "--log-level warning --lifespan off")
+        os.execv(sys.executable, (sys.executable, "-m", "mlflow", "ui", *at, *quiet))
