@@ -147,6 +147,7 @@ def test_a_damaged_picture_is_the_same_line(where, loaders):
     ) as error:
         ready(3)
     one_line(error)
+    del error  # which holds this frame, and so would keep the loaders
     assert ready(4)[0].item() == 4
 
 
@@ -161,6 +162,7 @@ def test_a_shard_that_changed_is_named(tmp_path):
     with pytest.raises(UserError, match=r"train.*parquet is damaged.*dvc repro prepare") as error:
         ready(0)
     one_line(error)
+    del error
 
 
 def test_a_loader_that_is_killed_is_a_line():
@@ -169,6 +171,7 @@ def test_a_loader_that_is_killed_is_a_line():
         for step in range(2):
             ready(step)
     one_line(error)
+    del error
 
 
 def test_a_loader_has_one_thread():

@@ -88,7 +88,10 @@ class ByLoaders:
                 "on from the last checkpoint"
             ) from error
         if isinstance(batch, UserError):
-            raise batch
+            try:
+                raise batch
+            finally:
+                del batch  # which holds this frame, and so would keep its loaders
         self._next = step + 1
         images, labels = batch
         return images, labels
