@@ -52,7 +52,7 @@ def _require_enough(images: int, params: Params) -> None:
     the training images need none of them."""
     evaluation = params.evaluation
     dimensions = 0 if evaluation.reference_statistics else params.feature_dimensions or 0
-    require_training_images(images, dimensions, evaluation.kid_subset_size)
+    require_training_images(images, dimensions, evaluation.kid_subset_size, evaluation.neighbors)
 
 
 def contact_sheet(images: Path, params: Params) -> Image:

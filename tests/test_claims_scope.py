@@ -26,7 +26,7 @@ def test_a_claim_names_the_schedules_that_were_swept_where_others_were_not(resul
     rows[few].to_csv(results / "sweep/crossing.csv", index=False)
     found = verdicts(read_results(results, curves_of(results)), params)
     best = found[
-        "cosine is the best of the schedules (of which cosine and linear and square root alone "
+        "cosine is the best of the schedules (of which cosine, linear and square root alone "
         "were swept)"
     ]
     assert best.word == SHOWN

@@ -3,10 +3,8 @@ stage waits for it."""
 
 import json
 import random
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,8 +14,6 @@ from pipeline.runtime.delivery import Delivery
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import temporary_beside
 from pipeline.runtime.sending import NOTHING, sent_part
-from pipeline.runtime.server import Server, Unsent
-from pipeline.runtime.server_errors import way_out
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import open_run
 from tests.tracking_server import FakeServer, check_everything, fake_server, log_everything
@@ -266,31 +262,3 @@ def test_a_password_is_nowhere_but_in_requests(server, folder, capsys):
     assert len(written) > 5
     assert not [path for path in written if b"s3cr" in path.read_bytes()]
     assert server.uri == URI
-
-
-def test_a_database_that_mlflow_has_half_made_is_named_with_the_way_out(monkeypatch):
-    """As where one is deleted at the moment at which it is opened, and the process ends."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
-    said = way_out("table _alembic_tmp_experiments already exists")
-    assert said.startswith("runs.db is damaged: delete it, or put a whole copy in its place")
-
-
-def test_a_database_that_mlflow_has_half_made_is_made_anew_where_it_holds_nothing(tmp_path):
-    def leave(folder: Path, *commands: str) -> Server:
-        folder.mkdir()
-        with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
-            database.execute("CREATE TABLE secrets (left REAL)")  # one of its last tables
-            for command in commands:
-                database.execute(command)
-        return Server(f"sqlite:///{folder}/mlflow.db")
-
-    assert leave(tmp_path / "empty").experiment("maskgit").name == "maskgit"
-    assert sorted(path.name for path in (tmp_path / "empty").iterdir()) == [
-        ".mlflow.db.lock",
-        "mlflow.db",
-    ]
-    kept = leave(tmp_path / "used", "INSERT INTO secrets VALUES (0.5)")
-    with pytest.raises(Unsent, match="table secrets already exists"):
-        kept.experiment("maskgit")
-    with closing(sqlite3.connect(tmp_path / "used/mlflow.db")) as database:
-        assert database.execute("SELECT * FROM secrets").fetchall() == [(0.5,)]

@@ -128,7 +128,7 @@ def test_cores_that_work_are_told_from_those_there_are(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert "), 1 of 8 cores" in found("device")[1]
+    assert "), 1 thread on 8 cores" in found("device")[1]
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     assert "), 8 cores" in found("device")[1]
 

@@ -35,6 +35,12 @@ MODELS = {"transformer.pretrained"}
 # What a stage reads and yet does not depend on, since it puts a value of its own in the param's
 # place, or only draws pictures with it.
 NOT_USED = {
+    # It only refuses pictures that are too few; the sweep does whatever changes later.
+    "prepare": {
+        *("classifier.architecture", "classifier.width", "evaluation.extractor"),
+        *("evaluation.kid_subset_size", "evaluation.neighbors"),
+        "evaluation.reference_statistics",
+    },
     "train_transformer": DRAWING,
     "train_autoregressive": DRAWING - {"decoding.bf16"}
     | {

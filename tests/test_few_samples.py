@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from contextlib import nullcontext
 
 import pytest
 
@@ -59,14 +60,20 @@ def test_numbers_that_suffice_pass(make_params):
             require_enough("samples", samples, reference, settings)
 
 
-def test_images_too_few_for_fid_or_kid_are_refused_before_any_is_written(make_params):
+def test_images_too_few_for_a_metric_are_refused_before_any_is_written(monkeypatch, project):
     """Six stages would train before the sweep found out."""
-    require_training_images(65, dimensions=64, kid_subset_size=50)
-    require_training_images(50, dimensions=0, kid_subset_size=50)
-    for count, dimensions, least in ((64, 64, 65), (49, 10, 50)):
-        said = f"^data.source: {count} training images are too few .* takes {least}: "
-        with pytest.raises(UserError, match=said):
-            require_training_images(count, dimensions, 50)
-    few = make_params(evaluation={"kid_subset_size": 100})
-    with pytest.raises(UserError, match=r"evaluation.kid_subset_size \(100\)"):
-        prepare._require_enough(99, few)
+    require_training_images(65, dimensions=64, subset=50, neighbors=3)
+    require_training_images(50, dimensions=0, subset=50, neighbors=3)
+    for count, dimensions, neighbors, said in (
+        (64, 64, 3, "FID with the 64 features of evaluation.extractor wants 65"),
+        (49, 10, 3, "evaluation.kid_subset_size 50 wants 50"),
+        (60, 10, 60, "evaluation.neighbors 60 wants 61"),
+    ):
+        with pytest.raises(UserError, match=f"^data.source: {count} training .*{said}; ") as error:
+            require_training_images(count, dimensions, 50, neighbors)
+        one_line(error)
+    monkeypatch.setattr(prepare, "Stage", lambda *_: nullcontext(None))
+    monkeypatch.setattr(prepare, "stratified_split", lambda *_: {"train": [0, 1], "val": [2]})
+    monkeypatch.setattr(prepare, "write_shards", lambda *_: pytest.fail("shards are written"))
+    with pytest.raises(UserError, match="2 training images are too few"):
+        prepare.main(with_params())

@@ -13,7 +13,6 @@ from types import ModuleType
 from analysis.exhibits.comparisons import networks, samples, schedules
 from analysis.exhibits.comparisons.claim import (
     HYPOTHESIS,
-    SCHEDULES,
     SEEDS,
     TIMINGS,
     Claim,
@@ -29,7 +28,7 @@ from pipeline.config.params import Params
 
 P_LEAST = 0.0001  # no number here is worth a smaller p
 RELEASED = "the weights are of one training, and the seeds only of what is drawn from them"
-ONE = {SEEDS: "training seed", TIMINGS: "timing of each", SCHEDULES: "schedule"}  # of several
+ONE = {SEEDS: "training seed", TIMINGS: "timing of each"}  # of several
 UNKNOWN = "whether its networks have learned anything is out of date"
 SHOWN, NOT_SHOWN, UNDECIDED = "shown here", "not shown here", "undecided"
 
@@ -65,7 +64,7 @@ class Verdict:
     def brief(self) -> str:
         """The word, with n where that is why nothing is known, or that only a part fails."""
         if self.word == UNDECIDED:
-            return f"{UNDECIDED} (n = {self.claim.n})"
+            return UNDECIDED if self.claim.lacking else f"{UNDECIDED} (n = {self.claim.n})"
         return f"{self.word}: its parts differ" if self.mixed else self.word
 
     @property

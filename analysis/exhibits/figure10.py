@@ -98,8 +98,9 @@ def _each(draws: float) -> str:
 
 
 def _over_images(std: pd.Series, images: pd.Series) -> pd.Series:
-    """Half of the t interval (95%) of a mean over images, from their standard deviation (n)."""
-    return images.map(student) * std / np.sqrt(images - 1)
+    """Half of the t interval (95%) of a mean over images, from their standard deviation (n); NaN
+    where that is 0."""
+    return images.map(student) * std.where(std > 0) / np.sqrt(images - 1)
 
 
 def _findings(cells: pd.DataFrame) -> list[str]:

@@ -71,5 +71,5 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
         columns[f"{metric}_mean"] = rows[metric]
         std = rows.get(f"{spread}_std", pd.Series(float("nan"), rows.index))
         columns[f"{metric}_std"] = std
-        columns[f"{metric}_ci95"] = quantile * std
+        columns[f"{metric}_ci95"] = quantile * std.where(std > 0)  # equal halves prove nothing
     return pd.DataFrame(columns)

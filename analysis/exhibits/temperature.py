@@ -106,5 +106,7 @@ def _draw(results: Results, params: Params, path: Path, dpi: int, narrow: bool =
             direction = "lower" if kind == "fid" else "higher"
             axes.set_ylabel(f"{metric_label(metric, results.extractor)}, {direction} is better")
             axes.set_xlabel("choice temperature")
-        names = ["used elsewhere", "one standard\ndeviation over seeds"]
+        seeds = results.temperature["seed"].nunique()
+        spread = "one standard\ndeviation over seeds" if seeds > 1 else "one seed: no spread"
+        names = ["used elsewhere", spread]
         canvas.legend([used, band], names, loc=legend_place(narrow))

@@ -43,8 +43,8 @@ class Readable(ImageSet, Protocol):
 
 
 def is_readable(images: ImageSet) -> TypeGuard[Readable]:
-    """Whether a set is read from any image on. `isinstance` with a protocol would ask for each of
-    its members, and so compute the hash of every image."""
+    """Whether a set is read from any image on. `isinstance` with a protocol asks for each of its
+    members (until Python 3.12), and so would compute the hash of every image."""
     return hasattr(images, "read")
 
 

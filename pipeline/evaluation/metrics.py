@@ -150,7 +150,7 @@ def require_enough(
     """Refuse a number of samples that `sample_metrics` would refuse, before they are drawn.
 
     Args:
-        key: names the number in the error.
+        key: names the number in the error of FID.
         reference: (R, F), the images and dimensions of the reference features.
 
     Raises:

@@ -39,20 +39,23 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
     return {name: rng.permutation(indices).tolist() for name, indices in split.items()}
 
 
-def require_training_images(count: int, dimensions: int, kid_subset_size: int) -> None:
+def require_training_images(count: int, dimensions: int, subset: int, neighbors: int) -> None:
     """Refuse fewer training images than samples can be measured against, before any is trained on.
 
     Args:
-        dimensions: of the features of which FID takes the covariance.
+        dimensions: of the features of which FID takes the covariance; 0 for none.
+        subset: images of KID's; neighbors: of each image, in precision and recall.
 
     Raises:
-        UserError: FID or KID could not be measured.
+        UserError: a metric could not be measured.
     """
-    least = max(dimensions + 1, kid_subset_size)
-    if count < least:
-        raise UserError(
-            f"data.source: {count} training images are too few to measure samples against, which "
-            f"takes {least}: more than evaluation.extractor has features ({dimensions}), and "
-            f"evaluation.kid_subset_size ({kid_subset_size}); add some, or lower data.val_fraction "
-            f"or what takes them"
-        )
+    for least, what in (
+        (dimensions + 1, f"FID with the {dimensions} features of evaluation.extractor"),
+        (subset, f"evaluation.kid_subset_size {subset}"),
+        (neighbors + 1, f"evaluation.neighbors {neighbors}"),
+    ):
+        if count < least:
+            raise UserError(
+                f"data.source: {count} training images are too few to measure samples against: "
+                f"{what} wants {least}; add some, or lower data.val_fraction or what wants them"
+            )

@@ -45,7 +45,10 @@ SELECT experiment_id FROM experiments WHERE artifact_location = ? AND experiment
 """
 TAG = "INSERT INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
-OF_MLFLOW = {"alembic_version": 1, "experiments": 1, "workspaces": 1}  # rows that a fresh one has
+# Which rows of its tables a fresh one has.
+FRESH = {"alembic_version": "TRUE", "experiments": "name = 'Default'", "workspaces": "TRUE"}
+OUTDATED = "out-of-date database schema"  # what MLflow says of another version's
+SETTING_UP = 2.0  # seconds in which a server that sets one up changes it
 LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
 
 
@@ -132,8 +135,8 @@ class Server:
 
         try:
             return MlflowClient(self.uri)  # which opens a database, and upgrades a fresh one
-        except Exception:  # of many kinds, by where it was left
-            if file is None or not _holds_nothing(file):
+        except Exception as error:  # of many kinds, by where it was left
+            if file is None or OUTDATED in str(error) or not _is_abandoned(file):
                 raise
         self._make_database(file)
         return MlflowClient(self.uri)
@@ -229,8 +232,17 @@ def _lacks_content(file: Path | None) -> bool:
     return file is not None and not (file.exists() and file.stat().st_size)
 
 
+def _is_abandoned(file: Path) -> bool:
+    """Whether a database that cannot be opened holds nothing, and no server sets it up just now."""
+    before = file.stat()
+    time.sleep(SETTING_UP)
+    after = file.stat()
+    changed = (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size)
+    return not changed and _holds_nothing(file)
+
+
 def _holds_nothing(file: Path) -> bool:
-    """Whether a database has no row of a user's.
+    """Whether a database has no row but those of a fresh one.
 
     Raises:
         sqlite3.Error: it is locked, or no database.
@@ -238,20 +250,26 @@ def _holds_nothing(file: Path) -> bool:
     with contextlib.closing(
         sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCKED)
     ) as db:
-        tables = [name for (name,) in db.execute(TABLES)]
-        rows = {name: db.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
-    return all(rows <= OF_MLFLOW.get(name, 0) for name, rows in rows.items())
+        tables = [name for (name,) in db.execute(TABLES).fetchall()]
+        others = ((name, FRESH.get(name, "FALSE")) for name in tables)
+        return not any(
+            db.execute(f'SELECT 1 FROM "{name}" WHERE NOT ({fresh}) LIMIT 1').fetchone()
+            for name, fresh in others
+        )
 
 
 def _make_database(file: Path) -> None:
     """Set up a fresh database beside its place: MLflow does so in some sixty steps, and one that a
-    kill or a full disk ended in between is broken for good."""
+    kill or a full disk ended in between is broken for good. What others have set up meanwhile
+    stays."""
     from mlflow import MlflowClient
 
+    file = Path(os.path.realpath(file))
     remove_temporary(file.parent, file.name)
     with temporary_folder(file) as folder:
         MlflowClient(f"sqlite:///{folder / file.name}").search_experiments(max_results=1)
-        os.replace(folder / file.name, file)
+        if _lacks_content(file) or _holds_nothing(file):
+            os.replace(folder / file.name, file)
 
 
 def _one_line(error: Exception) -> str:

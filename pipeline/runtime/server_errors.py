@@ -2,7 +2,7 @@
 
 import os
 
-from pipeline.runtime.server import status
+from pipeline.runtime.server import OUTDATED, status
 from pipeline.runtime.uris import is_local, redacted, sqlite_file, tracking_uri
 
 # What SQLite says of a file that is no database, is cut off, or lacks what a database began with,
@@ -13,7 +13,6 @@ RUINED = (
     *("has no column named", "no such column", "codec can't decode", "_alembic_tmp_"),
 )
 DELETED = "must be in the 'active' state"  # what MLflow says of an experiment
-OUTDATED = "out-of-date database schema"
 
 
 def ruined(reason: str) -> bool:

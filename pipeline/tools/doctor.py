@@ -85,10 +85,10 @@ def _packages() -> Finding:
 
 
 def _threads() -> str:
-    """How many cores work; fewer than there are where OMP_NUM_THREADS says so."""
+    """How many cores there are, and threads where OMP_NUM_THREADS or the system allow others."""
     there, used = os.cpu_count() or 1, cores()
-    cores_there = f"{there} core{'s' if there > 1 else ''}"
-    return cores_there if used == there else f"{used} of {cores_there}"
+    found = f"{there} core{'s' if there > 1 else ''}"
+    return found if used == there else f"{used} thread{'s' if used > 1 else ''} on {found}"
 
 
 def _torch() -> Finding:

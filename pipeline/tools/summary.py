@@ -17,6 +17,7 @@ from pipeline.runtime.result_files import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 LABEL, WIDTH = 13, 100  # letters of the first column, and of a line
@@ -105,7 +106,7 @@ def _network(params: Params, key: str) -> list[str]:
     ]
 
 
-def _main(rows: "pd.DataFrame", params: Params) -> "pd.Series":
+def _main(rows: "pd.DataFrame", params: Params) -> "np.ndarray":
     """Which rows are of the main trainings; files have ten digits of a param."""
     import numpy as np
 

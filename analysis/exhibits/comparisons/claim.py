@@ -123,7 +123,7 @@ class Claim:
         and fails if any part is the other way round (the least of them, times their number).
         """
         effects = [part.effect for part in self.parts]
-        if self.n < self.fewest or any(math.isnan(effect.p) for effect in effects):
+        if self.lacking or self.n < self.fewest or any(math.isnan(effect.p) for effect in effects):
             return NAN
         holds = max(effect.one_sided(self.sign) for effect in effects)
         fails = len(effects) * min(effect.one_sided(-self.sign) for effect in effects)

@@ -1,13 +1,12 @@
 """Claims of the paper's section 4.4: mask schedules and the number of iterations."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import pandas as pd
 
 from analysis.exhibits.comparisons.claim import HYPOTHESIS, SCHEDULES, Claim, Part, Setup, versus
-from analysis.exhibits.comparisons.inference import NAN, paired, rank_order
+from analysis.exhibits.comparisons.inference import paired, rank_order
 from analysis.exhibits.comparisons.seeds import by_seed, nested_choice, pairs
 from analysis.exhibits.inputs import paper
 from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER, metric_label
@@ -66,7 +65,7 @@ def _families(best: pd.DataFrame, sweep: Sweep, kind: str) -> list[Claim]:
     best_one, all_of_them = paper.BEST_SCHEDULE, tuple(paper.TABLE_3)
     known = values if best_one in values else {}
     rivals = [name for name in _found(all_of_them, known) if name != best_one]
-    whole = len(rivals) == len(all_of_them) - 1
+    whole = len(rivals) in (0, len(all_of_them) - 1)
     linear = values.get("linear", pd.Series(dtype=float))
     return [
         claim(
@@ -160,7 +159,6 @@ def _orders(best: pd.DataFrame, sweep: Sweep) -> list[Claim]:
         label = metric_label(metric, sweep.extractor)
         theirs = [getattr(paper.TABLE_3[name], field) for name in shared]
         effect = rank_order(means.loc[shared, metric].to_numpy(), theirs)
-        effect = effect if seeds > 1 else replace(effect, p=NAN)
         part = Part(
             effect=effect,
             won="**the ordering is like the paper's**",
@@ -222,4 +220,5 @@ def _plain(schedule: str) -> str:
 
 
 def _names(schedules: list[str]) -> str:
-    return " and ".join(_plain(name) for name in schedules)
+    *others, last = (_plain(name) for name in schedules)
+    return f"{', '.join(others)} and {last}" if others else last

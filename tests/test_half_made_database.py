@@ -1,0 +1,84 @@
+"""A database that MLflow was ended in as it set it up: as where one is deleted at the moment at
+which it is opened, and the process ends."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime import server
+from pipeline.runtime.server import Server, Unsent
+from pipeline.runtime.server_errors import way_out
+
+
+def left(file: Path, *commands: str) -> Server:
+    """The server of a file that has one of MLflow's last tables alone."""
+    said = ("CREATE TABLE secrets (left REAL)", *commands)
+    with closing(sqlite3.connect(file)) as database, database:
+        for command in said:
+            database.execute(command)
+    return Server(f"sqlite:///{file}")
+
+
+def tables(file: Path) -> set[str]:
+    with closing(sqlite3.connect(file)) as database:
+        return {name for (name,) in database.execute(server.TABLES)}
+
+
+def rows_of(file: Path, table: str) -> int:
+    with closing(sqlite3.connect(file)) as database:
+        return database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def test_it_is_named_with_the_way_out(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    said = way_out("table _alembic_tmp_experiments already exists")
+    assert said.startswith("runs.db is damaged: delete it, or put a whole copy in its place")
+
+
+def test_it_is_made_anew_where_it_holds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "SETTING_UP", 0.1)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "mlflow.db").symlink_to("elsewhere/runs.db")
+    assert left(tmp_path / "mlflow.db").experiment("maskgit").name == "maskgit"
+    assert (tmp_path / "mlflow.db").is_symlink()
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["runs.db"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "INSERT INTO secrets VALUES (0.5)",
+        "CREATE TABLE experiments AS SELECT 0 AS experiment_id, 'mine' AS name",
+        "CREATE TABLE theirs AS SELECT 1 AS row",
+    ],
+)
+def test_what_somebody_put_there_stays(tmp_path, monkeypatch, command):
+    monkeypatch.setattr(server, "SETTING_UP", 0.1)
+    file = tmp_path / "mlflow.db"
+    found = left(file, command)
+    with pytest.raises(Unsent):
+        found.experiment("maskgit")
+    assert rows_of(file, command.split()[2]) == 1
+
+
+def test_one_that_another_process_sets_up_stays(tmp_path, monkeypatch):
+    file = tmp_path / "mlflow.db"
+    found = left(file)
+
+    def another_step(seconds: float) -> None:
+        with closing(sqlite3.connect(file)) as database, database:
+            database.execute("CREATE TABLE one_more (x)")
+
+    monkeypatch.setattr("time.sleep", another_step)
+    with pytest.raises(Unsent, match="table secrets already exists"):
+        found.experiment("maskgit")
+    assert "one_more" in tables(file)
+
+
+def test_one_that_is_filled_while_a_fresh_one_is_made_stays(tmp_path):
+    file = tmp_path / "mlflow.db"
+    left(file, "INSERT INTO secrets VALUES (0.5)")
+    server._make_database(file)
+    assert tables(file) == {"secrets"} and len(list(tmp_path.iterdir())) == 1
