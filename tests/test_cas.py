@@ -8,11 +8,15 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES
 from pipeline.data.images import shards, writing
+from pipeline.data.images.pixels import as_float
+from pipeline.data.images.shards import ImageShards
 from pipeline.experiments import cas
 from pipeline.runtime.ranks import ALONE, Ranks
+from pipeline.training.classifier import accuracy
 from tests.images import samples_in
 from tests.tiny_project import (
     SIDE,
+    validation,
     with_params,
     write_shards_of,
 )
@@ -111,3 +115,24 @@ def test_cas_made_anew_is_the_same(tmp_path, images, count):
         rows.append(job.row())
     assert rows[0] == rows[1] and rows[0]["training_images"] == count
     assert 0 <= rows[0]["top1"] <= rows[0]["top5"] <= 1
+
+
+def test_accuracy_is_of_the_validation_images(tmp_path, monkeypatch):
+    shown = []
+
+    def noted(model, batches, labels, device):
+        images = torch.cat(list(batches))
+        with torch.no_grad():
+            ranks = model.eval().outputs(as_float(images)).logits.argsort(dim=1, descending=True)
+        shown.append((images, labels, (ranks[:, 0] == labels).double().mean().item()))
+        return accuracy(model, images.split(7), labels, device)
+
+    monkeypatch.setattr(cas, "accuracy", noted)
+    params = with_params(classifier={"steps": 4, "batch_size": 20, "checkpoint_every": 2})
+    job = cas_job(params, "transformer", "none", tmp_path)
+    cas.run_cas(job)
+    ((images, labels, top1),) = shown[-1:]
+    held_out = ImageShards(IMAGES, "val")
+    assert torch.equal(images, validation(len(held_out))[0])
+    assert labels.tolist() == held_out.labels.tolist()
+    assert job.row()["top1"] == pytest.approx(top1)

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.autoregressive import token_nll
 from pipeline.config.params import Params
 from pipeline.config.paths import SAMPLES, TOKENIZER, TOKENS
 from pipeline.config.replicates import NETWORKS, Replicate, replicates
+from pipeline.data.tokens import TokenCache
 from pipeline.evaluation import samplers
 from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.experiments.evaluate import measuring as evaluate
 from pipeline.experiments.evaluate import real
 from pipeline.experiments.evaluate.measuring import drop_samples, evaluate_all
 from pipeline.experiments.evaluate.real import real_columns, real_rows
+from pipeline.masking import masked_nll
 from pipeline.sampling import Sampler
 from pipeline.weights.published import load_model
 from tests.images import samples_in, write_token_cache
@@ -48,12 +51,9 @@ def params(**evaluation):
 def tokens(in_tiny_project):
     """A cache of noise."""
     if not TOKENS.exists():
-        noise = np.random.default_rng(0).integers(0, CODES, (VAL, 1, GRID**2))
-        labels = np.arange(VAL) % CLASSES
-        splits = ("train", "val")
-        write_token_cache(
-            TOKENS, {s: [noise] for s in splits}, dict.fromkeys(splits, labels), CODES
-        )
+        draw, labels, splits = np.random.default_rng(0), np.arange(VAL) % CLASSES, ("train", "val")
+        noise = {split: [draw.integers(0, CODES, (VAL, 1, GRID**2))] for split in splits}
+        write_token_cache(TOKENS, noise, dict.fromkeys(splits, labels), CODES)
 
 
 def folders_in(folder: Path, given: Params) -> dict[Replicate, Path]:
@@ -88,6 +88,17 @@ def test_every_replicate_and_set_is_measured_in_the_same_way(tmp_path):
     images, labels = validation(VAL)
     check_scores(rows[-1], images.numpy(), labels)
     assert len({row["fid_classifier"] for row in rows}) == len(rows)  # no model is another's
+    held_out = TokenCache(TOKENS, "val").everything()
+    for row, replicate in zip(rows, folders_in(tmp_path, params()), strict=False):
+        model = load_model(replicate.folder, replicate.network)
+        options = {"schedule": "cosine", "seed": replicate.seed}
+        nll = (
+            masked_nll(model, *held_out, **options)
+            if replicate.network == "transformer"
+            else token_nll(model, *held_out)
+        )
+        assert row["nll"] == pytest.approx(nll, rel=1e-6)
+    assert len({row["nll"] for row in rows[:-2]}) == 8
     few = {"fid_classifier_std", "fid_infinity_classifier"}  # of the 24 validation images
     for row in rows:
         assert {k for k, v in row.items() if v is None} == (set() if "seed" in row else few)

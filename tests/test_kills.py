@@ -75,6 +75,7 @@ def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
 
     project.kill_stage_when("sweep", one_trial_done)
     cells = {p: p.stat().st_mtime_ns for p in trials.rglob("cells/*.json")}
+    assert len(cells) >= 2  # of a trial's own
     log = project.stage("sweep")
 
     # More than one where all three ran at once and were told to end after the first had.

@@ -147,3 +147,16 @@ def test_missing_set_and_missing_project_name_the_way_out(tmp_path, error_of, mo
     (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     assert "run `dvc repro`" in error_of(Path("set.npy"))
+
+
+def test_fid_is_against_the_statistics_that_params_name(tmp_path):
+    size = with_params().feature_dimensions
+    np.savez(tmp_path / "reference.npz", mu=np.full(size, 3.0), sigma=np.eye(size))
+    given = with_params(evaluation={"reference_statistics": str(tmp_path / "reference.npz")})
+    evaluator, images = Evaluator(given, ALONE), ArrayImages(samples())
+    found = evaluator.measure(images)["fid_classifier"]
+    features = evaluator.features(images).features.double().numpy()
+    covariance = np.cov(features.T)  # beside the identity the root of the product is its own
+    root = np.sqrt(np.linalg.eigvalsh(covariance).clip(0)).sum()
+    wanted = ((features.mean(0) - 3) ** 2).sum() + np.trace(covariance) + size - 2 * root
+    assert found == pytest.approx(wanted, rel=1e-4)

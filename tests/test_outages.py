@@ -42,6 +42,8 @@ def factor() -> float:
 @pytest.mark.parametrize(("stage", "outage"), cells() if "ALL_OUTAGES" in os.environ else CHOSEN)
 def test_an_outage_costs_neither_bytes_nor_rows(bench, stage, outage):
     trial = bench.attempt(stage, outage)
+    if outage.startswith("killed_and"):
+        assert any(said.startswith("damaged checkpoint") for said in trial.said)
     assert trial.delivered > 0 or stage in ("schedules", "analysis")  # which log no metric
     assert trial.took < factor() * trial.plain + 3  # half a second to begin with
 

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from pipeline.config.presets import preset_params
+from pipeline.runtime.dag import flatten
+from pipeline.runtime.files import read_json
 from tests.project import ROOT
 
 PAGES = [
@@ -40,6 +42,19 @@ def test_the_run_that_is_kept_is_of_the_default(readme):
     cells = f"{len(sweep.schedules) * len(sweep.iterations)} cells of {len(sweep.seeds)} seeds"
     assert f"Preset {params.preset}: " in said and cells in said
     assert f"{len(params.evaluation.seeds)} seeds)" in said
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs/default/sources").glob("*.json")), ids=lambda path: path.stem
+)
+def test_the_run_that_is_kept_had_the_params_of_now(path):
+    values, kept = flatten(preset_params("mnist5k").model_dump()), read_json(path)["params"]
+    assert kept and kept == {key: values[key] for key in kept}
+
+
+def test_the_run_that_is_kept_fits_into_the_time_that_is_promised():
+    sources = [read_json(path) for path in (ROOT / "docs/default/sources").glob("*.json")]
+    assert len(sources) == 15 and 5 * 60 < sum(each["seconds"] for each in sources) < 20 * 60
 
 
 def test_a_scoreboard_lists_every_claim_under_its_verdict(readme):

@@ -160,6 +160,7 @@ def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(finished, t
     # Paths hold the copy's own folder, the key does not: trials are found where they were.
     cells = (project.folder / "runs/sweep").rglob("cells/*.json")
     before = {path: path.stat().st_mtime_ns for path in cells}
+    assert len(before) == 3 * 2 + 2  # schedules by T, and two crossed
 
     ran, log = project.repro()
 
@@ -184,6 +185,7 @@ def test_one_more_seed_trains_and_measures_itself_alone(finished, tmp_path):
     names = {f"{network}/{group}/seed2" for network, group in TRAINED}
     cas = {f"{images}/{augmentation}/seed2" for images, augmentation in CAS}
     assert trained(log) == names | cas
+    assert len(models) == 2 * 2 * 2  # networks, smoothings, seeds
     assert {path: tree_hash(path) for path in models} == models
     after = pd.read_csv(rows)
     old = after[after["seed"] != 2].reset_index(drop=True)

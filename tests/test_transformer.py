@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.decoding import DecodingSettings, generate
-from pipeline.masking import masked_nll
+from pipeline.masking import masked_nll, sample_training_mask
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.seeds import generator
 from pipeline.sampling import balanced_labels
 from pipeline.transformer import MaskGitTransformer, TransformerConfig, masked_token_loss
 from pipeline.transformer.cpu import Dropout
@@ -191,6 +192,25 @@ def test_nll_of_a_model_that_knows_nothing_is_that_of_the_codes_alone():
     tokens, _, labels = batch(model, 10)
     nll = masked_nll(model, tokens, labels, schedule="cosine", seed=0, batch_size=4)
     assert nll == pytest.approx(math.log(20), abs=1e-5)  # K codes; the classes and [MASK] are out
+
+
+@pytest.mark.parametrize("schedule", ["linear", "logarithmic"])
+def test_nll_is_the_mean_over_an_images_masked_tokens_and_then_over_images(schedule):
+    model = small()
+    with torch.no_grad():  # answers that depend on what is seen
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5)
+    tokens, _, labels = batch(model, 8)
+    wanted = []
+    for number, (chunk, classes) in enumerate(zip(tokens.split(4), labels.split(4), strict=True)):
+        noise = generator(5, "nll", number)
+        mask = sample_training_mask(4, chunk.shape[1], schedule, noise)
+        with torch.no_grad():
+            logits = model.predict(chunk, mask, classes).double()
+        chosen = logits.log_softmax(-1).gather(-1, chunk[..., None])[..., 0]
+        wanted += [-row[hidden].mean() for row, hidden in zip(chosen, mask, strict=True)]
+    nll = masked_nll(model, tokens, labels, schedule=schedule, seed=5, batch_size=4)
+    assert nll == pytest.approx(float(sum(wanted)) / 8, rel=1e-5)
 
 
 def test_nll_has_the_masks_of_the_models_own_training():
