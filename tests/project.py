@@ -127,23 +127,29 @@ class Project:
         log = self.run("dvc", "repro", *targets)
         return re.findall(r"Running stage '(\w+)'", log), log
 
-    def kill_stage_when(self, name: str, ready, timeout: float = 240) -> str:
-        """Start a stage, SIGKILL it as soon as `ready()` is true; what it had printed."""
+    def kill_stage_when(
+        self, name: str, ready, timeout: float = 240, *, by_dvc: bool = False
+    ) -> str:
+        """Start a stage, SIGKILL it as soon as `ready()` is true; what it had printed. `by_dvc`: it
+        is DVC that is started and killed, at once with what it has started."""
         log = self.folder / f"{name}.killed.log"
         with open(log, "w") as handle:
             process = subprocess.Popen(
-                ("python", "-m", f"stages.{name}"),
+                ("dvc", "repro", name) if by_dvc else ("python", "-m", f"stages.{name}"),
                 cwd=self.folder,
                 env=self.env,
                 stdout=handle,
                 stderr=subprocess.STDOUT,
+                start_new_session=by_dvc,
             )
         deadline = time.monotonic() + timeout
         while not ready():
             assert process.poll() is None, f"{name} ended before it was killed:\n{log.read_text()}"
             assert time.monotonic() < deadline, f"{name} was not ready in time:\n{log.read_text()}"
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+        if by_dvc:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
         return log.read_text()
 

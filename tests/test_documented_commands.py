@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from functools import cache
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -104,6 +105,11 @@ READ = {
     "maskgit report --open": "opens a browser",
     "maskgit scale ": "trains for an hour (tests/test_scale.py runs it small)",
 }
+CLICK = {"ray": "ray.scripts.scripts", "mlflow": "mlflow.cli"}  # where their command lines are
+OTHERS = (  # whose options are not looked at
+    *("python", "python3", "git", "pytest", "pre-commit", "podman", "sbatch", "curl", "mkdir"),
+    *("export", "."),
+)
 SPOKEN_OF = ("python -m pipeline", "dvc exp run")
 IDS = [f"{command.page}: {command.text}" for command in commands()]
 
@@ -136,17 +142,28 @@ def test_a_command_is_one_that_its_program_has(command, tmp_path):
         case ["python", "-m", module]:
             path = ROOT / module.replace(".", "/")
             assert path.is_dir() or path.with_suffix(".py").exists()
-        case ["python", script]:
+        case ["python" | "python3", script, *_] if script.endswith(".py"):
             assert (ROOT / script).exists()
         case ["dvc", *_]:
             parse_dvc(command, tmp_path)
         case ["pip", "install", *_]:
             check_install(words)
+        case [program, *_] if program in CLICK:
+            parse_click(program, words[1:])
+        case [program, *_]:
+            assert program in OTHERS
 
 
 @cache
 def makefile_targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def parse_click(program: str, words: list[str]) -> None:
+    command = import_module(CLICK[program]).cli
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context(program, list(words))  # exits, or raises, at an option that is none
 
 
 def parse_maskgit(words: list[str]) -> None:
