@@ -236,7 +236,7 @@ def test_nothing_but_a_claim_says_better(results, params):
         sentence
         for section in sections(found, params)
         for exhibit in section.exhibits
-        for sentence in exhibit.here
+        for sentence in (*exhibit.here, *getattr(exhibit, "notes", ()))
         if sentence not in claimed
     ]
     assert len(others) > 8

@@ -34,16 +34,19 @@ def test_of_reports_of_noise_one_in_twenty_at_most_decides_anything(results, par
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_options_that_seeds_choose_for_each_other_leave_the_paired_test_exact(seeds):
-    """Two sides of which each is as good at every T, at the T's that were chosen."""
+@pytest.mark.parametrize(("worse", "low", "high"), [(0.0, 0.03, 0.07), (1.0, 0.04, 0.1)])
+def test_options_that_seeds_choose_for_each_other_keep_the_paired_test(seeds, worse, low, high):
+    """Two sides of which each is as good as the other at every T, at the T's that were chosen; all
+    T but one are worse, or none is."""
     rng = np.random.default_rng(seeds)
-    options, times = (2, 4, 8, 12, 24), 2000
+    options, times = (2, 4, 8, 12, 24), 1000
     index = pd.MultiIndex.from_product([range(seeds), options], names=["seed", "iterations"])
     found = 0
     for _ in range(times):
         sides = []
         for _ in range(2):
-            rows = pd.DataFrame({"fid": rng.normal(size=len(index))}, index=index).reset_index()
+            fid = rng.normal(size=len(index)) + worse * (index.get_level_values(1) != 8)
+            rows = pd.DataFrame({"fid": fid}, index=index).reset_index()
             sides.append(by_seed(nested_choice(rows, "iterations", "fid", "fid"), "fid"))
         found += paired(*pairs(*sides)).p < 0.05
-    assert found / times == pytest.approx(0.05, abs=0.015)  # three standard errors
+    assert low < found / times < high  # three standard errors around what docs/metrics.md says
