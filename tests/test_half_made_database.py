@@ -1,6 +1,7 @@
 """A database that MLflow was ended in as it set it up: as where one is deleted at the moment at
 which it is opened, and the process ends."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -82,3 +83,25 @@ def test_one_that_is_filled_while_a_fresh_one_is_made_stays(tmp_path):
     left(file, "INSERT INTO secrets VALUES (0.5)")
     server._make_database(file)
     assert tables(file) == {"secrets"} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_process_was_killed_in_the_middle_of_is_taken_back(tmp_path):
+    """Its journal lies beside the database: whoever opens it next has to write."""
+    whole, killed = tmp_path / "whole.db", tmp_path / "killed.db"
+    Server(f"sqlite:///{whole}").experiment("maskgit")
+    with closing(sqlite3.connect(whole, isolation_level=None)) as database:
+        database.execute("PRAGMA cache_size = 1")
+        database.execute("BEGIN")
+        for number in range(2000):
+            database.execute("INSERT INTO tags VALUES (?, ?, 'run')", (f"{number}", 500 * "x"))
+        for end in ("", "-journal"):
+            shutil.copyfile(f"{whole}{end}", f"{killed}{end}")
+        database.execute("ROLLBACK")
+    with (
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+        closing(sqlite3.connect(f"file:{killed}?mode=ro", uri=True)) as database,
+    ):
+        database.execute("PRAGMA schema_version")
+    found = Server(f"sqlite:///{killed}")
+    assert found.ask(lambda client: client.get_experiment_by_name("maskgit"))
+    assert rows_of(killed, "tags") == 0

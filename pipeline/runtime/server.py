@@ -183,10 +183,14 @@ def _check_database(file: Path | None) -> None:
         )
     with contextlib.suppress(FileNotFoundError):
         require_file(file)
-        with contextlib.closing(
-            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCKED)
-        ) as db:
+        with contextlib.closing(_connected(file)) as db:
             db.execute("PRAGMA schema_version")
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    """To a database that there is. Not for reading alone: what a process was killed in the middle
+    of is first taken back, which writes."""
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=LOCKED)
 
 
 def _artifacts_here() -> str:
@@ -247,9 +251,7 @@ def _holds_nothing(file: Path) -> bool:
     Raises:
         sqlite3.Error: it is locked, or no database.
     """
-    with contextlib.closing(
-        sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCKED)
-    ) as db:
+    with contextlib.closing(_connected(file)) as db:
         tables = [name for (name,) in db.execute(TABLES).fetchall()]
         others = ((name, FRESH.get(name, "FALSE")) for name in tables)
         return not any(
