@@ -28,7 +28,8 @@ LONGER: dict[str, dict[str, int]] = {
     "train_transformer": {"training__steps": 160},
     "train_autoregressive": {"autoregressive__steps": 120},
 }
-NOT_KEPT = {".lock", ".owner.json", "key.json", "SHA256SUMS"}
+# Beside what a stage goes on from; who works there is noted after each checkpoint.
+NOT_KEPT = {".lock", ".owner.json", "key.json", "SHA256SUMS", "workers.json"}
 Points = dict[tuple[str, str, int], float]
 
 
