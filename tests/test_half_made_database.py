@@ -87,7 +87,7 @@ def test_one_that_is_filled_while_a_fresh_one_is_made_stays(tmp_path):
 
 def test_what_a_process_was_killed_in_the_middle_of_is_taken_back(tmp_path):
     """Its journal lies beside the database: whoever opens it next has to write."""
-    whole, killed = tmp_path / "whole.db", tmp_path / "killed.db"
+    whole, killed, deleted = (tmp_path / f"{name}.db" for name in ("whole", "killed", "deleted"))
     Server(f"sqlite:///{whole}").experiment("maskgit")
     with closing(sqlite3.connect(whole, isolation_level=None)) as database:
         database.execute("PRAGMA cache_size = 1")
@@ -96,6 +96,7 @@ def test_what_a_process_was_killed_in_the_middle_of_is_taken_back(tmp_path):
             database.execute("INSERT INTO tags VALUES (?, ?, 'run')", (f"{number}", 500 * "x"))
         for end in ("", "-journal"):
             shutil.copyfile(f"{whole}{end}", f"{killed}{end}")
+        shutil.copyfile(f"{whole}-journal", f"{deleted}-journal")
         database.execute("ROLLBACK")
     with (
         pytest.raises(sqlite3.OperationalError, match="readonly"),
@@ -105,3 +106,6 @@ def test_what_a_process_was_killed_in_the_middle_of_is_taken_back(tmp_path):
     found = Server(f"sqlite:///{killed}")
     assert found.ask(lambda client: client.get_experiment_by_name("maskgit"))
     assert rows_of(killed, "tags") == 0
+    # Where the database itself is deleted, SQLite would write that journal into the next.
+    server._make_database(deleted)
+    assert deleted.exists() and not Path(f"{deleted}-journal").exists()

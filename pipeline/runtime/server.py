@@ -270,6 +270,8 @@ def _make_database(file: Path) -> None:
     remove_temporary(file.parent, file.name)
     with temporary_folder(file) as folder:
         MlflowClient(f"sqlite:///{folder / file.name}").search_experiments(max_results=1)
+        if _lacks_content(file):  # what one left that is deleted, SQLite would write into this one
+            Path(f"{file}-journal").unlink(missing_ok=True)
         if _lacks_content(file) or _holds_nothing(file):
             os.replace(folder / file.name, file)
 
