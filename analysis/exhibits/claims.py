@@ -11,14 +11,7 @@ from functools import lru_cache
 from types import ModuleType
 
 from analysis.exhibits.comparisons import networks, samples, schedules
-from analysis.exhibits.comparisons.claim import (
-    HYPOTHESIS,
-    SEEDS,
-    TIMINGS,
-    Claim,
-    Part,
-    Setup,
-)
+from analysis.exhibits.comparisons.claim import HYPOTHESIS, SEEDS, TIMINGS, Claim, Part, Setup
 from analysis.exhibits.comparisons.inference import ALPHA, NAN, holm
 from analysis.exhibits.comparisons.learned import SWEPT, barely_trained
 from analysis.exhibits.formatting import listed, number

@@ -1,4 +1,4 @@
-"""Splitting a data set."""
+"""Splitting a data set, and whether its training images suffice."""
 
 import numpy as np
 
