@@ -11,9 +11,11 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=32
+#SBATCH --exclusive
 #SBATCH --mem=256G
 #SBATCH --time=2-00:00:00
 #SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
 #SBATCH --output=maskgit-%j.log
 
@@ -26,24 +28,34 @@ source "${VENV:-.venv}/bin/activate"
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token MLFLOW_DISABLE_TELEMETRY=true
 
-# The first node runs this script and is the head. Another job on it has another port and folder.
+# The first node runs this script and is the head. Nobody else's job is on these nodes: the ports
+# of Ray's workers are the same for all. Its folder, open to all, lies in one that is yours alone.
 read -r ip _ <<<"$(hostname --all-ip-addresses)"
 port=$((20000 + SLURM_JOB_ID % 10000))
-temporary="/tmp/ray-$SLURM_JOB_ID"
+own="/tmp/maskgit-$SLURM_JOB_ID"
+# shellcheck disable=SC2016
+srun --cpus-per-task=1 sh -c 'mkdir -p -m 700 "$0" && test -O "$0"' "$own" || {
+    echo "$own cannot be made, or is not yours, on one of the nodes" >&2
+    exit 1
+}
 resources=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}")
 
-ray start --head --node-ip-address="$ip" --port="$port" --temp-dir="$temporary" \
+ray start --head --node-ip-address="$ip" --port="$port" --temp-dir="$own/ray" \
     "${resources[@]}" --block &
+head=$!
 if ((SLURM_NNODES > 1)); then
     srun --relative=1 --nodes=$((SLURM_NNODES - 1)) --ntasks=$((SLURM_NNODES - 1)) \
+        --cpus-per-task="$SLURM_CPUS_PER_TASK" \
         ray start --address="$ip:$port" "${resources[@]}" --block &
 fi
 
 export RAY_ADDRESS="$ip:$port"
-timeout 600 python deploy/wait_for_nodes.py "$SLURM_NNODES" || {
-    echo "not all of $SLURM_NNODES nodes had joined Ray at $RAY_ADDRESS after 10 minutes" >&2
+timeout 600 python deploy/wait_for_nodes.py "$SLURM_NNODES" &
+if ! wait -n "$head" $! || ! kill -0 "$head"; then
+    echo "Ray's head at $RAY_ADDRESS has ended, or not all of $SLURM_NNODES nodes had joined it" \
+        "after 10 minutes" >&2
     exit 1
-}
+fi
 
 # Two minutes before its time is over the job is queued again, and goes on from its checkpoints.
 trap 'scontrol requeue "$SLURM_JOB_ID"' USR1

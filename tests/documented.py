@@ -26,7 +26,7 @@ class Command(NamedTuple):
     @property
     def words(self) -> list[str]:
         """As the shell gives them to the program."""
-        return shlex.split(self.text)
+        return shlex.split(self.text.partition(" > ")[0])
 
 
 def commands() -> list[Command]:

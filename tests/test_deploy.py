@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,8 @@ from tests.project import ROOT
 
 JOB, SLURM = ROOT / "deploy/rayjob.yaml", ROOT / "deploy/slurm.sh"
 PAPER = preset_params("imagenet256").ray
+# How commands end that take their time: the head after the rest, which others have noted by then.
+ENDS = {"ray": "exec sleep 5", "timeout": "sleep 1"}
 # Fields of KubeRay's ray.io/v1, as its API reference lists them (docs.ray.io), that the job has.
 FIELDS = {
     "job": {"entrypoint", "entrypointNumCpus", "entrypointNumGpus", "backoffLimit"}
@@ -98,7 +101,36 @@ def test_its_nodes_hold_the_papers_workers():
 
 @pytest.mark.parametrize("nodes", [1, 4])
 def test_the_slurm_script_starts_the_cluster_and_then_the_stages(tmp_path, nodes):
-    """With commands in the place of SLURM's, Ray's and DVC's that note how they are called."""
+    done, calls = run_slurm(tmp_path, nodes)
+    assert done.returncode == 0, done.stderr
+    resources = "--num-cpus=32 --num-gpus=4 --block"
+    wanted = [
+        "dvc repro sweep cas 10.0.0.7:20123 64",
+        "ray start --head --node-ip-address=10.0.0.7 --port=20123 "
+        f"--temp-dir=/tmp/maskgit-123/ray {resources}  64",
+        f"timeout 600 python deploy/wait_for_nodes.py {nodes} 10.0.0.7:20123 64",
+        'srun --cpus-per-task=1 sh -c mkdir -p -m 700 "$0" && test -O "$0" /tmp/maskgit-123  64',
+    ]
+    if nodes > 1:
+        started = f"--cpus-per-task=32 ray start --address=10.0.0.7:20123 {resources}  64"
+        wanted.append(f"srun --relative=1 --nodes={nodes - 1} --ntasks={nodes - 1} {started}")
+    assert sorted(calls) == sorted(wanted)
+
+
+@pytest.mark.parametrize("failing", ["ray", "timeout", "srun"])
+def test_the_slurm_script_ends_where_its_cluster_does(tmp_path, failing):
+    """At once: the job's GPUs wait with it."""
+    began = time.monotonic()
+    done, calls = run_slurm(tmp_path, 1, failing)
+    assert done.returncode and not any(call.startswith("dvc") for call in calls)
+    assert time.monotonic() - began < 20
+    said = "Ray's head at 10.0.0.7:20123 has ended, or not all of 1 nodes had joined"
+    assert (said if failing != "srun" else "/tmp/maskgit-123 cannot be made") in done.stderr
+
+
+def run_slurm(tmp_path, nodes, failing=""):
+    """Run the script with commands in the place of SLURM's, Ray's and DVC's that note how they are
+    called; returns what came of it, and the calls."""
     (tmp_path / "deploy").mkdir()
     bin_folder = tmp_path / ".venv/bin"
     bin_folder.mkdir(parents=True)
@@ -106,10 +138,9 @@ def test_the_slurm_script_starts_the_cluster_and_then_the_stages(tmp_path, nodes
     for name in ("ray", "srun", "dvc", "timeout"):
         (bin_folder / name).write_text(
             f'#!/bin/sh\necho "{name} $* $RAY_ADDRESS ${{#RAY_AUTH_TOKEN}}" >> "{tmp_path}/calls"\n'
+            f"{ENDS.get(name, '') if name != failing else 'exit 1'}\n"
         )
         (bin_folder / name).chmod(0o755)
-    with open(bin_folder / "timeout", "a") as wait:
-        wait.write("sleep 1\n")  # until those in the background have noted their calls
     (bin_folder / "hostname").write_text("#!/bin/sh\necho 10.0.0.7 172.17.0.1\n")
     (bin_folder / "hostname").chmod(0o755)
     environment = {"SLURM_SUBMIT_DIR": tmp_path, "SLURM_JOB_ID": "123", "SLURM_NNODES": nodes}
@@ -121,19 +152,7 @@ def test_the_slurm_script_starts_the_cluster_and_then_the_stages(tmp_path, nodes
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    calls = sorted((tmp_path / "calls").read_text().splitlines())
-    resources = "--num-cpus=32 --num-gpus=4 --block"
-    wanted = [
-        "dvc repro sweep cas 10.0.0.7:20123 64",
-        "ray start --head --node-ip-address=10.0.0.7 --port=20123 --temp-dir=/tmp/ray-123 "
-        f"{resources}  64",
-        f"timeout 600 python deploy/wait_for_nodes.py {nodes} 10.0.0.7:20123 64",
-    ]
-    if nodes > 1:
-        started = f"--ntasks={nodes - 1} ray start --address=10.0.0.7:20123 {resources}  64"
-        wanted.append(f"srun --relative=1 --nodes={nodes - 1} {started}")
-    assert calls == sorted(wanted)
+    return done, (tmp_path / "calls").read_text().splitlines()
 
 
 def test_it_waits_until_all_nodes_have_joined(monkeypatch):

@@ -77,6 +77,7 @@ READ = {
     "mkdir ": "a folder outside of the project",
     "make ui": "serves until it is stopped (tests/test_ui.py opens it)",
     "mlflow server": "serves until it is stopped",
+    "ray get-auth-token": "makes the reader's token (tests/ray_head.py's heads have one)",
     "ray start": "serves until it is stopped (tests/test_submit.py runs it)",
     "make submit": "needs a Ray that waits for jobs (tests/test_submit.py)",
     "podman build": "fetches an image, and PyTorch for a GPU",
