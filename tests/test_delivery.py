@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime import delivery
+from pipeline.runtime import delivery, sending
 from pipeline.runtime.delivery import Delivery
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import temporary_beside
@@ -223,6 +223,31 @@ def test_what_a_stage_left_that_ended_while_it_noted_what_was_sent_is_removed(se
         temporary_beside(log.with_name("sent.json")).write_text("{")
     sync(folder)
     assert list(folder.rglob(".*")) == []
+    check_everything(server)
+
+
+@pytest.mark.parametrize("after", ["remove_copy", "write_json"])
+def test_a_stage_that_ends_when_a_file_was_sent_leaves_no_copy_of_it(
+    server, folder, monkeypatch, after
+):
+    log_everything(folder)
+    work, calls = getattr(sending, after), [0]
+
+    def ends(*arguments):
+        work(*arguments)
+        calls[0] += 1
+        if calls[0] % 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sending, after, ends)
+    ended = 0
+    while True:
+        try:
+            sync(folder)
+            break
+        except KeyboardInterrupt:
+            ended += 1
+    assert ended and list(folder.glob("*/files/*")) == []
     check_everything(server)
 
 

@@ -94,12 +94,12 @@ class _Sending:
         for end, records in self._batches():
             if records:  # not damaged ones alone
                 self._send(records)
+            for record in records:
+                if "artifact" in record:  # before it is noted: nobody looks at it again then
+                    remove_copy(self.folder / record["artifact"])
             self.sent["bytes"] = end
             write_json(self.folder / SENT, self.sent)
             self.server.records += len(records)
-            for record in records:
-                if "artifact" in record:
-                    remove_copy(self.folder / record["artifact"])
         return self.refused
 
     def _send(self, records: list[Record]) -> None:
@@ -211,7 +211,7 @@ class _Sending:
         if "artifact" in record:
             path = self.folder / record["artifact"]
             if not path.exists():
-                return  # it was sent before the server forgot the run
+                return  # it was sent, and that was not noted, or the server forgot the run since
             if file_hash(path) != record["hash"]:
                 raise Refused(f"{path} is damaged: its bytes are not those that were logged")
             if "image" in record:
