@@ -12,7 +12,8 @@ import ray
 from ray.autoscaler.v2 import sdk
 from ray.experimental import internal_kv
 
-from pipeline.runtime.cluster import _look, _own_file, _sees
+from pipeline.runtime import cluster as module
+from pipeline.runtime.cluster import OWN_COPY, _look, _own_file, _sees
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.room import may_grow, require_resources
 from pipeline.runtime.tuning import Needs, _concurrent
@@ -114,6 +115,31 @@ def test_a_node_that_was_lost_meanwhile_is_no_error(monkeypatch):
 
     monkeypatch.setattr(ray, "get", get)
     assert _sees(None, NODE)
+
+
+@pytest.mark.parametrize(
+    ("apart", "own_copy", "at_home"),
+    [([], False, False), (["far"], False, True), ([], True, True)],
+    ids=["all see it", "one does not", "none that comes later will"],
+)
+def test_who_gives_files_out_is_seen_by_nodes_until_it_ends(
+    tmp_path, monkeypatch, apart, own_copy, at_home
+):
+    """A job has made its folder itself, so that nodes that an autoscaler brings do not see it."""
+    monkeypatch.chdir(tmp_path)
+    if own_copy:
+        monkeypatch.setenv(OWN_COPY, "1")
+    marks, atexit = [], []
+    monkeypatch.setattr(module, "_nodes_apart", lambda seen: seen.touch() or apart)
+    monkeypatch.setattr(module, "be_home", marks.append)
+    monkeypatch.setattr("atexit.register", lambda *call, **options: atexit.append((call, options)))
+    here = SimpleNamespace(get_node_id=lambda: "here")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: here)
+    module._require_workers()
+    assert bool(marks) == at_home and [mark.exists() for mark in marks] == [True] * at_home
+    for (call, *arguments), options in atexit:
+        call(*arguments, **options)
+    assert os.listdir() == []
 
 
 def test_what_killed_processes_showed_to_nodes_is_swept(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -191,6 +192,35 @@ def test_where_all_see_the_folder_nothing_is_sent(folder, monkeypatch):
         assert there == job
         log("a row")
     assert Path(job.folder, "log.txt").read_text() == "a row"
+
+
+def test_a_node_sees_the_folder_while_its_home_is_there(tmp_path, monkeypatch):
+    """Only one that does not works in a copy, whatever the others see."""
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_actor=lambda name: None))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    mark, storage = tmp_path / ".seen-home-1", tmp_path / "runs"
+    project = Project(str(tmp_path), str(storage), "runs", str(mark), "actor")
+    mark.touch()
+    seeing = Site(project)
+    assert not seeing.away and seeing.bases == (tmp_path, storage) and seeing.apart
+    mark.unlink()
+    assert Site(project).away and not storage.exists()
+
+
+def test_run_directories_outside_of_the_project_are_in_the_copy_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_actor=lambda name: None))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    storage = tmp_path / "fast/runs"
+    site = Site(Project(str(tmp_path), str(storage), str(storage), "no mark", "actor"))
+    assert not storage.exists() and site.path(site.place(str(site.bases[1] / "x"))).parent.is_dir()
+
+
+def test_a_node_that_takes_no_copy_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_actor=lambda name: None))
+    (tmp_path / "caches").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    with pytest.raises(UserError, match=r"cannot write .*caches/maskgit/copies"):
+        Site(Project("/on the head", "/on the head/runs", "runs", "no mark", "actor"))
 
 
 def test_a_node_without_the_folder_is_one_line():

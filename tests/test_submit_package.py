@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
+from filelock import FileLock
 
 from pipeline.config.presets import apply_preset
 from pipeline.runtime.dag import stages_up_to
@@ -124,8 +125,9 @@ def test_what_was_pushed_is_computed_nowhere_else(project, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("runs", ["runs", "live/checkpoints"])
 def test_a_job_that_fails_keeps_what_was_finished_and_its_checkpoints_and_leaves_no_keys(
-    project, tmp_path, runs
+    project, tmp_path, monkeypatch, runs
 ):
+    """Its own and those of one that was killed; another that works keeps what it has."""
     Path("dvc.yaml").write_text(DAG.replace("cp one two", f"echo 7 > {runs}/step && exit 3"))
     Project(project).set(ray__storage_path=runs)
     remote, away = default_remote(), tmp_path / "away"
@@ -133,16 +135,22 @@ def test_a_job_that_fails_keeps_what_was_finished_and_its_checkpoints_and_leaves
     Path(".gitignore").write_text("store\n")
     write_package(tmp_path / "p.zip", tracked_files(), sealed)
     zipfile.ZipFile(tmp_path / "p.zip").extractall(tmp_path / "package")
-    ended = subprocess.run(
-        (sys.executable, "-m", "pipeline.tools.submit.job", "."),
-        cwd=tmp_path / "package",
-        env=os.environ | {KEY: key, "XDG_CACHE_HOME": str(away), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(away))
+    kept = kept_folder(remote)
+    for name in ("killed", "works"):
+        (kept / "jobs" / name / ".dvc").mkdir(parents=True)
+        (kept / "jobs" / name / ".dvc/config.local").write_text("keys")
+    with FileLock(kept / "jobs/works.lock"):
+        ended = subprocess.run(
+            (sys.executable, "-m", "pipeline.tools.submit.job", "."),
+            cwd=tmp_path / "package",
+            env=os.environ | {KEY: key, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
     assert ended.returncode and "failed to reproduce 'two'" in ended.stdout + ended.stderr
-    (kept,) = (away / "maskgit").iterdir()
-    assert kept.stat().st_mode & 0o777 == 0o700 and not any((kept / "jobs").iterdir())
+    assert kept.stat().st_mode & 0o777 == 0o700
+    assert sorted(os.listdir(kept / "jobs")) == ["works", "works.lock"]
     assert (kept / "runs/step").read_text() == "7\n"
     Path(runs).mkdir(parents=True)
     shown = subprocess.run(("dvc", "repro", "--pull"), capture_output=True, text=True, check=False)

@@ -1,5 +1,6 @@
 """What `maskgit submit` tells a job, a password perhaps, is in no file and no list of jobs."""
 
+import os
 import socket
 import zipfile
 from contextlib import suppress
@@ -8,20 +9,30 @@ from threading import Thread
 from types import SimpleNamespace
 
 import pytest
+from aiohttp import ClientError
+from ray.job_submission import JobSubmissionClient
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
 from pipeline.tools.submit import client as module
+from pipeline.tools.submit import follow
 from pipeline.tools.submit.client import submit
 from pipeline.tools.submit.order import FILE, KEY, Order
 from tests.project import ROOT, SECRET
 
 
 class Cluster:
-    """Stands for Ray's client; `ends` is the job's status, or what is raised in its place."""
+    """Stands for Ray's client.
 
-    def __init__(self, ends, prints=()):
-        self.ends, self.prints = ends, prints
+    Args:
+        ends: the job's status, or what is raised in its place.
+        prints: what it prints.
+        lost: after how much of it the connection is lost, time and again, and how; None is an end
+            that is none.
+    """
+
+    def __init__(self, ends, prints=(), lost=()):
+        self.ends, self.prints, self.lost = ends, prints, list(lost)
         self.packages: list[Path] = []
 
     def submit_job(self, entrypoint: str, runtime_env: dict) -> str:
@@ -36,10 +47,17 @@ class Cluster:
         return "job7"
 
     async def tail_job_logs(self, job):
-        for text in self.prints:
+        how_much, error = self.lost[0] if self.lost else (len(self.prints), None)
+        for text in self.prints[:how_much]:
             yield text
+        if error:
+            self.lost.pop(0)
+            raise error
 
     def get_job_info(self, job):
+        if self.lost:
+            self.lost.pop(0)
+            return SimpleNamespace(status="RUNNING", message="")
         if isinstance(self.ends, BaseException):
             raise self.ends
         return SimpleNamespace(status=self.ends, message="python: not found")
@@ -50,6 +68,7 @@ def run(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@host")
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(module, "default_remote", lambda: None)
+    monkeypatch.setattr(follow, "PAUSE", 0)
 
     def run(cluster: Cluster) -> str:
         monkeypatch.setattr(module, "_client", lambda address: cluster)
@@ -66,7 +85,10 @@ def run(monkeypatch):
     [
         ("FAILED", "job7 ended as FAILED: python: not found"),
         ("STOPPED", "job7 ended as STOPPED"),
-        (ConnectionError("the head is gone"), "the head is gone"),
+        (
+            ConnectionError("the head is gone"),
+            "the head is gone; unless it ended too, job",
+        ),
         (RuntimeError("no room"), "Ray at http://127.0.0.1:8265: RuntimeError: no room"),
         (KeyboardInterrupt(), "`ray job stop job7 --address http://127.0.0.1:8265` ends it"),
     ],
@@ -91,6 +113,36 @@ def test_a_failed_job_says_why_in_its_last_line(run, prints, said):
         run(Cluster("FAILED", prints))
 
 
+def test_a_connection_that_is_lost_is_no_end_of_the_job(run, capsys):
+    """What was shown is not shown again, and the key to the order never."""
+    unmet = RuntimeError("WebSocket connection closed"), ClientError("no handshake"), OSError()
+    lost = [(1, unmet[0]), (0, unmet[1]), (2, None), (3, unmet[2]), (3, None)]
+    prints = [f"Running entrypoint: {KEY}=a1b2= exec python\n", "one\ntw", "o\n", "three\n"]
+    assert run(Cluster("SUCCEEDED", prints, lost)) == "job job7 has finished; its results are here"
+    shown = capsys.readouterr().out.partition("\n")[2]
+    assert shown == f"Running entrypoint: {KEY}=... exec python\none\ntwo\nthree\n"
+
+
+def test_one_that_stays_lost_is_a_line_and_the_job_goes_on(run):
+    lost = [(0, RuntimeError("WebSocket connection closed"))] * follow.TRIES
+    with pytest.raises(UserError, match="connection closed; unless it ended too, job job7"):
+        run(Cluster("SUCCEEDED", lost=lost))
+
+
+@pytest.mark.parametrize("name", module.PREFERRED)
+def test_the_cluster_is_the_one_that_was_named(name, monkeypatch):
+    """Ray's own client would talk to another, and tell it the passwords."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(name, "http://elsewhere:8265")
+    monkeypatch.setattr(module, "why_unreachable", lambda host, port: None)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    monkeypatch.setattr(
+        JobSubmissionClient, "_check_connection_and_version", lambda self, **version: None
+    )
+    assert module._client("http://named:8265")._address == "http://named:8265"
+    assert os.environ[name] == "http://elsewhere:8265"
+
+
 def test_the_job_opens_what_the_client_sealed(run, monkeypatch, tmp_path):
     cluster = Cluster("SUCCEEDED")
     assert run(cluster) == "job job7 has finished; its results are here"
@@ -107,7 +159,7 @@ def test_the_job_opens_what_the_client_sealed(run, monkeypatch, tmp_path):
     ("answer", "said"),
     [
         ("silent", "did not answer in 1 s; start a head with"),
-        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno", "RAY_AUTH_TOKEN, or in"),
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno", "RAY_AUTH_TOKEN or in"),
         (b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno", "500 Server Error"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "ray_version.*; start a head with"),
         (b"SSH-2.0\r\n", "start a head with"),

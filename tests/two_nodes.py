@@ -26,8 +26,9 @@ class Cluster:
         self.calls, self.node = list[str](), "home"
         self._actor, self._monkeypatch = Home(str(folder), str(storage)), monkeypatch
         inputs = tuple(Place(0, name) for name in needed)
-        project = Project(str(folder), str(storage), "runs", "home", "actor", inputs)
+        project = Project(str(folder), str(storage), "runs", "a mark", "actor", inputs)
         monkeypatch.setitem(sys.modules, "ray", self)
+        monkeypatch.setattr(sites, "_sees", lambda project: self.node == "home")
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "away"))
         self._sites: dict[str, Site] = {}
         self.at("home", Site(project))
@@ -40,9 +41,6 @@ class Cluster:
         sites._opened.cache_clear()
         self._monkeypatch.setattr(sites, "_here", self._sites.get(node))
         return self._sites.get(node)
-
-    def get_runtime_context(self) -> Any:
-        return SimpleNamespace(get_node_id=lambda: self.node)
 
     def get_actor(self, name: str) -> "Cluster":
         assert name == "actor"

@@ -1,5 +1,6 @@
 """Joining Ray: the cluster that RAY_ADDRESS names, or a local one."""
 
+import atexit
 import os
 import platform
 import shlex
@@ -44,6 +45,7 @@ _LOCAL_ENVIRONMENT = {
 }
 
 CODE = Path(__file__).parents[1]
+OWN_COPY = "MASKGIT_OWN_COPY"  # set where the folder is one that a job has made for itself
 ANSWER = 5.0  # seconds that a port may take to answer
 WORKER_START = 60.0  # seconds that the first worker may take to start
 
@@ -110,29 +112,41 @@ def _workers_environment() -> dict[str, Any]:
 
 def _require_workers() -> None:
     """Raise a `UserError` unless, on each node, a worker starts within a minute (Ray would try for
-    ever) and has this code. Where one does not see the project, its home is here from now on."""
+    ever) and has this code. Where one does not see the project, or one that comes later would not,
+    its home is here from now on."""
+    import ray
+
+    seen, kept = _own_file(), False
+    try:
+        apart = _nodes_apart(seen)
+        if ray.get_runtime_context().get_node_id() in apart:
+            raise UserError(f"Ray on this machine does not see {seen.parent}; start it here anew")
+        if kept := bool(apart) or OWN_COPY in os.environ:
+            be_home(seen)
+    finally:
+        if kept:  # workers look for it, whenever they start
+            atexit.register(seen.unlink, missing_ok=True)
+        else:
+            seen.unlink(missing_ok=True)
+
+
+def _nodes_apart(seen: Path) -> list[str]:
+    """Ray's ids of the nodes that do not see the project, in which that file is put."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    seen = _own_file()
     task: Any = ray.remote(_look)
     probes = {}
     try:
         seen.touch()
-        for node in filter(lambda node: node["Alive"], ray.nodes()):
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            probe = task.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            probes[probe.remote(seen)] = node
-        done, late = ray.wait([*probes], num_returns=len(probes), timeout=WORKER_START)
-        apart = [probes[probe] for probe in [*late, *done] if not _sees(probe, probes[probe])]
     except OSError as error:
         raise UserError(f"cannot write {seen.parent}: {error.strerror or error}") from error
-    finally:
-        seen.unlink(missing_ok=True)
-    if apart:
-        if ray.get_runtime_context().get_node_id() in [node["NodeID"] for node in apart]:
-            raise UserError(f"Ray on this machine does not see {seen.parent}; start it here anew")
-        be_home()
+    for node in filter(lambda node: node["Alive"], ray.nodes()):
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        probe = task.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        probes[probe.remote(seen)] = node
+    done, late = ray.wait([*probes], num_returns=len(probes), timeout=WORKER_START)
+    return [probes[p]["NodeID"] for p in [*late, *done] if not _sees(p, probes[p])]
 
 
 def _own_file() -> Path:

@@ -32,7 +32,7 @@ class Project:
     folder: str
     storage: str  # of its run directories
     storage_path: str = "runs"  # the same in params.yaml
-    node: str = ""  # Ray's id of its home
+    mark: str = ""  # a file in it while its home works, by which a node knows that it sees it
     actor: str = ""  # the name of `Home`; empty where every node sees the folder
     inputs: tuple[Place, ...] = ()  # what the running stage needs of the stages before it
 

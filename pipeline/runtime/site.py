@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten, makers, stage_deps
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.files import atomic_file, read_yaml, temporary_beside, value_hash
 from pipeline.runtime.home import CHUNK, Home, Place, Project, Stamp, listed
 from pipeline.runtime.locks import lock_at
@@ -26,19 +26,25 @@ class Site:
 
     Args:
         home: the actor, which ends with the process that started it.
+
+    Raises:
+        UserError: this node's copy cannot be written.
     """
 
     def __init__(self, project: Project, home: Any = None):
         self.project, self._home = project, home
         self._known: dict[Place, dict[str, Stamp]] = {}  # what both had when they last met
         self.bases = (Path(project.folder), Path(project.storage))
-        self.away = self.apart and _node() != project.node
+        self.away = self.apart and not _sees(project)
         if self.away:
             caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             copy = Path(caches, "maskgit/copies", value_hash(project.storage)[:16]).absolute()
             self.bases = (copy / "project", copy / "storage")
             self._lock = lock_at(copy / ".lock")
-            self._make()
+            try:
+                self._make()
+            except OSError as error:
+                raise UserError(cannot_write(copy, error)) from error
 
     @property
     def apart(self) -> bool:
@@ -53,7 +59,8 @@ class Site:
             base.mkdir(parents=True, exist_ok=True, mode=0o700)
         link = self.bases[0] / self.project.storage_path
         with self._lock:
-            if not link.exists():
+            # Run directories outside of the project have places of the storage alone.
+            if link.is_relative_to(self.bases[0]) and not link.exists():
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(self.bases[1])
         for place in self.project.inputs:
@@ -153,10 +160,9 @@ class Site:
                 ray.get(self._home.write.remote(place, name, chunk, aside, changed))
 
 
-def _node() -> str:
-    import ray
-
-    return ray.get_runtime_context().get_node_id()
+def _sees(project: Project) -> bool:
+    """Whether this node sees the folder."""
+    return Path(project.mark).exists()
 
 
 _here: Site | None = None  # this process's, where the cluster's nodes share no folder
@@ -193,8 +199,12 @@ def forget_home() -> None:
     _here = None
 
 
-def be_home() -> None:
-    """Be the project's home from now on, with an actor that gives its files out."""
+def be_home(mark: Path) -> None:
+    """Be the project's home from now on, with an actor that gives its files out.
+
+    Args:
+        mark: a file in the project, there until this process ends.
+    """
     global _here
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -202,11 +212,12 @@ def be_home() -> None:
     name = f"home-{uuid.uuid4().hex[:12]}"
     storage_path = runs_folder(read_yaml(PARAMS_FILE)["ray"]["storage_path"])
     folder, storage = Path.cwd(), in_project(storage_path).resolve()
-    beside = NodeAffinitySchedulingStrategy(_node(), soft=False)
+    node = ray.get_runtime_context().get_node_id()
+    beside = NodeAffinitySchedulingStrategy(node, soft=False)
     actor: Any = ray.remote(Home).options(
         name=name, num_cpus=0, max_concurrency=8, scheduling_strategy=beside
     )
-    project = Project(str(folder), str(storage), storage_path, _node(), name, _inputs())
+    project = Project(str(folder), str(storage), storage_path, str(mark), name, _inputs())
     _here = Site(project, actor.remote(str(folder), str(storage)))
 
 

@@ -1,16 +1,17 @@
-"""Submits a job and shows what it prints.
+"""Submits a job.
 
 Where the project has a default DVC remote, the job needs nothing else of this machine: the code
 travels as Ray's working directory, data through the remote. Without one it works in this folder,
 which the cluster has to see under the same path.
 """
 
-import asyncio
 import os
 import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from pipeline.runtime.patience import unless_late
 from pipeline.runtime.process import THREADS
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.uris import redacted, server_of
+from pipeline.tools.submit.follow import followed
 from pipeline.tools.submit.order import KEY, Order
 from pipeline.tools.submit.package import tracked_files, write_package
 from pipeline.tools.submit.remote import Remote, default_remote, push
 
 JOB = "pipeline.tools.submit.job"
 CONNECT = 20.0  # seconds that a dashboard may take to answer
+PREFERRED = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # by Ray, to the address that it is given
 
 
 def submit(stage: str | None, address: str) -> str:
@@ -53,7 +56,7 @@ def submit(stage: str | None, address: str) -> str:
         write_package(package, tracked_files() if remote else (), order)
         job = _submitted(client, address, _command(key, remote), package)
     print(f"job {job} on {redacted(address)}", flush=True)
-    return _followed(client, address, job, _home(stage) if remote else "its results are here")
+    return followed(client, address, job, _home(stage) if remote else "its results are here")
 
 
 def _client(address: str) -> Any:
@@ -69,17 +72,31 @@ def _client(address: str) -> Any:
 
     began = time.monotonic()
     try:  # Ray itself waits for an answer without an end
-        return unless_late(
-            lambda: JobSubmissionClient(address), lambda: time.monotonic() - began > CONNECT
-        )
+        with _without(PREFERRED):
+            return unless_late(
+                lambda: JobSubmissionClient(address), lambda: time.monotonic() - began > CONNECT
+            )
     except TimeoutError:
         raise UserError(
             f"what is at {redacted(address)} did not answer in {CONNECT:g} s; {way_out}"
         ) from None
     except Exception as error:  # whatever it is that answers there
         if type(error).__name__ == "AuthenticationError":
-            way_out = "give its token in RAY_AUTH_TOKEN, or in ~/.ray/auth_token"
+            way_out = (
+                "set RAY_AUTH_MODE=token, and give its token in RAY_AUTH_TOKEN or in "
+                "~/.ray/auth_token"
+            )
         raise UserError(f"Ray at {redacted(address)}: {in_a_line(error)}; {way_out}") from error
+
+
+@contextmanager
+def _without(names: Iterable[str]) -> Iterator[None]:
+    """Let variables be unset while the block runs."""
+    were = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(were)
 
 
 def _environment() -> dict[str, str]:
@@ -114,46 +131,3 @@ def _submitted(client: Any, address: str, command: str, package: Path) -> str:
 
 def _home(stage: str | None) -> str:
     return f"`{' '.join(filter(None, ('dvc repro --pull', stage)))}` takes its results"
-
-
-def _followed(client: Any, address: str, job: str, then: str) -> str:
-    """Show what a job prints until it ends.
-
-    Args:
-        then: how its results come here.
-    """
-    printed: list[str] = []
-    try:
-        asyncio.run(_show(client, job, printed))
-        ended = client.get_job_info(job)
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"Ray at {redacted(address)}: {in_a_line(error)}") from error
-    except KeyboardInterrupt:
-        at = f"--address {redacted(address)}"
-        raise UserError(
-            f"interrupted; job {job} goes on: `ray job logs --follow {job} {at}` shows it, "
-            f"`ray job stop {job} {at}` ends it, and then {then}"
-        ) from None
-    if ended.status != "SUCCEEDED":
-        raise UserError(f"job {job} ended as {ended.status}: {_reason(printed, ended.message)}")
-    return f"job {job} has finished; {then}"
-
-
-async def _show(client: Any, job: str, printed: list[str]) -> None:
-    async for text in client.tail_job_logs(job):
-        print(text, end="", flush=True)
-        printed.append(text)
-
-
-def _reason(printed: list[str], message: str | None) -> str:
-    """The last error that the job printed: a stage's or ours, else DVC's, else its last line.
-
-    Args:
-        message: what Ray says, where the job printed nothing.
-    """
-    lines = [line for line in "".join(printed).splitlines() if line.strip()]
-    for start in ("error: ", "ERROR: "):
-        for line in reversed(lines):
-            if line.startswith(start):
-                return line.removeprefix(start)
-    return lines[-1] if lines else message or "it printed nothing"

@@ -11,17 +11,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from pipeline.config.params import load_params
+from pipeline.runtime.cluster import OWN_COPY
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove, value_hash
+from pipeline.runtime.locks import lock_at
 from pipeline.runtime.process import THREADS, set_up
 from pipeline.runtime.uris import is_local, tracking_uri
 from pipeline.tools.submit.order import FILE, Order
-from pipeline.tools.submit.remote import Remote, push, use_remote
+from pipeline.tools.submit.remote import LOCAL_CONFIG, Remote, push, use_remote
 
 
 def main(package: Path) -> None:
@@ -54,26 +58,44 @@ def _require_seen(remote: Remote) -> None:
 
 @contextmanager
 def _work_folder(remote: Remote, package: Path) -> Iterator[None]:
-    """Work in a copy of the package, which is gone afterwards with the keys of the remote in it."""
+    """Work in a copy of the package, which is gone afterwards with the keys of the remote in it;
+    what a job that was killed has left of its own, the next one removes."""
     kept = kept_folder(remote)
     for name in ("cache", "runs", "mlruns", "jobs"):
         (kept / name).mkdir(parents=True, exist_ok=True)
     kept.chmod(0o700)
     folder = kept / "jobs" / package.resolve().name
-    try:
-        shutil.copytree(package, folder, ignore=shutil.ignore_patterns(FILE))
-        os.chdir(folder)
-        for name in ("runs", "mlruns"):
-            Path(name).symlink_to(kept / name)
-        _keep_runs(load_params().ray.folder, kept / "runs")
-        use_remote(remote, kept / "cache")
-        os.environ["PYTHONPATH"] = str(folder)  # this code, whatever is installed here
-        if is_local(tracking_uri()):
-            os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{kept / 'mlflow.db'}"
-            print(f"MLFLOW_TRACKING_URI names no server: MLflow's runs stay here, in {kept}")
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with _lock_of(folder):
+        _remove_left(folder.parent)
+        try:
+            shutil.copytree(package, folder, ignore=shutil.ignore_patterns(FILE))
+            os.chdir(folder)
+            for name in ("runs", "mlruns"):
+                Path(name).symlink_to(kept / name)
+            _keep_runs(load_params().ray.folder, kept / "runs")
+            use_remote(remote, kept / "cache")
+            os.environ["PYTHONPATH"] = str(folder)  # this code, whatever is installed here
+            os.environ[OWN_COPY] = "1"  # which nodes that join later do not see
+            if is_local(tracking_uri()):
+                os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{kept / 'mlflow.db'}"
+                print(f"MLFLOW_TRACKING_URI names no server: MLflow's runs stay here, in {kept}")
+            yield
+        finally:
+            (folder / LOCAL_CONFIG).unlink(missing_ok=True)  # first: little time may be left
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(_lock_of(folder).lock_file).unlink(missing_ok=True)
+
+
+def _lock_of(folder: Path) -> FileLock:
+    """Held by the job that works in a folder, for as long as it lives."""
+    return lock_at(folder.with_name(f"{folder.name}.lock"))
+
+
+def _remove_left(jobs: Path) -> None:
+    for folder in filter(Path.is_dir, jobs.iterdir()):
+        with suppress(Timeout), (lock := _lock_of(folder)).acquire(timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _keep_runs(folder: str, kept: Path) -> None:
