@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipeline.config.presets import preset_params
+from pipeline.config.presets import PRESETS, preset_params
 from pipeline.runtime.errors import UserError
 from pipeline.tools.plan.networks import plan_networks
 from pipeline.tools.plan.report import data_size, plan_text, plan_values
@@ -55,6 +55,16 @@ def test_times_are_flops_over_the_rate_of_all_devices(make_params):
     for rate in (0.0, -1.0, 1e-320, 1e300, float("inf"), float("nan")):
         with pytest.raises(UserError, match=f"--tflops {re.escape(f'{rate:g}')} is no rate"):
             plan_text(params, DIGITS, tflops=rate)
+
+
+def test_the_header_of_evening_says_what_its_plan_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the published size, and not that of images prepared here
+    header = (PRESETS / "evening.yaml").read_text(encoding="utf-8")
+    pattern = r"Cost: (\S+) hours of one core by `python -m pipeline plan evening --tflops (\S+)`"
+    hours, rate = re.search(pattern, header).groups()
+    params = preset_params("evening")
+    text = plan_text(params, data_size(params), tflops=float(rate))
+    assert re.search(rf"^in all .* {re.escape(hours)} h$", text, flags=re.MULTILINE)
 
 
 def test_command_prints_a_preset_and_changes_nothing(tmp_path, monkeypatch, capsys):

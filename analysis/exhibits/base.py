@@ -34,7 +34,7 @@ class Table(Exhibit):
     """Numbers.
 
     Args:
-        cells: every value with full precision, the paper's in columns named `paper_…`.
+        cells: every value, written with ten digits; the paper's in columns named `paper_…`.
         readable: the same as strings, the paper's in columns named "… (paper…)".
         notes: what the numbers stand on.
         files: the result files that were read, relative to the folder of results.

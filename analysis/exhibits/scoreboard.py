@@ -39,11 +39,12 @@ def table(results: Results, params: Params) -> Table:
             f"comparison each. p is corrected (Holm) for the {tested} comparisons that could be "
             "tested, so that of reports of pure noise one in twenty, at most, on average, decides "
             "anything at all. Tests: Welch's t between the networks, paired t by seed between what "
-            "shares one, exact permutations for orderings and timings. n: training seeds, timings "
-            "of each in one process (another process may differ), or schedules. Where a claim has "
-            "several parts, all must hold, and the numbers are of the part that supports it least. "
-            "What is marked as a hypothesis the paper only supposes. A claim without a section is "
-            "an expectation of ours.",
+            "shares one, t of one sample for edits against copied pixels, which no seed changes, "
+            "exact permutations for orderings and timings. n: training seeds, timings of each in "
+            "one process (another process may differ), or schedules. Where a claim has several "
+            "parts, all must hold, and the numbers are of the part that supports it least. What is "
+            "marked as a hypothesis the paper only supposes. A claim without a section is an "
+            "expectation of ours.",
             "One tokenizer and one classifier were trained: what their seeds would change is in no "
             "number. Conclusions are about this data set at this size, and about these networks "
             "after so much training: others of the same cost may turn them.",
@@ -109,7 +110,7 @@ def _measured(verdict: Verdict) -> str:
 
 
 def _row(verdict: Verdict) -> dict[str, str | float]:
-    """A line with full precision."""
+    """A line of the CSV, which has ten digits."""
     part, claim = verdict.claim.weakest, verdict.claim
     effect = part.effect if part else None
     return {

@@ -43,7 +43,8 @@ def report(
 def ui() -> None:
     """Browse the runs in MLflow, on loopback.
 
-    Prints what to open; Ctrl-C ends it.
+    Prints what to open; Ctrl-C ends it. Of a server that MLFLOW_TRACKING_URI names it prints the
+    links alone.
     """
     from pipeline.tools.ui import main
 
@@ -98,8 +99,8 @@ def sync() -> None:
 def register(replicate: Replicate = None) -> None:
     """Add the model of the last run to MLflow's registry.
 
-    It becomes a version of maskgit-<preset>, and its champion if the FID of its samples is the
-    lowest so far.
+    It becomes a version of maskgit-<preset>, unless the same weights are one already, and the
+    champion if there is none or its samples have a lower FID than the champion's, measured alike.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.registry.register import register as add
