@@ -112,11 +112,12 @@ BAD = [
     [*EDIT, "--mask", f"{HERE}/black.png"],
     [*EDIT, "--mask", f"{HERE}/text.png"],
     ["sample", "-o"],
+    [*SAMPLE, "-S", "decoding.iterations=2", "-S", "decoding.iterations=3"],
     ["sample", "more", "words"],
 ]
 EITHER = [["sync"], ["plan"], ["preset", "--json"], ["export", "transformer", f"{HERE}/new"]]
 NO_COUNT = ("0", "-1", "x", "1.5", "", "nan", "1" * 400, "1_0x")
-NO_NUMBER = ("-1", "x", "", "nan", "inf", "1e999", "1" * 400, "0x1")
+NO_NUMBER = ("-1", "x", "", "nan", "inf", "1e999", "1e31", "1" * 400, "0x1")
 OPTIONS: dict[str, dict[str, Sequence[str]]] = {
     " ".join(SAMPLE): {
         "--count": NO_COUNT,

@@ -48,6 +48,10 @@ def cases(random: random.Random) -> list[Case]:
                 run = partial(_changed, base, section, key, bad)
                 made.append(Case(f"{name} = {repr(bad)[:40]}", "refuse", run))
         made.append(Case(f"{section} missing", "refuse", partial(_without, base, section)))
+    for text in ('"seed "', '""', "a.b"):
+        made.append(
+            Case(f"key {text}", "refuse", partial(_text, f"{BASE.read_text()}\n{text}: 1\n"))
+        )
     made += [Case(name, "refuse", partial(_text, text)) for name, text in FILES.items()]
     made += [Case(what, "refuse", partial(_no_file, what)) for what in ("fifo", "folder", "zero")]
     for _ in range(60):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline import MaskGIT
 from pipeline.api import pictures as convert
+from pipeline.api.labels import class_labels
 from pipeline.config.paths import TOKENIZER
 from pipeline.data.images.crops import center_crop
 from pipeline.data.images.opening import as_seen, decode_image
@@ -226,6 +227,7 @@ ALL = "exponential, cubic, square, cosine, arccos, linear, square_root, logarith
         (lambda m, p: m.sample(iterations=0), "iterations: 0 decode nothing; use 1, 2"),
         (lambda m, p: m.sample(iterations=17), "iterations: 17 are more .*; use 1 to 16"),
         (lambda m, p: m.sample(schedule="cosin"), f"schedule: 'cosin' .* one of {ALL}"),
+        (lambda m, p: m.sample(temperature=1e31), r"^temperature: 1e\+31 .* limit of 1e\+30"),
         (lambda m, p: m.sample(temperature=-1.0), "^temperature: -1.0 .* from 0 on"),
         (lambda m, p: m.sample(temperature=float("nan")), "^temperature: nan"),
         (lambda m, p: m.sample(guidance=1.0), "guidance: 1.0 needs .* training.label_drop"),
@@ -252,6 +254,13 @@ ALL = "exponential, cubic, square, cosine, arccos, linear, square_root, logarith
 def test_what_is_not_allowed_says_what_is(model, pictures, call, message):
     with pytest.raises(ValueError, match=message):
         call(model, pictures)
+
+
+def test_a_name_of_two_classes_is_none_to_choose_one_by():
+    names = ["crane", "maillot", "crane"]  # as in torchvision's ImageNet
+    with pytest.raises(ArgumentError, match="crane is the name of 0, 2; give one of these"):
+        class_labels("crane", names)
+    assert class_labels(["2", 0, "maillot"], names).tolist() == [2, 0, 1]
 
 
 def test_importing_the_package_imports_nothing_large():

@@ -131,6 +131,16 @@ def test_a_key_that_is_no_word_is_shown_as_it_is_written(written, shown, tmp_pat
     assert message(path).endswith(wanted)
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [('"seed "', "'seed '"), ('""', "''"), ('" "', "' '"), ("training.steps", "'training.steps'")],
+)
+def test_a_key_that_would_be_taken_for_another_is_shown_in_quotes(written, shown, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(PRESET.read_text(encoding="utf-8") + f"\n{written}: 3\n", encoding="utf-8")
+    assert message(path).startswith(f"{path}: {shown}: unknown key; remove it or check")
+
+
 @pytest.mark.parametrize("given", ["http://[::1", "//[x"])
 def test_a_broken_address_of_a_folder_has_a_way_out(given, tmp_path):
     text = message(write(tmp_path, {"ray.storage_path": given}))
@@ -195,6 +205,10 @@ def test_a_bad_value_of_set_param_is_named(tmp_path):
     with pytest.raises(UserError, match=r"-S: decoding.iterations is never true or false"):
         decoding(None, None, None, None, ["decoding.iterations=true"])
     assert decoding(None, None, None, None, ["decoding.bf16=true"]) == {"bf16": True}
+    twice = ["decoding.iterations=4", "decoding.bf16=true", "decoding.iterations=4"]
+    with pytest.raises(UserError, match=r"-S: decoding\.iterations is given twice; give it"):
+        decoding(None, None, None, None, twice)
+    assert decoding(8, None, None, None, twice[:2]) == {"bf16": True, "iterations": 8}
 
 
 def test_a_folder_that_holds_something_else_is_refused_before_it_is_walked(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.runtime import folders
@@ -19,6 +20,7 @@ from pipeline.runtime.files import (
     write_text,
 )
 from pipeline.runtime.folders import atomic_folder, publish_folder
+from pipeline.runtime.result_files import has_param
 
 
 class Interrupted(BaseException):
@@ -243,10 +245,23 @@ def test_read_json_errors_are_one_line(tmp_path):
     write_json(tmp_path / "good.json", {"b": 1, "a": [1.5, None]})
     assert read_json(tmp_path / "good.json") == {"b": 1, "a": [1.5, None]}
     (tmp_path / "bad.json").write_text('{"a": ')
-    for name, words in (("bad.json", "not valid JSON"), ("none.json", "is missing")):
+    (tmp_path / "twice.json").write_text('{"b": [{"a": 1, "a": 1}]}')
+    for name, words in (
+        ("bad.json", "not valid JSON"),
+        ("none.json", "is missing"),
+        ("twice.json", r"not valid JSON \(a is in its list twice\); delete it and run again"),
+    ):
         with pytest.raises(UserError, match=words) as error:
             read_json(tmp_path / name)
         assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_values_of_a_param_are_told_apart_in_a_file_of_results(tmp_path):
+    values = [0.1, 0.1000001, 1 / 3, 0.0, 1e-9]
+    write_csv(tmp_path / "t.csv", [{"label_smoothing": value} for value in [*values, None]])
+    column = pd.read_csv(tmp_path / "t.csv")["label_smoothing"]
+    for row, value in enumerate(values):
+        assert list(column.index[has_param(column, value)]) == [row]
 
 
 def test_write_csv(tmp_path):

@@ -32,7 +32,9 @@ def rows_of(file: Path, table: str) -> int:
         return database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
-def test_it_is_named_with_the_way_out(monkeypatch):
+def test_it_is_named_with_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    left(Path("runs.db"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
     said = way_out("table _alembic_tmp_experiments already exists")
     assert said.startswith("runs.db is damaged: delete it, or put a whole copy in its place")

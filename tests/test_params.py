@@ -164,6 +164,7 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
             for key, values in (
                 ("evaluation.seeds", [0, 1, 0]),
                 ("training.other_label_smoothings", [0.0, 0.0]),
+                ("training.other_label_smoothings", [0.1 + 1e-13]),
                 ("temperature.values", [1.0, 4.5, 1]),
                 ("rejection.acceptance", [0.5, 0.5]),
                 ("reconstruction.mask_ratios", [0.0, -0.0]),
@@ -191,7 +192,7 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"data.download_dir": "x" * 5000}, ["data.download_dir", "4096"]),
         ({"preset": {"a": ["x" * 1000] * 100}}, ["preset", "string"]),
         ({"x" * 1000: 1}, ["unknown key"]),
-        ({"a\nb": 1}, ["a b", "unknown key"]),
+        ({"a\nb": 1}, ["'a\\nb': unknown key"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -287,14 +288,3 @@ def test_values_cannot_be_changed_after_loading():
     params = load_params(PRESET)
     with pytest.raises(ValueError, match="frozen"):
         params.training.steps = 5
-
-
-def test_runs_may_lie_beside_what_dvc_deletes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for place in ("data/runs", "models", str(tmp_path / "runs"), "/data/images"):
-        assert load_params(write(tmp_path, {"ray.storage_path": place}))
-    with pytest.raises(UserError, match=r"ray\.storage_path.*move it to another folder"):
-        load_params(write(tmp_path, {"ray.storage_path": str(tmp_path / "data/tokens/x")}))
-    for place in (".", "..", "/", str(tmp_path), "a/.."):
-        with pytest.raises(UserError, match=r"ray\.storage_path: the project lies in it"):
-            load_params(write(tmp_path, {"ray.storage_path": place}))

@@ -7,7 +7,11 @@ import sys
 
 import pytest
 
-from pipeline.runtime.process import _ignore_what_tqdm_cannot_read, reader_may_leave
+from pipeline.runtime.process import (
+    _ignore_what_libraries_cannot_read,
+    cores,
+    reader_may_leave,
+)
 from tests.project import ROOT
 
 # As Ray's handler in a driver does; `weak` and `del` are where Python itself cannot pass it on.
@@ -155,9 +159,36 @@ def test_a_setting_of_bars_that_is_no_number_is_ignored_with_a_line(name, value)
     assert (ended.returncode, ended.stderr) == (0, line)
 
 
+@pytest.mark.parametrize("value", ["abc", "", "1.5", "9" * 30, "9" * 5000])
+def test_a_time_of_files_that_is_none_is_ignored_with_a_line(value):
+    """At its import NumPy makes a time of it."""
+    program = "from pipeline.runtime.process import set_up; set_up(); import numpy.f2py"
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"SOURCE_DATE_EPOCH": value, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    line = f"{repr(value)[:80]} is no time in seconds; unset it\n"
+    assert (ended.returncode, ended.stderr) == (0, f"note: SOURCE_DATE_EPOCH is ignored: {line}")
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "x", "²", "1.5", "9" * 5000, "9" * 400])
+def test_a_number_of_threads_that_is_none_is_not_taken(monkeypatch, value):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    own = cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert cores() == own
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert cores() == 3
+
+
 def test_other_settings_of_bars_are_kept(monkeypatch, capsys):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     for name, value in (("TQDM_MININTERVAL", "2.5"), ("TQDM_DISABLE", "yes"), ("TQDM_NCOLS", "80")):
         monkeypatch.setenv(name, value)
-    _ignore_what_tqdm_cannot_read()
+    _ignore_what_libraries_cannot_read()
+    assert os.environ["SOURCE_DATE_EPOCH"] == "1700000000"
     assert os.environ["TQDM_MININTERVAL"] == "2.5" and os.environ["TQDM_NCOLS"] == "80"
     assert capsys.readouterr().err == ""

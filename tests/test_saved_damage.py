@@ -29,6 +29,7 @@ from pipeline.runtime.errors import UserError
         (lambda f: (f / "transformer/model.safetensors").unlink(), "is missing; save or download"),
         (lambda f: (f / "tokenizer/model.safetensors").write_bytes(b"x"), "are not those that"),
         (lambda f: edit(f, classes=["one"]), "is damaged: 1 names of 3 classes"),
+        (lambda f: twice(f / "config.json"), r"\(seed is in its list twice\); save or download it"),
         (lambda f: edit(f, schedule="x"), "schedule: 'x' is unknown"),
         (lambda f: edit(f, iterations=-1), "iterations: -1 decode nothing"),
         (
@@ -61,6 +62,10 @@ def test_what_is_damaged_is_one_line(saved, change, message):
 
 def bloat(network: Path) -> None:
     rewrite(network, (network / "config.json").read_text() + " " * 2**23)
+
+
+def twice(config: Path) -> None:
+    config.write_text(config.read_text().replace('"seed":', '"seed": 7, "seed":'))
 
 
 def rewrite(network: Path, text: str) -> None:

@@ -1,6 +1,5 @@
 """Table 1: quality of the samples, beside the tokenizer's reconstructions and real images."""
 
-import numpy as np
 import pandas as pd
 
 from analysis.exhibits import cas, claims, intervals
@@ -24,6 +23,7 @@ from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.sets import sets_of
 from analysis.exhibits.statistics import beside, real_images
 from pipeline.config.params import Params
+from pipeline.runtime.result_files import has_param
 
 
 def table(results: Results, params: Params) -> Table:
@@ -207,7 +207,7 @@ def _choice_temperature(results: Results, params: Params) -> list[str]:
     fid, used = results.metric("fid"), params.decoding.choice_temperature
     rows = results.temperature
     best = nested_choice(rows, "choice_temperature", fid, "fid")[fid].mean()
-    own = rows.loc[np.isclose(rows["choice_temperature"], used), fid].mean()
+    own = rows.loc[has_param(rows["choice_temperature"], used), fid].mean()
     if pd.isna(best) or pd.isna(own):
         return []
     return [

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from analysis.exhibits import intervals
@@ -15,6 +14,7 @@ from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.statistics import over_seeds, real_images
 from analysis.exhibits.style import BLUE, NARROW, figure, legend_place, panels
 from pipeline.config.params import Params
+from pipeline.runtime.result_files import has_param
 
 
 def table(results: Results, params: Params) -> Table:
@@ -83,7 +83,7 @@ def _facts(results: Results, params: Params) -> list[str]:
         f"**{number(chosen[fid].mean())}**, on average over the seeds."
     ]
     used = params.decoding.choice_temperature
-    own = rows[np.isclose(rows[option], used)]
+    own = rows[has_param(rows[option], used)]
     if len(own):
         share = percent(own["class_accuracy"].mean())
         found.append(

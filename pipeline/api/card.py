@@ -14,6 +14,7 @@ from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.files import read_json, tree_hash
 from pipeline.runtime.pytorch_files import read_safetensors
 from pipeline.runtime.records import SOURCES, out_of_date
+from pipeline.runtime.result_files import has_param
 
 ROWS = RESULTS / "evaluation/rows.csv"
 MODELS = (TOKENIZER.as_posix(), TRANSFORMER.as_posix())
@@ -73,7 +74,6 @@ def measured(opened: Opened) -> dict[str, float]:
     are of just this model, data and code."""
     if opened.project is None or not (opened.project / ROWS).exists():
         return opened.measured
-    import numpy as np
     import pandas as pd
 
     with chdir(opened.project):
@@ -82,7 +82,7 @@ def measured(opened: Opened) -> dict[str, float]:
             return {}
         rows = pd.read_csv(ROWS)
         smoothing = params.training.label_smoothing
-    main = rows[(rows["images"] == "transformer") & np.isclose(rows["label_smoothing"], smoothing)]
+    main = rows[(rows["images"] == "transformer") & has_param(rows["label_smoothing"], smoothing)]
     own = main[main["seed"] == opened.seed]
     if len(own) != 1:
         return {}

@@ -27,11 +27,24 @@ class Decoding(TypedDict, total=False):
 
 
 FIELDS = {"temperature": "choice_temperature", "guidance": "guidance_scale"}
+
+
+def _scale(name: str, given: Any) -> float:
+    """A number up to the largest that there may be. Raises: ArgumentError: it is none."""
+    scale = real(name, given)
+    if scale > limits.LARGEST:
+        raise ArgumentError(
+            f"{name}: {scale} is more than the limit of {limits.LARGEST:g} (docs/limits.md); use "
+            f"less"
+        )
+    return scale
+
+
 KINDS: dict[str, Callable[[str, Any], Any]] = {
     "iterations": whole,
     "schedule": lambda _, name: str(name),
-    "temperature": real,
-    "guidance": real,
+    "temperature": _scale,
+    "guidance": _scale,
     "rounding": lambda _, name: str(name),
     "bf16": truth,
 }

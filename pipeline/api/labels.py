@@ -67,7 +67,11 @@ def labels_of(classes: Classes, pictures: int, names: Sequence[str]) -> Tensor:
 
 def _label(given: Class, names: Sequence[str]) -> int:
     if isinstance(given, str) and given in names:
-        return list(names).index(given)
+        alike = [number for number, name in enumerate(names) if name == given]
+        if len(alike) > 1:  # as two cranes are in torchvision's ImageNet
+            numbers = ", ".join(map(str, alike[:LISTED]))
+            raise ArgumentError(f"classes: {given} is the name of {numbers}; give one of these")
+        return alike[0]
     number = _number(given)
     if number is not None and 0 <= number < len(names):
         return number

@@ -6,6 +6,7 @@ executed.
     tokenizer/, transformer/ each with model.safetensors and its config.json
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +16,7 @@ from pipeline.api.defaults import Defaults
 from pipeline.config.values import Seed, Text
 from pipeline.runtime import limits
 from pipeline.runtime.errors import UserError, one_line
-from pipeline.runtime.files import read_file
+from pipeline.runtime.files import distinct, read_file
 
 CONFIG = "config.json"
 CARD = "README.md"
@@ -51,11 +52,15 @@ def read_description(path: Path) -> Description:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; give a folder that save_pretrained wrote") from error
     try:
-        return Description.model_validate_json(content)
+        description = Description.model_validate_json(content)
+        json.loads(content, object_pairs_hook=distinct)  # of two of one key pydantic takes the last
+        return description
     except ValidationError as error:
         raise UserError(
             f"{path} is no {CONFIG} of a saved model ({mistake(error)}); {AGAIN}"
         ) from error
+    except ValueError as error:
+        raise UserError(f"{path} is no {CONFIG} of a saved model ({error}); {AGAIN}") from error
 
 
 def mistake(error: ValidationError) -> str:

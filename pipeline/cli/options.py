@@ -118,9 +118,13 @@ def decoding(
         params: KEY=VALUE each; an option of its own goes before it.
 
     Raises:
-        UserError: one of `params` is no KEY=VALUE, or no param of decoding.
+        UserError: one of `params` is no KEY=VALUE, no param of decoding, or there twice.
     """
-    given = cast("Decoding", dict(map(_set_param, params or ())))
+    pairs = [_set_param(text) for text in params or ()]
+    for key, name in PARAMS.items():
+        if sum(name == each for each, _ in pairs) > 1:
+            raise UserError(f"-S: {key} is given twice; give it once")
+    given = cast("Decoding", dict(pairs))
     if iterations is not None:
         given["iterations"] = iterations
     if schedule is not None:

@@ -41,6 +41,7 @@ def first_mistake(error: ValidationError) -> str:
     details: list[Any] = error.errors(include_url=False)
     first = min(details, key=lambda each: each["type"] != "extra_forbidden")
     key, kind = first["loc"], first["type"]
+    names = [_named(part) for part in key]
     if kind == "extra_forbidden":
         missing = [each["loc"] for each in details if each["type"] == "missing"]
         message = f"unknown key; {_meant(key, missing)}"
@@ -50,11 +51,12 @@ def first_mistake(error: ValidationError) -> str:
         message = first["msg"].removeprefix("Value error, ")
     else:
         if kind == "invalid_key":
-            key = (*key[:-1], _shown(first["input"]))
+            names[-1] = _shown(first["input"])
         known = {name: _number(value) for name, value in first.get("ctx", {}).items()}
         says = WORDS[kind].format_map(known) if kind in WORDS else first["msg"]
         message = f"{says}, not {_shown(first['input'])}; correct it there"
-    text = ": ".join(filter(None, (_dotted(key), one_line(message)[:200])))
+    dotted = one_line(".".join(names))[:60]
+    text = ": ".join(filter(None, (dotted, one_line(message)[:200])))
     more = len(details) - 1
     return text + (f" (and {more} more)" if more else "")
 
@@ -67,8 +69,10 @@ def _meant(key: tuple, missing: list[tuple]) -> str:
     return "remove it or check its spelling against the file's comments"
 
 
-def _dotted(key: tuple) -> str:
-    return one_line(".".join(str(part) for part in key))[:60]
+def _named(part: str | int) -> str:
+    """A part of a key; in quotes where it would be taken for another, as `seed ` for `seed`."""
+    text = str(part)
+    return text if text and text == one_line(text) and "." not in text else repr(part)
 
 
 def _number(value: Any) -> Any:

@@ -1,25 +1,20 @@
 """The typed form of params.yaml: its sections, and the combinations of them that cannot work."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError, model_validator
 
 from pipeline.config.mistakes import first_mistake
-from pipeline.config.paths import CODE, CURVES, OUTPUTS
+from pipeline.config.places import DOWNLOADS, STORAGE, check_places
 from pipeline.config.schema import Sections
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_yaml
+from pipeline.runtime.files import as_written, read_yaml
 from pipeline.runtime.limits import GRID, WIDTH
-from pipeline.runtime.project import in_project, lies_in
 
 if TYPE_CHECKING:
     from pipeline.decoding import DecodingSettings
-
-# Params that name a folder, besides `data.source`.
-FOLDER_PARAMS = ("ray.storage_path", "data.download_dir")
 
 
 class ClassifierImages(NamedTuple):
@@ -90,7 +85,6 @@ class Params(Sections):
         self._check_trainings()
         self._check_guidance()
         self._check_workers()
-        self._check_storage()
         self._check_places()
         return self
 
@@ -200,7 +194,7 @@ class Params(Sections):
 
     def _check_trainings(self) -> None:
         smoothings = [self.training.label_smoothing, *self.training.other_label_smoothings]
-        if len(set(smoothings)) < len(smoothings):
+        if len({as_written(value) for value in smoothings}) < len(smoothings):
             raise ValueError(
                 "training.other_label_smoothings: a value is listed twice, or is label_smoothing "
                 "itself; list each once"
@@ -251,39 +245,11 @@ class Params(Sections):
                     f"{share} images of each of {workers} workers; choose a divisor"
                 )
 
-    def _check_storage(self) -> None:
-        """Refuse to keep runs where DVC hashes what a stage reads, or around the project."""
-        root = in_project("").resolve()
-        given = Path(os.path.normpath(root.joinpath(self.ray.folder)))
-        if root.is_relative_to(given):
-            raise ValueError(
-                "ray.storage_path: the project lies in it; give a folder of its own, such as runs"
-            )
-        if given / CURVES.name == root / CURVES:  # the stage's run directories, and its output
-            raise ValueError(
-                f"ray.storage_path: {CURVES}, which a stage makes, would lie among its runs; give "
-                f"a folder of its own, such as runs"
-            )
-        for folder in CODE:
-            if given.is_relative_to(root / folder):
-                raise ValueError(
-                    f"ray.storage_path: it lies in {folder}, which DVC hashes; give a folder such "
-                    f"as runs"
-                )
-
     def _check_places(self) -> None:
-        """Refuse files of the user's where DVC deletes what a stage has made: it does so before the
-        stage could read them."""
-        root, values = in_project("").resolve(), flatten(self.model_dump())
-        places = {key: values[key] for key in (*FILE_PARAMS, *FOLDER_PARAMS)}
-        _, _, places["data.source"] = self.data.source.partition(":")
-        for key, place in places.items():
-            for folder in OUTPUTS if place else ():
-                if lies_in(root / place, root / folder):
-                    raise ValueError(
-                        f"{key}: it lies in {folder}, whose content DVC deletes before a stage "
-                        f"runs; move it to another folder before you run anything"
-                    )
+        values = flatten(self.model_dump())
+        _, _, source = self.data.source.partition(":")
+        named = {key: values[key] for key in (*FILE_PARAMS, DOWNLOADS)}
+        check_places(named | {STORAGE: self.ray.folder, "data.source": source})
 
 
 def load_params(path: Path | str = PARAMS_FILE) -> Params:

@@ -12,6 +12,7 @@ from pipeline.config.values import (
     Count,
     CountOrNone,
     CropScale,
+    Downloads,
     Extractor,
     Fraction,
     Grid,
@@ -46,7 +47,7 @@ class Section(BaseModel):
 
 class Data(Section):
     source: Source
-    download_dir: Place
+    download_dir: Downloads
     image_size: Side
     channels: Channels
     val_fraction: Annotated[float, Field(gt=0, lt=1)]

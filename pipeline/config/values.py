@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 from pipeline.runtime import limits
+from pipeline.runtime.files import as_written
 from pipeline.runtime.project import folder_named, is_store
 from pipeline.runtime.uris import redacted
 
@@ -44,7 +45,7 @@ def _folder(path: str) -> str:
         found = folder_named(path)
     except ValueError as error:  # a bracket, which an address may have around its host alone
         raise ValueError(f"'{path}' is no folder but a broken address; give a folder") from error
-    if re.match(r"(?:\./)*[A-Za-z][A-Za-z0-9+.-]*:", found):  # ./s3:/bucket is one, normalised
+    if _is_address(found):
         raise ValueError(
             f"'{redacted(path)}' is no folder but an address, and none of s3:// and gs://; give "
             f"a folder, on a cluster one that every node sees (docs/cluster.md)"
@@ -52,6 +53,16 @@ def _folder(path: str) -> str:
     if found.startswith("~"):
         raise ValueError(f"'{path}' begins with the home of a user that is not here; write it out")
     return _place(_plain(found))
+
+
+def _is_address(path: str) -> bool:
+    return re.match(r"(?:\./)*[A-Za-z][A-Za-z0-9+.-]*:", path) is not None  # as ./s3:/bucket
+
+
+def _downloads(path: str) -> str:
+    if _is_address(path):
+        raise ValueError(f"'{redacted(path)}' is no folder but an address; give a folder")
+    return path
 
 
 def _storage(path: str) -> str:
@@ -84,9 +95,8 @@ def _place(path: str) -> str:
 
 
 def _distinct(values: Sequence) -> Sequence:
-    """No two are the same in a table of results, which has 10 digits."""
-    written = {float(f"{v:.10g}") if isinstance(v, float) else v for v in values}
-    if len(written) < len(values):
+    """No two are the same in a file of results."""
+    if len({as_written(value) for value in values}) < len(values):
         raise ValueError("a value is listed twice; list each once")
     return values
 
@@ -134,6 +144,7 @@ Name = Annotated[
     str, Field(min_length=1, max_length=limits.NAME, pattern=r"\S"), AfterValidator(_plain)
 ]
 Place = Annotated[Text, AfterValidator(_place)]
+Downloads = Annotated[Place, AfterValidator(_downloads)]
 Storage = Annotated[Text, AfterValidator(_storage)]
 Source = Annotated[Text, AfterValidator(_known_source)]
 Architecture = Annotated[Text, AfterValidator(_known_architecture)]

@@ -12,6 +12,7 @@ from pipeline.runtime.project import lies_in
 
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
+BRING_BACK = f"bring it back (`git checkout {DVC_FILE}`)"
 
 # Params that name a file, whose content matters and not only its name.
 FILE_PARAMS = (
@@ -53,8 +54,10 @@ def read_stages(file: Path = DVC_FILE) -> dict[str, dict[str, Any]]:
         UserError: it is missing, or has none.
     """
     stages = read_yaml(file).get("stages")
-    if not isinstance(stages, dict) or not all(isinstance(s, dict) for s in stages.values()):
-        raise UserError(f"{file} has no stages; bring it back (`git checkout {DVC_FILE}`)")
+    if not isinstance(stages, dict) or not all(
+        isinstance(name, str) and isinstance(stage, dict) for name, stage in stages.items()
+    ):
+        raise UserError(f"{file} has no stages; {BRING_BACK}")
     return stages
 
 
@@ -63,6 +66,28 @@ def _stage(name: str) -> dict[str, Any]:
     if name not in stages:
         raise UserError(f"{DVC_FILE} has no stage '{name}'; it has {', '.join(stages)}")
     return stages[name]
+
+
+def _listed(stage: str, kind: str) -> list[Any]:
+    """What dvc.yaml lists for a stage under `params`, `deps` or a kind of outputs, which alone may
+    be mappings: of a name to how DVC keeps that output.
+
+    Raises:
+        UserError: it is no list of names.
+    """
+    entries = _stage(stage).get(kind)
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        raise UserError(f"{DVC_FILE}: {kind} of the stage {stage} is no list; {BRING_BACK}")
+    for entry in entries:
+        named = isinstance(entry, dict) and len(entry) == 1 and kind not in ("params", "deps")
+        if not (isinstance(name := next(iter(entry)) if named else entry, str) and name):
+            raise UserError(
+                f"{DVC_FILE}: {kind} of the stage {stage} lists {str(entry)[:80]}, which is no "
+                f"name; {BRING_BACK}"
+            )
+    return entries
 
 
 def project_key() -> dict[str, Any]:
@@ -84,24 +109,22 @@ def stage_description(stage: str) -> str:
 
 def stage_params(stage: str) -> dict[str, Any]:
     """The params that dvc.yaml lists for a stage, by dotted key."""
-    declared = _stage(stage).get("params", [])
-    values = read_yaml(PARAMS_FILE)
-    return flatten({name: _look_up(values, name) for name in declared})
+    declared, values = _listed(stage, "params"), read_yaml(PARAMS_FILE)
+    return flatten({name: _look_up(values, name, stage) for name in declared})
 
 
 def stage_deps(stage: str) -> list[str]:
     """The files and folders that dvc.yaml lists for a stage; `${key}` is that param's value."""
     values = read_yaml(PARAMS_FILE)
     return [
-        re.sub(r"\$\{([\w.]+)\}", lambda match: str(_look_up(values, match[1])), dep)
-        for dep in _stage(stage).get("deps", [])
+        re.sub(r"\$\{([\w.]+)\}", lambda match: str(_look_up(values, match[1], stage)), dep)
+        for dep in _listed(stage, "deps")
     ]
 
 
 def stage_outputs(stage: str) -> list[Path]:
     """The files and folders that dvc.yaml lists as what a stage makes."""
-    listed = _stage(stage)
-    entries = [entry for kind in ("outs", "metrics", "plots") for entry in listed.get(kind) or []]
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in _listed(stage, kind)]
     return [Path(next(iter(e)) if isinstance(e, dict) else e) for e in entries]
 
 
@@ -110,9 +133,9 @@ def output_around(path: Path) -> Path | None:
     project of ours."""
     try:
         others = [stage for stage in read_stages() if stage != os.environ.get("DVC_STAGE")]
+        outputs = [output for stage in others for output in stage_outputs(stage)]
     except UserError:
         return None
-    outputs = [output for stage in others for output in stage_outputs(stage)]
     return next((output for output in outputs if lies_in(path, output)), None)
 
 
@@ -146,8 +169,13 @@ def stages_up_to(stage: str | None) -> list[str]:
     return [name for name in order if name in needed]
 
 
-def _look_up(values: dict, dotted: str) -> Any:
+def _look_up(values: Any, dotted: str, stage: str) -> Any:
     for part in dotted.split("."):
+        if not isinstance(values, dict) or part not in values:
+            raise UserError(
+                f"{DVC_FILE}: the stage {stage} lists the param {dotted}, which {PARAMS_FILE} does "
+                f"not have; add it there, or bring {DVC_FILE} back (`git checkout {DVC_FILE}`)"
+            )
         values = values[part]
     return values
 

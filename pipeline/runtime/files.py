@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -156,10 +157,10 @@ def read_json(
         way_out: ends the message where it is damaged.
 
     Raises:
-        UserError: it is missing, larger, not JSON, or without one of the keys.
+        UserError: it is missing, larger, not JSON, has a key twice, or lacks one of the keys.
     """
     try:
-        value = json.loads(read_file(path, most).decode("utf-8"))
+        value = json.loads(read_file(path, most).decode("utf-8"), object_pairs_hook=distinct)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run `dvc repro` to make it") from error
     except (ValueError, RecursionError) as error:
@@ -168,6 +169,19 @@ def read_json(
     if lacking:
         raise UserError(f"{path} is damaged: it has no {lacking[0]}; {way_out}")
     return value
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of what a file lists. Of two values of one name each reader takes its own.
+
+    Raises:
+        ValueError: there are two of one name.
+    """
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name[:100]} is in its list twice")
+    return mapping
 
 
 def read_yaml(path: Path) -> dict:
@@ -191,6 +205,11 @@ def read_yaml(path: Path) -> dict:
             f"{path} must hold sections of key: value pairs; `maskgit preset mnist5k` writes one"
         )
     return values
+
+
+def as_written(value: Any) -> Any:
+    """A value as `write_csv` writes it."""
+    return float(f"{value:.10g}") if isinstance(value, float) else value
 
 
 def write_csv(

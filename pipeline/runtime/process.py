@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
@@ -22,7 +23,7 @@ from pipeline.runtime.errors import FULL
 # stage; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
 # Tune's notes or of MLflow's database is full, which the stage says in a line. And at the end of
 # trials, whose own log files Tune looks for, and which are not written. MLflow repeats a server's
-# answer that it does not know, whatever letters that is of.
+# answer that it does not know, whatever letters that is of, and that Databricks has no credentials.
 _VERBOSE = (
     "ray.tune.analysis.experiment_analysis",
     "ray.train._internal.syncer",
@@ -33,6 +34,7 @@ _VERBOSE = (
     "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client",
     "mlflow.store.db.utils",
     "mlflow.exceptions",
+    "mlflow.utils.databricks_utils",
 )
 
 # Settings of progress bars that tqdm makes numbers of, as it is imported.
@@ -40,6 +42,7 @@ _TQDM_FLOATS = ("mininterval", "maxinterval", "smoothing", "total", "miniters", 
 _TQDM_INTS = ("ncols", "nrows", "position", "initial", "unit_divisor")
 
 FILES = 16384  # that a process may have open
+MOST_DIGITS = 6  # of a number of threads
 THREADS = "OMP_NUM_THREADS"  # of every library on the CPU; Ray sets it for what works for it
 
 # What asked a process to end, by the exception that a handler made of it.
@@ -56,7 +59,7 @@ def set_up() -> None:
     _open_more_files()
     sys.unraisablehook = _end_nevertheless
     sys.excepthook = _in_a_line_if_interrupted
-    _ignore_what_tqdm_cannot_read()
+    _ignore_what_libraries_cannot_read()
     os.environ.setdefault("TQDM_MININTERVAL", "0.5")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -110,7 +113,7 @@ def cores() -> int:
     """The cores that this process may use: those that Ray gave its task, else all that the system
     lets it run on."""
     given = os.environ.get(THREADS, "")
-    if given.isdecimal() and int(given):
+    if given.isdecimal() and len(given) <= MOST_DIGITS and int(given):
         return int(given)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -140,8 +143,9 @@ def _in_a_line_if_interrupted(
         sys.__excepthook__(kind, error, trace)
 
 
-def _ignore_what_tqdm_cannot_read() -> None:
-    """Drop settings of progress bars at which tqdm's import would end in a traceback."""
+def _ignore_what_libraries_cannot_read() -> None:
+    """Drop settings of progress bars, and of the time that files are to name, at which the import
+    of tqdm or of NumPy would end in a traceback."""
     for name, value in list(os.environ.items()):
         setting = name.removeprefix("TQDM_").lower() if name.startswith("TQDM_") else ""
         try:
@@ -149,9 +153,13 @@ def _ignore_what_tqdm_cannot_read() -> None:
                 float(value)
             elif setting in _TQDM_INTS:
                 int(value)
-        except ValueError:
+            elif name == "SOURCE_DATE_EPOCH":
+                time.gmtime(int(value))
+        except (ValueError, OverflowError, OSError):
             del os.environ[name]
-            print(f"note: {name} is ignored: {value!r} is no number; unset it", file=sys.stderr)
+            what = "time in seconds" if name == "SOURCE_DATE_EPOCH" else "number"
+            shown = f"{value!r:.80}"
+            print(f"note: {name} is ignored: {shown} is no {what}; unset it", file=sys.stderr)
 
 
 def _open_more_files() -> None:

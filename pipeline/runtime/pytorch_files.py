@@ -9,7 +9,6 @@ import sys
 import threading
 import warnings
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from pipeline.runtime.files import file_hash, require_file
+from pipeline.runtime.files import distinct, file_hash, require_file
 from pipeline.runtime.limits import INDEX_BYTES
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the start of PyTorch's format before 1.6
@@ -136,18 +135,6 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"its list of tensors has more than {INDEX_BYTES:,} bytes")
         json.loads(handle.read(size), object_pairs_hook=distinct)
     return load_file(path)
-
-
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A mapping of what a file lists. Of two values of one name each reader takes its own.
-
-    Raises:
-        ValueError: there are two of one name.
-    """
-    for name, times in Counter(name for name, _ in pairs).most_common(1):
-        if times > 1:
-            raise ValueError(f"{name[:100]} is in its list twice")
-    return dict(pairs)
 
 
 class ShortReads(io.BufferedReader):

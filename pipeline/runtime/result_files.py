@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.runtime.bounds import bounds_of, known_bounds
 from pipeline.runtime.dag import DVC_FILE, read_stages, stage_outputs
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_file, require_file
+from pipeline.runtime.files import as_written, read_file, require_file
 from pipeline.runtime.limits import RESULT_BYTES, TEXT
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ def _maker(path: Path) -> str:
             if any(way[: len(output.parts)] == output.parts for way in ways):
                 return stage
     return ""
+
+
+def has_param(column: "pd.Series", value: float) -> "pd.Series":
+    """Which rows of a file of results have that value of a param."""
+    return column.map(as_written) == as_written(value)
 
 
 @contextmanager

@@ -1,9 +1,18 @@
 """What a user can do where MLflow does not answer, or refuses."""
 
 import os
+from pathlib import Path
 
+from pipeline.runtime.project import in_project
 from pipeline.runtime.server import OUTDATED, status
-from pipeline.runtime.uris import is_local, redacted, sqlite_file, tracking_uri
+from pipeline.runtime.uris import (
+    DATABASE,
+    is_local,
+    redacted,
+    server_of,
+    sqlite_file,
+    tracking_uri,
+)
 
 # What SQLite says of a file that is no database, is cut off, or lacks what a database began with,
 # or of one that MLflow has half made in the place of one just deleted; and Python of one whose
@@ -12,6 +21,10 @@ RUINED = (
     *("file is not a database", "disk image is malformed", "no such table"),
     *("has no column named", "no such column", "codec can't decode", "_alembic_tmp_"),
 )
+HEADER = b"SQLite format 3\0"  # which its files begin with
+MEND = "mend MLFLOW_TRACKING_URI"
+DATABASES = ("postgresql", "mysql", "mssql", "sqlite")  # that MLflow knows, as schemes name them
+HOSTED = "databricks"  # whose address is in its credentials
 DELETED = "must be in the 'active' state"  # what MLflow says of an experiment
 
 
@@ -22,25 +35,79 @@ def ruined(reason: str) -> bool:
     return odd or any(said in reason for said in RUINED)
 
 
+def fault_of(uri: str) -> tuple[str, str] | None:
+    """What keeps an address from being any database's or server's, and the way out; None where it
+    may be one's."""
+    scheme = uri.partition(":")[0].lower()
+    if file := sqlite_file(uri):
+        if os.path.exists(file):
+            odd = not _is_database(file)
+            return ("is no database that can be read", _mend_file(file)) if odd else None
+        around = next(each for each in file.absolute().parents if os.path.exists(each))
+        return None if around.is_dir() else (f"lies in {around}, which is no folder", MEND)
+    if scheme in ("http", "https"):
+        return None if server_of(uri) else ("is no address", MEND)
+    if scheme.partition("+")[0] in DATABASES and not is_local(uri):
+        return _without_driver(uri)
+    return None if scheme == HOSTED else ("is no address of a server or database", MEND)
+
+
+def _without_driver(uri: str) -> tuple[str, str] | None:
+    from sqlalchemy.engine import make_url
+
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except ImportError as error:
+        return f"needs {error.name}, which is missing", f"install the module {error.name} with pip"
+    except Exception:  # of many kinds: a driver that it does not know, a port that is no number
+        return "is no address", MEND
+    return None
+
+
+def _is_database(file: Path) -> bool:
+    """Whether a file begins as SQLite's do, or is empty, and so one that is still to be written."""
+    try:
+        if not file.is_file():
+            return False
+        with open(file, "rb") as handle:
+            return handle.read(len(HEADER)) in (b"", HEADER)
+    except OSError:
+        return False
+
+
+def _mend_file(file: Path) -> str:
+    """The way out where a file is no database: only of what was one may the advice be to delete."""
+    if os.path.realpath(file) == os.path.realpath(in_project(DATABASE)) or _is_database(file):
+        return (
+            f"{file} is damaged: delete it, or put a whole copy in its place, and `maskgit sync` "
+            f"sends what is kept"
+        )
+    return (
+        f"{file} does not look like a database: {MEND}, or if it was one put a whole copy in its "
+        f"place, and `maskgit sync` sends what is kept"
+    )
+
+
 def way_out(reason: str) -> str:
     """What to do where MLflow does not answer, or refuses for that reason."""
     if DELETED in reason:
         return "restore it, or choose another mlflow.experiment in params.yaml, and run this again"
-    if not is_local(tracking_uri()):
+    uri, file = tracking_uri(), sqlite_file(tracking_uri())
+    if file and ruined(reason):
+        return _mend_file(file)
+    if fault := fault_of(uri):
+        return f"{fault[1]}, and run this again"
+    if not is_local(uri):
+        if uri.startswith(HOSTED):
+            return f"give it the credentials that `databricks configure` asks for, or {MEND}"
         if status(reason) in (401, 403):
             return (
                 "give it MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
                 "MLFLOW_TRACKING_TOKEN, and run this again"
             )
         return "start the server and run this again"
-    if ruined(reason):
-        return (
-            f"{sqlite_file(tracking_uri())} is damaged: delete it, or put a whole copy in its "
-            f"place, and `maskgit sync` sends what is kept"
-        )
     if OUTDATED in reason:
         return (
-            f"make a copy of it, and `mlflow db upgrade {redacted(tracking_uri())}` brings it to "
-            f"this MLflow"
+            f"make a copy of it, and `mlflow db upgrade {redacted(uri)}` brings it to this MLflow"
         )
     return "run this again"

@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 from pipeline.runtime.dag import DVC_FILE, PARAMS_FILE
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.process import cores
-from pipeline.runtime.uris import is_local, redacted, server_of, sqlite_file, tracking_uri
+from pipeline.runtime.server_errors import HOSTED, fault_of
+from pipeline.runtime.uris import redacted, server_of, sqlite_file, tracking_uri
 
 State = Literal["good", "note", "fails"]  # a note stops nothing
 GIB = 2**30
@@ -186,16 +187,19 @@ def _tracking() -> Finding:
     from pipeline.runtime.cluster import why_unreachable
 
     version, uri = f"MLflow {metadata.version('mlflow')}", tracking_uri()
+    if fault := fault_of(uri):
+        return Finding("tracking", "note", f"{version}; {redacted(uri)} {fault[0]}", fault[1])
     if (file := sqlite_file(uri)) is not None:
         if not file.absolute().parent.exists():
             found = f"{version}; {redacted(uri)}: its folder is new, a run makes it"
             return Finding("tracking", "note", found, "mend MLFLOW_TRACKING_URI if it is a slip")
         return Finding("tracking", "good", f"{version}; {redacted(uri)}")
     place = server_of(uri)
+    if uri.startswith(HOSTED):
+        way_out = "give it the credentials that `databricks configure` asks for, if it lacks them"
+        found = f"{version}; {redacted(uri)}: its credentials are not looked at here"
+        return Finding("tracking", "note", found, way_out)
     if place is None:
-        if uri.startswith("http") or is_local(uri):
-            found, way_out = f"{version}; {redacted(uri)} is no address", "mend MLFLOW_TRACKING_URI"
-            return Finding("tracking", "note", found, way_out)
         return Finding("tracking", "good", f"{version}; {redacted(uri)}")
     if reason := why_unreachable(*place):
         found = f"{version}; {redacted(uri)}: {reason}"

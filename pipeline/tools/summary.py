@@ -11,13 +11,13 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.records import described, out_of_date
 from pipeline.runtime.result_files import (
     Damaged,
+    has_param,
     read_numbers,
     read_rows,
     require_cells,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 LABEL, WIDTH = 13, 100  # letters of the first column, and of a line
@@ -106,11 +106,9 @@ def _network(params: Params, key: str) -> list[str]:
     ]
 
 
-def _main(rows: "pd.DataFrame", params: Params) -> "np.ndarray":
-    """Which rows are of the main trainings; files have ten digits of a param."""
-    import numpy as np
-
-    return np.isclose(rows["label_smoothing"], params.training.label_smoothing)
+def _main(rows: "pd.DataFrame", params: Params) -> "pd.Series":
+    """Which rows are of the main trainings."""
+    return has_param(rows["label_smoothing"], params.training.label_smoothing)
 
 
 def _cas(params: Params, images: str) -> list[str]:

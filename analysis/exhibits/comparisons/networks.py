@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import numpy as np
 import pandas as pd
 
 from analysis.exhibits.comparisons.claim import TIMINGS, Claim, Part, Setup, versus
@@ -10,6 +9,7 @@ from analysis.exhibits.comparisons.inference import separation, welch
 from analysis.exhibits.comparisons.seeds import by_seed
 from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER, MODELS, metric_label
 from analysis.exhibits.inputs.results import Results
+from pipeline.runtime.result_files import has_param
 
 NETWORKS = ("transformer", "autoregressive")
 # Of fewer no order is rarer than one in twenty: all of 3 are below 3 others in 1 of 10, two-sided.
@@ -19,13 +19,13 @@ FEWEST_TIMINGS = 4
 def trained_with(results: Results, smoothing: float) -> pd.DataFrame:
     """The rows of both networks that were trained with a label smoothing, one a seed."""
     rows = results.rows
-    return rows[rows["images"].isin(NETWORKS) & np.isclose(rows["label_smoothing"], smoothing)]
+    return rows[rows["images"].isin(NETWORKS) & has_param(rows["label_smoothing"], smoothing)]
 
 
 def other_smoothings(results: Results, main: float) -> list[float]:
     """The label smoothings besides the main one that the networks were trained with."""
-    found = sorted(set(results.rows["label_smoothing"].dropna()))
-    return [value for value in found if not np.isclose(value, main)]
+    column = results.rows["label_smoothing"].dropna()
+    return sorted(set(column[~has_param(column, main)]))
 
 
 def claims(results: Results, setup: Setup) -> list[Claim]:

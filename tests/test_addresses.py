@@ -1,0 +1,83 @@
+"""An address of a tracking server that is none, or of what is no database: what `doctor` and other
+commands say of it, which is never to delete somebody's file."""
+
+import logging
+
+import pytest
+
+from pipeline.runtime.server_errors import ruined, way_out
+from pipeline.runtime.uris import DATABASE
+from pipeline.tools.doctor import _tracking
+
+SLIPS = [
+    *("http://h:99999", "http://[::1", "http:/h", "ftp://h", "foo://x", "x y", "./mlruns"),
+    *("file:///a", "oracle://h/db", "databricks-uc", "postgresql:u", "postgresql://h:port/db"),
+    *("postgresql+nope://h/db", "sqlite:///:memory:", "sqlite:////dev/null/x/y.db"),
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("uri", SLIPS)
+def test_a_slip_is_named_as_one(uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    found = _tracking()
+    assert (found.state, found.way_out) == ("note", "mend MLFLOW_TRACKING_URI")
+    assert way_out("whatever MLflow says") == "mend MLFLOW_TRACKING_URI, and run this again"
+
+
+@pytest.mark.parametrize(
+    ("uri", "module"),
+    [
+        ("mysql+asyncmy://me:hunter2@h/db", "asyncmy"),
+        ("mssql+aioodbc://me:hunter2@h/db", "aioodbc"),
+    ],
+)
+def test_a_database_without_its_module_says_which(uri, module, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    found = _tracking()
+    assert found.state == "note" and f"needs {module}, which is missing" in found.found
+    assert found.way_out == f"install the module {module} with pip" and "hunter2" not in found.found
+    assert way_out("No module named 'x'") == f"{found.way_out}, and run this again"
+
+
+def test_databricks_is_asked_for_credentials_in_one_line(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks")
+    found = _tracking()
+    assert found.state == "note" and "databricks configure" in found.way_out
+    assert "credentials" in way_out("Reading Databricks credential configuration failed")
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "Failed to create", None, None)
+    assert not logging.getLogger("mlflow.utils.databricks_utils").filter(record)
+
+
+@pytest.mark.parametrize("what", ["/etc/passwd", "/dev/null", "/tmp", "own.txt"])
+def test_what_never_was_a_database_is_not_to_be_deleted(what, folder, monkeypatch):
+    (folder / "own.txt").write_text("mine")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{what}")
+    found, said = _tracking(), way_out("file is not a database")
+    assert found.state == "note" and "is no database that can be read" in found.found
+    assert found.way_out == said and ruined("file is not a database")
+    assert f"{what} does not look like a database: mend MLFLOW_TRACKING_URI" in said
+    assert "delete" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [(DATABASE, b"nonsense"), ("runs.db", b"SQLite format 3\0" + b"x" * 99)]
+)
+def test_a_damaged_database_may_be(name, content, folder, monkeypatch):
+    (folder / name).write_bytes(content)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / name}")
+    assert way_out("file is not a database").startswith(f"{folder / name} is damaged: delete it")
+    assert _tracking().state == ("note" if name == DATABASE else "good")
+
+
+def test_one_that_is_still_to_be_written_is_good(folder, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/new.db")
+    assert _tracking().state == "good"
+    (folder / "new.db").touch()
+    assert _tracking().state == "good"
