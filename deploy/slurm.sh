@@ -38,7 +38,8 @@ srun --cpus-per-task=1 sh -c 'mkdir -p -m 700 "$0" && test -O "$0"' "$own" || {
     echo "$own cannot be made, or is not yours, on one of the nodes" >&2
     exit 1
 }
-resources=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}")
+gpus=${SLURM_GPUS_PER_NODE:-0} # 4, or with their kind before it
+resources=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${gpus##*:}")
 
 ray start --head --node-ip-address="$ip" --port="$port" --temp-dir="$own/ray" \
     "${resources[@]}" --block &

@@ -1,11 +1,15 @@
 """An address of a tracking server that is none, or of what is no database: what `doctor` and other
 commands say of it, which is never to delete somebody's file."""
 
+import errno
 import logging
+import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
-from pipeline.runtime.server_errors import ruined, way_out
+from pipeline.runtime import server_errors as module
+from pipeline.runtime.server_errors import fault_of, ruined, way_out
 from pipeline.runtime.uris import DATABASE
 from pipeline.tools.doctor import _tracking
 
@@ -28,7 +32,7 @@ def test_a_slip_is_named_as_one(uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     found = _tracking()
     assert (found.state, found.way_out) == ("note", "mend MLFLOW_TRACKING_URI")
-    assert way_out("whatever MLflow says") == "mend MLFLOW_TRACKING_URI, and run this again"
+    assert way_out("whatever MLflow says") == "mend MLFLOW_TRACKING_URI; then run this again"
 
 
 @pytest.mark.parametrize(
@@ -38,12 +42,33 @@ def test_a_slip_is_named_as_one(uri, monkeypatch):
         ("mssql+aioodbc://me:hunter2@h/db", "aioodbc"),
     ],
 )
-def test_a_database_without_its_module_says_which(uri, module, monkeypatch):
+def test_a_database_without_its_driver_says_which(uri, module, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setitem(sys.modules, module, None)  # importing it fails, wherever it is installed
     found = _tracking()
-    assert found.state == "note" and f"needs {module}, which is missing" in found.found
-    assert found.way_out == f"install the module {module} with pip" and "hunter2" not in found.found
-    assert way_out("No module named 'x'") == f"{found.way_out}, and run this again"
+    assert found.state == "note" and "has no driver" in found.found and module in found.found
+    assert "install one with pip" in found.way_out and "hunter2" not in found.found
+    assert way_out("No module named 'x'") == f"{found.way_out}; then run this again"
+
+
+def test_a_server_that_a_package_adds_to_mlflow_is_one(monkeypatch):
+    azure = EntryPoint("azureml", "azureml.mlflow", module.PLUGINS)
+    monkeypatch.setattr(module, "entry_points", lambda group: [azure])
+    assert fault_of("azureml://h/x") is None and fault_of("azure://h/x") is not None
+
+
+def test_a_database_that_cannot_be_read_is_left_alone(folder, monkeypatch):
+    """It may be whole: of a disk's error, or another user's."""
+
+    def closed(file):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (folder / DATABASE).write_bytes(b"SQLite format 3\0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / DATABASE}")
+    monkeypatch.setattr(module, "_is_database", closed)
+    found, said = _tracking(), way_out("unable to open database file")
+    assert found.state == "note" and "cannot be read (Permission denied)" in found.found
+    assert found.way_out == f"change the permissions of {folder / DATABASE}" in said
 
 
 def test_databricks_is_asked_for_credentials_in_one_line(monkeypatch):

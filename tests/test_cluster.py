@@ -13,8 +13,9 @@ from ray.autoscaler.v2 import sdk
 from ray.experimental import internal_kv
 
 from pipeline.runtime import cluster as module
-from pipeline.runtime.cluster import OWN_COPY, _look, _own_file, _sees
+from pipeline.runtime.cluster import OWN_COPY, _look, _sees
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.home import own_mark
 from pipeline.runtime.room import may_grow, require_resources
 from pipeline.runtime.tuning import Needs, _concurrent
 
@@ -151,5 +152,5 @@ def test_what_killed_processes_showed_to_nodes_is_swept(tmp_path, monkeypatch):
     kept = {f"{here}{os.getppid()}", ".seen-elsewhere-1", f"{here}x"}
     for name in kept | {f"{here}{ended.pid}"}:
         Path(name).touch()
-    assert _own_file() == tmp_path / f"{here}{os.getpid()}"
+    assert own_mark(tmp_path) == tmp_path / f"{here}{os.getpid()}"
     assert set(os.listdir()) == kept

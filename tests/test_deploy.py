@@ -1,9 +1,10 @@
 """deploy/: what can be known of a job for KubeRay or SLURM where there is neither."""
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -19,8 +20,13 @@ from tests.project import ROOT
 
 JOB, SLURM = ROOT / "deploy/rayjob.yaml", ROOT / "deploy/slurm.sh"
 PAPER = preset_params("imagenet256").ray
-# How commands end that take their time: the head after the rest, which others have noted by then.
-ENDS = {"ray": "exec sleep 5", "timeout": "sleep 1"}
+# What commands do besides noting their call: the head lives until the DAG has run, which begins
+# when all have noted theirs.
+DOES = {
+    "ray": "echo $$ > head; exec sleep 600",
+    "timeout": "until [ $(grep -c . calls) -ge $CALLS ] && [ -s head ]; do sleep 0.1; done",
+    "dvc": "kill $(cat head)",
+}
 # Fields of KubeRay's ray.io/v1, as its API reference lists them (docs.ray.io), that the job has.
 FIELDS = {
     "job": {"entrypoint", "entrypointNumCpus", "entrypointNumGpus", "backoffLimit"}
@@ -101,8 +107,8 @@ def test_its_nodes_hold_the_papers_workers():
 
 @pytest.mark.parametrize("nodes", [1, 4])
 def test_the_slurm_script_starts_the_cluster_and_then_the_stages(tmp_path, nodes):
-    done, calls = run_slurm(tmp_path, nodes)
-    assert done.returncode == 0, done.stderr
+    code, said, calls = run_slurm(tmp_path, nodes)
+    assert code == 0, said
     resources = "--num-cpus=32 --num-gpus=4 --block"
     wanted = [
         "dvc repro sweep cas 10.0.0.7:20123 64",
@@ -119,18 +125,16 @@ def test_the_slurm_script_starts_the_cluster_and_then_the_stages(tmp_path, nodes
 
 @pytest.mark.parametrize("failing", ["ray", "timeout", "srun"])
 def test_the_slurm_script_ends_where_its_cluster_does(tmp_path, failing):
-    """At once: the job's GPUs wait with it."""
-    began = time.monotonic()
-    done, calls = run_slurm(tmp_path, 1, failing)
-    assert done.returncode and not any(call.startswith("dvc") for call in calls)
-    assert time.monotonic() - began < 20
-    said = "Ray's head at 10.0.0.7:20123 has ended, or not all of 1 nodes had joined"
-    assert (said if failing != "srun" else "/tmp/maskgit-123 cannot be made") in done.stderr
+    """Within a minute: the job's GPUs wait with it."""
+    code, said, calls = run_slurm(tmp_path, 1, failing)
+    assert code and not any(call.startswith("dvc") for call in calls)
+    ended = "Ray's head at 10.0.0.7:20123 has ended, or not all of 1 nodes had joined"
+    assert (ended if failing != "srun" else "/tmp/maskgit-123 cannot be made") in said
 
 
 def run_slurm(tmp_path, nodes, failing=""):
     """Run the script with commands in the place of SLURM's, Ray's and DVC's that note how they are
-    called; returns what came of it, and the calls."""
+    called; returns its exit status, what it said, and the calls."""
     (tmp_path / "deploy").mkdir()
     bin_folder = tmp_path / ".venv/bin"
     bin_folder.mkdir(parents=True)
@@ -138,21 +142,26 @@ def run_slurm(tmp_path, nodes, failing=""):
     for name in ("ray", "srun", "dvc", "timeout"):
         (bin_folder / name).write_text(
             f'#!/bin/sh\necho "{name} $* $RAY_ADDRESS ${{#RAY_AUTH_TOKEN}}" >> "{tmp_path}/calls"\n'
-            f"{ENDS.get(name, '') if name != failing else 'exit 1'}\n"
+            f"{DOES.get(name, '') if name != failing else 'exit 1'}\n"
         )
         (bin_folder / name).chmod(0o755)
     (bin_folder / "hostname").write_text("#!/bin/sh\necho 10.0.0.7 172.17.0.1\n")
     (bin_folder / "hostname").chmod(0o755)
     environment = {"SLURM_SUBMIT_DIR": tmp_path, "SLURM_JOB_ID": "123", "SLURM_NNODES": nodes}
-    environment |= {"SLURM_CPUS_PER_TASK": 32, "SLURM_GPUS_ON_NODE": 4, "PATH": os.environ["PATH"]}
-    done = subprocess.run(
-        ["bash", SLURM, "sweep", "cas"],
-        env={k: str(v) for k, v in environment.items()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done, (tmp_path / "calls").read_text().splitlines()
+    environment |= {"SLURM_CPUS_PER_TASK": 32, "SLURM_GPUS_PER_NODE": "h100:4"}
+    environment |= {"PATH": os.environ["PATH"], "CALLS": 3 if nodes == 1 else 4}
+    with open(tmp_path / "said", "w") as said:
+        script = subprocess.Popen(
+            ["bash", SLURM, "sweep", "cas"],
+            env={k: str(v) for k, v in environment.items()},
+            stderr=said,
+            start_new_session=True,
+        )
+        code = script.wait(timeout=60)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(script.pid, signal.SIGKILL)  # SLURM ends what a job has left
+    calls = (tmp_path / "calls").read_text().splitlines()
+    return code, (tmp_path / "said").read_text(), calls
 
 
 def test_it_waits_until_all_nodes_have_joined(monkeypatch):

@@ -75,6 +75,7 @@ READ = {
     "pre-commit install": "writes a hook of git's",
     "export ": "changes the shell that it is typed into",
     "mkdir ": "a folder outside of the project",
+    "chmod ": "the same",
     "make ui": "serves until it is stopped (tests/test_ui.py opens it)",
     "mlflow server": "serves until it is stopped",
     "ray get-auth-token": "makes the reader's token (tests/ray_head.py's heads have one)",
@@ -108,7 +109,18 @@ READ = {
 }
 CLICK = {"ray": "ray.scripts.scripts", "mlflow": "mlflow.cli"}  # where their command lines are
 OTHERS = (  # whose options are not looked at
-    *("python", "python3", "git", "pytest", "pre-commit", "podman", "sbatch", "curl", "mkdir"),
+    *(
+        "python",
+        "python3",
+        "git",
+        "pytest",
+        "pre-commit",
+        "podman",
+        "sbatch",
+        "curl",
+        "mkdir",
+        "chmod",
+    ),
     *("export", "."),
 )
 SPOKEN_OF = ("python -m pipeline", "dvc exp run")

@@ -199,11 +199,13 @@ def test_a_node_sees_the_folder_while_its_home_is_there(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_actor=lambda name: None))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     mark, storage = tmp_path / ".seen-home-1", tmp_path / "runs"
-    project = Project(str(tmp_path), str(storage), "runs", str(mark), "actor")
-    mark.touch()
+    beside = tmp_path / ".seen-home-2"
+    project = Project(str(tmp_path), str(storage), "runs", (str(mark), str(beside)), "actor")
+    for file in (mark, beside):
+        file.touch()
     seeing = Site(project)
     assert not seeing.away and seeing.bases == (tmp_path, storage) and seeing.apart
-    mark.unlink()
+    beside.unlink()  # of the run directories, where they lie elsewhere
     assert Site(project).away and not storage.exists()
 
 
@@ -211,7 +213,7 @@ def test_run_directories_outside_of_the_project_are_in_the_copy_too(tmp_path, mo
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_actor=lambda name: None))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     storage = tmp_path / "fast/runs"
-    site = Site(Project(str(tmp_path), str(storage), str(storage), "no mark", "actor"))
+    site = Site(Project(str(tmp_path), str(storage), str(storage), ("no mark",), "actor"))
     assert not storage.exists() and site.path(site.place(str(site.bases[1] / "x"))).parent.is_dir()
 
 
@@ -220,7 +222,7 @@ def test_a_node_that_takes_no_copy_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "caches").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     with pytest.raises(UserError, match=r"cannot write .*caches/maskgit/copies"):
-        Site(Project("/on the head", "/on the head/runs", "runs", "no mark", "actor"))
+        Site(Project("/on the head", "/on the head/runs", "runs", ("no mark",), "actor"))
 
 
 def test_a_node_without_the_folder_is_one_line():

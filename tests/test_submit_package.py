@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from platform import node
 
 import pytest
 from dvc.repo import Repo
@@ -137,10 +138,11 @@ def test_a_job_that_fails_keeps_what_was_finished_and_its_checkpoints_and_leaves
     zipfile.ZipFile(tmp_path / "p.zip").extractall(tmp_path / "package")
     monkeypatch.setenv("XDG_CACHE_HOME", str(away))
     kept = kept_folder(remote)
-    for name in ("killed", "works"):
+    killed, works, elsewhere = f"{node()}-a", f"{node()}-b", "another-machine-c"
+    for name in (killed, works, elsewhere):
         (kept / "jobs" / name / ".dvc").mkdir(parents=True)
         (kept / "jobs" / name / ".dvc/config.local").write_text("keys")
-    with FileLock(kept / "jobs/works.lock"):
+    with FileLock(kept / "jobs" / f"{works}.lock"):
         ended = subprocess.run(
             (sys.executable, "-m", "pipeline.tools.submit.job", "."),
             cwd=tmp_path / "package",
@@ -150,7 +152,7 @@ def test_a_job_that_fails_keeps_what_was_finished_and_its_checkpoints_and_leaves
         )
     assert ended.returncode and "failed to reproduce 'two'" in ended.stdout + ended.stderr
     assert kept.stat().st_mode & 0o777 == 0o700
-    assert sorted(os.listdir(kept / "jobs")) == ["works", "works.lock"]
+    assert set(os.listdir(kept / "jobs")) == {works, f"{works}.lock", elsewhere}
     assert (kept / "runs/step").read_text() == "7\n"
     Path(runs).mkdir(parents=True)
     shown = subprocess.run(("dvc", "repro", "--pull"), capture_output=True, text=True, check=False)

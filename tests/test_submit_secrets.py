@@ -1,5 +1,6 @@
 """What `maskgit submit` tells a job, a password perhaps, is in no file and no list of jobs."""
 
+import io
 import os
 import socket
 import zipfile
@@ -105,8 +106,12 @@ def test_a_job_leaves_no_package_however_it_ends(run, ends, said):
         (["error: no such schedule\nERROR: failed to", " reproduce 'sweep'\n"], "no such schedule"),
         (["ERROR: unexpected error - no keys\n\n", "Having any troubles?\n"], "unexpected error"),
         (["Traceback\n", "ModuleNotFoundError: No module named 'dvc'\n"], "ModuleNotFoundError"),
+        (
+            [f"Running entrypoint for job7: {KEY}=a1b2= exec python\n"],
+            f"Running .* {KEY}=\\.\\.\\. ex",
+        ),
     ],
-    ids=["stage", "DVC", "Python"],
+    ids=["stage", "DVC", "Python", "nothing"],
 )
 def test_a_failed_job_says_why_in_its_last_line(run, prints, said):
     with pytest.raises(UserError, match=f"^job job7 ended as FAILED: {said}"):
@@ -121,6 +126,39 @@ def test_a_connection_that_is_lost_is_no_end_of_the_job(run, capsys):
     assert run(Cluster("SUCCEEDED", prints, lost)) == "job job7 has finished; its results are here"
     shown = capsys.readouterr().out.partition("\n")[2]
     assert shown == f"Running entrypoint: {KEY}=... exec python\none\ntwo\nthree\n"
+
+
+def test_a_connection_that_is_lost_once_an_hour_is_found_again_each_time(run):
+    prints = [f"hour {hour}\n" for hour in range(3 * follow.TRIES)]
+    lost = [(hour, OSError("a tunnel")) for hour in range(1, len(prints))]
+    assert "has finished" in run(Cluster("SUCCEEDED", prints, lost))
+
+
+def test_a_reader_that_leaves_is_no_connection_that_was_lost(run, monkeypatch):
+    monkeypatch.setattr("sys.stdout", Closed())
+    with pytest.raises(BrokenPipeError):
+        run(Cluster("SUCCEEDED", ["one\n"]))
+
+
+class Closed(io.StringIO):
+    """A pipe whose reader leaves when the job's own lines begin."""
+
+    def write(self, text):
+        if text.startswith("one"):
+            raise BrokenPipeError
+        return len(text)
+
+
+@pytest.mark.parametrize("set_here", [(), *[(name,) for name in module.PREFERRED]])
+def test_the_way_out_leads_to_the_cluster_that_was_named(run, monkeypatch, set_here):
+    for name in module.PREFERRED:
+        monkeypatch.delenv(name, raising=False)
+    for name in set_here:
+        monkeypatch.setenv(name, "http://elsewhere:8265")
+    without = "".join(f"-u {name} " for name in set_here)
+    ray = f"env {without}ray" if set_here else "ray"
+    with pytest.raises(UserError, match=f"`{ray} job stop job7 --address http://127.0.0.1:8265`"):
+        run(Cluster(KeyboardInterrupt()))
 
 
 def test_one_that_stays_lost_is_a_line_and_the_job_goes_on(run):

@@ -26,7 +26,7 @@ class Cluster:
         self.calls, self.node = list[str](), "home"
         self._actor, self._monkeypatch = Home(str(folder), str(storage)), monkeypatch
         inputs = tuple(Place(0, name) for name in needed)
-        project = Project(str(folder), str(storage), "runs", "a mark", "actor", inputs)
+        project = Project(str(folder), str(storage), "runs", ("a mark",), "actor", inputs)
         monkeypatch.setitem(sys.modules, "ray", self)
         monkeypatch.setattr(sites, "_sees", lambda project: self.node == "home")
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "away"))

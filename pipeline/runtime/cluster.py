@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import platform
 import shlex
 import socket
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import tree_hash
+from pipeline.runtime.home import own_mark
 from pipeline.runtime.local_cluster import end_with_it, private_folder
 from pipeline.runtime.project import in_project
 from pipeline.runtime.site import be_home, forget_home
@@ -116,7 +116,7 @@ def _require_workers() -> None:
     its home is here from now on."""
     import ray
 
-    seen, kept = _own_file(), False
+    seen, kept = own_mark(in_project("")), False
     try:
         apart = _nodes_apart(seen)
         if ray.get_runtime_context().get_node_id() in apart:
@@ -147,19 +147,6 @@ def _nodes_apart(seen: Path) -> list[str]:
         probes[probe.remote(seen)] = node
     done, late = ray.wait([*probes], num_returns=len(probes), timeout=WORKER_START)
     return [probes[p]["NodeID"] for p in [*late, *done] if not _sees(p, probes[p])]
-
-
-def _own_file() -> Path:
-    """Where this process may put a file into the project, for nodes to see. Those of processes that
-    were killed are removed."""
-    import psutil
-
-    name = f".seen-{platform.node()}-"
-    for path in in_project("").glob(f"{name}*"):
-        pid = path.name.removeprefix(name)
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            path.unlink(missing_ok=True)
-    return in_project(f"{name}{os.getpid()}")
 
 
 def _look(path: Path) -> tuple[bool, str]:

@@ -2,6 +2,7 @@
 takes them in, for workers of nodes that do not see it."""
 
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,7 @@ class Project:
     folder: str
     storage: str  # of its run directories
     storage_path: str = "runs"  # the same in params.yaml
-    mark: str = ""  # a file in it while its home works, by which a node knows that it sees it
+    marks: tuple[str, ...] = ()  # files there while home works, by which a node knows that it sees
     actor: str = ""  # the name of `Home`; empty where every node sees the folder
     inputs: tuple[Place, ...] = ()  # what the running stage needs of the stages before it
 
@@ -98,3 +99,16 @@ def listed(path: Path) -> dict[str, Stamp]:
 def _stamp(path: Path) -> Stamp:
     found = path.stat()
     return Stamp(found.st_size, found.st_mtime_ns)
+
+
+def own_mark(folder: Path) -> Path:
+    """Where this process may put a file into a folder, for nodes to see. Those of processes that
+    were killed are removed."""
+    import psutil
+
+    name = f".seen-{platform.node()}-"
+    for path in folder.glob(f"{name}*"):
+        pid = path.name.removeprefix(name)
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            path.unlink(missing_ok=True)
+    return folder / f"{name}{os.getpid()}"

@@ -1,6 +1,8 @@
 """What a user can do where MLflow does not answer, or refuses."""
 
 import os
+from contextlib import suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from pipeline.runtime.project import in_project
@@ -24,6 +26,7 @@ RUINED = (
 HEADER = b"SQLite format 3\0"  # which its files begin with
 MEND = "mend MLFLOW_TRACKING_URI"
 DATABASES = ("postgresql", "mysql", "mssql", "sqlite")  # that MLflow knows, as schemes name them
+PLUGINS = "mlflow.tracking_store"  # packages that add servers to MLflow, as Azure's
 HOSTED = "databricks"  # whose address is in its credentials
 DELETED = "must be in the 'active' state"  # what MLflow says of an experiment
 
@@ -41,7 +44,10 @@ def fault_of(uri: str) -> tuple[str, str] | None:
     scheme = uri.partition(":")[0].lower()
     if file := sqlite_file(uri):
         if os.path.exists(file):
-            odd = not _is_database(file)
+            try:
+                odd = not _is_database(file)
+            except OSError as error:
+                return f"cannot be read ({error.strerror})", f"change the permissions of {file}"
             return ("is no database that can be read", _mend_file(file)) if odd else None
         around = next(each for each in file.absolute().parents if os.path.exists(each))
         return None if around.is_dir() else (f"lies in {around}, which is no folder", MEND)
@@ -49,7 +55,9 @@ def fault_of(uri: str) -> tuple[str, str] | None:
         return None if server_of(uri) else ("is no address", MEND)
     if scheme.partition("+")[0] in DATABASES and not is_local(uri):
         return _without_driver(uri)
-    return None if scheme == HOSTED else ("is no address of a server or database", MEND)
+    if scheme == HOSTED or scheme in {plugin.name for plugin in entry_points(group=PLUGINS)}:
+        return None
+    return "is no address of a server or database", MEND
 
 
 def _without_driver(uri: str) -> tuple[str, str] | None:
@@ -58,26 +66,30 @@ def _without_driver(uri: str) -> tuple[str, str] | None:
     try:
         make_url(uri).get_dialect().import_dbapi()
     except ImportError as error:
-        return f"needs {error.name}, which is missing", f"install the module {error.name} with pip"
+        return f"has no driver ({error})", "install one with pip, as SQLAlchemy's page on it says"
     except Exception:  # of many kinds: a driver that it does not know, a port that is no number
         return "is no address", MEND
     return None
 
 
 def _is_database(file: Path) -> bool:
-    """Whether a file begins as SQLite's do, or is empty, and so one that is still to be written."""
-    try:
-        if not file.is_file():
-            return False
-        with open(file, "rb") as handle:
-            return handle.read(len(HEADER)) in (b"", HEADER)
-    except OSError:
+    """Whether a file begins as SQLite's do, or is empty, and so one that is still to be written.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not file.is_file():
         return False
+    with open(file, "rb") as handle:
+        return handle.read(len(HEADER)) in (b"", HEADER)
 
 
 def _mend_file(file: Path) -> str:
     """The way out where a file is no database: only of what was one may the advice be to delete."""
-    if os.path.realpath(file) == os.path.realpath(in_project(DATABASE)) or _is_database(file):
+    own = os.path.realpath(file) == os.path.realpath(in_project(DATABASE))
+    with suppress(OSError):
+        own = own or _is_database(file)
+    if own:
         return (
             f"{file} is damaged: delete it, or put a whole copy in its place, and `maskgit sync` "
             f"sends what is kept"
@@ -96,7 +108,7 @@ def way_out(reason: str) -> str:
     if file and ruined(reason):
         return _mend_file(file)
     if fault := fault_of(uri):
-        return f"{fault[1]}, and run this again"
+        return f"{fault[1]}; then run this again"
     if not is_local(uri):
         if uri.startswith(HOSTED):
             return f"give it the credentials that `databricks configure` asks for, or {MEND}"

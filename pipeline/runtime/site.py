@@ -5,6 +5,7 @@ A worker's copy has what it was told to need: it takes that from home before it 
 home what it made.
 """
 
+import atexit
 import os
 import uuid
 from collections.abc import Callable, Iterable
@@ -16,9 +17,9 @@ from typing import Any
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten, makers, stage_deps
 from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.files import atomic_file, read_yaml, temporary_beside, value_hash
-from pipeline.runtime.home import CHUNK, Home, Place, Project, Stamp, listed
+from pipeline.runtime.home import CHUNK, Home, Place, Project, Stamp, listed, own_mark
 from pipeline.runtime.locks import lock_at
-from pipeline.runtime.project import in_project, runs_folder
+from pipeline.runtime.project import in_project, lies_in, runs_folder
 
 
 class Site:
@@ -45,6 +46,8 @@ class Site:
                 self._make()
             except OSError as error:
                 raise UserError(cannot_write(copy, error)) from error
+            for place in self.project.inputs:
+                self.bring([place], exact=False)
 
     @property
     def apart(self) -> bool:
@@ -63,8 +66,6 @@ class Site:
             if link.is_relative_to(self.bases[0]) and not link.exists():
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(self.bases[1])
-        for place in self.project.inputs:
-            self.bring([place], exact=False)
 
     def enter(self) -> None:
         """Let this process work there.
@@ -161,8 +162,8 @@ class Site:
 
 
 def _sees(project: Project) -> bool:
-    """Whether this node sees the folder."""
-    return Path(project.mark).exists()
+    """Whether this node sees the folder, and that of the run directories."""
+    return all(Path(mark).exists() for mark in project.marks)
 
 
 _here: Site | None = None  # this process's, where the cluster's nodes share no folder
@@ -204,6 +205,9 @@ def be_home(mark: Path) -> None:
 
     Args:
         mark: a file in the project, there until this process ends.
+
+    Raises:
+        UserError: the folder of the run directories cannot be written.
     """
     global _here
     import ray
@@ -212,13 +216,28 @@ def be_home(mark: Path) -> None:
     name = f"home-{uuid.uuid4().hex[:12]}"
     storage_path = runs_folder(read_yaml(PARAMS_FILE)["ray"]["storage_path"])
     folder, storage = Path.cwd(), in_project(storage_path).resolve()
+    marks = tuple(map(str, {mark, _mark_beside(storage, mark)}))
     node = ray.get_runtime_context().get_node_id()
     beside = NodeAffinitySchedulingStrategy(node, soft=False)
     actor: Any = ray.remote(Home).options(
         name=name, num_cpus=0, max_concurrency=8, scheduling_strategy=beside
     )
-    project = Project(str(folder), str(storage), storage_path, str(mark), name, _inputs())
+    project = Project(str(folder), str(storage), storage_path, marks, name, _inputs())
     _here = Site(project, actor.remote(str(folder), str(storage)))
+
+
+def _mark_beside(storage: Path, mark: Path) -> Path:
+    """The same mark where run directories lie, unless that is in the project."""
+    if lies_in(storage, mark.parent):
+        return mark
+    beside = own_mark(storage)
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+    except OSError as error:
+        raise UserError(cannot_write(beside, error)) from error
+    atexit.register(beside.unlink, missing_ok=True)
+    return beside
 
 
 def _inputs() -> tuple[Place, ...]:

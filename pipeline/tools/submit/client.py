@@ -24,14 +24,13 @@ from pipeline.runtime.patience import unless_late
 from pipeline.runtime.process import THREADS
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.uris import redacted, server_of
-from pipeline.tools.submit.follow import followed
+from pipeline.tools.submit.follow import PREFERRED, followed
 from pipeline.tools.submit.order import KEY, Order
 from pipeline.tools.submit.package import tracked_files, write_package
 from pipeline.tools.submit.remote import Remote, default_remote, push
 
 JOB = "pipeline.tools.submit.job"
 CONNECT = 20.0  # seconds that a dashboard may take to answer
-PREFERRED = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # by Ray, to the address that it is given
 
 
 def submit(stage: str | None, address: str) -> str:

@@ -1,6 +1,7 @@
 """Shows what a job prints, until it ends."""
 
 import asyncio
+import os
 import re
 import time
 from typing import Any
@@ -12,6 +13,7 @@ from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.uris import redacted
 from pipeline.tools.submit.order import KEY
 
+PREFERRED = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # by Ray, to the address that it is given
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 LOST = (RuntimeError, OSError, ClientError)
 TRIES, PAUSE = 12, 5.0  # times that a connection is lost in a row, and the seconds between
@@ -28,10 +30,12 @@ def followed(client: Any, address: str, job: str, then: str) -> str:
     Raises:
         UserError: the job did not end well, it is found no more, or Ctrl-C.
     """
-    at = f"--address {redacted(address)}"
+    at, ray = f"--address {redacted(address)}", "ray"
+    if overrides := [f"-u {name}" for name in PREFERRED if name in os.environ]:
+        ray = f"env {' '.join(overrides)} ray"
     goes_on = (
-        f"job {job} goes on: `ray job logs --follow {job} {at}` shows it, "
-        f"`ray job stop {job} {at}` ends it, and then {then}"
+        f"job {job} goes on: `{ray} job logs --follow {job} {at}` shows it, "
+        f"`{ray} job stop {job} {at}` ends it, and then {then}"
     )
     printed: list[str] = []
     try:
@@ -40,6 +44,8 @@ def followed(client: Any, address: str, job: str, then: str) -> str:
         raise UserError(
             f"Ray at {redacted(address)}: {in_a_line(error)}; unless it ended too, {goes_on}"
         ) from error
+    except _NotShown as error:
+        raise error.reason from None
     except KeyboardInterrupt:
         raise UserError(f"interrupted; {goes_on}") from None
     if ended.status != "SUCCEEDED":
@@ -51,6 +57,7 @@ def _to_its_end(client: Any, job: str, printed: list[str]) -> Any:
     """What Ray knows of a job that has ended."""
     lost = 0
     while True:
+        known = len(printed)
         try:
             asyncio.run(_show(client, job, printed))
             info = client.get_job_info(job)
@@ -58,7 +65,7 @@ def _to_its_end(client: Any, job: str, printed: list[str]) -> Any:
                 return info
             lost = 0  # only its log had an end: whatever lies between closes what is long open
         except LOST:
-            lost += 1
+            lost = lost + 1 if len(printed) == known else 1
             if lost == TRIES:
                 raise
         time.sleep(PAUSE)
@@ -70,8 +77,28 @@ async def _show(client: Any, job: str, printed: list[str]) -> None:
     async for text in client.tail_job_logs(job):
         new, known = text[known:], max(0, known - len(text))
         if new:
-            print(re.sub(rf"({KEY}=)\S+", r"\1...", new), end="", flush=True)
             printed.append(new)
+            try:
+                print(_shown(new), end="", flush=True)
+            except OSError as error:
+                raise _NotShown(error) from None
+
+
+class _NotShown(Exception):
+    """What cannot be printed here is no connection that was lost.
+
+    Args:
+        reason: as the reader that has left, or the full disk.
+    """
+
+    def __init__(self, reason: OSError):
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _shown(text: str) -> str:
+    """The text without the key to the order, which is in the job's command."""
+    return re.sub(rf"({KEY}=)\S+", r"\1...", text)
 
 
 def _reason(printed: list[str], message: str | None) -> str:
@@ -85,4 +112,4 @@ def _reason(printed: list[str], message: str | None) -> str:
         for line in reversed(lines):
             if line.startswith(start):
                 return line.removeprefix(start)
-    return lines[-1] if lines else message or "it printed nothing"
+    return _shown(lines[-1] if lines else message or "it printed nothing")

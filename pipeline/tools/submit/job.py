@@ -6,6 +6,7 @@ remote: DVC's cache, live checkpoints, and MLflow's runs where no server gets th
 """
 
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -64,7 +65,7 @@ def _work_folder(remote: Remote, package: Path) -> Iterator[None]:
     for name in ("cache", "runs", "mlruns", "jobs"):
         (kept / name).mkdir(parents=True, exist_ok=True)
     kept.chmod(0o700)
-    folder = kept / "jobs" / package.resolve().name
+    folder = kept / "jobs" / f"{platform.node()}-{package.resolve().name}"
     with _lock_of(folder):
         _remove_left(folder.parent)
         try:
@@ -92,7 +93,8 @@ def _lock_of(folder: Path) -> FileLock:
 
 
 def _remove_left(jobs: Path) -> None:
-    for folder in filter(Path.is_dir, jobs.iterdir()):
+    """Remove what jobs left that were killed on this machine, on which alone a lock may hold."""
+    for folder in filter(Path.is_dir, jobs.glob(f"{platform.node()}-*")):
         with suppress(Timeout), (lock := _lock_of(folder)).acquire(timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
             Path(lock.lock_file).unlink(missing_ok=True)
