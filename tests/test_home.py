@@ -209,6 +209,18 @@ def test_a_node_sees_the_folder_while_its_home_is_there(tmp_path, monkeypatch):
     assert Site(project).away and not storage.exists()
 
 
+def test_run_directories_outside_of_the_project_have_a_mark_of_their_own(tmp_path, monkeypatch):
+    ends: list = []
+    monkeypatch.setattr("atexit.register", lambda *call, **options: ends.append((call, options)))
+    mark = tmp_path / "project/.seen-home-1"
+    assert module._mark_beside(tmp_path / "project/runs", mark) == mark and ends == []
+    beside = module._mark_beside(tmp_path / "fast/runs", mark)
+    assert beside.exists() and beside.parent == tmp_path / "fast/runs"
+    ((unlink,), options) = ends[0]
+    unlink(**options)
+    assert not beside.exists()
+
+
 def test_run_directories_outside_of_the_project_are_in_the_copy_too(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_actor=lambda name: None))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
