@@ -1,4 +1,5 @@
-"""What a user can do where MLflow does not answer, or refuses."""
+"""What a user can do where MLflow does not answer, or refuses, and what is wrong with an address
+where none could."""
 
 import os
 from contextlib import suppress
