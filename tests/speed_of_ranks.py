@@ -3,9 +3,14 @@ wide, whose steps are longer. Each has a core of its own, with the thread that p
 
 `python -m tests.speed_of_ranks PROJECT [NETWORK …]`, where the default run has trained its
 classifier, on a machine with two idle cores.
+
+One worker, two, and two that send each other nothing take turns of a few seconds, so that a machine
+whose speed changes does so for all three. What the last gain is what two cores of the machine
+allow: where they are little quicker than one, neither are workers.
 """
 
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -14,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.config.presets import preset_params
@@ -23,28 +29,40 @@ from pipeline.training.classifier import ClassifierRecipe
 from pipeline.training.tokenizer import TokenizerRecipe
 from tests.several_ranks import with_ranks
 
-WARM, STEPS = 5, 40
+ROUNDS, STEPS = 8, 16  # every r1_every steps of the tokenizer are equally long
 WIDER = {"width": 32}
 
 
-def seconds_a_step(recipe: Any, first: int, ranks: Ranks) -> dict[str, float]:
-    """By the clock, and of this process's CPU, which others' load changes less.
+class Silent(Ranks):
+    """A worker that has its rows of each batch, and neither sends the others anything nor waits."""
+
+    def total(self, values: Tensor) -> Tensor:
+        return values
+
+
+def seconds_a_step(recipe: Any, first: int, ranks: Ranks) -> dict[str, list[float]]:
+    """By kind, of each round; of one worker in the first process alone.
 
     Args:
         first: the step to begin with: the discriminator may join late.
     """
     set_up()  # as every process of the pipeline
     os.sched_setaffinity(0, {ranks.rank})
-    task = recipe(ranks, torch.device("cpu"))
-    for step in range(first, first + WARM):
-        task.step(step)
-    clock, cpu = time.perf_counter(), time.process_time()
-    for step in range(first + WARM, first + WARM + STEPS):
-        task.step(step)
-    return {
-        "clock": (time.perf_counter() - clock) / STEPS,
-        "cpu": (time.process_time() - cpu) / STEPS,
-    }
+    cpu = torch.device("cpu")
+    tasks = {"two": recipe(ranks, cpu), "silent": recipe(Silent(ranks.rank, ranks.workers), cpu)}
+    if ranks.rank == 0:
+        tasks["one"] = recipe(ALONE, cpu)
+    seconds: dict[str, list[float]] = {kind: [] for kind in tasks}
+    for round in range(ROUNDS + 1):
+        for kind in ("one", "two", "silent"):
+            torch.distributed.barrier()
+            if kind not in tasks:
+                continue
+            began = time.perf_counter()
+            for step in range(STEPS):
+                tasks[kind].step(first + round * STEPS + step)
+            seconds[kind].append((time.perf_counter() - began) / STEPS)
+    return {kind: taken[1:] for kind, taken in seconds.items()}  # the first round warms up
 
 
 def main(project: Path, names: list[str]) -> None:
@@ -61,18 +79,23 @@ def main(project: Path, names: list[str]) -> None:
         "wider": (ClassifierRecipe(params.model_copy(update=wider).model_dump(), images), 0),
     }
     for name in names or recipes:
-        recipe, first = recipes[name]
-        measure = partial(seconds_a_step, recipe, first)
         with tempfile.TemporaryDirectory() as folder:
-            two = with_ranks(measure, Path(folder, "ranks"))
-        one = measure(ALONE)
-        for kind in ("clock", "cpu"):
-            slowest = max(worker[kind] for worker in two)
-            print(
-                f"{name}, {kind}: a step of one worker {1000 * one[kind]:.0f} ms, of two "
-                f"{1000 * slowest:.0f} ms: {one[kind] / slowest:.2f} ×",
-                flush=True,
-            )
+            measure = partial(seconds_a_step, *recipes[name])
+            workers = with_ranks(measure, Path(folder, "ranks"))
+        one = workers[0]["one"]
+        print(
+            f"{name}: a step of one worker {1000 * statistics.median(one):.0f} ms; "
+            f"two workers {_gain(one, workers, 'two')}; "
+            f"two that send nothing {_gain(one, workers, 'silent')}",
+            flush=True,
+        )
+
+
+def _gain(one: list[float], workers: list[dict[str, list[float]]], kind: str) -> str:
+    """Median and range over the rounds, in each of which the slower worker counts."""
+    slower = map(max, *(worker[kind] for worker in workers))
+    gains = sorted(alone / shared for alone, shared in zip(one, slower, strict=True))
+    return f"{statistics.median(gains):.2f} × ({gains[0]:.2f} to {gains[-1]:.2f})"
 
 
 if __name__ == "__main__":

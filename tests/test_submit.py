@@ -41,6 +41,7 @@ def test_a_sweep_in_a_shared_folder_comes_back_by_itself(finished, tmp_path):
         output += project.run("ray", "job", "list", "--address", address)
         assert files_with_secret(project.folder, temp) == []
     assert "Running stage 'sweep'" in output and rows.read_bytes() == expected
+    assert "WebSocket" not in output
     assert "up to date" in project.run("dvc", "status", "sweep")
     assert "still to be sent to http://me:***@127.0.0.1:9" in output and SECRET not in output
 
