@@ -116,7 +116,7 @@ def test_presets_are_listed_with_what_they_are_and_cost(run):
     assert [preset["name"] for preset in listed] == preset_names()
     smoke = next(preset for preset in listed if preset["name"] == "smoke")
     assert smoke["what"] == "every stage of the DAG, as small as it can be"
-    assert smoke["cost"] == "about 2 minutes on 2 CPU cores"
+    assert smoke["cost"] == "2 to 3 minutes on 2 CPU cores"
     assert all("not said" not in (preset["what"], preset["cost"]) for preset in listed)
     lines = run("preset").out.splitlines()
     for preset in listed:
