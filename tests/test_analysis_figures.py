@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.exhibits import figure2, figure7
+from analysis.exhibits import figure2, figure7, style
 from analysis.exhibits.figure2 import draw_decoding
 from analysis.exhibits.inputs.results import read_results
 from analysis.exhibits.mosaic import draw_mosaic, even_selection, shortened
@@ -107,3 +107,16 @@ def test_outpainting_measures_the_spread_over_seeds_where_seeds_differ(results, 
     text = figure7.outpainting(results, make_params()).here[0]
     assert "2 seeds for each of 1 images" in text
     assert "in 50% of the pixels" in text and "**10 of 255 levels**" in text
+
+
+def test_letters_that_matplotlibs_own_font_lacks_are_drawn_with_one_that_has_them(
+    tmp_path, monkeypatch
+):
+    def drawn(letter: str, *others: str) -> bytes:
+        monkeypatch.setattr(style, "OTHER_FONTS", (*others, "a font that nobody has"))
+        draw_mosaic(solid(1, 1), tmp_path / "mosaic.png", DPI, row_labels=[letter])
+        return (tmp_path / "mosaic.png").read_bytes()
+
+    nine = "\N{MATHEMATICAL MONOSPACE DIGIT NINE}"  # which STIX has, and DejaVu does not
+    assert drawn(nine, "STIXGeneral") != drawn(nine)
+    assert drawn("9", "STIXGeneral") == drawn("9")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -248,7 +249,8 @@ def test_strange_names_reach_shards_manifest_and_figures(strange, tmp_path):
     assert any(len(key) > 600 for key in [*keys, *(item.key for item in source.items)])
     pictures = np.zeros((7, 1, 8, 8, 1), np.uint8)
     path = tmp_path / "figure.png"
-    draw_mosaic(pictures, path, 50, row_labels=images.class_names)
+    with warnings.catch_warnings(action="error"):  # one for each letter that no font has
+        draw_mosaic(pictures, path, 50, row_labels=images.class_names)
     with Image.open(path) as drawn:
         assert min(drawn.size) > 10
 

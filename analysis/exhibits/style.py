@@ -1,6 +1,7 @@
 """One look for all figures, and the one way they are saved."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from pipeline.runtime.files import atomic_file
@@ -27,6 +29,21 @@ STYLE = {
     "lines.linewidth": 1.6,
     "lines.markersize": 3.5,
 }
+
+# Fonts of systems with letters that matplotlib's own lacks, as of class names: Chinese, Japanese,
+# Korean.
+OTHER_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC"),
+    *("Noto Sans KR", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+    *("Hiragino Sans", "PingFang SC", "PingFang HK", "Apple SD Gothic Neo", "Arial Unicode MS"),
+    *("Yu Gothic", "Microsoft YaHei", "Malgun Gothic"),
+)
+
+
+def font_families(installed: Collection[str]) -> list[str]:
+    """The font of all text, then those for the letters that it lacks."""
+    return ["sans-serif", *(name for name in OTHER_FONTS if name in installed)]
+
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; its yellow is too pale for lines
 # on white and is replaced by Tol's olive.
@@ -79,9 +96,12 @@ def figure(
     """Yield a figure (size in inches) and save it as PNG, the same bytes for the same content.
 
     Made without pyplot, so no display and no global state is involved; the user's own matplotlib
-    settings are set aside and the PNG does not carry the library's version.
+    settings are set aside and the PNG does not carry the library's version. Letters that no font
+    has are drawn as boxes, without a warning for each.
     """
-    with matplotlib.style.context(["default", STYLE]):
+    fonts = {"font.family": font_families(fontManager.get_font_names())}
+    with matplotlib.style.context(["default", STYLE, fonts]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         canvas = Figure(figsize=size, dpi=dpi, layout="constrained")
         yield canvas
         with atomic_file(path) as temporary:
