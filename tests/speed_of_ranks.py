@@ -5,8 +5,8 @@ wide, whose steps are longer. Each has a core of its own, with the thread that p
 classifier, on a machine with two idle cores.
 
 One worker, two, and two that send each other nothing take turns of a few seconds, so that a machine
-whose speed changes does so for all three. What the last gain is what two cores of the machine
-allow: where they are little quicker than one, neither are workers.
+whose speed changes does so for all three. What those that send nothing gain is what the machine's
+two cores allow: workers that wait for each other gain hardly more.
 """
 
 import os

@@ -1,7 +1,7 @@
 """One look for all figures, and the one way they are saved."""
 
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -30,8 +30,8 @@ STYLE = {
     "lines.markersize": 3.5,
 }
 
-# Fonts of systems with letters that matplotlib's own lacks, as of class names: Chinese, Japanese,
-# Korean.
+# Fonts that systems have, with letters that class names may have and matplotlib's own font lacks:
+# Chinese, Japanese, Korean.
 OTHER_FONTS = (
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC"),
     *("Noto Sans KR", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
@@ -40,8 +40,9 @@ OTHER_FONTS = (
 )
 
 
-def font_families(installed: Collection[str]) -> list[str]:
-    """The font of all text, then those for the letters that it lacks."""
+def font_families() -> list[str]:
+    """The font of all text, then those of this machine for the letters that it lacks."""
+    installed = fontManager.get_font_names()
     return ["sans-serif", *(name for name in OTHER_FONTS if name in installed)]
 
 
@@ -99,7 +100,7 @@ def figure(
     settings are set aside and the PNG does not carry the library's version. Letters that no font
     has are drawn as boxes, without a warning for each.
     """
-    fonts = {"font.family": font_families(fontManager.get_font_names())}
+    fonts = {"font.family": font_families()}
     with matplotlib.style.context(["default", STYLE, fonts]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         canvas = Figure(figsize=size, dpi=dpi, layout="constrained")

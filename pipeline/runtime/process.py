@@ -22,8 +22,9 @@ from pipeline.runtime.errors import FULL
 # They log a page where a trial or a worker of Ray fails, whose error `Failure` keeps for the
 # stage; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
 # Tune's notes or of MLflow's database is full, which the stage says in a line. And at the end of
-# trials, whose own log files Tune looks for, and which are not written. MLflow repeats a server's
-# answer that it does not know, whatever letters that is of, and that Databricks has no credentials.
+# trials, whose own log files Tune looks for, and which are not written. Ray's client of jobs tells
+# of each connection that was closed. MLflow repeats a server's answer that it does not know,
+# whatever letters that is of, and that Databricks has no credentials.
 _VERBOSE = (
     "ray.tune.analysis.experiment_analysis",
     "ray.train._internal.syncer",
@@ -32,6 +33,7 @@ _VERBOSE = (
     "ray.tune.tune",
     "ray.train.v2._internal.util",
     "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client",
+    "ray.dashboard.modules.job.sdk",
     "mlflow.store.db.utils",
     "mlflow.exceptions",
     "mlflow.utils.databricks_utils",

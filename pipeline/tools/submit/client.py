@@ -5,7 +5,6 @@ travels as Ray's working directory, data through the remote. Without one it work
 which the cluster has to see under the same path.
 """
 
-import logging
 import os
 import shlex
 import sys
@@ -70,8 +69,6 @@ def _client(address: str) -> Any:
         raise UserError(f"there is no Ray dashboard at {redacted(address)}: {reason}; {way_out}")
     from ray.job_submission import JobSubmissionClient
 
-    # It says of each connection that it has closed.
-    logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)
     began = time.monotonic()
     try:  # Ray itself waits for an answer without an end
         with _without(PREFERRED):
