@@ -35,6 +35,16 @@ def test_a_value_over_the_factor_of_its_mean_is_a_spike(capsys):
     assert "gradient_norm 3.1" in said[1] and "(2 in all)" in said[1]
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("key", ["loss", "gradient_norm"])
+def test_what_is_not_finite_is_a_spike_and_does_not_reach_the_mean(key, value, capsys):
+    guard = warmed()
+    assert guard.skips(100, {"loss": 2.0, "gradient_norm": 1.0, key: value})
+    assert f"{key} {value} is not finite" in capsys.readouterr().out
+    assert guard.means == pytest.approx({"loss": 2.0, "gradient_norm": 1.0})
+    assert not guard.skips(101, {"loss": 2.0, "gradient_norm": 1.0})
+
+
 def test_a_spike_does_not_move_the_mean_and_taken_steps_do():
     guard = warmed()
     guard.skips(100, {"loss": 1000.0, "gradient_norm": 1.0})
@@ -93,6 +103,28 @@ def test_a_gradient_that_overflows_is_a_spike_that_a_run_survives(
     monkeypatch.setattr(nn.utils, "clip_grad_norm_", overflowing)
     history = fit(task, RunDirSession(tmp_path), steps=8, every=4)
     assert history[-1]["skipped_steps"] == 1 and math.isfinite(history[-1]["gradient_norm"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_a_spike_that_a_run_survives(
+    tiny, tokens_dir, tmp_path, monkeypatch, value
+):
+    task = spiking(tiny, tokens_dir, None, monkeypatch)
+    loss = task._loss
+    task._loss = lambda *part: loss(*part) * (value if task.warmup.last_epoch == 5 else 1)
+    history = fit(task, RunDirSession(tmp_path), steps=8, every=4)
+    assert history[-1]["skipped_steps"] == 1 and math.isfinite(history[-1]["loss"])
+
+
+def test_losses_that_are_never_finite_end_the_run_at_the_checkpoint(
+    tiny, tokens_dir, tmp_path, monkeypatch
+):
+    task = spiking(tiny, tokens_dir, None, monkeypatch)
+    loss = task._loss
+    task._loss = lambda *part: loss(*part) * (math.nan if task.warmup.last_epoch >= 4 else 1)
+    said = "all steps from 5 to 8 were not finite; the checkpoint at step 4 is kept"
+    with pytest.raises(Diverged, match=said):
+        fit(task, RunDirSession(tmp_path), steps=8, every=4)
 
 
 def test_without_a_spike_the_guard_changes_nothing(tiny, tokens_dir, monkeypatch):
@@ -187,6 +219,21 @@ def networks(task):
 def weights(network):
     """Its own bytes: not the statistics of a batch norm, which every batch moves."""
     return [parameter.detach().numpy().tobytes() for parameter in network.parameters()]
+
+
+@of_images
+def test_a_gradient_that_is_not_finite_leaves_every_network_of_images(
+    make_params, make_task, factor, monkeypatch
+):
+    task = make_task(make_params, None, factor)
+    for step in range(6):
+        task.step(step)
+    before = [weights(network) for network in networks(task)]
+    some = next(iter(task.model.parameters()))
+    some.register_hook(lambda gradient: gradient * math.nan)
+    losses = task.step(6)
+    assert [weights(network) for network in networks(task)] == before and task.guard.skipped == 1
+    assert losses and all(map(math.isfinite, losses.values()))
 
 
 @of_images

@@ -34,7 +34,7 @@ from pipeline.runtime.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
 from pipeline.training.loop import Average
-from pipeline.training.loop.spikes import shared, spike_guard, total_norm
+from pipeline.training.loop.spikes import left_out, shared, spike_guard, total_norm
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import load_model
 
@@ -153,8 +153,7 @@ class TokenizerTask:
             losses["gradient_norm"] = total_norm(self.model)
             looked_at = {"loss": faithful, "gradient_norm": losses["gradient_norm"]}
             if self.guard.skips(step, shared(looked_at, self.ranks)):
-                del losses["gradient_norm"]  # of no step that was taken; it may be infinite
-                return losses
+                return left_out(losses, self.ranks)
         self.optimizer.step()
         self.average.update_parameters(self.model)
         self._count_idle(quantized.tokens)

@@ -72,6 +72,20 @@ class FiniteLosses:
             )
 
 
+def require_losses(losses: dict[str, Tensor], name: str, since: int, step: int) -> None:
+    """Look whether any step since the last checkpoint has losses.
+
+    Raises:
+        Diverged: all were left out, on all workers.
+    """
+    if not losses:
+        raise Diverged(
+            f"{name}: the losses of all steps from {since + 1} to {step} were not finite; the "
+            f"checkpoint at step {since} is kept. Lower the learning rate (or turn bf16 off) and "
+            f"run again"
+        )
+
+
 def require_finite(task: object, row: dict[str, float], name: str, step: int, kept: int) -> None:
     """Look at what was measured after a step, and at the weights: the last update may have broken
     them, and the share that a classifier recognises is a number all the same.

@@ -1,5 +1,6 @@
 """Leaving out the batches at which the loss or the gradient spikes, in long runs."""
 
+import math
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ class SpikeGuard:
         self.taken = self.skipped = self.in_a_row = 0
 
     def skips(self, step: int, values: dict[str, float]) -> bool:
-        """Whether the step is to be left out; it then counts as skipped, and a line says so.
+        """Whether the step is to be left out, as is one with a value that is not finite; it then
+        counts as skipped, and a line says so.
 
         Args:
             values: the same ones on every worker.
@@ -35,10 +37,11 @@ class SpikeGuard:
         Raises:
             Diverged: too many steps in a row were left out.
         """
-        high = [k for k, v in values.items() if v > self.factor * self.means.get(k, v)]
+        high = [k for k, v in values.items() if not v <= self.factor * self.means.get(k, v)]
         if high and self.taken >= WARM:
             self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-            text = f"{high[0]} {values[high[0]]:.3g} is over {self.factor:g} times its mean"
+            value, bound = values[high[0]], f"over {self.factor:g} times its mean"
+            text = f"{high[0]} {value:.3g} is {bound if math.isfinite(value) else 'not finite'}"
             if self.in_a_row > PATIENCE:
                 raise Diverged(
                     f"training: {text} in {self.in_a_row} steps in a row, up to step {step + 1}; "
@@ -68,6 +71,13 @@ def spike_guard(factor: float | None, section: str) -> SpikeGuard | None:
 def total_norm(model: nn.Module) -> Tensor:
     """Euclidean norm of all of a network's gradients together, a scalar."""
     return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+def left_out(losses: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """What is logged of a step that was left out: its losses, or nothing where one of them is not
+    finite on any worker. The norm of its gradient moved nothing, and is not logged."""
+    logged = {key: loss for key, loss in losses.items() if key != "gradient_norm"}
+    return logged if all(map(math.isfinite, shared(logged, ranks).values())) else {}
 
 
 def shared(losses: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:

@@ -16,14 +16,20 @@ from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import lacks_memory
 from pipeline.runtime.progress import progress
 from pipeline.runtime.seeds import mix
-from pipeline.training.loop.finite import FiniteLosses, broken_network, require_finite
+from pipeline.training.loop.finite import (
+    FiniteLosses,
+    broken_network,
+    require_finite,
+    require_losses,
+)
 
 
 class Task(Protocol):
     """Something to train, with its models and optimizers."""
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """One optimisation step; returns scalar tensors to average into the log."""
+        """One optimisation step; returns scalar tensors to average into the log, none of a step
+        that was left out because they are not finite."""
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Measurements at a logging point, after `step` steps."""
@@ -93,13 +99,15 @@ def train(
         for step in range(start, steps):
             torch.manual_seed(mix(seed, "step", step, session.rank))  # dropout
             losses = task.step(step)
-            finite.note(step, losses, last)
+            if losses:
+                finite.note(step, losses, last)
             for key, value in losses.items():
                 sums[key] = sums.get(key, 0) + value.detach()
                 counts[key] += 1
             if (step + 1) % every and step + 1 < steps:
                 continue
             finite.check(last)
+            require_losses(sums, name, last, step + 1)
             means = {key: float(value) / counts[key] for key, value in sums.items()}
             row = {"step": step + 1} | session.average(means)
             torch.manual_seed(mix(seed, "evaluate", step))

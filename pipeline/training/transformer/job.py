@@ -86,7 +86,7 @@ class TransformerJob(TrainingJob):
 
     @property
     def trained(self) -> Path:
-        """The file with its history, and the seconds that it took."""
+        """The file with its history, and the seconds of the process that ended it."""
         return Path(self.folder, "training.json")
 
     @property

@@ -20,7 +20,7 @@ from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import generator, mix
 from pipeline.runtime.shares import Share
 from pipeline.training.loop import Average
-from pipeline.training.loop.spikes import shared, spike_guard
+from pipeline.training.loop.spikes import left_out, shared, spike_guard
 from pipeline.transformer import (
     MaskGitTransformer,
     TokenTransformer,
@@ -105,7 +105,7 @@ class TransformerTask:
         if self.guard:
             losses["gradient_norm"] = norm
         if self.guard and self.guard.skips(step, shared(losses, self.ranks)):
-            del losses["gradient_norm"]  # of no step that was taken; it may be infinite
+            losses = left_out(losses, self.ranks)
         else:
             self.optimizer.step()
             self.average.update_parameters(self.model)
