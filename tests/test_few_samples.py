@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 
 from pipeline.evaluation.metrics import require_enough
+from pipeline.experiments.evaluate import measuring
 from pipeline.prepare.split import require_training_images
 from pipeline.runtime.errors import UserError
 from stages import prepare, sweep
@@ -44,6 +45,22 @@ def test_the_sweep_counts_the_features_that_params_cannot(project):
     refused("sweep.samples: 512 samples give no covariance of the 512-dim", 512, network)
     # One more sample would do; of the 60 training images there is no covariance either.
     refused("FID: 60 reference images cannot give a covariance", 513, network)
+
+
+def test_evaluate_counts_them_before_it_draws(project, tmp_path, monkeypatch):
+    save_resnet()
+    monkeypatch.setattr("pipeline.evaluation.evaluator.kept_statistics", lambda features: None)
+    monkeypatch.setattr(measuring, "CenterCrops", _ended)
+    network = {"architecture": "torchvision:resnet18"}
+    for samples, said in ((512, "evaluation.samples: 512 samples give no cov"), (513, None)):
+        params = with_params(classifier=network, evaluation={"samples": samples})
+        expected = UserError if said else StopIteration  # it goes on, with the first real images
+        with pytest.raises(expected, match=said):
+            measuring.evaluate_all(params, {}, tmp_path / "run", ALONE)
+
+
+def _ended(*_):
+    raise StopIteration
 
 
 def test_the_sweep_counts_the_training_images(project):

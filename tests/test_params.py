@@ -183,6 +183,8 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"seed": 2**64}, ["seed", str(2**63 - 1)]),
         ({"evaluation.neighbors": 320}, ["sweep.samples", "evaluation.neighbors 320"]),
         ({"evaluation.is_splits": 321}, ["sweep.samples", "is_splits 321"]),
+        ({"temperature.samples": 9, "evaluation.is_splits": 10}, ["temperature.samples", "10"]),
+        ({"editing.images": 9, "evaluation.is_splits": 10}, ["editing.images", "is_splits 10"]),
         ({"ray.storage_path": "a\0b"}, ["ray.storage_path", "printed"]),
         ({"ray.storage_path": ""}, ["ray.storage_path"]),
         ({"mlflow.experiment": "  "}, ["mlflow.experiment"]),
@@ -282,6 +284,11 @@ def test_a_missing_file_says_where_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"params\.yaml is missing; run from the project's root"):
         load_params()
+
+
+def test_sets_without_kid_and_neighbours_may_be_smaller_than_these_need(make_params):
+    few = make_params(temperature={"samples": 2}, editing={"images": 2})
+    assert few.evaluation.kid_subset_size > 2 and few.evaluation.neighbors > 2
 
 
 def test_values_cannot_be_changed_after_loading():

@@ -163,11 +163,10 @@ class Params(Sections):
                 f"evaluation.manifold_images: {self.evaluation.manifold_images} are too few for "
                 f"evaluation.neighbors {self.evaluation.neighbors}; use more images than neighbors"
             )
+        dimensions = self.feature_dimensions
         for key, samples in (
             ("sweep.samples", self.sweep.samples),
             ("evaluation.samples", self.evaluation.samples),
-            ("temperature.samples", self.temperature.samples),
-            ("editing.images", self.editing.images),
         ):
             if samples < self.evaluation.kid_subset_size:
                 raise ValueError(
@@ -180,16 +179,20 @@ class Params(Sections):
                     f"{self.evaluation.neighbors} or is_splits {self.evaluation.is_splits}; "
                     f"use more"
                 )
-        dimensions = self.feature_dimensions
-        for key, samples in (
-            ("sweep.samples", self.sweep.samples),
-            ("evaluation.samples", self.evaluation.samples),
-        ):
             if dimensions and samples <= dimensions:
                 raise ValueError(
                     f"{key}: {samples} samples give no covariance of the {dimensions}-dimensional "
                     f"features of evaluation.extractor {self.evaluation.extractor}, and so no FID; "
                     f"use at least {dimensions + 1}"
+                )
+        for key, samples in (
+            ("temperature.samples", self.temperature.samples),
+            ("editing.images", self.editing.images),
+        ):
+            if samples < self.evaluation.is_splits:
+                raise ValueError(
+                    f"{key}: {samples} are too few for evaluation.is_splits "
+                    f"{self.evaluation.is_splits}; use more"
                 )
 
     def _check_trainings(self) -> None:

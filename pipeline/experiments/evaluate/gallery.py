@@ -87,7 +87,7 @@ def _write_neighbours(
     chosen = samples.first(params.evaluation.samples)
     distance, index = nearest(Evaluator(params, workers), chosen, NEIGHBOURS)
     pictured = {
-        "samples": _pictures(samples.view, range(min(COMPARED, len(samples)))),
+        "samples": _pictures(samples.view, range(len(index[:COMPARED]))),
         "nearest": np.stack([_pictures(view, row) for row in index[:COMPARED]]),
         "distance": distance[:COMPARED].numpy(),
     }

@@ -18,7 +18,7 @@ from pipeline.data.images.samples import draw_samples, keep_if_all_written, publ
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages, CenterCrops, SampleImages, make_images
-from pipeline.evaluation.metrics import fid, unless_few
+from pipeline.evaluation.metrics import fid, require_enough, unless_few
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
@@ -44,8 +44,15 @@ def evaluate_all(
     Args:
         folders: of each replicate; keeps its samples and its row if the run is killed.
         images_folder: keeps the reconstructions likewise.
+
+    Raises:
+        UserError: the samples will be too few for a metric, which params cannot tell of features
+            whose dimensions a torchvision network decides.
     """
     evaluator, rows = Evaluator(params, workers), []
+    evaluation, reference = params.evaluation, evaluator.reference
+    size = (len(reference.features), reference.features.shape[1])
+    require_enough("evaluation.samples", evaluation.samples, size, evaluation)
     real = CenterCrops(IMAGES, "val", params.data)
     for replicate, folder in folders.items():
         rows.append(_replicate_row(replicate, folder, evaluator, real.view.images.class_names))
