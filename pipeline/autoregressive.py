@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.decoding import gumbel_noise, require_finite_logits
+from pipeline.runtime.parts import in_parts
 from pipeline.runtime.seeds import generator
 from pipeline.runtime.shares import ALL, Share, sum_over
 from pipeline.transformer import (
@@ -19,7 +20,7 @@ from pipeline.transformer import (
     with_bfloat16_linears,
 )
 
-BATCH = 500  # images whose likelihood is computed at once
+BATCH = 500  # images that a worker measures, and then tells the others of
 CACHE_BYTES = 8 * 2**30  # of the keys and values of the images that are drawn at once
 
 
@@ -159,11 +160,15 @@ def token_nll(
     """
 
     def measure(_: int, batch: tuple[Tensor, Tensor]) -> float:
-        chunk, labels = (x.to(device) for x in batch)
-        logits = model.predict(chunk, labels).float().flatten(0, 1)
-        sample = torch.arange(len(chunk), device=device).repeat_interleave(chunk.shape[1])
-        loss = masked_token_loss(logits, chunk.flatten(), sample, len(chunk), label_smoothing=0.0)
-        return len(chunk) * loss.item()
+        return in_parts(total, model.config.image_bytes, *batch).sum().item()
+
+    def total(tokens: Tensor, labels: Tensor) -> Tensor:
+        """The sum over images, (1,)."""
+        tokens, count = tokens.to(device), len(tokens)
+        logits = model.predict(tokens, labels.to(device)).float().flatten(0, 1)
+        sample = torch.arange(count, device=device).repeat_interleave(tokens.shape[1])
+        loss = masked_token_loss(logits, tokens.flatten(), sample, count, label_smoothing=0.0)
+        return torch.tensor([count * loss.item()], dtype=torch.float64)
 
     batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
     return sum_over(batches, measure, share) / len(tokens)

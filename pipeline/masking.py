@@ -6,12 +6,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pipeline.runtime.parts import in_parts
 from pipeline.runtime.seeds import generator
 from pipeline.runtime.shares import ALL, Share, sum_over
 from pipeline.schedules import mask_ratio
 from pipeline.transformer import MaskGitTransformer, masked_token_loss
 
-BATCH = 500  # images whose likelihood is computed at once
+BATCH = 500  # images whose masks are drawn together
 
 
 def sample_training_mask(
@@ -71,13 +72,17 @@ def masked_nll(
         chunk, labels = batch
         noise = generator(seed, "nll", number)
         mask = sample_training_mask(len(chunk), chunk.shape[1], schedule, noise, min_masking_rate)
+        return in_parts(total, model.config.image_bytes, chunk, mask, labels).sum().item()
+
+    def total(tokens: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+        """The sum over images, (1,)."""
         where = mask.flatten().nonzero()[:, 0]
-        logits = model(chunk.to(device), mask.to(device), labels.to(device), where.to(device))
-        target = chunk.flatten()[where].to(device)
-        sample = (where // chunk.shape[1]).to(device)
+        logits = model(tokens.to(device), mask.to(device), labels.to(device), where.to(device))
+        target = tokens.flatten()[where].to(device)
+        sample = (where // tokens.shape[1]).to(device)
         logits = logits[:, : model.config.codebook_size].float()
-        loss = masked_token_loss(logits, target, sample, len(chunk), label_smoothing=0.0)
-        return len(chunk) * loss.item()
+        loss = masked_token_loss(logits, target, sample, len(tokens), label_smoothing=0.0)
+        return torch.tensor([len(tokens) * loss.item()], dtype=torch.float64)
 
     batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
     return sum_over(batches, measure, share) / len(tokens)

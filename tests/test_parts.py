@@ -1,11 +1,15 @@
 """Batches that would not fit into memory go through a network in parts, which changes nothing."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline import decoding
+from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.decoding import DecodingSettings, decode, generate, predictor
+from pipeline.masking import masked_nll
 from pipeline.runtime import parts
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
@@ -47,6 +51,25 @@ def test_samples_do_not_depend_on_the_parts(monkeypatch, guidance_scale):
     whole = generate(model, labels, settings, seed=1)[-1].sampled
     monkeypatch.setattr(parts, "TENSOR_BYTES", 4 * TINY.image_bytes)
     assert torch.equal(generate(model, labels, settings, seed=1)[-1].sampled, whole)
+
+
+@pytest.mark.parametrize(
+    ("network", "nll"),
+    [
+        (MaskGitTransformer, partial(masked_nll, schedule="cosine", seed=1)),
+        (AutoregressiveTransformer, token_nll),
+    ],
+)
+def test_the_likelihood_does_not_depend_on_the_parts(monkeypatch, network, nll):
+    model, labels, draw = spread(network), torch.arange(7) % 4, torch.Generator().manual_seed(0)
+    tokens = torch.randint(TINY.codebook_size, (7, TINY.num_tokens), generator=draw)
+    seen = []
+    model.register_forward_hook(lambda *call: seen.append(len(call[1][0])))
+    monkeypatch.setattr(model, "predict", lambda *inputs: model(*inputs)[..., : TINY.codebook_size])
+    whole = nll(model, tokens, labels)
+    monkeypatch.setattr(parts, "TENSOR_BYTES", 3 * TINY.image_bytes)
+    assert nll(model, tokens, labels) == pytest.approx(whole, rel=1e-6)
+    assert seen == [7, 3, 3, 1]
 
 
 def test_tokens_and_images_do_not_depend_on_the_parts(monkeypatch):
