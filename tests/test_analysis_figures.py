@@ -98,6 +98,10 @@ def test_the_share_of_masked_tokens_is_told(results, make_params):
         "75% of the tokens are still masked after the first of 5 iterations, 50% after 2, none "
         "after the last."
     )
+    results.decoding["masked"] = masked[-2:]
+    assert figure2.pictures(results, make_params()).here == [
+        "0% of the tokens are still masked after the first of 2 iterations, none after the last."
+    ]
 
 
 def test_outpainting_measures_the_spread_over_seeds_where_seeds_differ(results, make_params):

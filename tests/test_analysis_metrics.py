@@ -21,3 +21,19 @@ def test_a_new_metric_is_in_every_table_of_metrics(results, params, monkeypatch)
     headings = table3.grid(found, params).readable.columns
     assert any(heading.startswith(label) for heading in headings)
     assert "new thing over those of" in " ".join(table1.table(found, params).notes)
+
+
+def test_one_of_the_main_extractor_is_in_table_1_where_neighbours_are_of_another(
+    results, params, monkeypatch
+):
+    """As on ImageNet, whose precision and recall are VGG's."""
+    monkeypatch.setitem(FEATURE_METRICS, "new_thing", "new thing")
+    path = results / "evaluation/rows.csv"
+    rows = pd.read_csv(path).assign(new_thing_classifier=0.125)
+    rows.columns = [name.replace("random", "vgg") for name in rows.columns]
+    rows.to_csv(path, index=False)
+    metrics = results / "evaluation/metrics.json"
+    metrics.write_text(metrics.read_text().replace("random", "vgg"))
+    table = table1.table(read_results(results, curves_of(results)), params)
+    assert "precision (vgg) ±" in table.readable
+    assert "0.125" in table.readable["new thing (classifier) ±"].to_list()[0]

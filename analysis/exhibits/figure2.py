@@ -19,8 +19,6 @@ def pictures(results: Results, params: Params) -> Figure:
     """The sample after each iteration, with the tokens that are still masked covered."""
     images, masked = results.decoding["images"], results.decoding["masked"]
     total = len(images)
-    left = masked[:-1].mean(axis=(1, 2, 3))  # of the tokens, after each iteration but the last
-    half = total // 2
     return Figure(
         name="figure2",
         title=f"Figure 2: decoding in T = {total} iterations (grey: still masked)",
@@ -28,14 +26,22 @@ def pictures(results: Results, params: Params) -> Figure:
         "which are still masked, become fewer until none is left.",
         paper="all tokens are predicted at once, the most confident ones are kept, and within a "
         "few iterations the image is done; VQGAN needs one for each token.",
-        here=[
-            f"{percent(left[0])} of the tokens are still masked after the first of {total} "
-            f"iterations, {percent(left[half - 1])} after {half}, none after the last."
-        ]
-        if total > 1
-        else ["All tokens are kept after a single iteration."],
+        here=[_left(masked)],
         draw=lambda path, dpi: draw_decoding(images, masked, path, dpi),
     )
+
+
+def _left(masked: np.ndarray) -> str:
+    """How many tokens are still masked, from (T, n, h, w)."""
+    left, total = masked.mean(axis=(1, 2, 3)), len(masked)
+    if total == 1:
+        return "All tokens are kept after a single iteration."
+    said = (
+        f"{percent(left[0])} of the tokens are still masked after the first of {total} iterations"
+    )
+    half = total // 2
+    halfway = f", {percent(left[half - 1])} after {half}" if half > 1 else ""
+    return f"{said}{halfway}, none after the last."
 
 
 def draw_decoding(images: np.ndarray, masked: np.ndarray, path: Path, dpi: int) -> None:

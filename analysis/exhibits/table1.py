@@ -15,6 +15,7 @@ from analysis.exhibits.inputs.metrics import (
     FEATURE_METRICS,
     LOWER_IS_BETTER,
     MODELS,
+    added_metrics,
     measure_note,
     metric_label,
     neighbour_metrics,
@@ -57,7 +58,12 @@ def table(results: Results, params: Params) -> Table:
 def _measured(results: Results, params: Params) -> pd.DataFrame:
     """Every set of images, what it cost, and the scores of classifiers that learned from it; real
     images also in the number of the samples, where that is another."""
-    metrics = [*map(results.metric, DISTRIBUTION), *_neighbours(results), "class_accuracy"]
+    metrics = [
+        *map(results.metric, DISTRIBUTION),
+        *_neighbours(results),
+        *_added(results),
+        "class_accuracy",
+    ]
     sets = sets_of(results, params, metrics)
     rows = pd.DataFrame(results.evaluation).T.reindex(columns=["samples", "parameters", "steps"])
     sets = sets.join(rows.rename(index=MODELS), on="model")
@@ -71,6 +77,12 @@ def _measured(results: Results, params: Params) -> pd.DataFrame:
 def _neighbours(results: Results) -> list[str]:
     """The columns of precision, recall and the like."""
     return neighbour_metrics(results.rows, results.manifold_extractors[0])
+
+
+def _added(results: Results) -> list[str]:
+    """Those of the main extractor's that are the user's own, where it is not the neighbours'."""
+    same = results.extractor == results.manifold_extractors[0]
+    return [] if same else added_metrics(results.rows, results.extractor)
 
 
 def _printed(side: int) -> pd.DataFrame:
@@ -125,7 +137,7 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
             "parameters (paper)": cells["paper_parameters"].map(millions),
             "steps": cells["steps"].map(count),
             "steps (paper)": cells["paper_steps"].map(count),
-            **ours("class_accuracy", kid, *others),
+            **ours("class_accuracy", kid, *others, *_added(results)),
         }
     )
 

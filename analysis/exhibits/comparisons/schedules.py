@@ -15,8 +15,8 @@ from analysis.exhibits.inputs.sweep import Sweep
 
 # The paper's three families (section 3.3); the third is linear.
 CONCAVE = ("exponential", "cubic", "square", "cosine")
-CHOOSING = 3  # seeds, where each has its T from another
 CONVEX = ("square_root", "logarithmic")
+CHOOSING = 3  # fewest seeds for a test in which each has its T from another (docs/metrics.md)
 
 
 def at_best_iterations(sweep: Sweep, kind: str) -> pd.DataFrame:

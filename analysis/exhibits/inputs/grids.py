@@ -12,6 +12,7 @@ from pipeline.runtime.result_files import reading, require_cells
 
 NETWORKS = ["transformer", "autoregressive"]
 SEEDS = "evaluation.seeds"
+EDITS = ["inpaint_center", *(f"outpaint_{side}" for side in ("right", "left", "top", "bottom"))]
 # Of a field of `Results` the stage, and for each column the param that lists its values, or these
 # themselves; None: those that the table has.
 GRIDS: dict[str, tuple[str, dict[str, str | list[str] | None]]] = {
@@ -45,9 +46,12 @@ GRIDS: dict[str, tuple[str, dict[str, str | list[str] | None]]] = {
             "seed": SEEDS,
         },
     ),
-    "reconstruction": ("reconstruct", {"mask_ratio": "reconstruction.mask_ratios", "seed": SEEDS}),
+    "reconstruction": (
+        "reconstruct",
+        {"mask_ratio": "reconstruction.mask_ratios", "seed": SEEDS, "draw": None},
+    ),
     "rows": ("evaluate", {"images": NETWORKS, "seed": SEEDS}),
-    "editing": ("edit", {"method": ["maskgit"], "seed": SEEDS}),
+    "editing": ("edit", {"task": EDITS, "method": ["maskgit"], "seed": SEEDS}),
     "speed": (
         "speed",
         {
