@@ -32,6 +32,11 @@ def files_with_secret(*folders: Path) -> list[Path]:
     return [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
+def trained(log: str) -> set[str]:
+    """What a log says was trained: classifiers, tokenizers, transformers, trials."""
+    return set(re.findall(r"(\S+) \d+/\d+  (?:loss|reconstruction) ", log))
+
+
 class Project:
     """A folder with the project's files in it, and commands run there."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.runtime.files import file_hash, read_yaml
 from pipeline.runtime.outbox import SYSTEM
-from tests.project import Project
+from tests.project import Project, trained
 
 pytestmark = pytest.mark.slow
 
@@ -164,14 +164,34 @@ def made(project: Project) -> dict[str, str]:
     return {name: file_hash(f) for name, f in names.items() if not NOT_REPEATED.search(name)}
 
 
-def test_two_clones_give_the_same_bytes(finished, tmp_path):
-    """Every model, token, sample, result, table and figure, from another folder, whose name has a
-    space and an accent, with an environment in it as `make` makes one."""
+NETWORKS = ("transformer", "autoregressive")
+NEW = {f"{network}/{group}/seed1" for network in NETWORKS for group in ("main", "smoothing_0.0")}
+NEW |= {
+    f"{images}/{augmentation}/seed1"
+    for images in ("real", *NETWORKS)
+    for augmentation in ("none", "randaugment")
+}
+
+
+def test_one_seed_more_in_another_clone_runs_alone_and_ends_with_the_same_bytes(finished, tmp_path):
+    """Every model, token, sample, result, table and figure of a run of both seeds: from another
+    folder, whose name has a space and an accent, with an environment in it as `make` makes one, in
+    which the second seed was an afterthought."""
     other = Project.clone(tmp_path / "a b é")
     (other.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     other.env["PATH"] = f"{other.folder}/.venv/bin{os.pathsep}{other.env['PATH']}"
     other.run("python", "-m", "pipeline", "preset", "smoke")
-    other.run("dvc", "repro")
+    other.set(evaluation__seeds=[0])
+    assert set(other.repro()[0]) == STAGES
+    other.run("python", "-m", "pipeline", "preset", "smoke")
+
+    ran, log = other.repro()
+
+    assert ran == [
+        *("train_transformer", "train_autoregressive", "evaluate"),
+        *("cas", "temperature", "edit", "reject", "reconstruct", "analysis"),
+    ]
+    assert trained(log) == NEW
     hashes = made(finished)
     assert {
         "models/transformer/main/seed0/model.safetensors",

@@ -1,6 +1,5 @@
 """What runs again after a change, and what does not: real `dvc repro` at smoke size."""
 
-import itertools
 import math
 import os
 import re
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.runtime.files import read_yaml, tree_hash
-from tests.project import ROOT, Project
+from tests.project import ROOT, Project, trained
 
 pytestmark = pytest.mark.slow
 
@@ -93,11 +92,6 @@ def test_results_are_told_from_those_of_other_params(finished, tmp_path):
     assert "temperature ran with other params" in text and 'id="temperature-table"' not in text
 
 
-def trained(log: str) -> set[str]:
-    """What a log says was trained: classifiers, tokenizers, transformers, trials."""
-    return set(re.findall(r"(\S+) \d+/\d+  (?:loss|reconstruction) ", log))
-
-
 def test_what_was_computed_once_comes_back_from_the_run_cache(finished, tmp_path):
     """As where one goes back to a preset: no lock, no result and no live run is left."""
     project = finished.copy(tmp_path / "project")
@@ -130,12 +124,23 @@ def test_a_param_set_back_runs_nothing_even_after_make_clean(finished, tmp_path)
 
 
 def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_path):
+    """The recipe for a metric: of one extractor, and of both. Nor does code of the sweep train that
+    only measures."""
     project = finished.copy(tmp_path / "project")
+    with open(project.folder / "pipeline/experiments/ablation/measuring.py", "a") as code:
+        code.write("# edited\n")
     project.edit(
         "pipeline/evaluation/metrics.py",
         "    values = manifolds(*sides, neighbors)._asdict()\n",
         "    values = manifolds(*sides, neighbors)._asdict()\n"
         '    values["twice_precision"] = 2 * values["precision"]\n',
+    )
+    kid = '        f"kid_{extractor}": kid_mean,\n'
+    half = '        f"half_kid_{extractor}": None if kid_mean is None else kid_mean / 2,\n'
+    project.edit("pipeline/evaluation/metrics.py", kid, kid + half)
+    names = '    "half_kid": "half KID",\n    "twice_precision": "twice precision",\n'
+    project.edit(
+        "analysis/exhibits/inputs/metrics.py", '    "kid": "KID",\n', names + '    "kid": "KID",\n'
     )
     ran, log = project.repro()
     assert set(ran) == {"sweep", "evaluate", "temperature", "edit", "reject", "analysis"}
@@ -144,6 +149,9 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
     assert rows["twice_precision_classifier"].tolist() == pytest.approx(
         (2 * rows["precision_classifier"]).tolist()
     )
+    assert {"half_kid_classifier", "twice_precision_classifier"} <= set(rows.columns)
+    table1 = (project.folder / "analysis/tables/table1.md").read_text()
+    assert "half KID (classifier)" in table1 and "twice precision (classifier)" in table1
 
 
 def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(finished, tmp_path):
@@ -171,39 +179,12 @@ def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(finished, t
     assert "quartic" in (project.folder / "analysis/tables/table3.md").read_text()
 
 
-def test_one_more_seed_trains_and_measures_itself_alone(finished, tmp_path):
+def test_trials_are_trained_again_by_what_trains_them(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
-    models = {r: tree_hash(r) for r in (project.folder / "models").glob("*/*/seed?")}
-    rows = project.folder / "results/evaluation/rows.csv"
-    before = pd.read_csv(rows)
-    project.set(evaluation__seeds=[0, 1, 2])
-    ran, log = project.repro()
-    assert ran == [
-        *("train_transformer", "train_autoregressive", "evaluate"),
-        *("cas", "temperature", "edit", "reject", "reconstruct", "analysis"),
-    ]
-    names = {f"{network}/{group}/seed2" for network, group in TRAINED}
-    cas = {f"{images}/{augmentation}/seed2" for images, augmentation in CAS}
-    assert trained(log) == names | cas
-    assert len(models) == 2 * 2 * 2  # networks, smoothings, seeds
-    assert {path: tree_hash(path) for path in models} == models
-    after = pd.read_csv(rows)
-    old = after[after["seed"] != 2].reset_index(drop=True)
-    pd.testing.assert_frame_equal(old, before)
-    assert len(after) == len(before) + 4
-
-
-TRAINED = itertools.product(("transformer", "autoregressive"), ("main", "smoothing_0.0"))
-CAS = itertools.product(("real", "transformer", "autoregressive"), ("none", "randaugment"))
-
-
-@pytest.mark.parametrize(("file", "trials"), [("training", 3), ("measuring", 0)])
-def test_trials_are_trained_again_by_what_trains_them_alone(finished, tmp_path, file, trials):
-    project = finished.copy(tmp_path / "project")
-    with open(project.folder / f"pipeline/experiments/ablation/{file}.py", "a") as code:
+    with open(project.folder / "pipeline/experiments/ablation/training.py", "a") as code:
         code.write("# edited\n")
     ran, log = project.repro("sweep")
-    assert ran == ["sweep"] and len(trained(log)) == trials
+    assert ran == ["sweep"] and len(trained(log)) == 3
     assert "3 trials, 0 finished before" in log
 
 
