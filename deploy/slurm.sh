@@ -4,8 +4,8 @@
 #   sbatch deploy/slurm.sh [stage ...]
 #
 # To be submitted from the project's folder, which every node sees under the same path. To change: the
-# lines below. `ray.num_workers` (and `sweep.workers_per_trial`) of params.yaml may be as many as there
-# are GPUs in all; CPUs of a node: its GPUs times ray.cpus_per_worker.
+# lines below. `ray.num_workers` (`sweep.workers_per_trial`, `cas.workers_per_classifier`) of params.yaml
+# may be as many as there are GPUs in all; CPUs of a node: its GPUs times ray.cpus_per_worker.
 #SBATCH --job-name=maskgit
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1

@@ -29,7 +29,7 @@ another takes every example.
 - The option `--install-completion` makes your shell complete commands and options.
 - `--json` prints what scripts read, where a command has it.
 - Exit codes: 0, done; 1, an error, whose one line on stderr says how to mend it; 2, a command line
-  that is none; 130, Ctrl-C.
+  that cannot be read; 130, Ctrl-C.
 - Files are written whole or not at all, and an output whose suffix stands for no format is refused
   before any work.
 - Commands that need a project look for it in the current folder. `sample`, `edit`, `inpaint`,

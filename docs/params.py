@@ -19,7 +19,8 @@ OPENING = """# Every param
 `params.yaml` holds every knob of the pipeline. This page is made of the comments there, the types
 that the values are checked against and `dvc.yaml`, by `python docs/params.py`; a test compares it.
 The values are the default's, preset `mnist5k`. Numbers with no bound here have those of
-[Limits](limits.md). Every table also notes all params: `analysis` is not named beside each.
+[Limits](limits.md). A param that no stage depends on changes no result; since the report lists all
+of them, `analysis` runs again after each change, and is not named beside each.
 
 A wrong value stops the first stage with one line that names the key and the way out, before any
 work. `maskgit params` checks the file as it is and prints it. `dvc exp run -S
@@ -79,15 +80,16 @@ def number(kind: dict[str, Any]) -> str:
 
 
 def stages(key: str, dag: dict[str, Any]) -> str:
-    """The stages that depend on a param, or on the section that it is of; `analysis`, which notes
-    all params beside its tables, where no other does."""
+    """The stages that depend on a param, or on the section that it is of, but for `analysis`, which
+    lists all params and has a section of its own."""
     names = [
         name
         for name, stage in dag["stages"].items()
         if {key, key.split(".")[0]} & set(stage.get("params", ()))
     ]
-    named = [name for name in names if name != "analysis"] or names
-    return ", ".join(f"`{name}`" for name in named) or "none: it changes no result"
+    if not key.startswith("analysis."):
+        names = [name for name in names if name != "analysis"]
+    return ", ".join(f"`{name}`" for name in names) or "none: it changes no result"
 
 
 def shown(value: Any) -> str:

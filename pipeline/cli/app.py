@@ -1,7 +1,7 @@
 """The application: its commands, and how each ends.
 
-Exit codes: 0, done; 1, an error, whose line says how to mend it; 2, a command line that is none;
-130, Ctrl-C. Commands import what they need as they run, so that `--help` answers at once.
+Exit codes: 0, done; 1, an error, whose line says how to mend it; 2, a command line that cannot be
+read; 130, Ctrl-C. Commands import what they need as they run, so that `--help` answers at once.
 """
 
 import re

@@ -45,7 +45,8 @@ def edit(
 ) -> None:
     """Make a part of a picture anew as a class (Figure 6).
 
-    The part is its middle, or a box or a mask; all else stays as it is.
+    The part is its middle, or a box or a mask. What is written is the picture's centred square in
+    the model's size; of that, what is not near the part stays as it is.
     """
     require_png(file, picture, mask)
     where = box_of(box)

@@ -77,7 +77,8 @@ SetParam = Annotated[
         "--set-param",
         "-S",
         metavar="KEY=VALUE",
-        help="A param of decoding, named as in params.yaml; may be repeated.",
+        help="A setting of decoding, as params.yaml names it (decoding.rounding=ceil); may be "
+        "repeated.",
     ),
 ]
 
