@@ -10,7 +10,7 @@ from pipeline.config.values import (
     Batch,
     Channels,
     Count,
-    CountOrNone,
+    CountFromZero,
     CropScale,
     Downloads,
     Extractor,
@@ -90,7 +90,7 @@ class Tokenizer(Section):
     entropy_temperature: Positive
     revive_after: Count
     adversarial_weight: NonNegative
-    adversarial_start: CountOrNone
+    adversarial_start: CountFromZero
     adaptive_weight: bool
     r1_weight: NonNegative
     r1_every: Count
@@ -132,7 +132,7 @@ class Training(Section):
     batch_size: Batch
     accumulate: Batch
     lr: Positive
-    warmup_steps: CountOrNone
+    warmup_steps: CountFromZero
     betas: Pair[Fraction]
     weight_decay: NonNegative
     grad_clip: Positive | None
@@ -160,7 +160,7 @@ class Ray(Section):
     cpus_per_worker: Workers
     loaders_per_worker: Loaders
     use_gpu: bool
-    max_failures: CountOrNone
+    max_failures: CountFromZero
     storage_path: Storage
 
     @property

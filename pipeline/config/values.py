@@ -155,7 +155,7 @@ Grid = Annotated[Listed[Value], Field(min_length=1)]
 Side = Annotated[int, Field(ge=1, le=limits.SIDE)]
 Channels = Annotated[int, AfterValidator(_grey_or_rgb)]  # a Literal would take True for 1
 Count = Annotated[int, Field(ge=1, le=limits.STEPS)]
-CountOrNone = Annotated[int, Field(ge=0, le=limits.STEPS)]
+CountFromZero = Annotated[int, Field(ge=0, le=limits.STEPS)]
 Images = Annotated[int, Field(ge=1, le=limits.IMAGES)]
 Batch = Annotated[int, Field(ge=1, le=limits.BATCH)]
 Width = Annotated[int, Field(ge=1, le=limits.WIDTH)]

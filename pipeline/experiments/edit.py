@@ -68,8 +68,8 @@ class Editor:
         }
 
     def __call__(self, places: Tensor, task: str | None = None, seed: int | None = None) -> Tensor:
-        """The edited images (B, C, H, W) uint8 at these places among them, for their own classes.
-        Without a task they are as they are; without a seed they are the baseline, whose unknown
+        """Composites (B, C, H, W) uint8 of the images at these places (B,) of `chosen`, for their
+        own classes. Without a task: the originals. Without a seed: the baseline, whose unknown
         pixels are copied from the nearest known one."""
         images = self.images(places)
         if task is None:
@@ -88,7 +88,7 @@ class Editor:
         ]
 
     def images(self, places: Tensor | np.ndarray) -> Tensor:
-        """The edited images (B, C, H, W) uint8 at these places among them, untouched."""
+        """The originals (B, C, H, W) uint8 at these places (B,) of `chosen`."""
         return self.view.centers(self.chosen[places])
 
     def edit(self, images: Tensor, mask: Tensor, labels: Tensor, seed: int) -> Tensor:

@@ -38,7 +38,8 @@ class Trial:
     training: TransformerJob | None  # None where released weights take its place
     params: dict[str, Any]  # with the trial's own schedule and steps under `training`
     root: str  # the project's folder
-    features: str  # the folder with those of the training images, which are not computed again
+    features: str  # the folder with those of the training images; its path makes a trial's parcel
+    # bring it where no folder is shared, so that they are not computed again
 
     @property
     def schedule(self) -> str:
