@@ -20,7 +20,7 @@ OPENING = """# Every param
 that the values are checked against and `dvc.yaml`, by `python docs/params.py`; a test compares it.
 The values are the default's, preset `mnist5k`. Numbers with no bound here have those of
 [Limits](limits.md). A param that no stage depends on changes no result; since the report lists all
-of them, `analysis` runs again after each change, and is not named beside each.
+but those of `mlflow`, `analysis` runs again after a change, and is not named beside each.
 
 A wrong value stops the first stage with one line that names the key and the way out, before any
 work. `maskgit params` checks the file as it is and prints it. `dvc exp run -S

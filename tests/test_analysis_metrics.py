@@ -20,7 +20,8 @@ def test_a_new_metric_is_in_every_table_of_metrics(results, params, monkeypatch)
         assert len(measured) > 1 and set(measured[column].str[:5]) == {"0.125"}
     headings = table3.grid(found, params).readable.columns
     assert any(heading.startswith(label) for heading in headings)
-    assert "new thing over those of" in " ".join(table1.table(found, params).notes)
+    notes = " ".join(table1.table(found, params).notes)
+    assert "IS (classifier), KID and new thing are over features of" in notes
 
 
 def test_one_of_the_main_extractor_is_in_table_1_where_neighbours_are_of_another(

@@ -1,5 +1,6 @@
 """Training by two workers is that by one, but for the order of sums: every network."""
 
+import math
 from functools import partial
 
 import pytest
@@ -123,6 +124,32 @@ def test_two_workers_train_as_one(name, train, steps, allowed, tmp_path):
             torch.testing.assert_close(first[key], value, rtol=most, atol=most, msg=key)
         else:
             assert torch.equal(first[key], value), key
+
+
+def spiking(changes: dict, ranks: Ranks) -> dict:
+    """What a worker is left with after a step in which the second one's images are no numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.training.loop.spikes.WARM", 2)
+        task = classifier(changes, ranks)
+        for step in range(3):
+            task.step(step)
+        if ranks.rank == 1:
+            first = next(m for m in task.model.modules() if isinstance(m, torch.nn.Conv2d))
+            hook = first.register_forward_hook(lambda module, inputs, output: output * math.nan)
+        losses = task.step(3)
+        if ranks.rank == 1:
+            hook.remove()
+        again = task.step(4)
+    return {"left out": losses, "taken": len(again), "state": task.state_dict()}
+
+
+def test_what_is_not_finite_on_one_worker_is_left_out_by_all(tmp_path):
+    found = with_ranks(partial(spiking, {"spike_factor": 1e6}), tmp_path / "r")
+    first, second = map(flat, found)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert first["/state/guard/skipped"] == 1 and first["/taken"] == 2
+    assert not any(key.startswith("/left out") for key in first)
 
 
 def normalized(x: torch.Tensor, gradient: torch.Tensor, ranks: Ranks) -> dict[str, torch.Tensor]:

@@ -202,12 +202,12 @@ def test_a_spike_leaves_every_network_of_images_as_it_is(make_params, make_task,
     for step in range(6):
         task.step(step)
     assert task.guard.skipped == 0
-    before = [weights(network) for network in networks(task)]
+    before = [weight_bytes(network) for network in networks(task)]
     task.step(6)
-    assert [weights(network) for network in networks(task)] == before
+    assert [weight_bytes(network) for network in networks(task)] == before
     assert task.evaluate(7)["skipped_steps"] == 1
     task.step(7)
-    after = [weights(network) for network in networks(task)]
+    after = [weight_bytes(network) for network in networks(task)]
     assert all(a != b for a, b in zip(after, before, strict=True))
 
 
@@ -216,24 +216,28 @@ def networks(task):
     return [getattr(task, name) for name in names if hasattr(task, name)]
 
 
-def weights(network):
-    """Its own bytes: not the statistics of a batch norm, which every batch moves."""
-    return [parameter.detach().numpy().tobytes() for parameter in network.parameters()]
-
-
 @of_images
-def test_a_gradient_that_is_not_finite_leaves_every_network_of_images(
-    make_params, make_task, factor, monkeypatch
+@pytest.mark.parametrize("where", ["gradient", "output"])
+def test_what_is_not_finite_leaves_every_network_of_images_as_it_is(
+    make_params, make_task, factor, where
 ):
+    """Weights, statistics of a batch norm, and codes, all of which would be revived."""
     task = make_task(make_params, None, factor)
     for step in range(6):
         task.step(step)
-    before = [weights(network) for network in networks(task)]
-    some = next(iter(task.model.parameters()))
-    some.register_hook(lambda gradient: gradient * math.nan)
+    before = [weight_bytes(network) for network in networks(task)]
+    first = next(m for m in task.model.modules() if isinstance(m, nn.Conv2d))
+    if where == "gradient":
+        hook = first.weight.register_hook(lambda gradient: gradient * math.nan)
+    else:
+        hook = first.register_forward_hook(lambda module, inputs, output: output * math.nan)
+        vars(task).get("idle", torch.zeros(1)).fill_(1000)
     losses = task.step(6)
-    assert [weights(network) for network in networks(task)] == before and task.guard.skipped == 1
-    assert losses and all(map(math.isfinite, losses.values()))
+    hook.remove()
+    assert [weight_bytes(network) for network in networks(task)] == before
+    assert all(math.isfinite(loss.item()) for loss in losses.values())
+    task.step(7)
+    assert task.guard.skipped == 1
 
 
 @of_images
@@ -241,7 +245,7 @@ def test_without_a_spike_the_guard_changes_no_network_of_images(make_params, mak
     guarded, free = (make_task(make_params, None, f) for f in (1e6 * factor, None))
     for step in range(5):
         assert guarded.step(step).keys() - free.step(step).keys() == {"gradient_norm"}
-    assert [weights(n) for n in networks(guarded)] == [weights(n) for n in networks(free)]
+    assert list(map(weight_bytes, networks(guarded))) == list(map(weight_bytes, networks(free)))
     assert "guard" not in free.state_dict() and "skipped_steps" not in free.evaluate(5)
 
 

@@ -15,7 +15,6 @@ from analysis.exhibits.inputs.metrics import (
     FEATURE_METRICS,
     LOWER_IS_BETTER,
     MODELS,
-    added_metrics,
     measure_note,
     metric_label,
     neighbour_metrics,
@@ -75,14 +74,17 @@ def _measured(results: Results, params: Params) -> pd.DataFrame:
 
 
 def _neighbours(results: Results) -> list[str]:
-    """The columns of precision, recall and the like."""
-    return neighbour_metrics(results.rows, results.manifold_extractors[0])
+    """The columns of precision, recall and the like, which are measured with both extractors."""
+    y, other = results.manifold_extractors
+    names = neighbour_metrics(results.rows, y)
+    return [name for name in names if f"{name.removesuffix(y)}{other}" in results.rows]
 
 
 def _added(results: Results) -> list[str]:
-    """Those of the main extractor's that are the user's own, where it is not the neighbours'."""
-    same = results.extractor == results.manifold_extractors[0]
-    return [] if same else added_metrics(results.rows, results.extractor)
+    """The columns of a user's own metrics, of the main extractor alone."""
+    x, other = results.extractor, results.second_extractor
+    names = neighbour_metrics(results.rows, x)
+    return [name for name in names if f"{name.removesuffix(x)}{other}" not in results.rows]
 
 
 def _printed(side: int) -> pd.DataFrame:
@@ -119,7 +121,8 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
 
     fid, infinity, is_, kid = (results.metric(kind) for kind in DISTRIBUTION)
     neighbours = _neighbours(results)
-    precision, recall, *others = neighbours
+    precision, recall = f"precision_{y}", f"recall_{y}"
+    others = [name for name in neighbours if name not in (precision, recall)]
     return pd.DataFrame(
         {
             "model": cells["model"],
@@ -147,9 +150,11 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
     halves = evaluation.halves
     samples = cells.set_index("model")["samples"].dropna()
     sets = ", ".join(f"{model} {count(images)}" for model, images in samples.items())
+    own = [f"FID ({x})", f"IS ({x})", FEATURE_METRICS["kid"]]
+    own += [FEATURE_METRICS[name.removesuffix(f"_{x}")] for name in _added(results)]
     others = [FEATURE_METRICS[name.removesuffix(f"_{y}")] for name in _neighbours(results)]
     return [
-        f"FID ({x}), IS ({x}) and KID are over features of {EXTRACTORS.get(x, x)}, "
+        f"{listed(own)} are over features of {EXTRACTORS.get(x, x)}, "
         f"{listed(others)} over those of {EXTRACTORS.get(y, y)} (k = "
         f"{evaluation.neighbors}, on at most {count(evaluation.manifold_images)} images of each "
         f"side), compared with those of the training images; images: {sets}. "

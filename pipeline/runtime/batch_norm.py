@@ -34,8 +34,8 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         self.ranks = ranks
         self.weight, self.bias = layer.weight, layer.bias
         self.load_state_dict(layer.state_dict())
-        # Statistics that the kernels take, in float32 as their result is, and leave as they are.
-        self.untouched = torch.zeros_like(layer.weight.data), torch.ones_like(layer.weight.data)
+        # Statistics that the kernels take, in float32 as their result is.
+        self.neutral = torch.zeros_like(layer.weight.data), torch.ones_like(layer.weight.data)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -50,7 +50,9 @@ class _Normalized(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, layer: _SharedBatchNorm
     ) -> Tensor:
-        own_mean, own_variance = torch.batch_norm_update_stats(x, *layer.untouched, 0.0)
+        # Copies: even with a momentum of 0 a NaN would stay in them.
+        zeros, ones = (statistic.clone() for statistic in layer.neutral)
+        own_mean, own_variance = torch.batch_norm_update_stats(x, zeros, ones, 0.0)
         own = torch.stack([own_mean, own_variance + own_mean**2]).double()
         mean, square = layer.ranks.total(own).div_(layer.ranks.workers).unbind()
         variance = (square - mean**2).float()
@@ -64,7 +66,7 @@ class _Normalized(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance = ctx.saved_tensors
         (gradient,), layer = gradients, ctx.layer
-        zeros, ones = layer.untouched
+        zeros, ones = layer.neutral
         inverse = (variance + layer.eps).rsqrt()
         _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward.default(
             gradient, x, weight, None, None, mean, inverse, True, layer.eps, [False, True, True]

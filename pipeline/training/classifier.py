@@ -95,6 +95,7 @@ class ClassifierTask:
     def step(self, step: int) -> dict[str, Tensor]:
         images, labels = self.batches(step)
         self.model.train()
+        before = [buffer.clone() for buffer in self.model.buffers()] if self.guard else []
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.bf16):
             logits = self.model(as_float(to_device(images, self.device)))
         loss = F.cross_entropy(
@@ -110,6 +111,8 @@ class ClassifierTask:
             losses["gradient_norm"] = total_norm(self.model)
         if self.guard and self.guard.skips(step, shared(losses, self.ranks)):
             losses = left_out(losses, self.ranks)
+            for buffer, value in zip(self.model.buffers(), before, strict=True):
+                buffer.copy_(value)  # the statistics of a batch norm, which the batch has moved
         else:
             self.optimizer.step()
         self.schedule.step()

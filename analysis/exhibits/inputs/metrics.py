@@ -19,9 +19,8 @@ FEATURE_METRICS = {
     "density": "density",
     "coverage": "coverage",
 }
-# Those of the main extractor alone, and those of neighbours, which are measured with both.
+# Those of the main extractor alone; the others, of neighbours, are measured with both.
 DISTRIBUTION = ("fid", "fid_infinity", "is", "kid")
-NEIGHBOURS = ("precision", "recall", "density", "coverage")
 OTHER_METRICS = {"nll": "NLL", "class_accuracy": "recognised", "psnr": "PSNR"}
 LOWER_IS_BETTER = {"fid", "fid_infinity", "kid", "nll"}
 
@@ -83,17 +82,9 @@ def measure_note(params: Params, extractor: str) -> str:
 
 
 def neighbour_metrics(columns: Iterable[str], extractor: str) -> list[str]:
-    """The columns of precision, recall and the like, in the order of `FEATURE_METRICS`."""
-    return _columns(columns, extractor, DISTRIBUTION)
-
-
-def added_metrics(columns: Iterable[str], extractor: str) -> list[str]:
-    """Those of metrics that are neither of neighbours nor beside FID: a user's own."""
-    return _columns(columns, extractor, (*DISTRIBUTION, *NEIGHBOURS))
-
-
-def _columns(columns: Iterable[str], extractor: str, but: tuple[str, ...]) -> list[str]:
-    names = (f"{kind}_{extractor}" for kind in FEATURE_METRICS if kind not in but)
+    """The columns of precision, recall and the like, and of a user's own metrics, in the order of
+    `FEATURE_METRICS`."""
+    names = (f"{kind}_{extractor}" for kind in FEATURE_METRICS if kind not in DISTRIBUTION)
     return [name for name in names if name in columns]
 
 

@@ -40,12 +40,17 @@ class SpikeGuard:
         high = [k for k, v in values.items() if not v <= self.factor * self.means.get(k, v)]
         if high and self.taken >= WARM:
             self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-            value, bound = values[high[0]], f"over {self.factor:g} times its mean"
-            text = f"{high[0]} {value:.3g} is {bound if math.isfinite(value) else 'not finite'}"
+            value = values[high[0]]
+            text, way_out = (
+                (f"over {self.factor:g} times its mean", f"raise {self.key}")
+                if math.isfinite(value)
+                else ("not finite", "turn bf16 off")
+            )
+            text = f"{high[0]} {value:.3g} is {text}"
             if self.in_a_row > PATIENCE:
                 raise Diverged(
                     f"training: {text} in {self.in_a_row} steps in a row, up to step {step + 1}; "
-                    f"lower the learning rate, or raise {self.key}, and run again"
+                    f"lower the learning rate, or {way_out}, and run again"
                 )
             print(f"step {step + 1} skipped: {text} ({self.skipped} in all)", flush=True)
             return True
