@@ -123,6 +123,18 @@ def make_tables(results, params, tmp_path) -> Callable[[], Path]:
     return lambda: write_tables(results, tmp_path / "tables", params)
 
 
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Figures are a pixel: most of an analysis is drawing them, which texts do not need."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    def save(figure: Figure, path: Path, **how: object) -> None:
+        Image.new("RGB", (1, 1)).save(path, format="png")
+
+    monkeypatch.setattr(Figure, "savefig", save)
+
+
 @pytest.fixture(scope="session")
 def outputs(tmp_path_factory) -> Path:
     """Everything the analysis makes of the synthetic results, for tests that only look at it."""

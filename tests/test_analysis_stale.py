@@ -17,6 +17,8 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.records import Reason
 from tests.synthetic_results import curves_of, write_source
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SWEPT = {"sweep": Reason(params={"sweep.steps": (300, 20)})}
 EVERY = {stage for stages in BEHIND.values() for stage in stages}
 

@@ -11,6 +11,8 @@ from analysis.exhibits.inputs.results import read_results
 from tests.synthetic_results import analyse, curves_of, write_results, write_tables
 from tests.synthetic_tables import reconstruction_rows
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.mark.parametrize("extractor", ["classifier", "inception"])
 def test_fid_and_is_always_carry_their_extractor(tmp_path, params, extractor):
