@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.decoding import gumbel_noise, require_finite_logits
+from pipeline.runtime.device import quick_in_bfloat16
 from pipeline.runtime.parts import in_parts
 from pipeline.runtime.seeds import generator
 from pipeline.runtime.shares import ALL, Share, sum_over
@@ -88,6 +89,7 @@ def generate_autoregressive(
 
     Args:
         labels: (B,).
+        bf16: bfloat16 autocast of the network, where the device is quick in it.
         cache: keep the keys and values of earlier positions, so that a step computes one position
             only. Without it every step computes all of them (Figure 4 times both).
             In float32 both draw the same tokens; bfloat16 rounds them differently. A batch whose
@@ -96,9 +98,10 @@ def generate_autoregressive(
     Raises:
         UserError: logits are NaN or infinite.
     """
+    device = torch.device(device)
+    bf16 = bf16 and quick_in_bfloat16(device)
     if bf16:
         model = with_bfloat16_linears(model)
-    device = torch.device(device)
     labels_B = labels.to(device)
     rows = max(1, CACHE_BYTES // _cache_bytes(model) if cache else len(labels))
     parts = []

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from pipeline.runtime.device import quick_in_bfloat16
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.limits import LARGEST
 from pipeline.runtime.parts import in_parts
@@ -25,7 +26,7 @@ class DecodingSettings:
     schedule: str  # name of the mask schedule γ
     choice_temperature: float  # scale of the Gumbel noise on the confidence, annealed linearly to 0
     guidance_scale: float = 0.0  # s of classifier-free guidance; 0, as in the paper, is none
-    bf16: bool = False  # bfloat16 autocast of the network
+    bf16: bool = False  # bfloat16 autocast of the network, where the device is quick in it
     rounding: Rounding = "floor"  # of the number of tokens to mask: as released; paper: "ceil"
 
     def __post_init__(self):
@@ -202,6 +203,7 @@ def predictor(
     must have been trained with `training.label_drop`.
     """
     bf16, guidance_scale = settings.bf16, settings.guidance_scale
+    bf16 = bf16 and quick_in_bfloat16(labels.device)
     if bf16:
         model = with_bfloat16_linears(model)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from analysis.exhibits.inputs.metrics import EDITS
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, TOKENIZER
 from pipeline.config.replicates import main_replicates
@@ -203,3 +204,7 @@ def test_edit_pictures():
     assert (others != others[:, :1]).any()  # of one seed: the class matters
     middle = pictures["panorama"][:, :, SIDE + 1 : 2 * SIDE - 1]
     np.testing.assert_array_equal(middle, originals[:, :, 1:-1])
+
+
+def test_the_report_knows_every_edit():
+    assert list(EDITS) == list(edits.TASKS)

@@ -6,18 +6,11 @@ from analysis.exhibits import claims, intervals
 from analysis.exhibits.base import Table
 from analysis.exhibits.formatting import extent, listed, number, printed
 from analysis.exhibits.inputs import paper
-from analysis.exhibits.inputs.metrics import measure_note, metric_label
+from analysis.exhibits.inputs.metrics import EDITS, measure_note, metric_label
 from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.statistics import beside, over_seeds
 from pipeline.config.params import Params
 
-TASKS = {
-    "inpaint_center": "inpainting, centre 50% × 50%",
-    "outpaint_right": "outpainting, right 50%",
-    "outpaint_left": "outpainting, left 50%",
-    "outpaint_top": "outpainting, top 50%",
-    "outpaint_bottom": "outpainting, bottom 50%",
-}
 FLOOR = "nearest pixel (floor)"
 ORIGINAL = "the images themselves"
 METHODS = {"maskgit": "MaskGIT", "nearest": FLOOR, "original": ORIGINAL}
@@ -26,7 +19,7 @@ METHODS = {"maskgit": "MaskGIT", "nearest": FLOOR, "original": ORIGINAL}
 def table(results: Results, params: Params) -> Table:
     """Every task and method in a row, then the paper's other models."""
     cells = beside(_measured(results), _printed(), ["task", "model"])
-    order = [list(TASKS).index(task) for task in cells["task"]]
+    order = [list(EDITS).index(task) for task in cells["task"]]
     cells = cells.iloc[pd.Series(order).argsort(kind="stable")].reset_index(drop=True)
     inpaint, outpaint = (paper.TABLE_2[task]["MaskGIT"] for task in paper.TABLE_2)
     return Table(
@@ -52,7 +45,7 @@ def _readable(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataF
 
     fid, is_, x = results.metric("fid"), results.metric("is"), results.extractor
     columns = {
-        "task": cells["task"].map(TASKS),
+        "task": cells["task"].map(EDITS),
         "model": cells["model"],
         **ours(fid, intervals.counted_label(fid, x, cells["images"])),
         paper.FID: printed(cells["paper_fid_inception"], 2),
@@ -112,7 +105,7 @@ def _facts(cells: pd.DataFrame, results: Results) -> list[str]:
     """The sides that are outpainted, beside the same images untouched."""
     fid = results.metric("fid")
     known = cells[cells[f"{fid}_mean"].notna()].set_index(["model", "task"])[f"{fid}_mean"]
-    sides = [task for task in TASKS if task != "inpaint_center" and ("MaskGIT", task) in known]
+    sides = [task for task in EDITS if task != "inpaint_center" and ("MaskGIT", task) in known]
     each = [f"{task.split('_')[1]} {number(known['MaskGIT', task])}" for task in sides]
     if not each:
         return []

@@ -62,6 +62,7 @@ class Stage:
 
     def __enter__(self) -> "Stage":
         self._started = time.monotonic()
+        self._say_precision()
         self.folder()  # no other process may run the same
         for output in stage_outputs(self.name):
             remove_temporary(output.parent, output.name)
@@ -81,6 +82,23 @@ class Stage:
         self._courier = _courier(self.params.ray)
         self._monitor = MachineMonitor(self.run)
         return self
+
+    def _say_precision(self) -> None:
+        """Name the params that ask for bfloat16 where this machine's CPU computes in float32."""
+        params = stage_params(self.name).items()
+        asked = [key for key, value in params if key.endswith(".bf16") and value is True]
+        if not asked or self.params.ray.use_gpu:
+            return
+        import torch
+
+        from pipeline.runtime.device import quick_in_bfloat16
+
+        if not quick_in_bfloat16(torch.device("cpu")):
+            print(
+                f"{self.name}: in float32, in which this processor is quicker than in bfloat16 "
+                f"({', '.join(asked)})",
+                flush=True,
+            )
 
     def __exit__(
         self,

@@ -101,8 +101,12 @@ def _torch() -> Finding:
         count = torch.cuda.device_count()
         memory = gpu.total_memory / GIB
         return Finding("device", "good", f"{version}; {count} × {gpu.name}, {memory:.0f} GiB")
+    from pipeline.runtime.device import quick_in_bfloat16
+
     capability = torch.backends.cpu.get_cpu_capability()
     found = f"{version}; CPU ({capability}), {_threads()}"
+    if not quick_in_bfloat16(torch.device("cpu")):
+        found += "; computes in float32, as it has no products in bfloat16"
     if shutil.which("nvidia-smi"):
         way_out = "install a build of PyTorch for its CUDA (pytorch.org), or go on with the CPU"
         return Finding(

@@ -17,7 +17,7 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.runtime.batch_norm import normalize_together
-from pipeline.runtime.device import to_device
+from pipeline.runtime.device import autocast, to_device
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.shares import ALL, Share
@@ -96,7 +96,7 @@ class ClassifierTask:
         images, labels = self.batches(step)
         self.model.train()
         before = [buffer.clone() for buffer in self.model.buffers()] if self.guard else []
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.bf16):
+        with autocast(self.device, self.params.bf16):
             logits = self.model(as_float(to_device(images, self.device)))
         loss = F.cross_entropy(
             logits.float(),

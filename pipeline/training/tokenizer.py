@@ -28,7 +28,7 @@ from pipeline.discriminator import (
 )
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.perceptual import Perceptual, open_perceptual
-from pipeline.runtime.device import to_device
+from pipeline.runtime.device import autocast, to_device
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
@@ -179,7 +179,7 @@ class TokenizerTask:
         return self.params.adversarial_weight * ramp
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.bf16)
+        return autocast(self.device, self.params.bf16)
 
     def _discriminator_step(self, images: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         loss = discriminator_loss(self.discriminator(images), self.discriminator(fake))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.exhibits.inputs.metrics import EDITS
 from pipeline.runtime.records import Record
 from pipeline.runtime.result_files import reading, require_cells
 
 NETWORKS = ["transformer", "autoregressive"]
 SEEDS = "evaluation.seeds"
-EDITS = ["inpaint_center", *(f"outpaint_{side}" for side in ("right", "left", "top", "bottom"))]
 # Of a field of `Results` the stage, and for each column the param that lists its values, or these
 # themselves; None: those that the table has.
 GRIDS: dict[str, tuple[str, dict[str, str | list[str] | None]]] = {
@@ -51,7 +51,7 @@ GRIDS: dict[str, tuple[str, dict[str, str | list[str] | None]]] = {
         {"mask_ratio": "reconstruction.mask_ratios", "seed": SEEDS, "draw": None},
     ),
     "rows": ("evaluate", {"images": NETWORKS, "seed": SEEDS}),
-    "editing": ("edit", {"task": EDITS, "method": ["maskgit"], "seed": SEEDS}),
+    "editing": ("edit", {"task": [*EDITS], "method": ["maskgit"], "seed": SEEDS}),
     "speed": (
         "speed",
         {

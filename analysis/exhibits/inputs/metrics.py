@@ -31,6 +31,14 @@ MODELS = {
     "reconstruction": "reconstructions",
     "real": "real images",
 }
+# The edits that are measured.
+EDITS = {
+    "inpaint_center": "inpainting, centre 50% × 50%",
+    "outpaint_right": "outpainting, right 50%",
+    "outpaint_left": "outpainting, left 50%",
+    "outpaint_top": "outpainting, top 50%",
+    "outpaint_bottom": "outpainting, bottom 50%",
+}
 # Extractors in a sentence; others are called by their name.
 EXTRACTORS = {
     "classifier": "this data's own classifier",

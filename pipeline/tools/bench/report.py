@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipeline.config.paths import RESULTS
-from pipeline.runtime.device import pick_device
+from pipeline.runtime.device import pick_device, quick_in_bfloat16
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import write_json
 from pipeline.tools.bench.cases import LAYERS, Result, run_cases
@@ -51,6 +51,8 @@ def machine(device: torch.device) -> dict[str, Any]:
         name = torch.cuda.get_device_name(device)
     else:
         name = f"{platform.machine()} CPU ({torch.backends.cpu.get_cpu_capability()})"
+        if not quick_in_bfloat16(device):
+            name += ", whose bfloat16 is float32"
     return {
         "device": name,
         "threads": torch.get_num_threads(),

@@ -14,7 +14,7 @@ from pipeline.config.params import Params
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll, sample_training_mask
 from pipeline.runtime.ahead import Ahead
-from pipeline.runtime.device import to_device
+from pipeline.runtime.device import autocast, to_device
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import generator, mix
@@ -163,7 +163,7 @@ class TransformerTask:
         return [to_device(x, self.device) for x in tensors]
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bf16)
+        return autocast(self.device, self.training.bf16)
 
     def evaluate(self, step: int) -> dict[str, float]:
         nll = self._nll(self.ranks.share(self.device))
