@@ -124,6 +124,14 @@ def make_tables(results, params, tmp_path) -> Callable[[], Path]:
 
 
 @pytest.fixture
+def in_bfloat16(monkeypatch) -> None:
+    """This CPU computes in bfloat16 where params ask for it, however long that takes."""
+    from pipeline.runtime import device
+
+    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: True)
+
+
+@pytest.fixture
 def undrawn(monkeypatch) -> None:
     """Figures are a pixel: most of an analysis is drawing them, which texts do not need."""
     from matplotlib.figure import Figure

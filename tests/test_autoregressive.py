@@ -204,7 +204,7 @@ def test_samples_follow_the_models_distribution(cache):
         assert chisquare(found[label], count * wanted[1 - label]).pvalue < 1e-9
 
 
-def test_sampler_draws_from_the_baseline_in_the_precision_asked_for(make_params):
+def test_sampler_draws_from_the_baseline_in_the_precision_asked_for(in_bfloat16, make_params):
     model, labels = decided(), torch.arange(200) % 4
     drawn = {}
     for bf16 in (False, True):

@@ -13,12 +13,12 @@ from torch import nn
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.decoding import DecodingSettings, predictor
+from pipeline.runtime.device import onednn_takes_bfloat16
 from pipeline.transformer import MaskGitTransformer, with_bfloat16_linears
 from pipeline.transformer.cpu import (
     BFloat16Linear,
     Dropout,
     LinearGelu,
-    _onednn_multiplies_bfloat16,
     attend,
 )
 from tests.tiny_networks import inputs, spread
@@ -107,7 +107,7 @@ def test_attention_drops_weights_and_keeps_their_mean():
 # --- weights that are cast once ---------------------------------------------------------------
 
 
-def test_bfloat16_decoding_is_that_of_autocast():
+def test_bfloat16_decoding_is_that_of_autocast(in_bfloat16):
     model, how = spread(MaskGitTransformer), DecodingSettings(3, "cosine", 4.5, bf16=True)
     tokens, mask, labels = inputs()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -157,7 +157,7 @@ def test_gelu_of_a_layer_is_taken_with_it(onednn, monkeypatch):
     torch.testing.assert_close(found.float(), wanted, atol=2e-2, rtol=2**-6)
 
 
-@pytest.mark.skipif(not _onednn_multiplies_bfloat16(), reason="oneDNN multiplies no bfloat16 here")
+@pytest.mark.skipif(not onednn_takes_bfloat16(), reason="oneDNN multiplies no bfloat16 here")
 def test_onednn_rounds_gelu_once_and_approximates_it_by_tanh():
     found, wanted = gelu_of_a_layer("tanh")
     assert (found == wanted.bfloat16()).double().mean() > 0.99

@@ -79,7 +79,7 @@ def test_scale_zero_is_the_plain_model_and_costs_no_more(model, monkeypatch):
     assert sizes == [3, 3, 3]
 
 
-def test_bfloat16_is_rounded_once_and_leaves_the_model_alone(model):
+def test_bfloat16_is_rounded_once_and_leaves_the_model_alone(in_bfloat16, model):
     tokens, mask, labels = batch()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rounded = replace(PLAIN, bf16=True)

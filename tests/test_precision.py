@@ -13,6 +13,8 @@ from pipeline.decoding import generate
 from pipeline.runtime import device
 from pipeline.runtime.device import autocast, quick_in_bfloat16
 from pipeline.runtime.stage import Stage
+from pipeline.tools import doctor
+from pipeline.tools.bench.timing import precisions
 from pipeline.transformer import MaskGitTransformer
 from tests.interruption import weight_bytes
 from tests.test_train_classifier import classifier_task
@@ -35,6 +37,7 @@ def older(monkeypatch):
         ("x86_64", True, True, True),
         ("x86_64", True, False, False),  # AVX-512 alone: oneDNN converts
         ("x86_64", False, False, False),
+        ("AMD64", True, True, True),
         ("aarch64", True, None, True),
         ("aarch64", False, None, False),
     ],
@@ -42,10 +45,10 @@ def older(monkeypatch):
 def test_a_cpu_is_quick_where_it_multiplies_bfloat16(
     monkeypatch, machine, onednn, avx512_bf16, quick
 ):
-    known = {} if avx512_bf16 is None else {"avx512_bf16": avx512_bf16}
     monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx512_bf16))
     device._cpu_multiplies_bfloat16.cache_clear()
     try:
         assert quick_in_bfloat16(CPU) == quick and quick_in_bfloat16(CUDA)
@@ -102,12 +105,19 @@ def test_a_stage_names_the_params_that_ask_for_bfloat16(
     listed = {"sweep": ["training", "autoregressive", "decoding"], "prepare": ["seed"]}
     stages = {name: {"params": params, "outs": ["rows.csv"]} for name, params in listed.items()}
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
-    for name, params in (("sweep", "(training.bf16, decoding.bf16)"), ("prepare", None)):
+    for name in ("sweep", "prepare"):
         with Stage(name, make_params()):
             pass
-        said = [x for x in capsys.readouterr().out.splitlines() if "float32" in x]
-        assert len(said) == (params is not None)
-        assert not params or (said[0].startswith(f"{name}: in float32") and params in said[0])
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "float32" in x]
+    assert line.startswith("sweep: training.bf16, decoding.bf16 without effect on the CPU of ")
+    record = json.loads(Path("results/sources/sweep.json").read_bytes())
+    assert record["workers"][0]["device"] == "cpu, in float32"
     with Stage("sweep", make_params(ray={"use_gpu": True})):
         pass
     assert "float32" not in capsys.readouterr().out
+
+
+def test_the_doctor_and_the_bench_know_it(older):
+    (found,) = [each for each in doctor.examine() if each.subject == "device"]
+    assert found.found.endswith("; a CPU quicker in float32 than in bfloat16, and so in float32")
+    assert precisions(CPU) == ["float32"] and precisions(CUDA) == ["bfloat16", "float32"]

@@ -77,7 +77,7 @@ def test_what_is_timed_draws_the_same_tokens_with_and_without_a_cache(monkeypatc
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(False, False), (True, False), (True, True)])
-def test_all_compute_in_one_dtype(ours, theirs, monkeypatch):
+def test_all_compute_in_one_dtype(in_bfloat16, ours, theirs, monkeypatch):
     params = with_params(decoding={"bf16": ours}, autoregressive={"bf16": theirs})
     kinds = []
 

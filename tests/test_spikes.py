@@ -202,13 +202,20 @@ def test_a_spike_leaves_every_network_of_images_as_it_is(make_params, make_task,
     for step in range(6):
         task.step(step)
     assert task.guard.skipped == 0
+    counted = [idle.fill_(1000).clone() for idle in idle_of(task)]
     before = [weight_bytes(network) for network in networks(task)]
     task.step(6)
+    assert all(map(torch.equal, idle_of(task), counted))
     assert [weight_bytes(network) for network in networks(task)] == before
     assert task.evaluate(7)["skipped_steps"] == 1
     task.step(7)
     after = [weight_bytes(network) for network in networks(task)]
     assert all(a != b for a, b in zip(after, before, strict=True))
+
+
+def idle_of(task) -> list[torch.Tensor]:
+    """The steps that each code was idle, which revive it."""
+    return [task.idle] if hasattr(task, "idle") else []
 
 
 def networks(task):
@@ -225,16 +232,18 @@ def test_what_is_not_finite_leaves_every_network_of_images_as_it_is(
     task = make_task(make_params, None, factor)
     for step in range(6):
         task.step(step)
+    counted = [idle.fill_(1000).clone() for idle in idle_of(task)]
     before = [weight_bytes(network) for network in networks(task)]
     first = next(m for m in task.model.modules() if isinstance(m, nn.Conv2d))
     if where == "gradient":
         hook = first.weight.register_hook(lambda gradient: gradient * math.nan)
     else:
         hook = first.register_forward_hook(lambda module, inputs, output: output * math.nan)
-        vars(task).get("idle", torch.zeros(1)).fill_(1000)
     losses = task.step(6)
     hook.remove()
     assert [weight_bytes(network) for network in networks(task)] == before
+    assert all(map(torch.equal, idle_of(task), counted))
+    assert bool(losses) == (where == "gradient")
     assert all(math.isfinite(loss.item()) for loss in losses.values())
     task.step(7)
     assert task.guard.skipped == 1

@@ -61,7 +61,7 @@ def test_loss_is_smoothed_cross_entropy_and_falls_along_its_gradient(make_params
         torch.testing.assert_close(mine.grad, other.grad)
 
 
-def test_bfloat16_is_the_same_loss_to_its_precision(make_params):
+def test_bfloat16_is_the_same_loss_to_its_precision(in_bfloat16, make_params):
     exact, rounded = (
         classifier_task(make_params, bf16=bf16).step(0)["loss"].item() for bf16 in (False, True)
     )

@@ -23,7 +23,7 @@ class Decoding(TypedDict, total=False):
     temperature: float  # choice temperature
     guidance: float  # s of classifier-free guidance; 0 is none
     rounding: str  # of the number of tokens to mask: "floor" as released, "ceil" as in the paper
-    bf16: bool  # bfloat16 autocast of the network
+    bf16: bool  # bfloat16 autocast of the network, where the device is quick in it
 
 
 FIELDS = {"temperature": "choice_temperature", "guidance": "guidance_scale"}

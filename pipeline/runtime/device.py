@@ -24,8 +24,11 @@ _picked: list[torch.device] = []
 
 
 def device_name() -> str:
-    """What this process computes on: the GPU that it has picked, else "cpu"."""
-    return torch.cuda.get_device_name(_picked[-1]) if _picked else "cpu"
+    """What this process computes on: the GPU that it has picked, else "cpu", or "cpu, in float32"
+    where params that ask for bfloat16 do not get it."""
+    if _picked:
+        return torch.cuda.get_device_name(_picked[-1])
+    return "cpu" if _cpu_multiplies_bfloat16() else "cpu, in float32"
 
 
 def worker_device(use_gpu: bool) -> torch.device:
@@ -76,9 +79,15 @@ def quick_in_bfloat16(device: torch.device) -> bool:
 
 @cache
 def _cpu_multiplies_bfloat16() -> bool:
-    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+    if not onednn_takes_bfloat16():
         return False
-    return platform.machine() != "x86_64" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return platform.machine() in ("aarch64", "arm64") or torch.cpu._is_avx512_bf16_supported()
+
+
+def onednn_takes_bfloat16() -> bool:
+    """Whether this build of torch has oneDNN, and this CPU what it needs for bfloat16, though it
+    may be slow: then `F.linear` uses it."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def autocast(device: torch.device, bf16: bool) -> torch.autocast:

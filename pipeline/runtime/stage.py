@@ -1,5 +1,6 @@
 """A running stage: its key, its run directories and its MLflow run."""
 
+import platform
 import time
 from pathlib import Path
 from types import TracebackType
@@ -84,7 +85,7 @@ class Stage:
         return self
 
     def _say_precision(self) -> None:
-        """Name the params that ask for bfloat16 where this machine's CPU computes in float32."""
+        """Name the params that ask for bfloat16 where this machine's CPU has none."""
         params = stage_params(self.name).items()
         asked = [key for key, value in params if key.endswith(".bf16") and value is True]
         if not asked or self.params.ray.use_gpu:
@@ -95,8 +96,8 @@ class Stage:
 
         if not quick_in_bfloat16(torch.device("cpu")):
             print(
-                f"{self.name}: in float32, in which this processor is quicker than in bfloat16 "
-                f"({', '.join(asked)})",
+                f"{self.name}: {', '.join(asked)} without effect on the CPU of {platform.node()}, "
+                f"which is quicker in float32",
                 flush=True,
             )
 

@@ -76,7 +76,6 @@ class VectorQuantizer(nn.Module):
         own = (row >= 0) & (row < len(flat))
         # Each worker gives the outputs that are its own, and zeros.
         drawn = ranks.total(torch.where(own[:, None], flat[row.where(own, 0)], 0))
-        dead = dead & drawn.isfinite().all(dim=1)  # a step that is left out must leave no trace
         self.codebook.copy_(torch.where(dead[:, None], drawn, self.codebook))
 
 

@@ -95,18 +95,19 @@ def _threads() -> str:
 def _torch() -> Finding:
     import torch
 
+    from pipeline.runtime.device import quick_in_bfloat16
+
     version = f"PyTorch {torch.__version__}"
+    quick = quick_in_bfloat16(torch.device("cpu"))
+    precision = "" if quick else "; a CPU quicker in float32 than in bfloat16, and so in float32"
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         count = torch.cuda.device_count()
         memory = gpu.total_memory / GIB
-        return Finding("device", "good", f"{version}; {count} × {gpu.name}, {memory:.0f} GiB")
-    from pipeline.runtime.device import quick_in_bfloat16
-
+        found = f"{version}; {count} × {gpu.name}, {memory:.0f} GiB{precision}"
+        return Finding("device", "good", found)
     capability = torch.backends.cpu.get_cpu_capability()
-    found = f"{version}; CPU ({capability}), {_threads()}"
-    if not quick_in_bfloat16(torch.device("cpu")):
-        found += "; computes in float32, as it has no products in bfloat16"
+    found = f"{version}; CPU ({capability}), {_threads()}{precision}"
     if shutil.which("nvidia-smi"):
         way_out = "install a build of PyTorch for its CUDA (pytorch.org), or go on with the CPU"
         return Finding(

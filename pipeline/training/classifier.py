@@ -21,7 +21,7 @@ from pipeline.runtime.device import autocast, to_device
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.shares import ALL, Share
-from pipeline.training.loop.spikes import left_out, shared, spike_guard, total_norm
+from pipeline.training.loop.spikes import left_out, put_back, shared, spike_guard, total_norm
 from pipeline.weights.configs import classifier_config
 
 BATCH = 500  # validation images seen at once
@@ -111,8 +111,7 @@ class ClassifierTask:
             losses["gradient_norm"] = total_norm(self.model)
         if self.guard and self.guard.skips(step, shared(losses, self.ranks)):
             losses = left_out(losses, self.ranks)
-            for buffer, value in zip(self.model.buffers(), before, strict=True):
-                buffer.copy_(value)  # the statistics of a batch norm, which the batch has moved
+            put_back(self.model.buffers(), before)  # statistics of a batch norm
         else:
             self.optimizer.step()
         self.schedule.step()

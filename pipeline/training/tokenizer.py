@@ -34,7 +34,7 @@ from pipeline.runtime.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
 from pipeline.training.loop import Average
-from pipeline.training.loop.spikes import left_out, shared, spike_guard, total_norm
+from pipeline.training.loop.spikes import left_out, put_back, shared, spike_guard, total_norm
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import load_model
 
@@ -119,6 +119,8 @@ class TokenizerTask:
         with self._autocast():
             z = self.model.encoder(images)
         z = z.float()  # the nearest code is found in full precision
+        moved = (self.model.quantizer.codebook, self.idle)
+        before = [tensor.detach().clone() for tensor in moved] if self.guard else []
         self._revive_codes(z, step)
         quantized = self.model.quantizer(z)
         with self._autocast():
@@ -149,17 +151,24 @@ class TokenizerTask:
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         self.ranks.average_gradients(self.model)
-        if self.guard:
-            losses["gradient_norm"] = total_norm(self.model)
-            looked_at = {"loss": faithful, "gradient_norm": losses["gradient_norm"]}
-            if self.guard.skips(step, shared(looked_at, self.ranks)):
-                return left_out(losses, self.ranks)
+        if self._spikes(step, faithful, losses):
+            put_back(moved, before)
+            return left_out(losses, self.ranks)
         self.optimizer.step()
         self.average.update_parameters(self.model)
         self._count_idle(quantized.tokens)
         if p.adversarial_weight > 0 and step >= p.adversarial_start:
             losses |= self._discriminator_step(images, reconstruction.detach(), step)
         return losses
+
+    def _spikes(self, step: int, faithful: Tensor, losses: dict[str, Tensor]) -> bool:
+        """Whether the guard leaves the step out. Where there is one, the gradient's norm is added
+        to the losses."""
+        if self.guard is None:
+            return False
+        losses["gradient_norm"] = total_norm(self.model)
+        looked_at = {"loss": faithful, "gradient_norm": losses["gradient_norm"]}
+        return self.guard.skips(step, shared(looked_at, self.ranks))
 
     def _fooling(
         self, reconstruction: Tensor, faithful: Tensor, step: int

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.runtime.device import onednn_takes_bfloat16
+
 
 class Dropout(nn.Module):
     """Dropout. torch's own draws for one element at a time on a CPU, in one thread, which takes a
@@ -61,7 +63,7 @@ class BFloat16Linear(nn.Module):
         self.bias = nn.Parameter(linear.bias.detach().bfloat16(), requires_grad=False)
         weight = linear.weight.detach().bfloat16()
         on_cpu = weight.device.type == "cpu" and type(weight) is Tensor  # and none without content
-        self.laid_out = on_cpu and _onednn_multiplies_bfloat16()
+        self.laid_out = on_cpu and onednn_takes_bfloat16()
         if self.laid_out:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.weight = nn.Parameter(weight, requires_grad=False)
@@ -74,9 +76,3 @@ class BFloat16Linear(nn.Module):
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *after)
         y = F.linear(x, self.weight, self.bias)
         return F.gelu(y, approximate="tanh") if self.gelu else y
-
-
-def _onednn_multiplies_bfloat16() -> bool:
-    """Whether this build of torch has oneDNN, and this CPU what it needs: then `F.linear` uses it
-    too."""
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

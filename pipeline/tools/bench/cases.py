@@ -25,7 +25,7 @@ from pipeline.tools.bench.subjects import (
     Size,
     write_synthetic_cache,
 )
-from pipeline.tools.bench.timing import Timing, measure
+from pipeline.tools.bench.timing import Timing, measure, precisions
 from pipeline.tools.plan import costs
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import MaskGitTransformer, with_bfloat16_linears
@@ -63,20 +63,19 @@ def run_cases(size: Size, device: torch.device, folder: Path) -> Iterator[Result
     write_synthetic_cache(size, folder)
     yield token_loading(size, device, folder)
     yield from tokenizer_coding(size, device)
-    for task, precision in (
-        (TransformerTask, "bfloat16"),
-        (TransformerTask, "float32"),
-        (EncoderLayerTask, "float32"),
-    ):
-        yield training_step(size, device, folder, task, precision)
+    quick = precisions(device)
+    for precision in quick:
+        yield training_step(size, device, folder, TransformerTask, precision)
+    yield training_step(size, device, folder, EncoderLayerTask, "float32")
     ours, layers, causal = (
         MaskGitTransformer(size.config).to(device).eval().requires_grad_(False),
         EncoderLayerTransformer(size.config).to(device).eval().requires_grad_(False),
         AutoregressiveTransformer(size.config).to(device).eval().requires_grad_(False),
     )
-    for model, precision in ((ours, "bfloat16"), (ours, "float32"), (layers, "float32")):
-        yield decoding(size, device, model, precision)
-    for cache, precision in itertools.product((True, False), ("bfloat16", "float32")):
+    for precision in quick:
+        yield decoding(size, device, ours, precision)
+    yield decoding(size, device, layers, "float32")
+    for cache, precision in itertools.product((True, False), quick):
         yield autoregressive(size, device, causal, precision, cache)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from pipeline.config.paths import RESULTS
-from pipeline.runtime.device import pick_device, quick_in_bfloat16
+from pipeline.runtime.device import pick_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import write_json
 from pipeline.tools.bench.cases import LAYERS, Result, run_cases
 from pipeline.tools.bench.subjects import Size, open_size
-from pipeline.tools.bench.timing import PRECISIONS, product_rate, product_shapes
+from pipeline.tools.bench.timing import precisions, product_rate, product_shapes
 
 SIZES = ("default", "paper")
 
@@ -51,8 +51,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         name = torch.cuda.get_device_name(device)
     else:
         name = f"{platform.machine()} CPU ({torch.backends.cpu.get_cpu_capability()})"
-        if not quick_in_bfloat16(device):
-            name += ", whose bfloat16 is float32"
     return {
         "device": name,
         "threads": torch.get_num_threads(),
@@ -94,7 +92,7 @@ def measured_rates(size: Size, device: torch.device) -> dict[str, dict[str, floa
             "×".join(map(str, shape)): product_rate(shape, precision, device)
             for shape in product_shapes(size.config, size.batch)
         }
-        for precision in PRECISIONS
+        for precision in precisions(device)
     }
 
 

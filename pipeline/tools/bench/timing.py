@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from pipeline.runtime.device import quick_in_bfloat16
 from pipeline.transformer import TransformerConfig
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -48,6 +49,12 @@ def product_shapes(config: TransformerConfig, batch: int) -> list[tuple[int, int
     square one."""
     m, d, mlp = batch * (config.num_tokens + 1), config.hidden, config.mlp
     return [(m, d, 3 * d), (m, d, d), (m, d, mlp), (m, mlp, d), (2048, 2048, 2048)]
+
+
+def precisions(device: torch.device) -> list[str]:
+    """Those that the networks compute in there."""
+    quick = quick_in_bfloat16(device)
+    return [name for name in PRECISIONS if quick or name != "bfloat16"]
 
 
 def product_rate(

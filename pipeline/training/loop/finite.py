@@ -31,7 +31,7 @@ class FiniteLosses:
         self._waiting: dict[int, dict[str, Tensor]] = {}
 
     def note(self, step: int, losses: dict[str, Tensor], kept: int) -> None:
-        """Note the losses of a step, counted from 0.
+        """Note the losses of a step, counted from 0; none if it was left out.
 
         Args:
             kept: the step of the last checkpoint.
@@ -39,7 +39,8 @@ class FiniteLosses:
         Raises:
             Diverged: a loss of this step, or of one that waited, is not finite on any worker.
         """
-        self._waiting[step] = {key: value.detach() for key, value in losses.items()}
+        if losses:
+            self._waiting[step] = {key: value.detach() for key, value in losses.items()}
         on_cpu = all(value.device.type == "cpu" for value in losses.values())
         if on_cpu or len(self._waiting) >= WAIT:
             self.check(kept)

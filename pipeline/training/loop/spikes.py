@@ -1,6 +1,7 @@
 """Leaving out the batches at which the loss or the gradient spikes, in long runs."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -83,6 +84,13 @@ def left_out(losses: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     finite on any worker. The norm of its gradient moved nothing, and is not logged."""
     logged = {key: loss for key, loss in losses.items() if key != "gradient_norm"}
     return logged if all(map(math.isfinite, shared(logged, ranks).values())) else {}
+
+
+@torch.no_grad()
+def put_back(tensors: Iterable[Tensor], before: Iterable[Tensor]) -> None:
+    """Give tensors the values that they had before a step that is left out."""
+    for tensor, value in zip(tensors, before, strict=True):
+        tensor.copy_(value)
 
 
 def shared(losses: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:

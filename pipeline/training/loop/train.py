@@ -99,8 +99,7 @@ def train(
         for step in range(start, steps):
             torch.manual_seed(mix(seed, "step", step, session.rank))  # dropout
             losses = task.step(step)
-            if losses:
-                finite.note(step, losses, last)
+            finite.note(step, losses, last)
             for key, value in losses.items():
                 sums[key] = sums.get(key, 0) + value.detach()
                 counts[key] += 1
