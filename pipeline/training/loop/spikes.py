@@ -42,12 +42,10 @@ class SpikeGuard:
         if high and self.taken >= WARM:
             self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
             value = values[high[0]]
-            text, way_out = (
-                (f"over {self.factor:g} times its mean", f"raise {self.key}")
-                if math.isfinite(value)
-                else ("not finite", "turn bf16 off")
-            )
-            text = f"{high[0]} {value:.3g} is {text}"
+            why, way_out = "not finite", "turn bf16 off"
+            if math.isfinite(value):
+                why, way_out = f"over {self.factor:g} times its mean", f"raise {self.key}"
+            text = f"{high[0]} {value:.3g} is {why}"
             if self.in_a_row > PATIENCE:
                 raise Diverged(
                     f"training: {text} in {self.in_a_row} steps in a row, up to step {step + 1}; "
