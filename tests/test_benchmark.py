@@ -147,7 +147,7 @@ def tiny_size(make_params):
     return Size("tiny", params, classes=3, batch=2, extrapolate=False)
 
 
-def test_bench_writes_what_it_prints(tiny_size, tmp_path, monkeypatch, capsys):
+def test_bench_writes_what_it_prints(in_bfloat16, tiny_size, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "open_size", lambda name, device: tiny_size)
     monkeypatch.setattr(report, "product_rate", lambda *_: 1e12)
