@@ -109,3 +109,16 @@ def test_run_cache_works_for_every_stage(stage):
 def test_dependencies_on_code_are_few_and_large():
     code = [d for s in STAGES.values() for d in s["deps"] if d.split("/")[0] in CODE]
     assert len(code) <= 111
+
+
+def test_another_number_of_workers_trains_again_and_another_device_runs_all_that_computes():
+    """As docs/cluster.md says, so that they are chosen before the first run."""
+
+    def listing(key: str) -> set[str]:
+        return {name for name, stage in STAGES.items() if key in stage["params"]}
+
+    networks = {"classifier", "tokenizer", "transformer", "autoregressive"}
+    trainings = {f"train_{network}" for network in networks}
+    assert listing("ray.num_workers") == trainings
+    assert listing("ray.cpus_per_worker") == trainings | {"sweep", "cas"}
+    assert listing("ray.use_gpu") == STAGES.keys() - {"schedules", "prepare", "analysis"}

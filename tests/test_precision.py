@@ -87,13 +87,13 @@ def test_samples_are_those_in_float32(older, make_params):
     labels, settings = torch.arange(6) % 4, make_params().decoding_settings()
     settings = dataclasses.replace(settings, iterations=3)
     model, baseline = spread(MaskGitTransformer), spread(AutoregressiveTransformer)
-    for bf16 in (True, False):
-        one = dataclasses.replace(settings, bf16=bf16)
-        drawn = generate(model, labels, one, seed=0)[-1].sampled
-        others = generate_autoregressive(baseline, labels, seed=0, bf16=bf16)
-        if bf16:
-            first = drawn, others
-    assert torch.equal(drawn, first[0]) and torch.equal(others, first[1])
+
+    def drawn(bf16: bool) -> torch.Tensor:
+        ours = generate(model, labels, dataclasses.replace(settings, bf16=bf16), seed=0)
+        theirs = generate_autoregressive(baseline, labels, seed=0, bf16=bf16)
+        return torch.stack([ours[-1].sampled, theirs])
+
+    assert torch.equal(drawn(True), drawn(False))
 
 
 def test_a_stage_names_the_params_that_ask_for_bfloat16(

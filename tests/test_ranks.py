@@ -126,11 +126,11 @@ def test_two_workers_train_as_one(name, train, steps, allowed, tmp_path):
             assert torch.equal(first[key], value), key
 
 
-def spiking(changes: dict, ranks: Ranks) -> dict:
+def spiking(ranks: Ranks) -> dict:
     """What a worker is left with after a step in which the second one's images are no numbers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.training.loop.spikes.WARM", 2)
-        task = classifier(changes, ranks)
+        task = classifier({"spike_factor": 1e6}, ranks)
         for step in range(3):
             task.step(step)
         if ranks.rank == 1:
@@ -144,8 +144,7 @@ def spiking(changes: dict, ranks: Ranks) -> dict:
 
 
 def test_what_is_not_finite_on_one_worker_is_left_out_by_all(tmp_path):
-    found = with_ranks(partial(spiking, {"spike_factor": 1e6}), tmp_path / "r")
-    first, second = map(flat, found)
+    first, second = map(flat, with_ranks(spiking, tmp_path / "r"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert first["/state/guard/skipped"] == 1 and first["/taken"] == 2

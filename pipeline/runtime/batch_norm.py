@@ -34,8 +34,6 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         self.ranks = ranks
         self.weight, self.bias = layer.weight, layer.bias
         self.load_state_dict(layer.state_dict())
-        # Statistics that the kernels take, in float32 as their result is.
-        self.neutral = torch.zeros_like(layer.weight.data), torch.ones_like(layer.weight.data)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -50,8 +48,8 @@ class _Normalized(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, layer: _SharedBatchNorm
     ) -> Tensor:
-        # Copies: even with a momentum of 0 a NaN would stay in them.
-        zeros, ones = (statistic.clone() for statistic in layer.neutral)
+        # New ones, in float32 as the result is: even with a momentum of 0 a NaN would stay in them.
+        zeros, ones = torch.zeros_like(weight), torch.ones_like(weight)
         own_mean, own_variance = torch.batch_norm_update_stats(x, zeros, ones, 0.0)
         own = torch.stack([own_mean, own_variance + own_mean**2]).double()
         mean, square = layer.ranks.total(own).div_(layer.ranks.workers).unbind()
@@ -66,7 +64,7 @@ class _Normalized(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance = ctx.saved_tensors
         (gradient,), layer = gradients, ctx.layer
-        zeros, ones = layer.neutral
+        zeros, ones = torch.zeros_like(weight), torch.ones_like(weight)
         inverse = (variance + layer.eps).rsqrt()
         _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward.default(
             gradient, x, weight, None, None, mean, inverse, True, layer.eps, [False, True, True]
