@@ -12,6 +12,7 @@ from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregr
 from pipeline.decoding import generate
 from pipeline.runtime import device
 from pipeline.runtime.device import autocast, quick_in_bfloat16
+from pipeline.runtime.machines import this_machine
 from pipeline.runtime.stage import Stage
 from pipeline.tools import doctor
 from pipeline.tools.bench.timing import precisions
@@ -100,21 +101,23 @@ def test_a_stage_names_the_params_that_ask_for_bfloat16(
     older, make_params, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     Path("params.yaml").write_text(json.dumps(make_params().model_dump()))
     listed = {"sweep": ["training", "autoregressive", "decoding"], "prepare": ["seed"]}
     stages = {name: {"params": params, "outs": ["rows.csv"]} for name, params in listed.items()}
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
     for name in ("sweep", "prepare"):
-        with Stage(name, make_params()):
-            pass
-    (line,) = [x for x in capsys.readouterr().out.splitlines() if "float32" in x]
+        Stage(name, make_params())._say_precision()
+    (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("sweep: training.bf16, decoding.bf16 without effect on the CPU of ")
-    record = json.loads(Path("results/sources/sweep.json").read_bytes())
-    assert record["workers"][0]["device"] == "cpu, in float32"
-    with Stage("sweep", make_params(ray={"use_gpu": True})):
-        pass
-    assert "float32" not in capsys.readouterr().out
+    Stage("sweep", make_params(ray={"use_gpu": True}))._say_precision()
+    assert capsys.readouterr().out == ""
+
+
+def test_records_say_what_a_cpu_computes_in(older, monkeypatch):
+    monkeypatch.setattr(device, "_picked", [])
+    assert this_machine()["device"] == "cpu, in float32"
+    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: True)
+    assert this_machine()["device"] == "cpu"
 
 
 def test_the_doctor_and_the_bench_know_it(older):
