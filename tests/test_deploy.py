@@ -180,6 +180,6 @@ def test_it_waits_until_all_nodes_have_joined(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: state.ready)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": alive} for alive in next(joined)])
-    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr(wait_for_nodes, "time", SimpleNamespace(sleep=sleep))
     wait_for_nodes.main(3)
     assert state.slept == 2 + 3
