@@ -2,6 +2,9 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -29,6 +32,24 @@ def test_interrupted_classifier_ends_with_the_same_bytes(make_params, tmp_path):
     (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=6, every=3)
     assert again == history
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+
+
+NARROW = """
+import torch
+from pipeline.classifier import ClassifierConfig
+from pipeline.training.classifier import new_classifier
+
+for _ in range(30):
+    classifier = new_classifier(ClassifierConfig("small", 1, 3, width=4), torch.device("cpu"))
+    classifier(torch.rand(6, 1, 8, 8)).square().sum().backward()
+"""
+
+
+def test_a_narrow_one_trains_on_a_processor_without_avx512():
+    """There its gradients were written past their memory, which ends a process sooner or later."""
+    isa = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run([sys.executable, "-c", NARROW], env=isa, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_weights_that_the_last_update_broke_are_no_classifier(make_params, tmp_path):
