@@ -13,7 +13,7 @@ from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from tests.editing_inputs import F_PIXELS, models, random_images
-from tests.test_pretended_training import TOKENIZERS, classifier_on, tokenizer_on
+from tests.test_pretended_training import TOKENIZERS, WORKERS, classifier_on, tokenizer_on
 from tests.tiny_networks import spread
 from tests.transformer_task import CLASSES
 
@@ -67,11 +67,13 @@ def test_a_transformers_step(device, never_waits, tiny, tokens_dir, task, bf16, 
     assert_as_on_a_cpu(make_task, device, never_waits, tolerance)
 
 
+@pytest.mark.parametrize("ranks", WORKERS)
 @pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 5e-2)])
-def test_a_classifiers_step(device, never_waits, make_params, bf16, tolerance):
-    assert_as_on_a_cpu(
-        lambda device: classifier_on(device, make_params, bf16), device, never_waits, tolerance
-    )
+def test_a_classifiers_step(device, never_waits, make_params, bf16, tolerance, ranks):
+    def make_task(device):
+        return classifier_on(device, make_params, bf16, ranks)
+
+    assert_as_on_a_cpu(make_task, device, never_waits, tolerance)
 
 
 @pytest.mark.parametrize("changes, tolerance", TOKENIZERS)

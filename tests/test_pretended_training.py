@@ -8,6 +8,7 @@ import torch
 
 from pipeline.classifier import Classifier
 from pipeline.perceptual import open_perceptual
+from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.classifier import ClassifierTask
 from pipeline.training.loop.finite import FiniteLosses
@@ -64,17 +65,29 @@ def test_a_look_at_the_losses_waits_once_for_ten_steps(gpu, tiny, tokens_dir):
     assert gpu.waits == ["copy off", "copy off"]
 
 
-def classifier_on(device, make_params, bf16: bool) -> ClassifierTask:
+class Twins(Ranks):
+    """Two workers with the same rows, of whom one is here."""
+
+    def total(self, values):
+        return 2 * values.detach()
+
+
+WORKERS = [ALONE, Twins(0, 2)]
+
+
+def classifier_on(device, make_params, bf16: bool, ranks: Ranks) -> ClassifierTask:
     params = make_params(classifier={"steps": 6, "batch_size": 6, "bf16": bf16}).classifier
     held_out = image_batches(10_000)
-    return ClassifierTask(CONFIG, params, image_batches, held_out, seed=0, device=device)
+    return ClassifierTask(CONFIG, params, image_batches, held_out, 0, device, ranks)
 
 
+@pytest.mark.parametrize("ranks", WORKERS)
 @pytest.mark.parametrize("bf16, tolerance", [(False, 1e-4), (True, 5e-2)])
-def test_a_classifiers_step(gpu, make_params, bf16, tolerance):
-    assert_as_on_a_cpu(
-        lambda device: classifier_on(device, make_params, bf16), gpu, range(3), tolerance=tolerance
-    )
+def test_a_classifiers_step(gpu, make_params, bf16, tolerance, ranks):
+    def make_task(device):
+        return classifier_on(device, make_params, bf16, ranks)
+
+    assert_as_on_a_cpu(make_task, gpu, range(3), tolerance=tolerance)
 
 
 def tokenizer_on(device, make_params, **changes) -> TokenizerTask:

@@ -155,7 +155,7 @@ def normalized(x: torch.Tensor, gradient: torch.Tensor, ranks: Ranks) -> dict[st
     """A step of a layer on a worker's rows: gradients of the mean over all workers."""
     network = torch.nn.Sequential(torch.nn.BatchNorm2d(4))
     torch.nn.init.constant_(network[0].weight, 1.5)
-    network = normalize_together(network, ranks, CPU)
+    network = normalize_together(network, ranks)
     mine = ranks.rows(x).requires_grad_()
     output = network(mine)
     output.backward(ranks.rows(gradient))

@@ -9,16 +9,14 @@ from torch import Tensor, nn
 from pipeline.runtime.ranks import Ranks
 
 
-def normalize_together(network: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
+def normalize_together(network: nn.Module, ranks: Ranks) -> nn.Module:
     """The network with layers that normalise by the statistics of all workers' rows, in place of
-    those that do by their own: on GPUs torch's, which knows no CPUs, else ours.
+    those that do by their own. Weights, their names and what the network predicts stay the same.
 
-    Weights, their names and what the network predicts stay the same.
+    (torch's `SyncBatchNorm` knows no CPUs, and stops a GPU three times in each layer.)
     """
     if ranks.workers == 1:
         return network
-    if device.type != "cpu":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.BatchNorm2d):
@@ -33,7 +31,8 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         super().__init__(layer.num_features, layer.eps, layer.momentum)
         self.ranks = ranks
         self.weight, self.bias = layer.weight, layer.bias
-        self.load_state_dict(layer.state_dict())
+        for name, buffer in layer.named_buffers():
+            setattr(self, name, buffer)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -85,7 +85,7 @@ class ClassifierTask:
     ):
         torch.manual_seed(mix(seed, "init"))
         self.model = new_classifier(config, device)
-        normalize_together(self.model, ranks, device)
+        normalize_together(self.model, ranks)
         self.params, self.batches, self.validation = params, batches, validation
         self.device, self.ranks = device, ranks
         self.optimizer = torch.optim.AdamW(
