@@ -41,7 +41,8 @@ def run_tasks(
     """
     import ray
 
-    task: Any = ray.remote(_run).options(num_cpus=cpus, num_gpus=gpus, max_retries=max_retries)
+    # Given here, and not by `options`: then a process that had a GPU is never used again.
+    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=max_retries)(_run)
     jobs = list(jobs)
     for job in jobs:
         job.failure.clear()

@@ -192,9 +192,8 @@ def run_beside(
     import ray
 
     cpus, gpus = (resources.get(kind, 0) for kind in ("CPU", "GPU"))
-    task: Any = ray.remote(call).options(
-        num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT"
-    )
+    # Given here, and not by `options`: then a process that had a GPU is never used again.
+    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT")(call)
     parcel = pack(*arguments)
     try:
         ray.get(task.remote(function, parcel))

@@ -1,0 +1,19 @@
+"""Tasks that have a GPU, on a cluster that says it has one."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.project import ROOT
+
+
+@pytest.mark.slow
+def test_a_process_that_had_a_gpu_is_not_used_again():
+    """It would keep that GPU's memory, and work on it where Ray gave it another."""
+    command = (sys.executable, "-m", "tests.gpu_tasks")
+    said = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=True
+    )
+    processes = said.stdout.split()
+    assert len(processes) == len(set(processes)) == 6
