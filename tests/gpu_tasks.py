@@ -1,5 +1,5 @@
-"""`python -m tests.gpu_tasks`: tasks on a cluster that says it has a GPU. Prints the process of each,
-those of `run_tasks` first."""
+"""`python -m tests.gpu_tasks`: tasks on a cluster that says it has a GPU. Prints the process of
+each, those of `run_tasks` first."""
 
 import os
 import tempfile
