@@ -22,7 +22,7 @@ from pipeline.transformer import (
 )
 
 BATCH = 500  # images that a worker measures, and then tells the others of
-CACHE_BYTES = 8 * 2**30  # of the keys and values of the images that are drawn at once
+CACHE_BYTES = 10 * 2**30  # of the keys and values of the images that are drawn at once
 
 
 class AutoregressiveTransformer(TokenTransformer):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -122,6 +123,31 @@ def test_no_project_is_a_note_and_a_broken_check_a_failure(tmp_path, monkeypatch
     state, text = found("torch")
     assert state == "fails" and "RuntimeError: two lines" in text
     assert "1 of 10 would stop a run" in findings_text(examine())
+
+
+@pytest.mark.parametrize(
+    "gpu, variable, lacking",
+    [
+        (True, "", "a C compiler: gcc or clang is no command here"),
+        (False, "", "a C++ compiler: g++ is no command here"),
+        (True, "/opt/cc -O2", "a C compiler: /opt/cc is no command here"),
+        (False, sys.executable, "Python's headers: nowhere has no Python.h"),
+    ],
+)
+def test_what_torch_compile_needs(project, monkeypatch, gpu, variable, lacking):
+    params = project / "params.yaml"
+    text = params.read_text().replace("compile: false", "compile: true")
+    params.write_text(text.replace("use_gpu: false", f"use_gpu: {str(gpu).lower()}"))
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("sysconfig.get_path", lambda kind: "nowhere")
+    monkeypatch.setenv("PATH", "")
+    for name in ("CC", "CXX"):
+        monkeypatch.setenv(name, variable)
+    state, said = found("params")
+    assert state == "fails" and f"torch.compile needs {lacking}; install it" in said
+    assert "or set training.compile to false" in said
+    params.write_text(text.replace("compile: true", "compile: false"))
+    assert found("params")[0] == "good"
 
 
 def test_cores_that_work_are_told_from_those_there_are(monkeypatch):

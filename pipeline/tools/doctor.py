@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pipeline.runtime.compiler import require_compiler
 from pipeline.runtime.dag import DVC_FILE, PARAMS_FILE
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.process import cores
@@ -160,6 +161,8 @@ def _params() -> Finding:
         return Finding("params", "fails", f"{PARAMS_FILE} is missing", "maskgit preset mnist5k")
     try:
         params = load_params()
+        if params.training.compile:
+            require_compiler(params.ray.use_gpu)
     except UserError as error:
         return Finding("params", "fails", str(error), "mend it, or take a preset: maskgit preset")
     return Finding("params", "good", f"preset {params.preset}, data {params.data.source}")

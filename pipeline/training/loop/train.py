@@ -89,6 +89,7 @@ def train(
     if state is not None:
         _restore(task, state, name, steps, session.folder)
         start, history = state["step"], state["history"]
+        state = None  # the task has its own copy, and a worker's memory is not to hold two
         if session.rank == 0 and start < steps:
             print(f"{name}: going on from step {start} of {steps}", flush=True)
 

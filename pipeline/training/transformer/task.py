@@ -14,6 +14,7 @@ from pipeline.config.params import Params
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll, sample_training_mask
 from pipeline.runtime.ahead import Ahead
+from pipeline.runtime.compiler import require_compiler
 from pipeline.runtime.device import autocast, to_device
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
@@ -67,6 +68,8 @@ class TransformerTask:
         on_evaluate: Callable[[TokenTransformer, int], None] = no_look,
     ):
         self.training, self.seed = params.training, seed
+        if self.training.compile:
+            require_compiler(gpu=device.type != "cpu")
         self.device, self.ranks, self.on_evaluate = device, ranks, on_evaluate
         self.train_tokens = TokenCache(tokens_dir, "train")
         self.train_tokens.require(params.num_tokens, params.tokenizer.codebook_size)
