@@ -6,6 +6,7 @@ import torch
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import FolderSource
+from pipeline.runtime.device import autocast
 from pipeline.runtime.workers import Alone
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs
@@ -18,6 +19,7 @@ from pipeline.weights.configs import tokenizer_config, transformer_config
 from pipeline.weights.published import save_model
 from tests.images import noise_image
 from tests.planned import DIGITS, default_task, network
+from tests.pretended import pretended_device
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "transformer", "autoregressive", "classifier"])
@@ -96,3 +98,35 @@ def test_activations_are_what_autograd_keeps(make_params, dropout):
     assert kept == planned if dropout else 0.8 * planned < kept < planned
     hidden = 8 * 50 * config.hidden * 4
     assert kept > 10 * hidden * config.layers
+
+
+def kept_of_a_tokenizer(params, bf16: bool) -> int:
+    """Bytes that autograd keeps of a forward pass on the device that the `gpu` fixture pretends."""
+    device, sizes = pretended_device(), {}
+    model = Tokenizer(tokenizer_config(params)).to(device)
+
+    def keep(x):
+        storage = x.on_cpu.untyped_storage()
+        sizes[storage._cdata] = (storage.nbytes(), storage)
+        return x
+
+    images = torch.rand(4, 1, 64, 64).to(device)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), autocast(device, bf16):
+        model(images)
+    weights = {p.data.on_cpu.untyped_storage()._cdata for p in model.parameters()}
+    return sum(size for key, (size, _) in sizes.items() if key not in weights)
+
+
+def test_bfloat16_saves_little_where_norms_are_of_groups(gpu, make_params):
+    params = make_params(data={"image_size": 64}, tokenizer={"multipliers": [1, 1, 2]})
+    saved = kept_of_a_tokenizer(params, bf16=True) / kept_of_a_tokenizer(params, bf16=False)
+    assert saved == pytest.approx(costs.BF16_GROUP_NORM, abs=0.02)
+
+
+def test_memory_is_that_of_float32_where_the_pull_of_the_discriminator_is_logged(make_params):
+    def memory(**tokenizer) -> int:
+        return network(plan_networks(make_params(tokenizer=tokenizer), DIGITS), "tokenizer").memory
+
+    logged = memory(bf16=True, adversarial_weight=0.1, adversarial_start=0)
+    assert logged == memory(bf16=False, adversarial_weight=0.1, adversarial_start=0)
+    assert memory(bf16=True, adversarial_weight=0.0) < logged

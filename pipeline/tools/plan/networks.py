@@ -95,12 +95,14 @@ def _tokenizer(params: Params, data: DataSize) -> list[Network]:
     images = costs.image_batch(params, batch)
     model = costs.on_meta(lambda: Tokenizer(tokenizer_config(params)))
     judge = costs.on_meta(lambda: costs.discriminator_of(params))
+    # What is logged of the discriminator's pull is a whole step's, in float32.
+    in_float32 = bool(judged) and not p.adaptive_weight
     tokenizer = _network(
         "tokenizer",
         model,
         lambda: costs.tokenizer_forward(params, data.classes, model, batch),
         steps=steps,
-        bf16=p.bf16,
+        bf16=p.bf16 and not in_float32,
         workers=workers,
     )
     discriminator = _network(
