@@ -9,9 +9,11 @@ from pathlib import Path
 from threading import Thread
 
 from pipeline.config.curves import check_curves
+from pipeline.config.networks import check_networks
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import SAMPLES
 from pipeline.config.replicates import NETWORKS, Replicate
+from pipeline.runtime.dag import DVC_FILE, read_stages, stage_deps
 from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
@@ -43,6 +45,7 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
         _check_surroundings()
         params = load_params()
         check_curves(curves(params), params)
+        check_networks(_read(_name()), params)
         Thread(target=load_ahead).start()  # while a stage that uses Ray waits for it
         summary = main(params)
     except UserError as error:
@@ -51,10 +54,19 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
         leave_if_ended()
         sys.exit("error: interrupted; run again to go on from the last checkpoint")
     except Exception as error:
-        sys.exit(f"error: {bug(error, Path(sys.argv[0]).stem)}{_way_back()}")
+        sys.exit(f"error: {bug(error, _name())}{_way_back()}")
     finally:
         gc.freeze()  # or the interpreter spends a second on looking for garbage as it ends
     print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)
+
+
+def _name() -> str:
+    """Of the script that runs, which is a stage's."""
+    return Path(sys.argv[0]).stem
+
+
+def _read(name: str) -> list[str]:
+    return stage_deps(name) if DVC_FILE.exists() and name in read_stages() else []
 
 
 def _check_surroundings() -> None:

@@ -10,7 +10,8 @@ import time
 import psutil
 import pytest
 
-from pipeline.runtime.local_cluster import SERVERS
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.local_cluster import SERVERS, private_folder
 from tests.project import ROOT
 
 # Servers that are none, of which one is ended while the process works.
@@ -47,6 +48,24 @@ for server in servers.values():
 """
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody looks")
+
+
+@pytest.mark.parametrize("named", ["", " "])
+def test_a_folder_of_rays_that_is_named_empty_is_none(named, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", named)
+    assert private_folder() == f"/tmp/ray-{os.getuid()}/ray"
+    assert "RAY_TMPDIR" not in os.environ
+
+
+def test_a_folder_that_cannot_be_rays_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", f"{tmp_path}/a/b")
+    assert private_folder() is None
+    for named in ("relative/folder", "/dev/null", "/dev/null/below"):
+        monkeypatch.setenv("RAY_TMPDIR", named)
+        with pytest.raises(UserError, match=f"^RAY_TMPDIR: '{named}' cannot .* or unset it$"):
+            private_folder()
 
 
 @pytest.fixture

@@ -227,7 +227,9 @@ def why_unreachable(host: str, port: int) -> str | None:
 
 def _cannot_join(address: str, reason: str) -> str:
     if not address:
-        return f"cannot start Ray: {reason}"
+        long = "AF_UNIX path" in reason and "RAY_TMPDIR" in os.environ
+        way_out = "; let RAY_TMPDIR name a folder with a shorter path, or unset it" if long else ""
+        return f"cannot start Ray: {reason}{way_out}"
     return (
         f"cannot join Ray at '{address}': {reason}; start a head with `ray start --head`, or unset "
         f"RAY_ADDRESS"

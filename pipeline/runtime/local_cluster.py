@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, one_line
 
 SERVERS = ("gcs_server", "raylet")  # names of the processes that a cluster cannot do without
 
@@ -24,10 +24,13 @@ def private_folder() -> str | None:
     folder of this user alone, as its token is. None where RAY_TMPDIR names one.
 
     Raises:
-        UserError: the folder is another user's.
+        UserError: the folder is another user's, or RAY_TMPDIR's can be none.
     """
     folders = [Path.home() / ".ray"]  # the token's
-    if "RAY_TMPDIR" not in os.environ:
+    if named := os.environ.get("RAY_TMPDIR", "").strip():
+        _require_folder(named)
+    else:
+        os.environ.pop("RAY_TMPDIR", None)  # an empty one would be the working directory to Ray
         folders.append(Path("/tmp") / f"ray-{os.getuid()}")  # short: a socket has 107 bytes at most
     for folder in folders:
         try:
@@ -39,6 +42,20 @@ def private_folder() -> str | None:
                 f"set HOME and RAY_TMPDIR to folders of yours"
             ) from None
     return str(folders[1] / "ray") if len(folders) > 1 else None
+
+
+def _require_folder(named: str) -> None:
+    """Ray would try for half a minute."""
+    reason = None if Path(named).is_absolute() else "it is no absolute path"
+    try:
+        if reason is None:
+            Path(named).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in it
+        reason = one_line(getattr(error, "strerror", None) or str(error))
+    if reason:
+        raise UserError(
+            f"RAY_TMPDIR: '{named}' cannot be Ray's folder: {reason}; name another, or unset it"
+        )
 
 
 def end_with_it() -> None:

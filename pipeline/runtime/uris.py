@@ -89,7 +89,7 @@ def is_place(recorded: str, uri: str, folder: Path) -> bool:
 
 
 def _given() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI", "")
+    return os.environ.get("MLFLOW_TRACKING_URI", "").strip()
 
 
 def redacted(uri: str) -> str:
