@@ -71,7 +71,9 @@ def test_one_of_other_params_is_refused_where_it_is_read(
     check_networks(["data/images"], params)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"kind": "tokenizer"}', '{"kind": 5}', "{"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", *(f'{{"kind": {kind}, "channels": 9}}' for kind in ("5", "[]", "{}"))]
+)
 def test_what_is_damaged_is_left_to_who_loads_it(published, make_params, text):
     (published / TOKENIZER / "config.json").write_text(text)
     check_networks(READ, make_params())

@@ -168,6 +168,16 @@ def test_images_that_no_discriminator_looks_at_are_refused(tmp_path):
         )
 
 
+@pytest.mark.parametrize("levels", [[1, 1, 2], [1, 2, 1]])
+def test_one_token_whose_channels_are_normalised_one_by_one_is_refused(levels, tmp_path):
+    """Their encoder would end in zeros, and of a single picture in an error of PyTorch's."""
+    changes = {"data.image_size": 4, "tokenizer.multipliers": levels}
+    path = write(tmp_path, changes | {"tokenizer.filters": 32})
+    assert "data.image_size: 4 pixels are one token, whose 32 channels" in message(path)
+    path = write(tmp_path, changes | {"tokenizer.filters": 64})
+    assert "one token" not in message(path)  # but its iterations are too many
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "wide_resnet50_2"])
 def test_a_resnet_of_torchvision_is_taken(name, tmp_path):
     path = write(tmp_path, {"classifier.architecture": f"torchvision:{name}"})

@@ -128,9 +128,14 @@ def test_no_project_is_a_note_and_a_broken_check_a_failure(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "gpu, variable, lacking",
     [
-        (True, "", "a C compiler: gcc or clang is no command here"),
-        (False, "", "a C++ compiler: g++ is no command here"),
-        (True, "/opt/cc -O2", "a C compiler: /opt/cc is no command here"),
+        (True, None, "a C compiler: gcc or clang is no command here"),
+        (False, None, "a C++ compiler: g++ is no command here"),
+        (True, "/opt/cc", "a C compiler: /opt/cc is no command here"),
+        (
+            False,
+            f"{sys.executable} -O2",
+            f"a C++ compiler: {sys.executable} -O2 is no command here",
+        ),
         (False, sys.executable, "Python's headers: nowhere has no Python.h"),
     ],
 )
@@ -142,10 +147,16 @@ def test_what_torch_compile_needs(project, monkeypatch, gpu, variable, lacking):
     monkeypatch.setattr("sysconfig.get_path", lambda kind: "nowhere")
     monkeypatch.setenv("PATH", "")
     for name in ("CC", "CXX"):
-        monkeypatch.setenv(name, variable)
+        monkeypatch.delenv(name, raising=False) if variable is None else monkeypatch.setenv(
+            name, variable
+        )
     state, said = found("params")
-    assert state == "fails" and f"torch.compile needs {lacking}; install it" in said
-    assert "or set training.compile to false" in said
+    assert state == "fails"
+    assert f"torch.compile needs {lacking} → install it" in said
+    assert said.endswith(", or set training.compile to false")
+    monkeypatch.setenv("RAY_ADDRESS", "a-cluster:6379")
+    assert found("params")[0] == "good"
+    monkeypatch.delenv("RAY_ADDRESS")
     params.write_text(text.replace("compile: true", "compile: false"))
     assert found("params")[0] == "good"
 

@@ -60,8 +60,9 @@ def test_a_folder_of_rays_that_is_named_empty_is_none(named, monkeypatch, tmp_pa
 
 def test_a_folder_that_cannot_be_rays_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("RAY_TMPDIR", f"{tmp_path}/a/b")
+    monkeypatch.setenv("RAY_TMPDIR", f" {tmp_path}/a/b ")
     assert private_folder() is None
+    assert os.environ["RAY_TMPDIR"] == f"{tmp_path}/a/b"  # what Ray reads
     for named in ("relative/folder", "/dev/null", "/dev/null/below"):
         monkeypatch.setenv("RAY_TMPDIR", named)
         with pytest.raises(UserError, match=f"^RAY_TMPDIR: '{named}' cannot .* or unset it$"):

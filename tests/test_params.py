@@ -137,13 +137,6 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"transformer.heads": 5}, ["transformer", "heads", "5", "128"]),
         ({"tokenizer.filters": 65536}, ["tokenizer.multipliers", "65536", "channels"]),
         ({"tokenizer.filters": 48}, ["tokenizer.filters", "32"]),
-        *(
-            (
-                {"data.image_size": size, "tokenizer.filters": 32, "tokenizer.multipliers": levels},
-                ["data.image_size", "one token", "tokenizer.multipliers"],
-            )
-            for size, levels in ((4, [1, 1, 2]), (4, [2, 2, 1]), (2, [1, 2]))
-        ),
         ({"tokenizer.discriminator": "release"}, ["tokenizer.discriminator", "'stylegan'"]),
         ({"tokenizer.discriminator": "stylegan"}, ["tokenizer.discriminator", "28", "patch"]),
         ({"tokenizer.codebook_size": 65536}, ["tokenizer.codebook_size", "65535"]),

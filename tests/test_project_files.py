@@ -3,7 +3,9 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,7 +63,8 @@ def test_the_container_is_of_the_build_of_pytorch_that_was_asked_for(asked):
     here = torch.__version__.partition("+")[2]
     if asked == "right" and not here:
         pytest.skip("this PyTorch does not say what it is built for")
-    env = os.environ | {"TORCH": here if asked == "right" else asked}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = os.environ | {"PATH": path, "TORCH": here if asked == "right" else asked}
     done = subprocess.run(["sh", "-c", command], env=env, capture_output=True, text=True)
     assert (done.returncode == 0) == (asked == "right")
     assert asked == "right" or "is not built for cu001: see pytorch.org" in done.stderr

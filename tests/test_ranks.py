@@ -165,6 +165,16 @@ def normalized(x: torch.Tensor, gradient: torch.Tensor, ranks: Ranks) -> dict[st
     return {"output": output.detach(), "input": mine.grad} | weights | network.state_dict()
 
 
+def test_channels_that_hardly_vary_are_normalised_as_torch_does(tmp_path):
+    """Far from 0, where a difference of squares in float32 has no digit of the variance left."""
+    torch.manual_seed(3)
+    x = 0.01 * torch.randn(8, 4, 5, 5) + 30
+    wanted = normalized(x, torch.ones_like(x), ALONE)["output"]
+    parts = with_ranks(partial(normalized, x, torch.ones_like(x)), tmp_path / "ranks")
+    mine = torch.cat([part["output"] for part in parts])
+    torch.testing.assert_close(mine, wanted, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype, allowed", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_normalisation_is_torchs_over_the_whole_batch(dtype, allowed, tmp_path):
     """Output, gradients and running statistics, of channels that are not centred."""

@@ -33,16 +33,15 @@ def check_networks(read: Iterable[str], params: Params) -> None:
 
 def _check(folder: Path, params: Params) -> None:
     found = _config(folder)
-    kind = found.get("kind")
+    if not found:
+        return
+    kind = found["kind"]
     asked = {
         "channels": params.data.channels,
         "num_tokens": params.num_tokens,
         "codebook_size": params.tokenizer.codebook_size,
     }
-    if kind in ("classifier", "tokenizer"):
-        asked |= getattr(params, kind).model_dump()
-    elif kind in NETWORKS:
-        asked |= params.transformer.model_dump()
+    asked |= getattr(params, "transformer" if kind in NETWORKS else kind).model_dump()
     for key in sorted(found.keys() & asked.keys()):
         if found[key] != asked[key]:
             raise UserError(
@@ -54,5 +53,7 @@ def _check(folder: Path, params: Params) -> None:
 def _config(folder: Path) -> dict[str, Any]:
     """Nothing where it is missing or damaged: who loads the network says so."""
     with suppress(UserError, OSError):
-        return dict(read_json(folder / "config.json", "kind", most=CONFIG_BYTES))
+        found = read_json(folder / "config.json", "kind", most=CONFIG_BYTES)
+        if found["kind"] in ["classifier", "tokenizer", *NETWORKS]:
+            return dict(found)
     return {}

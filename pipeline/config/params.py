@@ -100,13 +100,6 @@ class Params(Sections):
                 f"data.image_size: {self.grid}×{self.grid} tokens an image are more than the limit "
                 f"of {GRID}×{GRID} (docs/limits.md); add levels to tokenizer.multipliers"
             )
-        narrowest = self.tokenizer.filters * min([1, *self.tokenizer.multipliers][-2:])
-        if self.grid == 1 and narrowest == 32:  # as many groups has each norm
-            raise ValueError(
-                f"data.image_size: {size} pixels are one token, whose 32 channels are normalised "
-                f"one by one, so that nothing is left of them; use larger images, fewer levels in "
-                f"tokenizer.multipliers, or more tokenizer.filters"
-            )
         widest = self.tokenizer.filters * max(self.tokenizer.multipliers)
         if widest > WIDTH:
             raise ValueError(
@@ -127,6 +120,13 @@ class Params(Sections):
             raise ValueError(
                 f"tokenizer.discriminator: stylegan halves images down to 4 pixels, and "
                 f"data.image_size {size} is not 4, 8, 16 …; use such a size, or patch"
+            )
+        narrowest = self.tokenizer.filters * min([1, *self.tokenizer.multipliers][-2:])
+        if self.grid == 1 and narrowest == 32:  # as many groups has each norm
+            raise ValueError(
+                f"data.image_size: {size} pixels are one token, whose 32 channels are normalised "
+                f"one by one, so that nothing is left of them; use larger images, fewer levels in "
+                f"tokenizer.multipliers, or more tokenizer.filters"
             )
 
     def _check_iterations(self) -> None:

@@ -50,7 +50,8 @@ class _Normalized(torch.autograd.Function):
         # New ones, in float32 as the result is: even with a momentum of 0 a NaN would stay in them.
         zeros, ones = torch.zeros_like(weight), torch.ones_like(weight)
         own_mean, own_variance = torch.batch_norm_update_stats(x, zeros, ones, 0.0)
-        own = torch.stack([own_mean, own_variance + own_mean**2]).double()
+        own_mean, own_variance = own_mean.double(), own_variance.double()
+        own = torch.stack([own_mean, own_variance + own_mean**2])
         mean, square = layer.ranks.total(own).div_(layer.ranks.workers).unbind()
         variance = (square - mean**2).float()
         mean = mean.float()

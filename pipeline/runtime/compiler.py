@@ -19,10 +19,11 @@ def require_compiler(gpu: bool) -> None:
     kind, names = "C", ["gcc", "clang"]
     if not gpu:
         kind, names = "C++", ["clang++" if sys.platform == "darwin" else "g++"]
-    names = os.environ.get("CC" if gpu else "CXX", "").split()[:1] or names
+    named = os.environ.get("CC" if gpu else "CXX")
+    names = names if named is None else [named]
     if not any(map(shutil.which, names)):
         lacking = f"a {kind} compiler: {' or '.join(names)} is no command here"
-    elif not Path(sysconfig.get_path("include"), "Python.h").exists():
+    elif sys.platform == "linux" and not Path(sysconfig.get_path("include"), "Python.h").exists():
         lacking = f"Python's headers: {sysconfig.get_path('include')} has no Python.h"
     else:
         return

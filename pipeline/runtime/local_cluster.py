@@ -28,6 +28,7 @@ def private_folder() -> str | None:
     """
     folders = [Path.home() / ".ray"]  # the token's
     if named := os.environ.get("RAY_TMPDIR", "").strip():
+        os.environ["RAY_TMPDIR"] = named  # without blanks around it, which Ray would keep
         _require_folder(named)
     else:
         os.environ.pop("RAY_TMPDIR", None)  # an empty one would be the working directory to Ray
@@ -50,6 +51,7 @@ def _require_folder(named: str) -> None:
     try:
         if reason is None:
             Path(named).mkdir(parents=True, exist_ok=True)
+            reason = None if os.access(named, os.W_OK | os.X_OK) else "it cannot be written"
     except (OSError, ValueError) as error:  # ValueError: a NUL in it
         reason = one_line(getattr(error, "strerror", None) or str(error))
     if reason:

@@ -88,8 +88,7 @@ def train(
     _require_same(session, 0 if state is None else state["step"], name)
     if state is not None:
         _restore(task, state, name, steps, session.folder)
-        start, history = state["step"], state["history"]
-        state = None  # the task has its own copy, and a worker's memory is not to hold two
+        start, history, state = state["step"], state["history"], None  # or memory would hold it
         if session.rank == 0 and start < steps:
             print(f"{name}: going on from step {start} of {steps}", flush=True)
 
