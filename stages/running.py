@@ -45,7 +45,7 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
         _check_surroundings()
         params = load_params()
         check_curves(curves(params), params)
-        check_networks(_read(_name()), params)
+        check_networks(_read(_name()))
         Thread(target=load_ahead).start()  # while a stage that uses Ray waits for it
         summary = main(params)
     except UserError as error:

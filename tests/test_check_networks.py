@@ -1,16 +1,23 @@
 """A stage that is run alone takes no network of other params."""
 
 import dataclasses
+import json
 
 import pytest
 
 from pipeline.config.networks import check_networks
+from pipeline.config.params import Params
 from pipeline.config.paths import AUTOREGRESSIVE, CLASSIFIER, TOKENIZER, TRANSFORMER
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import write_json
+from pipeline.runtime.files import write_json, write_text
 from pipeline.weights.configs import classifier_config, tokenizer_config, transformer_config
 
 READ = [str(folder) for folder in (CLASSIFIER, TOKENIZER, TRANSFORMER / "main", AUTOREGRESSIVE)]
+
+
+def check(read: list[str], params: Params) -> None:
+    write_text("params.yaml", json.dumps(params.model_dump()))
+    check_networks(read)
 
 
 @pytest.fixture
@@ -30,8 +37,8 @@ def published(make_params, tmp_path, monkeypatch):
 
 
 def test_those_that_the_params_describe_are_taken(published, make_params):
-    check_networks(READ, make_params())
-    check_networks(READ, make_params(training={"steps": 7}, evaluation={"seeds": [0, 5]}))
+    check(READ, make_params())
+    check(READ, make_params(training={"steps": 7}, evaluation={"seeds": [0, 5]}))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +50,11 @@ def test_those_that_the_params_describe_are_taken(published, make_params):
             r"^models/classifier has channels 1, where params.yaml asks for 3; run `dvc repro "
             r"train_classifier`$",
         ),
-        ({"classifier": {"width": 32}}, "models", "models/classifier has width 16, .* 32; "),
+        (
+            {"classifier": {"width": 32}},
+            "models/classifier",
+            "models/classifier has width 16, .* 32; ",
+        ),
         ({"tokenizer": {"codebook_size": 128}}, "models/tokenizer", "codebook_size 64, .* 128"),
         (
             {"tokenizer": {"multipliers": [1, 2, 2]}},
@@ -67,8 +78,8 @@ def test_one_of_other_params_is_refused_where_it_is_read(
 ):
     params = make_params(**changes)
     with pytest.raises(UserError, match=said):
-        check_networks([read], params)
-    check_networks(["data/images"], params)
+        check([read], params)
+    check(["data/images"], params)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +87,6 @@ def test_one_of_other_params_is_refused_where_it_is_read(
 )
 def test_what_is_damaged_is_left_to_who_loads_it(published, make_params, text):
     (published / TOKENIZER / "config.json").write_text(text)
-    check_networks(READ, make_params())
+    check(READ, make_params())
     (published / TOKENIZER / "config.json").unlink()
-    check_networks(READ, make_params())
+    check(READ, make_params())

@@ -5,16 +5,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, TOKENIZER
-from pipeline.config.replicates import NETWORKS, replicates
+from pipeline.config.paths import AUTOREGRESSIVE, CLASSIFIER, TOKENIZER, TRANSFORMER
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
+from pipeline.runtime.files import read_json, read_yaml
 from pipeline.runtime.limits import CONFIG_BYTES
 
+# The section of the params that describes a network, by its kind.
+SECTIONS = {
+    "classifier": "classifier",
+    "tokenizer": "tokenizer",
+    "transformer": "transformer",
+    "autoregressive": "transformer",
+}
 
-def check_networks(read: Iterable[str], params: Params) -> None:
+
+def check_networks(read: Iterable[str]) -> None:
     """Refuse networks of other params: what is started by hand, without `dvc repro`, may find some,
     and what it made would be taken for theirs.
 
@@ -22,38 +28,39 @@ def check_networks(read: Iterable[str], params: Params) -> None:
         read: the files and folders that a stage reads.
 
     Raises:
-        UserError: a network is not what the params describe.
+        UserError: a network is not what params.yaml describes, which is taken to be valid.
     """
-    folders = [CLASSIFIER, TOKENIZER]
-    folders += [r.folder for network in NETWORKS for r in replicates(params, network)]
-    for folder in folders:
-        if any(folder.is_relative_to(dep) for dep in read):
-            _check(folder, params)
+    networks = (CLASSIFIER, TOKENIZER, TRANSFORMER, AUTOREGRESSIVE)
+    for folder in map(Path, read):
+        if any(folder.is_relative_to(network) for network in networks):
+            for file in sorted(folder.rglob("config.json")):
+                _check(file)
 
 
-def _check(folder: Path, params: Params) -> None:
-    found = _config(folder)
-    if not found:
+def _check(file: Path) -> None:
+    found = _config(file)
+    kind = found.get("kind")
+    if not isinstance(kind, str) or kind not in SECTIONS:
         return
-    kind = found["kind"]
+    params = read_yaml(PARAMS_FILE)
+    tokenizer, data = params["tokenizer"], params["data"]
+    side = data["image_size"] // 2 ** (len(tokenizer["multipliers"]) - 1)
     asked = {
-        "channels": params.data.channels,
-        "num_tokens": params.num_tokens,
-        "codebook_size": params.tokenizer.codebook_size,
+        "channels": data["channels"],
+        "num_tokens": side**2,
+        "codebook_size": tokenizer["codebook_size"],
     }
-    asked |= getattr(params, "transformer" if kind in NETWORKS else kind).model_dump()
+    asked |= params[SECTIONS[kind]]
     for key in sorted(found.keys() & asked.keys()):
         if found[key] != asked[key]:
             raise UserError(
-                f"{folder} has {key} {found[key]}, where {PARAMS_FILE} asks for {asked[key]}; run "
-                f"`dvc repro train_{kind}`"
+                f"{file.parent} has {key} {found[key]}, where {PARAMS_FILE} asks for {asked[key]}; "
+                f"run `dvc repro train_{kind}`"
             )
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """Nothing where it is missing or damaged: who loads the network says so."""
+def _config(file: Path) -> dict[str, Any]:
+    """Nothing where it is damaged: who loads the network says so."""
     with suppress(UserError, OSError):
-        found = read_json(folder / "config.json", "kind", most=CONFIG_BYTES)
-        if found["kind"] in ["classifier", "tokenizer", *NETWORKS]:
-            return dict(found)
+        return dict(read_json(file, "kind", most=CONFIG_BYTES))
     return {}
