@@ -6,7 +6,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.tasks import run_tasks
 from pipeline.runtime.tuning import run_beside
@@ -29,7 +28,6 @@ def main() -> None:
     import ray
 
     ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, logging_level="error")
-    join_ray()  # which finds that cluster, and sets up nothing
     with tempfile.TemporaryDirectory() as folder:
         jobs = [Job(f"{folder}/{number}") for number in range(6)]
         run_tasks(note_process, jobs[:3], cpus=1, gpus=1, max_retries=0, on_done=lambda job: None)

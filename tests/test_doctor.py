@@ -147,9 +147,9 @@ def test_what_torch_compile_needs(project, monkeypatch, gpu, variable, lacking):
     monkeypatch.setattr("sysconfig.get_path", lambda kind: "nowhere")
     monkeypatch.setenv("PATH", "")
     for name in ("CC", "CXX"):
-        monkeypatch.delenv(name, raising=False) if variable is None else monkeypatch.setenv(
-            name, variable
-        )
+        monkeypatch.delenv(name, raising=False)
+        if variable:
+            monkeypatch.setenv(name, variable)
     state, said = found("params")
     assert state == "fails"
     assert f"torch.compile needs {lacking} → install it" in said

@@ -98,3 +98,11 @@ def test_a_long_token_in_a_users_place_is_not_shown_either(monkeypatch):
     )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user@host")
     assert scrubbed("no such user") == "no such user"
+
+
+def test_a_blank_address_is_none(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", " ")
+    assert tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", " http://127.0.0.1:5000 ")
+    assert tracking_uri() == "http://127.0.0.1:5000"

@@ -14,7 +14,6 @@ from pipeline.data.images.views import View
 from pipeline.data.tokens import SHARD, TokenCache
 from pipeline.runtime.arrays import write_arrays
 from pipeline.runtime.checksums import note_hash
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.tokenizer.quantizer import code_usage
@@ -30,14 +29,6 @@ class Coder:
 
     def __init__(self, split: str, crops: int, params: Params, device: torch.device):
         self.tokenizer = load_model(TOKENIZER, "tokenizer", device)
-        config = self.tokenizer.config
-        found, wanted = config.channels, params.data.channels
-        if (found, config.downsampling) != (wanted, params.tokenizer.downsampling):
-            raise UserError(
-                f"{TOKENIZER} is of {found} channels and {config.downsampling} pixels a token's "
-                f"side, not of {wanted} and {params.tokenizer.downsampling}; run `dvc repro "
-                f"train_tokenizer`"
-            )
         self.view = View(ImageShards(IMAGES, split), params.data, params.seed)
         self.crops, self.device = crops, device
 
