@@ -46,7 +46,7 @@ def test_a_png_is_a_grid_of_the_samples(run, model, tmp_path):
 def test_options_reach_the_decoder(run, model, tmp_path):
     file = tmp_path / "one.png"
     options = ("-T", "2", "--schedule", "linear", "--temperature", "0", "--seed", "5")
-    params = ("-S", "decoding.rounding=ceil", "-S", "decoding.iterations=9")
+    params = ("-S", "decoding.rounding=ceil")
     run("sample", "--count", "1", "-o", str(file), *options, *params, "--replicate", "1")
     second = MaskGIT.from_pretrained(".", seed=1, device="cpu")
     images = second.sample(
@@ -170,6 +170,10 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
             "sample --output x.jpg",
             "--output: x.jpg has a suffix that is not written; use .png (a grid), .gif (the canvas "
             "as it fills), .npz (as the ADM suite reads), or none (a folder of PNGs)",
+        ),
+        (
+            "sample --output -",
+            "--output: -: nothing is written to the terminal; name a file or a folder",
         ),
         (
             "sample --classes=",

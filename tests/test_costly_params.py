@@ -218,7 +218,9 @@ def test_a_bad_value_of_set_param_is_named(tmp_path):
     twice = ["decoding.iterations=4", "decoding.bf16=true", "decoding.iterations=4"]
     with pytest.raises(UserError, match=r"-S: decoding\.iterations is given twice; give it"):
         decoding(None, None, None, None, twice)
-    assert decoding(8, None, None, None, twice[:2]) == {"bf16": True, "iterations": 8}
+    with pytest.raises(UserError, match="by -S or by its own option"):
+        decoding(8, None, None, None, twice[:1])
+    assert decoding(8, None, None, None, twice[1:2]) == {"bf16": True, "iterations": 8}
 
 
 def test_a_folder_that_holds_something_else_is_refused_before_it_is_walked(tmp_path, monkeypatch):

@@ -116,25 +116,23 @@ def decoding(
     """What was given of them, as the API takes it.
 
     Args:
-        params: KEY=VALUE each; an option of its own goes before it.
+        params: KEY=VALUE each, of what no option gives.
 
     Raises:
-        UserError: one of `params` is no KEY=VALUE, no param of decoding, or there twice.
+        UserError: one of `params` is no KEY=VALUE, no param of decoding, or given twice.
     """
-    pairs = [_set_param(text) for text in params or ()]
+    options = {
+        "iterations": iterations,
+        "schedule": schedule,
+        "temperature": temperature,
+        "guidance": guidance,
+    }
+    given = [pair for pair in options.items() if pair[1] is not None]
+    given += [_set_param(text) for text in params or ()]
     for key, name in PARAMS.items():
-        if sum(name == each for each, _ in pairs) > 1:
-            raise UserError(f"-S: {key} is given twice; give it once")
-    given = cast("Decoding", dict(pairs))
-    if iterations is not None:
-        given["iterations"] = iterations
-    if schedule is not None:
-        given["schedule"] = schedule
-    if temperature is not None:
-        given["temperature"] = temperature
-    if guidance is not None:
-        given["guidance"] = guidance
-    return given
+        if sum(name == each for each, _ in given) > 1:
+            raise UserError(f"-S: {key} is given twice; give it once, by -S or by its own option")
+    return cast("Decoding", dict(given))
 
 
 def _set_param(text: str) -> tuple[str, Any]:

@@ -44,6 +44,8 @@ def require_png(path: Path, *read: Path | None) -> None:
 def _suffix(path: Path) -> str:
     """Of an output, in lower case; of `.png` it is that, and not the name of a hidden folder."""
     require_apart("--output", a_path("--output", path))
+    if str(path) == "-":
+        raise UserError("--output: -: nothing is written to the terminal; name a file or a folder")
     name = path.name.lower()
     return name if name in SAMPLES else path.suffix.lower()
 
