@@ -14,6 +14,12 @@ from pipeline.runtime.pytorch_files import downloaded, only_tensors
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
+def pair_bytes(side: int) -> int:
+    """Of the largest maps of a pair of images of side × side pixels: VGG's first stage has 64
+    channels at every pixel, which no other network has more of."""
+    return 2 * 64 * 4 * side**2
+
+
 def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
     """The perceptual distance of that name: a function of two image batches (B, C, H, W) in [0, 1]
     that gives (B,), of which the tokenizer's loss is the mean; differentiable in both.

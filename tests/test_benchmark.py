@@ -41,7 +41,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr("pipeline.runtime.device.time.perf_counter", lambda: self.now)
 
 
 def test_measure_is_the_median_without_the_warm_up(monkeypatch):

@@ -6,6 +6,7 @@ import torch
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torchmetrics.image.inception import InceptionScore
 
+from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import class_accuracy, inception_score
 from pipeline.runtime.seeds import mix
 from tests.gaussians import gaussian
@@ -36,6 +37,18 @@ def test_inception_score_part_by_part_is_that_of_all_at_once(count, splits):
     logits, parts = gaussian(count, 7, 5), min(splits, count)
     at_once = isc_features_to_metric(logits, parts, rng_seed=mix(3, "is_splits") % 2**32)
     assert inception_score(logits, splits, seed=3) == at_once["inception_score_mean"]
+
+
+def test_inception_score_block_by_block_is_that_of_all_at_once(monkeypatch):
+    logits = 2 * gaussian(103, 7, 5)
+    monkeypatch.setattr(metrics, "SCORED", 10)
+    at_once = isc_features_to_metric(logits, 1)["inception_score_mean"]
+    assert inception_score(logits, 1, seed=3) == pytest.approx(at_once, rel=1e-12)
+
+
+def test_inception_score_of_a_class_without_any_probability():
+    logits = torch.tensor([[0.0, -2000.0, 9.0]]).repeat(4, 1)
+    assert inception_score(logits, 1, seed=0) == pytest.approx(1)
 
 
 def test_inception_score_extremes_and_seed():

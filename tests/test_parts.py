@@ -5,11 +5,13 @@ from functools import partial
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torchmetrics.functional.image.lpips import _LPIPS
 
 from pipeline import decoding
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.decoding import DecodingSettings, decode, generate, predictor
 from pipeline.masking import masked_nll
+from pipeline.perceptual import pair_bytes
 from pipeline.runtime import parts
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
@@ -116,4 +118,18 @@ def test_250_images_of_512_pixels_need_six_gigabytes(monkeypatch):
         assert seen.peak < 6 * 2**30
         with Allocations() as seen:
             tokenizer.decode(tokens.unflatten(1, (32, 32)))
+        assert seen.peak < 6 * 2**30
+
+
+@pytest.mark.parametrize("by_place", [False, True])
+@pytest.mark.parametrize("side", [256, 512])
+def test_perceptual_distances_of_250_images_need_six_gigabytes(side, by_place):
+    """LPIPS keeps all stages of VGG, of both images: in one piece 38 GiB at 256 pixels."""
+    with FakeTensorMode(), torch.no_grad():
+        network = _LPIPS(pretrained=False, net="vgg", pnet_rand=True, spatial=by_place)
+        images = torch.zeros(250, 3, side, side)
+        with Allocations() as seen:
+            distance = partial(network, normalize=True)
+            far = parts.in_parts(distance, pair_bytes(side), images, images)
+        assert far.shape == (250, 1, *([side, side] if by_place else [1, 1]))
         assert seen.peak < 6 * 2**30

@@ -45,7 +45,7 @@ def test_time_is_the_median_of_rounds_after_the_first_per_image(monkeypatch):
 
     timed = {"slow": work("slow", [99, 5, 9, 4]), "fast": work("fast", [0, 1, 1, 8])}
     monkeypatch.setattr(speed, "methods", lambda *_: timed)
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("pipeline.runtime.device.time.perf_counter", lambda: clock[0])
     params = with_params(speed={"batch_sizes": [2], "repeats": 3})
     rows = speed.speed_rows(params, 2, CLASSES, CPU)
     assert drawn == [("slow", 2), ("fast", 2)] * 4

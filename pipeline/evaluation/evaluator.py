@@ -178,6 +178,14 @@ class Evaluator:
             self.reference_statistics,
         )
 
+    def sampled(self, images: ImageSet, labels: Tensor, seed: int) -> dict[str, float | None]:
+        """`sample_metrics` of samples of labels (M,), and the share that is recognised."""
+        samples = self.features(images)
+        same = self.extractor.name == self.judge.name
+        logits = samples.class_logits if same else self.recognised(images)
+        values = self.sample_metrics(samples, seed)
+        return values | {"class_accuracy": class_accuracy(logits, labels)}
+
     def scores(self, images: ImageSet, labels: Tensor) -> dict[str, float | None]:
         """FID, IS and the recognised share of a set that may be small.
 

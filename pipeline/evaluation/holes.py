@@ -5,7 +5,8 @@ from torch import Tensor
 
 from pipeline.data.images.pixels import as_float
 from pipeline.evaluation.images import BATCH, ImageSet
-from pipeline.perceptual import Perceptual
+from pipeline.perceptual import Perceptual, pair_bytes
+from pipeline.runtime.parts import in_parts
 
 
 def hole_psnr(images: Tensor, originals: Tensor, hole: Tensor) -> Tensor:
@@ -37,7 +38,8 @@ def hole_distances(
     for pair in zip(images.batches(BATCH), originals.batches(BATCH), strict=True):
         made, true = (as_float(batch).to(device) for batch in pair)
         psnr.append(hole_psnr(made, true, hole))
-        perceptual.append(distance_map(made, true)[:, hole].mean(dim=1))
+        far = in_parts(distance_map, pair_bytes(made.shape[-1]), made, true)
+        perceptual.append(far[:, hole].mean(dim=1))
     return {
         "psnr_hole": torch.cat(psnr).mean().item(),
         "perceptual_hole": torch.cat(perceptual).mean().item(),

@@ -56,8 +56,8 @@ def pixel_hash(images: ImageSet) -> str:
     return digest.hexdigest()
 
 
-def mapped_images(path: Path, start: int = 0, stop: int | None = None) -> "ArrayImages":
-    """Images of an `.npy` of our own, from `start` to before `stop`.
+def mapped_images(path: Path) -> "ArrayImages":
+    """Images of an `.npy` of our own.
 
     Raises:
         UserError: it holds something else.
@@ -71,33 +71,27 @@ def mapped_images(path: Path, start: int = 0, stop: int | None = None) -> "Array
             f"{path} is damaged: it holds {images.dtype} {images.shape} and no images; delete it, "
             f"run again"
         )
-    return ArrayImages(images[start:stop], path, start)
+    return ArrayImages(images, path)
 
 
 class ArrayImages:
-    """An array (n, C, H, W) uint8, in memory or memory-mapped. Its hash is that of its pixels, so
-    that a slice of a file has another.
+    """An array (n, C, H, W) uint8, in memory or memory-mapped. Its hash is that of its pixels.
 
     Args:
         path: the file that is mapped, if one is. Then it travels by name, and not by content.
-        start: the first of the file's images that is in the set.
     """
 
-    def __init__(self, images: np.ndarray, path: Path | None = None, start: int = 0):
-        self._images, self._path, self._start = images, path, start
+    def __init__(self, images: np.ndarray, path: Path | None = None):
+        self._images, self._path = images, path
         self.shape = images.shape[1:]
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._path is None:
             return ArrayImages, (self._images,)
-        return mapped_images, (self._path, self._start, self._start + len(self))
+        return mapped_images, (self._path,)
 
     def __len__(self) -> int:
         return len(self._images)
-
-    def first(self, count: int) -> "ArrayImages":
-        """The first images, at most so many, as an image set."""
-        return ArrayImages(self._images[:count], self._path, self._start)
 
     def read(self, start: int, stop: int) -> Tensor:
         return torch.from_numpy(np.array(self._images[start:stop]))

@@ -57,7 +57,7 @@ class Editor:
         self.view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
         count = min(params.editing.images, len(self.view.images))
         labels = torch.from_numpy(self.view.images.labels)
-        # As many of every class as can be: the FID of an unbalanced set is of its classes too.
+        # In the classes' proportions in the split: FID is of these too.
         self.chosen = next(disjoint(labels, count, seed=params.seed))
         self.labels = labels[self.chosen]
         self.size = (params.data.image_size,) * 2

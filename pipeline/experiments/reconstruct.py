@@ -17,8 +17,9 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.decoding import decode, predictor
 from pipeline.evaluation.reconstruction import psnr
-from pipeline.perceptual import open_perceptual
+from pipeline.perceptual import open_perceptual, pair_bytes
 from pipeline.runtime.arrays import write_array
+from pipeline.runtime.parts import in_parts
 from pipeline.runtime.seeds import generator
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.tokenizer import tokens_to_images
@@ -97,7 +98,9 @@ class Reconstructor:
             original, image = (as_float(x).to(self.device) for x in pair)
             mse = (original - image).pow(2).mean(dim=(1, 2, 3))
             values["psnr"] += [psnr(value.item()) for value in mse]
-            values["perceptual"] += [x.item() for x in self.perceptual(original, image)]
+            row_bytes = pair_bytes(self.params.data.image_size)
+            far = in_parts(self.perceptual, row_bytes, original, image)
+            values["perceptual"] += [x.item() for x in far]
         spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
         return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
 

@@ -3,8 +3,8 @@ without the tokenizer, whose time is the same for all methods."""
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.config.params import Params
 from pipeline.decoding import generate
+from pipeline.runtime.device import seconds_of
 from pipeline.runtime.kept import kept_rows
 from pipeline.runtime.seeds import mix
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
@@ -78,7 +79,10 @@ def speed_rows(
     for batch_size in params.speed.batch_sizes:
         labels = torch.arange(batch_size) % num_classes
         rounds = [
-            [_seconds(method.draw, labels, device) / batch_size for method in timed.values()]
+            [
+                seconds_of(partial(method.draw, labels), device) / batch_size
+                for method in timed.values()
+            ]
             for _ in range(1 + params.speed.repeats)
         ]
         for (name, method), times in zip(timed.items(), zip(*rounds[1:], strict=True), strict=True):
@@ -121,16 +125,3 @@ def kept_speed_rows(
 def device_name(device: torch.device) -> str:
     """As its maker calls a GPU; `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _seconds(draw: Callable[[Tensor], Tensor], labels: Tensor, device: torch.device) -> float:
-    """Wall time of a call in seconds; the device has finished all work at both ends."""
-
-    def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    started = now()
-    draw(labels)
-    return now() - started

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import time
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -23,12 +25,25 @@ def pick_device() -> torch.device:
 _picked: list[torch.device] = []
 
 
-def device_name() -> str:
+def computing_on() -> str:
     """What this process computes on: the GPU that it has picked, else "cpu", or "cpu, in float32"
     where params that ask for bfloat16 do not get it."""
     if _picked:
         return torch.cuda.get_device_name(_picked[-1])
     return "cpu" if _cpu_multiplies_bfloat16() else "cpu, in float32"
+
+
+def seconds_of(run: Callable[[], object], device: torch.device) -> float:
+    """Wall-clock time of a call in seconds; the device has finished all work at both ends."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    started = now()
+    run()
+    return now() - started
 
 
 def worker_device(use_gpu: bool) -> torch.device:

@@ -21,11 +21,11 @@ def this_machine() -> Machine:
     """Host, device and versions of this process, which has picked its device."""
     import torch
 
-    from pipeline.runtime.device import device_name
+    from pipeline.runtime.device import computing_on
 
     return {
         "host": platform.node(),
-        "device": device_name(),
+        "device": computing_on(),
         "python": platform.python_version(),
         "torch": torch.__version__,  # with its build
         "ray": version("ray"),

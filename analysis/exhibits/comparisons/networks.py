@@ -56,8 +56,9 @@ def _quality(rows: pd.DataFrame, results: Results, note: str = "", **where: str)
 
 
 def _better(rows: pd.DataFrame, metric: str, extractor: str, note: str = "", **where: str) -> Claim:
-    """MaskGIT against VQGAN∗ by one metric. A seed orders the batches of both alike, and nothing
-    else of theirs is shared: their trainings are compared as independent ones."""
+    """MaskGIT against VQGAN∗ by one metric, as independent trainings. A seed gives both the same
+    first weights and the same batches, but what they learn of them is another task: there is no
+    reason that their scores should rise and fall together, as those of two schedules do."""
     label = metric_label(metric, extractor)
     ours, theirs = (by_seed(rows[rows["images"] == name], metric) for name in NETWORKS)
     kind = metric.removesuffix(f"_{extractor}")

@@ -11,7 +11,6 @@ from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import make_images
-from pipeline.evaluation.metrics import class_accuracy
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
 from pipeline.runtime.checksums import keep_if_whole, write_noted
@@ -83,12 +82,9 @@ def _measure_cell(
     name = f"sweep: {trial.name} T={cell.iterations}"
     images = make_images(path, workers, sampler, batches, name)
     decode_seconds = time.monotonic() - started
-    samples = evaluator.features(images)
-    values = evaluator.sample_metrics(samples, trial.seed)
-    same = evaluator.extractor.name == evaluator.judge.name
-    logits = samples.class_logits if same else evaluator.recognised(images)
+    values = evaluator.sampled(images, labels, trial.seed)
     path.unlink()
-    return values | {"class_accuracy": class_accuracy(logits, labels)}, decode_seconds
+    return values, decode_seconds
 
 
 def _open_sampler(trial: Trial, params: Params, device: torch.device) -> Sampler:

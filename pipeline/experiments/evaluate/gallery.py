@@ -85,10 +85,12 @@ def _write_neighbours(
 ) -> None:
     samples = SampleImages(replicate.samples, params.data)
     chosen = samples.first(params.evaluation.samples)
-    distance, index = nearest(Evaluator(params, workers), chosen, NEIGHBOURS)
+    evaluator = Evaluator(params, workers)
+    features = evaluator.features(chosen).features[:COMPARED]
+    distance, index = nearest(features, evaluator.reference.features, NEIGHBOURS)
     pictured = {
-        "samples": _pictures(samples.view, range(len(index[:COMPARED]))),
-        "nearest": np.stack([_pictures(view, row) for row in index[:COMPARED]]),
-        "distance": distance[:COMPARED].numpy(),
+        "samples": _pictures(samples.view, range(len(index))),
+        "nearest": np.stack([_pictures(view, row) for row in index]),
+        "distance": distance.numpy(),
     }
     write_npz(path, pictured)

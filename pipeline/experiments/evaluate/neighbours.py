@@ -19,14 +19,15 @@ def neighbour_distances(evaluator: Evaluator, samples: ImageSet) -> dict[str, fl
     name = evaluator.extractor.name
     values = {}
     for suffix, images in (("", samples), ("_real", held_out)):
-        distance, _ = nearest(evaluator, images, 1)
+        features = evaluator.features(images).features
+        distance, _ = nearest(features, evaluator.reference.features, 1)
         values[f"nearest_distance_{name}{suffix}"] = distance.mean().item()
     return values
 
 
-def nearest(evaluator: Evaluator, images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
-    """Distances and indices (M, count) of the training images whose features are nearest."""
-    reference, features = evaluator.reference.features, evaluator.features(images).features
+def nearest(features: Tensor, reference: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Distances and indices (M, count) of the rows of a reference (R, F) that are nearest to
+    features (M, F)."""
     blocks = [_nearest(block, reference, count) for block in features.split(BLOCK)]
     values, indices = zip(*blocks, strict=True)
     return torch.cat(values), torch.cat(indices)

@@ -2,14 +2,13 @@
 with."""
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from pipeline.runtime.device import quick_in_bfloat16
+from pipeline.runtime.device import quick_in_bfloat16, seconds_of
 from pipeline.transformer import TransformerConfig
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -28,20 +27,7 @@ def measure(
     """The median time of `repeats` runs after `warm_up` runs; the device has finished each."""
     for _ in range(warm_up):
         run()
-    return Timing(statistics.median(_seconds(run, device) for _ in range(repeats)), repeats)
-
-
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    _finish(device)
-    start = time.perf_counter()
-    run()
-    _finish(device)
-    return time.perf_counter() - start
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return Timing(statistics.median(seconds_of(run, device) for _ in range(repeats)), repeats)
 
 
 def product_shapes(config: TransformerConfig, batch: int) -> list[tuple[int, int, int]]:

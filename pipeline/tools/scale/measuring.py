@@ -14,7 +14,7 @@ from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
-from pipeline.evaluation.metrics import class_accuracy, require_enough, sample_metric_names
+from pipeline.evaluation.metrics import require_enough, sample_metric_names
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import tree_hash, value_hash
@@ -147,11 +147,7 @@ def _measure(
     size = params.decoding.batch_size
     batches = sample_batches(settings, labels, batch_size=size, seed=mix(seed, "scale"))
     images = ArrayImages(torch.cat([draw(*batch) for batch in batches]).numpy())
-    samples = evaluator.features(images)
-    same = evaluator.extractor.name == evaluator.judge.name
-    logits = samples.class_logits if same else evaluator.recognised(images)
-    values = evaluator.sample_metrics(samples, seed)
-    return values | {"class_accuracy": class_accuracy(logits, labels)}
+    return evaluator.sampled(images, labels, seed)
 
 
 def _settings(decoding: Decoding | None, params: Params) -> DecodingSettings:
