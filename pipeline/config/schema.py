@@ -196,6 +196,7 @@ class Evaluation(Section):
     reference_statistics: Place | None
     seeds: Grid[Seed]
     samples: Images
+    labels: Literal["training", "uniform"]
     keep_samples: bool
     neighbors: Batch
     manifold_images: Images

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER
+from pipeline.config.paths import CLASSIFIER, IMAGES
+from pipeline.data.images.shards import ImageShards
 from pipeline.evaluation.feature_files import (
     cached_features,
     extraction,
@@ -23,6 +24,7 @@ from pipeline.evaluation.features import (
     open_extractor,
 )
 from pipeline.evaluation.images import BATCH, ImageSet
+from pipeline.evaluation.labels import proportional_labels
 from pipeline.evaluation.metrics import (
     class_accuracy,
     distribution_metrics,
@@ -77,6 +79,14 @@ class Evaluator:
         )
         reference = load_features(self._reference(extractor)).features
         return extractor, drawn(reference, evaluation.manifold_images, self.params.seed)
+
+    def labels(self, count: int) -> Tensor:
+        """Labels (count,) of samples to measure, as `evaluation.labels` says."""
+        images = ImageShards(self.root / IMAGES, "train")
+        images_K = torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
+        if self.params.evaluation.labels == "uniform":
+            images_K = torch.ones_like(images_K)
+        return proportional_labels(count, images_K)
 
     def features(self, images: ImageSet) -> Features:
         """Features of the images, from the main extractor."""

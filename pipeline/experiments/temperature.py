@@ -14,7 +14,7 @@ from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import kept_row
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone, Maker
-from pipeline.sampling import balanced_labels, sample_batches
+from pipeline.sampling import sample_batches
 
 KEYS = ("choice_temperature", "seed", "samples")
 
@@ -60,8 +60,7 @@ def _score(
 ) -> dict[str, float | None]:
     """The scores of samples at a temperature, which lie beside `cell` as they are made."""
     params, workers = evaluator.params, evaluator.workers
-    num_classes = sampler.open(workers.device).model.config.num_classes
-    labels = balanced_labels(params.temperature.samples, num_classes)
+    labels = evaluator.labels(params.temperature.samples)
     batches = sample_batches(
         replace(params.decoding_settings(), choice_temperature=value),
         labels,

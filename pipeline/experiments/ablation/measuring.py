@@ -19,7 +19,7 @@ from pipeline.runtime.files import read_json
 from pipeline.runtime.machines import machines_of, meet_anew, note_workers, this_machine
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone, Maker, workers_of
-from pipeline.sampling import Sampler, balanced_labels, sample_batches
+from pipeline.sampling import Sampler, sample_batches
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import load_model
 from pipeline.weights.released.opening import open_pretrained_transformer
@@ -70,8 +70,7 @@ def _measure_cell(
     """The metrics of a cell's samples, and the seconds of decoding them."""
     started, params, workers = time.monotonic(), evaluator.params, evaluator.workers
     settings = params.decoding_settings(iterations=cell.iterations)
-    num_classes = sampler.open(workers.device).model.config.num_classes
-    labels = balanced_labels(params.sweep.samples, num_classes)
+    labels = evaluator.labels(params.sweep.samples)
     batches = sample_batches(
         replace(settings, schedule=cell.schedule),
         labels,

@@ -2,6 +2,7 @@
 (Figure 2), and the training images nearest to samples, which show whether the model memorised."""
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -34,30 +35,31 @@ def write_gallery(params: Params, folder: Path, workers: Alone) -> None:
     """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`, of
     each network's first replicate."""
     images = ImageShards(IMAGES, "train")
-    names = images.class_names
-    shown = range(min(CLASSES, len(names)))
-    grids: dict[str, np.ndarray] = {}
-    first = {network: main_replicates(params, network)[0] for network in NETWORKS}
-    for network, replicate in first.items():
-        samples = SampleImages(replicate.samples, params.data)
-        rows = _even([range(c, len(samples), len(names)) for c in shown])
-        grids[network] = np.stack([_pictures(samples.view, row) for row in rows])
     view = View(images, params.data, params.seed)
-    rows = _even([np.flatnonzero(images.labels == c) for c in shown])
-    grids["real"] = np.stack([_pictures(view, row) for row in rows])
+    first = {network: main_replicates(params, network)[0] for network in NETWORKS}
+    views: dict[str, View] = {
+        name: SampleImages(replicate.samples, params.data).view for name, replicate in first.items()
+    }
+    views["real"] = view
+    # The first classes that all have images of: a rare one may have no sample.
+    shown = reduce(np.intersect1d, [v.images.labels for v in views.values()])[:CLASSES]
+    grids: dict[str, np.ndarray] = {}
+    for name, each in views.items():
+        rows = _even([np.flatnonzero(each.images.labels == c) for c in shown])
+        grids[name] = np.stack([_pictures(each, row) for row in rows])
     flat = torch.from_numpy(grids["transformer"]).flatten(0, 1).permute(0, 3, 1, 2)
     save_picture(grid_picture(flat, grids["transformer"].shape[1]), folder / "samples.png")
-    class_names = np.array(names[: len(shown)])
+    class_names = np.array([images.class_names[c] for c in shown])
     write_npz(folder / "class_grid.npz", {"class_names": class_names, **grids})
     transformer = first["transformer"]
     _write_decoding(params, transformer, folder / "decoding.npz", workers.device)
     _write_neighbours(params, transformer, view, folder / "neighbours.npz", workers)
 
 
-def _even(rows: Sequence[Sequence[int] | np.ndarray]) -> list[np.ndarray]:
+def _even(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The first indices of each class, as many of every class: at most `PER_CLASS`."""
     few = min(PER_CLASS, *map(len, rows))
-    return [np.array(row[:few]) for row in rows]
+    return [row[:few] for row in rows]
 
 
 def _pictures(view: View, rows: Iterable[int]) -> np.ndarray:

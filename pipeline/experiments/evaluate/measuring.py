@@ -26,7 +26,7 @@ from pipeline.masking import masked_nll
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import kept_row
 from pipeline.runtime.workers import Alone, Maker
-from pipeline.sampling import Network, Sampler, balanced_labels, sample_batches
+from pipeline.sampling import Network, Sampler, sample_batches
 from pipeline.weights.published import load_model
 
 Row = dict[str, Any]
@@ -162,8 +162,7 @@ def _drawing(
     count = params.evaluation.samples
     if replicate.main:
         count = max(count, params.cas.samples)
-    network = sampler.open(evaluator.workers.device).model
-    labels = balanced_labels(count, network.config.num_classes)
+    labels = evaluator.labels(count)
     batches = sample_batches(
         params.decoding_settings(autoregressive=replicate.network == "autoregressive"),
         labels,

@@ -10,7 +10,6 @@ from pipeline.evaluation.features import Features
 from pipeline.evaluation.images import CenterCrops
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.runtime.workers import Alone
-from pipeline.sampling import balanced_labels
 
 
 def real_rows(params: Params, workers: Alone) -> list[dict[str, Any]]:
@@ -19,7 +18,7 @@ def real_rows(params: Params, workers: Alone) -> list[dict[str, Any]]:
     images = CenterCrops(IMAGES, "val", params.data)
     features, logits = evaluator.features(images), evaluator.recognised(images)
     rows = []
-    for size in _sizes(params, classes=logits.shape[1]):
+    for size in _sizes(params, evaluator):
         for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
             part = Features(features.features[chosen], features.class_logits[chosen])
             labels = images.labels[chosen]
@@ -34,10 +33,10 @@ def real_columns(params: Params) -> list[str]:
     return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
 
 
-def _sizes(params: Params, classes: int) -> list[int]:
+def _sizes(params: Params, evaluator: Evaluator) -> list[int]:
     """The numbers of samples that the stages measure, in order, each once."""
     candidates = max(params.evaluation.samples, params.cas.samples)
-    members = balanced_labels(candidates, classes).bincount().tolist()
+    members = [count for count in evaluator.labels(candidates).bincount().tolist() if count]
     kept = [
         sum(params.rejection.kept(of_class, acceptance) for of_class in members)
         for acceptance in params.rejection.acceptance

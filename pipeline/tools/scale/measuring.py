@@ -20,7 +20,7 @@ from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import tree_hash, value_hash
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone
-from pipeline.sampling import Network, Sampler, balanced_labels, sample_batches
+from pipeline.sampling import Network, Sampler, sample_batches
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.scale.grid import Decoding, Grid, Training
 from pipeline.tools.scale.rows import CELL, RUN, Rows, rows_of
@@ -142,7 +142,7 @@ def _measure(
 ) -> dict[str, float | None]:
     """Metrics of samples of the network, drawn with the training's seed."""
     params, seed = evaluator.params, cell["seed"]
-    labels = balanced_labels(cell["samples"], network.config.num_classes)
+    labels = evaluator.labels(cell["samples"])
     draw, settings = Sampler(network, tokenizer), _settings(decoding, params)
     size = params.decoding.batch_size
     batches = sample_batches(settings, labels, batch_size=size, seed=mix(seed, "scale"))
