@@ -39,9 +39,9 @@ check: env ## Check style, types and what is quick to test, in 7 to 9 minutes on
 	mypy
 	pytest -m "not slow" --numprocesses auto
 
-test: env ## Run all the tests: the quick ones, then the slow ones on two cores, then the timed
+test: env ## Run all the tests: the quick ones, then the slow ones, then the timed
 	pytest -m "not slow" --numprocesses auto
-	OMP_NUM_THREADS=1 pytest -m "slow and not timed" --numprocesses 2 --dist worksteal # a core each
+	OMP_NUM_THREADS=1 pytest -m "slow and not timed" --numprocesses 3 --dist worksteal # they wait for half of it
 	pytest -m timed
 
 bench: env ## Time training and decoding here, in about 10 minutes (results/bench.json)

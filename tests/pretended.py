@@ -36,6 +36,9 @@ class _Backend:
     _is_in_bad_fork = staticmethod(lambda: False)
     manual_seed_all = staticmethod(lambda seed: None)
     get_amp_supported_dtype = staticmethod(lambda: [torch.bfloat16])
+    # `torch.random.fork_rng` in a test that comes after, in the same process, asks for these.
+    get_rng_state = staticmethod(lambda device=0: torch.empty(0, dtype=torch.uint8))
+    set_rng_state = staticmethod(lambda state, device=0: None)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.evaluation.feature_files import (
     cached_features,
     extraction,
+    features_folder,
     kept_statistics,
     load_features,
     reference_features,
@@ -37,6 +38,7 @@ from pipeline.evaluation.metrics import (
 )
 from pipeline.evaluation.statistics import load_statistics
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
+from pipeline.runtime.project import in_copy
 from pipeline.runtime.workers import Alone
 from pipeline.weights.published import load_model
 
@@ -47,27 +49,36 @@ class Evaluator:
     Args:
         workers: who runs images through the networks.
         root: the project's folder; a worker may have another working directory.
+        cache_dir: of features that are kept, if it is not `features_folder`.
         keep: whether features are kept on disk, so that the same images are not run through the
             network again.
     """
 
-    def __init__(self, params: Params, workers: Alone, root: Path = Path(), keep: bool = True):
+    def __init__(
+        self,
+        params: Params,
+        workers: Alone,
+        root: Path = Path(),
+        keep: bool = True,
+        cache_dir: Path | None = None,
+    ):
         self.params, self.workers, self.root, self.keep = params, workers, root, keep
         device = workers.device
         classifier = load_model(root / CLASSIFIER, "classifier", device)
         evaluation = params.evaluation
         self.judge = ClassifierExtractor(classifier, device)
         self.extractor = open_extractor(evaluation.extractor, classifier, evaluation, device)
-        self.cache_dir = root / params.ray.folder / "features"
+        self.cache_dir = cache_dir or features_folder(params)
         reference = self._reference(self.extractor)
         self.reference = load_features(reference)
         published = evaluation.reference_statistics
         self.reference_statistics = (
-            load_statistics(root / published) if published else kept_statistics(reference)
+            load_statistics(root / in_copy(published)) if published else kept_statistics(reference)
         )
 
     def _reference(self, extractor: Extractor) -> Path:
-        return reference_features(extractor, self.params, self.workers, self.root)
+        how = self.params, self.workers, self.root, self.cache_dir
+        return reference_features(extractor, *how)
 
     @cached_property
     def second(self) -> tuple[Extractor, Tensor]:

@@ -29,6 +29,7 @@ from pipeline.runtime.arrays import make_parts, parts_folder
 from pipeline.runtime.checksums import as_noted, keep_if_whole, note_hash, shared_folder
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import atomic_file, require_file, tree_hash, value_hash
+from pipeline.runtime.project import in_project
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
 
@@ -228,17 +229,27 @@ def _join(parts: list[Path], path: Path) -> None:
                 out.write(getattr(load_features(part), name).numpy())
 
 
+def features_folder(params: Params) -> Path:
+    """Where features are kept; a copy of the project shares it."""
+    return in_project(params.ray.folder) / "features"
+
+
 def reference_features(
-    extractor: Extractor, params: Params, workers: Alone, root: Path = Path()
+    extractor: Extractor,
+    params: Params,
+    workers: Alone,
+    root: Path = Path(),
+    cache_dir: Path | None = None,
 ) -> Path:
     """The file with the features of every training image (centre crops), which samples are compared
     with. They are computed once; sweep and evaluation share them.
 
     Args:
         root: the project's folder.
+        cache_dir: where they are kept, if it is not `features_folder`.
     """
     images = CenterCrops(root / IMAGES, "train", params.data)
-    cache_dir = root / params.ray.folder / "features"
+    cache_dir = cache_dir or features_folder(params)
     maker = extraction(extractor, images, params, root)
     cached_features(images, extractor, cache_dir, workers, maker)
     return features_path(images, extractor, cache_dir)

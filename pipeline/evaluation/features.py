@@ -13,6 +13,7 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.schema import Evaluation
 from pipeline.data.images.pixels import as_float
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.project import in_copy
 from pipeline.runtime.pytorch_files import downloaded, only_tensors
 
 
@@ -148,7 +149,8 @@ def open_extractor(
         return ClassifierExtractor(classifier, device)
     if name == "random":
         return random_extractor(classifier.config, device)
-    return PretrainedExtractor(name, getattr(evaluation, f"{name}_weights"), device)
+    weights = getattr(evaluation, f"{name}_weights")
+    return PretrainedExtractor(name, weights and str(in_copy(weights)), device)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from pipeline.prepare.reduced import Reduced
 from pipeline.prepare.source import Item, Source
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import value_hash
+from pipeline.runtime.project import in_copy, in_project
 
 
 def open_source(name: str, download_dir: str, image_size: int) -> Source:
@@ -31,7 +32,8 @@ def open_source(name: str, download_dir: str, image_size: int) -> Source:
         UserError: it does not exist, or has an empty class.
     """
     _, _, argument = name.partition(":")
-    return Reduced(SOURCES[source_form(name)](argument, download_dir), image_size)
+    downloads = str(in_project(download_dir))
+    return Reduced(SOURCES[source_form(name)](argument, downloads), image_size)
 
 
 def source_form(name: str) -> str:
@@ -166,5 +168,5 @@ def _labels(dataset) -> list[int]:
 SOURCES: dict[str, Callable[[str, str], Source]] = {
     "mnist5k": lambda argument, download_dir: Mnist5kSource(),
     "torchvision:NAME": TorchvisionSource,
-    "folder:PATH": lambda argument, download_dir: FolderSource(Path(argument)),
+    "folder:PATH": lambda argument, download_dir: FolderSource(in_copy(argument)),
 }

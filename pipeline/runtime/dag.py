@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml, tree_hash
-from pipeline.runtime.project import lies_in
+from pipeline.runtime.project import in_copy, lies_in
 
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
@@ -38,12 +38,12 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
         return not any(name == d or name.startswith((f"{d}.", f"{d}/")) for d in dropped)
 
     params = {k: v for k, v in stage_params(stage).items() if matters(k)}
-    named = [params[name] for name in FILE_PARAMS if params.get(name)]
+    named = {str(p): in_copy(p) for name in FILE_PARAMS if (p := params.get(name))}
     return {
         "params": params,
         "deps": {dep: tree_hash(dep) for dep in stage_deps(stage) if matters(dep)},
         # A file that is missing is left out: the code that loads it reports that.
-        "files": {path: tree_hash(path) for path in named if Path(path).exists()},
+        "files": {name: tree_hash(file) for name, file in named.items() if file.exists()},
     }
 
 

@@ -24,6 +24,13 @@ def in_project(path: Path | str) -> Path:
     return Path(os.environ.get("DVC_ROOT") or "", path).absolute()
 
 
+def in_copy(path: Path | str) -> Path:
+    """A file or folder that params name, which git and DVC need not know: the project's own where a
+    copy of the project (`dvc exp run --temp`) lacks it."""
+    own = in_project(path)
+    return own if own.exists() and not os.path.exists(path) else Path(path)
+
+
 def folder_named(name: str) -> str:
     """A folder as the system takes it, from a path, one that begins with `~`, or a `file://`."""
     address = urlsplit(name)

@@ -5,10 +5,10 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES
+from pipeline.evaluation.feature_files import features_folder
 from pipeline.experiments.ablation.training import training_job, training_key, trial_params
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.runtime.files import tree_hash
-from pipeline.runtime.project import in_project
 from pipeline.runtime.stage import Stage
 
 # The grid: no single trial depends on it. (The curves that a trial is trained and decoded with are
@@ -45,7 +45,7 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
                 training=job,
                 params=own_params.model_dump(),
                 root=str(Path.cwd()),
-                features=str(in_project(params.ray.folder).resolve() / "features"),
+                features=str(features_folder(params).resolve()),
             )
             found.append(trial)
     return found

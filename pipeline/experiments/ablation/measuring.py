@@ -33,7 +33,8 @@ def measure_trial(trial: Trial) -> None:
     if trial.training is not None:
         train_seconds = read_json(trial.training.trained, "seconds")["seconds"]
     sampler = Maker(_open_sampler, trial, params)
-    evaluator = Evaluator(params, workers, root, keep=False)
+    features = Path(trial.features)
+    evaluator = Evaluator(params, workers, root, keep=False, cache_dir=features)
     nll = masked_nll(
         sampler.open(workers.device).model,
         *TokenCache(root / TOKENS, "val").everything(),
