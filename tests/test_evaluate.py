@@ -21,7 +21,7 @@ from pipeline.experiments.evaluate import real
 from pipeline.experiments.evaluate.measuring import drop_samples, evaluate_all
 from pipeline.experiments.evaluate.real import real_columns, real_rows
 from pipeline.masking import masked_nll
-from pipeline.sampling import Sampler
+from pipeline.sampling import Sampler, balanced_labels
 from pipeline.weights.published import load_model
 from tests.images import samples_in, write_token_cache
 from tests.tiny_project import (
@@ -238,7 +238,7 @@ def test_real_images_are_scored_in_disjoint_sets():
 
 
 def test_the_sizes_of_real_sets_are_those_that_rejection_keeps():
-    """Of 31 candidates of three classes: 11, 10 and 10."""
+    """Of 31 candidates of three classes: 11, 10 and 10; a fourth has none."""
     given = with_params(
         evaluation={"samples": 31},
         cas={"samples": 5},
@@ -247,4 +247,5 @@ def test_the_sizes_of_real_sets_are_those_that_rejection_keeps():
         editing={"images": 40},
         rejection={"acceptance": [0.5, 0.01]},
     )
-    assert real._sizes(given, CLASSES) == [3, 6 + 5 + 5, 31, 40]
+    candidates = balanced_labels(31, 3)
+    assert real._sizes(given, candidates + (candidates == 2)) == [3, 6 + 5 + 5, 31, 40]

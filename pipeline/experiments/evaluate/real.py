@@ -3,6 +3,8 @@ that number of images, where nothing is generated."""
 
 from typing import Any
 
+from torch import Tensor
+
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
 from pipeline.evaluation.evaluator import Evaluator
@@ -18,7 +20,8 @@ def real_rows(params: Params, workers: Alone) -> list[dict[str, Any]]:
     images = CenterCrops(IMAGES, "val", params.data)
     features, logits = evaluator.features(images), evaluator.recognised(images)
     rows = []
-    for size in _sizes(params, evaluator):
+    candidates = evaluator.labels(max(params.evaluation.samples, params.cas.samples))
+    for size in _sizes(params, candidates):
         for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
             part = Features(features.features[chosen], features.class_logits[chosen])
             labels = images.labels[chosen]
@@ -33,10 +36,13 @@ def real_columns(params: Params) -> list[str]:
     return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
 
 
-def _sizes(params: Params, evaluator: Evaluator) -> list[int]:
-    """The numbers of samples that the stages measure, in order, each once."""
-    candidates = max(params.evaluation.samples, params.cas.samples)
-    members = [count for count in evaluator.labels(candidates).bincount().tolist() if count]
+def _sizes(params: Params, candidates: Tensor) -> list[int]:
+    """The numbers of samples that the stages measure, in order, each once.
+
+    Args:
+        candidates: labels (M,) of the samples that rejection selects from.
+    """
+    members = candidates.unique(return_counts=True)[1].tolist()
     kept = [
         sum(params.rejection.kept(of_class, acceptance) for of_class in members)
         for acceptance in params.rejection.acceptance
