@@ -43,7 +43,7 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
         "params": params,
         "deps": {dep: tree_hash(dep) for dep in stage_deps(stage) if matters(dep)},
         # A file that is missing is left out: the code that loads it reports that.
-        "files": {name: tree_hash(file) for name, file in named.items() if file.exists()},
+        "files": {name: tree_hash(file) for name, file in named.items() if os.path.exists(file)},
     }
 
 

@@ -28,7 +28,7 @@ def in_copy(path: Path | str) -> Path:
     """A file or folder that params name, which git and DVC need not know: the project's own where a
     copy of the project (`dvc exp run --temp`) lacks it."""
     own = in_project(path)
-    return own if own.exists() and not os.path.exists(path) else Path(path)
+    return own if os.path.exists(own) and not os.path.exists(path) else Path(path)
 
 
 def folder_named(name: str) -> str:
