@@ -34,8 +34,11 @@ def main(params: Params) -> str:
             for split, indices in splits.items()
         }
         manifest = write_manifest(folder, source.class_names, params.data.source, shards)
-        metrics = {f"{split}_images": len(indices) for split, indices in splits.items()}
+        metrics: dict[str, float] = {f"{split}_images": len(i) for split, i in splits.items()}
         metrics |= {"classes": len(source.class_names)}
+        # What guessing that class alone finds, of samples in the classes' proportions.
+        of_each = manifest["counts"]["train"].values()
+        metrics |= {"largest_class": max(of_each) / sum(of_each)}
         write_json(RESULTS / "prepare/metrics.json", metrics)
         sheet = contact_sheet(folder, params)
         stage.run.log_group("data", metrics)

@@ -1,6 +1,7 @@
 """What is out of date is left out of the report, under a banner; networks that have learned nothing
 decide nothing."""
 
+import json
 import re
 
 import pandas as pd
@@ -121,6 +122,17 @@ def test_networks_near_chance_are_called_barely_trained_and_decide_nothing(
     assert ("Barely trained: MaskGIT." in first and "guessing finds 33.3%" in first) == barely
 
 
+@pytest.mark.parametrize(("labels", "told"), [("training", True), ("uniform", False)])
+def test_guessing_the_largest_class_is_no_training(results, params, labels, told):
+    """It finds four of five samples where they have the classes' proportions."""
+    path = results / "prepare/metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"largest_class": 0.8}))
+    worsen(results, "evaluation/rows.csv", "images == 'transformer'", 0.81)
+    setup = Setup.of(params)._replace(labels=labels)
+    found = barely_trained(read_results(results, curves_of(results)), setup)
+    assert ("MaskGIT" in found) == told
+
+
 def test_a_sweep_near_chance_decides_nothing_of_schedules(results, params):
     worsen(results, "sweep/rows.csv", "seed >= 0", 0.34)
     verdicts = judge(read_results(results, curves_of(results)), params)
@@ -139,7 +151,7 @@ def test_of_samples_that_are_out_of_date_nothing_is_told(results, analysed, stal
 
 def test_of_a_single_class_nobody_is_called_barely_trained(results, params):
     (results / "prepare/metrics.json").write_text(
-        '{"train_images": 4000, "val_images": 1000, "classes": 1}'
+        '{"train_images": 4000, "val_images": 1000, "classes": 1, "largest_class": 1}'
     )
     found = read_results(results, curves_of(results))
     assert barely_trained(found, Setup.of(params)) == {}

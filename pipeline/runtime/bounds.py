@@ -70,6 +70,7 @@ BOUNDS = {
     "val_images": COUNT,
     "training_images": COUNT,
     "classes": COUNT,
+    "largest_class": Bounds(0, 1, always=True),
     "samples": COUNT,
     "candidates": COUNT,
     "is_splits": COUNT,

@@ -96,7 +96,9 @@ def _network(params: Params, key: str) -> list[str]:
     wanted: dict[str, Any] = {"images": [key], "seed": params.evaluation.seeds}
     require_cells(_path("evaluation"), of, wanted)
     fid, score, precision, recall = (over_seeds(of[metric]) for metric in metrics)
-    chance = 1 / read_numbers(RESULTS / "prepare/metrics.json", ["classes"])["classes"]
+    data = read_numbers(RESULTS / "prepare/metrics.json", ["classes", "largest_class"])
+    uniform = params.evaluation.labels == "uniform"
+    chance = 1 / data["classes"] if uniform else data["largest_class"]
     return [
         f"{over_seeds(of['class_accuracy'], '.1%')} of samples recognised as their class "
         f"(guessing: {100 * chance:.3g}%)",

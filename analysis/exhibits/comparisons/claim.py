@@ -21,6 +21,7 @@ class Setup(NamedTuple):
     best_by: str  # the metric that chooses T: fid, is
     tokens: int  # of an image
     released: bool  # the transformer's weights were not trained here
+    labels: str  # of samples: training, uniform
 
     @classmethod
     def of(cls, params: Params) -> "Setup":
@@ -30,6 +31,7 @@ class Setup(NamedTuple):
             params.analysis.best_by,
             params.num_tokens,
             bool(params.transformer.pretrained),
+            params.evaluation.labels,
         )
 
 

@@ -22,7 +22,7 @@ class Recognised:
     Args:
         share: over all trainings; low and high: its 95% interval over samples (Wilson).
         samples: how many those are.
-        chance: the share that guessing would find.
+        chance: the share that guessing would find, at best.
         real: the share of held-out real images.
     """
 
@@ -51,15 +51,16 @@ def barely_trained(results: Results, setup: Setup) -> dict[str, Recognised]:
     shares = cells["class_accuracy"].mean()
     if shares.notna().any():
         sets[SWEPT] = cells.get_group(shares.idxmax())
-    found = {name: recognised(rows, results) for name, rows in sets.items() if len(rows)}
+    found = {name: recognised(rows, results, setup) for name, rows in sets.items() if len(rows)}
     return {name: each for name, each in found.items() if each.near_chance}
 
 
-def recognised(rows: pd.DataFrame, results: Results) -> Recognised:
+def recognised(rows: pd.DataFrame, results: Results, setup: Setup) -> Recognised:
     """Of sets of samples together; of none NaN, which is not near chance."""
     rows = rows.dropna(subset="class_accuracy")
     samples = int(rows["samples"].sum())
-    chance = 1 / results.data["classes"]
+    data = results.data
+    chance = 1 / data["classes"] if setup.labels == "uniform" else data["largest_class"]
     real = results.evaluation["real"]["class_accuracy"]
     if not samples:
         nan = float("nan")

@@ -220,7 +220,8 @@ def read_results(folder: Path, curves: Path) -> Results:
         extractor=extractor,
         second_extractor=find_second_extractor(metrics, extractor, metrics_file),
         data=read_numbers(
-            folder / "prepare/metrics.json", ["train_images", "val_images", "classes"]
+            folder / "prepare/metrics.json",
+            ["train_images", "val_images", "classes", "largest_class"],
         ),
         tokenizer=read_numbers(folder / "tokenizer/metrics.json", ["psnr", "code_usage"]),
         sources=sources,
