@@ -5,9 +5,16 @@ import pandas as pd
 
 from analysis.exhibits import claims, intervals
 from analysis.exhibits.base import Table
-from analysis.exhibits.comparisons.networks import NETWORKS, other_smoothings, trained_with
+from analysis.exhibits.comparisons.networks import other_smoothings, trained_with
 from analysis.exhibits.formatting import count, extent, number, printed
-from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER, MODELS, measure_note, metric_label
+from analysis.exhibits.inputs.metrics import (
+    LOWER_IS_BETTER,
+    MODELS,
+    NETWORKS,
+    measure_note,
+    metric_label,
+    plain,
+)
 from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.statistics import over_seeds, real_images, schedule_order
 from pipeline.config.params import Params
@@ -98,18 +105,14 @@ def _square(cells: pd.DataFrame, metric: str, over: str, least: str) -> pd.DataF
     text = text.pivot(index="schedule", columns="decoding_schedule", values="text")
     means = cells.pivot(index="schedule", columns="decoding_schedule", values=f"{metric}_mean")
     best = means.idxmin if least == "lowest" else means.idxmax
-    headings = {name: intervals.heading(f"decoded: {_plain(name)}", over) for name in decoded}
-    table = {"trained": [_plain(name) for name in names]}
+    headings = {name: intervals.heading(f"decoded: {plain(name)}", over) for name in decoded}
+    table = {"trained": [plain(name) for name in names]}
     table |= {headings[name]: list(text.loc[names, name].fillna("–")) for name in decoded}
-    table[f"{least} in the row"] = [_plain(best(axis=1)[name]) for name in names]
+    table[f"{least} in the row"] = [plain(best(axis=1)[name]) for name in names]
     table["mean of the row"] = [number(means.loc[name].mean()) for name in names]
     if not names:
         return pd.DataFrame(table)
     last = {"trained": f"{least} in the column", "mean of the row": "–"}
-    last |= {headings[name]: _plain(best(axis=0)[name]) for name in decoded}
+    last |= {headings[name]: plain(best(axis=0)[name]) for name in decoded}
     last[f"{least} in the row"] = "–"
     return pd.concat([pd.DataFrame(table), pd.DataFrame([last])], ignore_index=True)
-
-
-def _plain(schedule: str) -> str:
-    return schedule.replace("_", " ")

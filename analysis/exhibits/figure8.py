@@ -10,7 +10,7 @@ from analysis.exhibits import claims
 from analysis.exhibits.base import Figure
 from analysis.exhibits.formatting import listed
 from analysis.exhibits.inputs import paper
-from analysis.exhibits.inputs.metrics import metric_label
+from analysis.exhibits.inputs.metrics import metric_label, plain
 from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.inputs.sweep import CURVE_TOKENS, Sweep
 from analysis.exhibits.statistics import (
@@ -88,7 +88,7 @@ def _draw_schedules(results: Results, path: Path, dpi: int, narrow: bool = False
         for name, colour in schedule_colours(order).items():
             if name in results.curves:
                 curve = results.curves[name].iloc[::EVERY]
-                axes.plot(curve["r"], curve["gamma"], color=colour, label=name.replace("_", " "))
+                axes.plot(curve["r"], curve["gamma"], color=colour, label=plain(name))
             else:  # swept once, removed from the code since: say so instead of failing
                 axes.plot([], [], " ", label=f"({name}: not defined)")
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
@@ -128,7 +128,7 @@ def _draw_metric(
     for name, colour in colours.items():
         cells = summary[summary["schedule"] == name]
         mean, std = cells[f"{metric}_mean"], cells[f"{metric}_std"]
-        axes.plot(cells["iterations"], mean, "o-", color=colour, label=name.replace("_", " "))
+        axes.plot(cells["iterations"], mean, "o-", color=colour, label=plain(name))
         low = np.maximum(mean - std, floor)
         axes.fill_between(cells["iterations"], low, mean + std, color=colour, alpha=0.15, lw=0)
     for row in best.to_dict("records"):

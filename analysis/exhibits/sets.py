@@ -3,8 +3,8 @@
 import pandas as pd
 
 from analysis.exhibits import intervals
-from analysis.exhibits.comparisons.networks import NETWORKS, trained_with
-from analysis.exhibits.inputs.metrics import MODELS
+from analysis.exhibits.comparisons.networks import trained_with
+from analysis.exhibits.inputs.metrics import MODELS, NETWORKS
 from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.statistics import over_seeds
 from pipeline.config.params import Params

@@ -5,7 +5,6 @@ import pandas as pd
 from analysis.exhibits import cas, claims, intervals
 from analysis.exhibits.base import Table
 from analysis.exhibits.comparisons.inference import student
-from analysis.exhibits.comparisons.networks import NETWORKS
 from analysis.exhibits.comparisons.seeds import nested_choice
 from analysis.exhibits.formatting import count, extent, listed, millions, number, percent, printed
 from analysis.exhibits.inputs import paper
@@ -15,6 +14,7 @@ from analysis.exhibits.inputs.metrics import (
     FEATURE_METRICS,
     LOWER_IS_BETTER,
     MODELS,
+    NETWORKS,
     measure_note,
     metric_label,
     neighbour_metrics,

@@ -6,7 +6,7 @@ from analysis.exhibits import claims, intervals
 from analysis.exhibits.base import Table
 from analysis.exhibits.formatting import count, extent, listed, number, printed
 from analysis.exhibits.inputs import paper
-from analysis.exhibits.inputs.metrics import MODELS, measure_note, metric_label
+from analysis.exhibits.inputs.metrics import MODELS, measure_note, metric_label, plain
 from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.inputs.sweep import Sweep
 from analysis.exhibits.statistics import nested_best, rank_correlation, real_images, summarize
@@ -56,7 +56,7 @@ def _beside_paper(cells: pd.DataFrame, sweep: Sweep, params: Params) -> pd.DataF
         "nll": (paper.NLL, printed(cells["paper_nll"], 2)),
     }
     columns = {
-        "schedule": cells["schedule"].map(_plain),
+        "schedule": cells["schedule"].map(plain),
         chosen: cells["iterations"].fillna("–"),
         "T (paper)": printed(cells["paper_iterations"], 0),
     }
@@ -76,7 +76,7 @@ def grid(results: Results, params: Params) -> Table:
     cells = pd.concat([summary, real], ignore_index=True)
     over = intervals.seeds_of(cells["seeds"], params)
     columns = {
-        "schedule": cells["schedule"].map(_plain),
+        "schedule": cells["schedule"].map(plain),
         "T": cells["iterations"].map(count),
         "seeds": cells["seeds"].map(count),
     }
@@ -99,7 +99,7 @@ def agreement(results: Results, params: Params) -> Table:
     best = nested_best(sweep, params.analysis.best_by)
     cells = rank_correlation(best, sweep)
     notes = ["ρ = 1: the same ordering; p: exact, two-sided, over all orderings of the schedules."]
-    others = [_plain(name) for name in best["schedule"] if name not in paper.TABLE_3]
+    others = [plain(name) for name in best["schedule"] if name not in paper.TABLE_3]
     if others:
         notes.append(f"Left out, as not among the paper's schedules: {listed(others)}.")
     notes += training_note(params)
@@ -128,7 +128,7 @@ def _reach_notes(best: pd.DataFrame, sweep: Sweep, params: Params) -> list[str]:
     """What the sweep may have stopped short of: larger T, longer training."""
     largest = sweep.rows.groupby("schedule")["iterations"].max()
     ends = [
-        f"{_plain(name)} (T = {largest[name]:g})"
+        f"{plain(name)} (T = {largest[name]:g})"
         for name, chosen in zip(best["schedule"], best["iterations"], strict=True)
         if chosen == f"{largest[name]:g}"
     ]
@@ -160,14 +160,10 @@ def _facts(best: pd.DataFrame, sweep: Sweep, kind: str) -> list[str]:
     """What the paper's best schedule and the family around it reached."""
     metric = sweep.column(kind)
     each = [
-        f"{_plain(row['schedule'])} {number(row[f'{metric}_mean'])}"
+        f"{plain(row['schedule'])} {number(row[f'{metric}_mean'])}"
         for row in best.to_dict("records")
     ]
     return [f"{metric_label(metric, sweep.extractor)} of each at its best T: {listed(each)}."]
-
-
-def _plain(schedule: str) -> str:
-    return schedule.replace("_", " ")
 
 
 def _printed(name: str) -> dict[str, float]:

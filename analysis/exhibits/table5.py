@@ -6,10 +6,9 @@ import pandas as pd
 
 from analysis.exhibits import cas, claims, intervals
 from analysis.exhibits.base import Table
-from analysis.exhibits.comparisons.networks import NETWORKS
 from analysis.exhibits.formatting import count, number, percent, printed
 from analysis.exhibits.inputs import paper
-from analysis.exhibits.inputs.metrics import EXTRACTORS, MODELS, metric_label
+from analysis.exhibits.inputs.metrics import EXTRACTORS, MODELS, NETWORKS, metric_label
 from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.sets import sets_of
 from analysis.exhibits.statistics import beside

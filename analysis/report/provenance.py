@@ -10,7 +10,7 @@ from analysis.exhibits.inputs.results import Results
 from pipeline.runtime.files import file_hash, write_json
 from pipeline.runtime.records import Record
 
-NETWORKS = [
+TRAINED = [
     "schedules",
     "prepare",
     "train_classifier",
@@ -21,16 +21,16 @@ NETWORKS = [
 ]
 # The stages that a result file stands on, its own last; dvc.yaml has the same in its `deps`.
 STAGES = {
-    "evaluation/metrics.json": [*NETWORKS, "evaluate"],
-    "evaluation/rows.csv": [*NETWORKS, "evaluate"],
-    "evaluation/real.csv": [*NETWORKS, "evaluate"],
-    "cas/rows.csv": [*NETWORKS, "evaluate", "cas"],
-    "sweep/rows.csv": [*NETWORKS[:5], "sweep"],
-    "sweep/crossing.csv": [*NETWORKS[:5], "sweep"],
-    "temperature/rows.csv": [*NETWORKS[:6], "temperature"],
-    "editing/rows.csv": [*NETWORKS[:6], "edit"],
-    "rejection/rows.csv": [*NETWORKS, "evaluate", "reject"],
-    "reconstruction/rows.csv": [*NETWORKS[:6], "reconstruct"],
+    "evaluation/metrics.json": [*TRAINED, "evaluate"],
+    "evaluation/rows.csv": [*TRAINED, "evaluate"],
+    "evaluation/real.csv": [*TRAINED, "evaluate"],
+    "cas/rows.csv": [*TRAINED, "evaluate", "cas"],
+    "sweep/rows.csv": [*TRAINED[:5], "sweep"],
+    "sweep/crossing.csv": [*TRAINED[:5], "sweep"],
+    "temperature/rows.csv": [*TRAINED[:6], "temperature"],
+    "editing/rows.csv": [*TRAINED[:6], "edit"],
+    "rejection/rows.csv": [*TRAINED, "evaluate", "reject"],
+    "reconstruction/rows.csv": [*TRAINED[:6], "reconstruct"],
     "speed_timings.csv": ["schedules", "prepare", "speed"],
 }
 

@@ -7,8 +7,8 @@ from scipy import stats
 
 from analysis.exhibits.comparisons.claim import Setup
 from analysis.exhibits.comparisons.inference import LEVEL
-from analysis.exhibits.comparisons.networks import NETWORKS, trained_with
-from analysis.exhibits.inputs.metrics import MODELS
+from analysis.exhibits.comparisons.networks import trained_with
+from analysis.exhibits.inputs.metrics import MODELS, NETWORKS
 from analysis.exhibits.inputs.results import Results
 
 NEAR = 0.1  # of the way from chance to real images

@@ -9,7 +9,7 @@ from analysis.exhibits.comparisons.claim import HYPOTHESIS, SCHEDULES, Claim, Pa
 from analysis.exhibits.comparisons.inference import paired, rank_order
 from analysis.exhibits.comparisons.seeds import by_seed, nested_choice, pairs
 from analysis.exhibits.inputs import paper
-from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER, metric_label
+from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER, metric_label, plain
 from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.inputs.sweep import Sweep
 
@@ -112,7 +112,7 @@ def _mean(kind: str, family: Sequence[str], values: dict[str, pd.Series]) -> tup
 
 def _against(values: dict[str, pd.Series], name: str, rivals: list[str]) -> list[Part]:
     """A schedule against each of its rivals."""
-    parts = (_compared(name, values[name], _plain(rival), values[rival]) for rival in rivals)
+    parts = (_compared(name, values[name], plain(rival), values[rival]) for rival in rivals)
     return [part for both in parts for part in both]
 
 
@@ -138,7 +138,7 @@ def _sweet_spot(sweep: Sweep, schedule: str, kind: str) -> Claim:
         source="4.4, Figure 8",
         exhibit="figure8",
         shown_in="Figure 8",
-        measure=f"{_plain(schedule)}, {metric_label(metric, sweep.extractor)}",
+        measure=f"{plain(schedule)}, {metric_label(metric, sweep.extractor)}",
         sign=_sign(kind),
         fewest=CHOOSING,
         parts=parts,
@@ -215,10 +215,6 @@ def _crossed(results: Results) -> list[Claim]:
     return found
 
 
-def _plain(schedule: str) -> str:
-    return schedule.replace("_", " ")
-
-
 def _names(schedules: list[str]) -> str:
-    *others, last = (_plain(name) for name in schedules)
+    *others, last = (plain(name) for name in schedules)
     return f"{', '.join(others)} and {last}" if others else last

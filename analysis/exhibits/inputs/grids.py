@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.exhibits.inputs.metrics import EDITS
+from analysis.exhibits.inputs.metrics import EDITS, NETWORKS
 from pipeline.runtime.records import Record
 from pipeline.runtime.result_files import reading, require_cells
 
-NETWORKS = ["transformer", "autoregressive"]
 SEEDS = "evaluation.seeds"
 # Of a field of `Results` the stage, and for each column the param that lists its values, or these
 # themselves; None: those that the table has.
@@ -40,7 +39,7 @@ GRIDS: dict[str, tuple[str, dict[str, str | list[str] | None]]] = {
     "rejection": (
         "reject",
         {
-            "network": NETWORKS,
+            "network": [*NETWORKS],
             "selection": ["rejection", "random"],
             "acceptance": "rejection.acceptance",
             "seed": SEEDS,
@@ -50,7 +49,7 @@ GRIDS: dict[str, tuple[str, dict[str, str | list[str] | None]]] = {
         "reconstruct",
         {"mask_ratio": "reconstruction.mask_ratios", "seed": SEEDS, "draw": None},
     ),
-    "rows": ("evaluate", {"images": NETWORKS, "seed": SEEDS}),
+    "rows": ("evaluate", {"images": [*NETWORKS], "seed": SEEDS}),
     "editing": ("edit", {"task": [*EDITS], "method": ["maskgit"], "seed": SEEDS}),
     "speed": (
         "speed",

@@ -31,6 +31,8 @@ MODELS = {
     "reconstruction": "reconstructions",
     "real": "real images",
 }
+# Those of them that are trained, in a table's order.
+NETWORKS = ("transformer", "autoregressive")
 # The edits that are measured.
 EDITS = {
     "inpaint_center": "inpainting, centre 50% × 50%",
@@ -99,6 +101,11 @@ def neighbour_metrics(columns: Iterable[str], extractor: str) -> list[str]:
 def metric_column(kind: str, extractor: str) -> str:
     """The column of a kind of metric: "fid" is `fid_classifier`, "nll" is `nll`."""
     return f"{kind}_{extractor}" if kind in FEATURE_METRICS else kind
+
+
+def plain(schedule: str) -> str:
+    """A mask schedule's name in words."""
+    return schedule.replace("_", " ")
 
 
 def metric_label(name: str, extractor: str) -> str:

@@ -18,6 +18,7 @@ from analysis.exhibits.inputs.arrays import (
 from analysis.exhibits.inputs.grids import require_grids
 from analysis.exhibits.inputs.metrics import (
     MODELS,
+    NETWORKS,
     find_extractor,
     find_second_extractor,
     metric_column,
@@ -131,7 +132,6 @@ ARRAYS: dict[str, tuple[str, dict[str, Shape]]] = {
 # What exhibits need of the metrics of a set of images, and of a network's.
 MEASURED = ["samples", "class_accuracy", "fid_{x}", "is_{x}"]
 COSTS = ["parameters", "steps"]
-NETWORKS = ["transformer", "autoregressive"]
 # What the report says of a stage's run.
 SHOWN = ["run_id", "key", "commit", "dirty", "finished", "seconds", "host", "cpus", "memory_gib"]
 SHOWN += ["gpus"]
