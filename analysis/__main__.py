@@ -12,12 +12,14 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json
 from pipeline.runtime.process import reader_may_leave
+from pipeline.runtime.project import require_here
 from pipeline.runtime.records import described, out_of_date
 from pipeline.runtime.reproduction import log_reproduction
 
 
 def main() -> int:
     try:
+        require_here()
         params, stale = load_params(), out_of_date()
         written = build(RESULTS, CURVES, Path("analysis"), params, stale)
         if "DVC_STAGE" in os.environ:  # one that is made by hand may be of several runs' results

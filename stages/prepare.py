@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from PIL.Image import Image
 
 from pipeline.config.params import Params
@@ -37,8 +38,8 @@ def main(params: Params) -> str:
         metrics: dict[str, float] = {f"{split}_images": len(i) for split, i in splits.items()}
         metrics |= {"classes": len(source.class_names)}
         # What guessing that class alone finds, of samples in the classes' proportions.
-        of_each = manifest["counts"]["train"].values()
-        metrics |= {"largest_class": max(of_each) / sum(of_each)}
+        labels = np.array([source.items[i].label for i in splits["train"]])
+        metrics |= {"largest_class": float(np.bincount(labels).max() / len(labels))}
         write_json(RESULTS / "prepare/metrics.json", metrics)
         sheet = contact_sheet(folder, params)
         stage.run.log_group("data", metrics)

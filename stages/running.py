@@ -20,6 +20,7 @@ from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_yaml, tree_hash
 from pipeline.runtime.local_cluster import leave_if_ended
 from pipeline.runtime.process import reader_may_leave
+from pipeline.runtime.project import require_here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.uris import tracking_uri
 
@@ -71,6 +72,7 @@ def _read(name: str) -> list[str]:
 
 def _check_surroundings() -> None:
     """The folders of runs would be made in a project that is not there, or nothing be tracked."""
+    require_here()
     root = os.environ.get("DVC_ROOT")
     if root and not Path(root, ".dvc").is_dir():
         raise UserError(

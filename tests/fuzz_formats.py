@@ -107,7 +107,7 @@ def _parquet(change: Callable[[pa.Table], tuple[pa.Table, int]], folder: Path) -
     cache = _images(folder / "cache")
     path = cache / "train-00000.parquet"
     table, rows = change(pq.read_table(path))
-    pq.write_table(table, path, row_group_size=rows)
+    pq.write_table(table, path, row_group_size=rows, compression="none")
     manifest = read_json(cache / "manifest.json")
     manifest["shards"]["train"][0]["hash"] = file_hash(path)
     write_json(cache / "manifest.json", manifest)

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -202,6 +203,17 @@ def test_an_opened_picture_is_the_same_as_its_path(model, tmp_path):
         model.encode(Image.fromarray(np.ones((8, 8), np.float32)))
 
 
+ODD = [
+    torch.zeros(1, 1, 8, 8, device="meta"),
+    torch.zeros(1, 1, 8, 8).to_sparse(),
+    torch.zeros(1, 1, 8, 8).to(torch.float8_e4m3fn),
+]
+
+
+def odd(tensor, model, pictures):
+    model.encode(tensor)
+
+
 ALL = "exponential, cubic, square, cosine, arccos, linear, square_root, logarithmic"
 
 
@@ -249,6 +261,21 @@ ALL = "exponential, cubic, square, cosine, arccos, linear, square_root, logarith
         (lambda m, p: m.encode([]), "pictures: an empty list"),
         (lambda m, p: m.decode(torch.full((1, 4, 4), CODES)), f"from 0 to {CODES - 1}"),
         (lambda m, p: m.decode(torch.zeros(1, 16).long()), r"give \(B, 4, 4\)"),
+        *((partial(odd, tensor), "pictures: no plain, dense tensor; give one") for tensor in ODD),
+        (lambda m, p: m.decode(torch.zeros(1, 4, 4, device="meta").long()), "tokens: no plain"),
+        (lambda m, p: m.edit(p, 0, mask=torch.ones(8, 8).to_sparse()), "mask: no plain, dense"),
+        (lambda m, p: m.to_grid(p[0]), r"images: shape \(1, 8, 8\); give \(B, 1 or 3, H, W\)"),
+        (lambda m, p: m.to_grid(p[:0].byte()), r"images: shape \(0, 1, 8, 8\); give"),
+        (lambda m, p: m.to_grid(None), "images: NoneType is no tensor; give one"),
+        (lambda m, p: m.to_pil(p[:1].double()), "images: torch.float64 is no kind of pixel; give"),
+        (lambda m, p: m.to_pil([1]), "images: list is no tensor"),
+        (lambda m, p: m.from_released("t", "x", preset="smoke", classes=10), "classes: int is no"),
+        (lambda m, p: m.from_released("t", "x", classes="cat"), "classes: str is no list of names"),
+        (lambda m, p: m.from_pretrained(".", device="privateuseone"), "device: 'privateuseone' is"),
+        (lambda m, p: m.sample(count=10**5000), "count: a whole number of more than 64 bits"),
+        (lambda m, p: m.sample(seed=-(10**5000)), "seed: a whole number of more than 64 bits"),
+        (lambda m, p: m.sample(10**5000), "classes: a whole number of more than 64 bits"),
+        (lambda m, p: m.sample(temperature=10**5000), "temperature: a number that is too large"),
     ],
 )
 def test_what_is_not_allowed_says_what_is(model, pictures, call, message):

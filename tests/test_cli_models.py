@@ -176,6 +176,11 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
             "--output: -: nothing is written to the terminal; name a file or a folder",
         ),
         (
+            "sample --output .",
+            "--output: . is a folder that is there; name a new file or folder",
+        ),
+        ("save ..", ".. is there already and no saved model; give a new folder"),
+        (
             "sample --classes=",
             "--classes: what is given is empty, as an unset variable of the shell is; give a "
             "value, or leave it out",
@@ -266,7 +271,7 @@ def test_a_picture_that_is_read_is_not_overwritten(run, photo, command):
         assert own.read_bytes() == before
 
 
-@pytest.mark.parametrize("command", ["sample --output", "export transformer", "save"])
+@pytest.mark.parametrize("command", ["sample --output", "export transformer", "save", "scale"])
 def test_an_output_where_dvc_deletes_is_refused(run, project, command):
     (project / "dvc.yaml").write_text("stages:\n  prepare:\n    outs: [data/images]\n")
     done = run(*command.split(), "data/images/x.png")

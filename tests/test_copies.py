@@ -4,10 +4,19 @@ still lead to files that neither knows, and features are the project's own."""
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.evaluation.feature_files import features_folder
+from pipeline.evaluation.features import open_extractor
 from pipeline.prepare.datasets import open_source
+from pipeline.runtime.dag import stage_key
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import file_hash
 from pipeline.runtime.project import in_copy
+from pipeline.tokenizer import Tokenizer
+from pipeline.weights.configs import tokenizer_config
+from pipeline.weights.published import save_model
+from pipeline.weights.released.opening import open_pretrained_tokenizer
 from tests.images import noise_image
 from tests.tiny_project import with_params
 
@@ -22,15 +31,16 @@ def copy(tmp_path, monkeypatch) -> Path:
     return tmp_path / "copy"
 
 
-def test_a_file_that_the_copy_lacks_is_the_projects(copy):
+def test_what_params_name_is_the_projects(copy, monkeypatch):
     project = copy.parent / "project"
     for folder, names in ((project, ("both", "one")), (copy, ("both",))):
         for name in names:
             (folder / name).write_text(folder.name)
-    assert in_copy("both").read_text() == "copy"
-    assert in_copy("one").read_text() == "project"
+    assert in_copy("both").read_text() == in_copy("one").read_text() == "project"
     assert in_copy("none") == Path("none")  # is named as the params name it
     assert in_copy(str(project / "one")) == project / "one"
+    monkeypatch.chdir(project)  # where nothing is a copy
+    assert in_copy("one") == Path("one")
 
 
 def test_pictures_and_features_are_the_projects(copy):
@@ -41,3 +51,28 @@ def test_pictures_and_features_are_the_projects(copy):
         noise_image(8, 8, seed=seed).save(folder / "0.png")
     assert open_source("folder:pictures", "data/raw", 8).class_names == ["a", "b"]
     assert features_folder(with_params()) == project / "runs/features"
+
+
+def test_weights_are_the_projects(copy):
+    project = copy.parent / "project"
+    params = with_params(tokenizer={"pretrained": "weights/model.safetensors"})
+    config = tokenizer_config(params)
+    weights = Tokenizer(config).state_dict()
+    save_model(project / "weights", "tokenizer", config, weights)
+    opened = open_pretrained_tokenizer(params, torch.device("cpu")).state_dict()
+    assert all(torch.equal(opened[name], weight) for name, weight in weights.items())
+    (project / "vgg.pth").write_text("none")
+    evaluation = with_params(evaluation={"vgg_weights": "vgg.pth"}).evaluation
+    with pytest.raises(UserError, match=f"does not load from {project}/vgg.pth"):
+        open_extractor("vgg", None, evaluation, torch.device("cpu"))
+
+
+def test_a_run_depends_on_what_is_in_them(copy):
+    (copy / "dvc.yaml").write_text("stages: {sweep: {params: [evaluation.vgg_weights]}}")
+    (copy / "params.yaml").write_text("evaluation: {vgg_weights: w.pth}")
+    own = copy.parent / "project/w.pth"
+    own.write_text("one")
+    before = stage_key("sweep")["files"]
+    assert before == {"w.pth": file_hash(own)}
+    own.write_text("two")
+    assert stage_key("sweep")["files"] != before

@@ -213,7 +213,8 @@ def put(path: Path, row: int, column: str, value) -> None:
     """Change a value in a shard, and the hashes of it."""
     table = pq.read_table(path).to_pydict()
     table[column][row] = value
-    pq.write_table(pa.table(table, schema=SCHEMA), path, row_group_size=ROW_GROUP)
+    plain = pa.table(table, schema=SCHEMA)
+    pq.write_table(plain, path, row_group_size=ROW_GROUP, compression="none")
     note_hash(path)
     manifest = read_json(path.parent / "manifest.json")
     for shard in (s for of in manifest["shards"].values() for s in of if s["file"] == path.name):

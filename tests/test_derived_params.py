@@ -94,8 +94,3 @@ def test_released_weights_are_one_model_sampled_with_every_seed(make_params):
     assert [r.folder for r in released] == [Path("models/transformer/main/seed4")] * 2
     assert [(r.seed, r.name) for r in released] == [(4, "main/seed4"), (2, "main/seed2")]
     assert len(replicates(params, "autoregressive")) == 4  # which has none
-
-
-def test_samples_that_rejection_keeps_of_a_class(make_params):
-    kept = make_params().rejection.kept
-    assert [kept(40, 0.5), kept(40, 0.04), kept(40, 0.01), kept(3, 1.0)] == [20, 2, 1, 3]

@@ -91,6 +91,13 @@ def test_a_model_that_nothing_was_measured_of_is_refused(in_tiny_project):
     assert not Path("mlflow.db").exists()
 
 
+def test_a_preset_that_names_no_model_is_refused_before_one_is_opened():
+    params = with_params().model_copy(update={"preset": "a/b:c"})
+    with pytest.raises(UserError, match=r"preset: 'a/b:c' .* takes no / and no :; give") as error:
+        register(params)
+    one_line(error)
+
+
 def ask(port: int, classes: list[str], **params) -> list[dict]:
     """Pictures of classes from the server."""
     rows = {"columns": ["class"], "data": [[name] for name in classes]}

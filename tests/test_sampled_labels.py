@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.evaluation import evaluator
@@ -28,6 +28,7 @@ def apportioned(count: int, images: list[int]) -> list[int]:
     return labels
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 200),
     st.lists(st.sampled_from([0, 1, 2, 3, 5, 30, 64, 1000]), min_size=1, max_size=12).filter(any),

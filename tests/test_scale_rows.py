@@ -27,7 +27,13 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_trained(tmp
 
 def test_a_file_of_something_else_stays_as_it_is(tmp_path):
     path = tmp_path / "notes.txt"
-    for content in (b"mine\nwithout a last line end", b"mine", b"\x89PNG"):
+    header = ",".join((*CELL, RUN, "nll"))
+    others = (
+        *(b"mine\nwithout a last line end", b"mine", b"\x89PNG"),
+        *(b"n", b"network", b"networks", b"network passwords of the office", b"network,tokens,x"),
+        f"{header}\n{'x' * 200_000},1\n".encode(),  # a field that csv does not take
+    )
+    for content in others:
         path.write_bytes(content)
         with pytest.raises(UserError, match="holds no rows"):
             Rows(path)

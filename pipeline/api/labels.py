@@ -80,7 +80,9 @@ def _label(given: Class, names: Sequence[str]) -> int:
 
 def _number(given: Class) -> int | None:
     try:
-        number = int(given) if isinstance(given, str) else operator.index(given)
+        number = int(given) if isinstance(given, str) else whole("classes", operator.index(given))
+    except ArgumentError:
+        raise
     except (TypeError, ValueError):  # what is no number is no class either
         return None
     if isinstance(given, str) and not is_plain(given):

@@ -93,6 +93,7 @@ class Networks:
         """Images (B, C, H, W) uint8 in rows, as one picture; small ones are enlarged."""
         if (columns := whole("columns", columns)) < 1:
             raise ArgumentError(f"columns: {columns} hold no image; give 1 or more")
+        images = convert.as_images(images)
         return grid_picture(images, min(columns, len(images)))
 
 
@@ -102,6 +103,7 @@ def _as_tokens(given: Tensor) -> Tensor:
         tokens = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError):  # of torch, in its own words
         raise ArgumentError(f"tokens: {type(given).__name__} is no tensor; give one") from None
+    convert.require_plain("tokens", tokens)
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise ArgumentError(f"tokens: {tokens.dtype} is no whole number; give int64")
     return tokens.long()

@@ -20,9 +20,12 @@ def whole(name: str, given: Any) -> int:
         ArgumentError: it is none.
     """
     try:
-        return operator.index(given)
+        number = operator.index(given)
     except TypeError:
         raise ArgumentError(f"{name}: {given} is no whole number; give one") from None
+    if abs(number) >= 2**64:  # Python does not even show one of thousands of digits
+        raise ArgumentError(f"{name}: a whole number of more than 64 bits; give a smaller one")
+    return number
 
 
 def is_plain(text: str) -> bool:
@@ -51,7 +54,7 @@ def real(name: str, given: Any) -> float:
         if isinstance(given, Real):
             return float(given)
     except OverflowError:  # an integer of hundreds of digits
-        pass
+        raise ArgumentError(f"{name}: a number that is too large; give a smaller one") from None
     raise ArgumentError(f"{name}: {given} is no number; give one")
 
 

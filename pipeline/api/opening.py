@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +102,8 @@ def open_released(
     Raises:
         UserError: there is no such preset, or a file does not hold this architecture.
     """
+    if isinstance(classes, str) or not isinstance(classes, Iterable | None):
+        raise ArgumentError(f"classes: {type(classes).__name__} is no list of names; give one")
     params = preset_params(preset)
     files = {"tokenizer": tokenizer, "transformer": transformer}
     params = params.model_copy(

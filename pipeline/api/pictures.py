@@ -77,6 +77,7 @@ def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[
 
 
 def _checked(images: Tensor, channels: int, side: int) -> Tensor:
+    require_plain("pictures", images)
     batch = images[None] if images.ndim == 3 else images
     if batch.ndim != 4 or tuple(batch.shape[1:]) != (channels, side, side) or not len(batch):
         raise ArgumentError(
@@ -146,6 +147,7 @@ def _as_bool(mask: Mask | None) -> Tensor:
         values = torch.as_tensor(mask)
     except (TypeError, ValueError, RuntimeError):  # of torch, in its own words
         raise ArgumentError("mask: no picture, and no array of numbers; give one") from None
+    require_plain("mask", values)
     if values.ndim != 2:
         raise ArgumentError(f"mask: shape {tuple(values.shape)}; give (height, width)")
     if values.is_complex() or bool(values.isnan().any()):
@@ -168,7 +170,32 @@ def _fitted(mask: Tensor, side: int) -> Tensor:
     )
 
 
+def as_images(images: Tensor) -> Tensor:
+    """A batch (B, C, H, W) uint8, grey or RGB, on the CPU.
+
+    Raises:
+        ArgumentError: it is none, or empty.
+    """
+    if not isinstance(images, Tensor):
+        raise ArgumentError(f"images: {type(images).__name__} is no tensor; give one")
+    require_plain("images", images)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.numel():
+        raise ArgumentError(f"images: shape {tuple(images.shape)}; give (B, 1 or 3, H, W)")
+    if images.dtype != torch.uint8:
+        raise ArgumentError(f"images: {images.dtype} is no kind of pixel; give uint8")
+    return images.cpu()
+
+
+def require_plain(name: str, tensor: Tensor) -> None:
+    """Raises: ArgumentError: it has no numbers one beside the other, or of a kind that torch hardly
+    computes with."""
+    odd = tensor.is_meta or tensor.is_quantized or tensor.is_nested
+    few = tensor.is_floating_point() and tensor.element_size() < 2  # float8 and the like
+    if odd or few or tensor.layout != torch.strided:
+        raise ArgumentError(f"{name}: no plain, dense tensor; give one")
+
+
 def to_pil(images: Tensor) -> list[Image.Image]:
     """Batches (B, C, H, W) uint8 as pictures of Pillow, grey or RGB."""
-    arrays = images.permute(0, 2, 3, 1).numpy()
+    arrays = as_images(images).permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(a[..., 0] if a.shape[2] == 1 else a) for a in arrays]

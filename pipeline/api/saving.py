@@ -66,7 +66,8 @@ def require_free(folder: Path) -> None:
     Raises:
         UserError: something else than a saved model lies there.
     """
-    if a_path("folder", folder).exists() and not _holds_nothing_else(folder):
+    taken = a_path("folder", folder).exists() and not _holds_nothing_else(folder)
+    if taken or folder.name in ("", ".."):  # the current folder, or one around it
         raise UserError(f"{folder} is there already and no saved model; give a new folder")
 
 

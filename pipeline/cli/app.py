@@ -16,6 +16,7 @@ from pipeline.cli.commands import add
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.process import reader_may_leave
+from pipeline.runtime.project import require_here
 
 # Arguments of the Python API that commands take as options of the same name.
 OPTIONS = (
@@ -64,6 +65,7 @@ def before(
 def main() -> None:
     with reader_may_leave():
         try:
+            require_here()
             _refuse_empty(sys.argv)
             app(prog_name="maskgit")
         except UserError as error:

@@ -44,10 +44,17 @@ def require_png(path: Path, *read: Path | None) -> None:
 def _suffix(path: Path) -> str:
     """Of an output, in lower case; of `.png` it is that, and not the name of a hidden folder."""
     require_apart("--output", a_path("--output", path))
-    if str(path) == "-":
-        raise UserError("--output: -: nothing is written to the terminal; name a file or a folder")
+    require_name("--output", path)
     name = path.name.lower()
     return name if name in SAMPLES else path.suffix.lower()
+
+
+def require_name(key: str, path: Path) -> None:
+    """Raises: UserError: an output has no name of its own."""
+    if str(path) == "-":
+        raise UserError(f"{key}: -: nothing is written to the terminal; name a file or a folder")
+    if path.name in ("", ".."):  # the current folder, or one around it
+        raise UserError(f"{key}: {path} is a folder that is there; name a new file or folder")
 
 
 def require_apart(key: str, path: Path) -> None:

@@ -65,6 +65,7 @@ def scale(
 
     Adds rows to a CSV file; lists are written with commas.
     """
+    from pipeline.cli.outputs import require_apart
     from pipeline.config.params import load_params
     from pipeline.tools.scale import Grid
     from pipeline.tools.scale import scale as run
@@ -78,6 +79,7 @@ def scale(
         "iterations": iterations,
         "choice_temperatures": choice_temperatures,
     }
+    require_apart("FILE", file)
     params = load_params()
     print(run(params, Grid.of(params, options, samples), file))
 

@@ -62,7 +62,7 @@ class Classifier(Section):
     width: Width
     crop_scale: CropScale
     steps: Count
-    batch_size: Batch
+    batch_size: Annotated[int, Field(ge=2, le=limits.BATCH)]  # one image cannot be normalised
     lr: Positive
     weight_decay: NonNegative
     label_smoothing: Fraction
@@ -221,7 +221,7 @@ class Cas(Section):
 
 
 class Temperature(Section):
-    values: Grid[NonNegative]
+    values: Grid[Annotated[float, Field(ge=0, le=limits.TEMPERATURE)]]
     samples: Images
 
 
@@ -234,11 +234,6 @@ class Editing(Section):
 
 class Rejection(Section):
     acceptance: Grid[Annotated[float, Field(ge=limits.SMALLEST, le=1)]]
-
-    @staticmethod
-    def kept(members: int, acceptance: float) -> int:
-        """How many of `members` samples of a class are kept; at least one."""
-        return max(1, round(acceptance * members))
 
 
 class Reconstruction(Section):

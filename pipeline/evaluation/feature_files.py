@@ -231,7 +231,7 @@ def _join(parts: list[Path], path: Path) -> None:
 
 def features_folder(params: Params) -> Path:
     """Where features are kept; a copy of the project shares it."""
-    return in_project(params.ray.folder) / "features"
+    return in_project(params.ray.folder).resolve() / "features"
 
 
 def reference_features(

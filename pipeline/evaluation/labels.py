@@ -1,4 +1,4 @@
-"""The classes of samples that are measured beside images of a data set."""
+"""The classes of samples: of those that are drawn, and of those that are kept of them."""
 
 import torch
 from torch import Tensor
@@ -17,3 +17,16 @@ def proportional_labels(count: int, images_K: Tensor) -> Tensor:
     label = torch.arange(classes).repeat_interleave(most_K)
     turn = torch.arange(len(label)) - (most_K.cumsum(0) - most_K)[label]
     return label[((turn + 0.5) / images_K[label].double()).argsort(stable=True)][:count]
+
+
+def kept_of_each(labels: Tensor, acceptance: float) -> Tensor:
+    """How many samples of each class (classes,) a share of them has: all of them together as near
+    to the share as can be, but at least one, in the proportions of the classes.
+
+    Args:
+        labels: (M,).
+        acceptance: in (0, 1].
+    """
+    of_each_K = labels.bincount()
+    kept = proportional_labels(max(1, round(acceptance * len(labels))), of_each_K)
+    return kept.bincount(minlength=len(of_each_K))

@@ -29,7 +29,7 @@ def spreads(
     them as that one does from the truth; hence no factor, for a metric that uses every row that it
     is given. (Where it uses a part of a set, that part is the set to halve.) No sample is drawn
     twice, which the nearest neighbours of precision and recall would not stand, and each half has
-    half of every class, since sets of samples are balanced.
+    half of every class, since they are drawn class by class.
 
     Args:
         metrics: indices (m,) into the set → values by name; None where they are too few.

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
-from pipeline.config.schema import Rejection
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.images import SampleImages
+from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.metrics import manifold_metrics
 from pipeline.evaluation.statistics import BLOCK
 from pipeline.runtime.checksums import keep_if_whole, write_noted
@@ -129,8 +129,8 @@ def _block_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
-    """The highest rated samples of each class: round(acceptance · count) of them, at least one. Of
-    equal ratings the earlier sample goes first.
+    """The highest rated samples of each class, as many as `kept_of_each` says. Of equal ratings the
+    earlier sample goes first.
 
     Args:
         ratings: (M,).
@@ -141,9 +141,8 @@ def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
         Indices (kept,) in ascending order.
     """
     kept = []
-    for label in labels.unique():
+    for label, count in enumerate(kept_of_each(labels, acceptance).tolist()):
         members = (labels == label).nonzero()[:, 0]
-        count = Rejection.kept(len(members), acceptance)
         order = ratings[members].argsort(descending=True, stable=True)
         kept.append(members[order[:count]])
     return torch.cat(kept).sort().values

@@ -127,6 +127,9 @@ def require_file(path: Path | str, most: int | None = None) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
         raise UserError(f"{path} is {kind} and not a file; put the file in its place")
+    # One of the system's says that it is empty, and may never end, or never begin.
+    if not found.st_size and os.path.realpath(path).startswith("/proc/"):
+        raise UserError(f"{path} is a file of the system; put a file of yours in its place")
     if most is not None and found.st_size > most:
         raise UserError(
             f"{path} has {found.st_size:,} bytes, more than the limit of {most:,} "

@@ -44,7 +44,8 @@ DPI = 2400  # dots per inch of a figure
 WIDTH = 2**16  # channels or dimensions of a network
 LAYERS = 128  # layers, blocks or levels of a network
 WORKERS = 10**5  # processes, or CPUs or loaders of one
-SEED = 2**63 - 1
+SEED = 2**53 - 1  # the largest that every reader of a CSV or JSON file tells from its neighbours
+TEMPERATURE = 1e6  # of choice: the noise is by far larger than any confidence
 LARGEST = 1e30  # a number that is no count, such as a weight or a rate
 SMALLEST = 1e-12  # one that must be positive
 
@@ -60,4 +61,5 @@ CLASSES = 2**16  # that a released transformer was trained with
 STATISTICS_SIZE = 4096  # dimensions of reference statistics
 FEATURE = 1e12  # a mean of features in them; a FID of larger ones says nothing
 RESULT_BYTES = 2**24  # of a CSV or JSON file of results; the largest presets' have less than 2**20
+RESULT_COLUMNS = 1000  # of a CSV file of results
 RESULT_ARRAYS = 2**29  # bytes of the arrays in a file of results; 512×512 images' have 2**28

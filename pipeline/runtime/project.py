@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pipeline.runtime.errors import UserError
+
 RUNS = "runs"  # run directories, where `ray.storage_path` names no folder
 
 
@@ -24,11 +26,21 @@ def in_project(path: Path | str) -> Path:
     return Path(os.environ.get("DVC_ROOT") or "", path).absolute()
 
 
+def require_here() -> None:
+    """Raises: UserError: the current folder was deleted, or may not be looked at."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the current folder cannot be read ({error.strerror}); cd to the project's"
+        ) from error
+
+
 def in_copy(path: Path | str) -> Path:
-    """A file or folder that params name, which git and DVC need not know: the project's own where a
-    copy of the project (`dvc exp run --temp`) lacks it."""
+    """A file or folder that params name. Git and DVC need not know it, or all that is in it: in a
+    copy of the project (`dvc exp run --temp`) it is the project's own, if that has one."""
     own = in_project(path)
-    return own if os.path.exists(own) and not os.path.exists(path) else Path(path)
+    return own if in_project("") != Path.cwd() and os.path.exists(own) else Path(path)
 
 
 def folder_named(name: str) -> str:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pipeline.runtime.bounds import bounds_of, known_bounds
 from pipeline.runtime.dag import DVC_FILE, read_stages, stage_outputs
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import as_written, read_file, require_file
-from pipeline.runtime.limits import RESULT_BYTES, TEXT
+from pipeline.runtime.limits import RESULT_BYTES, RESULT_COLUMNS, TEXT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,10 +91,14 @@ def read_csv(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     with reading(path, RESULT_BYTES):
-        content = io.BytesIO(read_file(path))
+        content = read_file(path)
+        if re.search(rb"(?:\A|[\r\n])(?:[^,\r\n]*,){%d}" % RESULT_COLUMNS, content):
+            raise Damaged(path, f"has a line of more than {RESULT_COLUMNS:,} columns")
         try:
-            # Empty cells are missing numbers; the selection "none" and the like are words.
-            rows = pd.read_csv(content, keep_default_na=False, na_values=["", "nan"])
+            # Empty cells are missing numbers; the selection "none" and the like are words. A column
+            # is looked at as a whole, or pandas warns of a damaged one.
+            missing = {"keep_default_na": False, "na_values": ["", "nan"]}
+            rows = pd.read_csv(io.BytesIO(content), low_memory=False, **missing)
         except ValueError as error:
             raise Damaged(path, "is not valid CSV") from error
         if not isinstance(rows.index, pd.RangeIndex):

@@ -57,12 +57,24 @@ def read_labels(path: Path) -> np.ndarray:
     if any(f.name not in columns.names or columns.field(f.name).type != f.type for f in SCHEMA):
         raise ValueError(f"{path.name} has no columns key, label and image of the right types")
     groups = range(said.num_row_groups)
-    if any(said.row_group(g).num_rows != ROW_GROUP for g in groups[:-1]):
+    rows = [said.row_group(g).num_rows for g in groups]
+    if any(n != ROW_GROUP for n in rows[:-1]) or any(n > ROW_GROUP for n in rows):
         raise ValueError(f"{path.name} has no row groups of {ROW_GROUP} images")
     table = file.read(["label"])
     if table["label"].null_count:
         raise ValueError(f"{path.name} has images without a label")
     return table["label"].to_numpy()
+
+
+def _require_plain(group: pq.RowGroupMetaData) -> None:
+    """Look at a row group before it is read: a small file may hold compressed gigabytes.
+
+    Raises:
+        ValueError: it is compressed, which `write_shards` leaves to the pictures' own formats.
+    """
+    columns = map(group.column, range(group.num_columns))
+    if any(column.compression != "UNCOMPRESSED" for column in columns):
+        raise ValueError("it is compressed")
 
 
 def count_classes(class_names: list[str], labels: np.ndarray) -> dict[str, int]:
@@ -123,6 +135,8 @@ class ImageShards:
             raise UserError(
                 f"images in {self.folder}: not as many as in the manifest; {self._way_out}"
             )
+        if not len(self.labels):
+            raise UserError(f"images in {self.folder}: there are none; {self._way_out}")
         if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
             raise UserError(f"images in {self.folder}: labels of no class; {self._way_out}")
         if counts not in (None, count_classes(self.class_names, self.labels)):
@@ -166,7 +180,9 @@ class ImageShards:
             path = self._files[number]
             require_hash(path, self._way_out, self._hashes[number])
             try:
-                table = pq.ParquetFile(path).read_row_group(row_group, ["key", "image"])
+                file = pq.ParquetFile(path)
+                _require_plain(file.metadata.row_group(row_group))
+                table = file.read_row_group(row_group, ["key", "image"])
                 keys, images = (table[name].to_pylist() for name in ("key", "image"))
                 for name, values in (("key", keys), ("image", images)):
                     if None in values:

@@ -45,7 +45,7 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
                 training=job,
                 params=own_params.model_dump(),
                 root=str(Path.cwd()),
-                features=str(features_folder(params).resolve()),
+                features=str(features_folder(params)),
             )
             found.append(trial)
     return found

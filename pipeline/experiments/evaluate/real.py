@@ -10,6 +10,7 @@ from pipeline.config.paths import IMAGES
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.images import CenterCrops
+from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.runtime.workers import Alone
 
@@ -42,10 +43,7 @@ def _sizes(params: Params, candidates: Tensor) -> list[int]:
     Args:
         candidates: labels (M,) of the samples that rejection selects from.
     """
-    members = candidates.unique(return_counts=True)[1].tolist()
-    kept = [
-        sum(params.rejection.kept(of_class, acceptance) for of_class in members)
-        for acceptance in params.rejection.acceptance
-    ]
+    shares = params.rejection.acceptance
+    kept = [int(kept_of_each(candidates, acceptance).sum()) for acceptance in shares]
     others = (params.sweep.samples, params.temperature.samples, params.editing.images)
     return sorted({*kept, *others, params.evaluation.samples})

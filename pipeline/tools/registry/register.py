@@ -63,6 +63,11 @@ def register(params: Params, seed: int | None = None) -> str:
     """
     from pipeline.api.model import MaskGIT
 
+    if {"/", ":"} & set(params.preset):
+        raise UserError(
+            f"preset: '{params.preset}' would be part of the model's name, in which MLflow takes "
+            f"no / and no :; give another"
+        )
     model = MaskGIT.from_pretrained(".", seed=seed)
     metric = f"fid_{params.evaluation.extractor}"
     with tempfile.TemporaryDirectory() as folder:
@@ -87,14 +92,15 @@ def register(params: Params, seed: int | None = None) -> str:
 
 
 def _measured_on(params: Params) -> str:
-    """Hash of what a FID is comparable within: images or statistics, number of samples, network of
-    features."""
+    """Hash of what a FID is comparable within: images or statistics, number and classes of the
+    samples, network of features."""
     evaluation = params.evaluation
     network = CLASSIFIER if evaluation.extractor == "classifier" else evaluation.inception_weights
     statistics = evaluation.reference_statistics
     own = tree_hash(network) if network else ""
     against = tree_hash(statistics) if statistics else None
-    return value_hash([tree_hash(IMAGES), evaluation.samples, own, against])[:16]
+    samples = [evaluation.samples, evaluation.labels]
+    return value_hash([tree_hash(IMAGES), samples, own, against])[:16]
 
 
 def _run_that_measured(experiment: str) -> str:

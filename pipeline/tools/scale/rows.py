@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.api.numbers import a_path
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_file
+from pipeline.runtime.limits import RESULT_BYTES
 
 # The columns that name a cell; metrics follow.
 CELL = (
@@ -61,20 +62,27 @@ class Rows:
         """
         self.path = path
         try:
-            text = read_file(path).decode("utf-8")
+            text = read_file(path, RESULT_BYTES).decode("utf-8")
+            whole = text[: text.rfind("\n") + 1]
+            lines = csv.DictReader(whole.splitlines())
+            self.columns = list(lines.fieldnames or ())
+            if not (self._is_begun(text) if whole == "" else {*CELL, RUN} <= set(self.columns)):
+                raise ValueError("other columns")
+            self._runs = {self._identity(row): row[RUN] for row in lines}
         except FileNotFoundError:
-            text = ""
-        except UnicodeDecodeError:
-            text = "no text"
-        whole = text[: text.rfind("\n") + 1]
-        lines = csv.DictReader(whole.splitlines())
-        self.columns = list(lines.fieldnames or ())
-        begun = text.startswith(CELL[0]) or CELL[0].startswith(text)
-        if not begun or (self.columns and not {*CELL, RUN} <= set(self.columns)):
-            raise UserError(f"{path} holds no rows of `scale`; name another file")
+            text = whole = ""
+            self.columns, self._runs = [], {}
+        except (ValueError, csv.Error) as error:
+            raise UserError(f"{path} holds no rows of `scale`; name another file") from error
         if whole != text:  # a kill cut the last row short
             os.truncate(path, len(whole.encode()))
-        self._runs = {self._identity(row): row[RUN] for row in lines}
+
+    @staticmethod
+    def _is_begun(text: str) -> bool:
+        """Whether a file without a whole line is one whose first a kill cut short."""
+        header = ",".join(CELL)
+        cut = header.startswith(text) and ("," in text or not text)
+        return cut or text.startswith(f"{header},")
 
     def require(self, columns: list[str]) -> None:
         """Refuse a file whose rows have other columns, in whatever order, before anything is

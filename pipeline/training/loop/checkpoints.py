@@ -154,6 +154,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         require_file(path)
         with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+            entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise ValueError("it is compressed")  # a small file may hold gigabytes
+            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                raise ValueError("parts of it lie upon others")
             if broken := archive.testzip():
                 raise ValueError(f"{broken} does not match its checksum")
         return torch.load(path, map_location="cpu", weights_only=True)
