@@ -231,3 +231,15 @@ def test_colours_of_16_bits_are_refused_where_one_is_transparent(clear):
             open_image(content)
     else:
         assert (np.asarray(open_image(content)) == (128, 16, 0)).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="libtiff is found on Linux")
+@pytest.mark.parametrize("compression", ["tiff_adobe_deflate", "tiff_lzw", "jpeg"])
+def test_a_damaged_tiff_is_an_error_and_no_word_of_a_library(capfd, compression):
+    content = bytearray(encoded(noise_image(20, 20, "L"), "TIFF", compression=compression))
+    with Image.open(io.BytesIO(content)) as picture:
+        start = picture.tag_v2[273][0]
+    content[start : start + 64] = b"\x55junk!!!" * 8
+    with pytest.raises(BadPicture, match="truncated or not an image"):
+        open_image(bytes(content))
+    assert capfd.readouterr().err == ""

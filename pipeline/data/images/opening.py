@@ -4,9 +4,12 @@ Only the formats of `PICTURE_FORMATS` are decoded, by the content and not by the
 start programs (EPS runs Ghostscript) or have decoders that few have looked at.
 """
 
+import contextlib
+import ctypes
 import logging
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -30,6 +33,24 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # errors, of which it raises one too
 
+
+def _silence_libtiff() -> None:
+    """Let the libtiff that Pillow has brought say nothing of a damaged file: it writes to stderr
+    what Pillow raises as an error. (It is found on Linux; elsewhere it writes.)"""
+    try:
+        mapped = Path("/proc/self/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    paths = {line.split(maxsplit=5)[-1] for line in mapped if "/libtiff" in line}
+    for path in paths:
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            with contextlib.suppress(OSError, AttributeError):
+                handler = ctypes.CDLL(path)[name]
+                handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+                handler(None)
+
+
+_silence_libtiff()
 
 # What is done to a picture to see it upright, by its EXIF orientation.
 TURNS = {
