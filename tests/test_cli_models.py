@@ -151,20 +151,14 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
         ),
         ("sample --count 0", "--count: 0 samples cannot be drawn; give 1 or more"),
         ("sample -T 99", "--iterations: 99 are more than an image has tokens; use 1 to 16"),
-        (
-            "sample --temperature -1",
-            "--temperature: -1.0 is not allowed; use a number from 0 on",
-        ),
+        ("sample --temperature -1", "--temperature: -1.0 is not allowed; use a number from 0 on"),
         (
             "sample -S decoding.steps=3",
             "-S: 'decoding.steps=3' sets no param of decoding; use decoding.iterations, "
             "decoding.choice_temperature, decoding.guidance_scale, decoding.rounding, "
             "decoding.bf16, training.mask_schedule (=VALUE)",
         ),
-        (
-            "sample -S decoding.rounding=up",
-            "rounding: 'up' is unknown; use one of floor, ceil",
-        ),
+        ("sample -S decoding.rounding=up", "rounding: 'up' is unknown; use one of floor, ceil"),
         ("sample -S decoding.bf16=1", "bf16: 1 is neither true nor false; give one"),
         (
             "sample --output x.jpg",
@@ -175,10 +169,7 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
             "sample --output -",
             "--output: -: nothing is written to the terminal; name a file or a folder",
         ),
-        (
-            "sample --output .",
-            "--output: . is a folder that is there; name a new file or folder",
-        ),
+        ("sample --output .", "--output: . is a folder that is there; name a new file or folder"),
         ("save ..", ".. is there already and no saved model; give a new folder"),
         (
             "sample --classes=",

@@ -107,7 +107,7 @@ def use_ray(monkeypatch):
 
 def ray_params(workers: int):
     own = {"num_workers": workers, "max_failures": 2}
-    size = {"batch_size": workers}
+    size = {"batch_size": 2 * workers}
     return with_params(ray=own, training=size, tokenizer=size, classifier=size).ray
 
 
