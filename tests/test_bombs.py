@@ -51,7 +51,9 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
     save_checkpoint({"weights": torch.zeros(9)}, path)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("checkpoint/data/9", bytes(2**26))
-    with pytest.raises(UserError, match=r"checkpoint\.pt is damaged \(it is compressed\)") as error:
+    with pytest.raises(
+        UserError, match=r"checkpoint\.pt is damaged \(its entries are comp"
+    ) as error:
         load_checkpoint(path)
     one_line(error)
 

@@ -8,11 +8,12 @@ import torch
 
 from pipeline.evaluation.feature_files import features_folder
 from pipeline.evaluation.features import open_extractor
-from pipeline.prepare.datasets import open_source
+from pipeline.prepare import datasets
+from pipeline.prepare.datasets import SOURCES, open_source
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash
-from pipeline.runtime.project import in_copy
+from pipeline.runtime.project import of_project
 from pipeline.tokenizer import Tokenizer
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import save_model
@@ -36,20 +37,23 @@ def test_what_params_name_is_the_projects(copy, monkeypatch):
     for folder, names in ((project, ("both", "one")), (copy, ("both",))):
         for name in names:
             (folder / name).write_text(folder.name)
-    assert in_copy("both").read_text() == in_copy("one").read_text() == "project"
-    assert in_copy("none") == Path("none")  # is named as the params name it
-    assert in_copy(str(project / "one")) == project / "one"
+    assert of_project("both").read_text() == of_project("one").read_text() == "project"
+    assert of_project("none") == Path("none")  # is named as the params name it
+    assert of_project(str(project / "one")) == project / "one"
     monkeypatch.chdir(project)  # where nothing is a copy
-    assert in_copy("one") == Path("one")
+    assert of_project("one") == Path("one")
 
 
-def test_pictures_and_features_are_the_projects(copy):
+def test_pictures_downloads_and_features_are_the_projects(copy, monkeypatch):
     project = copy.parent / "project"
     for seed, name in enumerate("ab"):
         folder = project / "pictures" / name
         folder.mkdir(parents=True)
         noise_image(8, 8, seed=seed).save(folder / "0.png")
     assert open_source("folder:pictures", "data/raw", 8).class_names == ["a", "b"]
+    monkeypatch.setitem(SOURCES, "folder:PATH", lambda argument, downloads: downloads)
+    monkeypatch.setattr(datasets, "Reduced", lambda source, side: source)
+    assert open_source("folder:x", "data/raw", 8) == str(project / "data/raw")
     assert features_folder(with_params()) == project / "runs/features"
 
 

@@ -188,20 +188,20 @@ SEED = 5 * 3  # edits of a replicate: three batches of five tasks
 
 
 @pytest.fixture
-def in_copy(in_tiny_project, tmp_path, monkeypatch) -> None:
+def of_project(in_tiny_project, tmp_path, monkeypatch) -> None:
     """A tiny project of the test's own, without what other tests ran."""
     shutil.copytree(in_tiny_project, tmp_path / "project", ignore=shutil.ignore_patterns("runs"))
     monkeypatch.chdir(tmp_path / "project")
 
 
-def test_one_more_seed_is_all_that_runs(run_stage_main, in_copy, monkeypatch):
+def test_one_more_seed_is_all_that_runs(run_stage_main, of_project, monkeypatch):
     run_stage_main("edit", evaluation=CHANGES["evaluation"] | {"seeds": [0]})
     monkeypatch.setattr(edits, "edit", Dies(edits.edit, calls=SEED + 8))  # and the pictures
     run_stage_main("edit")
     assert edits.edit.left == 0
 
 
-def test_another_model_of_a_seed_is_all_that_runs(run_stage_main, in_copy, monkeypatch):
+def test_another_model_of_a_seed_is_all_that_runs(run_stage_main, of_project, monkeypatch):
     run_stage_main("edit")
     first, second = (r.folder for r in main_replicates(with_params(), "transformer"))
     shutil.rmtree(second)

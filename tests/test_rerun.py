@@ -191,6 +191,16 @@ def test_trials_are_trained_again_by_what_trains_them(finished, tmp_path):
     assert "3 trials, 0 finished before" in log
 
 
+def test_other_classes_of_samples_train_nothing(finished, tmp_path):
+    """The smoke run's classes are of one size: the samples are the same, and what is made of them
+    does not run."""
+    project = finished.copy(tmp_path / "project")
+    project.set(evaluation__labels="uniform")
+    ran, log = project.repro()
+    assert set(ran) == {"sweep", "evaluate", "temperature", "analysis"}
+    assert trained(log) == set()
+
+
 @pytest.mark.parametrize(
     ("file", "expected"),
     [

@@ -58,6 +58,7 @@ def test_every_cell_is_of_its_own_schedule_and_steps(root):
     )
     trial = trial_of(root, params)
     measure_trial(trial)
+    assert list((root / "features").glob("*.safetensors"))  # those of the training images
     rows = [*trial.rows(), *trial.crossing()]
     model = load_model(trial.training.model, "transformer")
     tokenizer, labels = load_model(TOKENIZER, "tokenizer"), balanced_labels(COUNT, CLASSES)

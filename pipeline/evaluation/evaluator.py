@@ -38,7 +38,7 @@ from pipeline.evaluation.metrics import (
 )
 from pipeline.evaluation.statistics import load_statistics
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
-from pipeline.runtime.project import in_copy
+from pipeline.runtime.project import of_project
 from pipeline.runtime.workers import Alone
 from pipeline.weights.published import load_model
 
@@ -73,12 +73,13 @@ class Evaluator:
         self.reference = load_features(reference)
         published = evaluation.reference_statistics
         self.reference_statistics = (
-            load_statistics(root / in_copy(published)) if published else kept_statistics(reference)
+            load_statistics(root / of_project(published))
+            if published
+            else kept_statistics(reference)
         )
 
     def _reference(self, extractor: Extractor) -> Path:
-        how = self.params, self.workers, self.root, self.cache_dir
-        return reference_features(extractor, *how)
+        return reference_features(extractor, self.params, self.workers, self.root, self.cache_dir)
 
     @cached_property
     def second(self) -> tuple[Extractor, Tensor]:
@@ -93,11 +94,15 @@ class Evaluator:
 
     def labels(self, count: int) -> Tensor:
         """Labels (count,) of samples to measure, as `evaluation.labels` says."""
+        images_K = self._images_K
+        uniform = self.params.evaluation.labels == "uniform"
+        return proportional_labels(count, torch.ones_like(images_K) if uniform else images_K)
+
+    @cached_property
+    def _images_K(self) -> Tensor:
+        """The number of training images of each class, (classes,)."""
         images = ImageShards(self.root / IMAGES, "train")
-        images_K = torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
-        if self.params.evaluation.labels == "uniform":
-            images_K = torch.ones_like(images_K)
-        return proportional_labels(count, images_K)
+        return torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
 
     def features(self, images: ImageSet) -> Features:
         """Features of the images, from the main extractor."""

@@ -13,7 +13,7 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.schema import Evaluation
 from pipeline.data.images.pixels import as_float
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.project import in_copy
+from pipeline.runtime.project import of_project
 from pipeline.runtime.pytorch_files import downloaded, only_tensors
 
 
@@ -150,7 +150,7 @@ def open_extractor(
     if name == "random":
         return random_extractor(classifier.config, device)
     weights = getattr(evaluation, f"{name}_weights")
-    return PretrainedExtractor(name, weights and str(in_copy(weights)), device)
+    return PretrainedExtractor(name, weights and str(of_project(weights)), device)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from pipeline.prepare.reduced import Reduced
 from pipeline.prepare.source import Item, Source
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import value_hash
-from pipeline.runtime.project import in_copy, in_project
+from pipeline.runtime.project import in_project, of_project
 
 
 def open_source(name: str, download_dir: str, image_size: int) -> Source:
@@ -168,5 +168,5 @@ def _labels(dataset) -> list[int]:
 SOURCES: dict[str, Callable[[str, str], Source]] = {
     "mnist5k": lambda argument, download_dir: Mnist5kSource(),
     "torchvision:NAME": TorchvisionSource,
-    "folder:PATH": lambda argument, download_dir: FolderSource(in_copy(argument)),
+    "folder:PATH": lambda argument, download_dir: FolderSource(of_project(argument)),
 }

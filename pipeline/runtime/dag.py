@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml, tree_hash
-from pipeline.runtime.project import in_copy, lies_in
+from pipeline.runtime.project import lies_in, of_project
 
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
@@ -38,7 +38,7 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
         return not any(name == d or name.startswith((f"{d}.", f"{d}/")) for d in dropped)
 
     params = {k: v for k, v in stage_params(stage).items() if matters(k)}
-    named = {str(p): in_copy(p) for name in FILE_PARAMS if (p := params.get(name))}
+    named = {str(p): of_project(p) for name in FILE_PARAMS if (p := params.get(name))}
     return {
         "params": params,
         "deps": {dep: tree_hash(dep) for dep in stage_deps(stage) if matters(dep)},

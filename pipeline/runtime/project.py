@@ -36,7 +36,7 @@ def require_here() -> None:
         ) from error
 
 
-def in_copy(path: Path | str) -> Path:
+def of_project(path: Path | str) -> Path:
     """A file or folder that params name. Git and DVC need not know it, or all that is in it: in a
     copy of the project (`dvc exp run --temp`) it is the project's own, if that has one."""
     own = in_project(path)

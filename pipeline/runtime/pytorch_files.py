@@ -159,16 +159,27 @@ def require_dense(name: str, weight: Any) -> None:
         raise ValueError(f"{name[:200]} has no elements, or more than there are in the file")
 
 
+def require_stored(archive: zipfile.ZipFile, size: int) -> None:
+    """Raise a `ValueError` unless all that is in a zip lies there as it is, each in its own place, as
+    `torch.save` writes it: else a small file may hold gigabytes.
+
+    Args:
+        size: of the file, in bytes.
+    """
+    entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("its entries are compressed, which PyTorch never does")
+    if sum(entry.file_size for entry in entries) > size:
+        raise ValueError("its entries overlap")
+
+
 def _require_plain_zip(handle: BinaryIO) -> None:
     """Raise a `ValueError` unless a zip is as `torch.save` writes it, whole, and its pickle lists
     tensors."""
     size = handle.seek(0, io.SEEK_END)
     with zipfile.ZipFile(handle) as archive:
+        require_stored(archive, size)
         entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("its entries are compressed, which PyTorch never does")
-        if sum(entry.file_size for entry in entries) > size:
-            raise ValueError("its entries overlap")
         distinct([(entry.filename, entry) for entry in entries])
         for entry in entries:
             if entry.filename.endswith(".pkl"):

@@ -14,6 +14,7 @@ from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import in_a_line, lacks_memory
 from pipeline.runtime.files import atomic_file, remove, remove_temporary, require_file
 from pipeline.runtime.limits import STEPS
+from pipeline.runtime.pytorch_files import require_stored
 from pipeline.runtime.site import send_home
 from pipeline.runtime.store import BEFORE, CHECKPOINT, follow
 from pipeline.training.loop.behind import Behind, snapshot
@@ -154,11 +155,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         require_file(path)
         with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
-            entries = archive.infolist()
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise ValueError("it is compressed")  # a small file may hold gigabytes
-            if sum(entry.file_size for entry in entries) > path.stat().st_size:
-                raise ValueError("parts of it lie upon others")
+            require_stored(archive, path.stat().st_size)
             if broken := archive.testzip():
                 raise ValueError(f"{broken} does not match its checksum")
         return torch.load(path, map_location="cpu", weights_only=True)

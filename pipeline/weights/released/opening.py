@@ -3,7 +3,7 @@
 import torch
 
 from pipeline.config.params import Params
-from pipeline.runtime.project import in_copy
+from pipeline.runtime.project import of_project
 from pipeline.tokenizer import Tokenizer
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import tokenizer_config, transformer_config
@@ -22,7 +22,7 @@ def open_pretrained_transformer(
         UserError: the file does not hold this architecture.
     """
     assert params.transformer.pretrained is not None  # the caller has looked
-    path = in_copy(params.transformer.pretrained)
+    path = of_project(params.transformer.pretrained)
     if num_classes is None:
         num_classes = pretrained_num_classes(path, params.tokenizer.codebook_size)
     config = transformer_config(params, num_classes)
@@ -39,7 +39,7 @@ def open_pretrained_tokenizer(params: Params, device: torch.device) -> Tokenizer
         UserError: the file does not hold this architecture.
     """
     assert params.tokenizer.pretrained is not None  # the caller has looked
-    path, config = in_copy(params.tokenizer.pretrained), tokenizer_config(params)
+    path, config = of_project(params.tokenizer.pretrained), tokenizer_config(params)
     tokenizer = Tokenizer(config)
     tokenizer.load_state_dict(load_pretrained(path, config))
     return tokenizer.to(device).eval().requires_grad_(False)
