@@ -15,8 +15,8 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
 def pair_bytes(side: int) -> int:
-    """Of the largest maps of a pair of images of side × side pixels, in VGG, whose first stage has 64
-    channels at every pixel. (The reference classifier has `classifier.width` of them.)"""
+    """Of the largest maps of a pair of images of side × side pixels, in VGG, whose first stage has
+    64 channels at every pixel. (The reference classifier has `classifier.width` of them.)"""
     return 2 * 64 * 4 * side**2
 
 

@@ -160,8 +160,8 @@ def require_dense(name: str, weight: Any) -> None:
 
 
 def require_stored(archive: zipfile.ZipFile, size: int) -> None:
-    """Raise a `ValueError` unless all that is in a zip lies there as it is, each in its own place, as
-    `torch.save` writes it: else a small file may hold gigabytes.
+    """Raise a `ValueError` unless all that is in a zip lies there as it is, each in its own place,
+    as `torch.save` writes it: else a small file may hold gigabytes.
 
     Args:
         size: of the file, in bytes.
