@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
+from functools import cache
 
 from pipeline.config.presets import preset_params
 from pipeline.runtime.files import read_yaml
 from pipeline.tools.plan import costs
-from pipeline.tools.plan.networks import plan_networks
+from pipeline.tools.plan.networks import Network, plan_networks
 from pipeline.tools.plan.report import data_size, plan_text
 from pipeline.tools.plan.stages import Stage, plan_stages
 from pipeline.weights.configs import tokenizer_config, transformer_config
@@ -108,6 +109,15 @@ def test_one_of_a_trials_workers_measures_while_the_others_decode(make_params):
     assert parts == {"sampling": 6, "features": 2, "validation": 2}
 
 
+@cache
+def papers_networks(workers: int) -> list[Network]:
+    """Those of imagenet256, which no number of workers of a trial or a classifier changes."""
+    params = preset_params("imagenet256")
+    ray = params.ray.model_copy(update={"num_workers": workers})
+    params = params.model_copy(update={"ray": ray})
+    return plan_networks(params, data_size(params))
+
+
 def papers_run(workers: int, others: dict) -> tuple:
     """imagenet256 on as many GPUs: params, stages, FLOPs, and seconds at `RATE`."""
     params = preset_params("imagenet256")
@@ -115,7 +125,7 @@ def papers_run(workers: int, others: dict) -> tuple:
         own = getattr(params, section).model_copy(update=values)
         params = params.model_copy(update={section: own})
     data = data_size(params)
-    stages = plan_stages(params, data, plan_networks(params, data))
+    stages = plan_stages(params, data, papers_networks(workers))
     seconds = sum(stage.seconds(RATE, params.ray.cpus_per_worker) for stage in stages)
     return params, stages, sum(stage.flops for stage in stages), seconds
 

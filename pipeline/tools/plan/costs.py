@@ -7,6 +7,7 @@ batches unless a docstring says otherwise.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -136,6 +137,7 @@ def training_flops(forward: Callable[[], Tensor]) -> int:
     return count_flops(lambda: forward().sum().backward())
 
 
+@cache
 @torch.no_grad()
 def decoding_pass(config: TransformerConfig, batch: int) -> int:
     """FLOPs of one of MaskGIT's T decoding iterations."""
@@ -144,6 +146,7 @@ def decoding_pass(config: TransformerConfig, batch: int) -> int:
     return count_flops(lambda: model.predict(tokens, tokens.bool(), tokens[:, 0]))
 
 
+@cache
 @torch.no_grad()
 def next_token(config: TransformerConfig, batch: int, n: int, cache: bool) -> int:
     """FLOPs of drawing token n of the baseline, with or without a key-value cache."""
@@ -216,6 +219,7 @@ def discriminator_of(params: Params) -> PatchDiscriminator | StyleGanDiscriminat
     )
 
 
+@cache
 def tokenizer_coding(config: TokenizerConfig, grid: int, batch: int) -> tuple[int, int]:
     """FLOPs of encoding and of decoding `batch` images of grid × grid tokens."""
     model, side = on_meta(lambda: Tokenizer(config)), grid * config.downsampling
