@@ -220,17 +220,19 @@ def in_tiny_project(tiny_project, monkeypatch) -> Path:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, worker_id) -> Project:
     """A clone in which `dvc repro` ran once with the smoke preset, and what it printed (`log`) and
-    read (`params_read`: a file for each stage). Tests copy it to change it. Where several processes
+    read (`params_read`: a file for each stage). Its folder's name had a space and an accent, with
+    an environment in it as `make` makes one. Tests copy it to change it. Where several processes
     run the tests, the first that needs it makes it, and each has a copy of its own."""
     base = tmp_path_factory.getbasetemp()
     shared = (base if worker_id == "master" else base.parent) / "smoke"
     with FileLock(f"{shared}.lock"):
-        made, log = Project(shared / "project"), shared / "log"
+        made, log = Project(shared / "a b é"), shared / "log"
         if not log.exists():
             Project.clone(made.folder)
             made.run("python", "-m", "pipeline", "preset", "smoke")
             made.record_params(shared / "params_read")
-            log.write_text(made.run("dvc", "repro"))
+            with made.environment_inside():
+                log.write_text(made.run("dvc", "repro"))
     project = made.copy(tmp_path_factory.mktemp("finished") / "project")
     project.log, project.params_read = log.read_text(), shared / "params_read"
     return project

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +55,7 @@ class Project:
             "GIT_COMMITTER_EMAIL": "t@t",
         }
         self.env.pop("MLFLOW_TRACKING_URI", None)
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile our code anew
 
     @classmethod
     def clone(cls, folder: Path) -> "Project":
@@ -82,6 +85,16 @@ class Project:
             code.write("\n\nfrom pipeline.config.recording import record\nrecord(Params)\n")
         folder.mkdir()
         self.env["PARAMS_READ"] = str(folder)
+
+    @contextmanager
+    def environment_inside(self) -> Iterator[None]:
+        """Meanwhile the environment's programs are those of `.venv` in this folder."""
+        (link := self.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+        before = self.env["PATH"]
+        self.env["PATH"] = f"{link}/bin{os.pathsep}{before}"
+        yield
+        self.env["PATH"] = before
+        link.unlink()
 
     def copy(self, folder: Path) -> "Project":
         shutil.copytree(self.folder, folder, symlinks=True)

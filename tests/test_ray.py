@@ -6,7 +6,6 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,78 +134,92 @@ def test_a_full_disk_ends_several_workers_in_a_line_and_they_go_on_after_it(
     assert_same(found, undisturbed)
 
 
-def test_training_goes_on_without_ray_trains_list_of_checkpoints(tokens_dir, tmp_path):
+class Noted:
+    """Trainings of one worker of Ray Train in copies of one that was stopped, and the steps of
+    which they told."""
+
+    def __init__(self, tokens_dir: Path, folder: Path):
+        self.tokens_dir, self.folder = tokens_dir, folder
+        self.steps = folder / "steps"
+
+    def copy(self, stopped: Path, name: str) -> Path:
+        return shutil.copytree(stopped, self.folder / name)
+
+    def job(self, name: str) -> TrainingJob:
+        return _job(_small_params(9), self.tokens_dir, self.folder / name)
+
+    def go_on(self, name: str, stop_at: int | None = None) -> dict[str, Any]:
+        steps = self.steps
+
+        def note(row: dict[str, float]) -> None:
+            if row["step"] == stop_at:
+                raise UserError(f"stopped at {stop_at}")
+            with open(steps, "a") as file:
+                file.write(f"{row['step']}\n")
+
+        steps.write_text("")
+        return fit(self.job(name), on_row=note)
+
+
+@pytest.fixture(scope="module")
+def stopped(tokens_dir, tmp_path_factory) -> Path:
+    """A training with the checkpoints of steps 3 and 6: a row comes before its checkpoint."""
+    noted = Noted(tokens_dir, tmp_path_factory.mktemp("stopped"))
+    with pytest.raises(UserError, match="stopped at 9"):
+        noted.go_on("run", stop_at=9)
+    return noted.folder / "run"
+
+
+@pytest.fixture(scope="module")
+def whole(tokens_dir, tmp_path_factory) -> dict[str, Any]:
+    """How it ends where nothing stops it, without Ray."""
+    return run_training(Noted(tokens_dir, tmp_path_factory.mktemp("whole")).job("run"))
+
+
+def test_training_goes_on_without_ray_trains_list_of_checkpoints(
+    tokens_dir, stopped, whole, tmp_path
+):
     """A kill, or a full disk, may leave the list missing or cut short, and an upload half done."""
     from pipeline.training.loop.ray_checkpoints import LISTING
 
-    noted = tmp_path / "steps"
-
-    def stop(row):
-        if row["step"] == 6:
-            raise UserError("stopped before 6")
-
-    def note(row):
-        with open(noted, "a") as file:
-            file.write(f"{row['step']}\n")
-
-    def run(name: str, on_row=note):
-        return fit(_job(_small_params(), tokens_dir, tmp_path / name), on_row=on_row)
-
-    whole = run_training(_job(_small_params(), tokens_dir, tmp_path / "whole"))  # without Ray
-    with pytest.raises(UserError, match="stopped before 6"):
-        run("missing", on_row=stop)
-    (uploaded,) = (tmp_path / "missing").glob("checkpoint_*/checkpoint.pt")
-    half = tmp_path / "missing/checkpoint_9999/checkpoint.pt"
-    half.parent.mkdir()
-    half.write_bytes(uploaded.read_bytes()[:-1000])
-    shutil.copytree(tmp_path / "missing", tmp_path / "cut")
-    listing = tmp_path / "cut" / LISTING
+    noted = Noted(tokens_dir, tmp_path)
+    missing, cut = (noted.copy(stopped, name) for name in ("missing", "cut"))
+    for run in (missing, cut):
+        uploaded = max(run.glob("checkpoint_*/checkpoint.pt"))
+        (run / "checkpoint_9999").mkdir()
+        (run / "checkpoint_9999/checkpoint.pt").write_bytes(uploaded.read_bytes()[:-1000])
+    (missing / LISTING).unlink()
+    listing = cut / LISTING
     listing.write_bytes(listing.read_bytes()[:100])
-    (tmp_path / "missing" / LISTING).unlink()
-    missing, cut = run("missing"), run("cut")
-    assert noted.read_text() == "6\n6\n"  # neither began again
-    (tmp_path / "cut" / LISTING).unlink()
-    finished = run("cut")
-    assert noted.read_text() == "6\n6\n"
-    for state in (missing, cut, finished):
-        assert_same(state, whole)
+    for name in ("missing", "cut"):
+        assert_same(noted.go_on(name), whole)
+        assert noted.steps.read_text() == "9\n"  # it did not begin again
+    listing.unlink()
+    assert_same(noted.go_on("cut"), whole)  # which had finished
+    assert noted.steps.read_text() == ""
 
 
-def test_a_damaged_checkpoint_of_ray_train_gives_way_to_the_one_before(tokens_dir, tmp_path):
+def test_a_damaged_checkpoint_of_ray_train_gives_way_to_the_one_before(
+    tokens_dir, stopped, whole, tmp_path
+):
     """Of a run that was stopped, and of one that had finished."""
     from pipeline.training.loop import load_checkpoint
 
-    noted = tmp_path / "steps"
+    noted = Noted(tokens_dir, tmp_path)
+    run = noted.copy(stopped, "run")
 
-    def note(row, stop_at=None):
-        if row["step"] == stop_at:
-            raise UserError(f"stopped at {stop_at}")
-        with open(noted, "a") as file:
-            file.write(f"{row['step']}\n")
+    def kept() -> list[Path]:
+        return sorted(run.glob("checkpoint_*/checkpoint.pt"))
 
-    def run(name: str, on_row=note):
-        return fit(_job(_small_params(9), tokens_dir, tmp_path / name), on_row=on_row)
-
-    def damage(name: str) -> None:
-        checkpoints = sorted((tmp_path / name).glob("checkpoint_*/checkpoint.pt"))
-        assert len(checkpoints) == 2
-        flip_weight(checkpoints[-1])
-
-    whole = run("whole", on_row=lambda row: None)
-    # A row comes before its checkpoint: those of steps 3 and 6 are kept.
-    with pytest.raises(UserError, match="stopped at 9"):
-        run("stopped", on_row=partial(note, stop_at=9))
-    damage("stopped")
-    stopped = run("stopped")
-    kept = sorted((tmp_path / "stopped").glob("checkpoint_*/checkpoint.pt"))
-    for path in kept[-2:]:  # both that count are whole
+    assert len(kept()) == 2
+    flip_weight(kept()[-1])
+    assert_same(noted.go_on("run"), whole)
+    assert noted.steps.read_text() == "6\n9\n"  # from the third step on, not from the first
+    for path in kept()[-2:]:  # both that count are whole
         load_checkpoint(path)
-    assert noted.read_text() == "3\n6\n6\n9\n"  # from the third step on, not from the first
-    damage("whole")
-    finished = run("whole")
-    assert noted.read_text() == "3\n6\n6\n9\n9\n"
-    for state in (stopped, finished):
-        assert_same(state, whole)
+    flip_weight(kept()[-1])
+    assert_same(noted.go_on("run"), whole)
+    assert noted.steps.read_text() == "9\n"
 
 
 def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path):

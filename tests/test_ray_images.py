@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.runtime.errors import UserError
+from pipeline.training.classifier import ClassifierRecipe
 from tests.interruption import assert_same
 from tests.project import ROOT
 from tests.test_cas import cas_job
@@ -82,14 +83,24 @@ def test_a_tokenizer_goes_on_when_a_worker_is_lost(cluster, tmp_path):
     assert straight["history"][0] == pytest.approx(alone["history"][0], rel=1e-2)
 
 
-def test_a_classifier_goes_on_where_it_was_stopped(cluster, tmp_path):
-    from pipeline.training.classifier import ClassifierRecipe
+def classifier_of(**ray: int) -> ClassifierRecipe:
+    return ClassifierRecipe(
+        with_params(classifier=STEPS, ray=ray).model_dump(), str(IMAGES.absolute())
+    )
 
-    recipe = ClassifierRecipe(with_params(classifier=STEPS).model_dump(), str(IMAGES.absolute()))
-    straight = train(recipe, tmp_path / "straight", unheard)
+
+@pytest.fixture(scope="module")
+def straight(cluster, tiny_project, tmp_path_factory) -> dict:
+    """A classifier's training that nothing disturbs, without loaders."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tiny_project)
+        return train(classifier_of(), tmp_path_factory.mktemp("straight"), unheard)
+
+
+def test_a_classifier_goes_on_where_it_was_stopped(straight, tmp_path):
     with pytest.raises(UserError, match="stopped at 4"):
-        train(recipe, tmp_path / "stopped", stop)
-    assert_same(train(recipe, tmp_path / "stopped", unheard), straight)
+        train(classifier_of(), tmp_path / "stopped", stop)
+    assert_same(train(classifier_of(), tmp_path / "stopped", unheard), straight)
 
 
 def servers() -> set[int]:
@@ -104,29 +115,21 @@ def servers() -> set[int]:
     }
 
 
-def note_servers(noted: Path, row: dict) -> None:
-    noted.write_text(" ".join(map(str, servers())))
+def note_servers(noted: Path, rows: Path, row: dict) -> None:
+    with open(noted, "a") as file:
+        file.write(f"{' '.join(map(str, servers()))}\n")
+    die_once(rows, row)
 
 
-def test_workers_take_the_same_steps_with_loaders_and_leave_none(cluster, tmp_path):
-    """Of the third training a worker is killed at step 4."""
-    from pipeline.training.classifier import ClassifierRecipe
-
-    recipes = [
-        ClassifierRecipe(
-            with_params(
-                classifier=STEPS, ray={"loaders_per_worker": loaders, "cpus_per_worker": 2}
-            ).model_dump(),
-            str(IMAGES.absolute()),
-        )
-        for loaders in (0, 1)
-    ]
-    straight, before = train(recipes[0], tmp_path / "without", unheard), servers()
-    noted = tmp_path / "servers"
-    assert_same(train(recipes[1], tmp_path / "with", partial(note_servers, noted)), straight)
-    assert len(set(map(int, noted.read_text().split())) - before) == 2 * 2
-    lost = train(recipes[1], tmp_path / "lost", partial(die_once, tmp_path / "rows"))
+def test_workers_take_the_same_steps_with_loaders_and_leave_none(straight, tmp_path):
+    """Though one of them is killed at step 4."""
+    before, noted, rows = servers(), tmp_path / "servers", tmp_path / "rows"
+    recipe = classifier_of(loaders_per_worker=1, cpus_per_worker=2)
+    lost = train(recipe, tmp_path / "lost", partial(note_servers, noted, rows))
     assert_same(lost, straight)
+    assert rows.read_text() == "2 4 4 6 "
+    first = noted.read_text().splitlines()[0]
+    assert len(set(map(int, first.split())) - before) == 2 * 2  # a server and a loader each
     deadline = time.monotonic() + 20
     while servers() - before and time.monotonic() < deadline:
         time.sleep(0.2)

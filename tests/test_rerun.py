@@ -71,7 +71,9 @@ def test_a_refused_run_costs_no_results(finished, tmp_path):
     assert {path: tree_hash(project.folder / path) for path in kept} == kept
 
 
-def test_results_are_told_from_those_of_other_params(finished, tmp_path):
+def test_results_are_told_from_those_of_other_params_which_come_back_even_after_make_clean(
+    finished, tmp_path
+):
     project = finished.copy(tmp_path / "project")
     report = project.folder / "analysis/report.html"
     before = report.read_bytes()
@@ -90,6 +92,9 @@ def test_results_are_told_from_those_of_other_params(finished, tmp_path):
     project.run("python", "-m", "analysis")
     text = report.read_text()
     assert "temperature ran with other params" in text and 'id="temperature-table"' not in text
+    project.run("make", "clean")
+    project.run("python", "-m", "pipeline", "preset", "smoke")
+    assert project.repro()[0] == []  # what DVC keeps of the smoke run is there
 
 
 def test_what_was_computed_once_comes_back_from_the_run_cache(finished, tmp_path):
@@ -114,19 +119,12 @@ def test_what_was_computed_once_comes_back_from_the_run_cache(finished, tmp_path
     assert (project.folder / "analysis/tables/table1.md").read_bytes() == table
 
 
-def test_a_param_set_back_runs_nothing_even_after_make_clean(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    project.set(temperature__values=[0.0, 3.0])
-    assert project.repro()[0] == ["temperature", "analysis"]
-    project.run("make", "clean")
-    project.run("python", "-m", "pipeline", "preset", "smoke")
-    assert project.repro()[0] == []
-
-
 def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_path):
     """The recipe for a metric: of one extractor, and of both. Nor does code of the sweep train that
-    only measures."""
+    only measures, nor a choice of the samples' classes; as the smoke run's are of one size, its
+    samples stay as they are."""
     project = finished.copy(tmp_path / "project")
+    project.set(evaluation__labels="uniform")
     with open(project.folder / "pipeline/experiments/ablation/measuring.py", "a") as code:
         code.write("# edited\n")
     project.edit(
@@ -145,6 +143,8 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
     ran, log = project.repro()
     assert set(ran) == {"sweep", "evaluate", "temperature", "edit", "reject", "analysis"}
     assert trained(log) == set()
+    samples = "data/samples"
+    assert tree_hash(project.folder / samples) == tree_hash(finished.folder / samples)
     rows = pd.read_csv(project.folder / "results/sweep/rows.csv")
     assert rows["twice_precision_classifier"].tolist() == pytest.approx(
         (2 * rows["precision_classifier"]).tolist()
@@ -189,16 +189,6 @@ def test_trials_are_trained_again_by_what_trains_them(finished, tmp_path):
     ran, log = project.repro("sweep")
     assert ran == ["sweep"] and len(trained(log)) == 3
     assert "3 trials, 0 finished before" in log
-
-
-def test_other_classes_of_samples_train_nothing(finished, tmp_path):
-    """The smoke run's classes are of one size: the samples are the same, and what is made of them
-    does not run."""
-    project = finished.copy(tmp_path / "project")
-    project.set(evaluation__labels="uniform")
-    ran, log = project.repro()
-    assert set(ran) == {"sweep", "evaluate", "temperature", "analysis"}
-    assert trained(log) == set()
 
 
 @pytest.mark.parametrize(
