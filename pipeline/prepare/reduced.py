@@ -12,12 +12,16 @@ from pipeline.runtime.limits import PICTURE_FORMATS
 # Times the side that networks see. A crop of a fiftieth of the area, less than trainings take, has
 # that many pixels still.
 TIMES = 8
+# Bytes of a file that is stored as it is. A photograph without compression has ten times as many,
+# and stages hold thousands of pictures in memory.
+LARGE = 8 * 2**20
 
 
 class Reduced:
     """A source whose pictures have shorter sides of at most `TIMES` × `size` pixels: larger ones
-    are resized to that, as JPEG of quality 95, and all others stay as they are. Every training
-    decodes a picture again and again, which takes far longer for a photograph of a camera.
+    are resized to that, as JPEG of quality 95, as files of more than `LARGE` bytes are in their own
+    size; all others stay as they are. Every training decodes a picture again and again, which takes
+    far longer for a photograph of a camera.
 
     Args:
         size: of the square images that networks see.
@@ -39,14 +43,15 @@ class Reduced:
         """
         content = self._source.read(index)
         with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as opened:
-            if min(opened.size) <= self._side:
+            if min(opened.size) <= self._side and len(content) <= LARGE:
                 return content
         try:
             image = open_image(content)
         except BadPicture as error:
             raise UserError(f"data.source: {self.items[index].key} is {error}") from error
-        ratio = self._side / min(image.size)
-        width, height = (max(self._side, round(ratio * length)) for length in image.size)
+        side = min(self._side, *image.size)
+        ratio = side / min(image.size)
+        width, height = (max(side, round(ratio * length)) for length in image.size)
         smaller = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
         smaller.info.clear()  # comments, which JPEG has little room for
         buffer = io.BytesIO()

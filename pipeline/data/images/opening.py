@@ -18,6 +18,7 @@ from PIL import Image, ImageFile
 from PIL import Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  isort: skip
 
 from pipeline.data.images.costs import WAY_OUT, Costly, Metered, check_costs
+from pipeline.data.images.jpeg2000 import odd_bits
 from pipeline.data.images.tags import TAGS, orientation
 from pipeline.runtime.limits import (
     BACKGROUND,
@@ -123,6 +124,7 @@ def as_seen(image: Image.Image) -> Image.Image:
     _check_size(*image.size)
     _check_numbers(image)
     _check_strips(getattr(image, "tile", ()))
+    _scale_transparent_value(image)
     image.load()
     # Pillow turns a TIFF when it loads it.
     turn = TURNS.get(orientation(image.info)) if image.format != "TIFF" else None
@@ -166,8 +168,11 @@ def _check_numbers(image: Image.Image) -> None:
             "of numbers whose range is not known (float, 32 bits, signed, or 16 bits that are not "
             "all used); convert it to 8 or 16 bits"
         )
-    colours = (str(strip[3]) for strip in getattr(image, "tile", ()))
-    if image.info.get("transparency") is not None and "RGB;16B" in colours:
+    if image.format == "TIFF" and _mixed_planes(image):
+        raise BadPicture("of uncompressed planes that are not read right; save it anew as PNG")
+    if image.format == "JPEG2000" and (bits := odd_bits(image)):
+        raise BadPicture(f"of {bits} bits a channel, in JPEG 2000; convert it to 8 bits")
+    if image.info.get("transparency") is not None and "RGB;16B" in _raw_modes(image):
         raise BadPicture(  # Pillow looks for it in what it has made 8 bits of
             "of colours of 16 bits, one of which is transparent; convert it to 8 bits"
         )
@@ -182,6 +187,27 @@ def _odd_tiff(image: Image.Image) -> bool:
     bits, photometric = tags.get(258, (16,)), tags.get(262, 1)
     # Fewer bits, or 0 is white.
     return image.mode.startswith("I;16") and (bits != (16,) or photometric != 1)
+
+
+def _mixed_planes(image: Image.Image) -> bool:
+    """Whether Pillow reads each byte of the planes of a TIFF as a pixel of 8 bits, though it is
+    half of one, or has its bits reversed."""
+    tags = getattr(image, "tag_v2", {})
+    raw = tags.get(284) == 2 and tags.get(259, 1) == 1  # planes apart, uncompressed
+    return raw and (max(tags.get(258, (1,))) > 8 or tags.get(266) == 2)
+
+
+def _raw_modes(image: Image.Image) -> list[str]:
+    """How the pixels lie in the file, of each strip that is not decoded yet."""
+    return [str(strip[3]) for strip in getattr(image, "tile", ())]
+
+
+def _scale_transparent_value(image: Image.Image) -> None:
+    """The grey that is transparent in a PNG of 2 or 4 bits: Pillow scales its pixels alone."""
+    clear = image.info.get("transparency")
+    scale = {"L;2": 85, "L;4": 17}.get("".join(_raw_modes(image)))
+    if isinstance(clear, int) and scale:
+        image.info["transparency"] = scale * clear
 
 
 def _check_strips(strips: Sequence[ImageFile._Tile]) -> None:

@@ -1,6 +1,7 @@
 """Writing Parquet shards of encoded images: a data set's, and those of samples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -57,8 +58,9 @@ def write_shards(
         for path, start, stop in plan_shards(len(indices), split, shard_size, folder):
             chosen = indices[start:stop]
             if not keep_if_whole(path):
-                items, images = [source.items[i] for i in chosen], in_threads(source.read, chosen)
-                write_shard(path, items, images)
+                write_shard(
+                    path, [source.items[i] for i in chosen], _read_in_groups(source, chosen)
+                )
             shards.append(shard_entry(path, len(chosen)))
             bar(stop)
     return shards
@@ -73,16 +75,27 @@ def plan_shards(
         yield folder / f"{split}-{number:05d}.parquet", start, min(start + shard_size, count)
 
 
-def write_shard(path: Path, items: Sequence[Labelled], images: Sequence[bytes]) -> None:
-    """Write a shard of encoded images."""
-    columns = {
-        "key": [item.key for item in items],
-        "label": [item.label for item in items],
-        "image": images,
-    }
-    with atomic_file(path) as temporary:
-        table = pa.table(columns, schema=SCHEMA)
-        pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="none")
+def _read_in_groups(source: Pictures, chosen: Sequence[int]) -> Iterator[bytes]:
+    """So that of a shard of large pictures few are in memory at once."""
+    for start in range(0, len(chosen), ROW_GROUP):
+        yield from in_threads(source.read, chosen[start : start + ROW_GROUP])
+
+
+def write_shard(path: Path, items: Sequence[Labelled], images: Iterable[bytes]) -> None:
+    """Write a shard of encoded images, a row group at a time."""
+    rest = iter(images)
+    with (
+        atomic_file(path) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, compression="none") as file,
+    ):
+        for start in range(0, len(items), ROW_GROUP):
+            group = items[start : start + ROW_GROUP]
+            columns = {
+                "key": [item.key for item in group],
+                "label": [item.label for item in group],
+                "image": list(islice(rest, len(group))),
+            }
+            file.write_table(pa.table(columns, schema=SCHEMA))
     note_hash(path)
 
 
