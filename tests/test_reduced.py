@@ -97,3 +97,13 @@ def test_a_folder_is_opened_so_and_what_cannot_be_used_is_named(tmp_path):
     odd = SimpleNamespace(class_names=[], items=items, read=lambda index: buffer.getvalue())
     with pytest.raises(UserError, match=r"data\.source: train/0000007 is of numbers"):
         Reduced(odd, SIZE).read(0)
+
+
+@pytest.mark.parametrize("size", [(60, 60), (40, 70), (90, 100)])
+def test_a_file_of_many_bytes_is_stored_as_jpeg_of_its_own_size_or_smaller(monkeypatch, size):
+    content = encoded(*size, form="BMP")
+    monkeypatch.setattr("pipeline.prepare.reduced.LARGE", len(content) - 1)
+    small = Image.open(io.BytesIO(reduced(content)))
+    assert small.format == "JPEG" and min(small.size) == min(TIMES * SIZE, *size)
+    monkeypatch.setattr("pipeline.prepare.reduced.LARGE", len(content))
+    assert (reduced(content) is content) == (min(size) <= TIMES * SIZE)
