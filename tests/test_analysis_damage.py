@@ -32,6 +32,29 @@ def test_text_among_numbers_is_damage(results, name):
     refuse(results, name)
 
 
+@pytest.mark.parametrize("name", CSV)
+def test_a_column_of_notes_is_nothing_to_the_tables(results, make_tables, name):
+    before = {path.name: path.read_bytes() for path in make_tables().glob("*.csv")}
+    rows = pd.read_csv(results / name)
+    rows["note"] = ["looked at on 2026-11-29", *[""] * (len(rows) - 1)]
+    rows.to_csv(results / name, index=False)
+    assert {path.name: path.read_bytes() for path in make_tables().glob("*.csv")} == before
+
+
+@pytest.mark.parametrize("network", ["transformer", "autoregressive"])
+def test_a_row_of_another_label_smoothing_is_not_one_of_the_main(results, network):
+    path = results / "evaluation/rows.csv"
+    rows = pd.read_csv(path)
+    own = rows[(rows["images"] == network)]
+    assert own["label_smoothing"].nunique() > 1
+    rows.drop(own.index[0]).to_csv(path, index=False)
+    refuse(results, f"evaluation/rows.csv has no row of images {network}, label_smoothing")
+    # Released weights have no other.
+    main = own["label_smoothing"].iloc[0]
+    rows.drop(own[own["label_smoothing"] != main].index).to_csv(path, index=False)
+    read_results(results, curves_of(results))
+
+
 def test_a_row_that_was_cut_off_is_damage(results):
     path = results / "speed_timings.csv"
     lines = path.read_text().splitlines()

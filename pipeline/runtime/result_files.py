@@ -161,12 +161,13 @@ def _wrong(column: "pd.Series", words: bool | None) -> str:
         out = next((v for v in column.dropna().tolist() if not bounds.hold(v)), None)
         return "it has no text" if words else f"it cannot be {out}" if out is not None else ""
     try:
-        texts = pd.to_numeric(column, errors="coerce").isna() & column.notna()
+        numbers = pd.to_numeric(column, errors="coerce").notna()
     except OverflowError:  # an integer of hundreds of digits
         return "it has a number without end"
+    texts = column.notna() & ~numbers
     if words is False and texts.any():
         return "it holds text"
-    if words is False or (texts.any() and not texts.all()):
+    if words is False or (texts.any() and numbers.any()):
         return "it holds text and numbers"
     return "it has a text without end" if (column.astype(str).str.len() > TEXT).any() else ""
 

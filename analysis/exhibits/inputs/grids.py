@@ -1,9 +1,10 @@
 """Which rows the params of a stage ask for, as its record has them: a table that was cut at the end
 of a line looks like any other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -12,54 +13,68 @@ from pipeline.runtime.records import Record
 from pipeline.runtime.result_files import reading, require_cells
 
 SEEDS = "evaluation.seeds"
-# Of a field of `Results` the stage, and for each column the param that lists its values, or these
-# themselves; None: those that the table has.
-GRIDS: dict[str, tuple[str, dict[str, str | list[str] | None]]] = {
-    "sweep": (
-        "sweep",
-        {"schedule": "sweep.schedules", "iterations": "sweep.iterations", "seed": "sweep.seeds"},
+Axes = dict[str, str | list[str] | None]
+
+
+class Grid(NamedTuple):
+    """Rows that a stage was asked for: every combination of the values of some columns."""
+
+    field: str  # of `Results`
+    stage: str
+    axes: Axes  # for each column the param that lists its values, these, or None: the table's own
+
+
+def _grid(field: str, stage: str, **axes: str | list[str] | None) -> Grid:
+    return Grid(field, stage, axes)
+
+
+GRIDS = (
+    _grid(
+        *("sweep", "sweep"),
+        schedule="sweep.schedules",
+        iterations="sweep.iterations",
+        seed="sweep.seeds",
     ),
-    "crossing": (
-        "sweep",
-        {
-            "schedule": "sweep.crossed",
-            "decoding_schedule": "sweep.crossed",
-            "seed": "sweep.seeds",
-        },
+    _grid(
+        *("crossing", "sweep"),
+        schedule="sweep.crossed",
+        decoding_schedule="sweep.crossed",
+        seed="sweep.seeds",
     ),
-    "cas": (
-        "cas",
-        {
-            "images": ["real", *NETWORKS],
-            "augmentation": ["none", "randaugment"],
-            "seed": SEEDS,
-        },
+    _grid(
+        *("cas", "cas"),
+        images=["real", *NETWORKS],
+        augmentation=["none", "randaugment"],
+        seed=SEEDS,
     ),
-    "temperature": ("temperature", {"choice_temperature": "temperature.values", "seed": SEEDS}),
-    "rejection": (
-        "reject",
-        {
-            "network": [*NETWORKS],
-            "selection": ["rejection", "random"],
-            "acceptance": "rejection.acceptance",
-            "seed": SEEDS,
-        },
+    _grid("temperature", "temperature", choice_temperature="temperature.values", seed=SEEDS),
+    _grid(
+        *("rejection", "reject"),
+        network=[*NETWORKS],
+        selection=["rejection", "random"],
+        acceptance="rejection.acceptance",
+        seed=SEEDS,
     ),
-    "reconstruction": (
-        "reconstruct",
-        {"mask_ratio": "reconstruction.mask_ratios", "seed": SEEDS, "draw": None},
+    _grid(
+        *("reconstruction", "reconstruct"),
+        mask_ratio="reconstruction.mask_ratios",
+        seed=SEEDS,
+        draw=None,
     ),
-    "rows": ("evaluate", {"images": [*NETWORKS], "seed": SEEDS}),
-    "editing": ("edit", {"task": [*EDITS], "method": ["maskgit"], "seed": SEEDS}),
-    "speed": (
-        "speed",
-        {
-            "method": ["maskgit", "ar_cached", "ar_uncached"],
-            "batch_size": "speed.batch_sizes",
-            "tokens": None,
-        },
+    _grid("rows", "evaluate", images=[*NETWORKS], seed=SEEDS),
+    # Of released weights there is no other label smoothing.
+    *(
+        _grid("rows", "evaluate", images=[network], label_smoothing=None, seed=SEEDS)
+        for network in NETWORKS
     ),
-}
+    _grid("editing", "edit", task=[*EDITS], method=["maskgit"], seed=SEEDS),
+    _grid(
+        *("speed", "speed"),
+        method=["maskgit", "ar_cached", "ar_uncached"],
+        batch_size="speed.batch_sizes",
+        tokens=None,
+    ),
+)
 
 
 def require_grids(
@@ -69,7 +84,7 @@ def require_grids(
     folder: Path,
 ) -> None:
     """Refuse a table that lacks a row of those that its stage was asked for. Of a column whose
-    param no record has, it is not known what it was asked for.
+    param no record has, these are the values that stand in it.
 
     Args:
         paths: of the tables.
@@ -78,11 +93,18 @@ def require_grids(
     Raises:
         UserError: a row is missing, or a param in a record is damaged.
     """
-    for field, (stage, axes) in GRIDS.items():
-        params = records[stage].params if stage in records else {}
-        with reading(folder / f"{stage}.json") if params else nullcontext():
-            wanted = {k: params.get(v) if isinstance(v, str) else v for k, v in axes.items()}
-            wanted |= {k: tables[field][k].unique() for k, v in axes.items() if v is None}
-            known = {k: values for k, values in wanted.items() if values is not None}
-            if known:
-                require_cells(paths[field], tables[field], known)
+    for grid in GRIDS:
+        params = records[grid.stage].params if grid.stage in records else {}
+        with reading(folder / f"{grid.stage}.json") if params else nullcontext():
+            require_cells(paths[grid.field], tables[grid.field], _values(grid, tables, params))
+
+
+def _values(
+    grid: Grid, tables: Mapping[str, pd.DataFrame], params: Mapping[str, Any]
+) -> dict[str, Sequence[Any]]:
+    """The values of each column."""
+    known = {k: params.get(v) if isinstance(v, str) else v for k, v in grid.axes.items()}
+    own = tables[grid.field]
+    for name, values in grid.axes.items():
+        own = own[own[name].isin(values)] if isinstance(values, list) else own
+    return {k: own[k].dropna().unique() if v is None else v for k, v in known.items()}
