@@ -55,7 +55,7 @@ class Project:
             "GIT_COMMITTER_EMAIL": "t@t",
         }
         self.env.pop("MLFLOW_TRACKING_URI", None)
-        self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile our code anew
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # few users set it: DVC must not see bytecode
 
     @classmethod
     def clone(cls, folder: Path) -> "Project":

@@ -1,7 +1,7 @@
 """Edits of pictures by a model: regenerating a part, filling a hole, going beyond the border."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from pipeline.api import pictures as convert
 from pipeline.api.defaults import Decoding
 from pipeline.api.labels import Classes, labels_of
 from pipeline.api.networks import Networks
-from pipeline.api.numbers import whole
+from pipeline.api.numbers import elements, shown, whole
 from pipeline.api.pictures import Box, Mask, Pictures
 from pipeline.editing import Side, edit, outpaint_beyond
 from pipeline.runtime.errors import ArgumentError
@@ -136,12 +136,13 @@ class Editor(Networks):
 def _several(given: Side | Sequence[Side]) -> list[Side]:
     """The sides, of one direction: windows are as high or as wide as the model's images, so that
     the other cannot grow."""
-    sides = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    one = isinstance(given, str) or not isinstance(given, Iterable)
+    sides: list[Any] = [given] if one else elements("sides", given)
     allowed = (["left", "right"], ["top", "bottom"])
     known = any(all(side in pair for side in sides) for pair in allowed)
     if not sides or not known or len(set(sides)) < len(sides):
         raise ArgumentError(
-            f"sides: {', '.join(map(str, sides)) or 'none'}; use left, right or both, or top, "
+            f"sides: {', '.join(map(shown, sides)) or 'none'}; use left, right or both, or top, "
             f"bottom or both"
         )
     return sides

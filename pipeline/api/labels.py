@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.api.numbers import is_plain, whole
+from pipeline.api.numbers import elements, is_plain, shown, whole
 from pipeline.runtime.errors import ArgumentError
 from pipeline.runtime.limits import IMAGES
 from pipeline.sampling import balanced_labels
@@ -28,7 +28,7 @@ def class_labels(classes: Classes, names: Sequence[str]) -> Tensor:
     if one or isinstance(classes, str) or not isinstance(classes, Iterable):
         several: list[Any] = [classes]
     else:
-        several = list(classes)
+        several = elements("classes", classes)
     if not several:
         raise ArgumentError("classes: an empty list; give one class or more")
     return torch.tensor([_label(each, names) for each in several])
@@ -75,17 +75,26 @@ def _label(given: Class, names: Sequence[str]) -> int:
     number = _number(given)
     if number is not None and 0 <= number < len(names):
         return number
-    raise ArgumentError(f"classes: this model has no class {given}; {_allowed(str(given), names)}")
+    raise ArgumentError(
+        f"classes: this model has no class {shown(given)}; {_allowed(shown(given), names)}"
+    )
 
 
 def _number(given: Class) -> int | None:
+    """None of what is no number, and so no class either."""
+    if not isinstance(given, str):
+        try:
+            if isinstance(given, bool):  # of a mask of classes, perhaps
+                return None
+            operator.index(given)
+        except (TypeError, RuntimeError):  # RuntimeError: torch's, of a tensor that has no number
+            return None
+        return whole("classes", given)
     try:
-        number = int(given) if isinstance(given, str) else whole("classes", operator.index(given))
-    except ArgumentError:
-        raise
-    except (TypeError, ValueError):  # what is no number is no class either
+        number = int(given)
+    except ValueError:
         return None
-    if isinstance(given, str) and not is_plain(given):
+    if not is_plain(given):
         raise ArgumentError(
             f"classes: '{given}' is no class; write a number in the digits 0 to 9, without blanks"
         )

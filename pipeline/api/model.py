@@ -75,7 +75,7 @@ class MaskGIT(Editor):
         Raises:
             UserError: there is no model, or it is damaged, or has another seed or no revision.
         """
-        folder = a_path("source", source)
+        folder, seed = a_path("source", source), None if seed is None else whole("seed", seed)
         if not os.path.exists(folder):
             folder = download(str(source), revision)
         elif revision is not None:

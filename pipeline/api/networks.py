@@ -99,11 +99,7 @@ class Networks:
 
 def _as_tokens(given: Tensor) -> Tensor:
     """Tokens of any type of whole numbers as int64."""
-    try:
-        tokens = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError):  # of torch, in its own words
-        raise ArgumentError(f"tokens: {type(given).__name__} is no tensor; give one") from None
-    convert.require_plain("tokens", tokens)
+    tokens = convert.as_tensor("tokens", given, f"{type(given).__name__} is no tensor")
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise ArgumentError(f"tokens: {tokens.dtype} is no whole number; give int64")
     return tokens.long()

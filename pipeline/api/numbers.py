@@ -12,6 +12,28 @@ from typing import Any
 from pipeline.runtime.errors import ArgumentError
 from pipeline.runtime.limits import FOLDERS
 
+SHOWN = 80  # characters of a value that a message has
+
+
+def shown(given: Any) -> str:
+    """A value as a message has it: Python shows no number of thousands of digits."""
+    try:
+        return f"{given}"[:SHOWN]
+    except ValueError:
+        return f"a value of {type(given).__name__}"
+
+
+def elements(name: str, given: Any) -> list[Any]:
+    """What a list, an array or the like holds.
+
+    Raises:
+        ArgumentError: it cannot be gone through, as an array without axes.
+    """
+    try:
+        return list(given)
+    except TypeError:
+        raise ArgumentError(f"{name}: {type(given).__name__} without axes; give a list") from None
+
 
 def whole(name: str, given: Any) -> int:
     """A whole number as Python's, by which draws are named.
@@ -21,8 +43,8 @@ def whole(name: str, given: Any) -> int:
     """
     try:
         number = operator.index(given)
-    except TypeError:
-        raise ArgumentError(f"{name}: {given} is no whole number; give one") from None
+    except (TypeError, RuntimeError):  # RuntimeError: torch's, of a tensor that has no number
+        raise ArgumentError(f"{name}: {shown(given)} is no whole number; give one") from None
     if abs(number) >= 2**64:  # Python does not even show one of thousands of digits
         raise ArgumentError(f"{name}: a whole number of more than 64 bits; give a smaller one")
     return number
@@ -44,7 +66,7 @@ def digits(text: str) -> int:
 def truth(name: str, given: Any) -> bool:
     """Raises: ArgumentError: it is neither True nor False."""
     if not isinstance(given, bool):
-        raise ArgumentError(f"{name}: {given} is neither true nor false; give one")
+        raise ArgumentError(f"{name}: {shown(given)} is neither true nor false; give one")
     return given
 
 
@@ -55,7 +77,7 @@ def real(name: str, given: Any) -> float:
             return float(given)
     except OverflowError:  # an integer of hundreds of digits
         raise ArgumentError(f"{name}: a number that is too large; give a smaller one") from None
-    raise ArgumentError(f"{name}: {given} is no number; give one")
+    raise ArgumentError(f"{name}: {shown(given)} is no number; give one")
 
 
 def a_path(name: str, given: Any) -> Path:
@@ -65,7 +87,7 @@ def a_path(name: str, given: Any) -> Path:
         ArgumentError: it is none.
     """
     try:
-        if given == "":
+        if isinstance(given, str) and not given:
             raise ValueError("it is empty")  # which Python reads as the current folder
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.stat(Path(given))
@@ -74,4 +96,4 @@ def a_path(name: str, given: Any) -> Path:
         return Path(given)
     except (TypeError, ValueError, OSError) as error:  # as of NUL in it, or of a name too long
         reason = getattr(error, "strerror", None) or error
-        raise ArgumentError(f"{name}: {given} is no path ({reason}); give one") from None
+        raise ArgumentError(f"{name}: {shown(given)} is no path ({reason}); give one") from None

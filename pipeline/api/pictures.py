@@ -2,20 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.api.numbers import whole
+from pipeline.api.numbers import elements, shown, whole
 from pipeline.data.images.crops import center_crop
 from pipeline.data.images.opening import BadPicture, as_seen, decode_image
 from pipeline.data.images.pixels import as_uint8
 from pipeline.editing import box_mask, center_mask
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.files import read_file
-from pipeline.runtime.limits import PICTURE_BYTES
+from pipeline.runtime.limits import PICTURE_BYTES, PICTURE_PIXELS
 
 Picture = Image.Image | Path | str  # a path is opened
 Pictures = Picture | Sequence[Picture] | Tensor  # a tensor is (B, C, H, W) or (C, H, W)
@@ -64,7 +65,7 @@ def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[
         return images, {(side, side)}
     if not isinstance(pictures, (*_ONE, Iterable)):
         raise ArgumentError(f"pictures: {type(pictures).__name__} is none; {_PICTURES}")
-    several = [pictures] if isinstance(pictures, _ONE) else list(pictures)
+    several = [pictures] if isinstance(pictures, _ONE) else elements("pictures", pictures)
     if not several:
         raise ArgumentError("pictures: an empty list; give one picture or more")
     arrays, sizes = [], set()
@@ -125,9 +126,9 @@ def pixel_mask(
 
 
 def _boxed(box: Box, width: int, height: int) -> Tensor:
-    numbers = list(box) if isinstance(box, Iterable) else []
+    numbers = elements("box", box) if isinstance(box, Iterable) else []
     if len(numbers) != 4:
-        raise ArgumentError(f"box: {box} is not left, top, right, bottom")
+        raise ArgumentError(f"box: {shown(box)} is not left, top, right, bottom")
     left, top, right, bottom = (whole("box", number) for number in numbers)
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ArgumentError(
@@ -141,18 +142,13 @@ def _as_bool(mask: Mask | None) -> Tensor:
     """(H, W) bool; of a picture, True where it is lighter than middle grey."""
     if isinstance(mask, _ONE):
         return torch.from_numpy(np.array(open_picture(mask, channels=1)) >= 128)
-    if isinstance(mask, np.ndarray):
-        mask = np.ascontiguousarray(mask)  # torch takes none that is turned over
-    try:
-        values = torch.as_tensor(mask)
-    except (TypeError, ValueError, RuntimeError):  # of torch, in its own words
-        raise ArgumentError("mask: no picture, and no array of numbers; give one") from None
-    require_plain("mask", values)
+    values = as_tensor("mask", mask, "no picture, and no array of numbers")
     if values.ndim != 2:
         raise ArgumentError(f"mask: shape {tuple(values.shape)}; give (height, width)")
-    if values.is_complex() or bool(values.isnan().any()):
-        raise ArgumentError("mask: complex numbers, or NaN; give True and False")
-    if values.dtype == torch.uint8 and values.numel() and values.max() > 1:
+    if not bool(((values == 0) | (values == 1)).all()):
+        whole_numbers = not (values.is_floating_point() or values.is_complex())
+        if not whole_numbers or bool(((values < 0) | (values > 255)).any()):
+            raise ArgumentError("mask: other numbers than 0 and 1; give True and False")
         values = values >= 128  # as of a picture
     return values.bool().cpu()
 
@@ -168,6 +164,30 @@ def _fitted(mask: Tensor, side: int) -> Tensor:
     return torch.from_numpy(
         np.array(picture.resize((side, side), Image.Resampling.BILINEAR, box=box)) > 0
     )
+
+
+def as_tensor(name: str, given: Any, otherwise: str) -> Tensor:
+    """Numbers as a plain tensor.
+
+    Args:
+        otherwise: what the message says that anything else is.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    try:
+        if isinstance(given, np.ndarray):
+            if given.size > PICTURE_PIXELS:  # one that repeats its values may have any size
+                raise ArgumentError(f"{name}: {given.size:,} numbers; give fewer")
+            # torch takes none that is turned over, or of bytes in the other order.
+            given = np.ascontiguousarray(given, dtype=given.dtype.newbyteorder("="))
+        tensor = torch.as_tensor(given)
+    except ArgumentError:
+        raise
+    except (TypeError, ValueError, RuntimeError):  # of torch, in its own words
+        raise ArgumentError(f"{name}: {otherwise}; give one") from None
+    require_plain(name, tensor)
+    return tensor
 
 
 def as_images(images: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from pipeline.cli.options import (
     open_model,
     output,
 )
-from pipeline.cli.outputs import require_apart, require_png, sample_format
+from pipeline.cli.outputs import require_apart, require_name, require_png, sample_format
 
 Classes = Annotated[
     str | None,
@@ -59,7 +59,7 @@ def sample(
     from pipeline.tools.sample import write_samples
 
     settings = decoding(iterations, schedule, temperature, guidance, set_param)
-    write_samples(opened, form, file, one_or_all(classes), count, seed, settings)
+    write_samples(opened, form, file, one_or_all(classes, opened.classes), count, seed, settings)
     print(f"samples in {file}")
 
 
@@ -93,6 +93,7 @@ def save(
 
     require_apart("FOLDER", folder)
     require_free(folder)  # before the model is opened
+    require_name("FOLDER", folder)
     open_model(model, replicate).save_pretrained(folder)
     print(f"model in {folder}; `maskgit sample --model {folder}` draws from it")
 

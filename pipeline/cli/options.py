@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -162,9 +163,10 @@ def box_of(text: str | None) -> "Box | None":
     return left, top, right, bottom
 
 
-def one_or_all(text: str | None) -> list[str] | None:
-    """The classes that a text lists with commas; None for all."""
-    return None if text is None else text.split(",")
+def one_or_all(text: str | None, names: Sequence[str]) -> list[str] | None:
+    """The classes that a text lists with commas, or the one of that name, which may have some; None
+    for all."""
+    return None if text is None else [text] if text in names else text.split(",")
 
 
 def print_json(values: object) -> None:

@@ -1,6 +1,7 @@
 """What an output may be, by its suffix and its place; looked at before any model is opened."""
 
 import os
+import re
 from pathlib import Path
 
 from pipeline.api.numbers import a_path
@@ -50,9 +51,13 @@ def _suffix(path: Path) -> str:
 
 
 def require_name(key: str, path: Path) -> None:
-    """Raises: UserError: an output has no name of its own."""
+    """Raises: UserError: an output has no name of its own, or is no path on this machine."""
     if str(path) == "-":
         raise UserError(f"{key}: -: nothing is written to the terminal; name a file or a folder")
+    if re.fullmatch("[a-z][a-z0-9+.-]+:", path.parts[0] if path.parts else "", re.IGNORECASE):
+        raise UserError(f"{key}: {path} is no path but an address; name a file or folder here")
+    if path.parts[:1] == ("~",):
+        raise UserError(f"{key}: {path} begins with ~, which no shell has replaced; write it out")
     if path.name in ("", ".."):  # the current folder, or one around it
         raise UserError(f"{key}: {path} is a folder that is there; name a new file or folder")
 
