@@ -99,6 +99,11 @@ def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"its checkpoint is another network's.*delete") as error:
         fit(other, RunDirSession(tmp_path))
     one_line(error)
+    way_out = f"delete {tmp_path}/checkpoint.pt to go on from the one before, or delete {tmp_path} "
+    assert way_out in str(error.value)
+    (tmp_path / "checkpoint.before.pt").unlink()
+    with pytest.raises(UserError, match=f"; delete {tmp_path} to train it from the start"):
+        fit(other, RunDirSession(tmp_path))
 
 
 def test_what_a_kill_left_half_written_is_swept_at_the_next_start(tmp_path):

@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import sys
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -74,6 +76,23 @@ def test_a_database_in_a_folder_that_is_not_there_is_noted(project, monkeypatch,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/slip/runs.db")
     state, text = found("tracking")
     assert state == "note" and "its folder is new" in text and not (tmp_path / "slip").exists()
+
+
+def test_a_damaged_database_is_noted(project):
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        database.execute("CREATE TABLE runs (name TEXT)")
+        database.executemany("INSERT INTO runs VALUES (?)", [("x" * 1000,)] * 100)
+        database.commit()
+    assert found("tracking")[0] == "good"
+    content = Path("mlflow.db").read_bytes()
+    for damaged in (content[: len(content) // 2], bytes(len(content)), content[:100] + bytes(9000)):
+        Path("mlflow.db").write_bytes(damaged)
+        state, text = found("tracking")
+        assert (
+            state == "note"
+            and "is damaged: delete it" in text
+            and "`maskgit sync` sends what is kept" in text
+        )
 
 
 def test_a_project_whose_folder_no_database_can_lie_in_fails_with_a_way_out(project, monkeypatch):

@@ -159,6 +159,34 @@ def test_a_setting_of_bars_that_is_no_number_is_ignored_with_a_line(name, value)
     assert (ended.returncode, ended.stderr) == (0, line)
 
 
+def test_an_output_that_is_open_for_reading_alone_is_as_a_closed_one():
+    with open(os.devnull) as nowhere:
+        ended = subprocess.run(
+            [sys.executable, "-m", "pipeline", "params"],
+            cwd=ROOT,
+            stdout=nowhere,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_time_of_downloads_that_is_no_number_is_ignored_with_a_line():
+    program = (
+        "from pipeline.runtime.process import set_up; set_up(); import huggingface_hub.constants"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"HF_HUB_DOWNLOAD_TIMEOUT": "x", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    line = "note: HF_HUB_DOWNLOAD_TIMEOUT is ignored: 'x' is no number; unset it\n"
+    assert (ended.returncode, ended.stderr) == (0, line)
+
+
 @pytest.mark.parametrize("value", ["abc", "", "1.5", "9" * 30, "9" * 5000])
 def test_a_time_of_files_that_is_none_is_ignored_with_a_line(value):
     """At its import NumPy makes a time of it."""

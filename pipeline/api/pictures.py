@@ -145,9 +145,12 @@ def _as_bool(mask: Mask | None) -> Tensor:
     values = as_tensor("mask", mask, "no picture, and no array of numbers")
     if values.ndim != 2:
         raise ArgumentError(f"mask: shape {tuple(values.shape)}; give (height, width)")
+    if values.is_complex():
+        raise ArgumentError("mask: complex numbers; give True and False")
+    if not values.is_floating_point():
+        values = values.long()  # torch compares few kinds of whole numbers
     if not bool(((values == 0) | (values == 1)).all()):
-        whole_numbers = not (values.is_floating_point() or values.is_complex())
-        if not whole_numbers or bool(((values < 0) | (values > 255)).any()):
+        if values.is_floating_point() or bool(((values < 0) | (values > 255)).any()):
             raise ArgumentError("mask: other numbers than 0 and 1; give True and False")
         values = values >= 128  # as of a picture
     return values.bool().cpu()

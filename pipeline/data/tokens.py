@@ -11,9 +11,10 @@ from torch import Tensor
 from pipeline.runtime.checksums import as_noted, require_hash, require_in_place
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import SUMS, read_json
-from pipeline.runtime.limits import WIDTH
+from pipeline.runtime.limits import IMAGES, WIDTH
 
 SHARD = 8192  # images whose tokens lie in one file
+LABELS = 8 * IMAGES + 4096  # bytes that labels have at most
 WAY_OUT = "run `dvc repro cache_tokens` to make it again (if that runs nothing, delete it first)"
 
 
@@ -36,7 +37,7 @@ class TokenCache:
                 require_in_place(path, WAY_OUT)
                 if not isinstance(known, str) or len(known) != 64:
                     raise ValueError(f"{path.name} has no hash")
-            self._shards = [np.load(path, mmap_mode="r") for path, _ in self._files]
+            self._shards = [_mapped(path) for path, _ in self._files]
             labels = _labels(folder, split, manifest)
             wrong = _wrong(self._shards, labels, manifest, split)
             self.num_classes = 0 if wrong else _num_classes(manifest, folder)
@@ -114,10 +115,24 @@ def _labels(folder: Path, split: str, manifest: dict[str, Any]) -> np.ndarray:
         UserError: they are missing, or not those that were written.
     """
     path = folder / f"{split}-labels.npy"
-    require_hash(path, WAY_OUT)
+    require_in_place(path, WAY_OUT)
+    if path.stat().st_size <= LABELS:  # else nobody has written them
+        require_hash(path, WAY_OUT)
     if "classes" in manifest and not as_noted(path):  # an older version noted no hashes
         raise UserError(f"{path.with_name(SUMS)} has no hash of {path.name}; {WAY_OUT}")
-    return np.load(path, mmap_mode="r")
+    return _mapped(path)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """An array of a file that is as long as its header says, and not hashed for minutes.
+
+    Raises:
+        ValueError: it is not.
+    """
+    array = np.load(path, mmap_mode="r")
+    if path.stat().st_size != array.offset + array.nbytes:
+        raise ValueError(f"{path.name} is longer than its header says")
+    return array
 
 
 def _wrong(

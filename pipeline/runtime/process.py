@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import io
 import logging
@@ -15,6 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
+from typing import TextIO
 
 from pipeline.runtime.cluster import NO_DASHBOARD
 from pipeline.runtime.errors import FULL
@@ -39,8 +41,9 @@ _VERBOSE = (
     "mlflow.utils.databricks_utils",
 )
 
-# Settings of progress bars that tqdm makes numbers of, as it is imported.
+# Settings of which libraries make numbers as they are imported: of progress bars, and of downloads.
 _TQDM_FLOATS = ("mininterval", "maxinterval", "smoothing", "total", "miniters", "delay")
+_HUB_INTS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT")
 _TQDM_INTS = ("ncols", "nrows", "position", "initial", "unit_divisor")
 
 FILES = 16384  # that a process may have open
@@ -83,7 +86,7 @@ def reader_may_leave() -> Iterator[None]:
     """End as programs do where the reader of what is printed has left (`| head`): with exit code 1,
     and without a word; and with a line where it cannot be written, as on a full disk."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # it was closed from the beginning (`>&-`)
+        if not _is_writable(getattr(sys, name)):
             setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w")))
         elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):  # not a test's own
             stream.reconfigure(errors="backslashreplace")  # of letters that a terminal lacks
@@ -104,6 +107,17 @@ def reader_may_leave() -> Iterator[None]:
             raise
         _print_nowhere()
         sys.exit(f"error: the output cannot be written ({error.strerror}); make room")
+
+
+def _is_writable(stream: TextIO | None) -> bool:
+    """Whether it was neither closed from the beginning (`>&-`) nor opened for reading alone."""
+    if stream is None:
+        return False
+    try:
+        mode = fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_ACCMODE
+    except (OSError, ValueError):  # it is no file, as a test's own
+        return True
+    return mode != os.O_RDONLY
 
 
 def _print_nowhere() -> None:
@@ -146,14 +160,14 @@ def _in_a_line_if_interrupted(
 
 
 def _ignore_what_libraries_cannot_read() -> None:
-    """Drop settings of progress bars, and of the time that files are to name, at which the import
-    of tqdm or of NumPy would end in a traceback."""
+    """Drop settings of progress bars, of downloads, and of the time that files are to name, at
+    which the import of tqdm, the Hub's client or NumPy would end in a traceback."""
     for name, value in list(os.environ.items()):
         setting = name.removeprefix("TQDM_").lower() if name.startswith("TQDM_") else ""
         try:
             if setting in _TQDM_FLOATS:
                 float(value)
-            elif setting in _TQDM_INTS:
+            elif setting in _TQDM_INTS or name in _HUB_INTS:
                 int(value)
             elif name == "SOURCE_DATE_EPOCH":
                 time.gmtime(int(value))

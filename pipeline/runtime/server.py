@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.runtime.errors import UserError, printable
+from pipeline.runtime.errors import UserError, one_line, printable
 from pipeline.runtime.files import remove_temporary, require_file, temporary_folder
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project
@@ -185,6 +185,20 @@ def _check_database(file: Path | None) -> None:
         require_file(file)
         with contextlib.closing(_connected(file)) as db:
             db.execute("PRAGMA schema_version")
+
+
+def damage_of(file: Path) -> str:
+    """What SQLite says is wrong with a database; "" where nothing is, or there is none yet."""
+    if _lacks_content(file):
+        return ""
+    try:
+        with contextlib.closing(_connected(file)) as db:
+            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.OperationalError:  # another process holds it
+        return ""
+    except sqlite3.Error as error:
+        return one_line(str(error))
+    return "" if found == "ok" else one_line(found)
 
 
 def _connected(file: Path) -> sqlite3.Connection:

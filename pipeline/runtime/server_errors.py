@@ -49,7 +49,7 @@ def fault_of(uri: str) -> tuple[str, str] | None:
                 odd = not _is_database(file)
             except OSError as error:
                 return f"cannot be read ({error.strerror})", f"change the permissions of {file}"
-            return ("is no database that can be read", _mend_file(file)) if odd else None
+            return ("is no database that can be read", mend_file(file)) if odd else None
         around = next(each for each in file.absolute().parents if os.path.exists(each))
         return None if around.is_dir() else (f"lies in {around}, which is no folder", MEND)
     if scheme in ("http", "https"):
@@ -85,7 +85,7 @@ def _is_database(file: Path) -> bool:
         return handle.read(len(HEADER)) in (b"", HEADER)
 
 
-def _mend_file(file: Path) -> str:
+def mend_file(file: Path) -> str:
     """The way out where a file is no database: only of what was one may the advice be to delete."""
     own = os.path.realpath(file) == os.path.realpath(in_project(DATABASE))
     with suppress(OSError):
@@ -107,7 +107,7 @@ def way_out(reason: str) -> str:
         return "restore it, or choose another mlflow.experiment in params.yaml, and run this again"
     uri, file = tracking_uri(), sqlite_file(tracking_uri())
     if file and ruined(reason):
-        return _mend_file(file)
+        return mend_file(file)
     if fault := fault_of(uri):
         return f"{fault[1]}; then run this again"
     if not is_local(uri):

@@ -15,7 +15,8 @@ from pipeline.runtime.compiler import require_compiler
 from pipeline.runtime.dag import DVC_FILE, PARAMS_FILE
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.process import cores
-from pipeline.runtime.server_errors import HOSTED, fault_of
+from pipeline.runtime.server import damage_of
+from pipeline.runtime.server_errors import HOSTED, fault_of, mend_file
 from pipeline.runtime.uris import redacted, server_of, sqlite_file, tracking_uri
 
 State = Literal["good", "note", "fails"]  # a note stops nothing
@@ -201,6 +202,9 @@ def _tracking() -> Finding:
         if not file.absolute().parent.exists():
             found = f"{version}; {redacted(uri)}: its folder is new, a run makes it"
             return Finding("tracking", "note", found, "mend MLFLOW_TRACKING_URI if it is a slip")
+        if damage := damage_of(file):
+            found = f"{version}; {redacted(uri)}: {damage}"
+            return Finding("tracking", "note", found, mend_file(file))
         return Finding("tracking", "good", f"{version}; {redacted(uri)}")
     place = server_of(uri)
     if uri.startswith(HOSTED):

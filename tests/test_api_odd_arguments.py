@@ -1,0 +1,104 @@
+"""Arguments of the API that are odd to Python itself: said in a line, or taken as meant."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import MaskGIT
+from pipeline.api.pictures import pixel_mask
+from pipeline.cli.options import one_or_all
+from pipeline.cli.outputs import require_name
+from pipeline.runtime.errors import ArgumentError, UserError
+from tests.errors import one_line
+
+HUGE = 10**5000  # which Python does not show
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda m: m.edit(torch.zeros(1, 1, 8, 8), 0, box=np.array(1)),
+            "box: ndarray without axes",
+        ),
+        (lambda m: m.edit(torch.zeros(1, 1, 8, 8), 0, box=HUGE), "box: a value of int is not left"),
+        (
+            lambda m: m.outpaint(torch.zeros(1, 1, 8, 8), 0, sides=torch.tensor(1)),
+            "sides: Tensor without axes",
+        ),
+        (lambda m: m.encode(np.array(1)), "pictures: ndarray without axes; give a list"),
+        (lambda m: m.sample(0, 1, bf16=HUGE), "bf16: a value of int is neither true nor false"),
+        (lambda m: m.sample([True, False]), "classes: this model has no class True"),
+        (lambda m: m.sample(0, torch.tensor(1, device="meta")), "count: .* is no whole number"),
+        (lambda m: m.sample(torch.tensor(1, device="meta")), "classes: this model has no class"),
+        *(
+            (lambda m, seed=seed: MaskGIT.from_pretrained(".", seed=seed), "seed: .* is no whole")
+            for seed in (1.0, torch.tensor([0, 1]), np.array([]), "1")
+        ),
+    ],
+)
+def test_what_is_odd_is_said_in_a_line(model, call, message):
+    with pytest.raises(ArgumentError, match=message) as error:
+        call(model)
+    one_line(error)
+
+
+HALF = np.zeros((8, 8), bool)
+HALF[:, :4] = True
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        *(HALF.astype(kind) for kind in ("u1", "i4", ">i4", "f4", ">f8", "i8")),
+        *(HALF.astype(kind) * 255 for kind in ("u1", "i4", ">u2")),
+        *(HALF.astype(kind) * 154 + 100 for kind in ("u1", "i8")),
+        HALF[:, ::-1][:, ::-1],
+        torch.from_numpy(HALF),
+    ],
+)
+def test_a_mask_of_any_whole_numbers_is_read_as_a_picture(mask):
+    assert torch.equal(pixel_mask(None, mask, {(8, 8)}, 8), torch.from_numpy(HALF))
+
+
+@pytest.mark.parametrize("value", [0.2, -1.0, float("nan"), 255.0])
+def test_other_numbers_are_no_mask(value):
+    with pytest.raises(ArgumentError, match="other numbers than 0 and 1; give True and False"):
+        pixel_mask(None, HALF * value, {(8, 8)}, 8)
+    with pytest.raises(ArgumentError, match="other numbers than 0 and 1"):
+        pixel_mask(None, HALF.astype(int) * -1, {(8, 8)}, 8)
+
+
+def test_a_mask_that_only_says_it_is_large_takes_no_memory():
+    with pytest.raises(ArgumentError, match="mask: 100,000,000,000,000 numbers; give fewer"):
+        pixel_mask(None, np.broadcast_to(np.array(True), (10**7, 10**7)), {(8, 8)}, 8)
+
+
+def test_tokens_of_any_order_of_bytes_are_read(model):
+    tokens = np.zeros((2, 4, 4), np.int64)
+    expected = model.decode(torch.from_numpy(tokens))
+    for given in (tokens.astype(">i8"), tokens[:, ::-1]):
+        assert torch.equal(model.decode(given), expected)
+
+
+def test_a_class_whose_name_has_a_comma_is_chosen_by_it():
+    names = ["salt, pepper", "salt", "b"]
+    assert one_or_all("salt, pepper", names) == ["salt, pepper"]
+    assert one_or_all("salt,b", names) == ["salt", "b"]
+    assert one_or_all(None, names) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("s3://bucket/a.png", "is no path but an address; name a file or folder here"),
+        ("file:///tmp/a.png", "is no path but an address"),
+        ("~/a.png", "begins with ~, which no shell has replaced; write it out"),
+    ],
+)
+def test_an_address_is_no_output(tmp_path, output, reason):
+    from pathlib import Path
+
+    with pytest.raises(UserError, match=reason) as error:
+        require_name("--output", Path(output))
+    one_line(error)
