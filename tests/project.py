@@ -55,7 +55,9 @@ class Project:
             "GIT_COMMITTER_EMAIL": "t@t",
         }
         self.env.pop("MLFLOW_TRACKING_URI", None)
-        self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # few users set it: DVC must not see bytecode
+        # Few users set these: DVC must not see bytecode, and lines must come when they are printed.
+        for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+            self.env.pop(name, None)
 
     @classmethod
     def clone(cls, folder: Path) -> "Project":

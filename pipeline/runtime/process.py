@@ -89,7 +89,9 @@ def reader_may_leave() -> Iterator[None]:
         if not _is_writable(getattr(sys, name)):
             setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w")))
         elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):  # not a test's own
-            stream.reconfigure(errors="backslashreplace")  # of letters that a terminal lacks
+            # A line is shown when it is printed, in a pipe too; letters that a terminal lacks are
+            # escaped.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         try:
             yield
