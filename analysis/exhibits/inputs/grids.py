@@ -13,7 +13,6 @@ from pipeline.runtime.records import Record
 from pipeline.runtime.result_files import reading, require_cells
 
 SEEDS = "evaluation.seeds"
-Axes = dict[str, str | list[str] | None]
 
 
 class Grid(NamedTuple):
@@ -21,58 +20,61 @@ class Grid(NamedTuple):
 
     field: str  # of `Results`
     stage: str
-    axes: Axes  # for each column the param that lists its values, these, or None: the table's own
-
-
-def _grid(field: str, stage: str, **axes: str | list[str] | None) -> Grid:
-    return Grid(field, stage, axes)
+    # For each column the param that lists its values, these themselves, or None: the table's own.
+    axes: dict[str, str | list[str] | None]
 
 
 GRIDS = (
-    _grid(
-        *("sweep", "sweep"),
-        schedule="sweep.schedules",
-        iterations="sweep.iterations",
-        seed="sweep.seeds",
+    Grid(
+        "sweep",
+        "sweep",
+        {"schedule": "sweep.schedules", "iterations": "sweep.iterations", "seed": "sweep.seeds"},
     ),
-    _grid(
-        *("crossing", "sweep"),
-        schedule="sweep.crossed",
-        decoding_schedule="sweep.crossed",
-        seed="sweep.seeds",
+    Grid(
+        "crossing",
+        "sweep",
+        {
+            "schedule": "sweep.crossed",
+            "decoding_schedule": "sweep.crossed",
+            "seed": "sweep.seeds",
+        },
     ),
-    _grid(
-        *("cas", "cas"),
-        images=["real", *NETWORKS],
-        augmentation=["none", "randaugment"],
-        seed=SEEDS,
+    Grid(
+        "cas",
+        "cas",
+        {"images": ["real", *NETWORKS], "augmentation": ["none", "randaugment"], "seed": SEEDS},
     ),
-    _grid("temperature", "temperature", choice_temperature="temperature.values", seed=SEEDS),
-    _grid(
-        *("rejection", "reject"),
-        network=[*NETWORKS],
-        selection=["rejection", "random"],
-        acceptance="rejection.acceptance",
-        seed=SEEDS,
+    Grid("temperature", "temperature", {"choice_temperature": "temperature.values", "seed": SEEDS}),
+    Grid(
+        "rejection",
+        "reject",
+        {
+            "network": [*NETWORKS],
+            "selection": ["rejection", "random"],
+            "acceptance": "rejection.acceptance",
+            "seed": SEEDS,
+        },
     ),
-    _grid(
-        *("reconstruction", "reconstruct"),
-        mask_ratio="reconstruction.mask_ratios",
-        seed=SEEDS,
-        draw=None,
+    Grid(
+        "reconstruction",
+        "reconstruct",
+        {"mask_ratio": "reconstruction.mask_ratios", "seed": SEEDS, "draw": None},
     ),
-    _grid("rows", "evaluate", images=[*NETWORKS], seed=SEEDS),
+    Grid("rows", "evaluate", {"images": [*NETWORKS], "seed": SEEDS}),
     # Of released weights there is no other label smoothing.
     *(
-        _grid("rows", "evaluate", images=[network], label_smoothing=None, seed=SEEDS)
+        Grid("rows", "evaluate", {"images": [network], "label_smoothing": None, "seed": SEEDS})
         for network in NETWORKS
     ),
-    _grid("editing", "edit", task=[*EDITS], method=["maskgit"], seed=SEEDS),
-    _grid(
-        *("speed", "speed"),
-        method=["maskgit", "ar_cached", "ar_uncached"],
-        batch_size="speed.batch_sizes",
-        tokens=None,
+    Grid("editing", "edit", {"task": [*EDITS], "method": ["maskgit"], "seed": SEEDS}),
+    Grid(
+        "speed",
+        "speed",
+        {
+            "method": ["maskgit", "ar_cached", "ar_uncached"],
+            "batch_size": "speed.batch_sizes",
+            "tokens": None,
+        },
     ),
 )
 
