@@ -94,9 +94,11 @@ class Project:
         (link := self.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
         before = self.env["PATH"]
         self.env["PATH"] = f"{link}/bin{os.pathsep}{before}"
-        yield
-        self.env["PATH"] = before
-        link.unlink()
+        try:
+            yield
+        finally:
+            self.env["PATH"] = before
+            link.unlink()
 
     def copy(self, folder: Path) -> "Project":
         shutil.copytree(self.folder, folder, symlinks=True)

@@ -101,7 +101,7 @@ def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
     one_line(error)
     way_out = f"delete {tmp_path}/checkpoint.pt to go on from the one before, or delete {tmp_path} "
     assert way_out in str(error.value)
-    (tmp_path / "checkpoint.before.pt").unlink()
+    (tmp_path / "checkpoint.pt").unlink()  # and the one before is the other network's, too
     with pytest.raises(UserError, match=f"; delete {tmp_path} to train it from the start"):
         fit(other, RunDirSession(tmp_path))
 

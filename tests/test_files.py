@@ -10,6 +10,7 @@ import pytest
 from pipeline.runtime import folders
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import (
+    IGNORED,
     atomic_file,
     file_hash,
     read_json,
@@ -21,6 +22,7 @@ from pipeline.runtime.files import (
 )
 from pipeline.runtime.folders import atomic_folder, publish_folder
 from pipeline.runtime.result_files import has_param
+from tests.project import ROOT
 
 
 class Interrupted(BaseException):
@@ -192,6 +194,27 @@ def test_tree_hash_sees_names_and_contents(tmp_path):
     (root / "__pycache__" / "a.pyc").write_text("x")
     os.utime(root / "a", (0, 0))
     assert tree_hash(root) == hashes[3]  # neither byte code nor times matter
+
+
+BESIDE_CODE = ["__pycache__/a.cpython-312.pyc", ".DS_Store", "sub/Thumbs.db", ".a.py.swp"]
+BESIDE_CODE += ["sub/a.py~", ".#a.py", ".ipynb_checkpoints/a.ipynb", ".nfs0001"]
+
+
+def test_what_others_put_beside_code_is_no_code_to_us_nor_to_dvc(tmp_path):
+    from pathspec import PathSpec
+
+    lines = (ROOT / ".dvcignore").read_text().splitlines()
+    patterns = [line.removesuffix("/") for line in lines if line and line[:2] != "# "]
+    assert patterns == list(IGNORED)
+    dvc = PathSpec.from_lines("gitwildmatch", lines)
+    for name in ("a.py", "sub/b.py", "swap.py", "nfs.py"):
+        write_text(tmp_path / name, name)
+        assert not dvc.match_file(name)
+    before = tree_hash(tmp_path)
+    for name in BESIDE_CODE:
+        assert dvc.match_file(name)
+        write_text(tmp_path / name, name)
+        assert tree_hash(tmp_path) == before, name
 
 
 def test_tree_hash_trusts_a_manifest_for_the_files_that_it_names_alone(tmp_path):

@@ -68,12 +68,20 @@ needs_jpeg2000 = pytest.mark.skipif(not features.check("jpg_2000"), reason="Pill
 @pytest.mark.parametrize("bits", [1, 4, 7, 9, 12, 16])
 def test_a_jpeg2000_of_other_bits_is_refused(mode, bits, boxes):
     """Pillow shifts them: white of 4 bits would be grey, and of 16 bits black."""
-    content = jpeg2000(mode, bits, boxes)
-    if mode == "L" and bits >= 10:  # which are read as they are
-        assert Image.open(io.BytesIO(content)).mode == "I;16"
-        return
+    if mode == "L" and bits >= 10:
+        pytest.skip("read as it is")
     with pytest.raises(BadPicture, match=f"of {bits} bits a channel, in JPEG 2000; convert it"):
-        open_image(content)
+        open_image(jpeg2000(mode, bits, boxes))
+
+
+@needs_jpeg2000
+@pytest.mark.parametrize("boxes", [True, False])
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_a_grey_jpeg2000_of_10_to_16_bits_is_scaled(bits, boxes):
+    value = 200 - 2**7 + 2 ** (bits - 1)  # a file has the difference to the middle
+    expected = value / 2**bits * 255
+    image = np.asarray(open_image(jpeg2000("L", bits, boxes)))
+    assert image.dtype == np.uint8 and np.abs(image - expected).max() <= 1
 
 
 @needs_jpeg2000
@@ -83,27 +91,35 @@ def test_a_jpeg2000_of_8_bits_is_read(mode):
         assert np.abs(np.asarray(open_image(jpeg2000(mode, 8, boxes))).astype(int) - 200).max() <= 2
 
 
-def planar_tiff(bits: int, fill_order: int = 1) -> bytes:
-    """16 × 16 colours in uncompressed planes."""
+def planar_tiff(bits: int, *, samples: int = 3, fill_order: int = 1, photometric: int = 2) -> bytes:
+    """16 × 16 pixels in uncompressed planes."""
     plane = 16 * 16 * bits // 8
-    entries = [
-        *((256, 3, 1, 16), (257, 3, 1, 16), (258, 3, 3, 0), (259, 3, 1, 1), (262, 3, 1, 2)),
-        *((266, 3, 1, fill_order), (273, 4, 3, 1), (277, 3, 1, 3), (278, 3, 1, 16)),
-        *((279, 4, 3, 2), (284, 3, 1, 2)),
-    ]
-    after = 8 + 2 + 12 * len(entries) + 4
+    after = 8 + 2 + 12 * 11 + 4  # where what has no room in the tags begins
     pixels = after + 6 + 12 + 12
-    places = [after, after + 6, after + 18]
-    body = b"II*\0" + struct.pack("<IH", 8, len(entries))
-    for tag, kind, count, value in entries:
-        field = struct.pack("<I", places[value]) if count == 3 else struct.pack("<HH", value, 0)
-        body += struct.pack("<HHI", tag, kind, count) + field
-    body += bytes(4) + struct.pack("<3H", *[bits] * 3)
-    body += struct.pack("<3I", *(pixels + plane * n for n in range(3))) + struct.pack(
-        "<3I", *[plane] * 3
-    )
+    places, sizes = [pixels + plane * n for n in range(samples)], [plane] * samples
+    many = {258: ("H", [bits] * samples), 273: ("I", places), 279: ("I", sizes)}
+    one = {
+        256: 16,
+        257: 16,
+        259: 1,
+        262: photometric,
+        266: fill_order,
+        277: samples,
+        278: 16,
+        284: 2,
+    }
+    tags, behind = b"", b""
+    for tag in sorted(one | many):
+        form, values = many.get(tag, ("H", [one.get(tag)]))
+        packed = struct.pack(f"<{len(values)}{form}", *values)
+        if len(packed) > 4:
+            packed, behind = struct.pack("<I", after + len(behind)), behind + packed
+        kind = {"H": 3, "I": 4}[form]
+        tags += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    head = b"II*\0" + struct.pack("<IH", 8, 11) + tags + bytes(4) + behind
     ramp = np.arange(256) * (257 if bits == 16 else 1)
-    return body + b"".join(np.roll(ramp, n).astype(f"<u{bits // 8}").tobytes() for n in range(3))
+    planes = (np.roll(ramp, n).astype(f"<u{bits // 8}").tobytes() for n in range(samples))
+    return head.ljust(pixels, b"\0") + b"".join(planes)
 
 
 def test_planes_of_8_bits_are_read_and_of_16_refused():
@@ -111,6 +127,10 @@ def test_planes_of_8_bits_are_read_and_of_16_refused():
     ramp = np.arange(256)
     expected = np.stack([np.roll(ramp, n) for n in range(3)], -1).reshape(16, 16, 3)
     np.testing.assert_array_equal(image, expected)
-    for content in (planar_tiff(16), planar_tiff(8, fill_order=2)):
+    grey = np.asarray(open_image(planar_tiff(8, samples=1, photometric=1)))
+    np.testing.assert_array_equal(grey, ramp.reshape(16, 16))
+    odd = [planar_tiff(16), planar_tiff(8, fill_order=2)]
+    odd += [planar_tiff(8, samples=1, photometric=0), planar_tiff(16, samples=1, photometric=1)]
+    for content in odd:
         with pytest.raises(BadPicture, match="uncompressed planes that are not read right"):
             open_image(content)

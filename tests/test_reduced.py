@@ -105,5 +105,8 @@ def test_a_file_of_many_bytes_is_stored_as_jpeg_of_its_own_size_or_smaller(monke
     monkeypatch.setattr("pipeline.prepare.reduced.LARGE", len(content) - 1)
     small = Image.open(io.BytesIO(reduced(content)))
     assert small.format == "JPEG" and min(small.size) == min(TIMES * SIZE, *size)
+    low = encoded(*size, form="JPEG", quality=20)
+    monkeypatch.setattr("pipeline.prepare.reduced.LARGE", 1)
+    assert len(reduced(low)) <= len(low) or min(size) > TIMES * SIZE  # it would only grow
     monkeypatch.setattr("pipeline.prepare.reduced.LARGE", len(content))
     assert (reduced(content) is content) == (min(size) <= TIMES * SIZE)

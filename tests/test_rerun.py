@@ -37,6 +37,7 @@ def test_second_repro_runs_nothing(finished):
         ({"cas__steps": 6}, {"cas", "analysis"}),
         ({"autoregressive__steps": 21}, {"train_autoregressive", "analysis"}),
         ({"sweep__seeds": [1]}, {"sweep", "analysis"}),
+        ({"temperature__values": [0.0, 3.0]}, {"temperature", "analysis"}),
     ],
 )
 def test_a_changed_param_runs_only_what_lists_it(finished, tmp_path, change, expected):

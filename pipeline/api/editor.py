@@ -139,7 +139,8 @@ def _several(given: Side | Sequence[Side]) -> list[Side]:
     one = isinstance(given, str) or not isinstance(given, Iterable)
     sides: list[Any] = [given] if one else elements("sides", given)
     allowed = (["left", "right"], ["top", "bottom"])
-    known = any(all(side in pair for side in sides) for pair in allowed)
+    named = all(isinstance(side, str) for side in sides)
+    known = named and any(all(side in pair for side in sides) for pair in allowed)
     if not sides or not known or len(set(sides)) < len(sides):
         raise ArgumentError(
             f"sides: {', '.join(map(shown, sides)) or 'none'}; use left, right or both, or top, "

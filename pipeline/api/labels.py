@@ -84,8 +84,8 @@ def _number(given: Class) -> int | None:
     """None of what is no number, and so no class either."""
     if not isinstance(given, str):
         try:
-            if isinstance(given, bool):  # of a mask of classes, perhaps
-                return None
+            if isinstance(given, bool) or getattr(given, "dtype", None) == torch.bool:
+                return None  # of a mask of classes, perhaps
             operator.index(given)
         except (TypeError, RuntimeError):  # RuntimeError: torch's, of a tensor that has no number
             return None

@@ -19,7 +19,7 @@ def shown(given: Any) -> str:
     """A value as a message has it: Python shows no number of thousands of digits."""
     try:
         return f"{given}"[:SHOWN]
-    except ValueError:
+    except Exception:  # of whatever it says of itself
         return f"a value of {type(given).__name__}"
 
 

@@ -1,5 +1,6 @@
 """Pictures as people have them, as the batches that a model takes, and back."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,15 +146,15 @@ def _as_bool(mask: Mask | None) -> Tensor:
     values = as_tensor("mask", mask, "no picture, and no array of numbers")
     if values.ndim != 2:
         raise ArgumentError(f"mask: shape {tuple(values.shape)}; give (height, width)")
-    if values.is_complex():
-        raise ArgumentError("mask: complex numbers; give True and False")
-    if not values.is_floating_point():
+    of_picture = values.dtype == torch.uint8
+    if not (values.is_floating_point() or values.is_complex()):
         values = values.long()  # torch compares few kinds of whole numbers
-    if not bool(((values == 0) | (values == 1)).all()):
-        if values.is_floating_point() or bool(((values < 0) | (values > 255)).any()):
-            raise ArgumentError("mask: other numbers than 0 and 1; give True and False")
-        values = values >= 128  # as of a picture
-    return values.bool().cpu()
+    for white in (1, 255):
+        if bool(((values == 0) | (values == white)).all()):
+            return (values == white).cpu()
+    if not of_picture:
+        raise ArgumentError("mask: other numbers than 0 and 1, or 0 and 255; give True and False")
+    return (values >= 128).cpu()
 
 
 def _fitted(mask: Tensor, side: int) -> Tensor:
@@ -178,15 +179,14 @@ def as_tensor(name: str, given: Any, otherwise: str) -> Tensor:
     Raises:
         ArgumentError: it is none.
     """
+    axes = given.shape if isinstance(given, (np.ndarray, Tensor)) else ()
+    if math.prod(axes) > PICTURE_PIXELS:  # one that repeats its values may have any size
+        raise ArgumentError(f"{name}: {math.prod(axes):,} numbers; give fewer")
     try:
         if isinstance(given, np.ndarray):
-            if given.size > PICTURE_PIXELS:  # one that repeats its values may have any size
-                raise ArgumentError(f"{name}: {given.size:,} numbers; give fewer")
             # torch takes none that is turned over, or of bytes in the other order.
             given = np.ascontiguousarray(given, dtype=given.dtype.newbyteorder("="))
         tensor = torch.as_tensor(given)
-    except ArgumentError:
-        raise
     except (TypeError, ValueError, RuntimeError):  # of torch, in its own words
         raise ArgumentError(f"{name}: {otherwise}; give one") from None
     require_plain(name, tensor)

@@ -91,8 +91,9 @@ def save(
     """
     from pipeline.api.saving import require_free
 
+    # Before the model is opened.
     require_apart("FOLDER", folder)
-    require_free(folder)  # before the model is opened
+    require_free(folder)
     require_name("FOLDER", folder)
     open_model(model, replicate).save_pretrained(folder)
     print(f"model in {folder}; `maskgit sample --model {folder}` draws from it")

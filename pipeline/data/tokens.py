@@ -124,7 +124,7 @@ def _labels(folder: Path, split: str, manifest: dict[str, Any]) -> np.ndarray:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    """An array of a file that is as long as its header says, and not hashed for minutes.
+    """A file's array, memory-mapped; a tail is found before it would be hashed.
 
     Raises:
         ValueError: it is not.

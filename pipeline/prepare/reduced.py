@@ -12,16 +12,16 @@ from pipeline.runtime.limits import PICTURE_FORMATS
 # Times the side that networks see. A crop of a fiftieth of the area, less than trainings take, has
 # that many pixels still.
 TIMES = 8
-# Bytes of a file that is stored as it is. A photograph without compression has ten times as many,
-# and stages hold thousands of pictures in memory.
+# Most bytes of a file that is stored as it is. A photograph without compression has ten times as
+# many, and stages hold thousands of pictures in memory.
 LARGE = 8 * 2**20
 
 
 class Reduced:
     """A source whose pictures have shorter sides of at most `TIMES` × `size` pixels: larger ones
     are resized to that, as JPEG of quality 95, as files of more than `LARGE` bytes are in their own
-    size; all others stay as they are. Every training decodes a picture again and again, which takes
-    far longer for a photograph of a camera.
+    size where it has fewer; all others stay as they are. Every training decodes a picture again and
+    again, which takes far longer for a photograph of a camera.
 
     Args:
         size: of the square images that networks see.
@@ -56,4 +56,6 @@ class Reduced:
         smaller.info.clear()  # comments, which JPEG has little room for
         buffer = io.BytesIO()
         smaller.save(buffer, "JPEG", quality=95, subsampling=0)
-        return buffer.getvalue()
+        stored = buffer.getvalue()
+        # A JPEG of low quality would have more bytes.
+        return content if ratio == 1 and len(stored) >= len(content) else stored

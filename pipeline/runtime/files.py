@@ -10,6 +10,7 @@ import stat
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.limits import JSON_BYTES, YAML_BYTES
 
 SUMS = "SHA256SUMS"  # hashes of a folder's files: no content of its own
+# What Python, editors and file managers put into folders, as .dvcignore has it.
+IGNORED = (
+    *("__pycache__", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db"),
+    *(".*.sw?", "*~", ".#*", ".nfs*"),
+)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -245,8 +251,8 @@ def file_hash(path: Path | str) -> str:
 
 
 def tree_hash(path: Path | str) -> str:
-    """Content hash of a file, or of a folder: of every file in it, but for those whose own content
-    hashes stand in its `manifest.json`.
+    """Content hash of a file, or of a folder: of every file in it, but for `IGNORED` ones and those
+    whose own content hashes stand in its `manifest.json`.
 
     Raises:
         UserError: there is nothing at the path, or no file that can be read.
@@ -258,13 +264,17 @@ def tree_hash(path: Path | str) -> str:
         return file_hash(path)
     manifest = path / "manifest.json"
     named = read_file(manifest, JSON_BYTES).decode("utf-8", "replace") if manifest.exists() else ""
-    files = (f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
-    files = (f for f in files if f.name != SUMS)
+    files = (f for f in path.rglob("*") if f.is_file() and f.name != SUMS)
+    files = (f for f in files if not any(map(_is_ignored, f.relative_to(path).parts)))
     # In quotes, as the manifest names a file: not as a part of another's name.
     hashed = [f for f in sorted(files) if f'"{f.relative_to(path)}"' not in named]
     if hashed == [manifest]:
         return file_hash(manifest)
     return value_hash({str(f.relative_to(path)): file_hash(f) for f in hashed})
+
+
+def _is_ignored(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in IGNORED)
 
 
 def value_hash(value: Any) -> str:

@@ -117,7 +117,7 @@ def _is_writable(stream: TextIO | None) -> bool:
         return False
     try:
         mode = fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_ACCMODE
-    except (OSError, ValueError):  # it is no file, as a test's own
+    except (OSError, ValueError, AttributeError):  # it is no file, as a test's own
         return True
     return mode != os.O_RDONLY
 

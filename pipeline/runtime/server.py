@@ -50,6 +50,7 @@ FRESH = {"alembic_version": "TRUE", "experiments": "name = 'Default'", "workspac
 OUTDATED = "out-of-date database schema"  # what MLflow says of another version's
 SETTING_UP = 2.0  # seconds in which a server that sets one up changes it
 LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
+LOOKED_THROUGH = 2**28  # bytes of a database that is looked through for damage
 
 
 class Unsent(Exception):
@@ -188,16 +189,15 @@ def _check_database(file: Path | None) -> None:
 
 
 def damage_of(file: Path) -> str:
-    """What SQLite says is wrong with a database; "" where nothing is, or there is none yet."""
-    if _lacks_content(file):
+    """What SQLite says is wrong with a database; "" where nothing is, or there is none yet, or it
+    is too large to be looked through while a user waits."""
+    if _lacks_content(file) or file.stat().st_size > LOOKED_THROUGH:
         return ""
     try:
         with contextlib.closing(_connected(file)) as db:
             found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.OperationalError:  # another process holds it
-        return ""
     except sqlite3.Error as error:
-        return one_line(str(error))
+        return "" if "locked" in str(error) else one_line(str(error))
     return "" if found == "ok" else one_line(found)
 
 

@@ -190,11 +190,13 @@ def _odd_tiff(image: Image.Image) -> bool:
 
 
 def _mixed_planes(image: Image.Image) -> bool:
-    """Whether Pillow reads each byte of the planes of a TIFF as a pixel of 8 bits, though it is
-    half of one, or has its bits reversed."""
+    """Whether Pillow reads the planes of a TIFF as if they were of 8 bits and 0 black, though they
+    are of others, 0 is white, or the bits of each byte are reversed."""
     tags = getattr(image, "tag_v2", {})
-    raw = tags.get(284) == 2 and tags.get(259, 1) == 1  # planes apart, uncompressed
-    return raw and (max(tags.get(258, (1,))) > 8 or tags.get(266) == 2)
+    if tags.get(284) != 2 or tags.get(259, 1) != 1:  # planes apart, uncompressed
+        return False
+    bits = set(tags.get(258, (1,)))
+    return bits not in ({8}, {1}) or tags.get(262) == 0 or tags.get(266) == 2
 
 
 def _raw_modes(image: Image.Image) -> list[str]:

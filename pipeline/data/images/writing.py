@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.data.images.shards import MANIFEST, ROW_GROUP, SCHEMA, count_classes, read_labels
 from pipeline.data.images.threads import in_threads
 from pipeline.runtime.checksums import keep_if_whole, note_hash
+from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
 from pipeline.runtime.progress import PAUSE, progress
 
@@ -77,8 +78,16 @@ def plan_shards(
 
 def _read_in_groups(source: Pictures, chosen: Sequence[int]) -> Iterator[bytes]:
     """So that of a shard of large pictures few are in memory at once."""
+
+    def read(index: int) -> bytes:
+        try:
+            return source.read(index)
+        except OSError as error:  # which the writer would take for its own
+            key, reason = source.items[index].key, error.strerror or one_line(str(error))
+            raise UserError(f"{key} cannot be read ({reason}); replace it") from error
+
     for start in range(0, len(chosen), ROW_GROUP):
-        yield from in_threads(source.read, chosen[start : start + ROW_GROUP])
+        yield from in_threads(read, chosen[start : start + ROW_GROUP])
 
 
 def write_shard(path: Path, items: Sequence[Labelled], images: Iterable[bytes]) -> None:

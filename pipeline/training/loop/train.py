@@ -160,7 +160,7 @@ def _lengths(task: Task) -> list[int]:
 
 
 def _another(name: str, why: str, folder: Path) -> str:
-    before = (folder / BEFORE).exists()
+    before = all((folder / name).exists() for name in (CHECKPOINT, BEFORE))
     way_out = f"delete {folder / CHECKPOINT} to go on from the one before, or " if before else ""
     return (
         f"{name}: its checkpoint is another network's, or damaged ({why}); {way_out}delete "
