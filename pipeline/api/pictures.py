@@ -146,8 +146,10 @@ def _as_bool(mask: Mask | None) -> Tensor:
     values = as_tensor("mask", mask, "no picture, and no array of numbers")
     if values.ndim != 2:
         raise ArgumentError(f"mask: shape {tuple(values.shape)}; give (height, width)")
+    if values.is_complex():
+        raise ArgumentError("mask: complex numbers; give True and False")
     of_picture = values.dtype == torch.uint8
-    if not (values.is_floating_point() or values.is_complex()):
+    if not values.is_floating_point():
         values = values.long()  # torch compares few kinds of whole numbers
     for white in (1, 255):
         if bool(((values == 0) | (values == white)).all()):
