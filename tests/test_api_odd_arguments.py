@@ -72,7 +72,7 @@ def test_a_mask_is_of_0_and_1_or_255_or_a_picture_of_bytes(mask):
 
 @pytest.mark.parametrize("value", [0.2, -1.0, float("nan"), -1, 2, 200, 1j, 1 + 0j])
 def test_other_numbers_are_no_mask(value):
-    with pytest.raises(ArgumentError, match="mask: .* numbers.*; give True and False"):
+    with pytest.raises(ArgumentError, match=r"mask: .* numbers.*; give True and False"):
         pixel_mask(None, HALF * value, {(8, 8)}, 8)
 
 
