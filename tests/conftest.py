@@ -35,8 +35,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.hookimpl(trylast=True)  # of the tests that are left, without those that -m leaves out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes that share the tests, each begins with a half of them: one makes `finished`,
-    which takes minutes, while the other has tests that need none."""
+    """Of the processes that share the tests, each begins with a part of them: the first makes
+    `finished`, which takes minutes, while that of the middle has tests that need none."""
     half, need, others = len(items) // 2, [], []
     for item in items:
         (need if "finished" in item.fixturenames else others).append(item)

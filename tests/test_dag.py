@@ -176,9 +176,9 @@ NEW |= {
 
 
 def test_one_seed_more_runs_alone_and_ends_with_the_same_bytes(finished, tmp_path):
-    """Every image, network, token, sample, result, table and figure of a run of both seeds (all but
-    the sweep's, which other tests make again): in another folder, in which all of it is made anew,
-    and the second seed was an afterthought."""
+    """Every image, network, token, sample, result, table and figure of a run of both seeds (the
+    curves and the sweep's stay, which other tests make again): in another folder, in which all of
+    it is made anew, and the second seed was an afterthought."""
     other = finished.copy(tmp_path / "project")
     other.set(evaluation__seeds=[0])
     for kept in ("runs", ".dvc/cache/runs"):

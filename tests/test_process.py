@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -157,6 +158,20 @@ def test_a_setting_of_bars_that_is_no_number_is_ignored_with_a_line(name, value)
     )
     line = f"note: TQDM_{name} is ignored: {value!r} is no number; unset it\n"
     assert (ended.returncode, ended.stderr) == (0, line)
+
+
+def test_a_line_is_shown_in_a_pipe_when_it_is_printed():
+    program = (
+        "import time; from pipeline.runtime.process import reader_may_leave\n"
+        "with reader_may_leave(): print('a'); time.sleep(60)"
+    )
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    command, env = [sys.executable, "-c", program], buffered | {"PYTHONPATH": str(ROOT)}
+    began = time.monotonic()
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "a\n"
+        process.kill()
+    assert time.monotonic() - began < 50
 
 
 def test_an_output_that_is_open_for_reading_alone_is_as_a_closed_one():

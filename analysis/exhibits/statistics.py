@@ -124,7 +124,6 @@ def real_images(results: Results, samples: float, keys: dict[str, str | float]) 
     rows = results.real[results.real["samples"] == samples]
     if rows.empty:
         return pd.DataFrame()
-    numbers = rows.select_dtypes("number")  # notes are somebody's own
-    metrics = [name for name in numbers.columns if name not in ("samples", "subset")]
+    metrics = [name for name in rows.columns if name not in ("samples", "subset")]
     means = {f"{name}_mean": rows[name].mean() for name in metrics}
     return pd.DataFrame([keys | {"samples": samples} | means])

@@ -114,7 +114,8 @@ def read_rows(
     may_be_empty: bool = False,
     unseeded: Sequence[str] = (),
 ) -> "pd.DataFrame":
-    """Read a CSV, sorted by its keys, so that nothing depends on which trial ended first.
+    """Read a CSV, sorted by its keys, so that nothing depends on which trial ended first. A column
+    of text that is not asked for is somebody's notes, and left out.
 
     Args:
         unseeded: words of its keys whose rows have no other keys: of images that no network drew.
@@ -143,6 +144,8 @@ def read_rows(
             raise Damaged(path, "is damaged in column low: it is above high")
         if rows.duplicated(keys).any():
             raise Damaged(path, "has a row twice")
+    text = rows.columns.difference(rows.select_dtypes("number").columns)
+    rows = rows.drop(columns=text.difference(keys + values))
     return rows.sort_values(keys).reset_index(drop=True)
 
 

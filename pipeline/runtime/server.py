@@ -50,7 +50,7 @@ FRESH = {"alembic_version": "TRUE", "experiments": "name = 'Default'", "workspac
 OUTDATED = "out-of-date database schema"  # what MLflow says of another version's
 SETTING_UP = 2.0  # seconds in which a server that sets one up changes it
 LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
-LOOKED_THROUGH = 2**28  # bytes of a database that is looked through for damage
+LOOKED_THROUGH = 2**28  # bytes of a database that is looked through while a user waits, at most
 
 
 class Unsent(Exception):
@@ -189,15 +189,14 @@ def _check_database(file: Path | None) -> None:
 
 
 def damage_of(file: Path) -> str:
-    """What SQLite says is wrong with a database; "" where nothing is, or there is none yet, or it
-    is too large to be looked through while a user waits."""
+    """What SQLite says is wrong with a database's content; "" where nothing is, or is not told."""
     if _lacks_content(file) or file.stat().st_size > LOOKED_THROUGH:
         return ""
     try:
         with contextlib.closing(_connected(file)) as db:
             found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.Error as error:
-        return "" if "locked" in str(error) else one_line(str(error))
+    except sqlite3.Error as error:  # an operational one: it is locked, or cannot be opened
+        found = "ok" if isinstance(error, sqlite3.OperationalError) else str(error)
     return "" if found == "ok" else one_line(found)
 
 

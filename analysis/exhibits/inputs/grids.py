@@ -60,7 +60,6 @@ GRIDS = (
         "reconstruct",
         {"mask_ratio": "reconstruction.mask_ratios", "seed": SEEDS, "draw": None},
     ),
-    Grid("rows", "evaluate", {"images": [*NETWORKS], "seed": SEEDS}),
     # Of released weights there is no other label smoothing.
     *(
         Grid("rows", "evaluate", {"images": [network], "label_smoothing": None, "seed": SEEDS})

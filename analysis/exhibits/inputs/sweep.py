@@ -36,8 +36,7 @@ class Sweep:
         """Every metric column: Table 3's first, then any that was added since; the seeds are the
         spread here, and not what a single set has."""
         known = self.table_metrics
-        numbers = self.rows.select_dtypes("number")  # notes are somebody's own
-        others = (name for name in numbers.columns if name not in KEYS + known)
+        others = (name for name in self.rows.columns if name not in KEYS + known)
         return known + [name for name in others if not name.endswith("_std")]
 
 
