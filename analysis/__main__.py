@@ -1,6 +1,5 @@
 """Make every table and figure, and the report: `python -m analysis`, from the root."""
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pipeline.config.paths import CURVES, RESULTS
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json
-from pipeline.runtime.process import reader_may_leave
+from pipeline.runtime.process import end_quickly, reader_may_leave
 from pipeline.runtime.project import require_here
 from pipeline.runtime.records import described, out_of_date
 from pipeline.runtime.reproduction import log_reproduction
@@ -35,7 +34,7 @@ def main() -> int:
     print(f"wrote {len(written)} files from results/; open {written[-1]}")
     for path in written:
         print(f"  {path}")
-    gc.freeze()  # or the interpreter looks through all of the libraries again to end
+    end_quickly()
     return 0
 
 

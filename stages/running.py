@@ -1,6 +1,5 @@
 """The frame of every stage script: validated params, one-line errors, a closing summary."""
 
-import gc
 import os
 import sys
 import time
@@ -19,7 +18,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_yaml, tree_hash
 from pipeline.runtime.local_cluster import leave_if_ended
-from pipeline.runtime.process import reader_may_leave
+from pipeline.runtime.process import end_quickly, reader_may_leave
 from pipeline.runtime.project import require_here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.uris import tracking_uri
@@ -57,7 +56,7 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
     except Exception as error:
         sys.exit(f"error: {bug(error, _name())}{_way_back()}")
     finally:
-        gc.freeze()  # or the interpreter spends a second on looking for garbage as it ends
+        end_quickly()
     print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)
 
 

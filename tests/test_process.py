@@ -235,3 +235,14 @@ def test_other_settings_of_bars_are_kept(monkeypatch, capsys):
     assert os.environ["SOURCE_DATE_EPOCH"] == "1700000000"
     assert os.environ["TQDM_MININTERVAL"] == "2.5" and os.environ["TQDM_NCOLS"] == "80"
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("module", "kept"), [("triton", True), ("other", False)])
+def test_a_program_ends_without_a_search_for_garbage_unless_a_library_reports_it(module, kept):
+    program = (
+        "import gc, sys; from pipeline.runtime.process import end_quickly\n"
+        "sys.modules[sys.argv[1]] = sys; end_quickly(); print(gc.get_freeze_count() == 0)"
+    )
+    command, env = [sys.executable, "-c", program, module], os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30)
+    assert (ended.stdout, ended.stderr) == (f"{kept}\n", "")

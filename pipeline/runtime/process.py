@@ -81,6 +81,13 @@ def set_up() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
+def end_quickly() -> None:
+    """Spare the interpreter the second in which it would look through all libraries for garbage as
+    it ends; not where Triton is loaded, which would print what is left then as leaks."""
+    if "triton" not in sys.modules:
+        gc.freeze()
+
+
 @contextlib.contextmanager
 def reader_may_leave() -> Iterator[None]:
     """End as programs do where the reader of what is printed has left (`| head`): with exit code 1,

@@ -44,11 +44,10 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
         UserError: another process has it, or the store does not answer.
     """
     # A job's folder has a link to what outlives it, which the next job's has as well.
-    storage = in_project(runs_folder(storage_path))
-    try:
-        path = storage.resolve() / stage / value_hash(key)[:16]
-    except RuntimeError as error:
-        raise UserError(f"{storage} is a link to itself; delete it") from error
+    storage = Path(os.path.realpath(in_project(runs_folder(storage_path))))
+    if storage.is_symlink():  # what is left of a loop
+        raise UserError(f"{storage} is a link to itself; delete it")
+    path = storage / stage / value_hash(key)[:16]
     if path not in _held:
         _held[path] = _locked(path, stage)
         remove_temporary(path, below=True)
