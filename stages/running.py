@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Thread
 
 from pipeline.config.curves import check_curves
+from pipeline.config.named_files import check_files
 from pipeline.config.networks import check_networks
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import SAMPLES
@@ -45,7 +46,9 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
         _check_surroundings()
         params = load_params()
         check_curves(curves(params), params)
-        check_networks(_read(_name()))
+        if _is_known(_name()):
+            check_networks(stage_deps(_name()))
+            check_files(params, _name())
         Thread(target=load_ahead).start()  # while a stage that uses Ray waits for it
         summary = main(params)
     except UserError as error:
@@ -65,8 +68,8 @@ def _name() -> str:
     return Path(sys.argv[0]).stem
 
 
-def _read(name: str) -> list[str]:
-    return stage_deps(name) if DVC_FILE.exists() and name in read_stages() else []
+def _is_known(name: str) -> bool:
+    return DVC_FILE.exists() and name in read_stages()
 
 
 def _check_surroundings() -> None:

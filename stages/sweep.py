@@ -7,13 +7,15 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, RESULTS
 from pipeline.evaluation.feature_files import features_size, kept_statistics, reference_features
 from pipeline.evaluation.features import open_extractor
-from pipeline.evaluation.metrics import require_enough
+from pipeline.evaluation.metrics import require_dimensions, require_enough
+from pipeline.evaluation.statistics import load_statistics
 from pipeline.experiments.ablation.grid import trials
 from pipeline.experiments.ablation.running import TrackedTrial, run_tracked
 from pipeline.experiments.ablation.trial import Trial
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
+from pipeline.runtime.project import of_project
 from pipeline.runtime.room import require_resources
 from pipeline.runtime.site import here
 from pipeline.runtime.stage import Stage
@@ -101,14 +103,19 @@ def _keep_reference(params: Params, workers: Alone) -> None:
 
     Raises:
         UserError: the samples of a trial will be too few to compare with them, which params cannot
-            tell of features whose dimensions a torchvision network decides.
+            tell of features whose dimensions a torchvision network decides; or published statistics
+            are of other features.
     """
     evaluation = params.evaluation
     classifier = load_model(CLASSIFIER, "classifier", workers.device)
     extractor = open_extractor(evaluation.extractor, classifier, evaluation, workers.device)
     features = reference_features(extractor, params, workers)
-    require_enough("sweep.samples", params.sweep.samples, features_size(features), evaluation)
-    if not evaluation.reference_statistics:
+    size = features_size(features)
+    require_enough("sweep.samples", params.sweep.samples, size, evaluation)
+    if evaluation.reference_statistics:
+        published = load_statistics(of_project(evaluation.reference_statistics))
+        require_dimensions(published, size[1])
+    else:
         kept_statistics(features)
 
 

@@ -21,7 +21,9 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 @pytest.fixture
 def with_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)  # optimizers ask
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda **_: None
+    )  # optimizers ask
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(device, "_picked", [])
     yield

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from pipeline.data.images.opening import BadPicture, decode_image, open_image
+from pipeline.data.images.opening import BadPicture, decode_image, open_image, open_whole
+from pipeline.data.images.png import encode_png, lacks_rows
 
 CODE = b"\xff\x4f\xff\x51"  # begins a JPEG 2000's code stream
 
@@ -57,6 +58,49 @@ def jpeg2000(mode: str, bits: int, boxes: bool = True) -> bytes:
     if boxes:
         content[content.index(b"ihdr") + 14] = bits - 1
     return bytes(content)
+
+
+def png(*rows: bytes, interlaced: int = 0) -> bytes:
+    """A grey picture of 8 × 8 pixels, of those rows of it."""
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, interlaced))
+        + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+        + chunk(b"IEND", b"")
+    )
+
+
+# The widths of the rows of the seven passes of 8 × 8 pixels.
+ADAM7 = [1, 1, 2, *2 * [2], *2 * [4], *4 * [4], *4 * [8]]
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+def test_a_png_that_lacks_rows_is_refused(interlaced):
+    """Pillow leaves them black, where the compressed stream ends as it should."""
+    rows = [bytes(width * [200]) for width in (ADAM7 if interlaced else 8 * [8])]
+    assert np.asarray(open_whole(png(*rows, interlaced=interlaced))).min() == 200
+    for left in range(len(rows)):
+        with pytest.raises(BadPicture, match="truncated"):
+            open_whole(png(*rows[:left], interlaced=interlaced))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (13, 7), (100, 33)])
+def test_a_whole_png_lacks_none(mode, size):
+    image = Image.new("L", size, 9)
+    image = image.convert("I").convert(mode) if mode == "I;16" else image.convert(mode)
+    assert not lacks_rows(encode_png(image))
+
+
+def test_a_palette_of_8_bits_in_a_tiff_is_refused():
+    """Of 16 bits, as its standard says, the same numbers are black."""
+    image, buffer = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)), io.BytesIO()
+    image.convert("P").save(buffer, "TIFF")
+    assert np.asarray(open_image(buffer.getvalue())).max() == 255
+    wide, narrow = (struct.pack("<256H", *range(0, 256 * s, s)) for s in (256, 1))
+    assert buffer.getvalue().count(wide) == 3
+    with pytest.raises(BadPicture, match="a palette of 8 bits, which is read as black"):
+        open_image(buffer.getvalue().replace(wide, narrow))
 
 
 needs_jpeg2000 = pytest.mark.skipif(not features.check("jpg_2000"), reason="Pillow lacks OpenJPEG")
@@ -134,3 +178,22 @@ def test_planes_of_8_bits_are_read_and_of_16_refused():
     for content in odd:
         with pytest.raises(BadPicture, match="uncompressed planes that are not read right"):
             open_image(content)
+
+
+@needs_jpeg2000
+@pytest.mark.parametrize(("order", "read"), [((1, 2, 3), True), ((3, 2, 1), False)])
+def test_a_jpeg2000_whose_channels_are_swapped_is_refused(order, read):
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (200, 100, 0)).save(buffer, "JPEG2000")
+    content = buffer.getvalue()
+    named = [struct.pack(">3H", channel, 0, colour) for channel, colour in enumerate(order)]
+    box = struct.pack(">I4sH", 28, b"cdef", 3) + b"".join(named)
+    at = content.index(b"jp2h") - 4
+    (length,) = struct.unpack(">I", content[at : at + 4])
+    longer = struct.pack(">I", length + len(box)) + content[at + 4 : at + length] + box
+    changed = content[:at] + longer + content[at + length :]
+    if read:
+        assert open_image(changed).getpixel((8, 8)) == open_image(content).getpixel((8, 8))
+    else:
+        with pytest.raises(BadPicture, match="channels in an order that is not read right"):
+            open_image(changed)

@@ -118,3 +118,28 @@ def test_head_rows_are_those_of_drawn_masks(schedule, make_params):
     masked = masks.sum() / len(masks)
     rows = costs.head_rows(params, schedule, batch=100)
     assert rows - ROWS / 2 == pytest.approx(100 * masked.item(), rel=0.01)
+
+
+@pytest.mark.parametrize("side", [32, 40, 60, 64])
+@pytest.mark.parametrize("name", ["lpips_alex", "lpips_vgg", "lpips_squeeze"])
+def test_lpips_is_counted_for_every_side_that_it_takes(name, side, make_params):
+    """AlexNet has a last pooling, for which such images are too small and which LPIPS lacks."""
+    params = make_params(data={"image_size": side}, tokenizer={"perceptual": name})
+    assert network(plan_networks(params, DIGITS), "tokenizer").step_flops > 0
+
+
+def test_a_network_whose_share_is_one_image_is_counted(make_params):
+    one, four = (
+        plan_networks(
+            make_params(
+                classifier={"architecture": "torchvision:resnet18", "batch_size": 4},
+                tokenizer={"batch_size": batch},
+                training={"batch_size": 4},
+                ray={"num_workers": workers},
+            ),
+            DIGITS,
+        )
+        for batch, workers in ((4, 4), (4, 1))
+    )
+    for name in ("classifier", "tokenizer"):
+        assert network(one, name).step_flops == network(four, name).step_flops

@@ -250,7 +250,7 @@ class Speed(Section):
 
 
 class Analysis(Section):
-    dpi: Annotated[int, Field(ge=1, le=limits.DPI)]
+    dpi: Annotated[int, Field(ge=10, le=limits.DPI)]
     best_by: Literal["fid", "is"]
 
 

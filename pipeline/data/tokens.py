@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.runtime.checksums import as_noted, require_hash, require_in_place
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import SUMS, read_json
 from pipeline.runtime.limits import IMAGES, WIDTH
 
@@ -45,6 +46,7 @@ class TokenCache:
         except UserError:
             raise
         except Exception as error:  # a damaged file makes its reader raise nearly anything
+            require_readable(folder, error)
             reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
             raise UserError(f"token cache {folder}: damaged ({reason}); {WAY_OUT}") from error
         if not wrong and (greatest := self.labels.max()) >= self.num_classes:

@@ -28,6 +28,7 @@ from pipeline.evaluation.statistics import (
 from pipeline.runtime.arrays import make_parts, parts_folder
 from pipeline.runtime.checksums import as_noted, keep_if_whole, note_hash, shared_folder
 from pipeline.runtime.errors import UserError, one_line
+from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, require_file, tree_hash, value_hash
 from pipeline.runtime.project import in_project
 from pipeline.runtime.workers import Alone, Maker
@@ -63,6 +64,7 @@ def load_features(path: Path) -> Features:
         require_file(path)
         return _read(path)
     except Exception as error:  # a damaged file makes its reader raise nearly anything
+        require_readable(path, error)
         raise UserError(f"{path} holds no features ({error}); delete it and run again") from error
 
 
@@ -98,6 +100,7 @@ def _kept(path: Path, read: Callable[[], Kept]) -> Kept | None:
         try:
             return read()
         except Exception as error:  # a damaged file makes its reader raise nearly anything
+            require_readable(path, error)
             reason = one_line(str(error))[:200]
             print(f"{path} is not what is asked for ({reason}); it is made again", flush=True)
             path.unlink()

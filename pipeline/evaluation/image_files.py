@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.images.opening import BadPicture, open_image
+from pipeline.data.images.opening import BadPicture, open_whole
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.views import to_chw
 from pipeline.evaluation.images import ArrayImages, ImageSet
 from pipeline.evaluation.statistics import array_entry
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import file_hash, read_file, require_file, value_hash
 from pipeline.runtime.limits import IMAGES, PICTURE_BYTES, PICTURE_PIXELS
 from pipeline.runtime.pytorch_files import ShortReads
@@ -137,7 +138,7 @@ def _read_png(path: Path) -> np.ndarray:
     """(C, H, W) uint8."""
     with _naming(path):
         try:
-            return to_chw(open_image(read_file(path, PICTURE_BYTES)))
+            return to_chw(open_whole(read_file(path, PICTURE_BYTES)))
         except BadPicture as error:
             raise UserError(f"{path} is {error}") from error
 
@@ -180,6 +181,7 @@ def _naming(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # a damaged file makes its reader raise nearly anything
+        require_readable(path, error)
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged or no image file ({reason}); replace it") from error
 

@@ -32,15 +32,20 @@ def fid(samples: Tensor, reference: Tensor | ReferenceStatistics) -> float:
 
     if isinstance(reference, Tensor):
         reference = statistics(reference)
-    if len(reference.mu) != samples.shape[1]:
-        raise UserError(
-            f"FID: the reference statistics are of {len(reference.mu)}-dimensional features and "
-            f"the samples' features have {samples.shape[1]} dimensions; use statistics that were "
-            f"made with the same extractor"
-        )
+    require_dimensions(reference, samples.shape[1])
     pair = (statistics(samples, SAMPLES), reference)
     arrays = ({"mu": s.mu.numpy(), "sigma": s.sigma.numpy()} for s in pair)
     return max(fid_statistics_to_metric(*arrays, verbose=False)[KEY_METRIC_FID], 0.0)
+
+
+def require_dimensions(reference: ReferenceStatistics, dimensions: int) -> None:
+    """Refuse statistics of features that have not so many dimensions: of another extractor."""
+    if len(reference.mu) != dimensions:
+        raise UserError(
+            f"FID: the reference statistics are of {len(reference.mu)}-dimensional features and "
+            f"the samples' features have {dimensions} dimensions; use statistics that were made "
+            f"with the same extractor"
+        )
 
 
 def kid(

@@ -47,6 +47,32 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
+def stage_code(stage: str) -> tuple[tuple[str, str], ...]:
+    """The files and folders of code that dvc.yaml lists for a stage, and the hash of each; empty
+    where it knows no such stage."""
+    if stage not in read_stages():
+        return ()
+    made = makers()
+    return tuple((dep, tree_hash(dep)) for dep in stage_deps(stage) if dep not in made)
+
+
+def require_code(code: Iterable[tuple[str, str]], stage: str) -> None:
+    """Refuse code that is no longer what it was when the stage began.
+
+    Args:
+        code: as `stage_code` gave it then.
+
+    Raises:
+        UserError: some is not; the line names the first.
+    """
+    changed = next((dep for dep, known in code if tree_hash(dep) != known), None)
+    if changed:
+        raise UserError(
+            f"{changed} was changed while {stage} ran, whose results would be those of two codes; "
+            f"run again, with one"
+        )
+
+
 def read_stages(file: Path = DVC_FILE) -> dict[str, dict[str, Any]]:
     """The stages of dvc.yaml, in order.
 

@@ -31,6 +31,11 @@ WAYS_OUT = {
     errno.ELOOP: "a link leads to itself: delete it",
 }
 
+PASSING = {  # reasons why the system does not read a file now, and may later
+    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY),
+    *(errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
+}
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -169,9 +174,33 @@ def innermost(error: BaseException) -> BaseException:
 def lacks_memory(error: BaseException) -> bool:
     """Whether memory was asked for that there is not: Python's, NumPy's or PyTorch's."""
     words = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+        or os.strerror(errno.ENOMEM) in str(error)  # of a file that cannot be mapped, say
     )
+
+
+def require_readable(path: Path, error: BaseException, instead: str = "") -> None:
+    """Look at why a file, or one in a folder, could not be read.
+
+    Args:
+        instead: the other way out, as words that follow "run again,".
+
+    Raises:
+        PassingError: it may be read at another time: nothing says that it is damaged, and nobody
+            may remove it.
+    """
+    if isinstance(error.__cause__, OSError):
+        error = error.__cause__
+    if isinstance(error, OSError) and error.errno in PASSING:
+        reason = error.strerror
+    elif lacks_memory(error):
+        reason = "there is not enough memory"
+    else:
+        return
+    way_out = f"run again, {instead}" if instead else "run again"
+    raise PassingError(f"{path} cannot be read now ({reason}); {way_out}") from error
 
 
 def in_a_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError, cannot_write
-from pipeline.runtime.limits import JSON_BYTES, YAML_BYTES
+from pipeline.runtime.limits import JSON_BYTES, SEED, YAML_BYTES
 
 SUMS = "SHA256SUMS"  # hashes of a folder's files: no content of its own
 # What Python, editors and file managers put into folders, as .dvcignore has it.
@@ -224,15 +224,20 @@ def as_written(value: Any) -> Any:
 def write_csv(
     path: Path | str, rows: list[dict[str, Any]], columns: list[str] | None = None
 ) -> None:
-    """Write rows as CSV; floats keep 10 significant digits, enough to tell runs apart.
+    """Write rows as CSV; floats keep 10 significant digits, enough to tell runs apart, and a column
+    of whole numbers all of theirs: seeds may have more.
 
     Args:
         columns: in order; without them those of the rows. With them no rows give a header.
     """
     import pandas as pd
 
+    table = pd.DataFrame(rows, columns=columns)
+    for name, column in table.select_dtypes("float").items():  # whole ones too, if a cell is empty
+        if ((column.dropna() % 1 == 0) & (column.dropna().abs() <= SEED)).all():
+            table[name] = column.astype("Int64")
     with atomic_file(path) as temporary:
-        pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False, float_format="%.10g")
+        table.to_csv(temporary, index=False, float_format="%.10g")
 
 
 def write_npz(path: Path | str, arrays: Mapping[str, Any]) -> None:

@@ -36,6 +36,8 @@ class Project:
     marks: tuple[str, ...] = ()  # files there while home works, by which a node knows that it sees
     actor: str = ""  # the name of `Home`; empty where every node sees the folder
     inputs: tuple[Place, ...] = ()  # what the running stage needs of the stages before it
+    stage: str = ""  # the one that runs
+    code: tuple[tuple[str, str], ...] = ()  # as `stage_code` gave it when that began
 
 
 class Home:

@@ -201,18 +201,24 @@ def require_cells(path: Path, rows: "pd.DataFrame", axes: Mapping[str, Sequence[
     Raises:
         UserError: one is missing, which the line names.
     """
-    found = set(zip(*(map(_as_text, rows[name]) for name in axes), strict=True))
+    whole = {name: all(map(_is_whole, values)) for name, values in axes.items()}
+    found = set(zip(*(_as_texts(rows[name], whole[name]) for name in axes), strict=True))
     # As many as there are rows suffice to find a gap: the values may be too many to go through.
-    wanted = itertools.product(*(map(_as_text, values) for values in axes.values()))
+    wanted = itertools.product(*(_as_texts(v, whole[name]) for name, v in axes.items()))
     for cell in itertools.islice(wanted, len(rows) + 1):
         if cell not in found:
             named = ", ".join(f"{k} {v}" for k, v in zip(axes, cell, strict=True))
             raise Damaged(path, f"has no row of {named}")
 
 
-def _as_text(value: Any) -> str:
-    """A value as a CSV repeats it."""
-    return value if isinstance(value, str) else f"{float(value):.9g}"
+def _is_whole(value: Any) -> bool:
+    return not isinstance(value, str) and float(value).is_integer()
+
+
+def _as_texts(values: Iterable[Any], whole: bool) -> list[str]:
+    """Values as a CSV repeats them: whole numbers, as seeds are, with all their digits."""
+    digits = 17 if whole else 9
+    return [v if isinstance(v, str) else f"{float(v):.{digits}g}" for v in values]
 
 
 def read_values(path: Path) -> Any:

@@ -14,7 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten, makers, stage_deps
+from pipeline.runtime.dag import (
+    FILE_PARAMS,
+    PARAMS_FILE,
+    flatten,
+    makers,
+    require_code,
+    stage_deps,
+)
 from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.files import atomic_file, read_yaml, temporary_beside, value_hash
 from pipeline.runtime.home import CHUNK, Home, Place, Project, Stamp, listed, own_mark
@@ -167,6 +174,8 @@ def _sees(project: Project) -> bool:
 
 
 _here: Site | None = None  # this process's, where the cluster's nodes share no folder
+_running: tuple[str, tuple[tuple[str, str], ...]] = ("", ())  # the stage and its code
+_require_code = lru_cache(maxsize=1)(require_code)  # once: what is imported by then stays
 _opened: Callable[[Project], Site] = lru_cache(maxsize=1)(Site)
 
 
@@ -175,14 +184,26 @@ def here() -> Site:
     if _here is not None:
         return _here
     folder = str(Path.cwd())
-    return Site(Project(folder, folder))
+    return Site(Project(folder, folder, stage=_running[0], code=_running[1]))
+
+
+def begin(stage: str, code: tuple[tuple[str, str], ...]) -> None:
+    """Let workers know the code with which a stage begins: one that starts later may find other."""
+    global _running
+    _running = (stage, code)
 
 
 def work_at(project: Project) -> Site:
-    """Let this process, a worker, work for a project from now on."""
+    """Let this process, a worker, work for a project from now on.
+
+    Raises:
+        UserError: this node does not see the folder, or the code was changed since the stage began.
+    """
     global _here
     site = _opened(project)
     site.enter()
+    if not site.away:  # where it is, the code is a copy that nobody edits
+        _require_code(project.code, project.stage)
     _here = site if project.actor else None
     return site
 
@@ -222,7 +243,7 @@ def be_home(mark: Path) -> None:
     actor: Any = ray.remote(Home).options(
         name=name, num_cpus=0, max_concurrency=8, scheduling_strategy=beside
     )
-    project = Project(str(folder), str(storage), storage_path, marks, name, _inputs())
+    project = Project(str(folder), str(storage), storage_path, marks, name, _inputs(), *_running)
     _here = Site(project, actor.remote(str(folder), str(storage)))
 
 

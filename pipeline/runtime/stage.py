@@ -6,7 +6,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.runtime.dag import stage_key, stage_outputs, stage_params
+from pipeline.runtime.dag import (
+    require_code,
+    stage_code,
+    stage_key,
+    stage_outputs,
+    stage_params,
+)
 from pipeline.runtime.delivery import PATIENCE, Delivery, outbox_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, value_hash
@@ -15,6 +21,7 @@ from pipeline.runtime.project import in_project, is_store
 from pipeline.runtime.records import write_record
 from pipeline.runtime.reproduction import open_reproduction, stage_note
 from pipeline.runtime.runs import held, run_dir
+from pipeline.runtime.site import begin
 from pipeline.runtime.tracking import NOTE, MachineMonitor, Run, open_run
 
 if TYPE_CHECKING:
@@ -48,6 +55,7 @@ class Stage:
         self.name, self.params = name, params
         self._keys: dict[tuple[str, ...], dict[str, Any]] = {(): stage_key(name)}
         self.hash = value_hash(self._keys[()])
+        self._code = stage_code(name)
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
         """The run directory of the stage, or of a part of it; it survives a kill.
@@ -63,6 +71,7 @@ class Stage:
 
     def __enter__(self) -> "Stage":
         self._started = time.monotonic()
+        begin(self.name, self._code)
         self._say_precision()
         self.folder()  # no other process may run the same
         for output in stage_outputs(self.name):
@@ -108,12 +117,24 @@ class Stage:
         traceback: TracebackType | None,
     ) -> None:
         interrupted = error is not None and not isinstance(error, Exception)
+        changed = None if error else self._changed()
         try:
-            self._end(error, INTERRUPTED if interrupted else PATIENCE)
+            self._end(error or changed, INTERRUPTED if interrupted else PATIENCE)
         finally:
             patience = INTERRUPTED if interrupted else None
             if self._courier and (lacks := self._courier.close(patience)):
                 print(f"{self.name}: {lacks}", flush=True)
+        if changed:
+            raise changed
+
+    def _changed(self) -> UserError | None:
+        """The error where its code is another than the one it began with: DVC, which looks at the
+        end alone, would take the results for the new code's."""
+        try:
+            require_code(self._code, self.name)
+        except UserError as changed:
+            return changed
+        return None
 
     def _end(self, error: BaseException | None, patience: float) -> None:
         """Close the run, and note what made the results if they are there.

@@ -106,7 +106,8 @@ class Run:
         self.outbox.append_artifact(path, {"image": name, "step": step})
 
     def log_dataset(self, name: str, digest: str, source: str) -> None:
-        self.outbox.append({"dataset": {"name": name, "digest": digest, "source": source}})
+        """Log what the run reads; of a name its first 500 characters, MLflow's limit."""
+        self.outbox.append({"dataset": {"name": name[:500], "digest": digest, "source": source}})
 
     def child(self, key: str, name: str, params: Mapping[str, Any], note: str = "") -> "Run":
         """The child run with that key, found or created as it begins."""

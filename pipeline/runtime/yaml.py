@@ -42,7 +42,7 @@ def parse_yaml(text: str) -> Any:
             raise NotYaml(f"a key is there twice, at {where}; remove one") from error
         if "incompatible YAML" in str(error.problem):  # a `%YAML 2.0`
             raise NotYaml(OTHER_VERSION) from error
-        raise NotYaml(f"see {where}; check indentation, colons and quotes there") from error
+        raise NotYaml(f"see {where}; check indentation, colons, quotes and tabs there") from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise NotYaml(f"line {line} holds a control character; remove it") from error

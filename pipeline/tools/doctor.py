@@ -154,6 +154,7 @@ def _project() -> Finding:
 
 
 def _params() -> Finding:
+    from pipeline.config.named_files import check_files
     from pipeline.config.params import load_params
 
     if not PARAMS_FILE.exists():
@@ -162,6 +163,8 @@ def _params() -> Finding:
         return Finding("params", "fails", f"{PARAMS_FILE} is missing", "maskgit preset mnist5k")
     try:
         params = load_params()
+        if DVC_FILE.exists():
+            check_files(params)
     except UserError as error:
         return Finding("params", "fails", str(error), "mend it, or take a preset: maskgit preset")
     if params.training.compile and not os.environ.get("RAY_ADDRESS"):  # else other machines train

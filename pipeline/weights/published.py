@@ -13,6 +13,7 @@ from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.runtime.checksums import note_hash, require_hash
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.limits import CONFIG_BYTES
@@ -108,6 +109,7 @@ def load_model(
         model = model_class(typed)
         model.load_state_dict(weights)
     except Exception as error:  # a damaged config or file makes its reader raise nearly anything
+        require_readable(folder, error)
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder} does not load as a {kind}: {reason}; {way_out}") from error
     if (bad := _not_finite(weights)) is not None:

@@ -1,13 +1,18 @@
-"""Bits of the numbers in a JPEG 2000, which Pillow does not tell."""
+"""What a JPEG 2000 says of its numbers and channels, which Pillow does not tell."""
 
+import contextlib
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from PIL import Image
 
 _CODE = b"\xff\x4f\xff\x51"  # the markers with which a code stream begins
 _BOX = struct.Struct(">I4s")
+_DEFINITION = struct.Struct(">3H")
 _SIZES = 42  # bytes from those markers to the first channel
+_DEFINED = 2**10  # bytes of definitions that are read
+_MOST = 100  # boxes that are looked at
 
 
 def odd_bits(image: Image.Image) -> int:
@@ -18,21 +23,38 @@ def odd_bits(image: Image.Image) -> int:
     Args:
         image: opened and not loaded; of one that is loaded nothing is known.
     """
-    file = getattr(image, "fp", None)
-    if file is None:
-        return 0
-    place = file.tell()
-    try:
-        bits = _bits(file)
-    finally:
-        file.seek(place)
+    with _rewound(image) as file:
+        bits = _bits(file) if file else []
     grey = len(bits) == 1 and 10 <= bits[0] <= 16
     return 0 if grey else next((each for each in bits if each != 8), 0)
 
 
+def swaps_channels(image: Image.Image) -> bool:
+    """Whether the file says that its channels are in another order than red, green, blue, which
+    Pillow passes over.
+
+    Args:
+        image: opened and not loaded; of one that is loaded nothing is known.
+    """
+    with _rewound(image) as file:
+        return file is not None and any(
+            kind == 0 and colour != channel + 1 for channel, kind, colour in _definitions(file)
+        )
+
+
+@contextlib.contextmanager
+def _rewound(image: Image.Image) -> Iterator[BinaryIO | None]:
+    """The image's file, whose place is kept."""
+    file = getattr(image, "fp", None)
+    place = file.tell() if file else 0
+    yield file
+    if file:
+        file.seek(place)
+
+
 def _bits(file: BinaryIO) -> list[int]:
     """Of each channel; none where the code stream is not found."""
-    start = _code_stream(file)
+    start = next((at for kind, at, _ in _boxes(file) if kind == b"jp2c"), 0)
     file.seek(start)
     head = file.read(_SIZES)
     if len(head) < _SIZES or not head.startswith(_CODE):
@@ -41,23 +63,32 @@ def _bits(file: BinaryIO) -> list[int]:
     return [1 + (each & 0x7F) for each in file.read(3 * channels)[::3]]
 
 
-def _code_stream(file: BinaryIO) -> int:
-    """Where it begins: with the file, or in one of its boxes."""
-    file.seek(0)
-    if file.read(4) == _CODE:
-        return 0
-    at = 0
-    while True:
+def _definitions(file: BinaryIO) -> list[tuple[int, int, int]]:
+    """Of each channel that the file defines: its number, its kind (0 is a colour) and which colour
+    it is, from 1."""
+    outer = next((box for box in _boxes(file) if box[0] == b"jp2h"), None)
+    inner = _boxes(file, *outer[1:]) if outer else ()
+    found = next((box for box in inner if box[0] == b"cdef"), None)
+    if not found:
+        return []
+    file.seek(found[1])
+    content = file.read(min(found[2] - found[1], _DEFINED))
+    return list(_DEFINITION.iter_unpack(content[2 : 2 + (len(content) - 2) // 6 * 6]))
+
+
+def _boxes(file: BinaryIO, at: int = 0, end: int = 2**63) -> Iterator[tuple[bytes, int, int]]:
+    """Boxes of a file, or of a box with that content: kind, and where the content begins and ends.
+    A code stream without boxes has none."""
+    for _ in range(_MOST):
         file.seek(at)
         head = file.read(16)
-        if len(head) < 16:
-            return at
+        if len(head) < 8 or at >= end or head.startswith(_CODE):
+            return
         length, kind = _BOX.unpack(head[:8])
         inside = 16 if length == 1 else 8
-        if kind == b"jp2c":
-            return at + inside
-        if length == 1:
+        if length == 1 and len(head) == 16:
             (length,) = struct.unpack(">Q", head[8:])
         if length < inside:  # to the end of the file, or damaged
-            return at
+            length = end - at
+        yield kind, at + inside, min(at + length, end)
         at += length

@@ -18,7 +18,8 @@ from PIL import Image, ImageFile
 from PIL import Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  isort: skip
 
 from pipeline.data.images.costs import WAY_OUT, Costly, Metered, check_costs
-from pipeline.data.images.jpeg2000 import odd_bits
+from pipeline.data.images.jpeg2000 import odd_bits, swaps_channels
+from pipeline.data.images.png import lacks_rows
 from pipeline.data.images.tags import TAGS, orientation
 from pipeline.runtime.limits import (
     BACKGROUND,
@@ -103,6 +104,19 @@ def open_image(content: bytes) -> Image.Image:
         raise BadPicture(f"truncated or not an image ({reason}); replace or delete it") from error
 
 
+def open_whole(content: bytes) -> Image.Image:
+    """A picture as `open_image` gives it, of a file that is looked at for the first time: a PNG is
+    inflated once more, to see whether its rows are all there.
+
+    Raises:
+        BadPicture: as `open_image`, or it lacks rows.
+    """
+    image = open_image(content)
+    if lacks_rows(content):
+        raise BadPicture("truncated: its last rows are missing; replace or delete it")
+    return image
+
+
 def _opened(file: Metered) -> Image.Image:
     """A picture of which no pixel is decoded yet, of any size."""
     try:
@@ -172,10 +186,14 @@ def _check_numbers(image: Image.Image) -> None:
         raise BadPicture("of uncompressed planes that are not read right; save it anew as PNG")
     if image.format == "JPEG2000" and (bits := odd_bits(image)):
         raise BadPicture(f"of {bits} bits a channel, in JPEG 2000; convert it to 8 bits")
+    if image.format == "JPEG2000" and swaps_channels(image):
+        raise BadPicture("of channels in an order that is not read right; save it anew as PNG")
     if image.info.get("transparency") is not None and "RGB;16B" in _raw_modes(image):
         raise BadPicture(  # Pillow looks for it in what it has made 8 bits of
             "of colours of 16 bits, one of which is transparent; convert it to 8 bits"
         )
+    if image.format == "TIFF" and image.mode == "P" and _dark_palette(image):
+        raise BadPicture("of a palette of 8 bits, which is read as black; save it anew as PNG")
     if image.mode in ("P", "PA") and image.palette is None:
         raise BadPicture("of colours whose palette is missing; replace or delete it")
 
@@ -187,6 +205,13 @@ def _odd_tiff(image: Image.Image) -> bool:
     bits, photometric = tags.get(258, (16,)), tags.get(262, 1)
     # Fewer bits, or 0 is white.
     return image.mode.startswith("I;16") and (bits != (16,) or photometric != 1)
+
+
+def _dark_palette(image: Image.Image) -> bool:
+    """Whether no number of a TIFF's palette, of 16 bits by its standard, is above 255: some
+    programs write it in 8 bits."""
+    colours = getattr(image, "tag_v2", {}).get(320, ())
+    return any(colours) and max(colours) <= 255
 
 
 def _mixed_planes(image: Image.Image) -> bool:

@@ -20,6 +20,7 @@ def as_uint8(images: Tensor) -> Tensor:
     if images.isnan().any():
         raise UserError(
             "pixels are NaN, so the weights of the tokenizer that made them are damaged or its "
-            "training diverged; train it again (`dvc repro -f train_tokenizer`)"
+            "training diverged; train it again (`dvc repro -f train_tokenizer`), where it diverges "
+            "with a lower tokenizer.lr"
         )
     return (images * 255).round().clamp(0, 255).to(torch.uint8)

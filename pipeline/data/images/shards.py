@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.data.images.opening import BadPicture, decode_image
 from pipeline.runtime.checksums import require_hash, require_in_place
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import read_json
 
 SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
@@ -118,6 +119,7 @@ class ImageShards:
         except UserError:
             raise
         except Exception as error:  # a damaged file makes its reader raise nearly anything
+            require_readable(path, error)
             reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
             raise UserError(f"{path} is damaged ({reason}); {way_out}") from error
         self._check(labels, manifest.get("counts", {}).get(split))
@@ -189,6 +191,7 @@ class ImageShards:
                         row = row_group * ROW_GROUP + values.index(None)
                         raise ValueError(f"row {row} has no {name}")
             except Exception as error:  # a damaged file makes its reader raise nearly anything
+                require_readable(path, error)
                 reason = " ".join(str(error).split())[:150]
                 raise UserError(f"{path} is damaged ({reason}); {self._way_out}") from error
             self._cache[group] = (keys, images)

@@ -240,11 +240,17 @@ def image_batch(params: Params, batch: int) -> Tensor:
 def _perceptual(params: Params, num_classes: int) -> Perceptual:
     if params.tokenizer.perceptual == "classifier":
         classifier = on_meta(lambda: classifier_of(params, num_classes)).requires_grad_(False)
+        classifier.eval()  # as it is there: in training one image may be too few for batch norms
         return lambda a, b: classifier_distance(classifier, a, b)
     import torchvision
 
     name = params.tokenizer.perceptual.removeprefix("lpips_")
-    full_name = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}[name]
-    features = on_meta(lambda: torchvision.models.get_model(full_name, weights=None).features)
-    features.requires_grad_(False)
+    # LPIPS reads no map behind the last convolution: small images have none there.
+    full_name, last = {
+        "vgg": ("vgg16", 30),
+        "alex": ("alexnet", 12),
+        "squeeze": ("squeezenet1_1", 13),
+    }[name]
+    network = on_meta(lambda: torchvision.models.get_model(full_name, weights=None))
+    features = network.features[:last].requires_grad_(False)
     return lambda a, b: sum(features(x.expand(-1, 3, -1, -1)).sum() for x in (a, b))

@@ -168,6 +168,7 @@ def _autoregressive(params: Params, data: DataSize) -> Network:
 def _classifier(params: Params, data: DataSize) -> Network:
     p = params.classifier
     model = costs.on_meta(lambda: costs.classifier_of(params, data.classes))
+    model.eval()  # a worker's batch norms see the images of all, of which it may have one
     workers = params.ray.num_workers
     images = costs.image_batch(params, p.batch_size // workers)
     return _network(

@@ -1,6 +1,5 @@
 """Checkpoints as files, whole or not at all, and the run directory of a training in one process."""
 
-import errno
 import os
 import sys
 import zipfile
@@ -10,8 +9,8 @@ from typing import Any
 
 import torch
 
-from pipeline.runtime.errors import PassingError, UserError
-from pipeline.runtime.failures import in_a_line, lacks_memory
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, remove, remove_temporary, require_file
 from pipeline.runtime.limits import STEPS
 from pipeline.runtime.pytorch_files import require_stored
@@ -19,11 +18,8 @@ from pipeline.runtime.site import send_home
 from pipeline.runtime.store import BEFORE, CHECKPOINT, follow
 from pipeline.training.loop.behind import Behind, snapshot
 
+INSTEAD = "or delete it to do without it"  # of reading a checkpoint
 PARTS = {"task", "step", "history"}  # of a loop's checkpoint
-PASSING = {  # reasons why the system does not read a file now, and may later
-    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY),
-    *(errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
-}
 
 
 class Damaged(UserError):
@@ -160,7 +156,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 raise ValueError(f"{broken} does not match its checksum")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and zipfile have many names for it
-        require_readable(path, error)
+        require_readable(path, error, INSTEAD)
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise Damaged(f"{path} is damaged ({reason})") from error
 
@@ -174,26 +170,6 @@ def is_there(path: Path) -> bool:
     try:
         path.lstat()
     except OSError as error:
-        require_readable(path, error)
+        require_readable(path, error, INSTEAD)
         return False
     return True
-
-
-def require_readable(path: Path, error: BaseException) -> None:
-    """Look at why a file could not be read.
-
-    Raises:
-        PassingError: it may be read at another time: nothing says that it is damaged, and nobody
-            may remove it.
-    """
-    if isinstance(error.__cause__, OSError):
-        error = error.__cause__
-    if isinstance(error, OSError) and error.errno in PASSING:
-        reason = error.strerror
-    elif lacks_memory(error):
-        reason = in_a_line(error)
-    else:
-        return
-    raise PassingError(
-        f"{path} cannot be read now ({reason}); run again, or delete it to do without it"
-    ) from error

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import read_json, remove, remove_temporary
 from pipeline.runtime.store import CHECKPOINT, LISTING
 from pipeline.training.loop.checkpoints import (
+    INSTEAD,
     Damaged,
     load_checkpoint,
     newest_whole,
-    require_readable,
 )
 
 PARTS = {  # of the listing, without which Ray does not take it
@@ -52,7 +53,7 @@ def _listing(run: Path) -> dict[str, Any] | None:
         whole = listing.keys() >= PARTS and all(one.keys() >= RESULT for one in results)
         there = whole and all((run / name).is_dir() for name in _names(listing))
     except (OSError, UserError, ValueError, LookupError, TypeError, AttributeError) as error:
-        require_readable(run / LISTING, error)
+        require_readable(run / LISTING, error, INSTEAD)
         return None
     return listing if there and results[-1]["checkpoint_dir_name"] in _names(listing) else None
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import require_file
 from pipeline.runtime.limits import FLAX_BYTES
 from pipeline.runtime.pytorch_files import (
@@ -75,6 +76,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except UserError:
         raise
     except Exception as error:  # three libraries, each with errors of its own for damaged files
+        require_readable(path, error)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"{path} is truncated or damaged ({reason}); download or copy it again"

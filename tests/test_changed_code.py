@@ -1,0 +1,71 @@
+"""Code that is edited, pulled or switched while a stage runs is never taken for what made results."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime import site as site_module
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.home import Project
+from pipeline.runtime.site import here, work_at
+from pipeline.runtime.stage import Stage
+
+SAID = r"^science was changed while edit ran, .*; run again, with one$"
+
+
+@pytest.fixture
+def stage(make_params, tmp_path, monkeypatch) -> Stage:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(site_module, "_running", ("", ()))
+    site_module._require_code.cache_clear()
+    Path("params.yaml").write_text(json.dumps(make_params().model_dump()))
+    for name in ("science", "data/images", "others"):
+        Path(name).mkdir(parents=True)
+        Path(name, "a.py").write_text("lr = 1")
+    stages = {
+        "prepare": {"deps": ["others"], "outs": ["data/images"]},
+        "edit": {"deps": ["science", "data/images"], "outs": ["results/rows.csv"]},
+    }
+    Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
+    return Stage("edit", make_params())
+
+
+def test_a_stage_whose_code_changed_meanwhile_fails_and_leaves_no_record(stage):
+    with pytest.raises(UserError, match=SAID), stage:
+        Path("science/a.py").write_text("lr = 2")
+    assert not Path("results/sources/edit.json").exists()
+
+
+@pytest.mark.parametrize("changed", ["others/a.py", "science/__pycache__/a.pyc", "notes.txt"])
+def test_of_other_code_and_of_what_is_no_code_any_may_change(stage, changed):
+    with stage:
+        Path(changed).parent.mkdir(exist_ok=True)
+        Path(changed).write_text("lr = 2")
+        Path("science/a.py").write_text("lr = 1")  # the same, at another time
+    assert Path("results/sources/edit.json").exists()
+
+
+def test_an_error_of_the_stage_is_the_one_that_is_told(stage):
+    with pytest.raises(UserError, match="loss became nan"), stage:
+        Path("science/a.py").write_text("lr = 2")
+        raise UserError("loss became nan")
+
+
+def test_a_worker_that_starts_later_does_not_work_with_other_code(stage):
+    with stage:
+        project = here().project
+        assert dict(project.code).keys() == {"science"}
+        Path("science/a.py").write_text("lr = 2")
+        with pytest.raises(UserError, match=SAID):
+            work_at(project)
+        Path("science/a.py").write_text("lr = 1")
+        work_at(project)
+        Path("science/a.py").write_text("lr = 3")  # after what it imports is in memory
+        work_at(project)
+        Path("science/a.py").write_text("lr = 1")
+
+
+def test_without_a_stage_nothing_is_compared(tmp_path):
+    work_at(Project(str(tmp_path), str(tmp_path)))

@@ -1,0 +1,80 @@
+"""A file that a param names and that is not there is refused before the hours of work before it."""
+
+import numpy as np
+import pytest
+
+from pipeline.config.named_files import check_files
+from pipeline.evaluation.statistics import load_statistics
+from pipeline.runtime.dag import FILE_PARAMS
+from pipeline.runtime.errors import UserError
+from stages import running
+from tests.project import ROOT
+from tests.test_few_samples import kept
+from tests.tiny_project import with_params
+
+# What makes each of them one that is read.
+USED = {
+    "evaluation.inception_weights": {"extractor": "inception"},
+    "evaluation.vgg_weights": {"second_extractor": "vgg"},
+}
+
+
+def naming(key: str, path: str = "no.bin"):
+    section, name = key.split(".")
+    values = {name: path} | USED.get(key, {})
+    samples = {"samples": 3000, "manifold_images": 3000}  # enough for Inception's features
+    if section == "evaluation":
+        return with_params(evaluation=values | samples, sweep={"samples": 3000})
+    return with_params(**{section: values})
+
+
+@pytest.fixture(autouse=True)
+def in_checkout(monkeypatch, tmp_path):
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("key", FILE_PARAMS)
+def test_it_is_refused_by_prepare_and_by_the_stage_that_reads_it(key, tmp_path):
+    for stage in ("prepare", "evaluate", None):
+        if stage != "evaluate" or key.startswith("evaluation."):
+            with pytest.raises(UserError, match=rf"^{key}: no.bin does not exist; give the path"):
+                check_files(naming(key), stage)
+    (tmp_path / "no.bin").touch()
+    check_files(naming(key))
+
+
+@pytest.mark.parametrize(
+    ("key", "stage"),
+    [
+        ("tokenizer.pretrained", "train_transformer"),
+        ("evaluation.reference_statistics", "cas"),
+        ("evaluation.vgg_weights", "edit"),
+    ],
+)
+def test_a_stage_from_which_no_reader_follows_can_do_without(key, stage):
+    check_files(naming(key), stage)
+
+
+def test_weights_of_an_extractor_that_is_not_asked_for_may_be_missing():
+    check_files(with_params(evaluation={"vgg_weights": "no.pth", "inception_weights": "no.pth"}))
+
+
+def test_a_stage_looks_before_it_begins(monkeypatch):
+    params = naming("evaluation.reference_statistics")
+    monkeypatch.setattr(running, "load_params", lambda: params)
+    monkeypatch.setattr("sys.argv", ["stages/prepare.py"])
+    with pytest.raises(SystemExit, match=r"^error: evaluation.reference_statistics: no.bin does"):
+        running.run_stage(lambda params: pytest.fail("it began"))
+
+
+def test_the_sweep_refuses_statistics_of_other_features_before_it_trains(
+    tiny_project, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tiny_project)
+    path = tmp_path / "adm.npz"
+    np.savez(path, mu=np.zeros(10), sigma=np.eye(10))
+    assert len(load_statistics(path).mu) == 10
+    with pytest.raises(UserError, match="are of 10-dimensional features and"):
+        kept(30, reference_statistics=str(path))
