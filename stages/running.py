@@ -19,7 +19,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_yaml, tree_hash
 from pipeline.runtime.local_cluster import leave_if_ended
-from pipeline.runtime.process import end_quickly, reader_may_leave
+from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.project import require_here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.uris import tracking_uri
@@ -36,6 +36,7 @@ def run_stage(main: Callable[[Params], str], curves: Curves = lambda params: ())
     An error becomes one line on stderr and exit code 1: of a `UserError` the way out, of any other
     the file that has its traceback.
     """
+    end_when_told()
     with reader_may_leave():
         _run(main, curves)
 
@@ -53,9 +54,10 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
         summary = main(params)
     except UserError as error:
         sys.exit(f"error: {error}{_way_back()}")
-    except KeyboardInterrupt:
-        leave_if_ended()
-        sys.exit("error: interrupted; run again to go on from the last checkpoint")
+    except (KeyboardInterrupt, SystemExit) as asked:  # SystemExit: SIGTERM while Ray starts
+        line = "error: interrupted; run again to go on from the last checkpoint"
+        leave_if_ended("" if type(asked) is KeyboardInterrupt else line)
+        sys.exit(line)
     except Exception as error:
         sys.exit(f"error: {bug(error, _name())}{_way_back()}")
     finally:

@@ -1,4 +1,4 @@
-"""Code that is edited, pulled or switched while a stage runs is never taken for what made results."""
+"""Code that is edited, pulled or switched while a stage runs is not taken for what made results."""
 
 import json
 from pathlib import Path
@@ -47,10 +47,11 @@ def test_of_other_code_and_of_what_is_no_code_any_may_change(stage, changed):
     assert Path("results/sources/edit.json").exists()
 
 
-def test_an_error_of_the_stage_is_the_one_that_is_told(stage):
+def test_an_error_of_the_stage_is_the_one_that_is_told(stage, capsys):
     with pytest.raises(UserError, match="loss became nan"), stage:
         Path("science/a.py").write_text("lr = 2")
         raise UserError("loss became nan")
+    assert "edit: science was changed while edit ran" in capsys.readouterr().out
 
 
 def test_a_worker_that_starts_later_does_not_work_with_other_code(stage):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -48,6 +49,14 @@ for server in servers.values():
 """
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody looks")
+
+
+def test_a_disk_without_room_for_rays_folder_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"/tmp/ray-\d+: its disk has no room for Ray.*RAY_TMPDIR"):
+        private_folder()
 
 
 @pytest.mark.parametrize("named", ["", " "])
@@ -155,3 +164,44 @@ def test_so_it_is_with_rays_own(ended):
     )
     assert result.returncode == 1 and "traceback" not in (result.stdout + result.stderr).lower()
     assert result.stderr.splitlines()[-1].startswith(f"error: Ray's {ended} was ended, ")
+
+
+TOLD = """
+import os
+import signal
+import sys
+from types import SimpleNamespace
+from pipeline.runtime.cluster import join_ray
+from stages import running
+
+def work(params):
+    import ray
+    join_ray()
+    waiting = ray.remote(lambda: __import__("time").sleep(60)).remote()
+    print("works", flush=True)
+    os.killpg(0, signal.SIGTERM) if sys.argv[1] == "all" else os.kill(os.getpid(), signal.SIGTERM)
+    ray.get(waiting)
+
+running.load_params = lambda: SimpleNamespace()
+running.load_ahead = lambda: None
+running.run_stage(work, curves=lambda params: ())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["all", "the stage"])
+def test_a_stage_that_a_scheduler_ends_says_so_in_a_line(whom):
+    """A scheduler tells all processes of a job, Ray's servers too; others tell the stage alone."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DVC_"))}
+    result = subprocess.run(
+        (sys.executable, "-c", TOLD, whom),
+        cwd=ROOT,
+        env=env | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=45,
+        check=False,
+        start_new_session=True,
+    )
+    line = "error: interrupted; run again to go on from the last checkpoint\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "works\n", line)

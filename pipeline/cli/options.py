@@ -1,9 +1,10 @@
 """Options that several commands have, and what they stand for."""
 
+import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -91,20 +92,28 @@ def output(text: str) -> typer.models.OptionInfo:
 def open_model(place: str, replicate: int | None) -> "MaskGIT":
     """Raises: UserError: there is no model, or none of that replicate."""
     from pipeline.api.model import MaskGIT
-    from pipeline.api.opening import EarlierRun
     from pipeline.api.saved import CONFIG
 
     alone = f"--replicate: {place} is a saved model, which has no other; leave the option out"
     if replicate is not None and (Path(place) / CONFIG).is_file():
         raise UserError(alone)
-    with warnings.catch_warnings(record=True) as notes:
+    with warnings_as_notes():
         model = MaskGIT.from_pretrained(place, seed=replicate)
     if replicate is not None and model.project is None:
         raise UserError(alone)
+    return model
+
+
+@contextlib.contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Print in a line what Python's users are warned of: that a model is of an earlier run."""
+    from pipeline.api.opening import EarlierRun
+
+    with warnings.catch_warnings(record=True) as notes:
+        yield
     for note in notes:
         if issubclass(note.category, EarlierRun):
             print(f"note: {note.message}", file=sys.stderr)
-    return model
 
 
 def decoding(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.commands import Command
-from pipeline.cli.options import AsJson, Replicate, print_json
+from pipeline.cli.options import AsJson, Replicate, print_json, warnings_as_notes
 from pipeline.runtime.errors import UserError
 
 
@@ -106,7 +106,9 @@ def register(replicate: Replicate = None) -> None:
     from pipeline.config.params import load_params
     from pipeline.tools.registry.register import register as add
 
-    print(add(load_params(), replicate))
+    with warnings_as_notes():
+        added = add(load_params(), replicate)
+    print(added)
 
 
 COMMANDS = (

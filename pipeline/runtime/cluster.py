@@ -13,6 +13,7 @@ from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import tree_hash
 from pipeline.runtime.home import own_mark
 from pipeline.runtime.local_cluster import end_with_it, private_folder
+from pipeline.runtime.process import NO_DASHBOARD, end_when_told
 from pipeline.runtime.project import in_project
 from pipeline.runtime.site import be_home, forget_home
 
@@ -49,10 +50,6 @@ OWN_COPY = "MASKGIT_OWN_COPY"  # set where the folder is one that a job has made
 ANSWER = 5.0  # seconds that a port may take to answer
 WORKER_START = 60.0  # seconds that the first worker may take to start
 
-# Where nothing listens. Ray Train's watchdog asks the dashboard whether its controller lives: where
-# its own cluster has none, a stranger's on Ray's usual port would say no.
-NO_DASHBOARD = "http://127.0.0.1:9"
-
 
 def join_ray() -> None:
     """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster.
@@ -86,8 +83,9 @@ def join_ray() -> None:
             env["env_vars"]["RAY_API_SERVER_ADDRESS"] = NO_DASHBOARD
             quiet["_temp_dir"] = private_folder()
             ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # a bare one too: that its start took too long
         raise UserError(_cannot_join(address, _first_line(error))) from error
+    end_when_told()
     try:
         _require_workers()
     except UserError:
@@ -227,8 +225,9 @@ def why_unreachable(host: str, port: int) -> str | None:
 
 def _cannot_join(address: str, reason: str) -> str:
     if not address:
-        long = "AF_UNIX path" in reason and "RAY_TMPDIR" in os.environ
-        way_out = "; let RAY_TMPDIR name a folder with a shorter path, or unset it" if long else ""
+        way_out = "; run again, when the machine is less busy"
+        if "AF_UNIX path" in reason and "RAY_TMPDIR" in os.environ:
+            way_out = "; let RAY_TMPDIR name a folder with a shorter path, or unset it"
         return f"cannot start Ray: {reason}{way_out}"
     return (
         f"cannot join Ray at '{address}': {reason}; start a head with `ray start --head`, or unset "

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import os
 import select
+import shutil
 import signal
 import sys
 import threading
@@ -13,9 +14,14 @@ from typing import Any
 
 from pipeline.runtime.errors import UserError, one_line
 
+ROOM = 2**25  # bytes that Ray's folder needs at the least
 SERVERS = ("gcs_server", "raylet")  # names of the processes that a cluster cannot do without
 
+SOON = 1.0  # seconds in which servers end that are asked to
+
 _ended: str | None = None
+_over = threading.Event()  # that one has ended
+_watched = False
 _interrupted = False
 
 
@@ -42,6 +48,11 @@ def private_folder() -> str | None:
                 f"{folder} cannot be made a folder of yours alone: {error.strerror}; remove it, or "
                 f"set HOME and RAY_TMPDIR to folders of yours"
             ) from None
+    if len(folders) > 1 and shutil.disk_usage(folders[1]).free < ROOM:
+        raise UserError(
+            f"{folders[1]}: its disk has no room for Ray's sockets and logs; make room, or let "
+            f"RAY_TMPDIR name a folder on another"
+        )
     return str(folders[1] / "ray") if len(folders) > 1 else None
 
 
@@ -67,6 +78,7 @@ def end_with_it() -> None:
 
     (Ray takes no other exception out of its waits. On systems other than Linux nobody looks.)
     """
+    global _watched
     import psutil
 
     servers: dict[int, str] = {}
@@ -78,6 +90,7 @@ def end_with_it() -> None:
         return
     signal.signal(signal.SIGUSR2, _interrupt)  # SIGINT is ignored in scripts that go on meanwhile
     atexit.register(signal.signal, signal.SIGUSR2, signal.SIG_IGN)
+    _watched = True
     threading.Thread(target=_wait, args=(servers,), name="cluster", daemon=True).start()
 
 
@@ -92,6 +105,7 @@ def _wait(servers: dict[int, str]) -> None:
     handle, _ = waiting.poll()[0]
     if ray.is_initialized():  # not by `ray.shutdown`, which ends them itself
         _ended = servers[handle]
+        _over.set()
         while not _interrupted:  # again: one that comes just before a wait begins does not end it
             os.kill(os.getpid(), signal.SIGUSR2)
             time.sleep(1)
@@ -106,20 +120,28 @@ def _interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
 
-def leave_if_ended() -> None:
+def leave_if_ended(line: str = "") -> None:
     """Where a server of the cluster was ended, say so and end this process with exit code 1, and
-    what is left of the cluster: Ray's own end of it waits a minute for the head."""
+    what is left of the cluster: Ray's own end of it waits a minute for the head.
+
+    Args:
+        line: to say in its place, where all processes were asked to end at once, as a scheduler
+            does.
+    """
+    global _interrupted
+    if line and _watched:
+        _interrupted = True  # no second one
+        _over.wait(SOON)
     if _ended is None:
         return
     import psutil
 
     sys.stdout.flush()
-    print(
+    ended = (
         f"error: Ray's {_ended} was ended, perhaps by a system that is short of memory; what is "
-        f"finished is kept, run again to go on",
-        file=sys.stderr,
-        flush=True,
+        f"finished is kept, run again to go on"
     )
+    print(line or ended, file=sys.stderr, flush=True)
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             child.kill()

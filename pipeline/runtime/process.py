@@ -16,9 +16,8 @@ import time
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
-from pipeline.runtime.cluster import NO_DASHBOARD
 from pipeline.runtime.errors import FULL
 
 # They log a page where a trial or a worker of Ray fails, whose error `Failure` keeps for the
@@ -46,12 +45,25 @@ _TQDM_FLOATS = ("mininterval", "maxinterval", "smoothing", "total", "miniters", 
 _HUB_INTS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT")
 _TQDM_INTS = ("ncols", "nrows", "position", "initial", "unit_divisor")
 
+# Where nothing listens. Ray Train's watchdog asks the dashboard whether its controller lives: where
+# its own cluster has none, a stranger's on Ray's usual port would say no.
+NO_DASHBOARD = "http://127.0.0.1:9"
 FILES = 16384  # that a process may have open
 MOST_DIGITS = 6  # of a number of threads
 THREADS = "OMP_NUM_THREADS"  # of every library on the CPU; Ray sets it for what works for it
 
+
+class Told(KeyboardInterrupt):
+    """A scheduler, or the system, asks this process to end; Ray takes no other kind of exception
+    out of its waits."""
+
+
 # What asked a process to end, by the exception that a handler made of it.
-_ASKED_BY = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
+_ASKED_BY = {
+    SystemExit: signal.SIGTERM,
+    KeyboardInterrupt: signal.SIGINT,
+    Told: signal.SIGTERM,
+}
 
 
 def set_up() -> None:
@@ -79,6 +91,17 @@ def set_up() -> None:
         cleaner = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
         logging.getLogger(cleaner).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def end_when_told() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: in a line, with what is finished kept. (Ray puts
+    a handler of its own in the place of others, which prints a page.)"""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _told)
+
+
+def _told(number: int, frame: Any) -> None:
+    raise Told
 
 
 def end_quickly() -> None:

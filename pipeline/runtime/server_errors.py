@@ -29,6 +29,7 @@ MEND = "mend MLFLOW_TRACKING_URI"
 DATABASES = ("postgresql", "mysql", "mssql", "sqlite")  # that MLflow knows, as schemes name them
 PLUGINS = "mlflow.tracking_store"  # packages that add servers to MLflow, as Azure's
 HOSTED = "databricks"  # whose address is in its credentials
+NO_MLFLOW = "it creates no"  # what `Server` and `send` say of an answer that names nothing made
 DELETED = "must be in the 'active' state"  # what MLflow says of an experiment
 
 
@@ -118,6 +119,8 @@ def way_out(reason: str) -> str:
                 "give it MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
                 "MLFLOW_TRACKING_TOKEN, and run this again"
             )
+        if reason.startswith(NO_MLFLOW):
+            return "let MLFLOW_TRACKING_URI name an MLflow server, and run this again"
         return "start the server and run this again"
     if OUTDATED in reason:
         return (

@@ -117,14 +117,16 @@ class Stage:
         traceback: TracebackType | None,
     ) -> None:
         interrupted = error is not None and not isinstance(error, Exception)
-        changed = None if error else self._changed()
+        changed = None if interrupted else self._changed()
+        if error and changed:  # of which a worker that was lost had no time to tell
+            print(f"{self.name}: {changed}", flush=True)
         try:
             self._end(error or changed, INTERRUPTED if interrupted else PATIENCE)
         finally:
             patience = INTERRUPTED if interrupted else None
             if self._courier and (lacks := self._courier.close(patience)):
                 print(f"{self.name}: {lacks}", flush=True)
-        if changed:
+        if changed and not error:
             raise changed
 
     def _changed(self) -> UserError | None:
