@@ -126,6 +126,7 @@ class Stage:
             patience = INTERRUPTED if interrupted else None
             if self._courier and (lacks := self._courier.close(patience)):
                 print(f"{self.name}: {lacks}", flush=True)
+            begin("", ())  # none runs
         if changed and not error:
             raise changed
 
