@@ -7,10 +7,11 @@ from pathlib import Path
 from analysis.report.build import build
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import CURVES, RESULTS
+from pipeline.runtime.dag import DVC_FILE, require_code, stage_code
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json
-from pipeline.runtime.process import end_quickly, reader_may_leave
+from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.project import require_here
 from pipeline.runtime.records import described, out_of_date
 from pipeline.runtime.reproduction import log_reproduction
@@ -19,10 +20,12 @@ from pipeline.runtime.reproduction import log_reproduction
 def main() -> int:
     try:
         require_here()
+        code = stage_code("analysis") if DVC_FILE.exists() else ()
         params, stale = load_params(), out_of_date()
         written = build(RESULTS, CURVES, Path("analysis"), params, stale)
         if "DVC_STAGE" in os.environ:  # one that is made by hand may be of several runs' results
             _log(params, written[-1])
+        require_code(code, "analysis")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -52,6 +55,7 @@ def _log(params: Params, report: Path) -> None:
 
 
 if __name__ == "__main__":
+    end_when_told()
     with reader_may_leave():
         code = main()
     sys.exit(code)

@@ -19,7 +19,13 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_yaml, tree_hash
 from pipeline.runtime.local_cluster import leave_if_ended
-from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
+from pipeline.runtime.process import (
+    Told,
+    end_quickly,
+    end_when_told,
+    reader_may_leave,
+    was_told,
+)
 from pipeline.runtime.project import require_here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.uris import tracking_uri
@@ -49,14 +55,14 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
         check_curves(curves(params), params)
         if _is_known(_name()):
             check_networks(stage_deps(_name()))
-            check_files(params, _name())
+            check_files(_name())
         Thread(target=load_ahead).start()  # while a stage that uses Ray waits for it
         summary = main(params)
     except UserError as error:
         sys.exit(f"error: {error}{_way_back()}")
-    except (KeyboardInterrupt, SystemExit) as asked:  # SystemExit: SIGTERM while Ray starts
+    except KeyboardInterrupt as asked:
         line = "error: interrupted; run again to go on from the last checkpoint"
-        leave_if_ended("" if type(asked) is KeyboardInterrupt else line)
+        leave_if_ended(line if was_told() or isinstance(asked, Told) else "")
         sys.exit(line)
     except Exception as error:
         sys.exit(f"error: {bug(error, _name())}{_way_back()}")

@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from pipeline.evaluation import feature_files
 from pipeline.runtime import site as site_module
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.home import Project
 from pipeline.runtime.site import here, work_at
 from pipeline.runtime.stage import Stage
 
-SAID = r"^science was changed while edit ran, .*; run again, with one$"
+SAID = r"^science changed while edit ran, so its results would mix old and new code; run it again$"
 
 
 @pytest.fixture
@@ -38,6 +40,40 @@ def test_a_stage_whose_code_changed_meanwhile_fails_and_leaves_no_record(stage):
     assert not Path("results/sources/edit.json").exists()
 
 
+def test_code_that_is_gone_has_changed(stage):
+    with pytest.raises(UserError, match=SAID), stage:
+        Path("science/a.py").unlink()
+        Path("science").rmdir()
+
+
+def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_code_before(stage):
+    with pytest.raises(UserError, match=SAID), stage:
+        before = stage.folder("seed", part=1)
+        Path("science/a.py").write_text("lr = 2")
+        assert stage.folder("training", part=1) == before
+
+
+def test_nodes_that_do_not_see_the_project_are_told_the_code_too(stage, monkeypatch, tmp_path):
+    """They are, when a stage joins them, before it is entered."""
+    made = []
+    node = SimpleNamespace(get_node_id=lambda: "ab" * 28)
+    actor = SimpleNamespace(remote=lambda *given: made.append(given))
+    monkeypatch.setattr("ray.get_runtime_context", lambda: node)
+    monkeypatch.setattr("ray.remote", lambda of: SimpleNamespace(options=lambda **_: actor))
+    (tmp_path / "mark").touch()
+    site_module.be_home(tmp_path / "mark")
+    assert made and dict(here().project.code).keys() == {"science"}
+    site_module.forget_home()
+
+
+def test_features_have_the_address_of_the_code_that_was_imported(monkeypatch, tmp_path):
+    images = SimpleNamespace(content_hash="i")
+    extractor = SimpleNamespace(name="n", identity="w")
+    address = feature_files.features_path(images, extractor, tmp_path)
+    monkeypatch.setattr("pipeline.runtime.files.file_hash", lambda path: "of an edited file")
+    assert feature_files.features_path(images, extractor, tmp_path) == address
+
+
 @pytest.mark.parametrize("changed", ["others/a.py", "science/__pycache__/a.pyc", "notes.txt"])
 def test_of_other_code_and_of_what_is_no_code_any_may_change(stage, changed):
     with stage:
@@ -51,7 +87,7 @@ def test_an_error_of_the_stage_is_the_one_that_is_told(stage, capsys):
     with pytest.raises(UserError, match="loss became nan"), stage:
         Path("science/a.py").write_text("lr = 2")
         raise UserError("loss became nan")
-    assert "edit: science was changed while edit ran" in capsys.readouterr().out
+    assert "edit: science changed while edit ran" in capsys.readouterr().out
 
 
 def test_a_worker_that_starts_later_does_not_work_with_other_code(stage):

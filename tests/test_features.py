@@ -63,6 +63,7 @@ def test_features_of_other_code_are_others(tmp_path, monkeypatch):
     assert extractor.seen == 5  # the same code, elsewhere
     crops = tmp_path / "data/images/crops.py"
     crops.write_text(crops.read_text().replace("BILINEAR", "BICUBIC"))
+    features._imported.cache_clear()  # as of a process that starts now
     cached_features(images, extractor, tmp_path / "cache")
     assert extractor.seen == 10
 

@@ -1,6 +1,7 @@
 """A local cluster whose servers are ended ends the process that has started it, in one line."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.local_cluster import SERVERS, private_folder
 from tests.project import ROOT
@@ -51,12 +53,32 @@ for server in servers.values():
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody looks")
 
 
-def test_a_disk_without_room_for_rays_folder_is_named(monkeypatch, tmp_path):
+@pytest.mark.parametrize("named", ["", "elsewhere"])
+def test_a_disk_without_room_for_rays_folder_is_named(named, monkeypatch, tmp_path):
+    folder = str(tmp_path / named) if named else f"/tmp/ray-{os.getuid()}"
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", folder if named else "")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(UserError, match=r"/tmp/ray-\d+: its disk has no room for Ray.*RAY_TMPDIR"):
-        private_folder()
+    said = (
+        f"{folder}: its disk has no room for Ray's sockets and logs; make room, or let RAY_TMPDIR"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(said)} name a folder on another$"):
+        join_ray()
+
+
+def test_ray_that_starts_late_is_no_bug(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def late(**_):
+        raise Exception("The current node timed out during startup.\nRead the logs.")  # Ray's own
+
+    monkeypatch.setattr("ray.init", late)
+    with pytest.raises(
+        UserError, match=r"^cannot start Ray: .* startup.; run again, when the mach"
+    ):
+        join_ray()
 
 
 @pytest.mark.parametrize("named", ["", " "])
@@ -170,16 +192,20 @@ TOLD = """
 import os
 import signal
 import sys
+import threading
 from types import SimpleNamespace
 from pipeline.runtime.cluster import join_ray
 from stages import running
+
+def tell():
+    print("told", flush=True)
+    os.killpg(0, signal.SIGTERM) if sys.argv[1] == "all" else os.kill(os.getpid(), signal.SIGTERM)
 
 def work(params):
     import ray
     join_ray()
     waiting = ray.remote(lambda: __import__("time").sleep(60)).remote()
-    print("works", flush=True)
-    os.killpg(0, signal.SIGTERM) if sys.argv[1] == "all" else os.kill(os.getpid(), signal.SIGTERM)
+    threading.Timer(2, tell).start()
     ray.get(waiting)
 
 running.load_params = lambda: SimpleNamespace()
@@ -193,15 +219,18 @@ running.run_stage(work, curves=lambda params: ())
 def test_a_stage_that_a_scheduler_ends_says_so_in_a_line(whom):
     """A scheduler tells all processes of a job, Ray's servers too; others tell the stage alone."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DVC_"))}
-    result = subprocess.run(
+    process = subprocess.Popen(
         (sys.executable, "-c", TOLD, whom),
         cwd=ROOT,
         env=env | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=45,
-        check=False,
         start_new_session=True,
     )
+    assert process.stdout.readline() == "told\n"
+    told = time.monotonic()
+    printed, said = process.communicate(timeout=45)
     line = "error: interrupted; run again to go on from the last checkpoint\n"
-    assert (result.returncode, result.stdout, result.stderr) == (1, "works\n", line)
+    assert (process.returncode, printed, said) == (1, "", line)
+    assert time.monotonic() - told < 9  # schedulers kill after ten seconds, and more

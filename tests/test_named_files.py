@@ -1,9 +1,13 @@
 """A file that a param names and that is not there is refused before the hours of work before it."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pipeline.config.named_files import check_files
+from pipeline.config.params import Params
 from pipeline.evaluation.statistics import load_statistics
 from pipeline.runtime.dag import FILE_PARAMS
 from pipeline.runtime.errors import UserError
@@ -19,7 +23,12 @@ USED = {
 }
 
 
-def naming(key: str, path: str = "no.bin"):
+def checked(params: Params, stage: str | None = None) -> None:
+    Path("params.yaml").write_text(json.dumps(params.model_dump()))
+    check_files(stage)
+
+
+def naming(key: str, path: str = "no.bin") -> Params:
     section, name = key.split(".")
     values = {name: path} | USED.get(key, {})
     samples = {"samples": 3000, "manifold_images": 3000}  # enough for Inception's features
@@ -30,8 +39,7 @@ def naming(key: str, path: str = "no.bin"):
 
 @pytest.fixture(autouse=True)
 def in_checkout(monkeypatch, tmp_path):
-    for name in ("dvc.yaml", "params.yaml"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     monkeypatch.chdir(tmp_path)
 
 
@@ -40,9 +48,14 @@ def test_it_is_refused_by_prepare_and_by_the_stage_that_reads_it(key, tmp_path):
     for stage in ("prepare", "evaluate", None):
         if stage != "evaluate" or key.startswith("evaluation."):
             with pytest.raises(UserError, match=rf"^{key}: no.bin does not exist; give the path"):
-                check_files(naming(key), stage)
+                checked(naming(key), stage)
     (tmp_path / "no.bin").touch()
-    check_files(naming(key))
+    checked(naming(key))
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(UserError, match=r"^tokenizer.pretrained: .* is a folder and not a file"):
+        checked(naming("tokenizer.pretrained", str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -54,16 +67,16 @@ def test_it_is_refused_by_prepare_and_by_the_stage_that_reads_it(key, tmp_path):
     ],
 )
 def test_a_stage_from_which_no_reader_follows_can_do_without(key, stage):
-    check_files(naming(key), stage)
+    checked(naming(key), stage)
 
 
 def test_weights_of_an_extractor_that_is_not_asked_for_may_be_missing():
-    check_files(with_params(evaluation={"vgg_weights": "no.pth", "inception_weights": "no.pth"}))
+    checked(with_params(evaluation={"vgg_weights": "no.pth", "inception_weights": "no.pth"}))
 
 
 def test_a_stage_looks_before_it_begins(monkeypatch):
     params = naming("evaluation.reference_statistics")
-    monkeypatch.setattr(running, "load_params", lambda: params)
+    Path("params.yaml").write_text(json.dumps(params.model_dump()))
     monkeypatch.setattr("sys.argv", ["stages/prepare.py"])
     with pytest.raises(SystemExit, match=r"^error: evaluation.reference_statistics: no.bin does"):
         running.run_stage(lambda params: pytest.fail("it began"))

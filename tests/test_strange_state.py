@@ -176,7 +176,7 @@ def test_what_is_no_listing_of_rays_is_removed(tmp_path, what):
 
 def test_a_storage_that_is_a_link_to_itself_is_a_line(tmp_path):
     (tmp_path / "runs").symlink_to("runs")
-    with pytest.raises(UserError, match="runs is a link to itself; delete it"):
+    with pytest.raises(UserError, match="runs is, or lies in, a link to itself; delete it"):
         run_dir("s", {}, str(tmp_path / "runs"))
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import struct
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,8 +43,13 @@ CODE = (
     "evaluation/image_files.py",
     "evaluation/images.py",
 )
+STATISTICS = "evaluation/statistics.py"
 PART = 8 * BATCH  # images whose features are made by one worker and kept together
 CHUNK = 2**24  # bytes of a file that are looked at at once
+
+_imported = cache(tree_hash)  # of code as it was imported: it may be edited while a stage runs
+for name in (*CODE, STATISTICS):
+    _imported(PACKAGE / name)
 
 
 def save_features(features: Features, path: Path) -> None:
@@ -144,7 +150,7 @@ def _all_finite(path: Path) -> bool:
 def features_path(images: ImageSet, extractor: Extractor, cache_dir: Path) -> Path:
     """The file that keeps the features of an image set; its name is a hash of the extractor's
     weights, the images, and the code that leads from one to the other."""
-    code = [tree_hash(PACKAGE / name) for name in CODE]
+    code = [_imported(PACKAGE / name) for name in CODE]
     address = value_hash([extractor.name, extractor.identity, images.content_hash, code])[:16]
     return cache_dir / f"{address}.safetensors"
 
@@ -266,7 +272,7 @@ def extraction(extractor: Extractor, images: ImageSet, params: Params, root: Pat
 
 def kept_statistics(path: Path) -> ReferenceStatistics:
     """Mean and covariance of the features in a file, computed once and kept beside it."""
-    code = tree_hash(PACKAGE / "evaluation/statistics.py")[:8]
+    code = _imported(PACKAGE / STATISTICS)[:8]
     target = path.with_name(f"{path.stem}-{code}.npz")
     kept = _kept(target, lambda: _statistics_of(target, path))
     if kept is not None:

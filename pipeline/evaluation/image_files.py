@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.images.opening import BadPicture, open_whole
+from pipeline.data.images.opening import BadPicture, open_image
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.views import to_chw
 from pipeline.evaluation.images import ArrayImages, ImageSet
@@ -138,7 +138,7 @@ def _read_png(path: Path) -> np.ndarray:
     """(C, H, W) uint8."""
     with _naming(path):
         try:
-            return to_chw(open_whole(read_file(path, PICTURE_BYTES)))
+            return to_chw(open_image(read_file(path, PICTURE_BYTES), whole=True))
         except BadPicture as error:
             raise UserError(f"{path} is {error}") from error
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.data.images.opening import BadPicture, open_whole, picture_suffixes
+from pipeline.data.images.opening import BadPicture, open_image, picture_suffixes
 from pipeline.prepare.source import Item
 from pipeline.runtime.errors import UserError, printable
 from pipeline.runtime.files import read_file, value_hash
@@ -220,7 +220,7 @@ class FolderSource:
         path = self._paths[index]
         try:
             content = read_file(path, PICTURE_BYTES)
-            open_whole(content)
+            open_image(content, whole=True)
         except FileNotFoundError as error:
             raise UserError(f"data.source: {path} is a broken link; delete it") from error
         except UserError as error:

@@ -13,7 +13,7 @@ from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import tree_hash
 from pipeline.runtime.home import own_mark
 from pipeline.runtime.local_cluster import end_with_it, private_folder
-from pipeline.runtime.process import NO_DASHBOARD, end_when_told
+from pipeline.runtime.process import NO_DASHBOARD, Told, end_when_told, ends_when_told
 from pipeline.runtime.project import in_project
 from pipeline.runtime.site import be_home, forget_home
 
@@ -73,6 +73,7 @@ def join_ray() -> None:
         "logging_level": "error",
         "configure_logging": True,
     }
+    folder, ours = None if address else private_folder(), ends_when_told()
     try:
         if address:
             ray.init(runtime_env=_workers_environment(), **quiet)
@@ -81,11 +82,14 @@ def join_ray() -> None:
             # It lives as long as one stage, which MLflow shows: no dashboard, whose start takes
             # seconds of the workers' CPUs.
             env["env_vars"]["RAY_API_SERVER_ADDRESS"] = NO_DASHBOARD
-            quiet["_temp_dir"] = private_folder()
+            quiet["_temp_dir"] = folder
             ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
     except Exception as error:  # a bare one too: that its start took too long
         raise UserError(_cannot_join(address, _first_line(error))) from error
-    end_when_told()
+    except SystemExit as told:  # of the handler that Ray puts in the place of ours
+        raise Told from told
+    if ours:
+        end_when_told()
     try:
         _require_workers()
     except UserError:
@@ -225,7 +229,7 @@ def why_unreachable(host: str, port: int) -> str | None:
 
 def _cannot_join(address: str, reason: str) -> str:
     if not address:
-        way_out = "; run again, when the machine is less busy"
+        way_out = "; run again, when the machine is less busy" if "timed out" in reason else ""
         if "AF_UNIX path" in reason and "RAY_TMPDIR" in os.environ:
             way_out = "; let RAY_TMPDIR name a folder with a shorter path, or unset it"
         return f"cannot start Ray: {reason}{way_out}"

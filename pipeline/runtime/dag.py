@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,16 @@ FILE_PARAMS = (
 )
 
 
-def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
+def stage_key(
+    stage: str, ignore: Iterable[str] = (), known: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Everything that a stage depends on: its params by value, its dependencies by content, and the
     content of the files that its params name.
 
     Args:
         ignore: params and dependencies, or sections and folders of them, to leave out (one trial of
             the sweep does not depend on the sweep's grid).
+        known: hashes of dependencies; of others they are computed.
     """
     dropped = tuple(ignore)
 
@@ -41,17 +44,18 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
     named = {str(p): of_project(p) for name in FILE_PARAMS if (p := params.get(name))}
     return {
         "params": params,
-        "deps": {dep: tree_hash(dep) for dep in stage_deps(stage) if matters(dep)},
+        "deps": {
+            dep: (known or {}).get(dep) or tree_hash(dep)
+            for dep in stage_deps(stage)
+            if matters(dep)
+        },
         # A file that is missing is left out: the code that loads it reports that.
         "files": {name: tree_hash(file) for name, file in named.items() if os.path.exists(file)},
     }
 
 
 def stage_code(stage: str) -> tuple[tuple[str, str], ...]:
-    """The files and folders of code that dvc.yaml lists for a stage, and the hash of each; empty
-    where it knows no such stage."""
-    if stage not in read_stages():
-        return ()
+    """The files and folders of code that dvc.yaml lists for a stage, and the hash of each."""
     made = makers()
     return tuple((dep, tree_hash(dep)) for dep in stage_deps(stage) if dep not in made)
 
@@ -65,12 +69,19 @@ def require_code(code: Iterable[tuple[str, str]], stage: str) -> None:
     Raises:
         UserError: some is not; the line names the first.
     """
-    changed = next((dep for dep, known in code if tree_hash(dep) != known), None)
+    changed = next((dep for dep, known in code if not _has_hash(dep, known)), None)
     if changed:
         raise UserError(
-            f"{changed} was changed while {stage} ran, whose results would be those of two codes; "
-            f"run again, with one"
+            f"{changed} changed while {stage} ran, so its results would mix old and new code; run "
+            f"it again"
         )
+
+
+def _has_hash(path: str, known: str) -> bool:
+    try:
+        return tree_hash(path) == known
+    except (UserError, OSError):  # it is gone, or some file in it just now
+        return False
 
 
 def read_stages(file: Path = DVC_FILE) -> dict[str, dict[str, Any]]:
@@ -171,10 +182,10 @@ def makers() -> dict[str, str]:
     outputs = {output: stage for stage in stages for output in stage_outputs(stage)}
     needed = dict.fromkeys(dep for stage in stages for dep in stage_deps(stage))
     return {
-        dep: stage
+        dep: outputs[place]
         for dep in needed
-        for output, stage in outputs.items()
-        if Path(dep).is_relative_to(output)
+        for place in (Path(dep), *Path(dep).parents)
+        if place in outputs
     }
 
 
@@ -193,6 +204,15 @@ def stages_up_to(stage: str | None) -> list[str]:
         if name in needed:
             needed |= {made_by[dep] for dep in stage_deps(name) if dep in made_by}
     return [name for name in order if name in needed]
+
+
+def stages_from(stage: str) -> set[str]:
+    """A stage and those that stand on it."""
+    made_by, found = makers(), {stage}
+    for name in read_stages():  # dvc.yaml lists a stage after those that it needs
+        if any(made_by.get(dep) in found for dep in stage_deps(name)):
+            found.add(name)
+    return found
 
 
 def _look_up(values: Any, dotted: str, stage: str) -> Any:

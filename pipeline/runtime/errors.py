@@ -29,7 +29,7 @@ def cannot_write(path: Path, error: OSError) -> str:
     way_out = "make room or change permissions"
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
         way_out = "something else lies in its place, or in that of a folder around it: move it away"
-    if error.errno == errno.ENOENT:
+    if error.errno == errno.ENOENT and not path.parent.exists():
         way_out = "its folder is gone: if it was moved or deleted meanwhile, go to where it is now"
     return (
         f"cannot write {path}: {error.strerror or error}; {way_out} and run again, nothing made so "

@@ -172,12 +172,14 @@ def innermost(error: BaseException) -> BaseException:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether memory was asked for that there is not: Python's, NumPy's or PyTorch's."""
+    """Whether memory was asked for that there is not: Python's, NumPy's or PyTorch's, or the
+    system's for a file that is to be mapped."""
     words = ("can't allocate memory", "not enough memory", "out of memory")
+    mapped = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
     return (
         isinstance(error, MemoryError)
         or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
-        or os.strerror(errno.ENOMEM) in str(error)  # of a file that cannot be mapped, say
+        or (mapped and os.strerror(errno.ENOMEM) in str(error))
     )
 
 
@@ -190,11 +192,14 @@ def require_readable(path: Path, error: BaseException, instead: str = "") -> Non
     Raises:
         PassingError: it may be read at another time: nothing says that it is damaged, and nobody
             may remove it.
+        UserError: its permissions do not allow it.
     """
     if isinstance(error.__cause__, OSError):
         error = error.__cause__
     if isinstance(error, OSError) and error.errno in PASSING:
         reason = error.strerror
+        if not instead and error.errno in WAYS_OUT:  # nothing is removed, and time mends nothing
+            raise UserError(f"{path} cannot be read ({reason}); {WAYS_OUT[error.errno]}") from error
     elif lacks_memory(error):
         reason = "there is not enough memory"
     else:

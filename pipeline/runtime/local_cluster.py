@@ -17,10 +17,7 @@ from pipeline.runtime.errors import UserError, one_line
 ROOM = 2**25  # bytes that Ray's folder needs at the least
 SERVERS = ("gcs_server", "raylet")  # names of the processes that a cluster cannot do without
 
-SOON = 1.0  # seconds in which servers end that are asked to
-
 _ended: str | None = None
-_over = threading.Event()  # that one has ended
 _watched = False
 _interrupted = False
 
@@ -48,9 +45,10 @@ def private_folder() -> str | None:
                 f"{folder} cannot be made a folder of yours alone: {error.strerror}; remove it, or "
                 f"set HOME and RAY_TMPDIR to folders of yours"
             ) from None
-    if len(folders) > 1 and shutil.disk_usage(folders[1]).free < ROOM:
+    rays = named or folders[1]
+    if shutil.disk_usage(rays).free < ROOM:
         raise UserError(
-            f"{folders[1]}: its disk has no room for Ray's sockets and logs; make room, or let "
+            f"{rays}: its disk has no room for Ray's sockets and logs; make room, or let "
             f"RAY_TMPDIR name a folder on another"
         )
     return str(folders[1] / "ray") if len(folders) > 1 else None
@@ -105,7 +103,6 @@ def _wait(servers: dict[int, str]) -> None:
     handle, _ = waiting.poll()[0]
     if ray.is_initialized():  # not by `ray.shutdown`, which ends them itself
         _ended = servers[handle]
-        _over.set()
         while not _interrupted:  # again: one that comes just before a wait begins does not end it
             os.kill(os.getpid(), signal.SIGUSR2)
             time.sleep(1)
@@ -125,15 +122,13 @@ def leave_if_ended(line: str = "") -> None:
     what is left of the cluster: Ray's own end of it waits a minute for the head.
 
     Args:
-        line: to say in its place, where all processes were asked to end at once, as a scheduler
-            does.
+        line: to say in its place, where a scheduler asks this process to end, and the servers with
+            it, perhaps. They would take the ten seconds after which many schedulers kill.
     """
     global _interrupted
-    if line and _watched:
-        _interrupted = True  # no second one
-        _over.wait(SOON)
-    if _ended is None:
+    if _ended is None and not (line and _watched):
         return
+    _interrupted = True  # no other comes
     import psutil
 
     sys.stdout.flush()

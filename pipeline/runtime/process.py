@@ -54,10 +54,11 @@ THREADS = "OMP_NUM_THREADS"  # of every library on the CPU; Ray sets it for what
 
 
 class Told(KeyboardInterrupt):
-    """A scheduler, or the system, asks this process to end; Ray takes no other kind of exception
-    out of its waits."""
+    """A scheduler, or the system, asks this process to end. (Ray takes no exception of another kind
+    out of its waits, and of this one it makes a plain KeyboardInterrupt; `was_told` knows.)"""
 
 
+_told = False
 # What asked a process to end, by the exception that a handler made of it.
 _ASKED_BY = {
     SystemExit: signal.SIGTERM,
@@ -97,10 +98,22 @@ def end_when_told() -> None:
     """Let SIGTERM end this process as Ctrl-C does: in a line, with what is finished kept. (Ray puts
     a handler of its own in the place of others, which prints a page.)"""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _told)
+        signal.signal(signal.SIGTERM, _tell)
 
 
-def _told(number: int, frame: Any) -> None:
+def ends_when_told() -> bool:
+    """Whether `end_when_told` was called, and no other handler has come since."""
+    return signal.getsignal(signal.SIGTERM) is _tell
+
+
+def was_told() -> bool:
+    """Whether this process was asked to end, by another than the user."""
+    return _told
+
+
+def _tell(number: int, frame: Any) -> None:
+    global _told
+    _told = True
     raise Told
 
 

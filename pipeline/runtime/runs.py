@@ -7,6 +7,7 @@ that dvc.yaml lists for the stage, so that a run only goes on from a checkpoint 
 A run directory belongs to one process at a time, by a lock that the system takes from a dead one.
 """
 
+import errno
 import os
 import platform
 import subprocess
@@ -44,10 +45,13 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
         UserError: another process has it, or the store does not answer.
     """
     # A job's folder has a link to what outlives it, which the next job's has as well.
-    storage = Path(os.path.realpath(in_project(runs_folder(storage_path))))
-    if storage.is_symlink():  # what is left of a loop
-        raise UserError(f"{storage} is a link to itself; delete it")
-    path = storage / stage / value_hash(key)[:16]
+    storage = in_project(runs_folder(storage_path))
+    try:
+        os.stat(storage)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UserError(f"{storage} is, or lies in, a link to itself; delete it") from error
+    path = Path(os.path.realpath(storage)) / stage / value_hash(key)[:16]
     if path not in _held:
         _held[path] = _locked(path, stage)
         remove_temporary(path, below=True)

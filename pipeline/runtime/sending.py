@@ -14,7 +14,7 @@ from pipeline.runtime.files import file_hash, read_json, remove_temporary, write
 from pipeline.runtime.limits import NAME
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records, remove_copy
-from pipeline.runtime.server import Gone, Refused, Server, Unsent
+from pipeline.runtime.server import NO_MLFLOW, Gone, Refused, Server, Unsent
 
 RUN_KEY = "maskgit.run"
 PARENT = "mlflow.parentRunId"
@@ -151,7 +151,7 @@ class _Sending:
         except Refused as error:  # as where the experiment was deleted: nothing to leave out
             raise Unsent(str(error)) from None
         if not (isinstance(run_id, str) and 0 < len(run_id) <= NAME):  # it is not MLflow's answer
-            raise Unsent("it creates no run")
+            raise Unsent(f"{NO_MLFLOW} run")
         self.sent["run_id"] = run_id
 
     def _parent(self, run: Record) -> str | None:

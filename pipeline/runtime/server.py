@@ -48,6 +48,7 @@ TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 # Which rows of its tables a fresh one has.
 FRESH = {"alembic_version": "TRUE", "experiments": "name = 'Default'", "workspaces": "TRUE"}
 OUTDATED = "out-of-date database schema"  # what MLflow says of another version's
+NO_MLFLOW = "it creates no"  # begins what is said of an answer that names nothing made
 SETTING_UP = 2.0  # seconds in which a server that sets one up changes it
 LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
 LOOKED_THROUGH = 2**28  # bytes of a database that is looked through while a user waits, at most
@@ -106,7 +107,7 @@ class Server:
                 self.ask(lambda client: client.create_experiment(name, here, tags))
                 found = self.ask(lambda client: client.get_experiment_by_name(name))
             if found is None:
-                raise Unsent("it creates no experiment")
+                raise Unsent(f"{NO_MLFLOW} experiment")
             self._experiments[name] = found
         return self._experiments[name]
 

@@ -56,6 +56,7 @@ class Stage:
         self._keys: dict[tuple[str, ...], dict[str, Any]] = {(): stage_key(name)}
         self.hash = value_hash(self._keys[()])
         self._code = stage_code(name)
+        begin(name, self._code)
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
         """The run directory of the stage, or of a part of it; it survives a kill.
@@ -65,13 +66,13 @@ class Stage:
             identity: values that tell the part from others, besides the stage's own key.
         """
         if ignore not in self._keys:
-            self._keys[ignore] = stage_key(self.name, ignore)
+            # With the content that all had when the stage began.
+            self._keys[ignore] = stage_key(self.name, ignore, self._keys[()]["deps"])
         key = self._keys[ignore] | identity
         return run_dir(self.name, key, self.params.ray.storage_path)
 
     def __enter__(self) -> "Stage":
         self._started = time.monotonic()
-        begin(self.name, self._code)
         self._say_precision()
         self.folder()  # no other process may run the same
         for output in stage_outputs(self.name):

@@ -164,7 +164,7 @@ def _params() -> Finding:
     try:
         params = load_params()
         if DVC_FILE.exists():
-            check_files(params)
+            check_files()
     except UserError as error:
         return Finding("params", "fails", str(error), "mend it, or take a preset: maskgit preset")
     if params.training.compile and not os.environ.get("RAY_ADDRESS"):  # else other machines train

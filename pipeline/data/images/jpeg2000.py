@@ -1,6 +1,7 @@
 """What a JPEG 2000 says of its numbers and channels, which Pillow does not tell."""
 
 import contextlib
+import os
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -11,6 +12,7 @@ _CODE = b"\xff\x4f\xff\x51"  # the markers with which a code stream begins
 _BOX = struct.Struct(">I4s")
 _DEFINITION = struct.Struct(">3H")
 _SIZES = 42  # bytes from those markers to the first channel
+_NO_COLOUR = (0, 65535)  # of a channel that is all of the image, or none of it
 _DEFINED = 2**10  # bytes of definitions that are read
 _MOST = 100  # boxes that are looked at
 
@@ -38,7 +40,8 @@ def swaps_channels(image: Image.Image) -> bool:
     """
     with _rewound(image) as file:
         return file is not None and any(
-            kind == 0 and colour != channel + 1 for channel, kind, colour in _definitions(file)
+            kind == 0 and colour not in (channel + 1, *_NO_COLOUR)
+            for channel, kind, colour in _definitions(file)
         )
 
 
@@ -47,9 +50,11 @@ def _rewound(image: Image.Image) -> Iterator[BinaryIO | None]:
     """The image's file, whose place is kept."""
     file = getattr(image, "fp", None)
     place = file.tell() if file else 0
-    yield file
-    if file:
-        file.seek(place)
+    try:
+        yield file
+    finally:
+        if file:
+            file.seek(place)
 
 
 def _bits(file: BinaryIO) -> list[int]:
@@ -73,14 +78,16 @@ def _definitions(file: BinaryIO) -> list[tuple[int, int, int]]:
         return []
     file.seek(found[1])
     content = file.read(min(found[2] - found[1], _DEFINED))
-    return list(_DEFINITION.iter_unpack(content[2 : 2 + (len(content) - 2) // 6 * 6]))
+    count = min(int.from_bytes(content[:2]), (len(content) - 2) // _DEFINITION.size)
+    return [_DEFINITION.unpack_from(content, 2 + i * _DEFINITION.size) for i in range(count)]
 
 
-def _boxes(file: BinaryIO, at: int = 0, end: int = 2**63) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(file: BinaryIO, at: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
     """Boxes of a file, or of a box with that content: kind, and where the content begins and ends.
     A code stream without boxes has none."""
+    end = file.seek(0, os.SEEK_END) if end is None else end
     for _ in range(_MOST):
-        file.seek(at)
+        file.seek(min(at, end))
         head = file.read(16)
         if len(head) < 8 or at >= end or head.startswith(_CODE):
             return

@@ -76,9 +76,13 @@ def picture_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in known if name in PICTURE_FORMATS)
 
 
-def open_image(content: bytes) -> Image.Image:
+def open_image(content: bytes, *, whole: bool = False) -> Image.Image:
     """A picture as people see it: turned as its EXIF data say, opaque on `BACKGROUND`, the first
     frame of several; of 8 bits, grey (mode L) or RGB.
+
+    Args:
+        whole: look whether a PNG has all of its rows, for which it is inflated twice: of a file
+            that is read for the first time.
 
     Raises:
         BadPicture: it is damaged, of a format that is not read, too large or too narrow, of numbers
@@ -89,6 +93,8 @@ def open_image(content: bytes) -> Image.Image:
         file = Metered(content)
         image = _opened(file)
         file.begin_pixels()
+        if whole and lacks_rows(content):
+            raise BadPicture("truncated: its last rows are missing; replace or delete it")
         return as_seen(image)
     except BadPicture:
         raise
@@ -102,19 +108,6 @@ def open_image(content: bytes) -> Image.Image:
     except Exception as error:  # a damaged file makes its decoder raise nearly anything
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise BadPicture(f"truncated or not an image ({reason}); replace or delete it") from error
-
-
-def open_whole(content: bytes) -> Image.Image:
-    """A picture as `open_image` gives it, of a file that is looked at for the first time: a PNG is
-    inflated once more, to see whether its rows are all there.
-
-    Raises:
-        BadPicture: as `open_image`, or it lacks rows.
-    """
-    image = open_image(content)
-    if lacks_rows(content):
-        raise BadPicture("truncated: its last rows are missing; replace or delete it")
-    return image
 
 
 def _opened(file: Metered) -> Image.Image:
@@ -192,7 +185,7 @@ def _check_numbers(image: Image.Image) -> None:
         raise BadPicture(  # Pillow looks for it in what it has made 8 bits of
             "of colours of 16 bits, one of which is transparent; convert it to 8 bits"
         )
-    if image.format == "TIFF" and image.mode == "P" and _dark_palette(image):
+    if image.format == "TIFF" and image.mode in ("P", "PA") and _dark_palette(image):
         raise BadPicture("of a palette of 8 bits, which is read as black; save it anew as PNG")
     if image.mode in ("P", "PA") and image.palette is None:
         raise BadPicture("of colours whose palette is missing; replace or delete it")

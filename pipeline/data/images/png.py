@@ -8,7 +8,10 @@ import numpy as np
 from PIL import Image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PIECE = 2**20  # bytes that are inflated at once
+_PIXELS = (b"IDAT", b"DDAT")  # chunks that Pillow reads pixels of
+_HEADER = 13  # bytes
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the kind of colour
+_PIECE = 2**16  # bytes that are looked at at once
 # The passes of an interlaced picture: where each begins, and its steps, across and down.
 _ADAM7 = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
@@ -39,31 +42,37 @@ def lacks_rows(content: bytes) -> bool:
     Args:
         content: of any format; others lack none.
     """
-    if not content.startswith(_SIGNATURE):
-        return False
-    wanted, stream, pixels = 0, zlib.decompressobj(), 0
-    for kind, chunk in _chunks(content):
-        if kind == b"IHDR":
-            wanted = _size(chunk)
-        elif kind == b"IDAT":
-            while pixels < wanted and chunk and not stream.eof:
-                pixels += len(stream.decompress(chunk, _PIECE))
-                chunk = stream.unconsumed_tail
+    chunks = _chunks(content)
+    kind, start, stop = next(chunks, (b"", 0, 0))
+    wanted = _size(content[start:stop]) if kind == b"IHDR" else 0
+    stream, pixels = zlib.decompressobj(), 0
+    for kind, start, stop in chunks:
+        if pixels >= wanted or kind == b"IEND":
+            break
+        for at in range(start, stop, _PIECE) if kind in _PIXELS else ():
+            piece = content[at : min(at + _PIECE, stop)]
+            while piece and pixels < wanted and not stream.eof:
+                pixels += len(stream.decompress(piece, 16 * _PIECE))
+                piece = stream.unconsumed_tail
     return pixels < wanted
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = len(_SIGNATURE)
+def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Of a PNG: kind, and where the content begins and ends."""
+    at = len(_SIGNATURE) if content.startswith(_SIGNATURE) else len(content)
     while at + 8 <= len(content):
         size = int.from_bytes(content[at : at + 4])
-        yield content[at + 4 : at + 8], content[at + 8 : at + 8 + size]
+        yield content[at + 4 : at + 8], at + 8, at + 8 + size
         at += size + 12
 
 
 def _size(header: bytes) -> int:
-    """Bytes of the pixels, uncompressed, with the one before each row that names its filter."""
+    """Bytes of the pixels, uncompressed, with the one before each row that names its filter; 0 of
+    what is no header."""
+    if len(header) < _HEADER or header[9] not in _CHANNELS:
+        return 0
     width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:8])
-    bits = header[8] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[header[9]]
+    bits = header[8] * _CHANNELS[header[9]]
     passes = _ADAM7 if header[12] else ((0, 0, 1, 1),)
     sides = [
         (len(range(left, width, across)), len(range(top, height, down)))
