@@ -93,9 +93,10 @@ def open_image(content: bytes, *, whole: bool = False) -> Image.Image:
         file = Metered(content)
         image = _opened(file)
         file.begin_pixels()
+        seen = as_seen(image)
         if whole and lacks_rows(content):
             raise BadPicture("truncated: its last rows are missing; replace or delete it")
-        return as_seen(image)
+        return seen
     except BadPicture:
         raise
     except Costly as error:
