@@ -18,7 +18,7 @@ from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_yaml, tree_hash
-from pipeline.runtime.local_cluster import leave_if_ended
+from pipeline.runtime.local_cluster import leave_if_ended, leave_when_told
 from pipeline.runtime.process import (
     Told,
     end_quickly,
@@ -29,6 +29,8 @@ from pipeline.runtime.process import (
 from pipeline.runtime.project import require_here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.uris import tracking_uri
+
+INTERRUPTED = "error: interrupted; run again to go on from the last checkpoint"
 
 Curves = Callable[[Params], Iterable[str]]
 
@@ -43,6 +45,7 @@ def run_stage(main: Callable[[Params], str], curves: Curves = lambda params: ())
     the file that has its traceback.
     """
     end_when_told()
+    leave_when_told(INTERRUPTED)
     with reader_may_leave():
         _run(main, curves)
 
@@ -61,9 +64,8 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
     except UserError as error:
         sys.exit(f"error: {error}{_way_back()}")
     except KeyboardInterrupt as asked:
-        line = "error: interrupted; run again to go on from the last checkpoint"
-        leave_if_ended(line if was_told() or isinstance(asked, Told) else "")
-        sys.exit(line)
+        leave_if_ended(INTERRUPTED if was_told() or isinstance(asked, Told) else "")
+        sys.exit(INTERRUPTED)
     except Exception as error:
         sys.exit(f"error: {bug(error, _name())}{_way_back()}")
     finally:

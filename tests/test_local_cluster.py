@@ -15,6 +15,7 @@ import pytest
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.local_cluster import SERVERS, private_folder
+from stages.running import INTERRUPTED
 from tests.project import ROOT
 
 # Servers that are none, of which one is ended while the process works.
@@ -234,3 +235,36 @@ def test_a_stage_that_a_scheduler_ends_says_so_in_a_line(whom):
     line = "error: interrupted; run again to go on from the last checkpoint\n"
     assert (process.returncode, printed, said) == (1, "", line)
     assert time.monotonic() - told < 9  # schedulers kill after ten seconds, and more
+
+
+DEAF = """
+import ctypes
+from pipeline.runtime import local_cluster
+from stages import running
+
+def work():
+    print("works", flush=True)
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2):  # for ever; no handler of Python's runs meanwhile
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+local_cluster.GRACE = 1.0
+running.load_params = work
+running.run_stage(lambda params: "")
+"""
+
+
+def test_a_stage_that_hears_no_signal_ends_all_the_same():
+    """As while Ray waits for a server that was ended as it started."""
+    process = subprocess.Popen(
+        (sys.executable, "-c", DEAF),
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "works\n"
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (1, f"{INTERRUPTED}\n")

@@ -10,16 +10,17 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.runtime.errors import UserError, one_line
 
+GRACE = 5.0  # seconds that a process that is told to end has for it
 ROOM = 2**25  # bytes that Ray's folder needs at the least
 SERVERS = ("gcs_server", "raylet")  # names of the processes that a cluster cannot do without
 
 _ended: str | None = None
-_watched = False
 _interrupted = False
+_listens = False
 
 
 def private_folder() -> str | None:
@@ -76,19 +77,11 @@ def end_with_it() -> None:
 
     (Ray takes no other exception out of its waits. On systems other than Linux nobody looks.)
     """
-    global _watched
-    import psutil
-
-    servers: dict[int, str] = {}
-    with contextlib.suppress(OSError, psutil.Error, AttributeError):  # a sandbox may forbid it
-        for child in psutil.Process().children():
-            if child.name() in SERVERS:
-                servers[os.pidfd_open(child.pid)] = child.name()
+    servers = _servers()
     if not servers or threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGUSR2, _interrupt)  # SIGINT is ignored in scripts that go on meanwhile
     atexit.register(signal.signal, signal.SIGUSR2, signal.SIG_IGN)
-    _watched = True
     threading.Thread(target=_wait, args=(servers,), name="cluster", daemon=True).start()
 
 
@@ -126,18 +119,56 @@ def leave_if_ended(line: str = "") -> None:
             it, perhaps. They would take the ten seconds after which many schedulers kill.
     """
     global _interrupted
-    if _ended is None and not (line and _watched):
+    if _ended is None and not (line and _servers()):
         return
     _interrupted = True  # no other comes
+    _leave(
+        line
+        or f"error: Ray's {_ended} was ended, perhaps by a system that is short of memory; what is "
+        f"finished is kept, run again to go on"
+    )
+
+
+def leave_when_told(line: str) -> None:
+    """End this process with exit code 1 and a line, and its cluster with it, some seconds after a
+    SIGTERM that does not end it: Ray waits half a minute, and looks at no signal, for a server that
+    was ended as it started."""
+    global _listens
+    if _listens or threading.current_thread() is not threading.main_thread():
+        return
+    _listens = True
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while signal.SIGTERM not in os.read(receiver, 64):
+            pass
+        time.sleep(GRACE)
+        _leave(line)
+
+    threading.Thread(target=wait, name="told", daemon=True).start()
+
+
+def _leave(line: str) -> NoReturn:
+    """End this process with that line, and whatever it has started."""
     import psutil
 
     sys.stdout.flush()
-    ended = (
-        f"error: Ray's {_ended} was ended, perhaps by a system that is short of memory; what is "
-        f"finished is kept, run again to go on"
-    )
-    print(line or ended, file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             child.kill()
     os._exit(1)
+
+
+def _servers() -> dict[int, str]:
+    """The servers of a cluster that this process has started: names, by a handle of the process."""
+    import psutil
+
+    found: dict[int, str] = {}
+    with contextlib.suppress(OSError, psutil.Error, AttributeError):  # a sandbox may forbid it
+        for child in psutil.Process().children():
+            if child.name() in SERVERS:
+                found[os.pidfd_open(child.pid)] = child.name()
+    return found

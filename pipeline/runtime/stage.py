@@ -119,8 +119,6 @@ class Stage:
     ) -> None:
         interrupted = error is not None and not isinstance(error, Exception)
         changed = None if interrupted else self._changed()
-        if error and changed:  # of which a worker that was lost had no time to tell
-            print(f"{self.name}: {changed}", flush=True)
         try:
             self._end(error or changed, INTERRUPTED if interrupted else PATIENCE)
         finally:
@@ -128,6 +126,8 @@ class Stage:
             if self._courier and (lacks := self._courier.close(patience)):
                 print(f"{self.name}: {lacks}", flush=True)
             begin("", ())  # none runs
+        if changed and isinstance(error, UserError):  # perhaps of workers that refused other code
+            raise UserError(f"{changed} (it has failed: {error})") from error
         if changed and not error:
             raise changed
 
