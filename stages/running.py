@@ -20,7 +20,6 @@ from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_yaml, tree_hash
 from pipeline.runtime.local_cluster import leave_if_ended, leave_when_told
 from pipeline.runtime.process import (
-    Told,
     end_quickly,
     end_when_told,
     reader_may_leave,
@@ -63,8 +62,8 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
         summary = main(params)
     except UserError as error:
         sys.exit(f"error: {error}{_way_back()}")
-    except KeyboardInterrupt as asked:
-        leave_if_ended(INTERRUPTED if was_told() or isinstance(asked, Told) else "")
+    except KeyboardInterrupt:
+        leave_if_ended(INTERRUPTED if was_told() else "")
         sys.exit(INTERRUPTED)
     except Exception as error:
         sys.exit(f"error: {bug(error, _name())}{_way_back()}")

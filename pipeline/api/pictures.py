@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.api.numbers import elements, shown, whole
 from pipeline.data.images.crops import center_crop
-from pipeline.data.images.opening import BadPicture, as_seen, open_image
+from pipeline.data.images.opening import BadPicture, as_seen, decode_image
 from pipeline.data.images.pixels import as_uint8
 from pipeline.editing import box_mask, center_mask
 from pipeline.runtime.errors import ArgumentError, UserError
@@ -46,8 +46,7 @@ def open_picture(picture: Picture, channels: int = 3) -> Image.Image:
     if not isinstance(picture, (str, Path)):
         raise ArgumentError(f"pictures: {type(picture).__name__} is none; {_PICTURES}")
     try:
-        whole = open_image(read_file(picture, PICTURE_BYTES), whole=True)
-        return whole.convert("L" if channels == 1 else "RGB")
+        return decode_image(read_file(picture, PICTURE_BYTES), channels, whole=True)
     except FileNotFoundError as error:
         raise UserError(f"{picture} is missing; give the path of a picture") from error
     except BadPicture as error:

@@ -13,7 +13,7 @@ from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import tree_hash
 from pipeline.runtime.home import own_mark
 from pipeline.runtime.local_cluster import end_with_it, private_folder
-from pipeline.runtime.process import NO_DASHBOARD, Told, end_when_told, ends_when_told
+from pipeline.runtime.process import NO_DASHBOARD, end_when_told, ends_when_told, tell
 from pipeline.runtime.project import in_project
 from pipeline.runtime.site import be_home, forget_home
 
@@ -86,8 +86,8 @@ def join_ray() -> None:
             ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
     except Exception as error:  # a bare one too: that its start took too long
         raise UserError(_cannot_join(address, _first_line(error))) from error
-    except SystemExit as told:  # of the handler that Ray puts in the place of ours
-        raise Told from told
+    except SystemExit:  # of the handler that Ray puts in the place of ours
+        tell()
     if ours:
         end_when_told()
     try:

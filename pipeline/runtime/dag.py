@@ -129,10 +129,8 @@ def _listed(stage: str, kind: str) -> list[Any]:
 
 def project_key() -> dict[str, Any]:
     """Everything that the DAG as a whole depends on: all params, and the code that stages list."""
-    stages = read_stages()
-    made = {output for stage in stages for output in stage_outputs(stage)}
-    listed = {dep for stage in stages for dep in stage_deps(stage)}
-    code = sorted(dep for dep in listed if not made & {Path(dep), *Path(dep).parents})
+    listed = {dep for stage in read_stages() for dep in stage_deps(stage)}
+    code = sorted(listed - makers().keys())
     return {
         "params": flatten(read_yaml(PARAMS_FILE)),
         "deps": {dep: tree_hash(dep) for dep in code if Path(dep).exists()},

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from pipeline.runtime.errors import FULL
 
@@ -52,19 +52,10 @@ FILES = 16384  # that a process may have open
 MOST_DIGITS = 6  # of a number of threads
 THREADS = "OMP_NUM_THREADS"  # of every library on the CPU; Ray sets it for what works for it
 
-
-class Told(KeyboardInterrupt):
-    """A scheduler, or the system, asks this process to end. (Ray takes no exception of another kind
-    out of its waits, and of this one it makes a plain KeyboardInterrupt; `was_told` knows.)"""
-
-
+# What asked a process to end, by the exception that a handler made of it; `tell` makes one of the
+# user's.
+_ASKED_BY = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
 _told = False
-# What asked a process to end, by the exception that a handler made of it.
-_ASKED_BY = {
-    SystemExit: signal.SIGTERM,
-    KeyboardInterrupt: signal.SIGINT,
-    Told: signal.SIGTERM,
-}
 
 
 def set_up() -> None:
@@ -98,12 +89,12 @@ def end_when_told() -> None:
     """Let SIGTERM end this process as Ctrl-C does: in a line, with what is finished kept. (Ray puts
     a handler of its own in the place of others, which prints a page.)"""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _tell)
+        signal.signal(signal.SIGTERM, tell)
 
 
 def ends_when_told() -> bool:
     """Whether `end_when_told` was called, and no other handler has come since."""
-    return signal.getsignal(signal.SIGTERM) is _tell
+    return signal.getsignal(signal.SIGTERM) is tell
 
 
 def was_told() -> bool:
@@ -111,10 +102,12 @@ def was_told() -> bool:
     return _told
 
 
-def _tell(number: int, frame: Any) -> None:
+def tell(*_signal: Any) -> NoReturn:
+    """Ask this process to end, as SIGTERM does. (Ray takes no exception of another kind than the
+    user's out of its waits, and makes a new one of it: `was_told` tells them apart.)"""
     global _told
     _told = True
-    raise Told
+    raise KeyboardInterrupt
 
 
 def end_quickly() -> None:
@@ -188,6 +181,8 @@ def _end_nevertheless(lost: "sys.UnraisableHookArgs") -> None:
     if asked is None:
         sys.__unraisablehook__(lost)
         return
+    if _told:
+        asked = signal.SIGTERM
     # A moment later, outside of the callback; in a thread, which is not where the handler runs.
     again = threading.Timer(0.05, os.kill, (os.getpid(), asked))
     again.daemon = True

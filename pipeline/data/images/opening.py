@@ -144,13 +144,16 @@ def as_seen(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def decode_image(content: bytes, channels: int) -> Image.Image:
+def decode_image(content: bytes, channels: int, *, whole: bool = False) -> Image.Image:
     """Encoded bytes as a grey or RGB image of 8 bits.
+
+    Args:
+        whole: as `open_image`.
 
     Raises:
         BadPicture: as `open_image`.
     """
-    return open_image(content).convert("L" if channels == 1 else "RGB")
+    return open_image(content, whole=whole).convert("L" if channels == 1 else "RGB")
 
 
 def _check_size(width: int, height: int) -> None:
