@@ -147,7 +147,8 @@ class Tokenizer(nn.Module):
         """Images (B, C, H, W), clipped to [0, 1], of a token grid (B, h, w)."""
 
         def decode(part: Tensor) -> Tensor:
-            return self.decoder(self.quantizer.lookup(part)).clamp(0, 1)
+            # Channels first, which `lookup` leaves last: GroupNorm on a CPU is slow where they are.
+            return self.decoder(self.quantizer.lookup(part).contiguous()).clamp(0, 1)
 
         side = tokens.shape[-1] * self.config.downsampling
         return in_parts(decode, self.config.image_bytes(side), tokens)
