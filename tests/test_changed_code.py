@@ -1,11 +1,13 @@
 """Code that is edited, pulled or switched while a stage runs is not taken for what made results."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from analysis import __main__ as analysis
 from pipeline.evaluation import feature_files
 from pipeline.runtime import site as site_module
 from pipeline.runtime.errors import UserError
@@ -29,6 +31,7 @@ def stage(make_params, tmp_path, monkeypatch) -> Stage:
     stages = {
         "prepare": {"deps": ["others"], "outs": ["data/images"]},
         "edit": {"deps": ["science", "data/images"], "outs": ["results/rows.csv"]},
+        "analysis": {"deps": ["science", "results/rows.csv"], "outs": ["report.html"]},
     }
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
     return Stage("edit", make_params())
@@ -94,6 +97,18 @@ def test_a_bug_stays_one(stage):
     with pytest.raises(TypeError), stage:
         Path("science/a.py").write_text("lr = 2")
         len(3)
+
+
+def test_the_analysis_fails_too(stage, monkeypatch, capsys):
+    def build(*of_results) -> list[Path]:
+        Path("science/a.py").write_text("lr = 2")
+        return [Path("report.html")]
+
+    monkeypatch.setattr(analysis, "build", build)
+    monkeypatch.setattr(analysis, "out_of_date", list)
+    assert analysis.main() == 1
+    said = SAID.replace("edit", "analysis").replace("^", "^error: ")
+    assert re.match(said, capsys.readouterr().err)
 
 
 def test_a_worker_that_starts_later_does_not_work_with_other_code(stage):
