@@ -1,5 +1,6 @@
-"""How much faster two workers train the default's networks than one, and a classifier twice as
-wide, whose steps are longer. Each has a core of its own, with the thread that prepares its batches.
+"""How much faster two workers train the default's networks than one, and classifiers whose steps
+are longer: one twice as wide, and the same with four times as many images a step. Each worker has a
+core of its own, with the thread that prepares its batches.
 
 `python -m tests.speed_of_ranks PROJECT [NETWORK …]`, where the default run has trained its
 classifier, on a machine with two idle cores.
@@ -30,7 +31,7 @@ from pipeline.training.tokenizer import TokenizerRecipe
 from tests.several_ranks import with_ranks
 
 ROUNDS, STEPS = 8, 16  # every r1_every steps of the tokenizer are equally long
-WIDER = {"width": 32}
+LONGER = {"wider": {"width": 32}, "larger": {"width": 32, "batch_size": 512}}
 
 
 class Silent(Ranks):
@@ -68,7 +69,6 @@ def seconds_a_step(recipe: Any, first: int, ranks: Ranks) -> dict[str, list[floa
 def main(project: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     params = preset_params("mnist5k")
-    wider = {"classifier": params.classifier.model_copy(update=WIDER)}
     images, classifier = (str((project / path).absolute()) for path in (IMAGES, CLASSIFIER))
     recipes: dict[str, tuple[Any, int]] = {
         "tokenizer": (
@@ -76,8 +76,11 @@ def main(project: Path, names: list[str]) -> None:
             params.tokenizer.adversarial_start,
         ),
         "classifier": (ClassifierRecipe(params.model_dump(), images), 0),
-        "wider": (ClassifierRecipe(params.model_copy(update=wider).model_dump(), images), 0),
     }
+    for name, values in LONGER.items():
+        longer = {"classifier": params.classifier.model_copy(update=values)}
+        recipe = ClassifierRecipe(params.model_copy(update=longer).model_dump(), images)
+        recipes[name] = (recipe, 0)
     for name in names or recipes:
         with tempfile.TemporaryDirectory() as folder:
             measure = partial(seconds_a_step, *recipes[name])
