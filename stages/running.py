@@ -83,6 +83,10 @@ def _is_known(name: str) -> bool:
 
 def _check_surroundings() -> None:
     """The folders of runs would be made in a project that is not there, or nothing be tracked."""
+    if sys.flags.optimize > 1:
+        raise UserError(
+            "Ray and MLflow do not work without docstrings; unset PYTHONOPTIMIZE, leave out -OO"
+        )
     require_here()
     root = os.environ.get("DVC_ROOT")
     if root and not Path(root, ".dvc").is_dir():

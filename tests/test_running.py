@@ -124,6 +124,13 @@ def test_a_project_that_is_not_there_is_not_made(run, monkeypatch, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_python_without_docstrings_is_refused():
+    command = [sys.executable, "-OO", "-m", "stages.schedules"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    said = "Ray and MLflow do not work without docstrings; unset PYTHONOPTIMIZE, leave out -OO"
+    assert (ended.returncode, ended.stderr) == (1, f"error: {said}\n")
+
+
 def test_a_stage_that_ends_at_once_says_one_line(run, tmp_path):
     """MLflow's import, which began ahead, is stopped by the end of the process."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
