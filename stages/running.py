@@ -23,6 +23,7 @@ from pipeline.runtime.process import (
     end_quickly,
     end_when_told,
     reader_may_leave,
+    require_docstrings,
     was_told,
 )
 from pipeline.runtime.project import require_here
@@ -82,12 +83,10 @@ def _is_known(name: str) -> bool:
 
 
 def _check_surroundings() -> None:
-    """The folders of runs would be made in a project that is not there, or nothing be tracked."""
-    if sys.flags.optimize > 1:
-        raise UserError(
-            "Ray and MLflow do not work without docstrings; unset PYTHONOPTIMIZE, leave out -OO"
-        )
+    """The folders of runs would be made in a project that is not there, nothing be tracked, or
+    Ray not start."""
     require_here()
+    require_docstrings()
     root = os.environ.get("DVC_ROOT")
     if root and not Path(root, ".dvc").is_dir():
         raise UserError(

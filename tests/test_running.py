@@ -124,9 +124,16 @@ def test_a_project_that_is_not_there_is_not_made(run, monkeypatch, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_python_without_docstrings_is_refused():
-    command = [sys.executable, "-OO", "-m", "stages.schedules"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("module", ["stages.schedules", "analysis"])
+def test_a_python_without_docstrings_is_refused(module, tmp_path):
+    ended = subprocess.run(
+        (sys.executable, "-OO", "-m", module),
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     said = "Ray and MLflow do not work without docstrings; unset PYTHONOPTIMIZE, leave out -OO"
     assert (ended.returncode, ended.stderr) == (1, f"error: {said}\n")
 

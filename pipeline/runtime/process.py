@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
-from pipeline.runtime.errors import FULL
+from pipeline.runtime.errors import FULL, UserError
 
 # They log a page where a trial or a worker of Ray fails, whose error `Failure` keeps for the
 # stage; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
@@ -83,6 +83,14 @@ def set_up() -> None:
         cleaner = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
         logging.getLogger(cleaner).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def require_docstrings() -> None:
+    """Raises: UserError: Python has left them out."""
+    if sys.flags.optimize > 1:
+        raise UserError(
+            "Ray and MLflow do not work without docstrings; unset PYTHONOPTIMIZE, leave out -OO"
+        )
 
 
 def end_when_told() -> None:
