@@ -1,5 +1,6 @@
 """A copy of the project to run for real, as a user's clone would be."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import SystemRandom
 
 ROOT = Path(__file__).parents[1]
 # Ray's workers let other processes go first, so that a test beside them would starve them.
@@ -18,9 +20,11 @@ FAIR = {"RAY_worker_niceness": "0"}
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port of loopback that is free, for a server that starts seconds later. It is below those
+    that systems give to connections (32768 and more): one of those could have taken it by then."""
+    for port in iter(lambda: SystemRandom().randrange(20_000, 32_768), None):  # never seeded
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 # A password, put together so that no file of the tests has it.

@@ -38,21 +38,18 @@ def ray_head(env: dict[str, str], cpus: int = 2) -> Iterator[Head]:
     names = ("port", "dashboard-port", "dashboard-agent-listen-port")
     ports = {name: free_port() for name in names}
     temp = Path(f"/tmp/rt{os.getpid()}")
-    head = subprocess.Popen(
-        [
-            *("ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
-            f"--num-cpus={cpus}",
-            *(f"--{name}={port}" for name, port in ports.items()),
-            f"--temp-dir={temp}",
-        ],
-        env=env | TOKEN | {"RAY_TMPDIR": str(temp)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+    temp.mkdir(exist_ok=True)
+    command = (
+        *("ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
+        f"--num-cpus={cpus}",
+        *(f"--{name}={port}" for name, port in ports.items()),
+        f"--temp-dir={temp}",
     )
+    log = temp / "head.log"
+    head = _started(command, env | TOKEN | {"RAY_TMPDIR": str(temp)}, log)
     try:
         for name in names[1:]:  # jobs start through the agent
-            _wait_for(ports[name])
+            _wait_for(ports[name], "127.0.0.1", log)
         yield Head(f"http://127.0.0.1:{ports['dashboard-port']}", temp, ports["port"])
     finally:
         head.send_signal(signal.SIGTERM)
@@ -84,15 +81,10 @@ def node_apart(
         command = (*own_mounts, f"{mount} && {start}")
     else:
         command = ("sh", "-c", start)
-    node = subprocess.Popen(
-        command,
-        env=env | TOKEN | {"HOME": str(home), "RAY_TMPDIR": str(head.temp)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    log = head.temp / f"node{number}.log"
+    node = _started(command, env | TOKEN | {"HOME": str(home), "RAY_TMPDIR": str(head.temp)}, log)
     try:
-        _wait_for(port, host)
+        _wait_for(port, host, log)
         yield node
     finally:
         kill_node(node)
@@ -115,11 +107,16 @@ def trains(node: subprocess.Popen) -> bool:
     return False
 
 
-def _wait_for(port: int, host: str = "127.0.0.1") -> None:
-    for _ in range(120):
+def _started(command: tuple[str, ...], env: dict[str, str], log: Path) -> subprocess.Popen:
+    with open(log, "w") as out:
+        return subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+
+
+def _wait_for(port: int, host: str, log: Path) -> None:
+    for _ in range(240):
         with socket.socket() as s:
             if s.connect_ex((host, port)) == 0:
                 time.sleep(3)
                 return
         time.sleep(0.5)
-    raise AssertionError(f"no head on port {port}")
+    raise AssertionError(f"nothing listens at {host}:{port}\n{log.read_text()}")
