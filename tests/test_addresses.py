@@ -27,6 +27,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_a_file_that_may_not_be_written_asks_for_permissions(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    reason = "mlflow.db.lock: Permission denied"
+    assert way_out(reason) == "change its permissions and run this again"
+
+
 @pytest.mark.parametrize("uri", SLIPS)
 def test_a_slip_is_named_as_one(uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

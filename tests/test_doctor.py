@@ -227,3 +227,11 @@ def test_another_server_than_rays_is_seen_within_seconds(monkeypatch):
     Thread(target=server.serve_forever, daemon=True).start()
     assert "is no Ray" in why_no_cluster(f"127.0.0.1:{server.server_port}")
     server.shutdown()
+
+
+def test_a_folder_of_another_users_run_is_named(project, monkeypatch):
+    (project / "runs").mkdir()
+    allowed = os.access
+    denied = Path("runs")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != denied and allowed(path, mode))
+    assert found("disk") == ("fails", "runs cannot be written → change its permissions")

@@ -197,3 +197,12 @@ def test_analysis_asks_for_what_it_shows(project):
     assert out_of_date() == {}
     with pytest.raises(UserError, match=r"evaluate\.json is damaged: it has no seconds"):
         read_records(needed=["run_id", "seconds"])
+
+
+def test_records_that_may_not_be_read_are_no_missing_ones(project, monkeypatch):
+    def denied(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", denied)  # root may read all
+    with pytest.raises(UserError, match=r"sources cannot be read \(Permission denied\); mend it"):
+        out_of_date()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.runtime import runs
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.runs import run_dir
 from tests.project import ROOT
@@ -90,3 +91,17 @@ def test_a_stage_may_have_more_of_them_than_files_are_usually_open(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "200\n", done.stderr
+
+
+def test_a_git_that_does_not_answer_is_waited_for_once(tmp_path, monkeypatch, capsys):
+    git = tmp_path / "git"
+    git.write_text('#!/bin/sh\necho x >> "$0.calls"\nexec sleep 30\n')
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(runs, "GIT", 0.5)
+    monkeypatch.setattr(runs, "_git_answers", True)
+    for _ in range(2):
+        tags = runs.provenance()
+        assert (tags["git.commit"], tags["git.dirty"]) == ("unknown", "unknown")
+    assert (tmp_path / "git.calls").read_text() == "x\n"
+    assert capsys.readouterr().err.count("note: git did not answer in ") == 1

@@ -1,13 +1,13 @@
 """The model card: what the model is, how to use it, and what its own run measured."""
 
 import math
-from contextlib import chdir
 from pathlib import Path
 
 import torch
 
 from pipeline.api.opening import Opened
-from pipeline.config.params import Params, load_params
+from pipeline.api.saved import TOKENIZER_FOLDER, TRANSFORMER_FOLDER
+from pipeline.config.params import load_params
 from pipeline.config.paths import RESULTS, TOKENIZER, TRANSFORMER
 from pipeline.config.replicates import main_replicate
 from pipeline.runtime.dag import PARAMS_FILE
@@ -17,6 +17,7 @@ from pipeline.runtime.records import SOURCES, out_of_date
 from pipeline.runtime.result_files import has_param
 
 ROWS = RESULTS / "evaluation/rows.csv"
+WEIGHTS = "model.safetensors"
 MODELS = (TOKENIZER.as_posix(), TRANSFORMER.as_posix())
 # Columns of the rows, or how they begin, in the card's order; a name ends with its extractor.
 SHOWN = {
@@ -72,16 +73,20 @@ NOT_MEASURED = "Nothing: the run that made it had no results of this model."
 def measured(opened: Opened) -> dict[str, float]:
     """The metrics of this model's samples: those that it was saved with, or its project's, if they
     are of just this model, data and code."""
-    if opened.project is None or not (opened.project / ROWS).exists():
-        return opened.measured
+    root = opened.project
+    if root is None:
+        places = (TOKENIZER_FOLDER, TRANSFORMER_FOLDER)
+        same = opened.saved and _lie_there(opened, *(opened.saved / place for place in places))
+        return opened.measured if same else {}
+    if not (root / ROWS).exists():
+        return {}
     import pandas as pd
 
-    with chdir(opened.project):
-        params = load_params(PARAMS_FILE)
-        if not (_of_these_models() and _lie_there(opened, params)):
-            return {}
-        rows = pd.read_csv(ROWS)
-        smoothing = params.training.label_smoothing
+    params = load_params(root / PARAMS_FILE)
+    transformer = root / main_replicate(params, "transformer", opened.seed).folder
+    if not (_of_these_models(root) and _lie_there(opened, root / TOKENIZER, transformer)):
+        return {}
+    rows, smoothing = pd.read_csv(root / ROWS), params.training.label_smoothing
     main = rows[(rows["images"] == "transformer") & has_param(rows["label_smoothing"], smoothing)]
     own = main[main["seed"] == opened.seed]
     if len(own) != 1:
@@ -93,28 +98,29 @@ def measured(opened: Opened) -> dict[str, float]:
     }
 
 
-def _of_these_models() -> bool:
-    """Whether the results in the working directory are up to date, and of the models that lie
-    there."""
-    record = SOURCES / "evaluate.json"
-    if not record.exists() or "evaluate" in out_of_date():
+def _of_these_models(root: Path) -> bool:
+    """Whether the results of a project are up to date, and of the models that lie there."""
+    record = root / SOURCES / "evaluate.json"
+    if not record.exists() or "evaluate" in out_of_date(root):
         return False
     deps = read_json(record).get("deps", {})
     models = [path for path in deps if path.startswith(MODELS)]
-    there = bool(models) and all(Path(path).exists() for path in models)
-    return there and all(tree_hash(path) == deps[path] for path in models)
+    there = bool(models) and all((root / path).exists() for path in models)
+    return there and all(tree_hash(root / path) == deps[path] for path in models)
 
 
-def _lie_there(opened: Opened, params: Params) -> bool:
-    """Whether the model's weights are those of the working directory: since it was opened either
-    may have changed."""
-    folder = main_replicate(params, "transformer", opened.seed).folder
-    for network, place in ((opened.tokenizer, TOKENIZER), (opened.transformer, folder)):
-        weights, there = network.state_dict(), read_safetensors(place / "model.safetensors")
+def _lie_there(opened: Opened, tokenizer: Path, transformer: Path) -> bool:
+    """Whether the model's weights are those of these folders: since it was opened either may have
+    changed."""
+    for network, folder in ((opened.tokenizer, tokenizer), (opened.transformer, transformer)):
+        if not (folder / WEIGHTS).exists():
+            return False
+        weights, there = network.state_dict(), read_safetensors(folder / WEIGHTS)
         if weights.keys() != there.keys():
             return False
-        if not all(torch.equal(there[name], value.cpu()) for name, value in weights.items()):
-            return False
+        for name, value in weights.items():
+            if value.dtype != there[name].dtype or not torch.equal(there[name], value.cpu()):
+                return False
     return True
 
 

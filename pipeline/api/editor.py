@@ -137,7 +137,7 @@ def _several(given: Side | Sequence[Side]) -> list[Side]:
     """The sides, of one direction: windows are as high or as wide as the model's images, so that
     the other cannot grow."""
     one = isinstance(given, str) or not isinstance(given, Iterable)
-    sides: list[Any] = [given] if one else elements("sides", given)
+    sides: list[Any] = [given] if one else elements("sides", given, ordered=False)
     allowed = (["left", "right"], ["top", "bottom"])
     named = all(isinstance(side, str) for side in sides)
     known = named and any(all(side in pair for side in sides) for pair in allowed)

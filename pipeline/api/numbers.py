@@ -23,12 +23,17 @@ def shown(given: Any) -> str:
         return f"a value of {type(given).__name__}"
 
 
-def elements(name: str, given: Any) -> list[Any]:
+def elements(name: str, given: Any, ordered: bool = True) -> list[Any]:
     """What a list, an array or the like holds.
 
+    Args:
+        ordered: whether its order matters.
+
     Raises:
-        ArgumentError: it cannot be gone through, as an array without axes.
+        ArgumentError: it cannot be gone through, as an array without axes; or has no order.
     """
+    if ordered and isinstance(given, set | frozenset):  # other processes have another order
+        raise ArgumentError(f"{name}: a set, which has no order; give a list")
     try:
         return list(given)
     except TypeError:

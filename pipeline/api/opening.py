@@ -4,7 +4,6 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +49,7 @@ class Opened:
     preset: str
     seed: int | None = None  # the replicate's; None where there is but one
     project: Path | None = None  # the root folder, where there is one
+    saved: Path | None = None  # the folder of a saved model
     measured: dict[str, float] = field(default_factory=dict)
 
 
@@ -135,6 +135,13 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
     defaults, tokens = description.defaults, transformer.config.num_tokens
     if (most := max(defaults.decoding.iterations, defaults.editing_iterations)) > tokens:
         wrong = f"{most} iterations of {tokens} tokens"
+    side = math.isqrt(tokens)
+    for what, given, limit in (
+        ("dilate", defaults.dilate, side),
+        ("feather", defaults.feather or 0, side * tokenizer.config.downsampling),
+    ):
+        if given > limit:
+            wrong = f"{what}: {given}, of an image of {limit} a side"
     if (classes := transformer.config.num_classes) != len(description.classes):
         wrong = f"{len(description.classes)} names of {classes} classes"
     if wrong:
@@ -146,6 +153,7 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
         defaults,
         description.preset,
         description.seed,
+        saved=folder.absolute(),
         measured=description.measured,
     )
 
@@ -197,8 +205,7 @@ def _require_asked_for(
 
 def _warn_if_stale(root: Path) -> bool:
     """Whether the networks are of an `EarlierRun`, of which a warning is given then."""
-    with chdir(root):
-        stale = out_of_date()
+    stale = out_of_date(root)
     ours = {k: v for k, v in stale.items() if k in TRAINING and not v.missing}
     if ours:
         warnings.warn(

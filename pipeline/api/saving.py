@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 
 from pipeline.api.card import card, measured
@@ -16,6 +17,7 @@ from pipeline.api.saved import (
     Description,
     mistake,
 )
+from pipeline.runtime.dag import output_around
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import write_text
 from pipeline.runtime.folders import atomic_folder
@@ -53,7 +55,8 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
     }
     with atomic_folder(folder, _holds_nothing_else) as temporary:
         for part, (kind, network) in networks.items():
-            weights = {key: value.cpu() for key, value in network.state_dict().items()}
+            # In float32, as a model is opened, whatever the caller made of it.
+            weights = {k: v.to("cpu", torch.float32) for k, v in network.state_dict().items()}
             save_model(temporary / part, kind, network.config, weights)
         write_text(temporary / CONFIG, description.model_dump_json(indent=2) + "\n")
         write_text(temporary / CARD, card(opened, name, values))
@@ -64,9 +67,15 @@ def require_free(folder: Path) -> None:
     """Look whether a model may be saved there.
 
     Raises:
-        UserError: something else than a saved model lies there.
+        UserError: something else than a saved model lies there, or a stage makes what does.
     """
-    taken = a_path("folder", folder).exists() and not _holds_nothing_else(folder)
+    if made := output_around(a_path("folder", folder)):
+        raise UserError(
+            f"{folder} lies in {made}, which a stage makes and DVC deletes; name another"
+        )
+    if folder.parts[:1] == ("~",):
+        raise UserError(f"{folder} begins with ~, which no shell has replaced; write it out")
+    taken = folder.exists() and not _holds_nothing_else(folder)
     if taken or folder.name in ("", ".."):  # the current folder, or one around it
         raise UserError(f"{folder} is there already and no saved model; give a new folder")
 

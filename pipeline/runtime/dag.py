@@ -12,6 +12,7 @@ from pipeline.runtime.project import lies_in, of_project
 
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
+HERE = Path()  # the project's root folder, from which stages run
 BRING_BACK = f"bring it back (`git checkout {DVC_FILE}`)"
 
 # Params that name a file, whose content matters and not only its name.
@@ -84,12 +85,13 @@ def _has_hash(path: str, known: str) -> bool:
         return False
 
 
-def read_stages(file: Path = DVC_FILE) -> dict[str, dict[str, Any]]:
+def read_stages(root: Path = HERE) -> dict[str, dict[str, Any]]:
     """The stages of dvc.yaml, in order.
 
     Raises:
         UserError: it is missing, or has none.
     """
+    file = root / DVC_FILE
     stages = read_yaml(file).get("stages")
     if not isinstance(stages, dict) or not all(
         isinstance(name, str) and isinstance(stage, dict) for name, stage in stages.items()
@@ -98,21 +100,21 @@ def read_stages(file: Path = DVC_FILE) -> dict[str, dict[str, Any]]:
     return stages
 
 
-def _stage(name: str) -> dict[str, Any]:
-    stages = read_stages()
+def _stage(name: str, root: Path = HERE) -> dict[str, Any]:
+    stages = read_stages(root)
     if name not in stages:
         raise UserError(f"{DVC_FILE} has no stage '{name}'; it has {', '.join(stages)}")
     return stages[name]
 
 
-def _listed(stage: str, kind: str) -> list[Any]:
+def _listed(stage: str, kind: str, root: Path) -> list[Any]:
     """What dvc.yaml lists for a stage under `params`, `deps` or a kind of outputs, which alone may
     be mappings: of a name to how DVC keeps that output.
 
     Raises:
         UserError: it is no list of names.
     """
-    entries = _stage(stage).get(kind)
+    entries = _stage(stage, root).get(kind)
     if entries is None:
         return []
     if not isinstance(entries, list):
@@ -142,24 +144,25 @@ def stage_description(stage: str) -> str:
     return _stage(stage).get("desc", "")
 
 
-def stage_params(stage: str) -> dict[str, Any]:
+def stage_params(stage: str, root: Path = HERE) -> dict[str, Any]:
     """The params that dvc.yaml lists for a stage, by dotted key."""
-    declared, values = _listed(stage, "params"), read_yaml(PARAMS_FILE)
+    declared, values = _listed(stage, "params", root), read_yaml(root / PARAMS_FILE)
     return flatten({name: _look_up(values, name, stage) for name in declared})
 
 
-def stage_deps(stage: str) -> list[str]:
+def stage_deps(stage: str, root: Path = HERE) -> list[str]:
     """The files and folders that dvc.yaml lists for a stage; `${key}` is that param's value."""
-    values = read_yaml(PARAMS_FILE)
+    values = read_yaml(root / PARAMS_FILE)
     return [
         re.sub(r"\$\{([\w.]+)\}", lambda match: str(_look_up(values, match[1], stage)), dep)
-        for dep in _listed(stage, "deps")
+        for dep in _listed(stage, "deps", root)
     ]
 
 
-def stage_outputs(stage: str) -> list[Path]:
-    """The files and folders that dvc.yaml lists as what a stage makes."""
-    entries = [entry for kind in ("outs", "metrics", "plots") for entry in _listed(stage, kind)]
+def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
+    """The files and folders that dvc.yaml lists as what a stage makes, from the root folder."""
+    kinds = ("outs", "metrics", "plots")
+    entries = [entry for kind in kinds for entry in _listed(stage, kind, root)]
     return [Path(next(iter(e)) if isinstance(e, dict) else e) for e in entries]
 
 
@@ -174,11 +177,11 @@ def output_around(path: Path) -> Path | None:
     return next((output for output in outputs if lies_in(path, output)), None)
 
 
-def makers() -> dict[str, str]:
+def makers(root: Path = HERE) -> dict[str, str]:
     """Which stage makes what another depends on, by the dependency's path; code is made by none."""
-    stages = read_stages()
-    outputs = {output: stage for stage in stages for output in stage_outputs(stage)}
-    needed = dict.fromkeys(dep for stage in stages for dep in stage_deps(stage))
+    stages = read_stages(root)
+    outputs = {output: stage for stage in stages for output in stage_outputs(stage, root)}
+    needed = dict.fromkeys(dep for stage in stages for dep in stage_deps(stage, root))
     return {
         dep: outputs[place]
         for dep in needed

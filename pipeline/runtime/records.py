@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pipeline.runtime.dag import (
     DVC_FILE,
+    HERE,
     PARAMS_FILE,
     makers,
     read_stages,
@@ -145,18 +146,26 @@ def _needed(stage: str) -> list[str]:
     return [path for path, maker in makers().items() if maker == stage]
 
 
-def read_records(folder: Path = SOURCES, needed: Iterable[str] = ()) -> dict[str, Record]:
+def read_records(
+    folder: Path = SOURCES, needed: Iterable[str] = (), root: Path = HERE
+) -> dict[str, Record]:
     """The records in a folder, by stage. A file that is named as no stage of dvc.yaml is passed
     over: of a stage that is gone since.
 
     Args:
         needed: fields that each must have.
+        root: of the project.
 
     Raises:
-        UserError: a record is damaged.
+        UserError: a record is damaged, or the folder cannot be read.
     """
-    stages = read_stages() if DVC_FILE.exists() else None
-    paths = [p for p in sorted(folder.glob("*.json")) if stages is None or p.stem in stages]
+    stages = read_stages(root) if (root / DVC_FILE).exists() else None
+    try:
+        there = sorted(folder.iterdir()) if folder.exists() else []
+    except OSError as error:  # no record would be read as one that never was
+        raise UserError(f"{folder} cannot be read ({error.strerror}); mend it") from error
+    records = [path for path in there if path.suffix == ".json"]
+    paths = [path for path in records if stages is None or path.stem in stages]
     return {path.stem: _read_record(path, needed) for path in paths}
 
 
@@ -174,16 +183,16 @@ def _read_record(path: Path, needed: Iterable[str]) -> Record:
     return record
 
 
-def _require_whole(stage: str, record: Record, made_by: Mapping[str, str]) -> None:
+def _require_whole(stage: str, record: Record, made_by: Mapping[str, str], root: Path) -> None:
     """Refuse a record by which nothing of its stage could be judged.
 
     Args:
-        made_by: `makers()`.
+        made_by: `makers(root)`.
 
     Raises:
         UserError: it names other outputs than dvc.yaml, or not all that are needed, or no params.
     """
-    path, outputs = SOURCES / f"{stage}.json", stage_outputs(stage)
+    path, outputs = root / SOURCES / f"{stage}.json", stage_outputs(stage, root)
     named = [Path(output) for output in record.outputs]
     for output in named:
         if not any(output.is_relative_to(listed) for listed in outputs):
@@ -194,11 +203,11 @@ def _require_whole(stage: str, record: Record, made_by: Mapping[str, str]) -> No
         asked = any(dep.is_relative_to(listed) for dep in needed)
         if asked and not any(output.is_relative_to(listed) for output in named):
             raise Damaged(path, f"is damaged: it does not name the output {listed}")
-    if stage_params(stage) and not record.params:
+    if stage_params(stage, root) and not record.params:
         raise Damaged(path, "is damaged: it names no params")
 
 
-def out_of_date() -> OutOfDate:
+def out_of_date(root: Path = HERE) -> OutOfDate:
     """The stages whose results are not of params.yaml as it is now, or not of the results before
     them, in the order of dvc.yaml. Code that was edited since is no reason (`dvc commit` may have
     accepted it); a folder of results without any record is not judged.
@@ -206,28 +215,28 @@ def out_of_date() -> OutOfDate:
     Raises:
         UserError: a record is damaged.
     """
-    records = read_records()
-    if not records or not DVC_FILE.exists():
+    records = read_records(root / SOURCES, root=root)
+    if not records or not (root / DVC_FILE).exists():
         return {}
-    made_by = makers()
+    made_by = makers(root)
     for stage, record in records.items():
-        _require_whole(stage, record, made_by)
-    stages = [s for s in read_stages() if SOURCES / f"{s}.json" in stage_outputs(s)]
-    found = {stage: _reason(stage, records, made_by) for stage in stages}
+        _require_whole(stage, record, made_by, root)
+    stages = [s for s in read_stages(root) if SOURCES / f"{s}.json" in stage_outputs(s, root)]
+    found = {stage: _reason(stage, records, made_by, root) for stage in stages}
 
     @cache
     def stands_on(stage: str) -> frozenset[str]:
-        direct = frozenset(made_by[dep] for dep in stage_deps(stage) if dep in made_by)
+        direct = frozenset(made_by[dep] for dep in stage_deps(stage, root) if dep in made_by)
         return direct.union(*map(stands_on, direct))
 
     bad = {stage for stage, reason in found.items() if reason != Reason()}
     return {stage: found[stage] for stage in stages if bad & ({stage} | stands_on(stage))}
 
 
-def _reason(stage: str, records: dict[str, Record], made_by: dict[str, str]) -> Reason:
+def _reason(stage: str, records: dict[str, Record], made_by: dict[str, str], root: Path) -> Reason:
     if stage not in records:
         return Reason(missing=True)
-    record, now = records[stage], stage_params(stage)
+    record, now = records[stage], stage_params(stage, root)
     was, deps, outputs = record.params, record.deps, record.outputs
 
     def left(path: str) -> str | None:
@@ -243,8 +252,8 @@ def _reason(stage: str, records: dict[str, Record], made_by: dict[str, str]) -> 
             path
             for path in outputs
             if path.startswith("results/")
-            and Path(path).exists()
-            and file_hash(path) != outputs[path]
+            and (root / path).exists()
+            and file_hash(root / path) != outputs[path]
         ),
     )
 

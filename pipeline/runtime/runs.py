@@ -11,6 +11,7 @@ import errno
 import os
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project, is_store, runs_folder
 
 GIT = 20.0  # seconds that git may take
+_git_answers = True
 
 _held: dict[Path, FileLock] = {}
 
@@ -141,7 +143,11 @@ def provenance() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says; None where there is no git, or no repository that it can read."""
+    """What git says; None where there is no git, or no repository that it can read. Of one that
+    does not answer in time, as of a disk far away, this process asks no more."""
+    global _git_answers
+    if not _git_answers:
+        return None
     try:
         result = subprocess.run(
             ("git", *arguments),
@@ -151,6 +157,13 @@ def _git(*arguments: str) -> str | None:
             check=False,
             timeout=GIT,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except subprocess.TimeoutExpired:
+        _git_answers = False
+        print(
+            f"note: git did not answer in {GIT:.0f} s; results do not name a commit",
+            file=sys.stderr,
+        )
+        return None
+    except OSError:
         return None
     return None if result.returncode else result.stdout.strip()

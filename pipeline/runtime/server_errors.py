@@ -29,6 +29,7 @@ MEND = "mend MLFLOW_TRACKING_URI"
 DATABASES = ("postgresql", "mysql", "mssql", "sqlite")  # that MLflow knows, as schemes name them
 PLUGINS = "mlflow.tracking_store"  # packages that add servers to MLflow, as Azure's
 HOSTED = "databricks"  # whose address is in its credentials
+DENIED = "Permission denied"
 DELETED = "must be in the 'active' state"  # what MLflow says of an experiment
 
 
@@ -125,4 +126,6 @@ def way_out(reason: str) -> str:
         return (
             f"make a copy of it, and `mlflow db upgrade {redacted(uri)}` brings it to this MLflow"
         )
+    if DENIED in reason:
+        return "change its permissions and run this again"
     return "run this again"

@@ -15,6 +15,7 @@ from pipeline.runtime.compiler import require_compiler
 from pipeline.runtime.dag import DVC_FILE, PARAMS_FILE
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.process import cores
+from pipeline.runtime.project import RUNS
 from pipeline.runtime.server import damage_of
 from pipeline.runtime.server_errors import HOSTED, fault_of, mend_file
 from pipeline.runtime.uris import redacted, server_of, sqlite_file, tracking_uri
@@ -22,6 +23,7 @@ from pipeline.runtime.uris import redacted, server_of, sqlite_file, tracking_uri
 State = Literal["good", "note", "fails"]  # a note stops nothing
 GIB = 2**30
 MEMORY = 4  # GiB that the default preset takes
+WRITTEN = (".dvc", RUNS, "data", "models", "results", "analysis")  # folders of a project
 DISK = 2  # GiB that it writes, with DVC's cache and what it logs
 
 
@@ -133,8 +135,9 @@ def _memory() -> Finding:
 def _disk() -> Finding:
     free = shutil.disk_usage(".").free / GIB
     found = f"{free:.1f} GiB free in {Path.cwd()}"
-    if not os.access(".", os.W_OK):
-        return Finding("disk", "fails", f"{Path.cwd()} cannot be written", "change its permissions")
+    for folder in (Path.cwd(), *map(Path, WRITTEN)):  # of another user's run, perhaps
+        if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            return Finding("disk", "fails", f"{folder} cannot be written", "change its permissions")
     if free < DISK:
         return Finding("disk", "fails", found, f"make room: the default writes about {DISK} GiB")
     return Finding("disk", "good", f"{found} (`maskgit plan` says what a run writes)")

@@ -87,8 +87,12 @@ def load_model(
 
     Raises:
         UserError: the folder is missing, holds another kind of model, or weights that are damaged,
-            do not fit, or are not finite.
+            do not fit, or are not finite; or torch's default dtype is not float32.
     """
+    if (default := torch.get_default_dtype()) != torch.float32:
+        raise UserError(
+            f"models are built in torch's default dtype, which is {default}; set it to float32"
+        )
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
         require_hash(folder / name, way_out)

@@ -9,7 +9,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
 from pipeline.config.presets import PRESETS
 from pipeline.runtime import limits
-from pipeline.runtime.dag import DVC_FILE, read_stages
+from pipeline.runtime.dag import read_stages
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 from pipeline.runtime.project import RUNS
@@ -88,7 +88,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
 def _uncounted(stages: list[Stage]) -> list[str]:
     """The stages of the DAG that the plan leaves out."""
     planned = {stage.name for stage in stages}
-    dag = read_stages(PRESETS.parent / DVC_FILE)
+    dag = read_stages(PRESETS.parent)
     return [name for name in dag if name not in planned]
 
 
