@@ -1,5 +1,6 @@
 """What is read of dvc.yaml, and of git, whatever state they are in."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -84,6 +85,13 @@ def test_what_lies_in_a_stages_output(folder, monkeypatch):
     for path in ("data/a.png", "data", "./x/../data/y", str(folder / "data/a"), "link/a.png"):
         assert output_around(Path(path)) == Path("data")
     assert output_around(Path("b/c/d")) == Path("b/c")
+    (folder / "data").mkdir()
+    (folder / "elsewhere").mkdir()
+    for place in ("elsewhere", ".."):
+        with monkeypatch.context() as away:
+            away.chdir(folder / place)
+            assert output_around(folder / "data/a.png") == folder / "data"
+            assert output_around(Path(os.path.relpath(folder / "b/c/d"))) == folder / "b/c"
     monkeypatch.setenv("DVC_STAGE", "a")  # whose own output it is
     assert output_around(Path("b/c/d")) is None
     monkeypatch.delenv("DVC_STAGE")

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,11 +67,11 @@ def test_what_was_measured_stays_with_the_weights_that_it_was_measured_of(measur
     assert measured(model.save_pretrained(tmp_path / "same")) == {"nll": 1.5}
     with torch.no_grad():
         model.transformer.vocabulary_bias.add_(1)
-    assert measured(model.save_pretrained(tmp_path / "changed")) == {}
-    MaskGIT.from_pretrained(tmp_path / "changed", device="cpu").save_pretrained(measured_model)
+    for folder in (measured_model, measured_model, tmp_path / "changed"):  # twice over itself
+        assert measured(model.save_pretrained(folder)) == {}
     other = MaskGIT.from_pretrained(tmp_path / "same", device="cpu")
-    (tmp_path / "same").rename(tmp_path / "moved")
-    assert measured(other.save_pretrained(tmp_path / "unknown")) == {}
+    (tmp_path / "same/transformer/model.safetensors").write_bytes(b"damaged since")
+    assert measured(other.save_pretrained(tmp_path / "kept")) == {"nll": 1.5}
 
 
 @pytest.mark.parametrize("name", ["models/tokenizer/mine", "data/images", "analysis/tables/mine"])
@@ -88,6 +90,30 @@ def test_a_set_of_classes_has_no_order_to_draw_in(model):
     for classes in ({"1", "2"}, frozenset({1})):
         with pytest.raises(ArgumentError, match="classes: a set, which has no order"):
             model.sample(classes, 2)
+        with pytest.raises(ArgumentError, match="pictures: a set, which has no order"):
+            model.encode({Path("a.png"), Path("b.png")})
+
+
+def test_no_model_is_saved_with_params_that_its_images_are_too_small_for(project, tmp_path):
+    """As where params.yaml was changed since the networks were trained."""
+    folder = shutil.copytree(project, tmp_path / "project")
+    model = MaskGIT.from_pretrained(folder, device="cpu")
+    wide = replace(model.defaults, feather=model.image_size + 1)
+    model = MaskGIT(replace(model._opened, defaults=wide))
+    with pytest.raises(UserError, match=r"would be no model that can be opened \(feather: "):
+        model.save_pretrained(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_replicate_that_params_no_longer_name_is_saved_without_numbers(project, tmp_path):
+    folder = shutil.copytree(project, tmp_path / "project")
+    model = MaskGIT.from_pretrained(folder, seed=1, device="cpu")
+    (folder / "results/evaluation").mkdir(parents=True)
+    (folder / "results/evaluation/rows.csv").touch()
+    params = json.loads((folder / "params.yaml").read_text())
+    params["evaluation"]["seeds"] = [7]
+    (folder / "params.yaml").write_text(json.dumps(params))
+    assert measured(model.save_pretrained(tmp_path / "m")) == {}
 
 
 @pytest.mark.parametrize(("name", "value"), [("feather", 8192), ("dilate", 256)])
@@ -95,5 +121,5 @@ def test_a_saved_model_asks_for_no_edit_wider_than_its_images(name, value, saved
     description = json.loads((saved / "config.json").read_text())
     description["defaults"][name] = value
     (saved / "config.json").write_text(json.dumps(description))
-    with pytest.raises(UserError, match=f"is damaged: {name}: {value}, of an image of .* a side"):
+    with pytest.raises(UserError, match=f"is damaged: {name}: {value}, of .* a side"):
         MaskGIT.from_pretrained(saved, device="cpu")

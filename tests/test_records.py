@@ -206,3 +206,15 @@ def test_records_that_may_not_be_read_are_no_missing_ones(project, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", denied)  # root may read all
     with pytest.raises(UserError, match=r"sources cannot be read \(Permission denied\); mend it"):
         out_of_date()
+
+
+def test_a_project_is_judged_from_any_folder(project, tmp_path, monkeypatch):
+    set_params(steps=1)
+    Path("results/rows.csv").write_text("edited")
+    here = out_of_date()
+    assert here["evaluate"].changed and here["train"].params
+    monkeypatch.chdir(tmp_path.parent)
+    assert out_of_date(project) == here
+    (project / "results/sources/evaluate.json").write_text("{")
+    with pytest.raises(UserError, match=r"delete it and run `dvc repro evaluate`$"):
+        out_of_date(project)

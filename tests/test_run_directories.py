@@ -93,15 +93,22 @@ def test_a_stage_may_have_more_of_them_than_files_are_usually_open(tmp_path):
     assert done.stdout == "200\n", done.stderr
 
 
-def test_a_git_that_does_not_answer_is_waited_for_once(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("hangs", ["status", "rev-parse"])
+def test_a_git_that_does_not_answer_is_waited_for_once(hangs, tmp_path, monkeypatch, capsys):
     git = tmp_path / "git"
-    git.write_text('#!/bin/sh\necho x >> "$0.calls"\nexec sleep 30\n')
+    command = f'#!/bin/sh\necho $1 >> "$0.calls"\n[ $1 = {hangs} ] && exec sleep 30\necho c0ffee\n'
+    git.write_text(command)
     git.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(runs, "GIT", 0.5)
-    monkeypatch.setattr(runs, "_git_answers", True)
+    for name in ("MASKGIT_COMMIT", "MASKGIT_DIRTY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(runs, "GIT", 2.0)
+    monkeypatch.setattr(runs, "_silent", set())
     for _ in range(2):
         tags = runs.provenance()
-        assert (tags["git.commit"], tags["git.dirty"]) == ("unknown", "unknown")
-    assert (tmp_path / "git.calls").read_text() == "x\n"
-    assert capsys.readouterr().err.count("note: git did not answer in ") == 1
+        lost = {"rev-parse": "git.commit", "status": "git.dirty"}[hangs]
+        assert {name: tags[name] == "unknown" for name in ("git.commit", "git.dirty")} == {
+            name: name == lost for name in ("git.commit", "git.dirty")
+        }
+    assert (tmp_path / "git.calls").read_text().count(hangs) == 1
+    assert capsys.readouterr().err.count(f"note: git {hangs} took more than 2 s") == 1

@@ -95,11 +95,14 @@ def test_the_card_has_the_numbers_of_the_runs_own_model(project, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_the_card_of_a_run_has_the_numbers_of_its_rows(finished, tmp_path):
+def test_the_card_of_a_run_has_the_numbers_of_its_rows(finished, tmp_path, monkeypatch):
     finished.run("python", "-m", "pipeline", "save", str(tmp_path / "saved"), "--replicate", "1")
     rows = pd.read_csv(finished.folder / "results/evaluation/rows.csv")
     own = rows[(rows["images"] == "transformer") & (rows["seed"] == 1)].iloc[0]
     card = (tmp_path / "saved/README.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    model = MaskGIT.from_pretrained(os.path.relpath(finished.folder), seed=1, device="cpu")
+    assert (model.save_pretrained("saved") / "README.md").read_text() == card
     assert f"| FID (classifier) | {own['fid_classifier']:.4g} |" in card
     assert f"| NLL of masked tokens | {own['nll']:.4g} |" in card
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from pipeline.api.opening import Opened
-from pipeline.api.saved import TOKENIZER_FOLDER, TRANSFORMER_FOLDER
+from pipeline.api.saved import weights_hash
 from pipeline.config.params import load_params
 from pipeline.config.paths import RESULTS, TOKENIZER, TRANSFORMER
 from pipeline.config.replicates import main_replicate
@@ -17,7 +17,6 @@ from pipeline.runtime.records import SOURCES, out_of_date
 from pipeline.runtime.result_files import has_param
 
 ROWS = RESULTS / "evaluation/rows.csv"
-WEIGHTS = "model.safetensors"
 MODELS = (TOKENIZER.as_posix(), TRANSFORMER.as_posix())
 # Columns of the rows, or how they begin, in the card's order; a name ends with its extractor.
 SHOWN = {
@@ -75,16 +74,17 @@ def measured(opened: Opened) -> dict[str, float]:
     are of just this model, data and code."""
     root = opened.project
     if root is None:
-        places = (TOKENIZER_FOLDER, TRANSFORMER_FOLDER)
-        same = opened.saved and _lie_there(opened, *(opened.saved / place for place in places))
+        same = weights_hash(opened.tokenizer, opened.transformer) == opened.measured_of
         return opened.measured if same else {}
     if not (root / ROWS).exists():
         return {}
     import pandas as pd
 
+    if not _of_these_models(root):  # first: else the params may know no such replicate
+        return {}
     params = load_params(root / PARAMS_FILE)
     transformer = root / main_replicate(params, "transformer", opened.seed).folder
-    if not (_of_these_models(root) and _lie_there(opened, root / TOKENIZER, transformer)):
+    if not _lie_there(opened, root / TOKENIZER, transformer):
         return {}
     rows, smoothing = pd.read_csv(root / ROWS), params.training.label_smoothing
     main = rows[(rows["images"] == "transformer") & has_param(rows["label_smoothing"], smoothing)]
@@ -113,9 +113,7 @@ def _lie_there(opened: Opened, tokenizer: Path, transformer: Path) -> bool:
     """Whether the model's weights are those of these folders: since it was opened either may have
     changed."""
     for network, folder in ((opened.tokenizer, tokenizer), (opened.transformer, transformer)):
-        if not (folder / WEIGHTS).exists():
-            return False
-        weights, there = network.state_dict(), read_safetensors(folder / WEIGHTS)
+        weights, there = network.state_dict(), read_safetensors(folder / "model.safetensors")
         if weights.keys() != there.keys():
             return False
         for name, value in weights.items():

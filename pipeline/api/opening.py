@@ -10,12 +10,15 @@ from pathlib import Path
 import torch
 
 from pipeline.api.defaults import Defaults
+from pipeline.api.numbers import elements
 from pipeline.api.saved import (
     AGAIN,
     CONFIG,
     TOKENIZER_FOLDER,
     TRANSFORMER_FOLDER,
     read_description,
+    too_wide,
+    weights_hash,
 )
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import IMAGES, TOKENIZER
@@ -28,7 +31,7 @@ from pipeline.runtime.limits import SIDE
 from pipeline.runtime.records import described, out_of_date
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
-from pipeline.weights.published import WAY_OUT, load_model
+from pipeline.weights.published import WAY_OUT, load_model, require_float32
 from pipeline.weights.released.opening import open_pretrained_tokenizer, open_pretrained_transformer
 
 TRAINING = ("train_tokenizer", "cache_tokens", "train_transformer")  # stages behind the networks
@@ -49,8 +52,8 @@ class Opened:
     preset: str
     seed: int | None = None  # the replicate's; None where there is but one
     project: Path | None = None  # the root folder, where there is one
-    saved: Path | None = None  # the folder of a saved model
-    measured: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)  # of a saved model
+    measured_of: str = ""  # hash of the weights that it was measured of
 
 
 def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
@@ -104,6 +107,7 @@ def open_released(
     """
     if isinstance(classes, str) or not isinstance(classes, Iterable | None):
         raise ArgumentError(f"classes: {type(classes).__name__} is no list of names; give one")
+    require_float32()
     params = preset_params(preset)
     files = {"tokenizer": tokenizer, "transformer": transformer}
     params = params.model_copy(
@@ -113,7 +117,7 @@ def open_released(
         }
     )
     model = open_pretrained_transformer(params, device)
-    known = tuple(classes or map(str, range(model.config.num_classes)))
+    known = tuple(elements("classes", classes or map(str, range(model.config.num_classes))))
     if len(known) != model.config.num_classes:
         raise ArgumentError(
             f"classes: {len(known)} names, and the model has {model.config.num_classes} classes"
@@ -132,16 +136,8 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
     tokenizer = load_model(folder / TOKENIZER_FOLDER, "tokenizer", device, AGAIN)
     transformer = load_model(folder / TRANSFORMER_FOLDER, "transformer", device, AGAIN)
     wrong = _unfit(tokenizer.config, transformer.config)
-    defaults, tokens = description.defaults, transformer.config.num_tokens
-    if (most := max(defaults.decoding.iterations, defaults.editing_iterations)) > tokens:
-        wrong = f"{most} iterations of {tokens} tokens"
-    side = math.isqrt(tokens)
-    for what, given, limit in (
-        ("dilate", defaults.dilate, side),
-        ("feather", defaults.feather or 0, side * tokenizer.config.downsampling),
-    ):
-        if given > limit:
-            wrong = f"{what}: {given}, of an image of {limit} a side"
+    tokens = transformer.config.num_tokens
+    wrong = wrong or too_wide(description.defaults, tokens, tokenizer.config.downsampling)
     if (classes := transformer.config.num_classes) != len(description.classes):
         wrong = f"{len(description.classes)} names of {classes} classes"
     if wrong:
@@ -150,11 +146,11 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
         tokenizer,
         transformer,
         tuple(description.classes),
-        defaults,
+        description.defaults,
         description.preset,
         description.seed,
-        saved=folder.absolute(),
         measured=description.measured,
+        measured_of=weights_hash(tokenizer, transformer) if description.measured else "",
     )
 
 

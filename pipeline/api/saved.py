@@ -6,11 +6,15 @@ executed.
     tokenizer/, transformer/ each with model.safetensors and its config.json
 """
 
+import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
 
 from pipeline.api.defaults import Defaults
 from pipeline.config.values import Seed, Text
@@ -61,6 +65,28 @@ def read_description(path: Path) -> Description:
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is no {CONFIG} of a saved model ({error}); {AGAIN}") from error
+
+
+def weights_hash(*networks: nn.Module) -> str:
+    """Of all their weights, names and types."""
+    digest = hashlib.blake2b(digest_size=16)
+    for network in networks:
+        for name, value in network.state_dict().items():
+            digest.update(f"{name} {value.dtype} ".encode())
+            digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def too_wide(defaults: Defaults, tokens: int, downsampling: int) -> str | None:
+    """What the defaults ask for and no image of so many tokens has, if anything."""
+    most, side = max(defaults.decoding.iterations, defaults.editing_iterations), math.isqrt(tokens)
+    if most > tokens:
+        return f"{most} iterations of {tokens} tokens"
+    if defaults.dilate > side:
+        return f"dilate: {defaults.dilate}, of a grid of {side} tokens a side"
+    if (feather := defaults.feather or 0) > side * downsampling:
+        return f"feather: {feather}, of images of {side * downsampling} pixels a side"
+    return None
 
 
 def mistake(error: ValidationError) -> str:

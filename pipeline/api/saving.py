@@ -16,6 +16,7 @@ from pipeline.api.saved import (
     TRANSFORMER_FOLDER,
     Description,
     mistake,
+    too_wide,
 )
 from pipeline.runtime.dag import output_around
 from pipeline.runtime.errors import UserError
@@ -35,6 +36,14 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
             not be opened again.
     """
     require_free(folder)
+    tokens, downsampling = (
+        opened.transformer.config.num_tokens,
+        opened.tokenizer.config.downsampling,
+    )
+    if wrong := too_wide(opened.defaults, tokens, downsampling):  # params.yaml's, of an earlier run
+        raise UserError(
+            f"{folder} would be no model that can be opened ({wrong}); mend params.yaml"
+        )
     values = measured(opened)
     try:
         description = Description(

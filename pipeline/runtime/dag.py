@@ -1,5 +1,6 @@
 """The params and dependencies that dvc.yaml lists for a stage: their values and contents."""
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -169,12 +170,25 @@ def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
 def output_around(path: Path) -> Path | None:
     """The output of another stage that a path is, or lies in; None where there is none, or no
     project of ours."""
-    try:
-        others = [stage for stage in read_stages() if stage != os.environ.get("DVC_STAGE")]
-        outputs = [output for stage in others for output in stage_outputs(stage)]
-    except UserError:
-        return None
-    return next((output for output in outputs if lies_in(path, output)), None)
+    for root in _projects_around(path):
+        try:
+            others = [s for s in read_stages(root) if s != os.environ.get("DVC_STAGE")]
+            outputs = [root / output for s in others for output in stage_outputs(s, root)]
+        except UserError:  # it is another's
+            continue
+        if found := next((output for output in outputs if lies_in(path, output)), None):
+            return found
+    return None
+
+
+def _projects_around(path: Path) -> list[Path]:
+    """The root folders of projects: the current folder, and that which a path lies in, by its name
+    and by what links lead to."""
+    found = [HERE] if DVC_FILE.exists() else []
+    for way in (os.path.abspath(path), os.path.realpath(path)):
+        roots = (folder for folder in Path(way).parents if (folder / DVC_FILE).exists())
+        found.extend(itertools.islice(roots, 1))
+    return list(dict.fromkeys(found))
 
 
 def makers(root: Path = HERE) -> dict[str, str]:

@@ -161,7 +161,7 @@ def read_records(
     """
     stages = read_stages(root) if (root / DVC_FILE).exists() else None
     try:
-        there = sorted(folder.iterdir()) if folder.exists() else []
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:  # no record would be read as one that never was
         raise UserError(f"{folder} cannot be read ({error.strerror}); mend it") from error
     records = [path for path in there if path.suffix == ".json"]

@@ -33,15 +33,16 @@ class Damaged(UserError):
 
 def _way_out(path: Path) -> str:
     """How a user gets the file as it was."""
-    stage = _maker(path) if DVC_FILE.exists() else ""
+    root = next((folder for folder in path.parents if (folder / DVC_FILE).exists()), None)
+    stage = _maker(path, root) if root is not None else ""
     return f"delete it and run `dvc repro{stage and ' '}{stage}`"
 
 
-def _maker(path: Path) -> str:
-    """The stage that makes a file, whatever the project's folder is; "" if none does."""
+def _maker(path: Path, root: Path) -> str:
+    """The stage of a project that makes a file; "" if none does."""
     ways = [path.parts[start:] for start in range(len(path.parts))]
-    for stage in read_stages():
-        for output in stage_outputs(stage):
+    for stage in read_stages(root):
+        for output in stage_outputs(stage, root):
             if any(way[: len(output.parts)] == output.parts for way in ways):
                 return stage
     return ""

@@ -31,7 +31,7 @@ from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project, is_store, runs_folder
 
 GIT = 20.0  # seconds that git may take
-_git_answers = True
+_silent: set[str] = set()  # commands of git that did not answer in time
 
 _held: dict[Path, FileLock] = {}
 
@@ -129,12 +129,15 @@ def provenance() -> dict[str, str]:
     A job gets commit and flag from where it was submitted, since git's history does not travel. The
     flag is "unknown" where nothing can tell.
     """
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    dirty = "unknown" if changed is None else str(bool(changed)).lower()
+    commit, dirty = os.environ.get("MASKGIT_COMMIT"), os.environ.get("MASKGIT_DIRTY")
+    commit = commit or _git("rev-parse", "HEAD") or "unknown"
+    if not dirty:
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        dirty = "unknown" if changed is None else str(bool(changed)).lower()
     lock = Path("dvc.lock")
     return {
-        "git.commit": os.environ.get("MASKGIT_COMMIT") or _git("rev-parse", "HEAD") or "unknown",
-        "git.dirty": os.environ.get("MASKGIT_DIRTY") or dirty,
+        "git.commit": commit,
+        "git.dirty": dirty,
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
         "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
         "dvc.lock": tree_hash(lock)[:16] if lock.exists() else "none",
@@ -142,15 +145,14 @@ def provenance() -> dict[str, str]:
     }
 
 
-def _git(*arguments: str) -> str | None:
-    """What git says; None where there is no git, or no repository that it can read. Of one that
-    does not answer in time, as of a disk far away, this process asks no more."""
-    global _git_answers
-    if not _git_answers:
+def _git(command: str, *options: str) -> str | None:
+    """What git says; None where there is no git, or no repository that it can read. A command that
+    does not answer in time, as of a disk far away, is asked no more."""
+    if command in _silent:
         return None
     try:
         result = subprocess.run(
-            ("git", *arguments),
+            ("git", command, *options),
             capture_output=True,
             text=True,
             errors="replace",
@@ -158,11 +160,10 @@ def _git(*arguments: str) -> str | None:
             timeout=GIT,
         )
     except subprocess.TimeoutExpired:
-        _git_answers = False
-        print(
-            f"note: git did not answer in {GIT:.0f} s; results do not name a commit",
-            file=sys.stderr,
-        )
+        _silent.add(command)
+        lost = "which commit made them" if command == "rev-parse" else "whether files were changed"
+        note = f"note: git {command} took more than {GIT:.0f} s; results do not say {lost}"
+        print(note, file=sys.stderr)
         return None
     except OSError:
         return None

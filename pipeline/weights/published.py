@@ -59,6 +59,14 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
             note_hash(temporary / name)
 
 
+def require_float32() -> None:
+    """Raises: UserError: torch's default dtype, which networks are built in, is another."""
+    if (default := torch.get_default_dtype()) != torch.float32:
+        raise UserError(
+            f"models are built in torch's default dtype, which is {default}; set it to float32"
+        )
+
+
 @overload
 def load_model(
     folder: Path | str, kind: Literal["classifier"], device: Device = ..., way_out: str = ...
@@ -89,10 +97,7 @@ def load_model(
         UserError: the folder is missing, holds another kind of model, or weights that are damaged,
             do not fit, or are not finite; or torch's default dtype is not float32.
     """
-    if (default := torch.get_default_dtype()) != torch.float32:
-        raise UserError(
-            f"models are built in torch's default dtype, which is {default}; set it to float32"
-        )
+    require_float32()
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
         require_hash(folder / name, way_out)
