@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipeline import MaskGIT
 from pipeline.api.pictures import pixel_mask
@@ -37,6 +38,23 @@ HUGE = 10**5000  # which Python does not show
         (
             lambda m: m.outpaint(torch.zeros(1, 1, 8, 8), 0, sides=np.zeros((2, 2))),
             "sides: .*; use left, right or both",
+        ),
+        (lambda m: m.sample(""), r"classes: this model has no class \(an empty text\); use 0 to"),
+        (lambda m: m.sample(np.array("x")), "classes: this model has no class x"),
+        (lambda m: m.encode(""), r"pictures: .*is no path \(it is empty\)"),
+        (
+            lambda m: m.edit(torch.zeros(1, 1, 8, 8), 0, mask=Image.new("F", (8, 8))),
+            "mask: one is of numbers whose range",
+        ),
+        (
+            lambda m: m.encode(torch.zeros(1, 1, 8, 8).expand(10**12, -1, -1, -1)),
+            "pictures: 1,000,000,000,000 are more than the limit",
+        ),
+        (
+            lambda m: m.to_pil(
+                torch.zeros(1, 1, 8, 8, dtype=torch.uint8).expand(10**12, -1, -1, -1)
+            ),
+            "images: 1,000,000,000,000 are more than the limit",
         ),
         (lambda m: m.sample(0, torch.tensor(1, device="meta")), "count: .* is no whole number"),
         (lambda m: m.sample(torch.tensor(1, device="meta")), "classes: this model has no class"),
@@ -109,3 +127,9 @@ def test_an_address_is_no_output(tmp_path, output, reason):
     with pytest.raises(UserError, match=reason) as error:
         require_name("--output", Path(output))
     one_line(error)
+
+
+def test_a_class_in_an_array_without_axes_is_that_class(model):
+    expected = model.sample("1", 2)
+    for given in (np.array("1"), np.array(1), torch.tensor(1)):
+        assert torch.equal(model.sample(given, 2), expected)

@@ -5,6 +5,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ def class_labels(classes: Classes, names: Sequence[str]) -> Tensor:
     """
     one = getattr(classes, "ndim", 1) == 0  # as an element of labels
     if one or isinstance(classes, str) or not isinstance(classes, Iterable):
-        several: list[Any] = [classes]
+        several: list[Any] = [classes[()] if isinstance(classes, np.ndarray) else classes]
     else:
         several = elements("classes", classes)
     if not several:
@@ -75,8 +76,9 @@ def _label(given: Class, names: Sequence[str]) -> int:
     number = _number(given)
     if number is not None and 0 <= number < len(names):
         return number
+    name = shown(given)
     raise ArgumentError(
-        f"classes: this model has no class {shown(given)}; {_allowed(shown(given), names)}"
+        f"classes: this model has no class {name or '(an empty text)'}; {_allowed(name, names)}"
     )
 
 

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.api.numbers import elements, shown, whole
+from pipeline.api.numbers import a_path, elements, shown, whole
 from pipeline.data.images.crops import center_crop
 from pipeline.data.images.opening import BadPicture, as_seen, decode_image
 from pipeline.data.images.pixels import as_uint8
 from pipeline.editing import box_mask, center_mask
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.files import read_file
-from pipeline.runtime.limits import PICTURE_BYTES, PICTURE_PIXELS
+from pipeline.runtime.limits import BATCH, PICTURE_BYTES, PICTURE_PIXELS
 
 Picture = Image.Image | Path | str  # a path is opened
 Pictures = Picture | Sequence[Picture] | Tensor  # a tensor is (B, C, H, W) or (C, H, W)
@@ -29,8 +29,11 @@ _ONE = (Image.Image, Path, str)
 _PICTURES = "give a picture of Pillow, the path of one, a list of these, or a tensor"
 
 
-def open_picture(picture: Picture, channels: int = 3) -> Image.Image:
+def open_picture(picture: Picture, channels: int = 3, name: str = "pictures") -> Image.Image:
     """A picture, opened where it is a path, as people see it, in grey (mode L) or RGB.
+
+    Args:
+        name: of the argument, for messages.
 
     Raises:
         ArgumentError: it is none, cannot be read, or its numbers are of a range that is not known.
@@ -40,13 +43,13 @@ def open_picture(picture: Picture, channels: int = 3) -> Image.Image:
         try:
             return as_seen(picture).convert("L" if channels == 1 else "RGB")
         except BadPicture as error:
-            raise ArgumentError(f"pictures: one is {error}") from error
+            raise ArgumentError(f"{name}: one is {error}") from error
         except Exception as error:  # closed, or of a damaged file that is read only now
-            raise ArgumentError(f"pictures: one cannot be read ({error}); open it again") from error
+            raise ArgumentError(f"{name}: one cannot be read ({error}); open it again") from error
     if not isinstance(picture, (str, Path)):
-        raise ArgumentError(f"pictures: {type(picture).__name__} is none; {_PICTURES}")
+        raise ArgumentError(f"{name}: {type(picture).__name__} is none; {_PICTURES}")
     try:
-        return decode_image(read_file(picture, PICTURE_BYTES), channels, whole=True)
+        return decode_image(read_file(a_path(name, picture), PICTURE_BYTES), channels, whole=True)
     except FileNotFoundError as error:
         raise UserError(f"{picture} is missing; give the path of a picture") from error
     except BadPicture as error:
@@ -80,6 +83,7 @@ def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[
 
 def _checked(images: Tensor, channels: int, side: int) -> Tensor:
     require_plain("pictures", images)
+    require_few("pictures", images)
     batch = images[None] if images.ndim == 3 else images
     if batch.ndim != 4 or tuple(batch.shape[1:]) != (channels, side, side) or not len(batch):
         raise ArgumentError(
@@ -142,7 +146,7 @@ def _boxed(box: Box, width: int, height: int) -> Tensor:
 def _as_bool(mask: Mask | None) -> Tensor:
     """(H, W) bool; of a picture, True where it is lighter than middle grey."""
     if isinstance(mask, _ONE):
-        return torch.from_numpy(np.array(open_picture(mask, channels=1)) >= 128)
+        return torch.from_numpy(np.array(open_picture(mask, channels=1, name="mask")) >= 128)
     values = as_tensor("mask", mask, "no picture, and no array of numbers")
     if values.ndim != 2:
         raise ArgumentError(f"mask: shape {tuple(values.shape)}; give (height, width)")
@@ -181,9 +185,9 @@ def as_tensor(name: str, given: Any, otherwise: str) -> Tensor:
     Raises:
         ArgumentError: it is none.
     """
-    axes = given.shape if isinstance(given, (np.ndarray, Tensor)) else ()
-    if math.prod(axes) > PICTURE_PIXELS:  # one that repeats its values may have any size
-        raise ArgumentError(f"{name}: {math.prod(axes):,} numbers; give fewer")
+    if isinstance(given, (np.ndarray, Tensor)) and math.prod(given.shape) > PICTURE_PIXELS:
+        # One that repeats its values may have any size.
+        raise ArgumentError(f"{name}: {math.prod(given.shape):,} numbers; give fewer")
     try:
         if isinstance(given, np.ndarray):
             # torch takes none that is turned over, or of bytes in the other order.
@@ -204,6 +208,7 @@ def as_images(images: Tensor) -> Tensor:
     if not isinstance(images, Tensor):
         raise ArgumentError(f"images: {type(images).__name__} is no tensor; give one")
     require_plain("images", images)
+    require_few("images", images)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.numel():
         raise ArgumentError(f"images: shape {tuple(images.shape)}; give (B, 1 or 3, H, W)")
     if images.dtype != torch.uint8:
@@ -218,6 +223,12 @@ def require_plain(name: str, tensor: Tensor) -> None:
     few = tensor.is_floating_point() and tensor.element_size() < 2  # float8 and the like
     if odd or few or tensor.layout != torch.strided:
         raise ArgumentError(f"{name}: no plain, dense tensor; give one")
+
+
+def require_few(name: str, batch: Tensor) -> None:
+    """Raises: ArgumentError: the tensor, which may repeat its values, has too many images."""
+    if batch.ndim == 4 and len(batch) > BATCH:
+        raise ArgumentError(f"{name}: {len(batch):,} are more than the limit of {BATCH:,}")
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
