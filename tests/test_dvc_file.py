@@ -92,8 +92,9 @@ def test_what_lies_in_a_stages_output(folder, monkeypatch):
             away.chdir(folder / place)
             assert output_around(folder / "data/a.png") == folder / "data"
             assert output_around(Path(os.path.relpath(folder / "b/c/d"))) == folder / "b/c"
-    monkeypatch.setenv("DVC_STAGE", "a")  # whose own output it is
-    assert output_around(Path("b/c/d")) is None
+    for stage in ("a", "sub/dvc.yaml:a"):  # whose own output it is, as DVC names it
+        monkeypatch.setenv("DVC_STAGE", stage)
+        assert output_around(Path("b/c/d")) is None
     monkeypatch.delenv("DVC_STAGE")
     for path in ("b", "database/a.png", "/data/a.png", "../data"):
         assert output_around(Path(path)) is None

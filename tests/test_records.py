@@ -18,6 +18,7 @@ from pipeline.runtime.records import (
     require_current,
     write_record,
 )
+from pipeline.runtime.result_files import Damaged
 from tests.errors import one_line
 
 STAGES = {
@@ -218,3 +219,9 @@ def test_a_project_is_judged_from_any_folder(project, tmp_path, monkeypatch):
     (project / "results/sources/evaluate.json").write_text("{")
     with pytest.raises(UserError, match=r"delete it and run `dvc repro evaluate`$"):
         out_of_date(project)
+
+
+def test_a_dvc_yaml_of_others_hides_no_damage(project):
+    Path("dvc.yaml").write_text("artifacts: {}\n")
+    error = Damaged(project / "results/rows.csv", "is damaged")
+    assert str(error).endswith("rows.csv is damaged; delete it and run `dvc repro`")

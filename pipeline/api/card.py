@@ -80,9 +80,10 @@ def measured(opened: Opened) -> dict[str, float]:
         return {}
     import pandas as pd
 
-    if not _of_these_models(root):  # first: else the params may know no such replicate
-        return {}
     params = load_params(root / PARAMS_FILE)
+    changed = opened.seed is not None and opened.seed not in params.evaluation.seeds
+    if changed or not _of_these_models(root):
+        return {}
     transformer = root / main_replicate(params, "transformer", opened.seed).folder
     if not _lie_there(opened, root / TOKENIZER, transformer):
         return {}

@@ -67,6 +67,7 @@ def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
         UserError: there is no such replicate, or no model yet; or its networks do not fit each
             other, or neither the params and images, which no `EarlierRun` explains.
     """
+    require_float32()
     params = load_params(root / PARAMS_FILE)
     replicate = main_replicate(params, "transformer", seed)
     params = _absolute(params, root)

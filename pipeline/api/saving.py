@@ -32,17 +32,18 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
         name: by which the card says the model is opened.
 
     Raises:
-        UserError: something else than a saved model lies there, it cannot be written, or it would
-            not be opened again.
+        UserError: something else than a saved model lies there, a stage makes what does, it cannot
+            be written, or it would not be opened again.
     """
     require_free(folder)
     tokens, downsampling = (
         opened.transformer.config.num_tokens,
         opened.tokenizer.config.downsampling,
     )
-    if wrong := too_wide(opened.defaults, tokens, downsampling):  # params.yaml's, of an earlier run
-        raise UserError(
-            f"{folder} would be no model that can be opened ({wrong}); mend params.yaml"
+    if wrong := too_wide(opened.defaults, tokens, downsampling):
+        raise UserError(  # params.yaml has changed since the networks were trained
+            f"{folder} would be no model that can be opened ({wrong}): params.yaml is not what the "
+            f"networks were trained with; run `dvc repro`, or bring it back, then open them again"
         )
     values = measured(opened)
     try:

@@ -1,6 +1,6 @@
 """The params and dependencies that dvc.yaml lists for a stage: their values and contents."""
 
-import itertools
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -170,13 +170,17 @@ def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
 def output_around(path: Path) -> Path | None:
     """The output of another stage that a path is, or lies in; None where there is none, or no
     project of ours."""
+    own = os.environ.get("DVC_STAGE", "").rpartition(":")[
+        2
+    ]  # DVC puts a subfolder's file before it
     for root in _projects_around(path):
         try:
-            others = [s for s in read_stages(root) if s != os.environ.get("DVC_STAGE")]
+            others = [stage for stage in read_stages(root) if stage != own]
             outputs = [root / output for s in others for output in stage_outputs(s, root)]
-        except UserError:  # it is another's
+            found = next((output for output in outputs if lies_in(path, output)), None)
+        except (UserError, ValueError, OSError):  # it is another's
             continue
-        if found := next((output for output in outputs if lies_in(path, output)), None):
+        if found:
             return found
     return None
 
@@ -184,11 +188,16 @@ def output_around(path: Path) -> Path | None:
 def _projects_around(path: Path) -> list[Path]:
     """The root folders of projects: the current folder, and that which a path lies in, by its name
     and by what links lead to."""
-    found = [HERE] if DVC_FILE.exists() else []
-    for way in (os.path.abspath(path), os.path.realpath(path)):
-        roots = (folder for folder in Path(way).parents if (folder / DVC_FILE).exists())
-        found.extend(itertools.islice(roots, 1))
+    found = [HERE] if os.path.exists(DVC_FILE) else []
+    with contextlib.suppress(OSError):  # the current folder was deleted
+        for way in (os.path.abspath(path), os.path.realpath(path)):
+            found += [root] if (root := project_around(Path(way))) else []
     return list(dict.fromkeys(found))
+
+
+def project_around(path: Path) -> Path | None:
+    """The nearest folder around a path that has a dvc.yaml."""
+    return next((root for root in path.parents if os.path.exists(root / DVC_FILE)), None)
 
 
 def makers(root: Path = HERE) -> dict[str, str]:
