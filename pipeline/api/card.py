@@ -74,8 +74,12 @@ def measured(opened: Opened) -> dict[str, float]:
     are of just this model, data and code."""
     root = opened.project
     if root is None:
-        same = weights_hash(opened.tokenizer, opened.transformer) == opened.measured_of
-        return opened.measured if same else {}
+        if (
+            opened.measured
+            and weights_hash(opened.tokenizer, opened.transformer) == opened.measured_of
+        ):
+            return opened.measured
+        return {}
     if not (root / ROWS).exists():
         return {}
     import pandas as pd
