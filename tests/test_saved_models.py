@@ -102,7 +102,7 @@ def test_the_card_of_a_run_has_the_numbers_of_its_rows(finished, tmp_path, monke
     card = (tmp_path / "saved/README.md").read_text()
     monkeypatch.chdir(tmp_path)
     model = MaskGIT.from_pretrained(os.path.relpath(finished.folder), seed=1, device="cpu")
-    assert (model.save_pretrained("saved") / "README.md").read_text() == card
+    assert (model.save_pretrained(tmp_path / "saved") / "README.md").read_text() == card
     assert f"| FID (classifier) | {own['fid_classifier']:.4g} |" in card
     assert f"| NLL of masked tokens | {own['nll']:.4g} |" in card
 
