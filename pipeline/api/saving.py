@@ -36,29 +36,8 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
             be written, or it would not be opened again.
     """
     require_free(folder)
-    tokens, downsampling = (
-        opened.transformer.config.num_tokens,
-        opened.tokenizer.config.downsampling,
-    )
-    if wrong := too_wide(opened.defaults, tokens, downsampling):
-        raise UserError(  # params.yaml has changed since the networks were trained
-            f"{folder} would be no model that can be opened ({wrong}): params.yaml is not what the "
-            f"networks were trained with; run `dvc repro`, or bring it back, then open them again"
-        )
     values = measured(opened)
-    try:
-        description = Description(
-            format="maskgit-pipeline 1",
-            classes=list(opened.classes),
-            defaults=opened.defaults,
-            preset=opened.preset,
-            seed=opened.seed,
-            measured=values,
-        )
-    except ValidationError as error:
-        raise UserError(
-            f"{folder} would be no model that can be opened ({mistake(error)}); give another value"
-        ) from error
+    description = _description(opened, folder, values)
     networks = {
         TOKENIZER_FOLDER: ("tokenizer", opened.tokenizer),
         TRANSFORMER_FOLDER: ("transformer", opened.transformer),
@@ -71,6 +50,29 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
         write_text(temporary / CONFIG, description.model_dump_json(indent=2) + "\n")
         write_text(temporary / CARD, card(opened, name, values))
     return folder
+
+
+def _description(opened: Opened, folder: Path, values: dict[str, float]) -> Description:
+    """Raises: UserError: with it, the model would not be opened again."""
+    unopened = f"{folder} would be no model that can be opened"
+    try:
+        description = Description(
+            format="maskgit-pipeline 1",
+            classes=list(opened.classes),
+            defaults=opened.defaults,
+            preset=opened.preset,
+            seed=opened.seed,
+            measured=values,
+        )
+    except ValidationError as error:
+        raise UserError(f"{unopened} ({mistake(error)}); give another value") from error
+    tokens, factor = opened.transformer.config.num_tokens, opened.tokenizer.config.downsampling
+    if wrong := too_wide(opened.defaults, tokens, factor):
+        raise UserError(  # params.yaml has changed since the networks were trained
+            f"{unopened} ({wrong}): params.yaml is not what the networks were trained with; run "
+            f"`dvc repro`, or bring it back, then open them again"
+        )
+    return description
 
 
 def require_free(folder: Path) -> None:

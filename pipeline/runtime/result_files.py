@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.runtime.bounds import bounds_of, known_bounds
-from pipeline.runtime.dag import project_around, read_stages, stage_outputs
+from pipeline.runtime.dag import DVC_FILE, HERE, project_around, read_stages, stage_outputs
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import as_written, read_file, require_file
 from pipeline.runtime.limits import RESULT_BYTES, RESULT_COLUMNS, TEXT
@@ -34,7 +34,8 @@ class Damaged(UserError):
 def _way_out(path: Path) -> str:
     """How a user gets the file as it was."""
     try:
-        stage = _maker(path, root) if (root := project_around(path)) else ""
+        root = project_around(path) or HERE  # results may lie apart from any
+        stage = _maker(path, root) if (root / DVC_FILE).exists() else ""
     except UserError:  # a dvc.yaml of others
         stage = ""
     return f"delete it and run `dvc repro{stage and ' '}{stage}`"
