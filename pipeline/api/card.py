@@ -74,12 +74,9 @@ def measured(opened: Opened) -> dict[str, float]:
     are of just this model, data and code."""
     root = opened.project
     if root is None:
-        if (
-            opened.measured
-            and weights_hash(opened.tokenizer, opened.transformer) == opened.measured_of
-        ):
-            return opened.measured
-        return {}
+        known = opened.measured_of
+        same = known and weights_hash(opened.tokenizer, opened.transformer) == known
+        return opened.measured if same else {}
     if not (root / ROWS).exists():
         return {}
     import pandas as pd

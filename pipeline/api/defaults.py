@@ -1,6 +1,7 @@
 """What a model is used with unless a call says otherwise: the values of the run that made it."""
 
 import difflib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypedDict
@@ -73,6 +74,18 @@ class Defaults:
             batch_size=params.decoding.batch_size,
             guided=params.training.label_drop > 0 or params.transformer.pretrained is not None,
         )
+
+    def too_wide(self, num_tokens: int, downsampling: int) -> str | None:
+        """What they ask for and no image of so many tokens has, if anything."""
+        most = max(self.decoding.iterations, self.editing_iterations)
+        side = math.isqrt(num_tokens)
+        if most > num_tokens:
+            return f"{most} iterations of {num_tokens} tokens"
+        if self.dilate > side:
+            return f"dilate: {self.dilate}, of a grid of {side} tokens a side"
+        if (feather := self.feather or 0) > side * downsampling:
+            return f"feather: {feather}, of images of {side * downsampling} pixels a side"
+        return None
 
     def settings(self, num_tokens: int, given: Decoding, *, edit: bool = False) -> DecodingSettings:
         """The settings with what a call gave in their place.

@@ -110,7 +110,8 @@ class MaskGIT(Editor):
         holds a saved model.
 
         Raises:
-            UserError: something else lies there, or it cannot be written.
+            UserError: something else lies there, or a stage makes it and DVC deletes it; or it
+                cannot be written, or would not be opened again.
         """
         return save(self._opened, a_path("folder", folder), str(folder))
 

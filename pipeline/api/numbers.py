@@ -9,7 +9,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.errors import ArgumentError
+from pipeline.runtime.dag import output_around
+from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.limits import FOLDERS
 
 SHOWN = 80  # characters of a value that a message has
@@ -102,3 +103,21 @@ def a_path(name: str, given: Any) -> Path:
     except (TypeError, ValueError, OSError) as error:  # as of NUL in it, or of a name too long
         reason = getattr(error, "strerror", None) or error
         raise ArgumentError(f"{name}: {shown(given)} is no path ({reason}); give one") from None
+
+
+def require_apart(key: str, path: Path) -> None:
+    """Refuse an output where DVC deletes what a stage has made.
+
+    Raises:
+        UserError: it lies there.
+    """
+    if folder := output_around(path):
+        raise UserError(
+            f"{key}: {path} lies in {folder}, which a stage makes and DVC deletes; name another"
+        )
+
+
+def require_expanded(key: str, path: Path) -> None:
+    """Raises: UserError: an output's path begins with the `~` that a shell replaces."""
+    if path.parts[:1] == ("~",):
+        raise UserError(f"{key}: {path} begins with ~, which no shell has replaced; write it out")

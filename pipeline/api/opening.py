@@ -17,7 +17,6 @@ from pipeline.api.saved import (
     TOKENIZER_FOLDER,
     TRANSFORMER_FOLDER,
     read_description,
-    too_wide,
     weights_hash,
 )
 from pipeline.config.params import Params, load_params
@@ -138,7 +137,7 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
     transformer = load_model(folder / TRANSFORMER_FOLDER, "transformer", device, AGAIN)
     wrong = _unfit(tokenizer.config, transformer.config)
     tokens = transformer.config.num_tokens
-    wrong = wrong or too_wide(description.defaults, tokens, tokenizer.config.downsampling)
+    wrong = wrong or description.defaults.too_wide(tokens, tokenizer.config.downsampling)
     if (classes := transformer.config.num_classes) != len(description.classes):
         wrong = f"{len(description.classes)} names of {classes} classes"
     if wrong:

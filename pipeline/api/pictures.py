@@ -185,9 +185,9 @@ def as_tensor(name: str, given: Any, otherwise: str) -> Tensor:
     Raises:
         ArgumentError: it is none.
     """
-    if isinstance(given, (np.ndarray, Tensor)) and math.prod(given.shape) > PICTURE_PIXELS:
-        # One that repeats its values may have any size.
-        raise ArgumentError(f"{name}: {math.prod(given.shape):,} numbers; give fewer")
+    axes = given.shape if isinstance(given, (np.ndarray, Tensor)) else ()
+    if math.prod(axes) > PICTURE_PIXELS:  # one that repeats its values may have any size
+        raise ArgumentError(f"{name}: {math.prod(axes):,} numbers; give fewer")
     try:
         if isinstance(given, np.ndarray):
             # torch takes none that is turned over, or of bytes in the other order.

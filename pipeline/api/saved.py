@@ -8,7 +8,6 @@ executed.
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -75,18 +74,6 @@ def weights_hash(*networks: nn.Module) -> str:
             digest.update(f"{name} {value.dtype} ".encode())
             digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def too_wide(defaults: Defaults, tokens: int, downsampling: int) -> str | None:
-    """What the defaults ask for and no image of so many tokens has, if anything."""
-    most, side = max(defaults.decoding.iterations, defaults.editing_iterations), math.isqrt(tokens)
-    if most > tokens:
-        return f"{most} iterations of {tokens} tokens"
-    if defaults.dilate > side:
-        return f"dilate: {defaults.dilate}, of a grid of {side} tokens a side"
-    if (feather := defaults.feather or 0) > side * downsampling:
-        return f"feather: {feather}, of images of {side * downsampling} pixels a side"
-    return None
 
 
 def mistake(error: ValidationError) -> str:

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.api.card import card, measured
-from pipeline.api.numbers import a_path
+from pipeline.api.numbers import a_path, require_apart, require_expanded
 from pipeline.api.opening import Opened
 from pipeline.api.saved import (
     CARD,
@@ -16,9 +16,7 @@ from pipeline.api.saved import (
     TRANSFORMER_FOLDER,
     Description,
     mistake,
-    too_wide,
 )
-from pipeline.runtime.dag import output_around
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import write_text
 from pipeline.runtime.folders import atomic_folder
@@ -67,7 +65,7 @@ def _description(opened: Opened, folder: Path, values: dict[str, float]) -> Desc
     except ValidationError as error:
         raise UserError(f"{unopened} ({mistake(error)}); give another value") from error
     tokens, factor = opened.transformer.config.num_tokens, opened.tokenizer.config.downsampling
-    if wrong := too_wide(opened.defaults, tokens, factor):
+    if wrong := opened.defaults.too_wide(tokens, factor):
         raise UserError(  # params.yaml has changed since the networks were trained
             f"{unopened} ({wrong}): params.yaml is not what the networks were trained with; run "
             f"`dvc repro`, or bring it back, then open them again"
@@ -75,18 +73,17 @@ def _description(opened: Opened, folder: Path, values: dict[str, float]) -> Desc
     return description
 
 
-def require_free(folder: Path) -> None:
+def require_free(folder: Path, key: str = "folder") -> None:
     """Look whether a model may be saved there.
+
+    Args:
+        key: what the folder is called, for messages.
 
     Raises:
         UserError: something else than a saved model lies there, or a stage makes what does.
     """
-    if made := output_around(a_path("folder", folder)):
-        raise UserError(
-            f"{folder} lies in {made}, which a stage makes and DVC deletes; name another"
-        )
-    if folder.parts[:1] == ("~",):
-        raise UserError(f"{folder} begins with ~, which no shell has replaced; write it out")
+    require_apart(key, a_path(key, folder))
+    require_expanded(key, folder)
     taken = folder.exists() and not _holds_nothing_else(folder)
     if taken or folder.name in ("", ".."):  # the current folder, or one around it
         raise UserError(f"{folder} is there already and no saved model; give a new folder")

@@ -4,8 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from pipeline.api.numbers import a_path
-from pipeline.runtime.dag import output_around
+from pipeline.api.numbers import a_path, require_apart, require_expanded
 from pipeline.runtime.errors import UserError
 
 SAMPLES = (".png", ".gif", ".npz", "")
@@ -56,19 +55,6 @@ def require_name(key: str, path: Path) -> None:
         raise UserError(f"{key}: -: nothing is written to the terminal; name a file or a folder")
     if re.fullmatch("[a-z][a-z0-9+.-]+:", path.parts[0] if path.parts else "", re.IGNORECASE):
         raise UserError(f"{key}: {path} is no path but an address; name a file or folder here")
-    if path.parts[:1] == ("~",):
-        raise UserError(f"{key}: {path} begins with ~, which no shell has replaced; write it out")
+    require_expanded(key, path)
     if path.name in ("", ".."):  # the current folder, or one around it
         raise UserError(f"{key}: {path} is a folder that is there; name a new file or folder")
-
-
-def require_apart(key: str, path: Path) -> None:
-    """Refuse an output where DVC deletes what a stage has made.
-
-    Raises:
-        UserError: it lies there.
-    """
-    if folder := output_around(path):
-        raise UserError(
-            f"{key}: {path} lies in {folder}, which a stage makes and DVC deletes; name another"
-        )

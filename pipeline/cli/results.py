@@ -60,7 +60,8 @@ def export(
     ] = False,
 ) -> None:
     """Write the samples of a model for evaluators elsewhere."""
-    from pipeline.cli.outputs import require_apart, require_name
+    from pipeline.api.numbers import require_apart
+    from pipeline.cli.outputs import require_name
     from pipeline.config.params import load_params
     from pipeline.tools.export import export_samples
 

@@ -65,7 +65,7 @@ def scale(
 
     Adds rows to a CSV file; lists are written with commas.
     """
-    from pipeline.cli.outputs import require_apart
+    from pipeline.api.numbers import require_apart
     from pipeline.config.params import load_params
     from pipeline.tools.scale import Grid
     from pipeline.tools.scale import scale as run

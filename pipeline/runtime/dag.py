@@ -170,9 +170,8 @@ def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
 def output_around(path: Path) -> Path | None:
     """The output of another stage that a path is, or lies in; None where there is none, or no
     project of ours."""
-    own = os.environ.get("DVC_STAGE", "").rpartition(":")[
-        2
-    ]  # DVC puts a subfolder's file before it
+    # DVC puts the file before the name of a stage whose dvc.yaml lies in a subfolder.
+    own = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
     for root in _projects_around(path):
         try:
             others = [stage for stage in read_stages(root) if stage != own]
@@ -191,7 +190,8 @@ def _projects_around(path: Path) -> list[Path]:
     found = [HERE] if os.path.exists(DVC_FILE) else []
     with contextlib.suppress(OSError):  # the current folder was deleted
         for way in (os.path.abspath(path), os.path.realpath(path)):
-            found += [root] if (root := project_around(Path(way))) else []
+            root = project_around(Path(way))
+            found += [root] if root and root != Path.cwd() else []
     return list(dict.fromkeys(found))
 
 
