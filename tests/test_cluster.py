@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from ray.autoscaler.v2 import sdk
 from ray.experimental import internal_kv
 
 from pipeline.runtime import cluster as module
-from pipeline.runtime.cluster import OWN_COPY, _look, _sees
+from pipeline.runtime.cluster import OWN_COPY, _look, _sees, require_readable
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.home import own_mark
 from pipeline.runtime.room import may_grow, require_resources
@@ -98,6 +99,15 @@ def test_trials_ask_for_room_where_it_can_be_made(cluster, tmp_path):
 
 
 NODE = {"NodeManagerHostname": "far"}
+
+
+def test_settings_that_ray_cannot_read_are_named(monkeypatch):
+    monkeypatch.delitem(sys.modules, "ray")
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.9")
+    require_readable()
+    monkeypatch.setenv("RAY_health_check_period_ms", "ten")
+    with pytest.raises(UserError, match=r"^RAY_health_check_period_ms: Ray cannot read"):
+        require_readable()
 
 
 def test_a_node_that_sees_no_project_is_of_use_if_it_has_the_code(monkeypatch):

@@ -90,7 +90,10 @@ def measure(
 
 
 def sync() -> None:
-    """Send MLflow what it did not get while it was away."""
+    """Send MLflow what it did not get while it was away.
+
+    Ends with 1 where a run's records cannot be read or sent.
+    """
     from pipeline.config.params import load_params
     from pipeline.runtime.delivery import outbox_folder
     from pipeline.runtime.sync import sync as send

@@ -2,9 +2,12 @@
 
 import atexit
 import os
+import re
 import shlex
 import socket
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +58,11 @@ def join_ray() -> None:
     """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster.
 
     Raises:
-        UserError: it cannot be reached, or one of its nodes starts no worker within a minute, or
-            has neither the project nor its code.
+        UserError: Ray cannot read its settings or be reached, or one of its nodes starts no worker
+            within a minute, or has neither the project nor its code.
     """
     address = os.environ.get("RAY_ADDRESS", "")
+    require_readable()
     for name, value in (_ENVIRONMENT | ({} if address else _LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     import ray
@@ -96,6 +100,27 @@ def join_ray() -> None:
         ray.shutdown()
         raise
     end_with_it()
+
+
+def require_readable() -> None:
+    """Look, in another process, whether Ray can read its own settings, where some are set: one with
+    letters where a number belongs would end this process without a word.
+
+    Raises:
+        UserError: it cannot.
+    """
+    given = [name for name in os.environ if re.match("RAY_[a-z]", name)]  # as in its C++
+    if "ray" in sys.modules or not given or _imports_ray(os.environ):
+        return
+    others = {name: value for name, value in os.environ.items() if name not in given}
+    bad = [name for name in given if not _imports_ray(others | {name: os.environ[name]})]
+    names = ", ".join(bad or given)
+    raise UserError(f"{names}: Ray cannot read what is set there; correct or unset it")
+
+
+def _imports_ray(environment: Mapping[str, str]) -> bool:
+    command = [sys.executable, "-c", "import ray"]
+    return subprocess.run(command, env=environment, capture_output=True).returncode >= 0
 
 
 def _workers_environment() -> dict[str, Any]:

@@ -90,6 +90,10 @@ class Outboxes:
         if problem:
             raise Unsent(problem)
 
+    def broken(self) -> bool:
+        """Whether there are outboxes of which nothing can be sent."""
+        return bool(self._broken)
+
     def left_out(self) -> list[str]:
         """What was found of outboxes that cannot be sent and of damaged records, a line each."""
         lines = list(self._broken.values())

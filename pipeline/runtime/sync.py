@@ -36,7 +36,10 @@ def sync(folder: Path) -> str:
         for other, count in outboxes.elsewhere().items()
     ]
     said += outboxes.left_out() + outboxes.unread()
-    return printable("; ".join(said))
+    line = printable("; ".join(said))
+    if outboxes.broken():
+        raise UserError(line)
+    return line
 
 
 def _why_not(outboxes: Outboxes) -> Unsent | None:
