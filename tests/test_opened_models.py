@@ -53,6 +53,16 @@ def test_a_model_in_bfloat16_is_saved_as_one_that_opens(saved):
         assert again[name].dtype == torch.float32 and torch.equal(again[name], value.float())
 
 
+def test_weights_that_are_nan_are_not_saved_and_a_good_model_stays(saved):
+    model = MaskGIT.from_pretrained(saved, device="cpu")
+    good = (saved / "transformer/model.safetensors").read_bytes()
+    with torch.no_grad():
+        model.transformer.vocabulary_bias[0] = float("nan")
+    with pytest.raises(UserError, match=rf"^{saved}: vocabulary_bias of the transformer holds"):
+        model.save_pretrained(saved)
+    assert (saved / "transformer/model.safetensors").read_bytes() == good
+
+
 def test_another_default_dtype_is_named_and_no_model_blamed(saved):
     torch.set_default_dtype(torch.float64)
     try:

@@ -20,7 +20,7 @@ from pipeline.api.saved import (
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import write_text
 from pipeline.runtime.folders import atomic_folder
-from pipeline.weights.published import save_model
+from pipeline.weights.published import not_finite, save_model
 
 
 def save(opened: Opened, folder: Path, name: str) -> Path:
@@ -31,7 +31,7 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
 
     Raises:
         UserError: something else than a saved model lies there, a stage makes what does, it cannot
-            be written, or it would not be opened again.
+            be written, or it would not be opened again, as with weights that are NaN.
     """
     require_free(folder)
     values = measured(opened)
@@ -44,6 +44,11 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
         for part, (kind, network) in networks.items():
             # In float32, as a model is opened, whatever the caller made of it.
             weights = {k: v.to("cpu", torch.float32) for k, v in network.state_dict().items()}
+            if bad := not_finite(weights):
+                raise UserError(
+                    f"{folder}: {bad} of the {kind} holds values that are NaN or infinite, so it "
+                    f"is not saved; open the model anew"
+                )
             save_model(temporary / part, kind, network.config, weights)
         write_text(temporary / CONFIG, description.model_dump_json(indent=2) + "\n")
         write_text(temporary / CARD, card(opened, name, values))

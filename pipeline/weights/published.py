@@ -45,7 +45,7 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
     """
     from safetensors.torch import save
 
-    if (name := _not_finite(weights)) is not None:
+    if (name := not_finite(weights)) is not None:
         raise UserError(
             f"{folder}: {name} of the {kind} holds values that are NaN or infinite, so it is not "
             f"published; lower its learning rate (or turn bf16 off) and train it again"
@@ -121,7 +121,7 @@ def load_model(
         require_readable(folder, error)
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder} does not load as a {kind}: {reason}; {way_out}") from error
-    if (bad := _not_finite(weights)) is not None:
+    if (bad := not_finite(weights)) is not None:
         raise UserError(f"{folder}: {bad} holds values that are NaN or infinite; {way_out}")
     return model.to(device).eval().requires_grad_(False)
 
@@ -160,7 +160,7 @@ def _typed(values: dict[str, Any], config_class: type) -> Any:
     return TypeAdapter(config_class).validate_json(json.dumps(values), strict=True)
 
 
-def _not_finite(weights: dict[str, Tensor]) -> str | None:
+def not_finite(weights: dict[str, Tensor]) -> str | None:
     """The first weight with a value that is NaN or infinite."""
     floats = {k: v for k, v in weights.items() if v.is_floating_point()}
     return next((name for name, w in floats.items() if not w.isfinite().all()), None)
