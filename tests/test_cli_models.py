@@ -289,7 +289,11 @@ def test_more_samples_than_memory_holds_are_refused(run, project, tmp_path, monk
     assert "memory; give " in done.err
 
 
-def test_sampling_that_takes_long_says_how_far_it_is(run, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "command", [("sample",), ("edit", "PHOTO", "--class=0"), ("outpaint", "PHOTO", "--class=0")]
+)
+def test_drawing_that_takes_long_says_how_far_it_is(run, monkeypatch, photo, tmp_path, command):
     monkeypatch.setattr("pipeline.tools.sample.PAUSE", 0.0)
-    done = run("sample", "--count", "3", "--output", f"{tmp_path}/a.png")
-    assert "sample 3/3" in done.out
+    arguments = [str(photo) if argument == "PHOTO" else argument for argument in command]
+    done = run(*arguments, "--count", "3", "--output", f"{tmp_path}/a.png")
+    assert f"{command[0]} 3/3" in done.out

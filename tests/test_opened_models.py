@@ -63,6 +63,21 @@ def test_weights_that_are_nan_are_not_saved_and_a_good_model_stays(saved):
     assert (saved / "transformer/model.safetensors").read_bytes() == good
 
 
+@pytest.mark.parametrize("options", [{}, {"sides": ["left", "right"], "pixels": 5}])
+def test_edits_of_many_pictures_come_batch_by_batch(saved, options):
+    model = MaskGIT.from_pretrained(saved, device="cpu")
+    model.defaults = replace(model.defaults, batch_size=2)
+    pictures = model.sample(count=5)
+    whole, each = (
+        (model.outpaint, model.outpaint_batches) if options else (model.edit, model.edit_batches)
+    )
+    batches = [*each(pictures, 0, seed=3, **options)]
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    assert torch.equal(torch.cat(batches), whole(pictures, 0, seed=3, **options))
+    with pytest.raises(ArgumentError, match=r"^seed: "):  # before any work
+        each(pictures, 0, seed=0.5, **options)
+
+
 def test_another_default_dtype_is_named_and_no_model_blamed(saved):
     torch.set_default_dtype(torch.float64)
     try:

@@ -1,6 +1,7 @@
 """Edits of pictures by a model: regenerating a part, filling a hole, going beyond the border."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, starmap
 from typing import Any, Unpack
 
 import torch
@@ -43,25 +44,38 @@ class Editor(Networks):
             (B, C, H, W) uint8, of the model's size; what is neither in the part nor next to it is
             kept.
         """
+        batches = self.edit_batches(pictures, classes, box=box, mask=mask, seed=seed, **decoding)
+        return torch.cat([*batches])
+
+    def edit_batches(
+        self,
+        pictures: Pictures,
+        classes: Classes,
+        *,
+        box: Box | None = None,
+        mask: Mask | None = None,
+        seed: int = 0,
+        **decoding: Unpack[Decoding],
+    ) -> Iterator[Tensor]:
+        """Make the images of `edit`, of `defaults.batch_size` at once, and yield each batch as it
+        is made."""
         images, sizes = convert.as_batch(pictures, self.channels, self.image_size)
         where = convert.pixel_mask(box, mask, sizes, self.image_size)
         labels = labels_of(classes, len(images), self.classes)
         settings = self.defaults.settings(self.num_tokens, decoding, edit=True)
         networks, seed = (self.transformer, self.tokenizer), whole("seed", seed)
-        return torch.cat(
-            [
-                edit(
-                    *networks,
-                    chunk,
-                    where,
-                    own,
-                    settings,
-                    seed=mix(seed, "edit", number),
-                    dilate=self.defaults.dilate,
-                    feather=self.defaults.feather,
-                ).composite
-                for number, (chunk, own) in enumerate(self._batches(images, labels))
-            ]
+        return (
+            edit(
+                *networks,
+                chunk,
+                where,
+                own,
+                settings,
+                seed=mix(seed, "edit", number),
+                dilate=self.defaults.dilate,
+                feather=self.defaults.feather,
+            ).composite
+            for number, chunk, own in self._batches(images, labels)
         )
 
     def inpaint(
@@ -99,6 +113,23 @@ class Editor(Networks):
         Returns:
             (B, C, H, W) uint8, higher or wider than the model's images by what was added.
         """
+        batches = self.outpaint_batches(
+            pictures, classes, sides=sides, pixels=pixels, seed=seed, **decoding
+        )
+        return torch.cat([*batches])
+
+    def outpaint_batches(
+        self,
+        pictures: Pictures,
+        classes: Classes,
+        *,
+        sides: Side | Sequence[Side] = "right",
+        pixels: int | None = None,
+        seed: int = 0,
+        **decoding: Unpack[Decoding],
+    ) -> Iterator[Tensor]:
+        """Extend the pictures of `outpaint`, `defaults.batch_size` at once, and yield each batch as
+        it is made."""
         several = _several(sides)
         images, _ = convert.as_batch(pictures, self.channels, self.image_size)
         pixels = whole("pixels", self.image_size // 2 if pixels is None else pixels)
@@ -107,30 +138,30 @@ class Editor(Networks):
             raise ArgumentError(f"pixels: {pixels} cannot be added; give 1 to {SIDE}")
         labels = labels_of(classes, len(images), self.classes)
         settings = self.defaults.settings(self.num_tokens, decoding, edit=True)
-        for side in several:
-            images = torch.cat(
-                [
-                    outpaint_beyond(
-                        self.transformer,
-                        self.tokenizer,
-                        chunk,
-                        own,
-                        settings,
-                        side=side,
-                        pixels=pixels,
-                        overlap=self.image_size // 2,
-                        seed=mix(seed, side, number),
-                        dilate=self.defaults.dilate,
-                        feather=self.defaults.feather,
-                    )
-                    for number, (chunk, own) in enumerate(self._batches(images, labels))
-                ]
-            )
-        return images
 
-    def _batches(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        def extended(number: int, images: Tensor, labels: Tensor) -> Tensor:
+            for side in several:
+                images = outpaint_beyond(
+                    self.transformer,
+                    self.tokenizer,
+                    images,
+                    labels,
+                    settings,
+                    side=side,
+                    pixels=pixels,
+                    overlap=self.image_size // 2,
+                    seed=mix(seed, side, number),
+                    dilate=self.defaults.dilate,
+                    feather=self.defaults.feather,
+                )
+            return images
+
+        return starmap(extended, self._batches(images, labels))
+
+    def _batches(self, images: Tensor, labels: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Batches of pictures and labels, with their numbers, which their seeds come from."""
         size = self.defaults.batch_size
-        return zip(images.split(size), labels.split(size), strict=True)
+        return zip(count(), images.split(size), labels.split(size), strict=False)
 
 
 def _several(given: Side | Sequence[Side]) -> list[Side]:

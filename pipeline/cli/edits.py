@@ -1,7 +1,7 @@
 """`edit`, `inpaint` and `outpaint`: a picture of one's own, changed by a trained model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -51,12 +51,12 @@ def edit(
     require_png(file, picture, mask)
     where = box_of(box)
     opened = open_model(model, replicate)
-    from pipeline.tools.sample import write_results
+    from pipeline.tools.sample import collected, write_results
 
     settings = decoding(iterations, schedule, temperature)
     pictures = [picture] * count
     try:
-        images = opened.edit(pictures, label, box=where, mask=mask, seed=seed, **settings)
+        batches = opened.edit_batches(pictures, label, box=where, mask=mask, seed=seed, **settings)
     except ArgumentError as error:
         if where is None or not str(error).startswith("mask: nothing"):
             raise
@@ -64,7 +64,7 @@ def edit(
             f"--box: {box} lies outside of the picture's centred square, which alone is edited; "
             f"give a box that meets it"
         ) from None
-    write_results(images, file)
+    write_results(collected("edit", count, batches), file)
     print(f"edited picture in {file}")
 
 
@@ -116,12 +116,14 @@ def outpaint(
     """
     require_png(file, picture)
     opened = open_model(model, replicate)
-    from pipeline.tools.sample import write_results
+    from pipeline.tools.sample import collected, write_results
 
     settings = decoding(iterations, schedule, temperature)
-    pictures, names = [picture] * count, sides.split(",")
-    images = opened.outpaint(pictures, label, sides=names, pixels=pixels, seed=seed, **settings)  # type: ignore[arg-type]
-    write_results(images, file)
+    pictures, names = [picture] * count, cast(Any, sides.split(","))
+    batches = opened.outpaint_batches(
+        pictures, label, sides=names, pixels=pixels, seed=seed, **settings
+    )
+    write_results(collected("outpaint", count, batches), file)
     print(f"extended picture in {file}")
 
 

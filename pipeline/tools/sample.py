@@ -1,5 +1,6 @@
 """`maskgit sample`, `edit` and their like: what a model drew, as files."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -46,7 +47,8 @@ def write_samples(
         _write_gif(model, path, classes, count, seed, decoding)
         return
     labels = labels_for(classes, count, model.classes)
-    images = _drawn(model, classes, count, seed, decoding)
+    batches = model.sample_batches(classes, count, seed=seed, **decoding)
+    images = collected("sample", count, batches)
     if form == ".npz":
         export_npz(ArrayImages(images.numpy()), labels, path)
     elif form == ".png":
@@ -64,13 +66,16 @@ def _require_memory(model: MaskGIT, form: str, count: int) -> None:
         )
 
 
-def _drawn(
-    model: MaskGIT, classes: list[str] | None, count: int, seed: int, decoding: Decoding
-) -> Tensor:
-    """As `model.sample`, and says how far it has come."""
+def collected(name: str, count: int, batches: Iterable[Tensor]) -> Tensor:
+    """The images of batches that are made one after the other; says how far they have come.
+
+    Args:
+        name: of the work, for what is said.
+        count: of images in all.
+    """
     images: list[Tensor] = []
-    with progress("sample", 0, count, pause=PAUSE) as update:
-        for batch in model.sample_batches(classes, count, seed=seed, **decoding):
+    with progress(name, 0, count, pause=PAUSE) as update:
+        for batch in batches:
             images.append(batch)
             update(sum(map(len, images)))
     return torch.cat(images)
