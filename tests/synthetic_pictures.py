@@ -38,6 +38,6 @@ def pictures() -> dict[str, dict[str, np.ndarray]]:
             "inputs": images(3, 4, 8, 8, 1),
             "samples": images(3, 4, 8, 8, 1),
             "medians": images(3, 4, 8, 8, 1),
-            "mask_ratios": np.array([0.0, 0.5, 0.9]),
+            "hidden": np.array([0.0, 0.5, 0.9]),
         },
     }

@@ -238,6 +238,7 @@ def reconstruction_rows() -> pd.DataFrame:
             "mask_ratio": ratio,
             "draw": draw,
             "images": 8,
+            "hidden": ratio,
             "psnr": value
             + (2 * ratio if draw < 0 else (draw - 0.5 + jitter(seed, place)) * (ratio > 0)),
             "psnr_std": 3.0 + max(draw, 0),

@@ -47,6 +47,21 @@ def test_medians_may_be_missing(results):
     assert cells["psnr_median"].isna().all() and cells["psnr_sample"].notna().all()
 
 
+def test_falls_are_for_the_tokens_that_are_hidden_and_not_the_ratio_that_was_asked_for(
+    results, params
+):
+    """Of 49 tokens 39, 44 and 47 are hidden: a straight fall has no knee."""
+    rows = reconstruction_rows()
+    rows["hidden"] = rows["mask_ratio"].map({0.0: 0.0, 0.5: 39 / 49, 0.9: 44 / 49, 0.95: 47 / 49})
+    noise = rows["seed"] * rows["mask_ratio"] ** 2 / 100
+    rows["psnr"] = 20 - 10 * rows["hidden"] + noise
+    rows.to_csv(results / "reconstruction/rows.csv", index=False)
+    found = judge(read_results(results, curves_of(results)), params)
+    knee = next(v for v in found if v.claim.exhibit == "figure10").claim.parts[0]
+    assert knee.values == pytest.approx((1, 1), abs=0.01)
+    assert "from 90% to 96%" in knee.won and "from 80% to 90%" in knee.won
+
+
 def test_the_knee_is_set_against_the_step_before_it_and_not_the_whole_curve(results, params):
     """A curve that bends at one half and is straight from there on has no knee at 90%."""
     rows = reconstruction_rows()

@@ -117,8 +117,8 @@ VALUES = [
     (NEAR, "distance", lambda a: -a),
     (NEAR, "distance", lambda a: a[:1, :1]),
     (NEAR, "nearest", lambda a: a[:1]),
-    (REBUILT, "mask_ratios", lambda a: a[:1]),
-    (REBUILT, "mask_ratios", lambda a: a * np.nan),
+    (REBUILT, "hidden", lambda a: a[:1]),
+    (REBUILT, "hidden", lambda a: a * np.nan),
     (REBUILT, "inputs", lambda a: a.astype(np.int64) * 10**15),
     (EDITS, "class_edit_labels", lambda a: a[:1]),
 ]

@@ -143,12 +143,14 @@ def test_images_are_rebuilt_for_their_own_class(tmp_path, monkeypatch):
 
 
 def test_inputs_show_which_tokens_are_hidden(tmp_path):
-    _, pictures = rebuilt(tmp_path, mask_ratios=[0.0, 0.5, 1.0])
+    rows, pictures = rebuilt(tmp_path, mask_ratios=[0.0, 0.45, 1.0])
     shape = (8, SIDE, SIDE, 1)
     assert pictures["originals"].shape == shape
     assert all(pictures[k].shape == (3, *shape) for k in ("inputs", "samples", "medians"))
-    assert pictures["mask_ratios"].tolist() == [0.0, 0.5, 1.0]
-    hidden = reconstruction.hide_tokens(21, GRID**2, 0.5, seed=0)[:8].view(8, GRID, GRID).numpy()
+    share = round(0.45 * GRID**2) / GRID**2
+    assert pictures["hidden"].tolist() == [0.0, share, 1.0] and share != 0.45
+    assert {row["mask_ratio"]: row["hidden"] for row in rows} == {0.0: 0.0, 0.45: share, 1.0: 1.0}
+    hidden = reconstruction.hide_tokens(21, GRID**2, 0.45, seed=0)[:8].view(8, GRID, GRID).numpy()
     pixels = np.kron(hidden, np.ones((1, 2, 2), bool))[..., None]
     expected = np.where(pixels, reconstruction.GREY, pictures["originals"])
     np.testing.assert_array_equal(pictures["inputs"][1], expected)

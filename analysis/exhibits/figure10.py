@@ -25,7 +25,7 @@ def table(results: Results, params: Params) -> Table:
     cells = by_mask_ratio(results.reconstruction)
     over = intervals.seeds_of(cells["seeds"], params) or "images"
     labels = {"psnr": "PSNR (dB)", "perceptual": "perceptual distance"}
-    readable = {"masked": cells["mask_ratio"].map(percent)}
+    readable = {"masked": cells["hidden"].map(percent)}
     for metric, label in labels.items():
         for kind in KINDS:
             heading = intervals.heading(f"{label}, {kind}", over)
@@ -68,14 +68,16 @@ def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
     """Samples pooled over draws, beside their median; both over seeds.
 
     Returns:
-        Columns mask_ratio, seeds, draws (of a seed), and psnr and perceptual as
-        `<metric>_sample`, `<metric>_median` and each of these with `_std` and `_ci95`. The stds are
-        over images, the root of the mean variance. The ci95 is half of a 95% interval: over seeds,
-        or over images where every mask ratio has one seed.
+        Columns mask_ratio, hidden (the share that is, which of few tokens is not quite the ratio),
+        seeds, draws (of a seed), and psnr and perceptual as `<metric>_sample`, `<metric>_median`
+        and each of these with `_std` and `_ci95`. The stds are over images, the root of the mean
+        variance. The ci95 is half of a 95% interval: over seeds, or over images where every mask
+        ratio has one seed.
     """
     kinds = rows.assign(kind=np.where(rows["draw"] == MEDIAN, "median", "sample"))
     draws = rows[rows["draw"] != MEDIAN].groupby("mask_ratio")
-    columns = {"seeds": draws["seed"].nunique(), "draws": draws["draw"].nunique()}
+    columns = {"hidden": draws["hidden"].mean()}
+    columns |= {"seeds": draws["seed"].nunique(), "draws": draws["draw"].nunique()}
     for metric in METRICS:
         means = kinds.groupby(["kind", "mask_ratio", "seed"])[metric].mean()
         variances = (kinds[f"{metric}_std"] ** 2).groupby([kinds["kind"], kinds["mask_ratio"]])
@@ -107,18 +109,18 @@ def _findings(cells: pd.DataFrame) -> list[str]:
     first, last = cells.iloc[0], cells.iloc[-1]
     text = (
         f"PSNR of samples goes from {number(first['psnr_sample'])} dB with "
-        f"{percent(first['mask_ratio'])} masked to {number(last['psnr_sample'])} dB with "
-        f"{percent(last['mask_ratio'])}"
+        f"{percent(first['hidden'])} masked to {number(last['psnr_sample'])} dB with "
+        f"{percent(last['hidden'])}"
     )
     if len(cells) > 2 and last["psnr_sample"] < first["psnr_sample"]:
         steps = [
-            ((a["psnr_sample"] - b["psnr_sample"]) / (b["mask_ratio"] - a["mask_ratio"]), a, b)
+            ((a["psnr_sample"] - b["psnr_sample"]) / (b["hidden"] - a["hidden"]), a, b)
             for a, b in pairwise(cells.to_dict("records"))
         ]
         slope, a, b = max(steps, key=lambda step: step[0])
         slowest = min(steps, key=lambda step: step[0])[0]
         text += (
-            f", most steeply between {percent(a['mask_ratio'])} and {percent(b['mask_ratio'])}:"
+            f", most steeply between {percent(a['hidden'])} and {percent(b['hidden'])}:"
             f" by {number(slope / 10)} dB for each 10% of the tokens, against "
             f"{number(slowest / 10)} dB where it falls least"
         )
@@ -128,7 +130,7 @@ def _findings(cells: pd.DataFrame) -> list[str]:
         at = gain.idxmax()
         found.append(
             f"The median of the draws is closer to the original by up to {number(gain[at])} dB "
-            f"(with {percent(cells.loc[at, 'mask_ratio'])} masked)."
+            f"(with {percent(cells.loc[at, 'hidden'])} masked)."
         )
     elif len(gain):
         found.append("The median of the draws is nowhere closer to the original than a draw.")
@@ -136,7 +138,7 @@ def _findings(cells: pd.DataFrame) -> list[str]:
 
 
 def _draw(cells: pd.DataFrame, path: Path, dpi: int, narrow: bool = False) -> None:
-    masked = 100 * cells["mask_ratio"]
+    masked = 100 * cells["hidden"]
     labels = {"psnr": "PSNR, dB", "perceptual": "perceptual distance"}
     with figure(path, (NARROW, 6.6) if narrow else (8.8, 3.4), dpi) as canvas:
         both = panels(canvas, narrow)

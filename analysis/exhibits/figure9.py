@@ -16,7 +16,7 @@ MAX_IMAGES = 3
 
 def pictures(results: Results, params: Params) -> Figure:
     """For each image the input, a sample and the median of samples, by mask ratio."""
-    ratios = results.rebuilt["mask_ratios"]
+    hidden = results.rebuilt["hidden"]
     return Figure(
         name="figure9",
         title="Figure 9: reconstructions by the share of masked tokens",
@@ -25,7 +25,7 @@ def pictures(results: Results, params: Params) -> Figure:
         paper="below 90% masked the content is rebuilt consistently; at 95% pose and shape are, "
         "and details no more.",
         here=[
-            f"From {percent(min(ratios))} to {percent(max(ratios))} of the tokens are masked; "
+            f"From {percent(min(hidden))} to {percent(max(hidden))} of the tokens are masked; "
             "measured in Figure 10."
         ],
         draw=lambda path, dpi: _draw(results.rebuilt, path, dpi),
@@ -34,19 +34,19 @@ def pictures(results: Results, params: Params) -> Figure:
 
 def _draw(arrays: Arrays, path: Path, dpi: int) -> None:
     """originals (n, H, W, C); inputs, samples and medians (ratios, n, H, W, C), all uint8."""
-    ratios, originals = arrays["mask_ratios"], arrays["originals"][:MAX_IMAGES]
+    hidden, originals = arrays["hidden"], arrays["originals"][:MAX_IMAGES]
     kinds = {"input": "inputs", "sample": "samples", "median": "medians"}
     rows, empty = [], []
     for i, original in enumerate(originals):
         for name in kinds.values():
             rows.append(np.stack([original, *arrays[name][:, i]]))
-            empty.append([name != "inputs"] + [False] * len(ratios))
+            empty.append([name != "inputs"] + [False] * len(hidden))
     draw_mosaic(
         np.stack(rows),
         path,
         dpi,
         row_labels=list(kinds) * len(originals),
-        column_labels=["original", *map(percent, ratios)],
-        block=(len(kinds), len(ratios) + 1),
+        column_labels=["original", *map(percent, hidden)],
+        block=(len(kinds), len(hidden) + 1),
         empty=np.array(empty),
     )

@@ -119,7 +119,7 @@ def reconstruct_hidden(
         The distances are means over images: PSNR, too, is of each image and then averaged.
         Pictures of n images at r ratios by the first replicate, uint8: originals (n, H, W, C),
         inputs (r, n, H, W, C) with hidden tokens grey, samples (first draw) and medians of the same
-        shape, mask_ratios (r,).
+        shape, hidden (r,), the shares of tokens that are: of few tokens, not quite the ratios.
     """
     rows, pictures = [], []
     for replicate, folder in folders.items():
@@ -135,17 +135,18 @@ def _rebuild(
     """The rows and the pictures of one replicate."""
     maker = Maker(Reconstructor, params, replicate)
     bench = maker.open(workers.device)
-    rows, columns = [], []
+    rows, columns, shares = [], [], []
     for ratio in params.reconstruction.mask_ratios:
         path = folder / f"{ratio}.npy"
         name = f"reconstruct: {ratio:.0%} hidden"
         write_array(path, workers, maker, bench.samples(ratio), name)
         samples = np.load(path, mmap_mode="r").reshape(-1, *bench.images.shape)
-        median = median_image(samples)
+        median, hidden = median_image(samples), bench.hidden(ratio)
+        shares.append(hidden.float().mean().item())
         for draw, rebuilt in [*enumerate(samples), (MEDIAN, median)]:
-            row = {"mask_ratio": ratio, "draw": draw, "images": len(rebuilt)}
+            row = {"mask_ratio": ratio, "draw": draw, "images": len(rebuilt), "hidden": shares[-1]}
             rows.append(row | bench.distances(rebuilt))
-        inputs = grey_tokens(bench.images[:PICTURED], bench.hidden(ratio)[:PICTURED])
+        inputs = grey_tokens(bench.images[:PICTURED], hidden[:PICTURED])
         columns.append((inputs.numpy(), samples[0, :PICTURED], median[:PICTURED]))
         print(
             f"reconstruct: seed {replicate.seed}, {ratio:.0%} of the tokens hidden, PSNR "
@@ -158,7 +159,7 @@ def _rebuild(
         "inputs": greyed,
         "samples": drawn,
         "medians": medians,
-        "mask_ratios": np.array(params.reconstruction.mask_ratios),
+        "hidden": np.array(shares),
     }
 
 

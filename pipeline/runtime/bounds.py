@@ -62,7 +62,7 @@ BOUNDS = {
     "choice_temperature": Bounds(0),
     "acceptance": SHARE,
     "mask_ratio": SHARE,
-    "mask_ratios": SHARE,
+    "hidden": SHARE,
     "r": SHARE,
     "gamma": Bounds(0, 1, always=True),
     "images": COUNT,

@@ -75,7 +75,7 @@ TABLES: dict[str, tuple[str, list[str], list[str]]] = {
     "reconstruction": (
         "reconstruction/rows.csv",
         ["seed", "mask_ratio", "draw"],
-        ["images", "psnr", "psnr_std", "perceptual", "perceptual_std"],
+        ["images", "hidden", "psnr", "psnr_std", "perceptual", "perceptual_std"],
     ),
     "speed": (
         "speed_timings.csv",
@@ -125,7 +125,7 @@ ARRAYS: dict[str, tuple[str, dict[str, Shape]]] = {
             "inputs": Shape(PICTURES, "r n h w k"),
             "samples": Shape(PICTURES, "r n h w k"),
             "medians": Shape(PICTURES, "r n h w k"),
-            "mask_ratios": Shape(NUMBERS, "r"),
+            "hidden": Shape(NUMBERS, "r"),
         },
     ),
 }
