@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.__main__ import main
@@ -81,6 +82,34 @@ def test_metrics_of_every_form_are_the_evaluators(tmp_path, measure):
     assert {"fid_classifier", "recall_random"} < spreads.keys()
     for name, text in spreads.items():
         assert float(text) == pytest.approx(wanted[f"{name}_std"], rel=0.06), name
+
+
+def test_the_labels_of_an_npz_balance_its_subsets_and_tell_what_is_recognised(tmp_path, measure):
+    images, labels = ArrayImages(samples()), torch.arange(COUNT) % 3
+    export_npz(images, labels.numpy(), tmp_path / "set.npz")
+    wanted = Evaluator(with_params(), ALONE).measure(images, labels)
+    assert {"class_accuracy", "fid_infinity_classifier"} <= wanted.keys()
+    rows = dict(re.findall(r"^(\w+) +(\S+)", measure(tmp_path / "set.npz"), flags=re.MULTILINE))
+    assert rows.keys() == {name for name in wanted if not name.endswith("_std")}
+    for name, text in rows.items():
+        assert float(text) == pytest.approx(wanted[name], rel=1e-3), name
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.arange(COUNT) % 4, "has labels from 0 to 3, and the data set the classes 0 to 2"),
+        (np.arange(COUNT) - 1, "has labels from -1 to"),
+        (np.full(COUNT, 2**64 - 1, np.uint64), "has labels from -1 to -1"),
+        (np.zeros(COUNT - 1, int), "are int64 (79,), and it holds 80 images"),
+        (np.zeros((COUNT, 3), np.float32), "are float32 (80, 3), and it holds 80 images"),
+        (np.array(["a"] * COUNT, object), "are object (80,), and it holds 80 images"),
+    ],
+)
+def test_labels_that_are_none_are_refused(tmp_path, error_of, labels, said):
+    pictures = np.repeat(samples(), 3, axis=1).transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "set.npz", arr_0=pictures, arr_1=labels)
+    assert said in error_of(tmp_path / "set.npz")
 
 
 def test_a_handful_of_images_is_measured_as_far_as_that_goes(measure):

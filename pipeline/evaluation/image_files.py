@@ -23,7 +23,7 @@ from pipeline.runtime.files import file_hash, read_file, require_file, value_has
 from pipeline.runtime.limits import IMAGES, PICTURE_BYTES, PICTURE_PIXELS
 from pipeline.runtime.pytorch_files import ShortReads
 
-ARRAY = "arr_0"  # of an `.npz`
+ARRAY, LABELS = "arr_0", "arr_1"  # of an `.npz`
 
 
 def open_images(path: Path | str) -> ImageSet:
@@ -87,21 +87,24 @@ class PngImages:
 
 
 class NpzImages:
-    """The ADM suite's file: `arr_0` (n, H, W, C) uint8. It is streamed out of the archive, which
-    cannot be memory-mapped."""
+    """The ADM suite's file: `arr_0` (n, H, W, C) uint8, which is streamed out of the archive, since
+    it cannot be memory-mapped; and perhaps `arr_1` (n,), the labels, None where it has none."""
 
     def __init__(self, path: Path):
         self.path = path
         # Opened in short reads, its list of entries is held to a limit; the images' are longer.
-        with _naming(path), ShortReads(io.FileIO(path)) as handle:
-            with zipfile.ZipFile(handle) as archive:
-                entry = array_entry(archive, ARRAY)
-                with archive.open(entry) as stream:
-                    shape, fortran, dtype = _read_header(stream)
-            promised, held = math.prod(shape), entry.file_size
-        _check(path, dtype, shape, channels=3, fortran=fortran)
-        if promised > held:
-            raise UserError(f"{path} is cut off: it promises {shape[0]} images; copy it again")
+        with (
+            _naming(path),
+            ShortReads(io.FileIO(path)) as handle,
+            zipfile.ZipFile(handle) as archive,
+        ):
+            entry = array_entry(archive, ARRAY)
+            with archive.open(entry) as stream:
+                shape, fortran, dtype = _read_header(stream)
+            _check(path, dtype, shape, channels=3, fortran=fortran)
+            if math.prod(shape) > entry.file_size:
+                raise UserError(f"{path} is cut off: it promises {shape[0]} images; copy it again")
+            self.labels = _read_labels(path, archive, shape[0])
         self._length, height, width, channels = shape
         self.shape = (channels, height, width)
 
@@ -125,6 +128,22 @@ class NpzImages:
                 content = bytearray(stream.read(math.prod(shape)))
                 images_BHWC = torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
                 yield images_BHWC.permute(0, 3, 1, 2).contiguous()
+
+
+def _read_labels(path: Path, archive: zipfile.ZipFile, images: int) -> Tensor | None:
+    """(n,) int64."""
+    if f"{LABELS}.npy" not in archive.namelist():
+        return None
+    entry = array_entry(archive, LABELS)
+    with archive.open(entry) as stream:
+        shape, _, dtype = _read_header(stream)
+        if shape != (images,) or dtype.kind not in "iu":
+            raise UserError(
+                f"{path}: its labels ({LABELS}) are {dtype} {shape}, and it holds {images} images; "
+                f"give a whole number for each, or leave them out"
+            )
+        labels = np.frombuffer(stream.read(images * dtype.itemsize), dtype, images)
+    return torch.from_numpy(labels.astype(np.int64))
 
 
 def _require_picture(path: Path) -> None:

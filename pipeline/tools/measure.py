@@ -7,25 +7,31 @@ import torch
 from torch import Tensor
 
 from pipeline.config.params import Params
+from pipeline.config.paths import IMAGES
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.image_files import open_images, size_text
+from pipeline.evaluation.image_files import NpzImages, open_images, size_text
 from pipeline.evaluation.images import ImageSet
 from pipeline.evaluation.statistics import statistics
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json
 from pipeline.runtime.records import require_current
 from pipeline.runtime.workers import Alone
 
 
 def measured(params: Params, path: Path) -> dict[str, float | None]:
-    """Metrics of an image set against the training images; `<name>_std` where there is one.
+    """Metrics of an image set against the training images; `<name>_std` where there is one. With
+    the labels of an `.npz` as Table 1 measures them; without any, FID∞ and the stds are of subsets
+    whose classes are not balanced.
 
     Raises:
-        UserError: the set cannot be read, has images of another size, or too few for FID; or the
-            data set or the classifier are not made yet, or out of date.
+        UserError: the set cannot be read, has images of another size, labels of other classes, or
+            too few images for FID; or the data set or the classifier are not made yet, or out of
+            date.
     """
     require_current("prepare", "train_classifier")
     images, data = open_images(path), params.data
+    labels = _labels(images, path) if isinstance(images, NpzImages) else None
     ours = (data.channels, data.image_size, data.image_size)
     if data.channels == 1 and images.shape[0] == 3:
         images = Grey(images, path)
@@ -36,7 +42,19 @@ def measured(params: Params, path: Path) -> dict[str, float | None]:
         )
     evaluator = Evaluator(params, Alone(pick_device()))
     statistics(evaluator.features(images).features, f"images in {path}")  # raises if too few
-    return evaluator.measure(images)
+    return evaluator.measure(images, labels)
+
+
+def _labels(images: NpzImages, path: Path) -> Tensor | None:
+    """(n,) int64, of the data set's classes; None where the file has none."""
+    classes = len(read_json(IMAGES / "manifest.json", "class_names")["class_names"])
+    labels = images.labels
+    if labels is not None and not bool(((labels >= 0) & (labels < classes)).all()):
+        raise UserError(
+            f"{path} has labels from {int(labels.min())} to {int(labels.max())}, and the data set "
+            f"the classes 0 to {classes - 1}; give labels of these, or none"
+        )
+    return labels
 
 
 class Grey:
