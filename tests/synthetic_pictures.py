@@ -28,7 +28,7 @@ def pictures() -> dict[str, dict[str, np.ndarray]]:
         },
         "editing/pictures.npz": {
             "inpainting": images(6, 3, 8, 8, 1),
-            "class_edit": images(2, 4, 8, 8, 1),
+            "class_edit": images(2, 5, 8, 8, 1),
             "class_edit_labels": names,
             "outpainting": images(3, 4, 8, 8, 1),
             "panorama": images(2, 8, 24, 1),

@@ -180,7 +180,7 @@ def test_edit_pictures():
     n, draws, tail = CLASSES, edits.DRAWS, (SIDE, SIDE, 1)
     originals = pictures["inpainting"][:, 2]
     assert pictures["inpainting"].shape == (n, 3, *tail)
-    assert pictures["class_edit"].shape == (n, 1 + CLASSES, *tail)
+    assert pictures["class_edit"].shape == (n, 2 + CLASSES, *tail)
     assert pictures["outpainting"].shape == (n, 1 + draws, *tail)
     assert pictures["panorama"].shape == (n, SIDE, 3 * SIDE, 1)
     assert pictures["class_edit_labels"].tolist() == ["class0", "class1", "class2"]
@@ -200,7 +200,7 @@ def test_edit_pictures():
         np.testing.assert_array_equal(left, originals[:, :, : half - 1])
     for column in range(1, 1 + CLASSES):
         np.testing.assert_array_equal(pictures["class_edit"][:, column, 0], originals[:, 0])
-    others = pictures["class_edit"][:, 1:]
+    others = pictures["class_edit"][:, 2:]
     assert (others != others[:, :1]).any()  # of one seed: the class matters
     middle = pictures["panorama"][:, :, SIDE + 1 : 2 * SIDE - 1]
     np.testing.assert_array_equal(middle, originals[:, :, 1:-1])

@@ -14,7 +14,8 @@ def class_edit(results: Results, params: Params) -> Figure:
     return Figure(
         name="figure6",
         title="Figure 6: class-conditional editing, the box regenerated as another class",
-        alt=f"In each row an image, and the same with its box regenerated as {listed(labels)}.",
+        alt="In each row an image, its box in grey, and the same with the box regenerated as "
+        f"{listed(labels)}.",
         paper="the object in a box is replaced by one of another class while its surroundings stay "
         "what they are; for autoregressive models it is infeasible.",
         here=[
@@ -25,7 +26,7 @@ def class_edit(results: Results, params: Params) -> Figure:
             images,
             path,
             dpi,
-            column_labels=["input", *labels],
+            column_labels=["input", "box", *labels],
         ),
     )
 

@@ -157,9 +157,10 @@ def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]
 
     Returns:
         inpainting (n, 3, H, W, C): the image with its unknown pixels grey, composite, original;
-        class_edit (n, 1 + k, H, W, C): the image, then its centre regenerated as each of k classes,
-        whose names are class_edit_labels (k,); outpainting (n, 1 + s, H, W, C): the image with its
-        right half grey, then s seeds; panorama (n, H, 3 W, C): extended to the left and right.
+        class_edit (n, 2 + k, H, W, C): the image, the same with its centre grey, then that
+        regenerated as each of k classes, whose names are class_edit_labels (k,); outpainting
+        (n, 1 + s, H, W, C): the image with its right half grey, then s seeds; panorama
+        (n, H, 3 W, C): extended to the left and right.
     """
     replicate = main_replicates(params, "transformer")[0]
     editor = Editor(params, replicate, device)
@@ -172,6 +173,7 @@ def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]
     def seed(*parts: int | str) -> int:
         return mix(replicate.seed, "pictures", *parts)
 
+    boxed = images.masked_fill(center, GREY)
     inpainted = editor.edit(images, center, labels, seed("inpainting"))
     others = [
         editor.edit(images, center, torch.full_like(labels, label), seed("class"))
@@ -181,8 +183,8 @@ def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]
         editor.edit(images, right, labels, seed("outpainting", draw)) for draw in range(DRAWS)
     ]
     return {
-        "inpainting": _rows(images.masked_fill(center, GREY), inpainted, images),
-        "class_edit": _rows(images, *others),
+        "inpainting": _rows(boxed, inpainted, images),
+        "class_edit": _rows(images, boxed, *others),
         "class_edit_labels": np.array(names),
         "outpainting": _rows(images.masked_fill(right, GREY), *outpainted),
         "panorama": _rows(_panorama(editor, images, labels, seed("panorama")))[:, 0],

@@ -113,7 +113,7 @@ ARRAYS: dict[str, tuple[str, dict[str, Shape]]] = {
         {
             "inpainting": Shape(PICTURES, "n m h w k"),
             "class_edit_labels": Shape(NAMES, "c"),
-            "class_edit": Shape(PICTURES, "e c+1 h w k"),
+            "class_edit": Shape(PICTURES, "e c+2 h w k"),
             "outpainting": Shape(PICTURES, "o s h w k"),
             "panorama": Shape(PICTURES, "p h v k"),
         },
