@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -19,7 +20,7 @@ from pipeline.config.paths import CLASSIFIER
 from pipeline.runtime.errors import UserError
 from pipeline.tools.registry.register import Measured, _judge, _measured_on, register
 from tests.errors import one_line
-from tests.project import Project, free_port
+from tests.project import ROOT, Project, free_port
 from tests.tiny_project import with_params
 
 
@@ -179,3 +180,9 @@ def test_a_registered_model_answers_with_pictures(finished, tmp_path, serve):
     with pytest.raises(urllib.error.HTTPError) as error:
         ask(port, ["cat"])
     assert error.value.code == 400 and "no class cat" in error.value.read().decode()
+
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/mlflow.md").read_text(), re.DOTALL)
+    code = block.replace("mnist5k", "smoke") + "print(*pictures['class'], len(pictures['png'][1]))"
+    uri = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    said = project.run("python", "-W", "ignore", "-c", code, env=uri)
+    assert re.search(r"^3 7 \d{3,}$", said, re.MULTILINE)

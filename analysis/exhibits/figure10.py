@@ -38,10 +38,11 @@ def table(results: Results, params: Params) -> Table:
         readable=pd.DataFrame(readable),
         notes=[
             f"{count(images)} validation images, {_each(cells['draws'].max())}, decoded "
-            f"in T = {params.reconstruction.iterations}; samples: mean over the draws; median: "
-            "pixel by pixel over the draws. The images are the same for all seeds. The perceptual "
-            f"distance is of the {params.tokenizer.perceptual} network. Where nothing is masked it "
-            "is the tokenizer's own reconstruction."
+            f"in T = {params.reconstruction.iterations} by a model that is told their class; "
+            "samples: mean over the draws; median: pixel by pixel over them. The images are the "
+            "same for all seeds. The perceptual distance is of the "
+            f"{params.tokenizer.perceptual} network. Where nothing is masked it is the tokenizer's "
+            "own reconstruction."
         ],
         files=["reconstruction/rows.csv"],
     )

@@ -36,6 +36,8 @@ STYLES = ("-", "--", ":")
 def table(results: Results, params: Params) -> Table:
     """Seconds per image and MaskGIT's speed-ups, by method, tokens and batch size."""
     cells = with_speedups(results.speed)
+    bf16 = params.decoding.bf16 and params.autoregressive.bf16
+    precision = "" if bf16 else ", in float32"
     device = listed(sorted(set(results.speed["device"].astype(str))))
     return Table(
         name="speed",
@@ -56,7 +58,7 @@ def table(results: Results, params: Params) -> Table:
         ),
         notes=[
             f"Median, least and greatest of {extent(results.speed['repeats'])} timings, on "
-            f"{device} with {extent(results.speed['threads'])} threads; transformers of "
+            f"{device} with {extent(results.speed['threads'])} threads{precision}; transformers of "
             f"{millions(results.speed['parameters'].max())} parameters with random weights, no "
             "tokenizer. MaskGIT's passes are over all tokens of an image, the baseline's over "
             "those so far, and with a cache over one. The paper gives neither its batch size nor "

@@ -158,8 +158,8 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
         f"{listed(others)} over those of {EXTRACTORS.get(y, y)} (k = "
         f"{evaluation.neighbors}, on at most {count(evaluation.manifold_images)} images of each "
         f"side), compared with those of the training images; images: {sets}. "
-        "Reconstructions are the tokenizer's, of validation images: what a network would reach "
-        f"that makes the tokens of real images.{_beyond_reconstructions(cells, results)}",
+        f"Reconstructions are the tokenizer's, of validation images{_crops(params)}."
+        f"{_beyond_reconstructions(cells, results)}",
         "± over training seeds: Student's t of the networks' trainings, each with samples of its "
         f"own; over images: {student(halves):.2f} × the spread of {halves} random halves of the "
         "one set. One tokenizer and one classifier were trained: their seeds are in no ±. FID∞ "
@@ -173,6 +173,17 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
         "share whose class the reference classifier finds. NLL is left out: MaskGIT's is over "
         "masked tokens and the baseline's over all, so they cannot be compared.",
     ]
+
+
+def _crops(params: Params) -> str:
+    """What sets the images of the row apart from those that networks learn."""
+    if params.data.crop_scale[0] == 1:
+        return ""
+    return (
+        " cut to their centre, as the training images are that all rows are compared with, whereas "
+        "networks learn random crops of these: a network that learned its images exactly would be "
+        "farther from them"
+    )
 
 
 def _beyond_reconstructions(cells: pd.DataFrame, results: Results) -> str:

@@ -77,5 +77,5 @@ def _decoded(cells: pd.DataFrame, recall: str, x: str) -> str:
     return (
         " In these features the tokenizer's reconstructions of validation images have a recall of "
         f"{number(rebuilt)}, the validation images themselves {number(real)}: decoding alone costs "
-        "so much, whatever the tokens, and the networks' values are not compared with the paper's."
+        "so much, whatever the tokens, so that the networks' values say nothing about the paper's."
     )

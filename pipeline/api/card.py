@@ -21,6 +21,7 @@ MODELS = (TOKENIZER.as_posix(), TRANSFORMER.as_posix())
 # Columns of the rows, or how they begin, in the card's order; a name ends with its extractor.
 SHOWN = {
     "class_accuracy": "samples recognised as their class",
+    "fid_infinity": "FID∞",
     "fid": "FID",
     "is": "IS",
     "precision": "precision",
@@ -30,8 +31,8 @@ SHOWN = {
 TEMPLATE = """\
 ---
 library_name: maskgit-pipeline
-pipeline_tag: unconditional-image-generation
 tags:
+- class-conditional-image-generation
 - maskgit
 - masked-image-modeling
 - vqgan
@@ -159,10 +160,10 @@ def card(opened: Opened, name: str, values: dict[str, float]) -> str:
 def _title(column: str) -> str | None:
     if column.endswith("_std") or column == "is_splits":
         return None
-    name, _, extractor = column.partition("_")
-    if column in SHOWN:
-        return SHOWN[column]
-    return f"{SHOWN[name]} ({extractor})" if name in SHOWN and extractor else None
+    kind = _kind(column)
+    if kind is None or kind == column:
+        return SHOWN.get(column)
+    return f"{SHOWN[kind]} ({column.removeprefix(f'{kind}_')})"
 
 
 def _table(values: dict[str, float]) -> str:
@@ -170,13 +171,15 @@ def _table(values: dict[str, float]) -> str:
     known = [column for column in values if _title(column)]
     if not known:
         return NOT_MEASURED
-    known.sort(key=lambda column: list(SHOWN).index(_key(column)))
+    known.sort(key=lambda column: list(SHOWN).index(str(_kind(column))))
     lines = [f"| {_title(column)} | {values[column]:.4g} |" for column in known]
     return "\n".join(["| metric of its samples | value |", "|---|---|", *lines, "", EXTRACTORS])
 
 
-def _key(column: str) -> str:
-    return column if column in SHOWN else column.partition("_")[0]
+def _kind(column: str) -> str | None:
+    """The longest of `SHOWN` that the column is, or begins with; None of one that is not known."""
+    known = [kind for kind in SHOWN if column == kind or column.startswith(f"{kind}_")]
+    return max(known, key=len, default=None)
 
 
 def _listed(names: tuple[str, ...], most: int = 20) -> str:

@@ -33,7 +33,7 @@ Classes = Annotated[
 
 def sample(
     classes: Classes = None,
-    count: Annotated[int, typer.Option(help="Of samples.")] = 40,
+    count: Annotated[int, typer.Option(help="How many samples.")] = 40,
     file: Annotated[
         Path,
         output(
@@ -70,7 +70,7 @@ def reconstruct(
 ) -> None:
     """Show a picture as its tokens keep it.
 
-    No sample or edit can be sharper.
+    What is sampled is drawn by the same decoder.
     """
     require_png(file, picture)
     opened = open_model(model, None)

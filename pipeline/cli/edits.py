@@ -99,7 +99,8 @@ def outpaint(
     label: Class,
     sides: Annotated[str, typer.Option("--sides", "--side", help=SIDES)] = "right",
     pixels: Annotated[
-        int | None, typer.Option(help="At each side. [default: half of the model's size]")
+        int | None,
+        typer.Option(help="How many to add at each side. [default: half of the model's size]"),
     ] = None,
     file: Annotated[Path, output("A .png.")] = Path("outpainted.png"),
     count: Count = 1,

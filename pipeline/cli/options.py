@@ -46,17 +46,19 @@ Mask = Annotated[
 ]
 Count = Annotated[
     int,
-    typer.Option(min=1, max=1000, metavar="N", help="Of results; a grid of them, if 2 or more."),
+    typer.Option(
+        min=1, max=1000, metavar="N", help="How many results; a grid of them, if 2 or more."
+    ),
 ]
 Seed = Annotated[
     int,
     typer.Option(
-        min=0, max=SEED, metavar="SEED", help="Of the draw; the same gives the same bytes."
+        min=0, max=SEED, metavar="SEED", help="What is drawn; the same gives the same bytes."
     ),
 ]
 OWN = "[default: the run's own]"
 Iterations = Annotated[
-    int | None, typer.Option("--iterations", "-T", metavar="T", help=f"Of decoding. {OWN}")
+    int | None, typer.Option("--iterations", "-T", metavar="T", help=f"Decoding steps. {OWN}")
 ]
 Schedule = Annotated[str | None, typer.Option(metavar="NAME", help=f"Mask schedule. {OWN}")]
 Temperature = Annotated[float | None, typer.Option(help=f"Choice temperature. {OWN}")]

@@ -56,7 +56,10 @@ def export(
     path: Annotated[Path, typer.Argument(help="An .npz (the ADM suite's), or a folder for PNGs.")],
     replicate: Replicate = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Not only those that Table 1 measures.")
+        bool,
+        typer.Option(
+            "--all", help="Those too that CAS alone is trained on, and Table 1 does not measure."
+        ),
     ] = False,
 ) -> None:
     """Write the samples of a model for evaluators elsewhere."""
@@ -77,7 +80,7 @@ def measure(
 ) -> None:
     """Print the metrics of images against the training images.
 
-    std: over images, where random halves of them tell it.
+    std: how much a fresh set of as many images would vary, as random halves of this one tell.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table

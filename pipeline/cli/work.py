@@ -9,6 +9,9 @@ import typer
 from pipeline.cli.commands import Command
 
 Listed = str | None
+SWEEP, MAIN, DECODING = (
+    f"[default: {what}]" for what in ("the sweep's", "training.label_smoothing", "decoding's")
+)
 
 
 class Size(StrEnum):
@@ -19,7 +22,9 @@ class Size(StrEnum):
 
 def bench(
     size: Size = Size.all,
-    threads: Annotated[int | None, typer.Option(help="Of PyTorch's work on the CPU.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="PyTorch's, on the CPU. [default: its own number]")
+    ] = None,
 ) -> None:
     """Time training, decoding and the rest (results/bench.json)."""
     from pipeline.tools.bench.report import SIZES
@@ -30,7 +35,7 @@ def bench(
 
 def submit(
     stage: Annotated[str, typer.Argument(help="Of dvc.yaml, with what it needs; or all.")] = "all",
-    address: Annotated[str, typer.Option(help="Of its dashboard.")] = "http://127.0.0.1:8265",
+    address: Annotated[str, typer.Option(help="The dashboard's.")] = "http://127.0.0.1:8265",
 ) -> None:
     """Run the DAG, or a stage, as a job on a Ray cluster.
 
@@ -45,20 +50,22 @@ def submit(
 def scale(
     file: Annotated[Path, typer.Argument(help="The CSV; its cells are not measured again.")],
     networks: Annotated[
-        Listed, typer.Option(help="Mask schedules to train with, and autoregressive.")
+        Listed, typer.Option(help=f"Mask schedules to train with, and autoregressive. {SWEEP}")
     ] = None,
-    label_smoothings: Annotated[Listed, typer.Option(help="As 0,0.1.")] = None,
-    seeds: Annotated[Listed, typer.Option(help="Of training and sampling, as 0,1,2.")] = None,
+    label_smoothings: Annotated[Listed, typer.Option(help=f"As 0,0.1. {MAIN}")] = None,
+    seeds: Annotated[
+        Listed, typer.Option(help=f"Of training and sampling, as 0,1,2. {SWEEP}")
+    ] = None,
     steps: Annotated[
-        Listed, typer.Option(help="At which each training is measured, as 300,1200.")
+        Listed, typer.Option(help=f"At which each training is measured, as 300,1200. {SWEEP}")
     ] = None,
     decode_schedules: Annotated[
-        Listed, typer.Option(help="Mask schedules; own: the one trained with.")
+        Listed, typer.Option(help="Mask schedules; own: the one trained with. [default: own]")
     ] = None,
-    iterations: Annotated[Listed, typer.Option(help="Values of T, as 4,8.")] = None,
-    choice_temperatures: Annotated[Listed, typer.Option(help="As 2,4.5.")] = None,
+    iterations: Annotated[Listed, typer.Option(help=f"Values of T, as 4,8. {SWEEP}")] = None,
+    choice_temperatures: Annotated[Listed, typer.Option(help=f"As 2,4.5. {DECODING}")] = None,
     samples: Annotated[
-        int | None, typer.Option(help="Of each cell. [default: evaluation.samples]")
+        int | None, typer.Option(help="How many in each cell. [default: evaluation.samples]")
     ] = None,
 ) -> None:
     """Measure quality against steps, seeds and decoding.
