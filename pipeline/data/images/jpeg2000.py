@@ -12,7 +12,9 @@ _CODE = b"\xff\x4f\xff\x51"  # the markers with which a code stream begins
 _BOX = struct.Struct(">I4s")
 _DEFINITION = struct.Struct(">3H")
 _SIZES = 42  # bytes from those markers to the first channel
+_COLOUR, _OPACITY = 0, 1  # kinds of channels
 _NO_COLOUR = (0, 65535)  # of a channel that is all of the image, or none of it
+_SPACES = (12, 16, 17, 18)  # CMYK, sRGB, grey, sYCC
 _DEFINED = 2**10  # bytes of definitions that are read
 _MOST = 100  # boxes that are looked at
 
@@ -25,28 +27,51 @@ def odd_bits(image: Image.Image) -> int:
     Args:
         image: opened and not loaded; of one that is loaded nothing is known.
     """
-    with _rewound(image) as file:
+    with rewound(image) as file:
         bits = _bits(file) if file else []
     grey = len(bits) == 1 and 10 <= bits[0] <= 16
     return 0 if grey else next((each for each in bits if each != 8), 0)
 
 
-def swaps_channels(image: Image.Image) -> bool:
-    """Whether the file says that its channels are in another order than red, green, blue, which
-    Pillow passes over.
+def odd_channels(image: Image.Image) -> bool:
+    """Whether the file says of its channels what Pillow passes over: that they are in another order
+    than red, green, blue, or neither colours nor plain transparency.
 
     Args:
         image: opened and not loaded; of one that is loaded nothing is known.
     """
-    with _rewound(image) as file:
+    with rewound(image) as file:
         return file is not None and any(
-            kind == 0 and colour not in (channel + 1, *_NO_COLOUR)
+            kind not in (_COLOUR, _OPACITY)
+            or (kind == _COLOUR and colour not in (channel + 1, *_NO_COLOUR))
             for channel, kind, colour in _definitions(file)
         )
 
 
+def odd_colours(image: Image.Image) -> bool:
+    """Whether it has a palette, of which Pillow reads some as other colours, or its colours are
+    neither grey, RGB, CMYK nor the YCC of which the decoder makes RGB.
+
+    Args:
+        image: opened and not loaded; of one that is loaded nothing is known.
+    """
+    with rewound(image) as file:
+        if file is None:
+            return False
+        for kind, begin, end in _header(file):
+            if kind == b"pclr":
+                return True
+            if kind == b"colr":
+                file.seek(begin)
+                content = file.read(min(end - begin, 7))
+                enumerated = len(content) == 7 and content[0] == 1
+                if enumerated and int.from_bytes(content[3:]) not in _SPACES:
+                    return True
+    return False
+
+
 @contextlib.contextmanager
-def _rewound(image: Image.Image) -> Iterator[BinaryIO | None]:
+def rewound(image: Image.Image) -> Iterator[BinaryIO | None]:
     """The image's file, whose place is kept."""
     file = getattr(image, "fp", None)
     place = file.tell() if file else 0
@@ -71,15 +96,19 @@ def _bits(file: BinaryIO) -> list[int]:
 def _definitions(file: BinaryIO) -> list[tuple[int, int, int]]:
     """Of each channel that the file defines: its number, its kind (0 is a colour) and which colour
     it is, from 1."""
-    outer = next((box for box in _boxes(file) if box[0] == b"jp2h"), None)
-    inner = _boxes(file, *outer[1:]) if outer else ()
-    found = next((box for box in inner if box[0] == b"cdef"), None)
+    found = next((box for box in _header(file) if box[0] == b"cdef"), None)
     if not found:
         return []
     file.seek(found[1])
     content = file.read(min(found[2] - found[1], _DEFINED))
     count = min(int.from_bytes(content[:2]), (len(content) - 2) // _DEFINITION.size)
     return [_DEFINITION.unpack_from(content, 2 + i * _DEFINITION.size) for i in range(count)]
+
+
+def _header(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes that say what the numbers mean."""
+    outer = next((box for box in _boxes(file) if box[0] == b"jp2h"), None)
+    return _boxes(file, *outer[1:]) if outer else iter(())
 
 
 def _boxes(file: BinaryIO, at: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:

@@ -18,9 +18,10 @@ from PIL import Image, ImageFile
 from PIL import Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  isort: skip
 
 from pipeline.data.images.costs import WAY_OUT, Costly, Metered, check_costs
-from pipeline.data.images.jpeg2000 import odd_bits, swaps_channels
+from pipeline.data.images.misread import misread, raw_modes
 from pipeline.data.images.png import lacks_rows
 from pipeline.data.images.tags import TAGS, orientation
+from pipeline.data.images.threads import Share
 from pipeline.runtime.limits import (
     BACKGROUND,
     PICTURE_ASPECT,
@@ -66,6 +67,10 @@ TURNS = {
 }
 
 
+# Pixels that threads decode at once: one of the most pixels takes 1.5 GB on its way.
+DECODING = Share(2 * PICTURE_PIXELS)
+
+
 class BadPicture(ValueError):
     """A picture cannot be used. The message says why, and the way out."""
 
@@ -93,7 +98,9 @@ def open_image(content: bytes, *, whole: bool = False) -> Image.Image:
         file = Metered(content)
         image = _opened(file)
         file.begin_pixels()
-        seen = as_seen(image)
+        _check_size(*image.size)
+        with DECODING.of(image.width * image.height):
+            seen = as_seen(image)
         if whole and lacks_rows(content):
             raise BadPicture("truncated: its last rows are missing; replace or delete it")
         return seen
@@ -126,11 +133,12 @@ def as_seen(image: Image.Image) -> Image.Image:
     """A picture of Pillow's as `open_image` gives it.
 
     Raises:
-        BadPicture: it is too large or too narrow, of numbers whose range is not known, or of strips
+        BadPicture: it is too large or too narrow, would be read as another picture, or is of strips
             that lie upon others.
     """
     _check_size(*image.size)
-    _check_numbers(image)
+    if reason := misread(image):
+        raise BadPicture(reason)
     _check_strips(getattr(image, "tile", ()))
     _scale_transparent_value(image)
     image.load()
@@ -169,67 +177,10 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _check_numbers(image: Image.Image) -> None:
-    """Refuse pixels that are not 8 or 16 bits of a known range: they would turn white or black."""
-    # Pillow makes these integers of 16 bits in PNG and PPM, and of up to 32 in TIFF.
-    integers = image.mode == "I" and image.format not in ("PNG", "PPM")
-    odd_tiff = image.format == "TIFF" and _odd_tiff(image)
-    if image.mode == "F" or integers or odd_tiff:
-        raise BadPicture(
-            "of numbers whose range is not known (float, 32 bits, signed, or 16 bits that are not "
-            "all used); convert it to 8 or 16 bits"
-        )
-    if image.format == "TIFF" and _mixed_planes(image):
-        raise BadPicture("of uncompressed planes that are not read right; save it anew as PNG")
-    if image.format == "JPEG2000" and (bits := odd_bits(image)):
-        raise BadPicture(f"of {bits} bits a channel, in JPEG 2000; convert it to 8 bits")
-    if image.format == "JPEG2000" and swaps_channels(image):
-        raise BadPicture("of channels in an order that is not read right; save it anew as PNG")
-    if image.info.get("transparency") is not None and "RGB;16B" in _raw_modes(image):
-        raise BadPicture(  # Pillow looks for it in what it has made 8 bits of
-            "of colours of 16 bits, one of which is transparent; convert it to 8 bits"
-        )
-    if image.format == "TIFF" and image.mode in ("P", "PA") and _dark_palette(image):
-        raise BadPicture("of a palette of 8 bits, which is read as black; save it anew as PNG")
-    if image.mode in ("P", "PA") and image.palette is None:
-        raise BadPicture("of colours whose palette is missing; replace or delete it")
-
-
-def _odd_tiff(image: Image.Image) -> bool:
-    tags = getattr(image, "tag_v2", {})
-    if 2 in tags.get(339, ()):  # signed, which Pillow reads as unsigned where they are of 8 bits
-        return True
-    bits, photometric = tags.get(258, (16,)), tags.get(262, 1)
-    # Fewer bits, or 0 is white.
-    return image.mode.startswith("I;16") and (bits != (16,) or photometric != 1)
-
-
-def _dark_palette(image: Image.Image) -> bool:
-    """Whether no number of a TIFF's palette, of 16 bits by its standard, is above 255: some
-    programs write it in 8 bits."""
-    colours = getattr(image, "tag_v2", {}).get(320, ())
-    return any(colours) and max(colours) <= 255
-
-
-def _mixed_planes(image: Image.Image) -> bool:
-    """Whether Pillow reads the planes of a TIFF as if they were of 8 bits and 0 black, though they
-    are of others, 0 is white, or the bits of each byte are reversed."""
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(284) != 2 or tags.get(259, 1) != 1:  # planes apart, uncompressed
-        return False
-    bits = set(tags.get(258, (1,)))
-    return bits not in ({8}, {1}) or tags.get(262) == 0 or tags.get(266) == 2
-
-
-def _raw_modes(image: Image.Image) -> list[str]:
-    """How the pixels lie in the file, of each strip that is not decoded yet."""
-    return [str(strip[3]) for strip in getattr(image, "tile", ())]
-
-
 def _scale_transparent_value(image: Image.Image) -> None:
     """The grey that is transparent in a PNG of 2 or 4 bits: Pillow scales its pixels alone."""
     clear = image.info.get("transparency")
-    scale = {"L;2": 85, "L;4": 17}.get("".join(_raw_modes(image)))
+    scale = {"L;2": 85, "L;4": 17}.get("".join(raw_modes(image)))
     if isinstance(clear, int) and scale:
         image.info["transparency"] = scale * clear
 

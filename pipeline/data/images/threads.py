@@ -2,9 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
+from threading import Condition
 from typing import TypeVar
 
 from pipeline.runtime.process import cores
@@ -12,6 +14,27 @@ from pipeline.runtime.process import cores
 QUICK = 5e-4  # seconds for an item; below, threads wait longer for Python's lock than they save
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Share:
+    """What threads may have of something at once, in all; more than there is has a thread alone."""
+
+    def __init__(self, most: int):
+        self._most, self._taken = most, 0
+        self._free = Condition()
+
+    @contextmanager
+    def of(self, amount: int) -> Iterator[None]:
+        """Have so much of it, as soon as others leave it."""
+        with self._free:
+            self._free.wait_for(lambda: not self._taken or self._taken + amount <= self._most)
+            self._taken += amount
+        try:
+            yield
+        finally:
+            with self._free:
+                self._taken -= amount
+                self._free.notify_all()
 
 
 @cache

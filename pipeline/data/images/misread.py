@@ -1,0 +1,136 @@
+"""Pictures that Pillow reads as other pictures, without an error."""
+
+import struct
+
+from PIL import Image
+
+from pipeline.data.images.jpeg2000 import odd_bits, odd_channels, odd_colours, rewound
+
+_RLE4 = 2  # of a BMP: run lengths of 4 bits
+_MASKED = 56  # bytes of a BMP's second header that has a fourth mask, of transparency
+_GRAY_ALPHA_OR_LAB = ("LA", "PA", "LAB")  # modes of which Pillow reads planes that lie apart as one
+_YCBCR = 6  # a TIFF's photometric interpretation
+
+
+def misread(image: Image.Image) -> str | None:
+    """Why Pillow would read a picture as another one, or turn it white or black, with the way out;
+    None where it is read right, as far as is known.
+
+    Args:
+        image: opened and not loaded; of one that is loaded less is known.
+    """
+    # Pillow makes these integers of 16 bits in PNG and PPM, and of up to 32 in TIFF.
+    integers = image.mode == "I" and image.format not in ("PNG", "PPM")
+    if image.mode == "F" or integers or (image.format == "TIFF" and _odd_tiff(image)):
+        return (
+            "of numbers whose range is not known (float, 32 bits, signed, or 16 bits that are not "
+            "all used); convert it to 8 or 16 bits"
+        )
+    of_format = {"TIFF": _of_tiff, "JPEG2000": _of_jpeg2000, "BMP": _of_bmp}.get(str(image.format))
+    if of_format and (reason := of_format(image)):
+        return reason
+    if image.info.get("transparency") is not None and "RGB;16B" in raw_modes(image):
+        # Pillow looks for it in what it has made 8 bits of.
+        return "of colours of 16 bits, one of which is transparent; convert it to 8 bits"
+    if image.mode in ("P", "PA") and image.palette is None:
+        return "of colours whose palette is missing; replace or delete it"
+    return None
+
+
+def raw_modes(image: Image.Image) -> list[str]:
+    """How the pixels lie in the file, of each strip that is not decoded yet."""
+    return [str(strip[3]) for strip in getattr(image, "tile", ())]
+
+
+def _of_tiff(image: Image.Image) -> str | None:
+    if _mixed_planes(image):
+        return "of planes that are not read right; save it anew as PNG"
+    if _mixed_pixels(image):
+        return "of uncompressed YCbCr, which is not read right; save it anew as PNG"
+    if _lacks_strips(image):
+        return "truncated: strips of it are missing; replace or delete it"
+    if image.mode in ("P", "PA") and _dark_palette(image):
+        return "of a palette of 8 bits, which is read as black; save it anew as PNG"
+    return None
+
+
+def _of_jpeg2000(image: Image.Image) -> str | None:
+    if bits := odd_bits(image):
+        return f"of {bits} bits a channel, in JPEG 2000; convert it to 8 bits"
+    if odd_channels(image):
+        return "of channels in an order or of a kind that is not read right; save it anew as PNG"
+    if odd_colours(image):
+        return "of a palette or colours that are not read right; save it anew as PNG"
+    return None
+
+
+def _of_bmp(image: Image.Image) -> str | None:
+    if image.info.get("compression") == _RLE4:
+        return "of run lengths of 4 bits, which are not read right; save it anew as PNG"
+    with rewound(image) as file:
+        if file is None:
+            return None
+        file.seek(14)
+        header = file.read(_MASKED)
+    if len(header) == _MASKED and struct.unpack_from("<I", header)[0] >= _MASKED:
+        (bits,), (alpha,) = (
+            struct.unpack_from("<H", header, 14),
+            struct.unpack_from("<I", header, 52),
+        )
+        if bits == 16 and alpha:
+            return "of 16 bits with transparency, which is not read; save it anew as PNG"
+    return None
+
+
+def _odd_tiff(image: Image.Image) -> bool:
+    tags = getattr(image, "tag_v2", {})
+    if 2 in tags.get(339, ()):  # signed, which Pillow reads as unsigned where they are of 8 bits
+        return True
+    bits, photometric = tags.get(258, (16,)), tags.get(262, 1)
+    # Fewer bits, or 0 is white.
+    return image.mode.startswith("I;16") and (bits != (16,) or photometric != 1)
+
+
+def _dark_palette(image: Image.Image) -> bool:
+    """Whether no number of a TIFF's palette, of 16 bits by its standard, is above 255: some
+    programs write it in 8 bits."""
+    colours = getattr(image, "tag_v2", {}).get(320, ())
+    return any(colours) and max(colours) <= 255
+
+
+def _mixed_planes(image: Image.Image) -> bool:
+    """Whether Pillow reads the planes of a TIFF as if all were one; or uncompressed ones as if they
+    were of 8 bits and 0 black, though they are of others, 0 is white, or the bits of each byte are
+    reversed."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(284) != 2:  # planes apart
+        return False
+    if image.mode in _GRAY_ALPHA_OR_LAB:
+        return True
+    if not _uncompressed(image):
+        return False
+    bits = set(tags.get(258, (1,)))
+    return bits not in ({8}, {1}) or tags.get(262) == 0 or tags.get(266) == 2
+
+
+def _mixed_pixels(image: Image.Image) -> bool:
+    """Whether Pillow takes pixels of three bytes for pixels of four."""
+    return getattr(image, "tag_v2", {}).get(262) == _YCBCR and _uncompressed(image)
+
+
+def _lacks_strips(image: Image.Image) -> bool:
+    """Whether uncompressed strips or tiles do not cover the picture, or are nowhere in the file:
+    Pillow reads none as black, and what begins the file as pixels."""
+    tags, strips = getattr(image, "tag_v2", {}), getattr(image, "tile", ())
+    if not strips or not _uncompressed(image):
+        return False
+    planes = len(image.getbands()) if tags.get(284) == 2 else 1
+    boxes = [strip[1] for strip in strips]  # by name only in newer Pillows
+    area = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+    sizes = [*tags.get(279, ()), *tags.get(325, ())]
+    absent = any(strip[2] == 0 for strip in strips) or 0 in sizes
+    return absent or area < planes * image.width * image.height
+
+
+def _uncompressed(image: Image.Image) -> bool:
+    return getattr(image, "tag_v2", {}).get(259, 1) == 1
