@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from pipeline import MaskGIT
+from pipeline.api.labels import class_labels
 from pipeline.api.pictures import pixel_mask
 from pipeline.cli.options import one_or_all
 from pipeline.cli.outputs import require_name
@@ -133,3 +134,19 @@ def test_a_class_in_an_array_without_axes_is_that_class(model):
     expected = model.sample("1", 2)
     for given in (np.array("1"), np.array(1), torch.tensor(1)):
         assert torch.equal(model.sample(given, 2), expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "given"),
+    [
+        (["01", "02", "03"], "1"),
+        (["1", "2", "3"], "0"),
+        (["10", "20", "30"], "2"),
+        (["0", "1", "2"], "01"),
+        (["0", "1", "2"], "-0"),
+    ],
+)
+def test_a_number_that_may_mean_another_class_is_none(names, given):
+    with pytest.raises(ArgumentError, match=r"^classes: "):
+        class_labels(given, names)
+    assert class_labels([names[2], 1], names).tolist() == [2, 1]  # a name, and a number

@@ -105,9 +105,25 @@ def test_impossible_preset_leaves_the_params_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.config.presets.PRESETS", broken)
     target = tmp_path / "params.yaml"
     target.write_text("untouched")
-    with pytest.raises(UserError, match=r"training\.batch_size"):
+    with pytest.raises(UserError, match=rf"^{broken}/broken\.yaml: training\.batch_size"):
         apply_preset("broken", target)
     assert target.read_text() == "untouched"
+
+
+@pytest.mark.parametrize(
+    "values", ["seed: {a: 1}", "data: {flip: {x: 1}}", "tokenizer: {multipliers: {1: 5}}"]
+)
+def test_a_mapping_in_the_place_of_a_value_is_named(tmp_path, monkeypatch, values):
+    monkeypatch.setattr(presets, "PRESETS", tmp_path)
+    (tmp_path / "own.yaml").write_text(values)
+    with pytest.raises(UserError, match=rf"^{tmp_path}/own\.yaml: (seed|data\.flip|tokenizer)"):
+        apply_preset("own", tmp_path / "params.yaml")
+
+
+def test_a_preset_that_is_a_broken_link_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(presets, "PRESETS", tmp_path)
+    (tmp_path / "own.yaml").symlink_to("nowhere")
+    assert preset_names() == []
 
 
 @pytest.mark.parametrize("how", ["folder", "fifo", "comment", "nothing"])

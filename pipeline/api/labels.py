@@ -74,7 +74,9 @@ def _label(given: Class, names: Sequence[str]) -> int:
             raise ArgumentError(f"classes: {given} is the name of {numbers}; give one of these")
         return alike[0]
     number = _number(given)
-    if number is not None and 0 <= number < len(names):
+    # Of names that are numbers others, a text would be one's name to a user and another's number.
+    other = isinstance(given, str) and not _numbered(names) and any(map(str.isdecimal, names))
+    if number is not None and 0 <= number < len(names) and not other:
         return number
     name = shown(given)
     raise ArgumentError(
@@ -100,14 +102,20 @@ def _number(given: Class) -> int | None:
         raise ArgumentError(
             f"classes: '{given}' is no class; write a number in the digits 0 to 9, without blanks"
         )
-    return number
+    return number if str(number) == given else None  # 01 and -0 are some other program's
+
+
+def _numbered(names: Sequence[str]) -> bool:
+    """Whether each name is the class's number."""
+    return list(names) == [str(number) for number in range(len(names))]
 
 
 def _allowed(given: str, names: Sequence[str]) -> str:
     numbers = f"0 to {len(names) - 1}"
-    if list(names) == [str(number) for number in range(len(names))]:
+    if _numbered(names):
         return f"use {numbers}"
     if close := difflib.get_close_matches(given, names, n=1):
         return f"did you mean {close[0]}?"
     more = ", …" if len(names) > LISTED else ""
-    return f"use {numbers}, or a name: {', '.join(names[:LISTED])}{more}"
+    by_number = "" if any(map(str.isdecimal, names)) else f"{numbers}, or "
+    return f"use {by_number}a name: {', '.join(names[:LISTED])}{more}"

@@ -146,7 +146,9 @@ def _boxed(box: Box, width: int, height: int) -> Tensor:
 def _as_bool(mask: Mask | None) -> Tensor:
     """(H, W) bool; of a picture, True where it is lighter than middle grey."""
     if isinstance(mask, _ONE):
-        return torch.from_numpy(np.array(open_picture(mask, channels=1, name="mask")) >= 128)
+        shown = np.array(open_picture(mask, channels=1, name="mask"))
+        _refuse_transparent(mask)
+        return torch.from_numpy(shown >= 128)
     values = as_tensor("mask", mask, "no picture, and no array of numbers")
     if values.ndim != 2:
         raise ArgumentError(f"mask: shape {tuple(values.shape)}; give (height, width)")
@@ -161,6 +163,17 @@ def _as_bool(mask: Mask | None) -> Tensor:
     if not of_picture:
         raise ArgumentError("mask: other numbers than 0 and 1, or 0 and 255; give True and False")
     return (values >= 128).cpu()
+
+
+def _refuse_transparent(mask: Picture) -> None:
+    """Raise an `ArgumentError` where a part of the picture is transparent: on the background, which
+    is light, it would all be made anew."""
+    image = mask if isinstance(mask, Image.Image) else Image.open(mask)
+    if not image.has_transparency_data:
+        return
+    least, _ = image.convert("RGBA").getchannel("A").getextrema()
+    if least < 255:
+        raise ArgumentError("mask: some of it is transparent; paint it in black and white alone")
 
 
 def _fitted(mask: Tensor, side: int) -> Tensor:

@@ -24,7 +24,7 @@ BASE = PRESETS / "mnist5k.yaml"  # the default: every key, with its comment
 
 
 def preset_names() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    return sorted(path.stem for path in PRESETS.glob("*.yaml") if path.exists())
 
 
 class Summary(NamedTuple):
@@ -72,7 +72,10 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder, target.name)
         write_text(candidate, text)
-        params = load_params(candidate)
+        try:
+            params = load_params(candidate)
+        except UserError as error:  # what is wrong is the preset's
+            raise UserError(str(error).replace(str(candidate), str(path))) from None
     write_text(Path(os.path.realpath(target)), text)  # where it is a link, of what it leads to
     return params
 
@@ -103,7 +106,7 @@ def _merge(document: Any, values: dict, where: Path, prefix: str = "") -> None:
     for key, value in values.items():
         if key not in document:
             raise UserError(f"{where}: unknown key {prefix}{key}; remove it")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(document[key], dict):
             _merge(document[key], value, where, f"{prefix}{key}.")
         elif isinstance(value, list) and isinstance(document[key], list):
             document[key][:] = value  # in place: the layout, one value a line, stays

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline.data.images.opening import BadPicture, open_image, picture_suffixes
 from pipeline.prepare.source import Item
@@ -17,6 +18,7 @@ from pipeline.runtime.limits import PICTURE_BYTES
 
 TRAIN = ("train", "training")
 HELD_OUT = (("val", "valid", "validation"), ("test",))  # of the second only where the first is not
+_SPLITS = {*TRAIN, *HELD_OUT[0], *HELD_OUT[1]}
 LOOKED_AT = 256  # validation images that are looked for among the training images
 
 
@@ -33,11 +35,13 @@ class FolderSource:
     def __init__(self, root: Path):
         try:
             self._open(root)
+        except RecursionError as error:
+            raise UserError(f"data.source: folders in {root} lie in too many others") from error
         except (OSError, ValueError) as error:  # a path that is too long, no permission
             reason = getattr(error, "strerror", None) or error
-            raise UserError(
-                f"data.source: {root} cannot be read ({reason}); give another"
-            ) from error
+            place = Path(getattr(error, "filename", None) or root)
+            way_out = "give another" if place == root else "change its permissions, or delete it"
+            raise UserError(f"data.source: {place} cannot be read ({reason}); {way_out}") from error
 
     def _open(self, root: Path) -> None:
         if not root.is_dir():
@@ -95,9 +99,8 @@ class FolderSource:
     def _refuse_splits_below(self, classes: list[Path]) -> None:
         """Refuse classes that have splits of their own, which would be mixed: the folder is one too
         high, or the splits lie below the classes and not above them."""
-        known = {*TRAIN, *HELD_OUT[0], *HELD_OUT[1]}
         for folder in classes:
-            named = [name for name in os.listdir(folder) if name.lower() in known]
+            named = [name for name in os.listdir(folder) if name.lower() in _SPLITS]
             inside = {name.lower() for name in named if (folder / name).is_dir()}
             if inside & set(TRAIN) and (inside - set(TRAIN) or len(classes) == 1):
                 raise UserError(
@@ -153,7 +156,7 @@ class FolderSource:
         folders are not followed, so that none leads round in a circle."""
         if not folder.is_dir():
             return
-        for place, inner, names in os.walk(folder):
+        for place, inner, names in os.walk(folder, onerror=_raise):
             linked = [name for name in inner if Path(place, name).is_symlink()]
             skipped.update({"linked folders": len(linked)} if linked else {})
             inner[:] = [name for name in inner if not _hidden(name)]
@@ -222,7 +225,10 @@ class FolderSource:
             content = read_file(path, PICTURE_BYTES)
             open_image(content, whole=True)
         except FileNotFoundError as error:
-            raise UserError(f"data.source: {path} is a broken link; delete it") from error
+            reason = "is a broken link; delete it"
+            if not path.is_symlink():
+                reason = "was there and is no more; bring it back, or run again without it"
+            raise UserError(f"data.source: {path} {reason}") from error
         except UserError as error:
             raise UserError(f"data.source: {error}") from error
         except BadPicture as error:
@@ -238,11 +244,21 @@ def _times_found(wanted: list[Path], files: list[Path]) -> list[int]:
 
 
 def _digest(path: Path) -> bytes:
-    return hashlib.sha256(read_file(path)).digest()
+    return hashlib.sha256(read_file(path, PICTURE_BYTES)).digest()
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _splits(root: Path) -> dict[str | None, Path]:
     """The folder of each split, or of everything (None)."""
+    for entry in root.iterdir():
+        if entry.name.lower() in _SPLITS and not entry.is_dir():
+            what = "a broken link" if entry.is_symlink() else "no folder"
+            raise UserError(
+                f"data.source: {entry} is named as a split and is {what}; mend, rename or delete it"
+            )
     by_name: dict[str, list[Path]] = defaultdict(list)
     for folder in _class_folders(root):
         by_name[folder.name.lower()].append(folder)
