@@ -15,6 +15,26 @@ from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.errors import UserError
 
 
+@pytest.mark.parametrize("part", ["tokenizer", "transformer"])
+def test_a_part_of_another_saved_model_is_refused(project, saved, tmp_path, part):
+    """As a copy leaves it that was cut off halfway: each part is whole, and the numbers one's."""
+    other = MaskGIT.from_pretrained(project, seed=0, device="cpu")
+    with torch.no_grad():
+        next(getattr(other, part).parameters()).add_(1)
+    other.save_pretrained(tmp_path / "other")
+    shutil.rmtree(saved / part)
+    shutil.copytree(tmp_path / "other" / part, saved / part)
+    with pytest.raises(UserError, match="bytes are not those that were written; save or download"):
+        MaskGIT.from_pretrained(saved)
+
+
+def test_a_model_that_was_saved_before_its_parts_were_noted_opens(saved):
+    description = json.loads((saved / "config.json").read_text())
+    assert description.pop("weights").keys() == {"tokenizer", "transformer"}
+    (saved / "config.json").write_text(json.dumps(description))
+    MaskGIT.from_pretrained(saved)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -16,6 +16,7 @@ from pipeline.api.saved import (
     CONFIG,
     TOKENIZER_FOLDER,
     TRANSFORMER_FOLDER,
+    WEIGHTS,
     read_description,
     weights_hash,
 )
@@ -24,6 +25,7 @@ from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.presets import preset_params
 from pipeline.config.replicates import main_replicate
 from pipeline.data.images.shards import MANIFEST, read_manifest
+from pipeline.runtime.checksums import require_hash
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.limits import SIDE
@@ -142,6 +144,8 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
         wrong = f"{len(description.classes)} names of {classes} classes"
     if wrong:
         raise UserError(f"{folder} is damaged: {wrong}; {AGAIN}")
+    for part, written in description.weights.items():  # else it may be another saved model's
+        require_hash(folder / part / WEIGHTS, AGAIN, written)
     return Opened(
         tokenizer,
         transformer,

@@ -171,8 +171,7 @@ def _refuse_transparent(mask: Picture) -> None:
     image = mask if isinstance(mask, Image.Image) else Image.open(mask)
     if not image.has_transparency_data:
         return
-    least, _ = image.convert("RGBA").getchannel("A").getextrema()
-    if least < 255:
+    if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
         raise ArgumentError("mask: some of it is transparent; paint it in black and white alone")
 
 

@@ -24,7 +24,8 @@ from pipeline.runtime.files import distinct, read_file
 CONFIG = "config.json"
 CARD = "README.md"
 TOKENIZER_FOLDER, TRANSFORMER_FOLDER = "tokenizer", "transformer"
-PARTS = ("config.json", "model.safetensors", "SHA256SUMS")
+WEIGHTS = "model.safetensors"
+PARTS = ("config.json", WEIGHTS, "SHA256SUMS")
 AGAIN = "save or download it again"  # the way out where a file of it is damaged
 FILES = [CONFIG, CARD, *(f"{d}/{f}" for d in (TOKENIZER_FOLDER, TRANSFORMER_FOLDER) for f in PARTS)]
 
@@ -46,6 +47,7 @@ class Description(BaseModel):
     preset: Text
     seed: Seed | None
     measured: dict[Text, float]
+    weights: dict[Text, Text] = {}  # SHA-256 of each part's; of models of before there is none
 
 
 def read_description(path: Path) -> Description:

@@ -14,11 +14,12 @@ from pipeline.api.saved import (
     FILES,
     TOKENIZER_FOLDER,
     TRANSFORMER_FOLDER,
+    WEIGHTS,
     Description,
     mistake,
 )
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import write_text
+from pipeline.runtime.files import file_hash, write_text
 from pipeline.runtime.folders import atomic_folder
 from pipeline.weights.published import not_finite, save_model
 
@@ -40,6 +41,7 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
         TOKENIZER_FOLDER: ("tokenizer", opened.tokenizer),
         TRANSFORMER_FOLDER: ("transformer", opened.transformer),
     }
+    hashes = {}
     with atomic_folder(folder, _holds_nothing_else) as temporary:
         for part, (kind, network) in networks.items():
             # In float32, as a model is opened, whatever the caller made of it.
@@ -50,6 +52,8 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
                     f"is not saved; open the model anew"
                 )
             save_model(temporary / part, kind, network.config, weights)
+            hashes[part] = file_hash(temporary / part / WEIGHTS)
+        description = description.model_copy(update={"weights": hashes})
         write_text(temporary / CONFIG, description.model_dump_json(indent=2) + "\n")
         write_text(temporary / CARD, card(opened, name, values))
     return folder
