@@ -29,8 +29,12 @@ def folder(tmp_path, monkeypatch):
 
 def test_a_file_that_may_not_be_written_asks_for_permissions(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    reason = "mlflow.db.lock: Permission denied"
-    assert way_out(reason) == "change its permissions and run this again"
+    denied = "change its permissions, or those of its disk, and run this again"
+    assert way_out("mlflow.db.lock: Permission denied") == denied
+    assert way_out("attempt to write a readonly database") == denied
+    assert way_out("[Errno 30] Read-only file system: 'mlflow.db.lock'") == denied
+    full = "make room on its disk and run this again"
+    assert way_out("database or disk is full") == way_out("No space left on device") == full
 
 
 @pytest.mark.parametrize("uri", SLIPS)

@@ -41,6 +41,14 @@ def test_those_that_the_params_describe_are_taken(published, make_params):
     check(READ, make_params(training={"steps": 7}, evaluation={"seeds": [0, 5]}))
 
 
+@pytest.mark.parametrize("read", [READ[0], READ[2], READ[3]])
+def test_those_of_other_classes_than_the_images_are_refused(published, make_params, read):
+    write_json("data/images/manifest.json", {"class_names": ["a", "b", "c"]})
+    with pytest.raises(UserError, match=r"knows 10 classes, where data/images has 3; run `dvc"):
+        check([read], make_params())
+    check([READ[1]], make_params())  # a tokenizer knows none
+
+
 @pytest.mark.parametrize(
     ("changes", "read", "said"),
     [

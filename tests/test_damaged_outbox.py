@@ -293,7 +293,9 @@ def test_a_damaged_database_is_named_with_the_way_out(monkeypatch, tmp_path, fol
     with pytest.raises(UserError) as error:
         sync(folder)
     if database.read_bytes().startswith(b"SQLite"):
-        assert f"{database} is damaged: delete it, or put a whole copy" in str(error.value)
+        assert f"{database} is damaged: delete it, and `maskgit sync` sends all runs" in str(
+            error.value
+        )
     else:  # it may be any other file
         assert f"{database} does not look like a database: mend MLFLOW_TRACKING_URI" in str(
             error.value

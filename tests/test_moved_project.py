@@ -206,7 +206,7 @@ def test_what_is_no_database_is_named_though_nothing_waits(project, odd):
     file = project / DATABASE
     file.unlink()
     {"pipe": os.mkfifo, "folder": os.mkdir, "link": lambda f: f.symlink_to(f)}[odd](file)
-    with pytest.raises(UserError, match="delete it, or put a whole copy"):
+    with pytest.raises(UserError, match="delete it, and `maskgit sync` sends all runs"):
         sync(Path("runs/outbox").absolute())
 
 
@@ -215,7 +215,8 @@ def test_a_log_that_is_a_link_to_itself_is_named(project):
     (folder,) = Path("runs/outbox").glob("*")
     (folder / "log.jsonl").unlink()
     (folder / "log.jsonl").symlink_to("log.jsonl")
-    assert "log.jsonl cannot be read" in sync(Path("runs/outbox").absolute())
+    with pytest.raises(UserError, match=r"log\.jsonl cannot be read"):
+        sync(Path("runs/outbox").absolute())
 
 
 def test_records_that_wait_for_the_own_database_are_named_by_its_address(project, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,19 @@ def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
     left = sorted(str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file())
     assert left == [".lock", ".owner.json", "checkpoint.pt", "deep/checkpoint.pt", "key.json"]
     assert (kept / ".checkpoint.pt.0123abcd.tmp").exists()  # not the directory that was taken up
+
+
+def test_a_folder_that_was_put_in_the_place_of_anothers_is_refused(tmp_path):
+    first, second = (run_dir("stage", {"seed": seed}, str(tmp_path)) for seed in (0, 1))
+    for folder in (first, second):
+        runs._held.pop(folder).release()
+    shutil.rmtree(second)
+    first.rename(second)
+    with pytest.raises(UserError, match=rf"^{second} is another run's, as its key\.json says; del"):
+        run_dir("stage", {"seed": 1}, str(tmp_path))
+    (second / "key.json").write_text("damaged")  # of which nobody can tell
+    assert run_dir("stage", {"seed": 1}, str(tmp_path)) == second
+    assert json.loads((second / "key.json").read_text()) == {"seed": 1}
 
 
 def test_a_process_may_ask_again(tmp_path):

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.paths import AUTOREGRESSIVE, CLASSIFIER, TOKENIZER, TRANSFORMER
+from pipeline.config.paths import AUTOREGRESSIVE, CLASSIFIER, IMAGES, TOKENIZER, TRANSFORMER
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, read_yaml
@@ -57,6 +57,19 @@ def _check(file: Path) -> None:
                 f"{file.parent} has {key} {found[key]}, where {PARAMS_FILE} asks for {asked[key]}; "
                 f"run `dvc repro train_{kind}`"
             )
+    classes = _classes()
+    if classes and found.get("num_classes", classes) != classes:
+        raise UserError(
+            f"{file.parent} knows {found['num_classes']} classes, where {IMAGES} has {classes}; "
+            f"run `dvc repro train_{kind}`"
+        )
+
+
+def _classes() -> int:
+    """Of the data set; 0 where its list cannot be read: who reads the images says so."""
+    with suppress(UserError, OSError):
+        return len(read_json(IMAGES / "manifest.json", "class_names")["class_names"])
+    return 0
 
 
 def _config(file: Path) -> dict[str, Any]:

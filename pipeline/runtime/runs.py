@@ -8,6 +8,7 @@ A run directory belongs to one process at a time, by a lock that the system take
 """
 
 import errno
+import json
 import os
 import platform
 import subprocess
@@ -44,7 +45,7 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
         storage_path: as in the params. Newer checkpoints are brought from an object store.
 
     Raises:
-        UserError: another process has it, or the store does not answer.
+        UserError: another process has it, it is another run's, or the store does not answer.
     """
     # A job's folder has a link to what outlives it, which the next job's has as well.
     storage = in_project(runs_folder(storage_path))
@@ -59,9 +60,21 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
         remove_temporary(path, below=True)
         if is_store(storage_path):
             _bring(path, f"{stage}/{path.name}", storage_path)
-    if not (path / "key.json").exists():
-        write_json(path / "key.json", key, durable=False)  # read by people alone
+    _note_key(path, key)
     return path
+
+
+def _note_key(path: Path, key: dict[str, Any]) -> None:
+    """Note the key, for people, unless it is there. A folder that was moved has another's."""
+    note = path / "key.json"
+    try:
+        known = read_json(note) if note.exists() else None
+    except UserError:  # damaged, which is no harm
+        known = None
+    if known is None:
+        write_json(note, key, durable=False)
+    elif known != json.loads(json.dumps(key)):
+        raise UserError(f"{path} is another run's, as its key.json says; delete it and run again")
 
 
 def held() -> list[Path]:

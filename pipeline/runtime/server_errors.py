@@ -29,7 +29,8 @@ MEND = "mend MLFLOW_TRACKING_URI"
 DATABASES = ("postgresql", "mysql", "mssql", "sqlite")  # that MLflow knows, as schemes name them
 PLUGINS = "mlflow.tracking_store"  # packages that add servers to MLflow, as Azure's
 HOSTED = "databricks"  # whose address is in its credentials
-DENIED = "Permission denied"
+DENIED = ("Permission denied", "readonly database", "Read-only file system")
+FULL = ("disk is full", "No space left", "Disk quota exceeded")
 DELETED = "must be in the 'active' state"  # what MLflow says of an experiment
 
 
@@ -93,8 +94,8 @@ def mend_file(file: Path) -> str:
         own = own or _is_database(file)
     if own:
         return (
-            f"{file} is damaged: delete it, or put a whole copy in its place, and `maskgit sync` "
-            f"sends what is kept"
+            f"{file} is damaged: delete it, and `maskgit sync` sends all runs that are kept into a "
+            f"new one"
         )
     return (
         f"{file} does not look like a database: {MEND}, or if it was one put a whole copy in its "
@@ -124,8 +125,11 @@ def way_out(reason: str) -> str:
         return "start the server and run this again"
     if OUTDATED in reason:
         return (
-            f"make a copy of it, and `mlflow db upgrade {redacted(uri)}` brings it to this MLflow"
+            f"make a copy of it, and `mlflow db upgrade {redacted(uri)}` brings it to this MLflow; "
+            f"if a newer MLflow wrote it, install that"
         )
-    if DENIED in reason:
-        return "change its permissions and run this again"
+    if any(said in reason for said in DENIED):
+        return "change its permissions, or those of its disk, and run this again"
+    if any(said in reason for said in FULL):
+        return "make room on its disk and run this again"
     return "run this again"

@@ -176,10 +176,12 @@ def convert_transformer(params: Params) -> dict[str, float]:
     """
     device, first = worker_device(params.ray.use_gpu), main_replicates(params, "transformer")[0]
     model = open_pretrained_transformer(params, device, TokenCache(TOKENS, "train").num_classes)
+    held_out = TokenCache(TOKENS, "val")
+    held_out.require(params.num_tokens, params.tokenizer.codebook_size)
     with Stage("train_transformer", params) as stage:
         nll = masked_nll(
             model,
-            *TokenCache(TOKENS, "val").everything(),
+            *held_out.everything(),
             schedule=params.training.mask_schedule,
             min_masking_rate=params.training.min_masking_rate,
             seed=first.seed,

@@ -35,9 +35,11 @@ def measure_trial(trial: Trial) -> None:
     sampler = Maker(_open_sampler, trial, params)
     features = Path(trial.features)
     evaluator = Evaluator(params, workers, root, keep=False, cache_dir=features)
+    cache = TokenCache(root / TOKENS, "val")
+    cache.require(params.num_tokens, params.tokenizer.codebook_size)
     nll = masked_nll(
         sampler.open(workers.device).model,
-        *TokenCache(root / TOKENS, "val").everything(),
+        *cache.everything(),
         schedule=trial.schedule,
         min_masking_rate=params.training.min_masking_rate,
         seed=trial.seed,

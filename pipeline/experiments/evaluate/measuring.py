@@ -187,7 +187,9 @@ def _network_metrics(params: Params, seed: int, sampler: Sampler) -> Row:
 def held_out_nll(model: Network, params: Params, seed: int) -> float:
     """Negative log-likelihood of the validation tokens, in nats a token. MaskGIT's is that of
     masked tokens, the baseline's the exact one, so that the two are not comparable."""
-    tokens, labels = TokenCache(TOKENS, "val").everything()
+    cache = TokenCache(TOKENS, "val")
+    cache.require(params.num_tokens, params.tokenizer.codebook_size)
+    tokens, labels = cache.everything()
     device = next(model.parameters()).device
     if isinstance(model, AutoregressiveTransformer):
         return token_nll(model, tokens, labels, device=device)

@@ -107,12 +107,17 @@ def _run_that_measured(experiment: str) -> str:
     """The id of the run of `evaluate`, found by its key: a database may have been begun anew."""
     store, key = Server(tracking_uri()), read_json(SOURCES / "evaluate.json", "key")["key"]
     if place := store.ask(lambda client: client.get_experiment_by_name(experiment)):
+        if place.lifecycle_stage == "deleted":
+            raise UserError(
+                f"the experiment '{experiment}' at {redacted(tracking_uri())} is deleted; restore "
+                f"it, or choose another mlflow.experiment in params.yaml"
+            )
         where, query = [place.experiment_id], f"tags.`{RUN_KEY}` = '{key}'"
         if found := store.ask(lambda client: client.search_runs(where, query, max_results=1)):
             return found[0].info.run_id
     raise UserError(
         f"MLflow at {redacted(tracking_uri())} has no run that measured this model; "
-        f"`dvc repro -f evaluate` logs it"
+        f"`maskgit sync` sends it, if it is kept, else `dvc repro -s -f evaluate` logs it"
     )
 
 
@@ -150,16 +155,24 @@ def _judge(client: Any, name: str, version: str, measured: Measured) -> str:
         return f"{value}: the champion"
     if champion is not None:
         tags = client.get_model_version(name, champion).tags
-        if tags.get(ON) != measured.on or measured.metric not in tags:
+        best = _number(tags.get(measured.metric))
+        if tags.get(ON) != measured.on or best is None:
             return (
                 f"{value}: version {champion} stays the champion, which was measured otherwise; "
                 f"move the alias by hand"
             )
-        if measured.value >= float(tags[measured.metric]):
-            best = float(tags[measured.metric])
+        if measured.value >= best:
             return f"{value}: version {champion} stays the champion, with {best:.3f}"
     client.set_registered_model_alias(name, CHAMPION, version)
     return f"{value}: the champion from now on"
+
+
+def _number(tag: str | None) -> float | None:
+    """None of what is no number: anybody may set a tag."""
+    try:
+        return float(tag or "")
+    except ValueError:
+        return None
 
 
 def _registered(client: Any, name: str, digest: str) -> str | None:
