@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.exhibits.claims import judge
-from analysis.exhibits.figure10 import by_mask_ratio
+from analysis.exhibits.figure10 import _findings, by_mask_ratio
 from analysis.exhibits.inputs.results import read_results
 from tests.synthetic_results import curves_of
 from tests.synthetic_tables import reconstruction_rows
@@ -60,6 +60,16 @@ def test_falls_are_for_the_tokens_that_are_hidden_and_not_the_ratio_that_was_ask
     knee = next(v for v in found if v.claim.exhibit == "figure10").claim.parts[0]
     assert knee.values == pytest.approx((1, 1), abs=0.01)
     assert "from 90% to 96%" in knee.won and "from 80% to 90%" in knee.won
+
+
+def test_where_two_ratios_hide_as_many_tokens_there_is_no_fall(results, params):
+    rows = reconstruction_rows()
+    rows["hidden"] = rows["mask_ratio"].map({0.0: 0.0, 0.5: 0.5, 0.9: 1.0, 0.95: 1.0})  # of four
+    rows.to_csv(results / "reconstruction/rows.csv", index=False)
+    read = read_results(results, curves_of(results))
+    knee = next(v for v in judge(read, params) if v.claim.exhibit == "figure10").claim
+    assert knee.parts == []
+    assert "most steeply between 50% and 100%" in _findings(by_mask_ratio(read.reconstruction))[0]
 
 
 def test_the_knee_is_set_against_the_step_before_it_and_not_the_whole_curve(results, params):

@@ -117,6 +117,7 @@ def _findings(cells: pd.DataFrame) -> list[str]:
         steps = [
             ((a["psnr_sample"] - b["psnr_sample"]) / (b["hidden"] - a["hidden"]), a, b)
             for a, b in pairwise(cells.to_dict("records"))
+            if a["hidden"] < b["hidden"]  # of few tokens as many may be, at two ratios
         ]
         slope, a, b = max(steps, key=lambda step: step[0])
         slowest = min(steps, key=lambda step: step[0])[0]

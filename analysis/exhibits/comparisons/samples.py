@@ -98,15 +98,15 @@ def _knee(rows: pd.DataFrame) -> Claim:
     before it: over the whole curve before, any bend would do."""
     samples = rows[rows["draw"] != MEDIAN]
     psnr = samples.groupby(["seed", "mask_ratio"])["psnr"].mean().unstack().dropna(axis=1)
+    hidden = samples.groupby("mask_ratio")["hidden"].mean()
     ratios, knee = sorted(psnr.columns), paper.KNEE
-    parts = []
+    parts, steps = [], []
     if knee in ratios[1:-1]:
         place = ratios.index(knee)
         before, beyond = ratios[place - 1 : place + 1], ratios[place : place + 2]
-        hidden = samples.groupby("mask_ratio")[
-            "hidden"
-        ].mean()  # of few tokens, not quite the ratio
+        # Of few tokens not quite the ratios are hidden, or as many at two of them.
         steps = [(psnr[a] - psnr[b], hidden[a], hidden[b]) for a, b in (beyond, before)]
+    if steps and all(a < b for _, a, b in steps):
         falls = [fall / (b - a) / 10 for fall, a, b in steps]
         names = [f"from {a:.0%} to {b:.0%}" for _, a, b in steps]
         relation = "**PSNR falls {} steeply {}** of the tokens hidden than {}"
