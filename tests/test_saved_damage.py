@@ -28,6 +28,13 @@ def test_a_part_of_another_saved_model_is_refused(project, saved, tmp_path, part
         MaskGIT.from_pretrained(saved)
 
 
+def test_hashes_are_of_a_models_own_parts(saved):
+    description = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(description | {"weights": {"../x": "0" * 64}}))
+    with pytest.raises(UserError, match=r"config\.json is no .*weights"):
+        MaskGIT.from_pretrained(saved)
+
+
 def test_a_model_that_was_saved_before_its_parts_were_noted_opens(saved):
     description = json.loads((saved / "config.json").read_text())
     assert description.pop("weights").keys() == {"tokenizer", "transformer"}

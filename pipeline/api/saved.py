@@ -47,7 +47,8 @@ class Description(BaseModel):
     preset: Text
     seed: Seed | None
     measured: dict[Text, float]
-    weights: dict[Text, Text] = {}  # SHA-256 of each part's; of models of before there is none
+    # SHA-256 of each part's weights; of models that were saved before there is none.
+    weights: dict[Literal["tokenizer", "transformer"], Text] = {}
 
 
 def read_description(path: Path) -> Description:
