@@ -44,7 +44,8 @@ def factor() -> float:
 @pytest.mark.parametrize(("stage", "outage"), cells() if "ALL_OUTAGES" in os.environ else CHOSEN)
 def test_an_outage_costs_neither_bytes_nor_rows(bench, stage, outage):
     trial = bench.attempt(stage, outage)
-    if outage.startswith("killed_and"):
+    if outage == "killed_and_flipped" and stage == "train_classifier":
+        # Of other stages it may be another file that is newest when they are killed, or none.
         assert any(said.startswith("damaged checkpoint") for said in trial.said)
     assert trial.delivered > 0 or stage in ("schedules", "analysis")  # which log no metric
     assert trial.took < factor() * trial.plain + 3  # half a second to begin with
