@@ -91,6 +91,8 @@ def _mlflow(project: Path) -> Iterator[dict[str, str]]:
             links[what] = link.strip()
             if len(links) == 2:
                 break
+        if "all runs" not in links:
+            raise SystemExit(f"error: `maskgit ui` prints no links in {project}")
         _wait_for(links["all runs"].partition("/#")[0])
         yield links
     finally:

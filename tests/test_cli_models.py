@@ -276,7 +276,7 @@ def test_a_mask_with_transparency_is_refused(run, photo, tmp_path):
     strokes.save(tmp_path / "strokes.png")
     done = run("inpaint", str(photo), "--class", "0", "--mask", str(tmp_path / "strokes.png"))
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert "some of it is transparent; paint it in black and white alone" in done.err
+    assert "strokes.png: partly transparent; paint it in black and white alone" in done.err
 
 
 def test_a_number_with_blanks_is_no_class(run, photo):

@@ -293,7 +293,7 @@ def test_a_damaged_database_is_named_with_the_way_out(monkeypatch, tmp_path, fol
     with pytest.raises(UserError) as error:
         sync(folder)
     if database.read_bytes().startswith(b"SQLite"):
-        assert f"{database} is damaged: delete it, and `maskgit sync` sends all runs" in str(
+        assert f"{database} is damaged: put a whole copy in its place; or delete it" in str(
             error.value
         )
     else:  # it may be any other file

@@ -55,12 +55,6 @@ def test_a_split_that_is_a_broken_link_is_refused(root, name):
         folder_source(root)
 
 
-def test_a_split_that_is_a_file_is_refused(root):
-    (root / "val").touch()
-    with pytest.raises(UserError, match="val is named as a split and is no folder; mend, rename"):
-        folder_source(root)
-
-
 def test_a_picture_that_goes_away_is_no_broken_link(root):
     source = folder_source(root)
     (root / source.items[0].key).unlink()

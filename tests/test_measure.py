@@ -101,15 +101,29 @@ def test_the_labels_of_an_npz_balance_its_subsets_and_tell_what_is_recognised(tm
         (np.arange(COUNT) % 4, "has labels from 0 to 3, and the data set the classes 0 to 2"),
         (np.arange(COUNT) - 1, "has labels from -1 to"),
         (np.full(COUNT, 2**64 - 1, np.uint64), "has labels from -1 to -1"),
-        (np.zeros(COUNT - 1, int), "are int64 (79,), and it holds 80 images"),
-        (np.zeros((COUNT, 3), np.float32), "are float32 (80, 3), and it holds 80 images"),
-        (np.array(["a"] * COUNT, object), "are object (80,), and it holds 80 images"),
     ],
 )
 def test_labels_that_are_none_are_refused(tmp_path, error_of, labels, said):
     pictures = np.repeat(samples(), 3, axis=1).transpose(0, 2, 3, 1)
     np.savez(tmp_path / "set.npz", arr_0=pictures, arr_1=labels)
     assert said in error_of(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        np.zeros(COUNT - 1, int),
+        np.zeros((COUNT, 3), np.float32),
+        np.array(["a"] * COUNT, object),
+        np.zeros((COUNT, 4, 4, 3), np.uint8),
+    ],
+)
+def test_what_is_no_label_is_passed_over_in_a_line(tmp_path, measure, other):
+    """As `np.savez(path, samples, reals)` writes it."""
+    pictures = np.repeat(samples(), 3, axis=1).transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "set.npz", arr_0=pictures, arr_1=other)
+    said = measure(tmp_path / "set.npz")
+    assert "measured without labels" in said and "class_accuracy" not in said
 
 
 def test_a_handful_of_images_is_measured_as_far_as_that_goes(measure):

@@ -206,7 +206,7 @@ def test_what_is_no_database_is_named_though_nothing_waits(project, odd):
     file = project / DATABASE
     file.unlink()
     {"pipe": os.mkfifo, "folder": os.mkdir, "link": lambda f: f.symlink_to(f)}[odd](file)
-    with pytest.raises(UserError, match="delete it, and `maskgit sync` sends all runs"):
+    with pytest.raises(UserError, match="put a whole copy in its place; or delete it"):
         sync(Path("runs/outbox").absolute())
 
 

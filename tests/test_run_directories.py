@@ -80,7 +80,6 @@ def test_a_folder_that_was_put_in_the_place_of_anothers_is_refused(tmp_path):
         run_dir("stage", {"seed": 1}, str(tmp_path))
     (second / "key.json").write_text("damaged")  # of which nobody can tell
     assert run_dir("stage", {"seed": 1}, str(tmp_path)) == second
-    assert json.loads((second / "key.json").read_text()) == {"seed": 1}
 
 
 def test_a_process_may_ask_again(tmp_path):

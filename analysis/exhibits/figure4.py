@@ -37,7 +37,7 @@ def table(results: Results, params: Params) -> Table:
     """Seconds per image and MaskGIT's speed-ups, by method, tokens and batch size."""
     cells = with_speedups(results.speed)
     bf16 = params.decoding.bf16 and params.autoregressive.bf16
-    precision = "" if bf16 else ", in float32"
+    precision = ", in bfloat16 where that is quick" if bf16 else ", in float32"
     device = listed(sorted(set(results.speed["device"].astype(str))))
     return Table(
         name="speed",

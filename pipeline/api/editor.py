@@ -1,7 +1,7 @@
 """Edits of pictures by a model: regenerating a part, filling a hole, going beyond the border."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count, starmap
+from itertools import starmap
 from typing import Any, Unpack
 
 import torch
@@ -161,7 +161,8 @@ class Editor(Networks):
     def _batches(self, images: Tensor, labels: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Batches of pictures and labels, with their numbers, which their seeds come from."""
         size = self.defaults.batch_size
-        return zip(count(), images.split(size), labels.split(size), strict=False)
+        pairs = zip(images.split(size), labels.split(size), strict=True)
+        return ((number, *pair) for number, pair in enumerate(pairs))
 
 
 def _several(given: Side | Sequence[Side]) -> list[Side]:

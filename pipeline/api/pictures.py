@@ -29,11 +29,14 @@ _ONE = (Image.Image, Path, str)
 _PICTURES = "give a picture of Pillow, the path of one, a list of these, or a tensor"
 
 
-def open_picture(picture: Picture, channels: int = 3, name: str = "pictures") -> Image.Image:
+def open_picture(
+    picture: Picture, channels: int = 3, name: str = "pictures", *, opaque: bool = False
+) -> Image.Image:
     """A picture, opened where it is a path, as people see it, in grey (mode L) or RGB.
 
     Args:
         name: of the argument, for messages.
+        opaque: refuse one that is partly transparent.
 
     Raises:
         ArgumentError: it is none, cannot be read, or its numbers are of a range that is not known.
@@ -41,7 +44,7 @@ def open_picture(picture: Picture, channels: int = 3, name: str = "pictures") ->
     """
     if isinstance(picture, Image.Image):
         try:
-            return as_seen(picture).convert("L" if channels == 1 else "RGB")
+            return as_seen(picture, opaque=opaque).convert("L" if channels == 1 else "RGB")
         except BadPicture as error:
             raise ArgumentError(f"{name}: one is {error}") from error
         except Exception as error:  # closed, or of a damaged file that is read only now
@@ -49,7 +52,8 @@ def open_picture(picture: Picture, channels: int = 3, name: str = "pictures") ->
     if not isinstance(picture, (str, Path)):
         raise ArgumentError(f"{name}: {type(picture).__name__} is none; {_PICTURES}")
     try:
-        return decode_image(read_file(a_path(name, picture), PICTURE_BYTES), channels, whole=True)
+        content = read_file(a_path(name, picture), PICTURE_BYTES)
+        return decode_image(content, channels, whole=True, opaque=opaque)
     except FileNotFoundError as error:
         raise UserError(f"{picture} is missing; give the path of a picture") from error
     except BadPicture as error:
@@ -146,9 +150,9 @@ def _boxed(box: Box, width: int, height: int) -> Tensor:
 def _as_bool(mask: Mask | None) -> Tensor:
     """(H, W) bool; of a picture, True where it is lighter than middle grey."""
     if isinstance(mask, _ONE):
-        shown = np.array(open_picture(mask, channels=1, name="mask"))
-        _refuse_transparent(mask)
-        return torch.from_numpy(shown >= 128)
+        # On the background, which is light, what is transparent would all be made anew.
+        shown = open_picture(mask, channels=1, name="mask", opaque=True)
+        return torch.from_numpy(np.array(shown) >= 128)
     values = as_tensor("mask", mask, "no picture, and no array of numbers")
     if values.ndim != 2:
         raise ArgumentError(f"mask: shape {tuple(values.shape)}; give (height, width)")
@@ -163,16 +167,6 @@ def _as_bool(mask: Mask | None) -> Tensor:
     if not of_picture:
         raise ArgumentError("mask: other numbers than 0 and 1, or 0 and 255; give True and False")
     return (values >= 128).cpu()
-
-
-def _refuse_transparent(mask: Picture) -> None:
-    """Raise an `ArgumentError` where a part of the picture is transparent: on the background, which
-    is light, it would all be made anew."""
-    image = mask if isinstance(mask, Image.Image) else Image.open(mask)
-    if not image.has_transparency_data:
-        return
-    if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
-        raise ArgumentError("mask: some of it is transparent; paint it in black and white alone")
 
 
 def _fitted(mask: Tensor, side: int) -> Tensor:

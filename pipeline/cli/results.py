@@ -95,7 +95,7 @@ def measure(
 def sync() -> None:
     """Send MLflow what it did not get while it was away.
 
-    Ends with 1 where a run's records cannot be read or sent.
+    Ends with 1 where nothing of a run can be read or sent, or the server does not take what is.
     """
     from pipeline.config.params import load_params
     from pipeline.runtime.delivery import outbox_folder

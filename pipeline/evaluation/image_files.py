@@ -131,17 +131,19 @@ class NpzImages:
 
 
 def _read_labels(path: Path, archive: zipfile.ZipFile, images: int) -> Tensor | None:
-    """(n,) int64."""
+    """(n,) int64; None where there are none. (Other programs put other arrays there.)"""
     if f"{LABELS}.npy" not in archive.namelist():
         return None
     entry = array_entry(archive, LABELS)
     with archive.open(entry) as stream:
         shape, _, dtype = _read_header(stream)
         if shape != (images,) or dtype.kind not in "iu":
-            raise UserError(
-                f"{path}: its labels ({LABELS}) are {dtype} {shape}, and it holds {images} images; "
-                f"give a whole number for each, or leave them out"
+            print(
+                f"{path}: {LABELS} is {dtype} {shape} and no label, a whole number, of each of "
+                f"{images} images; measured without labels",
+                flush=True,
             )
+            return None
         labels = np.frombuffer(stream.read(images * dtype.itemsize), dtype, images)
     return torch.from_numpy(labels.astype(np.int64))
 

@@ -254,10 +254,9 @@ def _raise(error: OSError) -> NoReturn:
 def _splits(root: Path) -> dict[str | None, Path]:
     """The folder of each split, or of everything (None)."""
     for entry in root.iterdir():
-        if entry.name.lower() in _SPLITS and not entry.is_dir():
-            what = "a broken link" if entry.is_symlink() else "no folder"
+        if entry.name.lower() in _SPLITS and entry.is_symlink() and not entry.exists():
             raise UserError(
-                f"data.source: {entry} is named as a split and is {what}; mend, rename or delete it"
+                f"data.source: {entry} is named as a split and is a broken link; mend or delete it"
             )
     by_name: dict[str, list[Path]] = defaultdict(list)
     for folder in _class_folders(root):

@@ -114,8 +114,8 @@ def require_readable() -> None:
         return
     others = {name: value for name, value in os.environ.items() if name not in given}
     bad = [name for name in given if not _imports_ray(others | {name: os.environ[name]})]
-    names = ", ".join(bad or given)
-    raise UserError(f"{names}: Ray cannot read what is set there; correct or unset it")
+    if bad:  # else it was ended by something else
+        raise UserError(f"{', '.join(bad)}: Ray cannot read what is set there; correct or unset it")
 
 
 def _imports_ray(environment: Mapping[str, str]) -> bool:

@@ -14,6 +14,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,12 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
 def _note_key(path: Path, key: dict[str, Any]) -> None:
     """Note the key, for people, unless it is there. A folder that was moved has another's."""
     note = path / "key.json"
-    try:
-        known = read_json(note) if note.exists() else None
-    except UserError:  # damaged, which is no harm
-        known = None
-    if known is None:
+    if not note.exists():
         write_json(note, key, durable=False)
-    elif known != json.loads(json.dumps(key)):
+    known = wanted = json.loads(json.dumps(key))
+    with suppress(UserError):  # damaged, which is no harm
+        known = read_json(note)
+    if known != wanted:
         raise UserError(f"{path} is another run's, as its key.json says; delete it and run again")
 
 

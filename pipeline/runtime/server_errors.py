@@ -94,8 +94,8 @@ def mend_file(file: Path) -> str:
         own = own or _is_database(file)
     if own:
         return (
-            f"{file} is damaged: delete it, and `maskgit sync` sends all runs that are kept into a "
-            f"new one"
+            f"{file} is damaged: put a whole copy in its place; or delete it, with the models that "
+            f"are registered there, and `maskgit sync` sends all runs that are kept"
         )
     return (
         f"{file} does not look like a database: {MEND}, or if it was one put a whole copy in its "

@@ -17,7 +17,8 @@ def sync(folder: Path) -> str:
     """Send everything in the outboxes of a folder; returns what was sent, in a line.
 
     Raises:
-        UserError: not all could be sent.
+        UserError: the server does not take all, or of a run nothing can be read or sent. (Single
+            records that are damaged, or refused for good, are in the line.)
     """
     uri = tracking_uri()
     outboxes = Outboxes(folder, uri)

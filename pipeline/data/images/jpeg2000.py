@@ -58,16 +58,15 @@ def odd_colours(image: Image.Image) -> bool:
     with rewound(image) as file:
         if file is None:
             return False
-        for kind, begin, end in _header(file):
-            if kind == b"pclr":
+        boxes = list(_header(file))
+        colours = next((box for box in boxes if box[0] == b"colr"), None)  # others are not read
+        if colours:
+            file.seek(colours[1])
+            content = file.read(min(colours[2] - colours[1], 7))
+            enumerated = len(content) == 7 and content[0] == 1
+            if enumerated and int.from_bytes(content[3:]) not in _SPACES:
                 return True
-            if kind == b"colr":
-                file.seek(begin)
-                content = file.read(min(end - begin, 7))
-                enumerated = len(content) == 7 and content[0] == 1
-                if enumerated and int.from_bytes(content[3:]) not in _SPACES:
-                    return True
-    return False
+        return any(kind == b"pclr" for kind, _, _ in boxes)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ from PIL import Image
 
 from pipeline.data.images.jpeg2000 import odd_bits, odd_channels, odd_colours, rewound
 
-_RLE4 = 2  # of a BMP: run lengths of 4 bits
-_MASKED = 56  # bytes of a BMP's second header that has a fourth mask, of transparency
+_RLE4, _BIT_MASKS = 2, (3, 6)  # a BMP's compressions: run lengths of 4 bits; none, but masks
+_MASKED = struct.Struct("<I10xH36xI")  # its second header: bytes of it, bits, transparency's mask
 _GRAY_ALPHA_OR_LAB = ("LA", "PA", "LAB")  # modes of which Pillow reads planes that lie apart as one
 _YCBCR = 6  # a TIFF's photometric interpretation
 
@@ -65,19 +65,19 @@ def _of_jpeg2000(image: Image.Image) -> str | None:
 
 
 def _of_bmp(image: Image.Image) -> str | None:
-    if image.info.get("compression") == _RLE4:
+    compression = image.info.get("compression")
+    if compression == _RLE4:
         return "of run lengths of 4 bits, which are not read right; save it anew as PNG"
+    if compression not in _BIT_MASKS:
+        return None
     with rewound(image) as file:
         if file is None:
             return None
         file.seek(14)
-        header = file.read(_MASKED)
-    if len(header) == _MASKED and struct.unpack_from("<I", header)[0] >= _MASKED:
-        (bits,), (alpha,) = (
-            struct.unpack_from("<H", header, 14),
-            struct.unpack_from("<I", header, 52),
-        )
-        if bits == 16 and alpha:
+        header = file.read(_MASKED.size)
+    if len(header) == _MASKED.size:
+        size, bits, alpha = _MASKED.unpack(header)
+        if size >= _MASKED.size and bits == 16 and alpha:
             return "of 16 bits with transparency, which is not read; save it anew as PNG"
     return None
 
@@ -127,8 +127,7 @@ def _lacks_strips(image: Image.Image) -> bool:
     planes = len(image.getbands()) if tags.get(284) == 2 else 1
     boxes = [strip[1] for strip in strips]  # by name only in newer Pillows
     area = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
-    sizes = [*tags.get(279, ()), *tags.get(325, ())]
-    absent = any(strip[2] == 0 for strip in strips) or 0 in sizes
+    absent = any(strip[2] == 0 for strip in strips)  # where the file begins
     return absent or area < planes * image.width * image.height
 
 

@@ -21,7 +21,7 @@ from pipeline.data.images.costs import WAY_OUT, Costly, Metered, check_costs
 from pipeline.data.images.misread import misread, raw_modes
 from pipeline.data.images.png import lacks_rows
 from pipeline.data.images.tags import TAGS, orientation
-from pipeline.data.images.threads import Share
+from pipeline.data.images.threads import Allowance
 from pipeline.runtime.limits import (
     BACKGROUND,
     PICTURE_ASPECT,
@@ -68,7 +68,7 @@ TURNS = {
 
 
 # Pixels that threads decode at once: one of the most pixels takes 1.5 GB on its way.
-DECODING = Share(2 * PICTURE_PIXELS)
+DECODING = Allowance(2 * PICTURE_PIXELS)
 
 
 class BadPicture(ValueError):
@@ -81,13 +81,14 @@ def picture_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in known if name in PICTURE_FORMATS)
 
 
-def open_image(content: bytes, *, whole: bool = False) -> Image.Image:
+def open_image(content: bytes, *, whole: bool = False, opaque: bool = False) -> Image.Image:
     """A picture as people see it: turned as its EXIF data say, opaque on `BACKGROUND`, the first
     frame of several; of 8 bits, grey (mode L) or RGB.
 
     Args:
         whole: look whether a PNG has all of its rows, for which it is inflated twice: of a file
             that is read for the first time.
+        opaque: refuse one that is partly transparent.
 
     Raises:
         BadPicture: it is damaged, of a format that is not read, too large or too narrow, of numbers
@@ -100,7 +101,7 @@ def open_image(content: bytes, *, whole: bool = False) -> Image.Image:
         file.begin_pixels()
         _check_size(*image.size)
         with DECODING.of(image.width * image.height):
-            seen = as_seen(image)
+            seen = as_seen(image, opaque=opaque)
         if whole and lacks_rows(content):
             raise BadPicture("truncated: its last rows are missing; replace or delete it")
         return seen
@@ -129,8 +130,11 @@ def _opened(file: Metered) -> Image.Image:
         return plugin(Metered(content), "")
 
 
-def as_seen(image: Image.Image) -> Image.Image:
+def as_seen(image: Image.Image, *, opaque: bool = False) -> Image.Image:
     """A picture of Pillow's as `open_image` gives it.
+
+    Args:
+        opaque: as there.
 
     Raises:
         BadPicture: it is too large or too narrow, would be read as another picture, or is of strips
@@ -148,20 +152,22 @@ def as_seen(image: Image.Image) -> Image.Image:
         image = image.transpose(turn)
         for name in TAGS:  # or whoever gets it would turn it again
             image.info.pop(name, None)
-    image = _opaque(_eight_bits(image))
+    image = _opaque(_eight_bits(image), refuse=opaque)
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def decode_image(content: bytes, channels: int, *, whole: bool = False) -> Image.Image:
+def decode_image(
+    content: bytes, channels: int, *, whole: bool = False, opaque: bool = False
+) -> Image.Image:
     """Encoded bytes as a grey or RGB image of 8 bits.
 
     Args:
-        whole: as `open_image`.
+        whole, opaque: as `open_image`.
 
     Raises:
         BadPicture: as `open_image`.
     """
-    return open_image(content, whole=whole).convert("L" if channels == 1 else "RGB")
+    return open_image(content, whole=whole, opaque=opaque).convert("L" if channels == 1 else "RGB")
 
 
 def _check_size(width: int, height: int) -> None:
@@ -205,11 +211,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.merge("LA", (grey, Image.fromarray(opaque)))
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """Transparent pixels on the background. (`convert` alone would show what lies in them.)"""
+def _opaque(image: Image.Image, refuse: bool) -> Image.Image:
+    """Transparent pixels on the background, or refused. (`convert` alone would show what lies in
+    them.)"""
     if not image.has_transparency_data:
         return image
     grey = image.mode in ("1", "L", "LA", "La")
     colours = image.convert("LA") if image.mode == "La" else image
+    colours = colours.convert("RGBA")
+    if refuse and np.asarray(colours.getchannel("A")).min() < 255:
+        raise BadPicture("partly transparent; paint it in black and white alone")
     ground = Image.new("RGBA", image.size, (*BACKGROUND, 255))
-    return Image.alpha_composite(ground, colours.convert("RGBA")).convert("L" if grey else "RGB")
+    return Image.alpha_composite(ground, colours).convert("L" if grey else "RGB")

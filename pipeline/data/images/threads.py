@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Share:
+class Allowance:
     """What threads may have of something at once, in all; more than there is has a thread alone."""
 
     def __init__(self, most: int):
