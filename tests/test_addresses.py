@@ -107,7 +107,8 @@ def test_what_never_was_a_database_is_not_to_be_deleted(what, folder, monkeypatc
 def test_a_damaged_database_may_be(name, content, folder, monkeypatch):
     (folder / name).write_bytes(content)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / name}")
-    assert way_out("file is not a database").startswith(f"{folder / name} is damaged: delete it")
+    damaged = f"{folder / name} is damaged: put a whole copy in its place"
+    assert way_out("file is not a database").startswith(damaged)
     assert _tracking().state == "note"
 
 

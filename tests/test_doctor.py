@@ -90,7 +90,7 @@ def test_a_damaged_database_is_noted(project):
         state, text = found("tracking")
         assert (
             state == "note"
-            and "is damaged: delete it" in text
+            and "is damaged: put a whole copy" in text
             and "`maskgit sync` sends what is kept" in text
         )
 

@@ -51,6 +51,27 @@ def test_it_is_made_anew_where_it_holds_nothing(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["runs.db"]
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_one_that_was_left_between_two_steps_is_made_anew_unless_it_holds_something(
+    tmp_path, monkeypatch, used
+):
+    """MLflow takes it for an older version's."""
+    monkeypatch.setattr(server, "SETTING_UP", 0.1)
+    file = tmp_path / "mlflow.db"
+    server._make_database(file)
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '75868b020152'")
+        if used:
+            database.execute("UPDATE experiments SET name = 'mine'")
+    found = Server(f"sqlite:///{file}")
+    if used:
+        with pytest.raises(Unsent, match="out-of-date database schema"):
+            found.experiment("maskgit")
+        assert rows_of(file, "experiments") == 1
+    else:
+        assert found.experiment("maskgit").name == "maskgit"
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -186,7 +186,7 @@ def test_sync_tells_of_a_ruined_database_that_had_everything(tmp_path, monkeypat
     Outbox(tmp_path / "outbox/a").append_open(OPENED | {"uri": uri})
     assert "1 records sent" in sync(tmp_path / "outbox")
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 999)
-    with pytest.raises(UserError, match=r"cannot be used: .*is damaged: delete it"):
+    with pytest.raises(UserError, match=r"cannot be used: .*is damaged: put a whole copy"):
         sync(tmp_path / "outbox")
     (tmp_path / "mlflow.db").unlink()
     assert "1 records sent" in sync(tmp_path / "outbox")

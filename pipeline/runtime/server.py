@@ -47,7 +47,6 @@ TAG = "INSERT INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 # Which rows of its tables a fresh one has.
 FRESH = {"alembic_version": "TRUE", "experiments": "name = 'Default'", "workspaces": "TRUE"}
-OUTDATED = "out-of-date database schema"  # what MLflow says of another version's
 NO_MLFLOW = "it creates no"  # begins what is said of an answer that names nothing made
 SETTING_UP = 2.0  # seconds in which a server that sets one up changes it
 LOCKED = 1.0  # seconds that another process may hold a database that is to be opened
@@ -137,8 +136,8 @@ class Server:
 
         try:
             return MlflowClient(self.uri)  # which opens a database, and upgrades a fresh one
-        except Exception as error:  # of many kinds, by where it was left
-            if file is None or OUTDATED in str(error) or not _is_abandoned(file):
+        except Exception:  # of many kinds, by where it was left; as another version's, too
+            if file is None or not _is_abandoned(file):
                 raise
         self._make_database(file)
         return MlflowClient(self.uri)
@@ -252,6 +251,8 @@ def _lacks_content(file: Path | None) -> bool:
 
 def _is_abandoned(file: Path) -> bool:
     """Whether a database that cannot be opened holds nothing, and no server sets it up just now."""
+    if not _holds_nothing(file):
+        return False
     before = file.stat()
     time.sleep(SETTING_UP)
     after = file.stat()

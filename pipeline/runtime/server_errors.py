@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from pipeline.runtime.project import in_project
-from pipeline.runtime.server import NO_MLFLOW, OUTDATED, status
+from pipeline.runtime.server import NO_MLFLOW, status
 from pipeline.runtime.uris import (
     DATABASE,
     is_local,
@@ -29,6 +29,7 @@ MEND = "mend MLFLOW_TRACKING_URI"
 DATABASES = ("postgresql", "mysql", "mssql", "sqlite")  # that MLflow knows, as schemes name them
 PLUGINS = "mlflow.tracking_store"  # packages that add servers to MLflow, as Azure's
 HOSTED = "databricks"  # whose address is in its credentials
+OUTDATED = "out-of-date database schema"  # what MLflow says of another version's
 DENIED = ("Permission denied", "readonly database", "Read-only file system")
 FULL = ("disk is full", "No space left", "Disk quota exceeded")
 DELETED = "must be in the 'active' state"  # what MLflow says of an experiment
