@@ -150,3 +150,15 @@ def test_a_number_that_may_mean_another_class_is_none(names, given):
     with pytest.raises(ArgumentError, match=r"^classes: "):
         class_labels(given, names)
     assert class_labels([names[2], 1], names).tolist() == [2, 1]  # a name, and a number
+
+
+def test_a_mask_with_transparency_is_refused(tmp_path):
+    """White strokes on nothing: on a light background all of it would be made anew."""
+    strokes = Image.new("RGBA", (64, 40))
+    strokes.paste("white", (10, 10, 20, 20))
+    strokes.save(tmp_path / "strokes.png")
+    for mask in (strokes, tmp_path / "strokes.png"):
+        with pytest.raises(UserError, match="partly transparent; paint it in black and white"):
+            pixel_mask(None, mask, {(64, 40)}, 8)
+    opaque = Image.new("L", (64, 40), 255).convert("LA").convert("La")
+    assert pixel_mask(None, opaque, {(64, 40)}, 8).all()

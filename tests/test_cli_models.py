@@ -269,16 +269,6 @@ def test_an_output_where_dvc_deletes_is_refused(run, project, command):
     assert done.code == 1 and "lies in data/images, which a stage makes and DVC deletes" in done.err
 
 
-def test_a_mask_with_transparency_is_refused(run, photo, tmp_path):
-    """White strokes on nothing: on a light background all of it would be made anew."""
-    strokes = Image.new("RGBA", (64, 40))
-    strokes.paste("white", (10, 10, 20, 20))
-    strokes.save(tmp_path / "strokes.png")
-    done = run("inpaint", str(photo), "--class", "0", "--mask", str(tmp_path / "strokes.png"))
-    assert (done.code, done.err.count("\n")) == (1, 1)
-    assert "strokes.png: partly transparent; paint it in black and white alone" in done.err
-
-
 def test_a_number_with_blanks_is_no_class(run, photo):
     for arguments in (("sample", "--classes", " 1"), ("edit", str(photo), "--class", "1 ")):
         assert "write a number in the digits 0 to 9" in run(*arguments).err

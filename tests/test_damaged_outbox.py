@@ -254,9 +254,8 @@ def test_the_children_of_a_run_that_cannot_be_sent_are_sent(server, folder, dele
     damage_first(broken, b"7\n")
     if deleted:
         shutil.rmtree(broken)
-        sync(folder)
-    else:
-        assert "nothing of it can be sent" in not_all_sent(folder)
+    said = sync(folder) if deleted else not_all_sent(folder)
+    assert ("nothing of it can be sent" in said) is not deleted
     check(server, "trial")
 
 
@@ -290,17 +289,12 @@ def test_a_damaged_database_is_named_with_the_way_out(monkeypatch, tmp_path, fol
     assert "4 records sent" in sync(folder)
     database.write_bytes(damage(database.read_bytes()))
     run.log_metrics({"loss": 0.25}, 2)
-    with pytest.raises(UserError) as error:
-        sync(folder)
+    said = not_all_sent(folder)
     if database.read_bytes().startswith(b"SQLite"):
-        assert f"{database} is damaged: put a whole copy in its place; or delete it" in str(
-            error.value
-        )
+        assert f"{database} is damaged: put a whole copy in its place; or delete it" in said
     else:  # it may be any other file
-        assert f"{database} does not look like a database: mend MLFLOW_TRACKING_URI" in str(
-            error.value
-        )
-        assert "delete" not in str(error.value)
-    assert "start the server" not in str(error.value)
+        assert f"{database} does not look like a database: mend MLFLOW_TRACKING_URI" in said
+        assert "delete" not in said
+    assert "start the server" not in said
     database.unlink()
     assert "5 records sent" in sync(folder)

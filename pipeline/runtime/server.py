@@ -130,13 +130,13 @@ class Server:
         return self._client
 
     def _opened(self, file: Path | None) -> Any:
-        """A client; a database is made anew where it is left half made, as where one is deleted
-        just now, which MLflow sets up in its place, and the process ends."""
+        """A client; a database that is left half made is made anew, as where one is deleted, which
+        MLflow sets up in its place, and the process ends."""
         from mlflow import MlflowClient
 
         try:
             return MlflowClient(self.uri)  # which opens a database, and upgrades a fresh one
-        except Exception:  # of many kinds, by where it was left; as another version's, too
+        except Exception:  # of many kinds, by where it was left
             if file is None or not _is_abandoned(file):
                 raise
         self._make_database(file)
@@ -251,12 +251,11 @@ def _lacks_content(file: Path | None) -> bool:
 
 def _is_abandoned(file: Path) -> bool:
     """Whether a database that cannot be opened holds nothing, and no server sets it up just now."""
-    if not _holds_nothing(file):
-        return False
     before = file.stat()
-    time.sleep(SETTING_UP)
-    after = file.stat()
-    changed = (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size)
+    if _holds_nothing(file):
+        time.sleep(SETTING_UP)
+    now = file.stat()
+    changed = (before.st_mtime_ns, before.st_size) != (now.st_mtime_ns, now.st_size)
     return not changed and _holds_nothing(file)
 
 
