@@ -184,5 +184,5 @@ def test_a_registered_model_answers_with_pictures(finished, tmp_path, serve):
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/mlflow.md").read_text(), re.DOTALL)
     code = block.replace("mnist5k", "smoke") + "print(*pictures['class'], len(pictures['png'][1]))"
     uri = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
-    said = project.run("python", "-W", "ignore", "-c", code, env=uri)
+    said = project.run("python", "-W", "ignore", "-c", code, **uri)
     assert re.search(r"^3 7 \d{3,}$", said, re.MULTILINE)
