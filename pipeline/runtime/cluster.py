@@ -110,7 +110,7 @@ def require_readable() -> None:
         UserError: it cannot.
     """
     given = [name for name in os.environ if re.match("RAY_[a-z]", name)]  # as in its C++
-    if "ray" in sys.modules or not given or _imports_ray(os.environ):
+    if not given or "ray" in sys.modules or _imports_ray(os.environ):
         return
     others = {name: value for name, value in os.environ.items() if name not in given}
     bad = [name for name in given if not _imports_ray(others | {name: os.environ[name]})]
