@@ -126,7 +126,7 @@ def test_what_is_no_label_is_passed_over_in_a_line(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(sys, "argv", command)
     main()
     said = capsys.readouterr()
-    assert said.err.startswith("note: ") and said.err.endswith("measured without labels\n")
+    assert "measured without labels\n" in said.err
     assert "class_accuracy" not in json.loads(said.out)  # which nothing else stands in
 
 

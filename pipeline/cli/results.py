@@ -1,5 +1,7 @@
 """`summary`, `report`, `ui`, `export`, `measure`, `register` and `sync`: after a run."""
 
+import sys
+from contextlib import redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -85,7 +87,9 @@ def measure(
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table
 
-    values = measured(load_params(), path)
+    # What is said on the way is no part of what scripts read.
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        values = measured(load_params(), path)
     if as_json:
         print_json(values)
     else:

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import math
-import sys
 import zipfile
 from collections.abc import Iterator
 from functools import cached_property
@@ -139,10 +138,10 @@ def _read_labels(path: Path, archive: zipfile.ZipFile, images: int) -> Tensor | 
     with archive.open(entry) as stream:
         shape, _, dtype = _read_header(stream)
         if shape != (images,) or dtype.kind not in "iu":
-            print(  # beside what a script reads
-                f"note: {path}: {LABELS} is {dtype} {shape} and no label, a whole number, of each "
-                f"of {images} images; measured without labels",
-                file=sys.stderr,
+            print(
+                f"{path}: {LABELS} is {dtype} {shape} and no label, a whole number, of each of "
+                f"{images} images; measured without labels",
+                flush=True,
             )
             return None
         labels = np.frombuffer(stream.read(images * dtype.itemsize), dtype, images)
