@@ -14,7 +14,7 @@ from pipeline.data.images.writing import write_shards
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.files import write_json
-from pipeline.training.loop import RunDirSession, save_checkpoint
+from pipeline.training.loop import RunDirSession, load_checkpoint, save_checkpoint
 from tests.fuzz_caches import damage
 from tests.fuzzing import Case
 from tests.images import write_batches
@@ -40,8 +40,8 @@ def cases(random: random.Random) -> list[Case]:
         ("shape", {"weight": torch.ones(9), "bias": torch.ones(2)}),
         ("keys", {}),
     ):
-        state = {"task": {"model": weights, "optimizer": {}}, "step": 3, "history": [{"step": 3}]}
-        made.append(Case(f"checkpoint of another {name}", "refuse", partial(_state, state)))
+        made.append(Case(f"checkpoint of another {name}", "refuse", partial(_weights, weights)))
+    made.append(Case("checkpoint of another run", "refuse", _another_run))
     for how in ["empty", "gone", *(random.randrange(2**32) for _ in range(12))]:
         made.append(Case(f"shard of a killed run: {how}", "accept", partial(_shard, how)))
         made.append(Case(f"samples of a killed run: {how}", "accept", partial(_samples, how)))
@@ -69,6 +69,18 @@ def _checkpoint(names: list[str], how: int | str | None, folder: Path) -> None:
 def _state(state: Any, folder: Path) -> None:
     save_checkpoint(state, folder / "checkpoint.pt")
     fit(ToyTask(), RunDirSession(folder))
+
+
+def _weights(weights: dict[str, torch.Tensor], folder: Path) -> None:
+    fit(ToyTask(), RunDirSession(folder))
+    state = load_checkpoint(folder / "checkpoint.pt")
+    state["task"]["model"] = weights
+    _state(state, folder)
+
+
+def _another_run(folder: Path) -> None:
+    fit(ToyTask(), RunDirSession(folder))
+    _state(load_checkpoint(folder / "checkpoint.pt") | {"run": "another"}, folder)
 
 
 def _shard(how: int | str, folder: Path) -> None:
@@ -128,10 +140,9 @@ def _loss(value: Callable[[int], float], folder: Path) -> None:
 
 STATES: list[Any] = [{}, {"step": 3}, [1, 2], 7, {"task": 1, "step": 3}, torch.ones(3), "text"]
 STATES += [
-    {"task": None, "step": 3, "history": [{"step": 3}]},
-    {"task": {}, "step": 3, "history": [{"step": 3}]},
+    {"task": task, "step": 3, "history": [{"step": 3}], "run": "toy"} for task in (None, {}, [1])
 ]
-STATES += [{"task": [1], "step": 3, "history": [{"step": 3}]}]
+STATES += [{"task": {}, "step": 3, "history": [{"step": 3}]}]
 CELLS: dict[str, bytes | dict] = {
     "empty": b"",
     "text": b"row",

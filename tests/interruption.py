@@ -31,7 +31,7 @@ class KilledAfter(RunDirSession):
 
 
 def fit(task, session, steps=11, every=3):
-    return train(task, name="toy", steps=steps, every=every, seed=7, session=session)
+    return train(task, name="toy", run="toy", steps=steps, every=every, seed=7, session=session)
 
 
 def weight_bytes(module: nn.Module | dict) -> bytes:

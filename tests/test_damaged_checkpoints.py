@@ -96,7 +96,7 @@ def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
     fit(task, RunDirSession(tmp_path))
     other = ToyTask()
     other.model = torch.nn.Linear(5, 5)
-    with pytest.raises(UserError, match=r"its checkpoint is another network's.*delete") as error:
+    with pytest.raises(UserError, match=r"its checkpoint is another run's.*delete") as error:
         fit(other, RunDirSession(tmp_path))
     one_line(error)
     way_out = f"delete {tmp_path}/checkpoint.pt to go on from the one before, or delete {tmp_path} "
@@ -104,6 +104,20 @@ def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
     (tmp_path / "checkpoint.pt").unlink()  # and the one before is the other network's, too
     with pytest.raises(UserError, match=f"; delete {tmp_path} to train it from the start"):
         fit(other, RunDirSession(tmp_path))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    """As where a person copies one: the network is as large, and its step as far."""
+    for name in ("one", "other"):
+        fit(ToyTask(), RunDirSession(tmp_path / name))
+    path = tmp_path / "one/checkpoint.pt"
+    state = load_checkpoint(tmp_path / "other/checkpoint.pt")
+    save_checkpoint(state | {"run": "sweep/other"}, path)
+    with pytest.raises(UserError, match=r"another run's.* is sweep/other's and not toy's") as error:
+        fit(ToyTask(), RunDirSession(tmp_path / "one"))
+    one_line(error)
+    path.unlink()
+    assert [row["step"] for row in fit(ToyTask(), RunDirSession(tmp_path / "one"))] == [3, 6, 9, 11]
 
 
 def test_what_a_kill_left_half_written_is_swept_at_the_next_start(tmp_path):

@@ -35,7 +35,7 @@ def test_sizes_are_those_of_the_defaults_files(name, make_params, digit_tokens, 
     assert planned.published == pytest.approx(published, rel=0.01)
 
     history = [{"step": 100 * i, "loss": 1.0, "val_nll": 1.0, "lr": 0.1} for i in range(12)]
-    checkpoint = {"task": task.state_dict(), "step": 1200, "history": history}
+    checkpoint = {"task": task.state_dict(), "step": 1200, "history": history, "run": "a/run"}
     save_checkpoint(checkpoint, tmp_path / "checkpoint.pt")
     live = (tmp_path / "checkpoint.pt").stat().st_size
     assert planned.checkpoint == pytest.approx(live, rel=0.01)

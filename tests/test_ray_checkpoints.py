@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,12 @@ from pipeline.training.loop.ray_checkpoints import (
 from tests.damage import cut, failing
 
 
+def state(step: int) -> dict[str, Any]:
+    """What a loop keeps at a step."""
+    task = {"w": torch.ones(3)}
+    return {"task": task, "step": step, "history": [{"step": step}], "run": "a/run"}
+
+
 def run_with(folder: Path, *steps: int, before: int = 0) -> Path:
     """A run with a checkpoint at each of the steps, and the listing that Ray writes of them.
 
@@ -35,8 +42,7 @@ def run_with(folder: Path, *steps: int, before: int = 0) -> Path:
     """
     names = [f"checkpoint_2026-11-26_10-00-{step:02}.000001" for step in steps]
     for step, name in zip(steps, names, strict=True):
-        state = {"task": {"w": torch.ones(3)}, "step": step, "history": [{"step": step}]}
-        save_checkpoint(state, folder / name / CHECKPOINT)
+        save_checkpoint(state(step), folder / name / CHECKPOINT)
     results = [
         {"version": 0, "checkpoint_dir_name": name, "metrics": {"step": 1}} for name in names
     ]
@@ -132,7 +138,7 @@ def test_what_a_run_began_with_is_not_forgotten_when_ray_lists_others(tmp_path):
     run = run_with(tmp_path / "run", 40)
     newest = next(run.glob("checkpoint_2*"))
     began = run / "checkpoint_2026-11-25_10-00-20.000001" / CHECKPOINT
-    save_checkpoint({"task": {}, "step": 20, "history": [{"step": 20}]}, began)
+    save_checkpoint(state(20), began)
     found = checkpoints_of(run, SimpleNamespace(path=newest), began)
     assert found == [newest / CHECKPOINT, began]
 
@@ -142,7 +148,7 @@ def test_what_a_lost_worker_wrote_is_gone_on_from_though_ray_was_not_told(tmp_pa
     run = run_with(tmp_path / "run", 20, 40)
     early, late = sorted(path / CHECKPOINT for path in run.glob("checkpoint_2*"))
     newer = run / "checkpoint_2026-11-26_10-00-59.000001" / CHECKPOINT
-    save_checkpoint({"task": {}, "step": 60, "history": [{"step": 60}]}, newer)
+    save_checkpoint(state(60), newer)
     listed = SimpleNamespace(path=late.parent)
     assert checkpoints_now(run, listed, None) == [newer, late, early]
     remove_passed(run, newer)  # nobody else has it
@@ -156,9 +162,9 @@ def test_what_a_lost_worker_wrote_is_found_where_ray_knows_of_none(tmp_path):
     run = tmp_path / "run"
     first, second = (run / f"checkpoint_2026-11-26_10-00-0{n}.000001" / CHECKPOINT for n in (1, 2))
     assert checkpoints_now(run, None, None) == []
-    save_checkpoint({"task": {}, "step": 20, "history": [{"step": 20}]}, first)
+    save_checkpoint(state(20), first)
     assert checkpoints_now(run, None, None) == [first]
-    save_checkpoint({"task": {}, "step": 40, "history": [{"step": 40}]}, second)
+    save_checkpoint(state(40), second)
     assert checkpoints_now(run, None, None) == [second, first]
     assert checkpoints_now(run, None, first) == [second, first]  # which the run began with
     assert checkpoints_now(run, None, second) == [second, first]

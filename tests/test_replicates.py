@@ -117,7 +117,8 @@ def published(params, network="transformer") -> dict[str, bytes]:
 def single(params, network: str, seed: int, folder: Path) -> tuple[bytes, list[dict]]:
     """The averaged weights and the history of one training, without any stage."""
     task = TASKS[network](params, TOKENS, CLASSES, seed=seed, device=CPU)
-    history = train(task, name="single", steps=4, every=2, seed=seed, session=RunDirSession(folder))
+    session = RunDirSession(folder)
+    history = train(task, name="", run="", steps=4, every=2, seed=seed, session=session)
     return weight_bytes(task.average.module), history
 
 

@@ -108,7 +108,7 @@ def trained_alone(steps: int, **training):
     """The averaged network of a training that ends at that step count."""
     task = TransformerTask(tiny_params(**training), TOKENS, CLASSES, seed=3, device=CPU)
     session = RunDirSession(Path("alone") / str(steps))
-    history = train(task, name="", steps=steps, every=steps, seed=3, session=session)
+    history = train(task, name="", run="", steps=steps, every=steps, seed=3, session=session)
     return task.average.module, history[-1]["val_nll"]
 
 

@@ -141,7 +141,8 @@ def test_a_checkpoint_is_newer_than_that_of_a_machine_whose_clock_is_ahead(objec
     bring(Store(ADDRESS), RUN, folder)
     session = RunDirSession(folder)
     for step in (1, 2):
-        session.save({"task": {}, "step": step, "history": [{"step": step}]}, {"step": step})
+        state = {"task": {}, "step": step, "history": [{"step": step}], "run": RUN}
+        session.save(state, {"step": step})
     session.settle()
     assert Courier(Store(ADDRESS), tmp_path, lambda: [folder]).close() is None
     mine = (folder / "checkpoint.pt").read_bytes()

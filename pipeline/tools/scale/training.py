@@ -102,6 +102,7 @@ def networks_at(
         history = train(
             task,
             name=training.name,
+            run=folder.name,
             steps=count,
             every=count,
             seed=training.seed,

@@ -19,7 +19,7 @@ from pipeline.runtime.store import BEFORE, CHECKPOINT, follow
 from pipeline.training.loop.behind import Behind, snapshot
 
 INSTEAD = "or delete it to do without it"  # of reading a checkpoint
-PARTS = {"task", "step", "history"}  # of a loop's checkpoint
+PARTS = {"task", "step", "history", "run"}  # of a loop's checkpoint
 
 
 class Damaged(UserError):
@@ -105,8 +105,8 @@ def newest_whole(
 
 
 def is_state(state: Any) -> bool:
-    """Whether it is what a loop keeps: a history of rows of numbers, up to the step."""
-    if not isinstance(state, dict) or not state.keys() >= PARTS:
+    """Whether it is what a loop keeps: a history of rows of numbers, up to the step, and whose."""
+    if not isinstance(state, dict) or not state.keys() >= PARTS or type(state["run"]) is not str:
         return False
     rows, step = state["history"], state["step"]
     return is_history(rows) and rows[-1]["step"] == step and type(step) is int

@@ -47,6 +47,12 @@ class TrainingJob:
     workers: Workers
 
     @property
+    def run(self) -> str:
+        """What its checkpoints name as theirs: the run directory, which is named by its key, with
+        the folder that it lies in, or that lies in it."""
+        return Path(*Path(self.folder).parts[-2:]).as_posix()
+
+    @property
     def run_dir(self) -> Path:
         """Where its checkpoints lie; its name and storage path, if it is a Ray Train run."""
         return Path(self.folder, "train") if self.workers.count > 1 else Path(self.folder)

@@ -46,7 +46,7 @@ def fit(
         on_row: called on the first worker with each new row of the history.
 
     Returns:
-        The final checkpoint: {task, step, history}.
+        The final checkpoint: {task, step, history, run}.
 
     Raises:
         UserError: training failed, with the worker's own message where it was a `UserError`.
@@ -190,6 +190,7 @@ def _train(
         train(
             job.recipe(ranks, ray.train.torch.get_device()),
             name=job.name,
+            run=job.run,
             steps=job.steps,
             every=job.every,
             seed=job.seed,

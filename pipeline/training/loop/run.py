@@ -50,6 +50,12 @@ def run_training(
     task = job.recipe(ALONE, device)
     session = RunDirSession(job.run_dir, on_row)
     history = train(
-        task, name=job.name, steps=job.steps, every=job.every, seed=job.seed, session=session
+        task,
+        name=job.name,
+        run=job.run,
+        steps=job.steps,
+        every=job.every,
+        seed=job.seed,
+        session=session,
     )
     return {"task": task.state_dict(), "history": history}

@@ -69,12 +69,13 @@ class Session(Protocol):
 
 
 def train(
-    task: Task, *, name: str, steps: int, every: int, seed: int, session: Session
+    task: Task, *, name: str, run: str, steps: int, every: int, seed: int, session: Session
 ) -> list[dict[str, float]]:
     """Train from the session's checkpoint to `steps`.
 
     Args:
         name: names the run in messages.
+        run: tells it from all others; only its own checkpoints are gone on from.
         every: steps between checkpoints; the history has a row for each.
 
     Returns:
@@ -82,17 +83,9 @@ def train(
 
     Raises:
         UserError: a loss became NaN or infinite, and in which step; the checkpoint before that is
-            kept.
+            kept. Or the last checkpoint is another run's, or another network's.
     """
-    start, history = 0, []
-    state = session.load()
-    _require_same(session, 0 if state is None else state["step"], name)
-    if state is not None:
-        _restore(task, state, name, steps, session.folder)
-        start, history, state = state["step"], state["history"], None  # or memory would hold it
-        if session.rank == 0 and start < steps:
-            print(f"{name}: going on from step {start} of {steps}", flush=True)
-
+    start, history = _begin(task, name, run, steps, session)
     sums: dict[str, Tensor] = {}
     counts = Counter[str]()  # of steps that have it: a discriminator begins later
     last, finite = start, FiniteLosses(session, name)
@@ -114,7 +107,9 @@ def train(
             row |= task.evaluate(step + 1)
             require_finite(task, row, name, step + 1, last)
             history = [*history, row]
-            session.save({"task": task.state_dict(), "step": step + 1, "history": history}, row)
+            session.save(
+                {"task": task.state_dict(), "step": step + 1, "history": history, "run": run}, row
+            )
             bar(step + 1, _text(row))
             sums, counts, last = {}, Counter(), step + 1
     return history
@@ -127,6 +122,22 @@ def settled(session: Session) -> Iterator[None]:
         yield
     finally:
         session.settle()
+
+
+def _begin(
+    task: Task, name: str, run: str, steps: int, session: Session
+) -> tuple[int, list[dict[str, float]]]:
+    """Put a task where the session's checkpoint is; its step and history."""
+    state = session.load()
+    _require_same(session, 0 if state is None else state["step"], name)
+    if state is None:
+        return 0, []
+    if state["run"] != run:
+        raise UserError(_another(name, f"it is {state['run']}'s and not {run}'s", session.folder))
+    _restore(task, state, name, steps, session.folder)
+    if session.rank == 0 and state["step"] < steps:
+        print(f"{name}: going on from step {state['step']} of {steps}", flush=True)
+    return state["step"], state["history"]
 
 
 def _require_same(session: Session, step: int, name: str) -> None:
@@ -163,7 +174,7 @@ def _another(name: str, why: str, folder: Path) -> str:
     before = all((folder / name).exists() for name in (CHECKPOINT, BEFORE))
     way_out = f"delete {folder / CHECKPOINT} to go on from the one before, or " if before else ""
     return (
-        f"{name}: its checkpoint is another network's, or damaged ({why}); {way_out}delete "
+        f"{name}: its checkpoint is another run's, or damaged ({why}); {way_out}delete "
         f"{folder} to train it from the start"
     )
 
