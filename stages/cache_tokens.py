@@ -4,6 +4,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.tokens import TokenCache
+from pipeline.runtime.checksums import disown
 from pipeline.runtime.files import tree_hash, write_json
 from pipeline.runtime.folders import publish_folder
 from pipeline.runtime.runs import own_folder
@@ -33,6 +34,7 @@ def main(params: Params) -> str:
         stage.run.log_group("tokens", metrics)
         # Last: DVC deletes what is published where the stage fails after all.
         publish_folder(folder, TOKENS)
+        disown(TOKENS)
     return f"cache_tokens: {metrics['train_grids']} training grids in {TOKENS}"
 
 

@@ -12,6 +12,7 @@ from pipeline.data.images.views import View
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import require_training_images, stratified_split
+from pipeline.runtime.checksums import disown
 from pipeline.runtime.files import tree_hash, value_hash, write_json
 from pipeline.runtime.folders import publish_folder
 from pipeline.runtime.pictures import grid_picture, save_picture
@@ -47,6 +48,7 @@ def main(params: Params) -> str:
         stage.run.log_dataset(params.data.source, tree_hash(folder), str(IMAGES.absolute()))
         # Last: DVC deletes what is published where the stage fails after all.
         publish_folder(folder, IMAGES)
+        disown(IMAGES)
     total = sum(sum(counts.values()) for counts in manifest["counts"].values())
     return f"prepare: {total} images of {len(source.class_names)} classes in {IMAGES}"
 

@@ -7,18 +7,19 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
+from pipeline.data.images.shards import read_manifest
 from pipeline.experiments.speed import device_name, kept_speed_rows, speed_rows
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.device import worker_device
-from pipeline.runtime.files import read_json, write_csv
+from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
 from stages.running import main_schedule, run_stage
 
 
 def main(params: Params) -> str:
     device, target = worker_device(params.ray.use_gpu), RESULTS / "speed_timings.csv"
-    num_classes = len(read_json(IMAGES / "manifest.json", "class_names")["class_names"])
+    num_classes = len(read_manifest(IMAGES)["class_names"])
     with Stage("speed", params) as stage:
         folder, name = stage.folder(), re.sub(r"\W+", "-", device_name(device))
         rows = []

@@ -47,6 +47,8 @@ def test_those_of_other_classes_than_the_images_are_refused(published, make_para
     with pytest.raises(UserError, match=r"knows 10 classes, where data/images has 3; run `dvc"):
         check([read], make_params())
     check([READ[1]], make_params())  # a tokenizer knows none
+    write_json("data/images/manifest.json", {"class_names": 5})  # of which others tell
+    check([read], make_params())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, remove_temporary
+from pipeline.tools.scale.training import CheckpointEachCount
 from pipeline.training.loop import RunDirSession, load_checkpoint, newest_whole, save_checkpoint
 from tests.damage import cut, empty, failing, flip_weight, named, zero
 from tests.errors import one_line
@@ -118,6 +119,21 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     one_line(error)
     path.unlink()
     assert [row["step"] for row in fit(ToyTask(), RunDirSession(tmp_path / "one"))] == [3, 6, 9, 11]
+
+
+def test_of_a_checkpoint_for_each_step_count_the_one_before_is_as_good(tmp_path, capsys):
+    """As `maskgit scale` keeps them."""
+    straight = fit(ToyTask(), CheckpointEachCount(tmp_path, 9), steps=9)
+    cut(tmp_path / "step000000009.pt")
+    task = ToyTask()
+    assert fit(task, CheckpointEachCount(tmp_path, 9), steps=9) == straight
+    assert task.steps_taken == [6, 7, 8]
+    assert "step000000009.pt is damaged" in capsys.readouterr().out
+    for path in tmp_path.iterdir():
+        cut(path)
+    with pytest.raises(UserError, match="delete that folder to train from the start") as error:
+        fit(ToyTask(), CheckpointEachCount(tmp_path, 9), steps=9)
+    one_line(error)
 
 
 def test_what_a_kill_left_half_written_is_swept_at_the_next_start(tmp_path):

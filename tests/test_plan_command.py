@@ -23,12 +23,20 @@ def test_size_of_the_data_set(make_params, tmp_path, monkeypatch):
     imagenet = preset_params("imagenet256")
     assert dataclasses.astuple(data_size(imagenet))[:3] == (1_281_167, 50_000, 1000)
 
-    manifest = {"source": "mnist5k", "class_names": ["a", "b"]}
+    manifest = {"source": "mnist5k", "class_names": ["a", "b"], "shards": {}}
     manifest["counts"] = {"train": {"a": 3, "b": 4}, "val": {"a": 1, "b": 1}}
     (tmp_path / "data/images").mkdir(parents=True)
     (tmp_path / "data/images/manifest.json").write_text(json.dumps(manifest))
     assert dataclasses.astuple(data_size(params))[:3] == (7, 2, 2)
     assert data_size(imagenet).train == 1_281_167  # the manifest is another data set's
+
+    for damage in ([], {"class_names": 5}, {"counts": {"train": {"a": 1.5, "b": 1}}}):
+        damaged = manifest | damage if damage else damage
+        (tmp_path / "data/images/manifest.json").write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match=r"manifest.json .*damaged"):
+            data_size(params)
+    (tmp_path / "data/images/manifest.json").write_text(json.dumps(manifest | {"counts": {}}))
+    assert data_size(params).train == 4000  # it does not tell
 
     own = make_params(data={"source": "folder:mine"})
     assert dataclasses.astuple(data_size(own, 50, 3))[:3] == (40, 10, 3)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
+from pipeline.runtime.files import SUMS, read_json
 from pipeline.runtime.records import (
     described,
     out_of_date,
@@ -106,6 +107,21 @@ def test_a_stage_without_results_is_named(project):
 def test_result_files_of_another_run_are_named(project):
     Path("results/rows.csv").write_text("of another project")
     assert described(out_of_date()) == "results/rows.csv is not what evaluate wrote"
+
+
+def test_models_of_another_run_are_named_though_they_are_not_read(project):
+    """By the hashes beside them; who loads them looks at their bytes."""
+    folder = Path("models/main")
+    note_hash(folder / "x")
+    (folder / "x").write_text("damaged")
+    assert out_of_date() == {}
+    other = "0" * 64
+    (folder / SUMS).write_text(f"{other}  x\n")
+    assert described(out_of_date()) == (
+        "models/main is not what train wrote; evaluate stands on these"
+    )
+    with pytest.raises(UserError, match="`dvc repro evaluate`"):
+        require_current("evaluate")
 
 
 def test_a_preset_that_was_written_and_not_run_is_told_in_a_line(project):

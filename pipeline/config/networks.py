@@ -68,7 +68,8 @@ def _check(file: Path) -> None:
 def _classes() -> int:
     """Of the data set; 0 where its list cannot be read: who reads the images says so."""
     with suppress(UserError, OSError):
-        return len(read_json(IMAGES / "manifest.json", "class_names")["class_names"])
+        names = read_json(IMAGES / "manifest.json", "class_names")["class_names"]
+        return len(names) if isinstance(names, list) else 0
     return 0
 
 

@@ -1,5 +1,9 @@
 """Hashes of the files in a folder, beside them in `SHA256SUMS` (`sha256sum -c` reads it), and the
-look at them when a file is read: disks and copies change bits, and nothing else would notice."""
+look at them when a file is read: disks and copies change bits, and nothing else would notice.
+
+In a run directory the list names it, in a comment: files that somebody copied there from another
+run's, with their list, are none of its own.
+"""
 
 import contextlib
 import os
@@ -23,14 +27,19 @@ from pipeline.runtime.limits import SUMS_BYTES
 from pipeline.runtime.locks import waited_for
 from pipeline.runtime.runs import own_folder
 
+_KEY = re.compile(r"[0-9a-f]{16}")  # the name of a run directory
+_OF = re.compile(r"# of ([0-9a-f]{16})")
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.*)")  # as `sha256sum` writes one, with or without -b
 
 
 def note_hash(path: Path) -> None:
     """Note the hash of a finished file in its folder's list."""
-    sums = _read(path.parent) | {path.name: file_hash(path)}
-    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-    write_text(path.parent / SUMS, text, durable=False)
+    _write(path.parent, _read(path.parent) | {path.name: file_hash(path)})
+
+
+def disown(folder: Path) -> None:
+    """Let the list of a folder that came from a run directory, and is published, be no run's."""
+    _write(folder, _read(folder))
 
 
 def write_noted(path: Path, value: Any) -> None:
@@ -106,6 +115,12 @@ def require_hash(path: Path, way_out: str, wanted: str | None = None) -> None:
         raise UserError(f"{path} is damaged: its bytes are not those that were written; {way_out}")
 
 
+def noted_hash(path: Path) -> str:
+    """The hash that was noted of a file, whose bytes are looked at when it is loaded; of one that
+    has none, what it is now."""
+    return _read(path.parent).get(path.name) or file_hash(path)
+
+
 def _hash_now(path: Path) -> str:
     found = path.stat()
     return _hash(path.absolute(), found.st_size, found.st_mtime_ns)
@@ -116,10 +131,26 @@ def _hash(path: Path, size: int, modified: int) -> str:
     return file_hash(path)
 
 
+def _write(folder: Path, sums: dict[str, str]) -> None:
+    run = _run_of(folder)
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    write_text(folder / SUMS, f"# of {run}\n{text}" if run else text, durable=False)
+
+
 def _read(folder: Path) -> dict[str, str]:
+    """The noted hash of each file; of files in a run directory, only where they are its own."""
     try:
         lines = read_file(folder / SUMS, SUMS_BYTES).decode("utf-8").splitlines()
     except (OSError, UserError, UnicodeDecodeError):  # none yet, or damaged: nothing is known
         return {}
+    run, named = _run_of(folder), _OF.fullmatch(lines[0]) if lines else None
+    if run and (named is None or named[1] != run):
+        return {}
     found = (_LINE.fullmatch(line) for line in lines)
     return {line[2]: line[1].lower() for line in found if line}
+
+
+def _run_of(folder: Path) -> str | None:
+    """The name of the run directory that a folder is, or lies in; None where in none."""
+    names = folder.absolute().parts[:-3:-1]
+    return next(filter(_KEY.fullmatch, names), None)

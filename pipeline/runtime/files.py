@@ -8,7 +8,7 @@ import shutil
 import stat
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -262,9 +262,12 @@ def file_hash(path: Path | str) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def tree_hash(path: Path | str) -> str:
+def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> str:
     """Content hash of a file, or of a folder: of every file in it, but for `IGNORED` ones and those
     whose own content hashes stand in its `manifest.json`.
+
+    Args:
+        hash_of: the hash of a file.
 
     Raises:
         UserError: there is nothing at the path, or no file that can be read.
@@ -273,7 +276,7 @@ def tree_hash(path: Path | str) -> str:
     if not path.exists():
         raise UserError(f"{path} is missing; run `dvc repro` to make it")
     if not path.is_dir():
-        return file_hash(path)
+        return hash_of(path)
     manifest = path / "manifest.json"
     named = read_file(manifest, JSON_BYTES).decode("utf-8", "replace") if manifest.exists() else ""
     files = (f for f in path.rglob("*") if f.is_file() and f.name != SUMS)
@@ -281,8 +284,8 @@ def tree_hash(path: Path | str) -> str:
     # In quotes, as the manifest names a file: not as a part of another's name.
     hashed = [f for f in sorted(files) if f'"{f.relative_to(path)}"' not in named]
     if hashed == [manifest]:
-        return file_hash(manifest)
-    return value_hash({str(f.relative_to(path)): file_hash(f) for f in hashed})
+        return hash_of(manifest)
+    return value_hash({str(f.relative_to(path)): hash_of(f) for f in hashed})
 
 
 def _is_ignored(name: str) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.runtime.files import value_hash
+
 Record = dict[str, Any]
 OPENED, DATASET = ("uri", "experiment", "key", "name"), ("name", "digest", "source")
 LARGEST = sys.float_info.max
@@ -39,9 +41,22 @@ def _is_name(value: Any, most: int = 255) -> bool:
     return plain and not re.search(r"[/\0]", value) and len(os.fsencode(value)) <= most
 
 
+def outbox_name(uri: str, experiment: str, key: str) -> str:
+    """The name of the folder that holds a run's records."""
+    return value_hash([uri, experiment, key])[:16]
+
+
+def _is_own(folder: Path, opened: Record) -> bool:
+    """Whether a folder is the run's, as its name tells: a person may copy another's there."""
+    own = outbox_name(opened["uri"], opened["experiment"], opened["key"])
+    return folder.name == own or not re.fullmatch("[0-9a-f]{16}", folder.name)
+
+
 def _is_open(folder: Path, record: Record) -> bool:
     opened = record["open"] if type(record["open"]) is dict else {}
     if not _are_texts({name: opened.get(name) for name in OPENED}) or not opened["experiment"]:
+        return False
+    if not _is_own(folder, opened):
         return False
     parent, named = opened.get("parent", ""), "'" not in opened["key"]  # MLflow looks for no other
     return named and (parent is None or _is_name(parent)) and _are_texts(opened.get("tags"))
@@ -75,7 +90,7 @@ def is_copy(folder: Path, name: Any) -> bool:
 
 # What is right for each kind of record, and what is said of another.
 _KINDS: dict[str, tuple[Callable[[Path, Record], bool], str]] = {
-    "open": (_is_open, "does not say which run begins"),
+    "open": (_is_open, "does not say which run begins, or another than the folder's"),
     "metrics": (_are_metrics, "are no numbers of a step"),
     "params": (lambda _, r: _are_texts(r["params"]), "are no texts"),
     "artifact": (_is_artifact, "is no file of the outbox"),

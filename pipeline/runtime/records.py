@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.runtime.checksums import noted_hash
 from pipeline.runtime.dag import (
     DVC_FILE,
     HERE,
@@ -27,7 +28,7 @@ from pipeline.runtime.dag import (
     stage_params,
 )
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import file_hash, tree_hash, value_hash, write_json
+from pipeline.runtime.files import tree_hash, value_hash, write_json
 from pipeline.runtime.limits import TEXT
 from pipeline.runtime.machines import Machine
 from pipeline.runtime.result_files import Damaged, read_values
@@ -94,7 +95,7 @@ class Reason:
     missing: bool = False  # it left no record: it failed, or was never run
     params: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # what each was, and is now
     inputs: tuple[str, ...] = ()  # what was made again since it ran
-    changed: tuple[str, ...] = ()  # result files that are not those that it wrote
+    changed: tuple[str, ...] = ()  # outputs that are not those that it wrote
 
 
 OutOfDate = dict[str, Reason]
@@ -247,15 +248,14 @@ def _reason(stage: str, records: dict[str, Record], made_by: dict[str, str], roo
     return Reason(
         params={k: (was[k], now[k]) for k in now if k in was and was[k] != now[k]},
         inputs=tuple(dep for dep in deps if left(dep) not in (None, deps[dep])),
-        # Models and images are too large to be read each time.
-        changed=tuple(
-            path
-            for path in outputs
-            if path.startswith("results/")
-            and (root / path).exists()
-            and file_hash(root / path) != outputs[path]
-        ),
+        changed=tuple(path for path in outputs if _is_changed(root / path, outputs[path])),
     )
+
+
+def _is_changed(path: Path, was: str) -> bool:
+    """Whether an output is there, and another. Of models and images, which are too large to be read
+    each time, by the hashes beside them."""
+    return path.exists() and tree_hash(path, noted_hash) != was
 
 
 def described(stages: OutOfDate) -> str:

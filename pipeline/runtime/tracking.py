@@ -13,8 +13,8 @@ from typing import Any
 
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import value_hash
 from pipeline.runtime.outbox import SYSTEM, Outbox
+from pipeline.runtime.record_kinds import outbox_name
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.sending import sent_part
 from pipeline.runtime.uris import recorded_uri
@@ -156,7 +156,7 @@ def _run(
     parent: str | None,
 ) -> Run:
     uri = recorded_uri(folder)
-    outbox = Outbox(folder / value_hash([uri, experiment, key])[:16])
+    outbox = Outbox(folder / outbox_name(uri, experiment, key))
     opened = {"uri": uri, "experiment": experiment, "key": key, "name": name, "parent": parent}
     return Run(outbox, opened | {"tags": tags}, params)
 

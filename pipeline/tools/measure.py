@@ -8,13 +8,13 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
+from pipeline.data.images.shards import read_manifest
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.image_files import NpzImages, open_images, size_text
 from pipeline.evaluation.images import ImageSet
 from pipeline.evaluation.statistics import statistics
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
 from pipeline.runtime.records import require_current
 from pipeline.runtime.workers import Alone
 
@@ -47,7 +47,7 @@ def measured(params: Params, path: Path) -> dict[str, float | None]:
 
 def _labels(images: NpzImages, path: Path) -> Tensor | None:
     """(n,) int64, of the data set's classes; None where the file has none."""
-    classes = len(read_json(IMAGES / "manifest.json", "class_names")["class_names"])
+    classes = len(read_manifest(IMAGES)["class_names"])
     labels = images.labels
     if labels is not None and not bool(((labels >= 0) & (labels < classes)).all()):
         raise UserError(

@@ -21,6 +21,7 @@ from pipeline.config.replicates import (
 )
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll
+from pipeline.runtime.checksums import disown
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.failures import Failure
@@ -99,7 +100,7 @@ def train_network(
             job.require_model()
         with atomic_folder(NETWORKS[network]) as folder:
             for replicate, job in jobs.items():
-                shutil.copytree(job.model, folder / replicate.name)
+                disown(shutil.copytree(job.model, folder / replicate.name))
         histories = [trainings[r].history for r in main_replicates(params, network)]
         last = [history[-1] for history in histories]
         metrics = {

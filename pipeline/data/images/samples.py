@@ -17,7 +17,7 @@ from pipeline.data.images.shards import MANIFEST, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
 from pipeline.runtime.arrays import making, parts_folder
-from pipeline.runtime.checksums import keep_if_whole, note_hash, require_hash
+from pipeline.runtime.checksums import disown, keep_if_whole, note_hash, require_hash
 from pipeline.runtime.files import SUMS, atomic_file, read_json, remove_temporary
 from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.runs import own_folder
@@ -126,7 +126,7 @@ def _read_batch(path: Path) -> list[bytes]:
 def keep_if_all_written(folder: Path) -> bool:
     """Whether samples of an earlier, killed run are there and whole. Damaged files are removed, so
     that they are made again, and a line says so."""
-    manifest = folder / MANIFEST
+    manifest = own_folder(folder) / MANIFEST
     if not keep_if_whole(manifest):
         return False
     try:
@@ -156,8 +156,10 @@ def publish_samples(samples: Path, folder: Path, copy: bool = True) -> None:
     """
     shards = read_json(samples / MANIFEST)["shards"][SPLIT]
     with atomic_folder(folder) as temporary:
-        for name in (*(shard["file"] for shard in shards), MANIFEST, SUMS):
+        for name in (*(shard["file"] for shard in shards), MANIFEST):
             _publish(samples / name, temporary / name, copy)
+        shutil.copyfile(samples / SUMS, temporary / SUMS)
+        disown(temporary)
 
 
 def _publish(file: Path, target: Path, copy: bool) -> None:

@@ -38,13 +38,17 @@ def read_manifest(folder: Path, way_out: str = WAY_OUT) -> dict[str, Any]:
             f"{folder / MANIFEST} is damaged: its class_names are no list of names; {way_out}"
         )
     # A name may be that of two classes, as two are in torchvision's ImageNet.
-    known = isinstance(counts, dict) and all(isinstance(c, dict) for c in counts.values())
+    known = isinstance(counts, dict) and all(map(_are_counts, counts.values()))
     if not known or any(set(names) != set(count) for count in counts.values()):
         raise UserError(
             f"{folder / MANIFEST} is damaged: its class_names are not those of its counts; "
             f"{way_out}"
         )
     return manifest
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(n) is int and n >= 0 for n in value.values())
 
 
 def read_labels(path: Path) -> np.ndarray:

@@ -8,10 +8,10 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
 from pipeline.config.presets import PRESETS
+from pipeline.data.images.shards import read_manifest
 from pipeline.runtime import limits
 from pipeline.runtime.dag import read_stages
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
 from pipeline.runtime.project import RUNS
 from pipeline.tools.plan.networks import DataSize, Network, plan_networks
 from pipeline.tools.plan.stages import Stage, plan_stages
@@ -53,9 +53,9 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
         if value is not None and not 1 <= value <= limits.IMAGES:
             raise UserError(f"plan: {option} {value} is no size; give 1 to {limits.IMAGES:,}")
     source, manifest_file, size = params.data.source, IMAGES / "manifest.json", None
-    manifest = read_json(manifest_file) if manifest_file.exists() else {}
+    manifest = read_manifest(IMAGES) if manifest_file.exists() else {}
     known: Known | None
-    if manifest.get("source") == source:
+    if manifest.get("source") == source and manifest.get("counts", {}).keys() >= {"train", "val"}:
         counts = {split: sum(of.values()) for split, of in manifest["counts"].items()}
         known = Known(counts["train"], counts["val"], len(manifest["class_names"]))
         origin = str(manifest_file)
