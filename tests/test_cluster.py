@@ -19,6 +19,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.home import own_mark
 from pipeline.runtime.room import may_grow, require_resources
 from pipeline.runtime.tuning import Needs, _concurrent
+from pipeline.training.loop.ray_train import wait_for_nodes
 
 HEAD = "ffff0000"
 UNNAMED = f"node_{HEAD}"
@@ -50,6 +51,19 @@ def cluster(monkeypatch):
 
 NONE = [(UNNAMED, UNNAMED), (None, UNNAMED), (None, "")]
 GROWING = [("ray.head.default", UNNAMED), (None, "gpu-group")]
+
+
+@pytest.mark.parametrize(("names", "waits"), [(NONE[0], False), (GROWING[0], True)])
+def test_data_parallel_workers_wait_for_nodes_that_may_come(cluster, monkeypatch, names, waits):
+    """Longer than Ray Train does, to whose processes the time is handed on."""
+    from ray.train.v2._internal.constants import get_env_vars_to_propagate
+
+    key = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+    monkeypatch.setenv(key, "")
+    monkeypatch.delenv(key)
+    cluster(*names)
+    wait_for_nodes()
+    assert (float(get_env_vars_to_propagate().get(key, 60)) > 600) == waits
 
 
 @pytest.mark.parametrize(("first", "second"), NONE)

@@ -182,6 +182,25 @@ def test_a_worker_elsewhere_may_give_work_to_others(cluster, folder):
     assert Path(job.folder, "features.st").read_bytes() == b"segami"
 
 
+def test_what_a_worker_took_from_others_and_removes_is_gone_at_home_too(cluster, folder):
+    """The batches of a set, once they are joined."""
+    parcel, run = pack(job_of(folder)), folder.parent / "kept/runs/train/a"
+    cluster.at("away")
+    with parcel.opened() as (job,):
+        inner = pack(Path(job.folder, "set.npy.parts/000000.npy"))
+        away = module.here()
+        cluster.at("home")
+        with inner.opened() as (part,):
+            part.parent.mkdir()
+            part.write_bytes(b"images")
+        cluster.at("away", away)
+        inner.take_back()
+        mine = Path(job.folder, "set.npy.parts/000000.npy")
+        Path(job.folder, "set.npy").write_bytes(mine.read_bytes())
+        mine.unlink()
+    assert listed(run).keys() == {"checkpoint.pt", "set.npy"}
+
+
 def test_where_all_see_the_folder_nothing_is_sent(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setitem(sys.modules, "ray", None)  # importing it would fail

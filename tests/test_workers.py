@@ -41,12 +41,14 @@ class FakeRay:
 
     Args:
         lost: how many answers are those of workers that were lost.
+        dead: how many of the first workers are lost, all with their node.
     """
 
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
 
-    def __init__(self, lost: int = 0):
-        self.lost, self.started, self.killed, self.made = lost, [], [], []
+    def __init__(self, lost: int = 0, dead: int = 0):
+        self.lost, self.dead = lost, dead
+        self.started, self.killed, self.made = [], [], []
 
     def put(self, value: Any) -> bytes:
         return cloudpickle.dumps(value)
@@ -54,7 +56,7 @@ class FakeRay:
     def remote(self, kind: type) -> Any:
         def start(*args: Any) -> Any:
             self.started.append(args)
-            return _Handle(kind(*args), self)
+            return _Handle(kind(*args), self, len(self.started))
 
         return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=start))
 
@@ -71,14 +73,14 @@ class FakeRay:
 
 
 class _Handle:
-    def __init__(self, worker: Any, ray: FakeRay):
-        self._worker, self._ray = worker, ray
+    def __init__(self, worker: Any, ray: FakeRay, number: int):
+        self._worker, self._ray, self._dies = worker, ray, number <= ray.dead
 
     def __getattr__(self, name: str) -> Any:
         def ask(*args: Any) -> Callable[[], Any]:
             def answer() -> Any:
-                if name == "make" and self._ray.lost:
-                    self._ray.lost -= 1
+                if name == "make" and (self._ray.lost or self._dies):
+                    self._ray.lost -= not self._dies
                     raise RayError("the worker died\nat length")
                 if name == "make":
                     with args[2].opened() as (path, _):
@@ -202,6 +204,13 @@ def test_a_lost_workers_batch_is_anothers(tmp_path, use_ray, capsys):
     assert capsys.readouterr().out.splitlines() == 2 * [
         "a worker was lost, another takes its place: RayError: the worker died"
     ]
+
+
+def test_a_lost_node_is_counted_once(tmp_path, use_ray):
+    ray = use_ray(FakeRay(dead=4))
+    numbers = squares(tmp_path / "set.npy", Several(ray_params(6)))
+    assert numbers.tolist() == [n**2 for n in range(22)]
+    assert len(ray.started) == 10
 
 
 def test_too_many_lost_workers_are_one_line_and_what_is_made_is_kept(tmp_path, use_ray):

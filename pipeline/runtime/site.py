@@ -111,9 +111,9 @@ class Site:
         import ray
 
         for place in places:
-            theirs, path = ray.get(self._home.listed.remote(place)), self.path(place)
-            with self._lock:
-                ours = listed(path)
+            path = self.path(place)
+            with self._lock:  # what others on this node send meanwhile is listed, or not yet here
+                theirs, ours = ray.get(self._home.listed.remote(place)), listed(path)
                 for name, stamp in theirs.items():
                     if ours.get(name) != stamp:
                         self._fetch(place, name, stamp)
@@ -121,7 +121,7 @@ class Site:
                     (path / name).unlink()
                     with suppress(OSError):  # others are in the folder
                         (path / name).parent.rmdir()
-            self._known[place] = theirs
+            self._note(place, theirs)
 
     def send(self, places: Iterable[Place]) -> None:
         """Let home have what has changed in the copy since it was brought; what others have sent
@@ -140,7 +140,16 @@ class Site:
                     self._hand_in(place, name, stamp)
             for name in gone & theirs.keys():
                 ray.get(self._home.remove.remote(place, name))
-            self._known[place] = ours
+            self._note(place, ours)
+
+    def _note(self, place: Place, files: dict[str, Stamp]) -> None:
+        """Note what both have of a place, and so of those that it lies in: what this process takes
+        there from others, and removes, is to go at home too."""
+        self._known[place] = files
+        for outer, known in self._known.items():
+            if place.base == outer.base and place.name.startswith(f"{outer.name}/"):
+                below = place.name[len(outer.name) + 1 :]
+                known |= {f"{below}/{name}" if name else below: files[name] for name in files}
 
     def _fetch(self, place: Place, name: str, stamp: Stamp) -> None:
         import ray

@@ -111,12 +111,14 @@ class Several(Alone):
     `end`, or with this process. So long no other work has their CPUs and GPUs.
 
     Each makes one batch at a time. One that is lost is replaced, and its batch given to whoever is
-    free: `ray.max_failures` times in all.
+    free: `ray.max_failures` times in all. Of those that are there when one is lost, each may be
+    lost once more without being counted, as all are with their node.
     """
 
     def __init__(self, ray: RayParams):
         super().__init__(driver_device(ray.use_gpu, ray.num_workers))
         self._ray, self._lost = ray, 0
+        self._may_go = set[Any]()  # workers that were there when the last lost one was counted
         self._idle: list[Any] = []
         # What each of the others is at, by the answer that it will give: no batch while it starts.
         self._busy: dict[Any, tuple[Any, tuple[Path, Parcel] | None]] = {}
@@ -138,7 +140,7 @@ class Several(Alone):
                     self._busy[answer] = (worker, batch)
                 (answer,), _ = ray.wait(list(self._busy), num_returns=1)
                 worker, done = self._busy.pop(answer)
-                if not self._answered(answer):  # it is lost
+                if not self._answered(answer, worker):  # it is lost
                     waiting.extendleft([done] if done else [])
                     self._add()
                     continue
@@ -156,7 +158,7 @@ class Several(Alone):
 
         for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
             ray.kill(worker)
-        self._idle, self._busy = [], {}
+        self._idle, self._busy, self._may_go = [], {}, set()
 
     def _start(self, batches: int) -> None:
         """Start as many workers as there are batches, unless they are there or too many."""
@@ -177,7 +179,7 @@ class Several(Alone):
         worker = own.remote(self._ray.use_gpu)
         self._busy[worker.started.remote(here().project)] = (worker, None)
 
-    def _answered(self, answer: Any) -> bool:
+    def _answered(self, answer: Any, worker: Any) -> bool:
         """Whether a worker did what it was asked for; not if it was lost.
 
         Raises:
@@ -191,7 +193,10 @@ class Several(Alone):
         except ray.exceptions.RayTaskError:  # an error of the program's keeps its traceback
             raise
         except ray.exceptions.RayError as error:
-            self._lost += 1
+            if worker not in self._may_go:
+                self._lost += 1
+                self._may_go = {*self._idle, *(other for other, _ in self._busy.values())}
+            self._may_go.discard(worker)
             reason, most = in_a_line(error), self._ray.max_failures
             if self._lost > most:
                 raise UserError(
