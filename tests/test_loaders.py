@@ -26,10 +26,10 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import THREADS
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.training.classifier import ClassifierRecipe
-from pipeline.training.loop import TrainingJob, Workers, run_training
+from pipeline.training.loop import TrainingJob, Workers, run_training, train
 from pipeline.training.tokenizer import TokenizerRecipe
 from tests.errors import one_line
-from tests.interruption import Killed, KilledAfter, fit, weight_bytes
+from tests.interruption import Killed, KilledAfter, weight_bytes
 from tests.project import ROOT
 from tests.strange_batches import CPU, Strange, Threads
 from tests.tiny_project import with_params
@@ -130,7 +130,15 @@ def test_trainings_end_with_the_same_bytes_and_leave_no_loader(network, tmp_path
         )
         if loaders:
             with pytest.raises(Killed):
-                fit(recipe(ALONE, CPU), KilledAfter(job.run_dir, 1), steps=4, every=2)
+                train(
+                    recipe(ALONE, CPU),
+                    name="killed",
+                    run=job.run,
+                    steps=4,
+                    every=2,
+                    seed=7,
+                    session=KilledAfter(job.run_dir, 1),
+                )
         states.append(run_training(job)["task"]["model"])
         assert multiprocessing.active_children() == []
     assert weight_bytes(states[0]) == weight_bytes(states[1])

@@ -186,9 +186,10 @@ class CasBatches(Batches):
 
     def read(self, step: int) -> tuple[list[tuple[int, bytes]], np.ndarray]:
         indices = self.ranks.rows(self.order(step))
-        # Read in order, by one thread, so that each row group is read once.
-        stored = [(int(i), self.pictures.images.read(int(i))[1]) for i in indices]
-        return stored, self.pictures.labels[indices]
+        numbers = indices.tolist()
+        # Read by one thread, so that each row group is read once.
+        images = [image for _, image in self.pictures.images.read_each(numbers)]
+        return list(zip(numbers, images, strict=True)), self.pictures.labels[indices]
 
     def crop(
         self, step: int, stored: tuple[list[tuple[int, bytes]], np.ndarray]

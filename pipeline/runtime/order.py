@@ -9,7 +9,9 @@ class BatchOrder:
     Args:
         block_start: for data read in blocks, where each begins (and the last ends): blocks are
             permuted, then items within every `window` blocks, so that no more than those need be in
-            memory. Without it the permutation is over all items.
+            memory. Where there are more blocks, a batch is in the order of the items: workers who
+            take consecutive rows of every batch then read few blocks that others read too. Without
+            it the permutation is over all items.
     """
 
     def __init__(
@@ -29,9 +31,10 @@ class BatchOrder:
         """Indices (batch_size,) of step `step`; a batch may span two epochs."""
         position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs = position // self.items
-        return np.concatenate(
+        chosen = np.concatenate(
             [self._permutation(e)[position[epochs == e] % self.items] for e in np.unique(epochs)]
         )
+        return np.sort(chosen) if len(self.block_start) - 1 > self.window else chosen
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:

@@ -1,6 +1,7 @@
 """Reading Parquet shards of encoded images: the data set's, and those of samples."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,14 @@ class ImageShards:
         keys, images = self._read_group(group)
         row = index - int(self.group_start[group])
         return keys[row], images[row]
+
+    def read_each(self, indices: Sequence[int]) -> list[tuple[str, bytes]]:
+        """The same of several images. Those whose row groups are in memory are read first, since
+        others may take their place."""
+        groups = np.searchsorted(self.group_start, indices, side="right") - 1
+        rows = sorted(range(len(indices)), key=lambda row: groups[row] not in self._cache)
+        found = {row: self.read(indices[row]) for row in rows}
+        return [found[row] for row in range(len(indices))]
 
     def decode(self, index: int, content: bytes, channels: int) -> Image.Image:
         """The picture of an image that was read: grey or RGB, of 8 bits.

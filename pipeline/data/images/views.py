@@ -71,9 +71,10 @@ class View:
         return self.cropped(self.encoded(indices), draw)
 
     def encoded(self, indices: Iterable[int]) -> list[Encoded]:
-        """Each image as it is stored, read in order by this thread, so that each row group is read
-        once."""
-        return [Encoded(*self.images.read(int(index)), int(index)) for index in indices]
+        """Each image as it is stored, read by this thread, so that each row group is read once."""
+        numbers = list(map(int, indices))
+        stored = self.images.read_each(numbers)
+        return [Encoded(*of, number) for number, of in zip(numbers, stored, strict=True)]
 
     def cropped(self, encoded: Iterable[Encoded], draw: int) -> Tensor:
         """The same as `crops`, of images that were read."""
