@@ -122,7 +122,11 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def repeatable() -> None:
     """Choose, where they exist, GPU algorithms that give the same bytes each time, and products in
     float32 as a CPU's. (By default cuDNN rounds what convolutions read to TF32's 10 bits, which
-    moves some images' tokens and every feature.)"""
+    moves some images' tokens and every feature.)
+
+    Others are not refused, since no GPU has told which a stage needs. As long as they are not,
+    PyTorch takes the quicker gradient of attention too, whose sums have no fixed order.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Nothing reads what it fills. (A property of the module, which type checkers do not see.)

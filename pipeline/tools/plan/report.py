@@ -238,7 +238,8 @@ def _stage_note(stages: list[Stage], params: Params) -> str:
         "during and after training and of the features of images. Devices are those at work on "
         "average. Pictures are decoded, cropped and augmented by the processors, in the time of "
         f"one core; a device has {ray.cpus_per_worker} (ray.cpus_per_worker), of which {loaders}. "
-        "Networks and processors work at once, and the slower one is the time. Not counted: "
+        "Of trainings the slower one of networks and processors is the time, elsewhere both are. "
+        "Not counted: what devices say to each other, reading, "
         "metrics of features, perceptual distances, pictures that are shown, start-up, and "
         f"the stages {', '.join(_uncounted(stages))}. Memory is an estimate.",
         WIDTH,

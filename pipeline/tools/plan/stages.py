@@ -39,7 +39,8 @@ class Part:
     loaders: int = 0  # processes of each device that do both, where it has any
 
     def seconds(self, rate: float, cores: int) -> float:
-        """How long it takes: networks and processors work at once, and the slower one counts.
+        """How long it takes. In trainings the next batches are prepared meanwhile, and the slower
+        of networks and processors counts; elsewhere a batch is prepared and then worked on.
 
         Args:
             rate: of a device, in FLOP/s.
@@ -49,7 +50,9 @@ class Part:
             prepared = (self.pictures + self.augmenting) / self.loaders
         else:
             prepared = max(self.pictures / cores, self.augmenting)
-        return max(self.flops / rate, prepared) / self.devices
+        work = self.flops / rate
+        time = max(work, prepared) if self.what == "training" else work + prepared
+        return time / self.devices
 
 
 @dataclass(frozen=True)
