@@ -12,6 +12,7 @@ from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
 from pipeline.runtime.room import require_resources
+from pipeline.runtime.runs import own_folder
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tasks import run_tasks
 from pipeline.runtime.tuning import Needs, run_trials
@@ -24,7 +25,7 @@ KEYS = ("images", "augmentation", "seed", "training_images")
 def main(params: Params) -> str:
     stage = Stage("cas", params)
     jobs = _jobs(params, stage)
-    pending = [job for job in jobs if not keep_if_whole(job.result)]
+    pending = [j for j in jobs if not keep_if_whole(own_folder(Path(j.folder)) / j.result.name)]
     workers = Workers.of(params.ray, params.cas.workers_per_classifier)
     if pending:
         join_ray()

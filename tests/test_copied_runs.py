@@ -1,22 +1,29 @@
 """Files that somebody copied from one run directory to another, with their list of hashes, are none
 of that run's: they are made again."""
 
+import json
 import shutil
 import subprocess
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.api.opening import EarlierRun, open_folder
 from pipeline.runtime.checksums import as_noted, disown, keep_if_whole, note_hash, write_noted
 from pipeline.runtime.dag import stage_outputs
-from pipeline.runtime.files import SUMS, tree_hash
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import SUMS, read_yaml, tree_hash, write_json
 from pipeline.runtime.outbox import LOG
 from pipeline.runtime.runs import run_dir
+from pipeline.weights.published import load_model, save_model
 from tests.images import write_batches
 from tests.outage_trial import TIMED
 from tests.project import Project
 from tests.test_damaged_outbox import begin, check, end, not_all_sent
+from tests.tiny_project import CPU
 
 # What a run directory has besides what it keeps.
 OWN = {"key.json", ".lock", ".owner.json"}
@@ -47,18 +54,35 @@ def test_a_row_of_another_run_is_made_again(two, below, capsys):
     assert keep_if_whole(ours / "row.json")
 
 
-def test_batches_of_another_run_are_made_again(two):
+@pytest.mark.parametrize("below", ["", "cells"])
+@pytest.mark.parametrize("killed", [False, True])
+def test_batches_of_another_run_are_made_again(two, below, killed):
     made = []
 
     def batches(value: int):
         return [lambda n=n: made.append(n) or np.full((2, 3), value) for n in range(3)]
 
+    def dies():
+        raise KeyboardInterrupt
+
     for value, folder in enumerate(two):
-        write_batches(folder / "set.npy", batches(value), "set")
+        some = [*batches(value)[:2], dies] if killed else batches(value)
+        with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
+            write_batches(folder / below / "set.npy", some, "set")
     shutil.copytree(two[1], two[0], dirs_exist_ok=True, ignore=lambda *_: OWN)
     made.clear()
-    write_batches(two[0] / "set.npy", batches(0), "set")
-    assert made == [0, 1, 2] and not np.load(two[0] / "set.npy").any()
+    path = two[0] / below / "set.npy"
+    write_batches(path, batches(0), "set")
+    assert made == [0, 1, 2] and not np.load(path).any()
+
+
+def test_a_list_that_names_no_run_is_taken_where_none_is(two, tmp_path):
+    """In a folder that somebody named as run directories are, and not in one."""
+    plain = tmp_path / "plain"
+    write_noted(plain / "row.json", {})
+    for folder, taken in ((tmp_path / "0123456789abcdef", True), (two[0], False)):
+        shutil.copytree(plain, folder, dirs_exist_ok=True)
+        assert as_noted(folder / "row.json") == taken
 
 
 def test_a_published_list_names_no_run(two, tmp_path):
@@ -86,6 +110,31 @@ def test_records_of_another_run_are_not_sent_as_its_own(server, tmp_path):
     assert "(open does not say which run begins, or another than the folder's)" in said
     assert f"delete the folder {other}" in said
     check(server, "one")
+
+
+def test_a_model_that_was_copied_over_anothers_is_said_to_be_so(project, tmp_path):
+    """And it has to fit the params as any."""
+    folder = shutil.copytree(project, tmp_path / "project")
+    model = folder / "models/tokenizer"
+    outs = {"metrics": ["results/sources/train_tokenizer.json"]}
+    stage = {"cmd": "x", "params": ["seed"], "outs": ["models/tokenizer"]} | outs
+    (folder / "dvc.yaml").write_text(json.dumps({"stages": {"train_tokenizer": stage}}))
+    record = {"params": {"seed": 0}, "outputs": {"models/tokenizer": tree_hash(model)}}
+    write_json(folder / "results/sources/train_tokenizer.json", record)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_folder(folder, None, CPU)
+    tokenizer = load_model(model, "tokenizer")
+    other = {name: weights + 1 for name, weights in tokenizer.state_dict().items()}
+    save_model(model, "tokenizer", tokenizer.config, other)
+    said = "not as this project trained it: models/tokenizer is not what train_tokenizer wrote"
+    with pytest.warns(EarlierRun, match=said):
+        open_folder(folder, None, CPU)
+    params = read_yaml(folder / "params.yaml")
+    params["data"]["channels"] = 4 - params["data"]["channels"]  # grey or colour
+    write_json(folder / "params.yaml", params)
+    with pytest.warns(EarlierRun), pytest.raises(UserError, match=r"channels .*, where params"):
+        open_folder(folder, None, CPU)
 
 
 def outputs(project: Project, stage: str) -> dict[str, str]:

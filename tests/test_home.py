@@ -115,6 +115,19 @@ def test_home_decides_what_a_worker_goes_on_from(cluster, folder):
         assert Path(job.folder, "checkpoint.pt").read_bytes() == b"step 1"
 
 
+def test_a_batch_that_another_worker_has_not_sent_yet_stays(cluster, folder):
+    """Of two on one node, the second of which opens the run directory meanwhile."""
+    parcel, run = pack(job_of(folder)), folder.parent / "kept/runs/train/a"
+    cluster.at("away")
+    with parcel.opened() as (job,):
+        part = Path(job.folder, "set.npy.parts/000003.npy")
+        part.parent.mkdir()
+        part.write_bytes(b"images")
+        with parcel.opened():
+            assert part.read_bytes() == b"images"
+    assert (run / "set.npy.parts/000003.npy").read_bytes() == b"images"
+
+
 def test_a_checkpoint_is_sent_while_its_training_goes_on(cluster, folder):
     parcel = pack(job_of(folder))
     cluster.at("away")

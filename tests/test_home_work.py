@@ -14,8 +14,8 @@ from pipeline.runtime import workers as module
 from pipeline.runtime.parcels import call, pack
 from pipeline.runtime.workers import workers_of
 from pipeline.training.loop import load_checkpoint
+from tests.fake_ray import FakeRay, ray_params
 from tests.test_cas import cas_job
-from tests.test_workers import FakeRay, ray_params
 from tests.tiny_project import ALONE, folders_of, with_params
 from tests.two_nodes import Cluster
 

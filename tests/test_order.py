@@ -81,19 +81,17 @@ def test_the_order_never_changes():
     ]
 
 
-def test_of_many_blocks_each_worker_reads_few():
-    """Two thirds more than its share, on average, and the last of 16 workers less."""
-    blocks, size, workers = 1024, 16, 16
-    order = BatchOrder(blocks * size, 256, 1, np.arange(blocks + 1) * size, window=256)
-    reads = []
-    for rank in range(workers):
-        read, kept = 0, dict[int, None]()
-        for step in range(blocks * size // 256):
-            for block in np.unique(Ranks(rank, workers).rows(order(step)) // size).tolist():
-                read += block not in kept
-                kept.pop(block, None)
-                kept[block] = None
-                if len(kept) > 256:
-                    kept.pop(next(iter(kept)))
-        reads.append(read)
-    assert sum(reads) < 4 * blocks  # and not 16 times, as in a random order
+@pytest.mark.parametrize("rank", [0, 7, 15])
+def test_of_many_blocks_each_worker_reads_few(rank):
+    """Of 16 workers, and ImageNet's batches and row groups, a tenth to a fifth: in a random order
+    nearly all of them."""
+    blocks, size = 1024, 64
+    order, kept, reads = BatchOrder(blocks * size, 256, 1, np.arange(blocks + 1) * size, 256), {}, 0
+    for step in range(blocks * size // 256):
+        for block in np.unique(Ranks(rank, 16).rows(order(step)) // size).tolist():
+            reads += block not in kept
+            kept.pop(block, None)
+            kept[block] = None  # the last 256 are in memory
+            if len(kept) > 256:
+                kept.pop(next(iter(kept)))
+    assert 0.08 * blocks < reads < 0.22 * blocks

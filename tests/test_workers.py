@@ -1,11 +1,10 @@
 """Batches that are made by this process or by several workers, with a stand-in for Ray."""
 
 import sys
-from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -24,117 +23,21 @@ from pipeline.runtime.home import Project
 from pipeline.runtime.site import Site
 from pipeline.runtime.workers import Alone, Maker, Several, workers_of
 from pipeline.weights.published import load_model
+from tests.fake_ray import (
+    BATCHES,
+    FakeRay,
+    Squares,
+    put_in_rays_place,
+    ray_params,
+    squares,
+)
 from tests.tiny_project import ALONE, CPU, folders_of, with_params
-
-
-class RayError(Exception):
-    pass
-
-
-class RayTaskError(RayError):
-    pass
-
-
-class FakeRay:
-    """Ray in this process: what is asked is done when somebody waits, once all have started, and
-    the latest first. What travels is pickled.
-
-    Args:
-        lost: how many answers are those of workers that were lost.
-        dead: how many of the first workers are lost, all with their node.
-    """
-
-    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
-
-    def __init__(self, lost: int = 0, dead: int = 0):
-        self.lost, self.dead = lost, dead
-        self.started, self.killed, self.made = [], [], []
-
-    def put(self, value: Any) -> bytes:
-        return cloudpickle.dumps(value)
-
-    def remote(self, kind: type) -> Any:
-        def start(*args: Any) -> Any:
-            self.started.append(args)
-            return _Handle(kind(*args), self, len(self.started))
-
-        return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=start))
-
-    def wait(self, answers: list, num_returns: int) -> tuple[list, list]:
-        first = min(answers, key=lambda answer: answer.__name__ == "make")
-        chosen = answers[-1] if first.__name__ == "make" else first
-        return [chosen], [answer for answer in answers if answer is not chosen]
-
-    def get(self, answer: Callable[[], Any]) -> Any:
-        return answer()
-
-    def kill(self, worker: Any) -> None:
-        self.killed.append(worker)
-
-
-class _Handle:
-    def __init__(self, worker: Any, ray: FakeRay, number: int):
-        self._worker, self._ray, self._dies = worker, ray, number <= ray.dead
-
-    def __getattr__(self, name: str) -> Any:
-        def ask(*args: Any) -> Callable[[], Any]:
-            def answer() -> Any:
-                if name == "make" and (self._ray.lost or self._dies):
-                    self._ray.lost -= not self._dies
-                    raise RayError("the worker died\nat length")
-                if name == "make":
-                    with args[2].opened() as (path, _):
-                        self._ray.made.append((id(self._worker), path.name))
-                there = (cloudpickle.loads(x) if isinstance(x, bytes) else x for x in args)
-                return getattr(self._worker, name)(*there)
-
-            answer.__name__ = name
-            return answer
-
-        return SimpleNamespace(remote=ask)
 
 
 @pytest.fixture
 def use_ray(monkeypatch):
     """Puts a stand-in in Ray's place."""
-
-    def use(ray: FakeRay) -> FakeRay:
-        monkeypatch.setitem(sys.modules, "ray", ray)
-        monkeypatch.setattr(module, "join_ray", lambda: None)
-        monkeypatch.setattr(module, "require_resources", lambda *needs: None)
-        return ray
-
-    return use
-
-
-def ray_params(workers: int):
-    own = {"num_workers": workers, "max_failures": 2}
-    size = {"batch_size": 2 * workers}
-    return with_params(ray=own, training=size, tokenizer=size, classifier=size).ray
-
-
-class Squares:
-    """Opened once a process; makes the squares of a range."""
-
-    opened = 0
-
-    def __init__(self, power: int, device: torch.device):
-        assert device == CPU
-        self.power = power
-        Squares.opened += 1
-
-    def __call__(self, start: int, stop: int) -> np.ndarray:
-        if start > 90:
-            raise UserError("no number is that large; use a smaller one")
-        return np.arange(start, stop) ** self.power
-
-
-BATCHES = [(start, min(start + 4, 22)) for start in range(0, 22, 4)]
-
-
-def squares(path: Path, workers: Alone, batches=BATCHES) -> np.ndarray:
-    write_array(path, workers, Maker(Squares, 2), batches, "squares")
-    return np.load(path)
+    return partial(put_in_rays_place, monkeypatch)
 
 
 def test_one_worker_is_this_process_without_ray(monkeypatch):
@@ -193,39 +96,6 @@ def test_nothing_to_make_starts_nothing(tmp_path, use_ray):
     ray = use_ray(FakeRay())
     squares(tmp_path / "set.npy", workers_of(ray_params(2)))
     assert ray.started == []
-
-
-def test_a_lost_workers_batch_is_anothers(tmp_path, use_ray, capsys):
-    ray = use_ray(FakeRay(lost=2))
-    assert squares(tmp_path / "set.npy", Several(ray_params(2))).tolist() == [
-        n**2 for n in range(22)
-    ]
-    assert len(ray.started) == 4
-    assert capsys.readouterr().out.splitlines() == 2 * [
-        "a worker was lost, another takes its place: RayError: the worker died"
-    ]
-
-
-def test_a_lost_node_is_counted_once(tmp_path, use_ray):
-    ray = use_ray(FakeRay(dead=4))
-    numbers = squares(tmp_path / "set.npy", Several(ray_params(6)))
-    assert numbers.tolist() == [n**2 for n in range(22)]
-    assert len(ray.started) == 10
-
-
-def test_too_many_lost_workers_are_one_line_and_what_is_made_is_kept(tmp_path, use_ray):
-    path = tmp_path / "set.npy"
-    use_ray(FakeRay())
-    with pytest.raises(UserError, match="that large"):
-        squares(path, Several(ray_params(2)), [*BATCHES[:2], (99, 100), *BATCHES[3:]])
-    kept = sorted(part.name for part in parts_folder(path).glob("*.npy"))
-    use_ray(FakeRay(lost=3))
-    with pytest.raises(UserError, match=r"lost, and 2 before it \(ray\.max_failures\)") as error:
-        squares(path, Several(ray_params(2)))
-    assert "\n" not in str(error.value)
-    ray = use_ray(FakeRay())
-    squares(path, Several(ray_params(2)))
-    assert 0 < len(ray.made) == len(BATCHES) - len(kept) < len(BATCHES)
 
 
 def test_an_error_ends_what_others_are_at(tmp_path, use_ray):

@@ -75,12 +75,12 @@ def test_two_workers_make_the_bytes_of_one_though_one_is_killed(ray, tmp_path, m
     workers = workers_of(params.ray)
     answered, answers = workers._answered, []
 
-    def killing(answer: Any, worker: Any) -> bool:
+    def killing(answer: Any, *of: Any) -> bool:
         """The twentieth answer kills a worker."""
         answers.append(answer)
         if len(answers) == 20:
             os.kill(_pid(), signal.SIGKILL)
-        return answered(answer, worker)
+        return answered(answer, *of)
 
     monkeypatch.setattr(workers, "_answered", killing)
     there = made(tmp_path / "several", params, workers)

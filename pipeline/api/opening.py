@@ -39,7 +39,8 @@ TRAINING = ("train_tokenizer", "cache_tokens", "train_transformer")  # stages be
 
 
 class EarlierRun(UserWarning):
-    """The networks were trained with other params than params.yaml has now."""
+    """The networks were trained with other params than params.yaml has now, or are not those that
+    the project's training left."""
 
 
 @dataclass(frozen=True)
@@ -207,13 +208,15 @@ def _warn_if_stale(root: Path) -> bool:
     """Whether the networks are of an `EarlierRun`, of which a warning is given then."""
     stale = out_of_date(root)
     ours = {k: v for k, v in stale.items() if k in TRAINING and not v.missing}
+    earlier = any(reason.params or reason.inputs for reason in ours.values())
     if ours:
+        what = "of an earlier run" if earlier else "not as this project trained it"
         warnings.warn(
-            f"the model is of an earlier run: {described(ours)}; `dvc repro` makes it new",
+            f"the model is {what}: {described(ours)}; `dvc repro` makes it new",
             EarlierRun,
             stacklevel=4,
         )
-    return bool(ours)
+    return earlier
 
 
 def _absolute(params: Params, root: Path) -> Params:

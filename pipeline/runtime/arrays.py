@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.runtime.checksums import keep_if_whole, note_hash
-from pipeline.runtime.files import atomic_file, remove_temporary
+from pipeline.runtime.files import PARTS, atomic_file, remove_temporary
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.runs import own_folder
 from pipeline.runtime.workers import Alone, Maker
@@ -49,7 +49,7 @@ def write_arrays(
 
 def parts_folder(path: Path) -> Path:
     """Where the parts of a file lie until they are joined."""
-    return path.with_name(f"{path.name}.parts")
+    return path.with_name(f"{path.name}{PARTS}")
 
 
 def save_array(array: Any, path: Path) -> None:

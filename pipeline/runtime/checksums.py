@@ -8,13 +8,14 @@ run's, with their list, are none of its own.
 import contextlib
 import os
 import re
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.files import (
+    PARTS,
     SUMS,
     file_hash,
     read_file,
@@ -25,9 +26,9 @@ from pipeline.runtime.files import (
 )
 from pipeline.runtime.limits import SUMS_BYTES
 from pipeline.runtime.locks import waited_for
-from pipeline.runtime.runs import own_folder
+from pipeline.runtime.runs import KEY, own_folder
 
-_KEY = re.compile(r"[0-9a-f]{16}")  # the name of a run directory
+_NAME = re.compile(r"[0-9a-f]{16}")  # of a run directory
 _OF = re.compile(r"# of ([0-9a-f]{16})")
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.*)")  # as `sha256sum` writes one, with or without -b
 
@@ -39,7 +40,7 @@ def note_hash(path: Path) -> None:
 
 def disown(folder: Path) -> None:
     """Let the list of a folder that came from a run directory, and is published, be no run's."""
-    _write(folder, _read(folder))
+    _write(folder, _read(folder), durable=True)
 
 
 def write_noted(path: Path, value: Any) -> None:
@@ -115,10 +116,11 @@ def require_hash(path: Path, way_out: str, wanted: str | None = None) -> None:
         raise UserError(f"{path} is damaged: its bytes are not those that were written; {way_out}")
 
 
-def noted_hash(path: Path) -> str:
-    """The hash that was noted of a file, whose bytes are looked at when it is loaded; of one that
-    has none, what it is now."""
-    return _read(path.parent).get(path.name) or file_hash(path)
+def noted_hashes() -> Callable[[Path], str]:
+    """What tells the hash that was noted of a file, whose bytes are looked at when it is loaded; of
+    one that has none, what it is now. Each list is read once."""
+    noted = cache(_read)
+    return lambda path: noted(path.parent).get(path.name) or file_hash(path)
 
 
 def _hash_now(path: Path) -> str:
@@ -131,10 +133,11 @@ def _hash(path: Path, size: int, modified: int) -> str:
     return file_hash(path)
 
 
-def _write(folder: Path, sums: dict[str, str]) -> None:
-    run = _run_of(folder)
+def _write(folder: Path, sums: dict[str, str], durable: bool = False) -> None:
     text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-    write_text(folder / SUMS, f"# of {run}\n{text}" if run else text, durable=False)
+    if run := _run_of(folder):
+        text = f"# of {run.name}\n{text}"
+    write_text(folder / SUMS, text, durable=durable)
 
 
 def _read(folder: Path) -> dict[str, str]:
@@ -144,13 +147,15 @@ def _read(folder: Path) -> dict[str, str]:
     except (OSError, UserError, UnicodeDecodeError):  # none yet, or damaged: nothing is known
         return {}
     run, named = _run_of(folder), _OF.fullmatch(lines[0]) if lines else None
-    if run and (named is None or named[1] != run):
+    if run and (named[1] != run.name if named else (run / KEY).exists()):
         return {}
     found = (_LINE.fullmatch(line) for line in lines)
     return {line[2]: line[1].lower() for line in found if line}
 
 
-def _run_of(folder: Path) -> str | None:
-    """The name of the run directory that a folder is, or lies in; None where in none."""
-    names = folder.absolute().parts[:-3:-1]
-    return next(filter(_KEY.fullmatch, names), None)
+def _run_of(folder: Path) -> Path | None:
+    """The run directory that a folder is, or lies in, as far as names tell; None where in none. (On
+    a node with a copy it may lack its `key.json`.)"""
+    whole = folder.absolute()
+    whole = whole.parent if whole.name.endswith(PARTS) else whole
+    return next((path for path in (whole, whole.parent) if _NAME.fullmatch(path.name)), None)

@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.limits import JSON_BYTES, SEED, YAML_BYTES
 
+PARTS = ".parts"  # ends the name of a folder with the batches of a file, until it is whole
 SUMS = "SHA256SUMS"  # hashes of a folder's files: no content of its own
 # What Python, editors and file managers put into folders, as .dvcignore has it.
 IGNORED = (

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.runtime.checksums import noted_hash
+from pipeline.runtime.checksums import noted_hashes
 from pipeline.runtime.dag import (
     DVC_FILE,
     HERE,
@@ -248,14 +248,13 @@ def _reason(stage: str, records: dict[str, Record], made_by: dict[str, str], roo
     return Reason(
         params={k: (was[k], now[k]) for k in now if k in was and was[k] != now[k]},
         inputs=tuple(dep for dep in deps if left(dep) not in (None, deps[dep])),
-        changed=tuple(path for path in outputs if _is_changed(root / path, outputs[path])),
+        # Models and images are too large to be read each time: the hashes beside them tell.
+        changed=tuple(
+            path
+            for path in outputs
+            if (root / path).exists() and tree_hash(root / path, noted_hashes()) != outputs[path]
+        ),
     )
-
-
-def _is_changed(path: Path, was: str) -> bool:
-    """Whether an output is there, and another. Of models and images, which are too large to be read
-    each time, by the hashes beside them."""
-    return path.exists() and tree_hash(path, noted_hash) != was
 
 
 def described(stages: OutOfDate) -> str:

@@ -32,6 +32,7 @@ from pipeline.runtime.files import (
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project, is_store, runs_folder
 
+KEY = "key.json"  # of a run directory
 GIT = 20.0  # seconds that git may take
 _silent: set[str] = set()  # commands of git that did not answer in time
 
@@ -67,7 +68,7 @@ def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path
 
 def _note_key(path: Path, key: dict[str, Any]) -> None:
     """Note the key, for people, unless it is there. A folder that was moved has another's."""
-    note = path / "key.json"
+    note = path / KEY
     if not note.exists():
         write_json(note, key, durable=False)
     known = wanted = json.loads(json.dumps(key))

@@ -23,7 +23,7 @@ from pipeline.runtime.dag import (
     stage_deps,
 )
 from pipeline.runtime.errors import UserError, cannot_write
-from pipeline.runtime.files import atomic_file, read_yaml, temporary_beside, value_hash
+from pipeline.runtime.files import PARTS, atomic_file, read_yaml, temporary_beside, value_hash
 from pipeline.runtime.home import CHUNK, Home, Place, Project, Stamp, listed, own_mark
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project, lies_in, runs_folder
@@ -104,7 +104,7 @@ class Site:
         """Let the copy have what is at home.
 
         Args:
-            exact: what is not at home is removed.
+            exact: what is not at home is removed, but for the parts of files.
         """
         if not self.away:
             return
@@ -112,12 +112,14 @@ class Site:
 
         for place in places:
             path = self.path(place)
-            with self._lock:  # what others on this node send meanwhile is listed, or not yet here
+            with self._lock:
                 theirs, ours = ray.get(self._home.listed.remote(place)), listed(path)
                 for name, stamp in theirs.items():
                     if ours.get(name) != stamp:
                         self._fetch(place, name, stamp)
-                for name in (ours.keys() - theirs.keys()) if exact else ():
+                # Others on this node may not have sent the batches that they have made.
+                only = (n for n in ours.keys() - theirs.keys() if PARTS not in str(Path(n).parent))
+                for name in only if exact else ():
                     (path / name).unlink()
                     with suppress(OSError):  # others are in the folder
                         (path / name).parent.rmdir()

@@ -5,6 +5,7 @@ when. (Each worker has `ray.cpus_per_worker` threads, and a process alone all of
 CPU that changes no bit but of products in float32 of 5 to 11 rows; see `tests/test_kernels.py`.)
 """
 
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from pipeline.runtime.parcels import Parcel, pack
 from pipeline.runtime.room import require_resources
 from pipeline.runtime.site import here, work_at
 
+TOGETHER = 60.0  # seconds in which workers are lost with one, as by their node
 KEPT = 4  # makers that a worker holds open: those that it used last
 Batches = Mapping[Path, tuple]  # the arguments of each batch, by the file that it is written to
 Save = Callable[[Any, Path], None]
@@ -111,14 +113,15 @@ class Several(Alone):
     `end`, or with this process. So long no other work has their CPUs and GPUs.
 
     Each makes one batch at a time. One that is lost is replaced, and its batch given to whoever is
-    free: `ray.max_failures` times in all. Of those that are there when one is lost, each may be
-    lost once more without being counted, as all are with their node.
+    free: `ray.max_failures` times in all. Those that are lost with one, as with their node, do not
+    count again.
     """
 
     def __init__(self, ray: RayParams):
         super().__init__(driver_device(ray.use_gpu, ray.num_workers))
         self._ray, self._lost = ray, 0
-        self._may_go = set[Any]()  # workers that were there when the last lost one was counted
+        self._others, self._until = set[Any](), 0.0  # who may be lost with one, and how long
+        self._at = set[Path | None]()  # batches at which workers were lost
         self._idle: list[Any] = []
         # What each of the others is at, by the answer that it will give: no batch while it starts.
         self._busy: dict[Any, tuple[Any, tuple[Path, Parcel] | None]] = {}
@@ -140,7 +143,7 @@ class Several(Alone):
                     self._busy[answer] = (worker, batch)
                 (answer,), _ = ray.wait(list(self._busy), num_returns=1)
                 worker, done = self._busy.pop(answer)
-                if not self._answered(answer, worker):  # it is lost
+                if not self._answered(answer, worker, done[0] if done else None):  # it is lost
                     waiting.extendleft([done] if done else [])
                     self._add()
                     continue
@@ -158,7 +161,7 @@ class Several(Alone):
 
         for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
             ray.kill(worker)
-        self._idle, self._busy, self._may_go = [], {}, set()
+        self._idle, self._busy, self._others = [], {}, set()
 
     def _start(self, batches: int) -> None:
         """Start as many workers as there are batches, unless they are there or too many."""
@@ -179,8 +182,11 @@ class Several(Alone):
         worker = own.remote(self._ray.use_gpu)
         self._busy[worker.started.remote(here().project)] = (worker, None)
 
-    def _answered(self, answer: Any, worker: Any) -> bool:
+    def _answered(self, answer: Any, worker: Any, path: Path | None) -> bool:
         """Whether a worker did what it was asked for; not if it was lost.
+
+        Args:
+            path: of the batch that it was at.
 
         Raises:
             UserError: it could not, for a reason that another try does not mend; or too many were
@@ -193,10 +199,7 @@ class Several(Alone):
         except ray.exceptions.RayTaskError:  # an error of the program's keeps its traceback
             raise
         except ray.exceptions.RayError as error:
-            if worker not in self._may_go:
-                self._lost += 1
-                self._may_go = {*self._idle, *(other for other, _ in self._busy.values())}
-            self._may_go.discard(worker)
+            self._count(worker, path)
             reason, most = in_a_line(error), self._ray.max_failures
             if self._lost > most:
                 raise UserError(
@@ -210,6 +213,16 @@ class Several(Alone):
         if said is not None:
             meet(said)
         return True
+
+    def _count(self, worker: Any, path: Path | None) -> None:
+        """Count a lost worker, unless it was lost with one that was, and at another batch: a batch
+        may be what its workers are lost by."""
+        now = time.monotonic()
+        if worker not in self._others or now > self._until or path in self._at:
+            self._lost, self._until = self._lost + 1, now + TOGETHER
+            self._others = {*self._idle, *(other for other, _ in self._busy.values())}
+        self._others.discard(worker)
+        self._at |= {path} - {None}
 
     def _end_busy(self) -> None:
         import ray

@@ -17,6 +17,7 @@ from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 from pipeline.runtime.machines import machines_of, meet_anew, note_workers, this_machine
+from pipeline.runtime.runs import own_folder
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone, Maker, workers_of
 from pipeline.sampling import Sampler, sample_batches
@@ -46,6 +47,7 @@ def measure_trial(trial: Trial) -> None:
         device=workers.device,
     )
     for cell in trial.missing():
+        own_folder(cell.path.parent)
         keep_if_whole(cell.path)  # says which one is damaged, and removes it
         started = time.monotonic()
         values, decode_seconds = _measure_cell(trial, cell, sampler, evaluator)
