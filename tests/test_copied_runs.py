@@ -133,7 +133,7 @@ def test_a_model_that_was_copied_over_anothers_is_said_to_be_so(project, tmp_pat
     params = read_yaml(folder / "params.yaml")
     params["data"]["channels"] = 4 - params["data"]["channels"]  # grey or colour
     write_json(folder / "params.yaml", params)
-    with pytest.warns(EarlierRun), pytest.raises(UserError, match=r"channels .*, where params"):
+    with pytest.warns(EarlierRun), pytest.raises(UserError, match=r": \d channels, where params"):
         open_folder(folder, None, CPU)
 
 
