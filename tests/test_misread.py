@@ -3,6 +3,7 @@
 import io
 import struct
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -66,12 +67,76 @@ def test_the_file_of_these_tests_is_read_where_it_is_whole():
         (tiff(6, [COLOURS[channel::3] for channel in range(3)]), "uncompressed YCbCr"),
         (tiff(1, [GREY], 2, tag273=[200], tag279=[8]), "strips of it are missing"),
         (tiff(1, [GREY], 2, tag273=[134, 0]), "strips of it are missing"),
+        (tiff(2, [bytes(4 * SIDE**2)]), "a number more a pixel, of which it does not say"),
+        (tiff(1, [GREY]).replace(struct.pack("<HH", 262, 4), struct.pack("<HH", 263, 4)), "mean"),
     ],
-    ids=["grey and alpha", "YCbCr", "YCbCr apart", "one strip of two", "no place"],
+    ids=[
+        *("grey and alpha", "YCbCr", "YCbCr apart", "one strip of two", "no place"),
+        *("a fourth number", "no meaning"),
+    ],
 )
 def test_a_tiff_that_is_not_read_right_is_refused(content, why):
     with pytest.raises(BadPicture, match=why):
         open_image(content)
+
+
+def test_a_fourth_number_that_the_tiff_says_is_none_is_passed_over():
+    pixels = np.frombuffer(COLOURS, np.uint8).reshape(-1, 3)
+    more = np.concatenate([pixels, pixels[:, :1]], axis=1).tobytes()
+    seen = np.asarray(open_image(tiff(2, [more], tag338=[0])))
+    np.testing.assert_array_equal(seen.reshape(-1, 3), pixels)
+
+
+def test_tiles_are_of_the_size_of_a_picture_at_most():
+    """All of a tile is decoded, of however few pixels."""
+    tiled = {"tag322": [2**14], "tag323": [2**13], "tag324": [8], "tag325": [100]}
+    with pytest.raises(BadPicture, match="of tiles of more than 67,108,864 pixels"):
+        open_image(tiff(1, [GREY], **tiled, tag259=[8]))
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    crc = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + crc
+
+
+def png(colour: int, *chunks: bytes) -> bytes:
+    """4 × 4 pixels of 8 bits, which are 0 to 15."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 8, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+ROWS = zlib.compress(b"".join(b"\0" + bytes(range(at, at + SIDE)) for at in range(0, 16, SIDE)))
+PIXELS, PALETTE = chunk(b"IDAT", ROWS), chunk(b"PLTE", bytes(range(48)))
+CLEAR, CLEAR_GREY = chunk(b"tRNS", bytes(4)), chunk(b"tRNS", b"\0\3")
+
+
+def test_pngs_of_which_others_show_other_colours_are_refused():
+    assert np.asarray(open_image(png(3, PALETTE, PIXELS)))[0, 1].tolist() == [3, 4, 5]
+    assert np.asarray(open_image(png(3, PALETTE, CLEAR, PIXELS)))[0, 1].tolist() == [255] * 3
+    assert np.asarray(open_image(png(0, CLEAR_GREY, PIXELS)))[0].tolist() == [0, 1, 2, 255]
+    for why, content in (
+        ("transparency", png(3, CLEAR, PALETTE, PIXELS)),
+        ("transparency", png(0, PIXELS, CLEAR_GREY)),
+        ("transparency", png(0, chunk(b"tRNS", b"\1\3"), PIXELS)),
+        ("transparency", png(0, CLEAR_GREY, CLEAR_GREY, PIXELS)),
+        ("palette that is damaged", png(3, chunk(b"PLTE", bytes(47)), PIXELS)),
+        ("palette that is damaged", png(3, PALETTE, PALETTE, PIXELS)),
+        ("colours that its palette lacks", png(3, chunk(b"PLTE", bytes(45)), PIXELS)),
+    ):
+        with pytest.raises(BadPicture, match=why):
+            open_image(content)
+
+
+def test_a_jpeg_2000_that_lacks_tiles_is_refused():
+    file = io.BytesIO()
+    Image.fromarray(np.arange(64**2, dtype=np.uint32).reshape(64, 64).astype(np.uint8)).save(
+        file, "JPEG2000", tile_size=(32, 32), no_jp2=True
+    )
+    whole = file.getvalue()
+    open_image(whole)
+    second = whole.index(b"\xff\x90\0\x0a\0\1")
+    with pytest.raises(BadPicture, match="tiles of it are missing"):
+        open_image(whole[:second] + b"\xff\xd9")
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])

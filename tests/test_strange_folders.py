@@ -47,7 +47,7 @@ def folder_source(root):
 
 
 def test_what_programs_leave_is_no_class(classes):
-    for name in (".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir"):
+    for name in (".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir", "$RECYCLE.BIN", "lost+found"):
         save(classes / name / "0.png", 9)
         save(classes / "cat" / name / "0.png", 9)
     (classes / "cat" / "._0.png").write_bytes(b"\0\5\x16\7")

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import sys
 import zipfile
 from collections.abc import Iterator
 from functools import cached_property
@@ -56,10 +57,13 @@ class PngImages:
     Hidden ones, which macOS leaves beside the pictures, are passed over."""
 
     def __init__(self, folder: Path):
-        found = (path for path in folder.iterdir() if path.suffix.lower() == ".png")
-        self._paths = sorted(path for path in found if not path.name.startswith("."))
+        found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        self._paths = [path for path in found if path.suffix.lower() == ".png"]
         if not self._paths:
             raise UserError(f"{folder} holds no PNG files; give the folder that they lie in")
+        if others := len(found) - len(self._paths):
+            note = f"note: {others} files or folders in {folder} passed over, which are no PNGs"
+            print(note, file=sys.stderr, flush=True)
         for path in self._paths:
             _require_picture(path)
         self.shape = _read_png(self._paths[0]).shape

@@ -3,22 +3,20 @@ the pictures that are none."""
 
 import hashlib
 import os
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
 from pipeline.data.images.opening import BadPicture, open_image, picture_suffixes
+from pipeline.prepare.layout import SPLITS, TRAIN, class_folders, composed, hidden, splits
 from pipeline.prepare.source import Item
 from pipeline.runtime.errors import UserError, printable
 from pipeline.runtime.files import read_file, value_hash
 from pipeline.runtime.limits import PICTURE_BYTES
 
-TRAIN = ("train", "training")
-HELD_OUT = (("val", "valid", "validation"), ("test",))  # of the second only where the first is not
-_SPLITS = {*TRAIN, *HELD_OUT[0], *HELD_OUT[1]}
+KINDS = 8  # of files that a line names
 LOOKED_AT = 256  # validation images that are looked for among the training images
 
 
@@ -48,9 +46,9 @@ class FolderSource:
             raise UserError(f"data.source: folder {root} does not exist; give an existing folder")
         self._root, self._suffixes = root, picture_suffixes()
         self._skipped: Counter[str] = Counter()
-        folders = _splits(root)
+        folders = splits(root)
         self._first = first = next(iter(folders.values()))
-        classes = _class_folders(first)
+        classes = class_folders(first)
         if not classes:
             why = "" if first == root else " (it is taken for a split, by its name)"
             raise UserError(
@@ -61,18 +59,25 @@ class FolderSource:
         self.class_names = [printable(folder.name) for folder in classes]
         if "" in (name.strip() for name in self.class_names):
             raise UserError(f"data.source: a class folder in {first} has a blank name; rename it")
-        self._refuse_alike([_composed(name) for name in self.class_names])
+        self._refuse_alike([composed(name) for name in self.class_names])
         self.items: list[Item] = []
         self._paths: list[Path] = []
         for split, folder in folders.items():
             self._list(folder, [each.name for each in classes], split)
         self._refuse_alike([item.key for item in self.items])
         if self._skipped:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in self._skipped.most_common(8))
+            most = self._skipped.most_common(KINDS)
+            kinds = ", ".join(f"{count} {kind}" for kind, count in most)
+            more = f" and {n} kinds more" if (n := len(self._skipped) - len(most)) else ""
             total = self._skipped.total()
-            print(f"data.source: {total} files skipped, which are no pictures: {kinds}", flush=True)
+            print(
+                f"data.source: {total} files skipped, which are no pictures: {kinds}{more}",
+                flush=True,
+            )
+        self._tell_of_loose({root, *folders.values()})
         if first != root:
             self._tell_of_others({folder.name for folder in folders.values()})
+        self._tell_of_one(classes)
         if None in folders:
             self._refuse_copies_alone()
         else:
@@ -80,7 +85,7 @@ class FolderSource:
 
     def _tell_of_others(self, splits: set[str]) -> None:
         """A line of the folders beside the splits, of which a user may take one for a split."""
-        others = sorted({folder.name for folder in _class_folders(self._root)} - splits)
+        others = sorted({folder.name for folder in class_folders(self._root)} - splits)
         if others:
             print(
                 f"data.source: {printable(', '.join(others))[:200]} in {self._root} passed over, "
@@ -88,19 +93,40 @@ class FolderSource:
                 flush=True,
             )
 
+    def _tell_of_loose(self, folders: set[Path]) -> None:
+        """A line of the pictures that lie beside class folders, in no class."""
+        files = [path for folder in folders for path in folder.iterdir() if not path.is_dir()]
+        count = sum(path.suffix.lower() in self._suffixes for path in files)
+        if count:
+            print(
+                f"data.source: {count} pictures beside the class folders of {self._root} passed "
+                f"over, since they are of no class",
+                flush=True,
+            )
+
+    def _tell_of_one(self, classes: list[Path]) -> None:
+        """A line where one class holds folders alone: they may be what was meant."""
+        if len(classes) == 1 and all(path.is_dir() for path in classes[0].iterdir()):
+            print(
+                f"data.source: all pictures are of one class, {classes[0]}; give that folder if "
+                f"the folders in it are classes",
+                flush=True,
+            )
+
     def _refuse_links(self, classes: list[Path]) -> None:
-        real = [folder.resolve() for folder in classes]
+        real, root = [folder.resolve() for folder in classes], self._root.resolve()
+        times = Counter(real)
         for folder, target in zip(classes, real, strict=True):
-            if self._root.resolve().is_relative_to(target):
+            if root.is_relative_to(target):
                 raise UserError(f"data.source: {folder} links back to {target}; delete the link")
-            if real.count(target) > 1:
+            if times[target] > 1:
                 raise UserError(f"data.source: {folder} is another class's folder too; delete one")
 
     def _refuse_splits_below(self, classes: list[Path]) -> None:
         """Refuse classes that have splits of their own, which would be mixed: the folder is one too
         high, or the splits lie below the classes and not above them."""
         for folder in classes:
-            named = [name for name in os.listdir(folder) if name.lower() in _SPLITS]
+            named = [name for name in os.listdir(folder) if name.lower() in SPLITS]
             inside = {name.lower() for name in named if (folder / name).is_dir()}
             if inside & set(TRAIN) and (inside - set(TRAIN) or len(classes) == 1):
                 raise UserError(
@@ -120,9 +146,9 @@ class FolderSource:
     def _list(self, folder: Path, classes: list[str], split: str | None) -> None:
         links = [each for each in folder.iterdir() if each.is_symlink() and not each.exists()]
         self._skipped += Counter({"broken links in the place of classes": len(links)})
-        extra = {each.name for each in _class_folders(folder)} - set(classes)
+        extra = {each.name for each in class_folders(folder)} - set(classes)
         for name in extra:
-            if _composed(name) in map(_composed, classes):
+            if composed(name) in map(composed, classes):
                 raise UserError(
                     f"data.source: {folder / name} has its accents composed otherwise than in "
                     f"train (Unicode's NFC and NFD); rename one, as `convmv` does"
@@ -159,12 +185,12 @@ class FolderSource:
         for place, inner, names in os.walk(folder, onerror=_raise):
             linked = [name for name in inner if Path(place, name).is_symlink()]
             skipped.update({"linked folders": len(linked)} if linked else {})
-            inner[:] = [name for name in inner if not _hidden(name)]
+            inner[:] = [name for name in inner if not hidden(name)]
             # A folder that is named as a picture is a mistake, which reading it reports.
             named = [name for name in inner if Path(name).suffix.lower() in self._suffixes]
             for name in names + named:
                 suffix = Path(name).suffix.lower()
-                if _hidden(name):
+                if hidden(name):
                     skipped["hidden"] += 1
                 elif suffix in self._suffixes:
                     yield Path(place, name)
@@ -249,48 +275,3 @@ def _digest(path: Path) -> bytes:
 
 def _raise(error: OSError) -> NoReturn:
     raise error
-
-
-def _splits(root: Path) -> dict[str | None, Path]:
-    """The folder of each split, or of everything (None)."""
-    for entry in root.iterdir():
-        if entry.name.lower() in _SPLITS and entry.is_symlink() and not entry.exists():
-            raise UserError(
-                f"data.source: {entry} is named as a split and is a broken link; mend or delete it"
-            )
-    by_name: dict[str, list[Path]] = defaultdict(list)
-    for folder in _class_folders(root):
-        by_name[folder.name.lower()].append(folder)
-
-    def one(names: tuple[str, ...]) -> Path | None:
-        found = [folder for name in names for folder in by_name[name]]
-        if len(found) > 1:
-            both = " and ".join(f"{folder.name}/" for folder in found)
-            raise UserError(f"data.source: {root} has {both}, which mean the same; keep one")
-        return found[0] if found else None
-
-    train = one(TRAIN)
-    val = one(HELD_OUT[0]) or one(HELD_OUT[1])
-    if train and val:
-        return {"train": train, "val": val}
-    if val:
-        raise UserError(
-            f"data.source: {root} has {val.name}/ and no train/; add it, or rename {val.name}/ if "
-            f"it is a class"
-        )
-    return {None: train or root}
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    """The subfolders that a person has made, in order."""
-    return sorted(each for each in folder.iterdir() if each.is_dir() and not _hidden(each.name))
-
-
-def _composed(name: str) -> str:
-    """A name as it looks: an accent may be a character of its own, or one with its letter."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _hidden(name: str) -> bool:
-    """Whether a program has made it, for itself: `.ipynb_checkpoints`, macOS's, a NAS's."""
-    return name.startswith(".") or name in ("__MACOSX", "@eaDir")

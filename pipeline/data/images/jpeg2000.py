@@ -17,6 +17,8 @@ _NO_COLOUR = (0, 65535)  # of a channel that is all of the image, or none of it
 _SPACES = (12, 16, 17, 18)  # CMYK, sRGB, grey, sYCC
 _DEFINED = 2**10  # bytes of definitions that are read
 _MOST = 100  # boxes that are looked at
+_TILE = b"\xff\x90"  # the marker with which a part of a tile begins
+_PARTS = 2**18  # markers and parts of tiles that are looked at
 
 
 def odd_bits(image: Image.Image) -> int:
@@ -69,6 +71,38 @@ def odd_colours(image: Image.Image) -> bool:
         return any(kind == b"pclr" for kind, _, _ in boxes)
 
 
+def lacks_tiles(image: Image.Image) -> bool:
+    """Whether the code stream has not all of its tiles: Pillow leaves the others black.
+
+    Args:
+        image: opened and not loaded; of one that is loaded nothing is known.
+    """
+    with rewound(image) as file:
+        if file is None or not (head := _stream(file)):
+            return False
+        right, bottom, _, _, width, height, left, top = struct.unpack(">8I", head[8:40])
+        wanted = -(-(right - left) // max(width, 1)) * -(-(bottom - top) // max(height, 1))
+        return len(_tiles(file)) < wanted
+
+
+def _tiles(file: BinaryIO) -> set[int]:
+    """The numbers of the tiles that lie in a code stream, whose head was just read."""
+    found, at = set[int](), file.tell() - _SIZES + 2  # of the first marker but one
+    for _ in range(_PARTS):
+        file.seek(at)
+        marker = file.read(12)
+        if len(marker) < 12 or marker[0] != 0xFF:
+            break
+        if marker[:2] != _TILE:
+            at += 2 + int.from_bytes(marker[2:4])
+            continue
+        found.add(int.from_bytes(marker[4:6]))
+        if not (size := int.from_bytes(marker[6:10])):  # to the end
+            break
+        at += size
+    return found
+
+
 @contextlib.contextmanager
 def rewound(image: Image.Image) -> Iterator[BinaryIO | None]:
     """The image's file, whose place is kept."""
@@ -83,13 +117,17 @@ def rewound(image: Image.Image) -> Iterator[BinaryIO | None]:
 
 def _bits(file: BinaryIO) -> list[int]:
     """Of each channel; none where the code stream is not found."""
-    start = next((at for kind, at, _ in _boxes(file) if kind == b"jp2c"), 0)
-    file.seek(start)
-    head = file.read(_SIZES)
-    if len(head) < _SIZES or not head.startswith(_CODE):
-        return []
-    (channels,) = struct.unpack(">H", head[-2:])
+    head = _stream(file)
+    channels = int.from_bytes(head[-2:])
     return [1 + (each & 0x7F) for each in file.read(3 * channels)[::3]]
+
+
+def _stream(file: BinaryIO) -> bytes:
+    """The head of the code stream, up to the first channel, which is read next; empty where there
+    is none."""
+    file.seek(next((at for kind, at, _ in _boxes(file) if kind == b"jp2c"), 0))
+    head = file.read(_SIZES)
+    return head if len(head) == _SIZES and head.startswith(_CODE) else b""
 
 
 def _definitions(file: BinaryIO) -> list[tuple[int, int, int]]:

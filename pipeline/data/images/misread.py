@@ -1,10 +1,17 @@
 """Pictures that Pillow reads as other pictures, without an error."""
 
+import math
 import struct
 
 from PIL import Image
 
-from pipeline.data.images.jpeg2000 import odd_bits, odd_channels, odd_colours, rewound
+from pipeline.data.images.jpeg2000 import (
+    lacks_tiles,
+    odd_bits,
+    odd_channels,
+    odd_colours,
+    rewound,
+)
 
 _RLE4, _BIT_MASKS = 2, (3, 6)  # a BMP's compressions: run lengths of 4 bits; none, but masks
 _MASKED = struct.Struct("<I10xH36xI")  # its second header: bytes of it, bits, transparency's mask
@@ -37,12 +44,48 @@ def misread(image: Image.Image) -> str | None:
     return None
 
 
+def palette_size(image: Image.Image) -> int | None:
+    """How many colours a palette has; None where there is none.
+
+    Args:
+        image: opened and not loaded: Pillow fills the palette up then.
+    """
+    palette = image.palette if image.mode == "P" else None
+    raw = str(getattr(palette, "rawmode", None) or "").partition(";")[0]
+    return len(palette.palette) // len(raw) if palette and raw else None
+
+
+def lacks_colours(image: Image.Image, colours: int) -> bool:
+    """Whether pixels have colours beyond a palette's end, which Pillow reads as black.
+
+    Args:
+        image: loaded, with a palette.
+        colours: that the palette has.
+    """
+    most = image.getextrema()[1]
+    return isinstance(most, int) and most >= colours and most != image.info.get("transparency")
+
+
+def tile_size(image: Image.Image) -> int:
+    """Pixels of each tile of a TIFF; 0 where it has none."""
+    tags = getattr(image, "tag_v2", {})
+    sides = [tags.get(tag, 0) for tag in (322, 323)]
+    return math.prod(side for side in sides) if all(isinstance(s, int) for s in sides) else 0
+
+
 def raw_modes(image: Image.Image) -> list[str]:
     """How the pixels lie in the file, of each strip that is not decoded yet."""
     return [str(strip[3]) for strip in getattr(image, "tile", ())]
 
 
 def _of_tiff(image: Image.Image) -> str | None:
+    tags = getattr(image, "tag_v2", {})
+    if tags and 262 not in tags:
+        return "of pixels of which it does not say what they mean; save it anew as PNG"
+    if image.mode in ("RGBA", "RGBX", "LA") and 338 not in tags:
+        return (
+            "of a number more a pixel, of which it does not say what it means; save it anew as PNG"
+        )
     if _mixed_planes(image):
         return "of planes that are not read right; save it anew as PNG"
     if _mixed_pixels(image):
@@ -59,6 +102,8 @@ def _of_jpeg2000(image: Image.Image) -> str | None:
         return f"of {bits} bits a channel, in JPEG 2000; convert it to 8 bits"
     if odd_channels(image):
         return "of channels in an order or of a kind that is not read right; save it anew as PNG"
+    if lacks_tiles(image):
+        return "truncated: tiles of it are missing; replace or delete it"
     if odd_colours(image):
         return "of a palette or colours that are not read right; save it anew as PNG"
     return None

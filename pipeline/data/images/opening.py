@@ -18,8 +18,8 @@ from PIL import Image, ImageFile
 from PIL import Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  isort: skip
 
 from pipeline.data.images.costs import WAY_OUT, Costly, Metered, check_costs
-from pipeline.data.images.misread import misread, raw_modes
-from pipeline.data.images.png import lacks_rows
+from pipeline.data.images.misread import lacks_colours, misread, palette_size, raw_modes, tile_size
+from pipeline.data.images.png import lacks_rows, odd_chunks
 from pipeline.data.images.tags import TAGS, orientation
 from pipeline.data.images.threads import Allowance
 from pipeline.runtime.limits import (
@@ -82,8 +82,8 @@ def picture_suffixes() -> frozenset[str]:
 
 
 def open_image(content: bytes, *, whole: bool = False, opaque: bool = False) -> Image.Image:
-    """A picture as people see it: turned as its EXIF data say, opaque on `BACKGROUND`, the first
-    frame of several; of 8 bits, grey (mode L) or RGB.
+    """A picture as people see it: turned as its EXIF data say (or else its XMP), opaque on
+    `BACKGROUND`, the first frame of several; of 8 bits, grey (mode L) or RGB.
 
     Args:
         whole: look whether a PNG has all of its rows, for which it is inflated twice: of a file
@@ -100,6 +100,8 @@ def open_image(content: bytes, *, whole: bool = False, opaque: bool = False) -> 
         image = _opened(file)
         file.begin_pixels()
         _check_size(*image.size)
+        if reason := odd_chunks(content):
+            raise BadPicture(reason)
         with DECODING.of(image.width * image.height):
             seen = as_seen(image, opaque=opaque)
         if whole and lacks_rows(content):
@@ -143,9 +145,12 @@ def as_seen(image: Image.Image, *, opaque: bool = False) -> Image.Image:
     _check_size(*image.size)
     if reason := misread(image):
         raise BadPicture(reason)
-    _check_strips(getattr(image, "tile", ()))
+    _check_strips(image)
     _scale_transparent_value(image)
+    colours = palette_size(image)
     image.load()
+    if colours is not None and lacks_colours(image, colours):
+        raise BadPicture("of colours that its palette lacks; replace or delete it")
     # Pillow turns a TIFF when it loads it.
     turn = TURNS.get(orientation(image.info)) if image.format != "TIFF" else None
     if turn is not None:
@@ -191,12 +196,15 @@ def _scale_transparent_value(image: Image.Image) -> None:
         image.info["transparency"] = scale * clear
 
 
-def _check_strips(strips: Sequence[ImageFile._Tile]) -> None:
+def _check_strips(image: Image.Image) -> None:
+    if tile_size(image) > PICTURE_PIXELS:  # all of which is decoded, of however few pixels
+        raise BadPicture(f"of tiles of more than {PICTURE_PIXELS:,} pixels {WAY_OUT}")
+    strips: Sequence[ImageFile._Tile] = getattr(image, "tile", ())
     if len(strips) < 2:
         return
     boxes = (strip[1] or (0, 0, 0, 0) for strip in strips)  # by name only in newer Pillows
     area = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
-    if area > PICTURE_SCANNED:
+    if max(area, tile_size(image) * len(strips)) > PICTURE_SCANNED:
         raise BadPicture(f"of more than {PICTURE_SCANNED:,} pixels in all its strips {WAY_OUT}")
 
 

@@ -11,6 +11,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXELS = (b"IDAT", b"DDAT")  # chunks that Pillow reads pixels of
 _HEADER = 13  # bytes
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the kind of colour
+_PALETTE = 3  # a kind of colour
 _PIECE = 2**16  # bytes that are looked at at once
 # The passes of an interlaced picture: where each begins, and its steps, across and down.
 _ADAM7 = (
@@ -33,6 +34,32 @@ def encode_png(image: Image.Image, level: int = -1) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="png", compress_level=level)
     return buffer.getvalue()
+
+
+def odd_chunks(content: bytes) -> str | None:
+    """Why Pillow would show other colours of a PNG than programs that read it by the standard, with
+    the way out; None where it would not.
+
+    Args:
+        content: of any format; others are not looked at.
+    """
+    before: set[bytes] = set()
+    colour = bits = 0
+    for kind, start, stop in _chunks(content):
+        size = stop - start
+        if kind == b"IHDR" and size == _HEADER:
+            bits, colour = content[start + 8], content[start + 9]
+        elif kind == b"PLTE" and (kind in before or size % 3 or not 0 < size <= 768):
+            return "of a palette that is damaged; replace or delete it"
+        elif kind == b"tRNS":
+            late = b"IDAT" in before or (colour == _PALETTE and b"PLTE" not in before)
+            values = content[start:stop:2] if colour != _PALETTE and bits <= 8 else b""
+            if late or kind in before or any(values):
+                return "of a transparency that other programs do not read; save it anew"
+        elif kind == b"IEND":
+            break
+        before.add(kind)
+    return None
 
 
 def lacks_rows(content: bytes) -> bool:
