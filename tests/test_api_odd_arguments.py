@@ -1,5 +1,6 @@
 """Arguments of the API that are odd to Python itself: said in a line, or taken as meant."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ from PIL import Image
 
 from pipeline import MaskGIT
 from pipeline.api.labels import class_labels
+from pipeline.api.numbers import elements, require_name
 from pipeline.api.pictures import pixel_mask
 from pipeline.cli.options import one_or_all
-from pipeline.cli.outputs import require_name
 from pipeline.runtime.errors import ArgumentError, UserError
 from tests.errors import one_line
 
@@ -58,6 +59,14 @@ HUGE = 10**5000  # which Python does not show
             "images: 1,000,000,000,000 are more than the limit",
         ),
         (lambda m: m.sample(0, torch.tensor(1, device="meta")), "count: .* is no whole number"),
+        (lambda m: m.sample(0, True), "count: True is no whole number"),
+        (lambda m: m.sample(0, torch.tensor(True)), "count: .* is no whole number"),
+        (lambda m: m.sample(0, 1, seed=True), "seed: True is no whole number"),
+        (lambda m: m.sample(0, 1, temperature=True), "temperature: True is no number"),
+        (lambda m: m.sample(range(10**9)), "classes: more than 100,000,000"),
+        (lambda m: m.sample(np.broadcast_to(np.int64(0), 10**9)), "classes: more than 100,000,000"),
+        (lambda m: MaskGIT.from_released("", ""), r"tokenizer: .*is no path \(it is empty\)"),
+        (lambda m: MaskGIT.from_released(None, None), "tokenizer: None is no path"),
         (lambda m: m.sample(torch.tensor(1, device="meta")), "classes: this model has no class"),
         *(
             (lambda m, seed=seed: MaskGIT.from_pretrained(".", seed=seed), "seed: .* is no whole")
@@ -128,6 +137,19 @@ def test_an_address_is_no_output(tmp_path, output, reason):
     with pytest.raises(UserError, match=reason) as error:
         require_name("--output", Path(output))
     one_line(error)
+
+
+@pytest.mark.parametrize("folder", ["s3://bucket/model", "-", "~/model"])
+def test_a_model_is_saved_where_a_path_is(model, folder):
+    with pytest.raises(UserError, match=r"^folder: .*(no path but an address|nothing|begins)"):
+        model.save_pretrained(folder)
+
+
+def test_what_has_no_end_is_given_up(monkeypatch):
+    monkeypatch.setattr("pipeline.api.numbers.IMAGES", 100)
+    with pytest.raises(ArgumentError, match="more than 100, or without an end; give fewer"):
+        elements("classes", itertools.repeat(3))
+    assert len(elements("classes", iter(range(100)))) == 100
 
 
 def test_a_class_in_an_array_without_axes_is_that_class(model):

@@ -170,7 +170,7 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
             "--output: -: nothing is written to the terminal; name a file or a folder",
         ),
         ("sample --output .", "--output: . is a folder that is there; name a new file or folder"),
-        ("save ..", ".. is there already and no saved model; give a new folder"),
+        ("save ..", "FOLDER: .. is a folder that is there; name a new file or folder"),
         (
             "sample --classes=",
             "--classes: what is given is empty, as an unset variable of the shell is; give a "
@@ -208,7 +208,7 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
         ),
         ("edit nothing.png --class 0", "nothing.png is missing; give the path of a picture"),
         ("save data", "data is there already and no saved model; give a new folder"),
-        ("save /", "/ is there already and no saved model; give a new folder"),
+        ("save /", "FOLDER: / is a folder that is there; name a new file or folder"),
         *(
             (
                 f"{command} {number}",

@@ -76,6 +76,22 @@ def test_batches_of_another_run_are_made_again(two, below, killed):
     assert made == [0, 1, 2] and not np.load(path).any()
 
 
+def test_parts_of_another_file_are_made_again(two, tmp_path):
+    """Also where no run directory is."""
+    made = []
+    for folder in (two[0], tmp_path / "features"):
+        for name in ("one.npy", "other.npy"):
+            batches = [lambda: made.append(1) or np.zeros((1, 2)), lambda: made[99]]
+            with pytest.raises(IndexError):
+                write_batches(folder / name, batches, name)
+        shutil.rmtree(folder / "one.npy.parts")
+        shutil.copytree(folder / "other.npy.parts", folder / "one.npy.parts")
+        made.clear()
+        write_batches(folder / "one.npy", batches[:1], "one")
+        write_batches(folder / "other.npy", batches[:1], "other")
+        assert made == [1]
+
+
 def test_a_list_that_names_no_run_is_taken_where_none_is(two, tmp_path):
     """In a folder that somebody named as run directories are, and not in one."""
     plain = tmp_path / "plain"

@@ -109,6 +109,12 @@ def test_result_files_of_another_run_are_named(project):
     assert described(out_of_date()) == "results/rows.csv is not what evaluate wrote"
 
 
+def test_a_result_that_is_none_by_its_size_is_not_read(project):
+    with open("results/rows.csv", "w") as file:
+        file.truncate(2**40)
+    assert described(out_of_date()) == "results/rows.csv is not what evaluate wrote"
+
+
 def test_models_of_another_run_are_named_though_they_are_not_read(project):
     """By the hashes beside them; who loads them looks at their bytes."""
     folder = Path("models/main")

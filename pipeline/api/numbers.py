@@ -5,13 +5,18 @@ import contextlib
 import operator
 import os
 import re
+from collections.abc import Sized
+from itertools import islice
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.dag import output_around
+from pipeline.config.paths import CODE
+from pipeline.config.places import KEPT
+from pipeline.runtime.dag import output_around, projects_around
 from pipeline.runtime.errors import ArgumentError, UserError
-from pipeline.runtime.limits import FOLDERS
+from pipeline.runtime.limits import FOLDERS, IMAGES
+from pipeline.runtime.project import lies_in
 
 SHOWN = 80  # characters of a value that a message has
 
@@ -36,9 +41,14 @@ def elements(name: str, given: Any, ordered: bool = True) -> list[Any]:
     if ordered and isinstance(given, set | frozenset):  # other processes have another order
         raise ArgumentError(f"{name}: a set, which has no order; give a list")
     try:
-        return list(given)
+        # The length first: of an array that repeats one number in memory it may be any.
+        count = len(given) if isinstance(given, Sized) else 0
+        found = list(islice(given, IMAGES + 1)) if count <= IMAGES else []
     except TypeError:
         raise ArgumentError(f"{name}: {type(given).__name__} without axes; give a list") from None
+    if max(count, len(found)) > IMAGES:
+        raise ArgumentError(f"{name}: more than {IMAGES:,}, or without an end; give fewer")
+    return found
 
 
 def whole(name: str, given: Any) -> int:
@@ -49,6 +59,8 @@ def whole(name: str, given: Any) -> int:
     """
     try:
         number = operator.index(given)
+        if str(getattr(given, "dtype", type(given).__name__)).endswith("bool"):
+            raise TypeError("of truth")
     except (TypeError, RuntimeError):  # RuntimeError: torch's, of a tensor that has no number
         raise ArgumentError(f"{name}: {shown(given)} is no whole number; give one") from None
     if abs(number) >= 2**64:  # Python does not even show one of thousands of digits
@@ -79,7 +91,7 @@ def truth(name: str, given: Any) -> bool:
 def real(name: str, given: Any) -> float:
     """Raises: ArgumentError: it is no number."""
     try:
-        if isinstance(given, Real):
+        if isinstance(given, Real) and not isinstance(given, bool):
             return float(given)
     except OverflowError:  # an integer of hundreds of digits
         raise ArgumentError(f"{name}: a number that is too large; give a smaller one") from None
@@ -106,15 +118,30 @@ def a_path(name: str, given: Any) -> Path:
 
 
 def require_apart(key: str, path: Path) -> None:
-    """Refuse an output where DVC deletes what a stage has made.
+    """Refuse an output where DVC deletes what a stage has made, among the project's code, which DVC
+    hashes, and in what git and DVC keep.
 
     Raises:
         UserError: it lies there.
     """
+    for root in projects_around(path):
+        if own := next((f for f in (*CODE, *KEPT) if lies_in(path, root / f)), None):
+            raise UserError(f"{key}: {path} lies in {own}, which is the project's; name another")
     if folder := output_around(path):
         raise UserError(
             f"{key}: {path} lies in {folder}, which a stage makes and DVC deletes; name another"
         )
+
+
+def require_name(key: str, path: Path) -> None:
+    """Raises: UserError: an output has no name of its own, or is no path on this machine."""
+    if str(path) == "-":
+        raise UserError(f"{key}: -: nothing is written to the terminal; name a file or a folder")
+    if re.fullmatch("[a-z][a-z0-9+.-]+:", path.parts[0] if path.parts else "", re.IGNORECASE):
+        raise UserError(f"{key}: {path} is no path but an address; name a file or folder here")
+    require_expanded(key, path)
+    if path.name in ("", ".."):  # the current folder, or one around it
+        raise UserError(f"{key}: {path} is a folder that is there; name a new file or folder")
 
 
 def require_expanded(key: str, path: Path) -> None:

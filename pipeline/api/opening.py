@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from pipeline.api.defaults import Defaults
-from pipeline.api.numbers import elements
+from pipeline.api.numbers import a_path, elements
 from pipeline.api.saved import (
     AGAIN,
     CONFIG,
@@ -112,7 +112,8 @@ def open_released(
         raise ArgumentError(f"classes: {type(classes).__name__} is no list of names; give one")
     require_float32()
     params = preset_params(preset)
-    files = {"tokenizer": tokenizer, "transformer": transformer}
+    given = {"tokenizer": tokenizer, "transformer": transformer}
+    files = {name: a_path(name, path) for name, path in given.items()}
     params = params.model_copy(
         update={
             name: getattr(params, name).model_copy(update={"pretrained": str(path)})

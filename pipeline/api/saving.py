@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.api.card import card, measured
-from pipeline.api.numbers import a_path, require_apart, require_expanded
+from pipeline.api.numbers import a_path, require_apart, require_name
 from pipeline.api.opening import Opened
 from pipeline.api.saved import (
     CARD,
@@ -92,9 +92,8 @@ def require_free(folder: Path, key: str = "folder") -> None:
         UserError: something else than a saved model lies there, or a stage makes what does.
     """
     require_apart(key, a_path(key, folder))
-    require_expanded(key, folder)
-    taken = folder.exists() and not _holds_nothing_else(folder)
-    if taken or folder.name in ("", ".."):  # the current folder, or one around it
+    require_name(key, folder)
+    if folder.exists() and not _holds_nothing_else(folder):
         raise UserError(f"{folder} is there already and no saved model; give a new folder")
 
 

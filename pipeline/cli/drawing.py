@@ -21,7 +21,7 @@ from pipeline.cli.options import (
     open_model,
     output,
 )
-from pipeline.cli.outputs import require_name, require_png, sample_format
+from pipeline.cli.outputs import require_png, sample_format
 
 Classes = Annotated[
     str | None,
@@ -93,7 +93,6 @@ def save(
 
     # Before the model is opened.
     require_free(folder, "FOLDER")
-    require_name("FOLDER", folder)
     open_model(model, replicate).save_pretrained(folder)
     print(f"model in {folder}; `maskgit sample --model {folder}` draws from it")
 

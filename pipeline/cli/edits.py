@@ -48,6 +48,8 @@ def edit(
     The part is its middle, or a box or a mask. What is written is the picture's centred square in
     the model's size; of that, what is not near the part stays as it is.
     """
+    if box is not None and mask is not None:
+        raise UserError("--box and --mask: give one of them")
     require_png(file, picture, mask)
     where = box_of(box)
     opened = open_model(model, replicate)

@@ -1,11 +1,12 @@
 """What an output may be, by its suffix and its place; looked at before any model is opened."""
 
 import os
-import re
+import tempfile
 from pathlib import Path
 
-from pipeline.api.numbers import a_path, require_apart, require_expanded
-from pipeline.runtime.errors import UserError
+from pipeline.api.numbers import a_path, require_apart, require_name
+from pipeline.runtime.errors import UserError, cannot_write
+from pipeline.runtime.folders import require_new
 
 SAMPLES = (".png", ".gif", ".npz", "")
 
@@ -23,6 +24,7 @@ def sample_format(path: Path) -> str:
             f"--output: {path} has a suffix that is not written; use .png (a grid), .gif (the "
             f"canvas as it fills), .npz (as the ADM suite reads), or none (a folder of PNGs)"
         )
+    require_place(path, folder=not suffix)
     return suffix
 
 
@@ -39,6 +41,7 @@ def require_png(path: Path, *read: Path | None) -> None:
         raise UserError(f"--output: {path} is no .png, which is all that is written; name it so")
     if any(os.path.realpath(path) == os.path.realpath(file) for file in read if file):
         raise UserError(f"--output: {path} is a picture that is read; name another output")
+    require_place(path)
 
 
 def _suffix(path: Path) -> str:
@@ -49,12 +52,24 @@ def _suffix(path: Path) -> str:
     return name if name in SAMPLES else path.suffix.lower()
 
 
-def require_name(key: str, path: Path) -> None:
-    """Raises: UserError: an output has no name of its own, or is no path on this machine."""
-    if str(path) == "-":
-        raise UserError(f"{key}: -: nothing is written to the terminal; name a file or a folder")
-    if re.fullmatch("[a-z][a-z0-9+.-]+:", path.parts[0] if path.parts else "", re.IGNORECASE):
-        raise UserError(f"{key}: {path} is no path but an address; name a file or folder here")
-    require_expanded(key, path)
-    if path.name in ("", ".."):  # the current folder, or one around it
-        raise UserError(f"{key}: {path} is a folder that is there; name a new file or folder")
+def require_place(path: Path, folder: bool = False) -> None:
+    """Look whether an output can be written, before the work whose result it is.
+
+    Args:
+        folder: it is to be a new folder, or an empty one; else a file.
+
+    Raises:
+        UserError: something else is there, or nothing can be written there.
+    """
+    try:
+        if folder:
+            require_new(path)
+        elif path.is_dir():
+            raise UserError(f"{path} is a folder; name a file")
+        elif os.path.lexists(path) and path.exists() and not path.is_file():
+            raise UserError(f"{path} is a pipe, socket or device; delete it, or give another path")
+        there = next(place for place in path.absolute().parents if os.path.lexists(place))
+        with tempfile.TemporaryDirectory(prefix=f".{path.name[:20]}.", dir=there):
+            pass
+    except OSError as error:
+        raise UserError(cannot_write(path, error)) from error

@@ -65,13 +65,14 @@ def export(
     ] = False,
 ) -> None:
     """Write the samples of a model for evaluators elsewhere."""
-    from pipeline.api.numbers import require_apart
-    from pipeline.cli.outputs import require_name
+    from pipeline.api.numbers import require_apart, require_name
+    from pipeline.cli.outputs import require_place
     from pipeline.config.params import load_params
     from pipeline.tools.export import export_samples
 
     require_name("PATH", path)
     require_apart("PATH", path)
+    require_place(path, folder=not path.suffix)
     count = export_samples(load_params(), network.value, path, replicate, everything)
     print(f"{count} samples in {path}")
 

@@ -1,8 +1,8 @@
 """Hashes of the files in a folder, beside them in `SHA256SUMS` (`sha256sum -c` reads it), and the
 look at them when a file is read: disks and copies change bits, and nothing else would notice.
 
-In a run directory the list names it, in a comment: files that somebody copied there from another
-run's, with their list, are none of its own.
+In a run directory the list names it, in a comment, and beside the parts of a file that file: what
+somebody copied there from another's, with its list, is none of its own.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from pipeline.runtime.locks import waited_for
 from pipeline.runtime.runs import KEY, own_folder
 
 _NAME = re.compile(r"[0-9a-f]{16}")  # of a run directory
-_OF = re.compile(r"# of ([0-9a-f]{16})")
+_OF = re.compile("# of (.*)")
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.*)")  # as `sha256sum` writes one, with or without -b
 
 
@@ -135,27 +135,31 @@ def _hash(path: Path, size: int, modified: int) -> str:
 
 def _write(folder: Path, sums: dict[str, str], durable: bool = False) -> None:
     text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-    if run := _run_of(folder):
-        text = f"# of {run.name}\n{text}"
+    if owner := _owner(folder)[0]:
+        text = f"# of {owner}\n{text}"
     write_text(folder / SUMS, text, durable=durable)
 
 
 def _read(folder: Path) -> dict[str, str]:
-    """The noted hash of each file; of files in a run directory, only where they are its own."""
+    """The noted hash of each file; where the folder has an owner, only of the owner's files."""
     try:
         lines = read_file(folder / SUMS, SUMS_BYTES).decode("utf-8").splitlines()
     except (OSError, UserError, UnicodeDecodeError):  # none yet, or damaged: nothing is known
         return {}
-    run, named = _run_of(folder), _OF.fullmatch(lines[0]) if lines else None
-    if run and (named[1] != run.name if named else (run / KEY).exists()):
+    (owner, sure), named = _owner(folder), _OF.fullmatch(lines[0]) if lines else None
+    if owner and (named[1] != owner if named else sure):
         return {}
     found = (_LINE.fullmatch(line) for line in lines)
     return {line[2]: line[1].lower() for line in found if line}
 
 
-def _run_of(folder: Path) -> Path | None:
-    """The run directory that a folder is, or lies in, as far as names tell; None where in none. (On
-    a node with a copy it may lack its `key.json`.)"""
-    whole = folder.absolute()
-    whole = whole.parent if whole.name.endswith(PARTS) else whole
-    return next((path for path in (whole, whole.parent) if _NAME.fullmatch(path.name)), None)
+def _owner(folder: Path) -> tuple[str, bool]:
+    """The run directory that a folder is, or lies in, by its name, and the file whose parts the
+    folder holds; whether it is sure, and no folder that is named like one. (On a node with a copy
+    a run directory may lack its `key.json`.)"""
+    whole, parts = folder.absolute(), folder.name.endswith(PARTS)
+    file = [whole.name.removesuffix(PARTS)] if parts else []
+    whole = whole.parent if parts else whole
+    run = next((path for path in (whole, whole.parent) if _NAME.fullmatch(path.name)), None)
+    owner = "/".join([run.name, *file] if run else file)
+    return owner, parts or (run is not None and (run / KEY).exists())

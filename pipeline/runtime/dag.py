@@ -172,7 +172,7 @@ def output_around(path: Path) -> Path | None:
     project of ours."""
     # DVC puts the file before the name of a stage whose dvc.yaml lies in a subfolder.
     own = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
-    for root in _projects_around(path):
+    for root in projects_around(path):
         try:
             others = [stage for stage in read_stages(root) if stage != own]
             outputs = [root / output for s in others for output in stage_outputs(s, root)]
@@ -184,7 +184,7 @@ def output_around(path: Path) -> Path | None:
     return None
 
 
-def _projects_around(path: Path) -> list[Path]:
+def projects_around(path: Path) -> list[Path]:
     """The root folders of projects: the current folder, and that which a path lies in, by its name
     and by what links lead to."""
     found = [HERE] if os.path.exists(DVC_FILE) else []

@@ -38,6 +38,16 @@ def atomic_folder(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def require_new(folder: Path) -> None:
+    """Raises: UserError: something lies where a folder is to be, and no empty folder."""
+    if os.path.lexists(folder) and not is_empty(folder):
+        raise UserError(f"{folder} is there already and no empty folder; give a new one")
+
+
+def is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
 def publish_folder(source: Path, target: Path) -> None:
     """Move a finished folder to `target`, replacing what is there. It is renamed, or copied if the
     target is on another file system; until the target is whole, it stays where it is.

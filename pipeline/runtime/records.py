@@ -29,7 +29,7 @@ from pipeline.runtime.dag import (
 )
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import tree_hash, value_hash, write_json
-from pipeline.runtime.limits import TEXT
+from pipeline.runtime.limits import RESULT_BYTES, TEXT
 from pipeline.runtime.machines import Machine
 from pipeline.runtime.result_files import Damaged, read_values
 from pipeline.runtime.runs import provenance
@@ -248,13 +248,17 @@ def _reason(stage: str, records: dict[str, Record], made_by: dict[str, str], roo
     return Reason(
         params={k: (was[k], now[k]) for k in now if k in was and was[k] != now[k]},
         inputs=tuple(dep for dep in deps if left(dep) not in (None, deps[dep])),
-        # Models and images are too large to be read each time: the hashes beside them tell.
-        changed=tuple(
-            path
-            for path in outputs
-            if (root / path).exists() and tree_hash(root / path, noted_hashes()) != outputs[path]
-        ),
+        # Models and images are too large to be read each time: by the hashes beside them.
+        changed=tuple(path for path in outputs if _is_changed(root / path, outputs[path])),
     )
+
+
+def _is_changed(path: Path, was: str) -> bool:
+    """Whether an output is there, and another."""
+    result = path.suffix in (".csv", ".json") and path.is_file()
+    if result and path.stat().st_size > RESULT_BYTES:  # it is none, and its hash might never come
+        return True
+    return path.exists() and tree_hash(path, noted_hashes()) != was
 
 
 def described(stages: OutOfDate) -> str:

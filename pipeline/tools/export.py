@@ -15,7 +15,7 @@ from pipeline.data.images.threads import in_threads
 from pipeline.evaluation.images import BATCH, ImageSet, SampleImages
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file
-from pipeline.runtime.folders import atomic_folder
+from pipeline.runtime.folders import atomic_folder, is_empty, require_new
 from pipeline.runtime.records import require_current
 
 
@@ -63,9 +63,8 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
         UserError: the folder exists and is not empty, or it cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and not _is_empty(folder):
-        raise UserError(f"{folder} is there already and no empty folder; give a new one")
-    with atomic_folder(folder, _is_empty) as temporary:
+    require_new(folder)
+    with atomic_folder(folder, is_empty) as temporary:
 
         def save(item: tuple[int, Tensor]) -> None:
             number, image = item
@@ -75,10 +74,6 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
         for batch in images.batches(BATCH):
             in_threads(save, enumerate(batch, start=first))
             first += len(batch)
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
 
 
 def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path | str) -> None:

@@ -1,5 +1,6 @@
 """Published models: a folder with `model.safetensors` and the `config.json` that builds it."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.runtime.checksums import note_hash, require_hash
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.files import read_json, require_file, write_json
 from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.limits import CONFIG_BYTES
 from pipeline.runtime.pytorch_files import read_safetensors
@@ -99,6 +100,8 @@ def load_model(
     """
     require_float32()
     folder = Path(folder)
+    with contextlib.suppress(FileNotFoundError):
+        require_file(folder / "config.json", CONFIG_BYTES)  # or its hash might never come
     for name in ("config.json", "model.safetensors"):
         require_hash(folder / name, way_out)
     try:
