@@ -7,8 +7,12 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
-from pipeline.data.images.shards import read_manifest
-from pipeline.experiments.speed import device_name, kept_speed_rows, speed_rows
+from pipeline.experiments.speed import (
+    count_classes,
+    device_name,
+    kept_speed_rows,
+    speed_rows,
+)
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.device import worker_device
@@ -19,7 +23,7 @@ from stages.running import main_schedule, run_stage
 
 def main(params: Params) -> str:
     device, target = worker_device(params.ray.use_gpu), RESULTS / "speed_timings.csv"
-    num_classes = len(read_manifest(IMAGES)["class_names"])
+    num_classes = count_classes(IMAGES)
     with Stage("speed", params) as stage:
         folder, name = stage.folder(), re.sub(r"\W+", "-", device_name(device))
         rows = []

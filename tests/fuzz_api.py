@@ -93,7 +93,7 @@ NUMBERS = [-1, 1.5, "3", "x", None, NAN, INF, 10**400, [1], (), {}, Odd(), b"1",
 NO_REALS = ["hot", [1.0], -1, NAN, INF, -INF, 1e308, 10**400, 2j, Odd(), b"1", {}]
 # Of each argument: values that are allowed, and such that are not.
 ARGUMENTS: dict[str, tuple[list[Any], list[Any]]] = {
-    "count": ([1, np.int64(3), torch.tensor(2), True], [0, 10**12, *NUMBERS[:4], *NUMBERS[5:]]),
+    "count": ([1, np.int64(3), torch.tensor(2)], [0, True, 10**12, *NUMBERS[:4], *NUMBERS[5:]]),
     "classes": (
         [0, "2", [0, "1"], np.int64(1), (2,), np.array([0, 1]), torch.tensor([1]), range(2)],
         [[], "", "9", -1, 3, [0, "x"], 1.0, [[0]], {}, b"x", Odd(), "²", "0\n1", NAN, [None]],

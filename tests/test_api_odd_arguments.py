@@ -64,6 +64,7 @@ HUGE = 10**5000  # which Python does not show
         (lambda m: m.sample(0, 1, seed=True), "seed: True is no whole number"),
         (lambda m: m.sample(0, 1, temperature=True), "temperature: True is no number"),
         (lambda m: m.sample(range(10**9)), "classes: more than 100,000,000"),
+        (lambda m: m.sample(range(10**30)), "classes: .*; give a list"),
         (lambda m: m.sample(np.broadcast_to(np.int64(0), 10**9)), "classes: more than 100,000,000"),
         (lambda m: MaskGIT.from_released("", ""), r"tokenizer: .*is no path \(it is empty\)"),
         (lambda m: MaskGIT.from_released(None, None), "tokenizer: None is no path"),
@@ -146,7 +147,7 @@ def test_a_model_is_saved_where_a_path_is(model, folder):
 
 
 def test_what_has_no_end_is_given_up(monkeypatch):
-    monkeypatch.setattr("pipeline.api.numbers.IMAGES", 100)
+    monkeypatch.setattr("pipeline.api.numbers.BATCH", 100)
     with pytest.raises(ArgumentError, match="more than 100, or without an end; give fewer"):
         elements("classes", itertools.repeat(3))
     assert len(elements("classes", iter(range(100)))) == 100

@@ -1,17 +1,23 @@
 """Outputs of commands are looked at before a model is opened, let alone anything drawn."""
 
+import json
 import os
 
 import pytest
 
+from pipeline.runtime.errors import UserError
 from tests.command_line import maskgit
 
 
 @pytest.fixture
 def run(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
-    monkeypatch.setattr("pipeline.cli.drawing.open_model", None)
-    monkeypatch.setattr("pipeline.cli.edits.open_model", None)
+
+    def opened(*_):
+        raise UserError("a model was opened")
+
+    for module in ("drawing", "edits"):
+        monkeypatch.setattr(f"pipeline.cli.{module}.open_model", opened)
     return lambda *arguments: maskgit(*arguments, capsys=capsys)
 
 
@@ -43,10 +49,16 @@ def test_what_cannot_be_written_is_refused_first(run, tmp_path):
 
 @pytest.mark.parametrize("place", ["pipeline", "stages/x", "analysis", ".git", ".dvc/tmp"])
 def test_no_output_lies_among_the_code(run, project, place):
-    (project / "dvc.yaml").write_text("stages: {}\n")
+    stage = {"cmd": "x", "deps": ["pipeline/a.py", "stages/b.py", "analysis"]}
+    (project / "dvc.yaml").write_text(json.dumps({"stages": {"a": stage}}))
     for command in (("sample", "--output", f"{place}/a.png"), ("save", f"{place}/model")):
         refused(run(*command), f"lies in {place.partition('/')[0]}, which is the project's")
     assert not (project / place).exists()
+
+
+def test_folders_of_the_same_names_in_another_project_are_free(run, project):
+    (project / "dvc.yaml").write_text(json.dumps({"stages": {"a": {"cmd": "x"}}}))
+    refused(run("save", "analysis/model"), "a model was opened")
 
 
 def test_a_box_and_a_mask_are_one_too_many(run):

@@ -1,5 +1,6 @@
 """What travels to nodes that do not see the project, and comes home, with a stand-in for Ray."""
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,20 @@ def test_a_batch_that_another_worker_has_not_sent_yet_stays(cluster, folder):
         with parcel.opened():
             assert part.read_bytes() == b"images"
     assert (run / "set.npy.parts/000003.npy").read_bytes() == b"images"
+
+
+def test_parts_of_what_is_whole_at_home_are_gone_elsewhere(cluster, folder):
+    parcel, run = pack(job_of(folder)), folder.parent / "kept/runs/train/a"
+    cluster.at("away")
+    with parcel.opened() as (job,):
+        part = Path(job.folder, "set.npy.parts/000000.npy")
+        part.parent.mkdir()
+        part.write_bytes(b"images")
+    shutil.rmtree(run / "set.npy.parts")
+    (run / "set.npy").write_bytes(b"images")
+    with parcel.opened():
+        assert not part.exists()
+    assert listed(run).keys() == {"checkpoint.pt", "set.npy"}
 
 
 def test_a_checkpoint_is_sent_while_its_training_goes_on(cluster, folder):

@@ -1,6 +1,7 @@
 """Workers of Ray that are lost while they make batches, with a stand-in for Ray."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,17 @@ def test_a_lost_node_is_counted_once(tmp_path, use_ray):
     numbers = squares(tmp_path / "set.npy", Several(ray_params(6)))
     assert numbers.tolist() == [n**2 for n in range(22)]
     assert len(ray.started) == 10
+
+
+def test_a_second_lost_node_is_counted_once_too():
+    """Its workers are at the batches of the first."""
+    workers, batches = Several(ray_params(2)), [Path(f"{number}.npy") for number in range(4)]
+    for names, order in (("abcd", batches), ("efgh", batches[::-1])):
+        workers._idle = [*names, "elsewhere"]
+        for name, path in zip(names, order, strict=True):
+            workers._idle.remove(name)
+            workers._count(name, path)
+    assert workers._lost == 2
 
 
 def test_workers_that_a_batch_kills_are_counted_each(tmp_path, use_ray):

@@ -80,11 +80,14 @@ def test_a_tiff_that_is_not_read_right_is_refused(content, why):
         open_image(content)
 
 
-def test_a_fourth_number_that_the_tiff_says_is_none_is_passed_over():
+def test_a_fourth_number_is_passed_over_where_the_tiff_says_that_it_is_none_or_all_are_opaque():
+    """As OpenCV writes them, which says nothing."""
     pixels = np.frombuffer(COLOURS, np.uint8).reshape(-1, 3)
     more = np.concatenate([pixels, pixels[:, :1]], axis=1).tobytes()
-    seen = np.asarray(open_image(tiff(2, [more], tag338=[0])))
-    np.testing.assert_array_equal(seen.reshape(-1, 3), pixels)
+    opaque = np.concatenate([pixels, np.full_like(pixels[:, :1], 255)], axis=1).tobytes()
+    for content in (tiff(2, [more], tag338=[0]), tiff(2, [opaque])):
+        seen = np.asarray(open_image(content))
+        np.testing.assert_array_equal(seen.reshape(-1, 3), pixels)
 
 
 def test_tiles_are_of_the_size_of_a_picture_at_most():
@@ -92,6 +95,9 @@ def test_tiles_are_of_the_size_of_a_picture_at_most():
     tiled = {"tag322": [2**14], "tag323": [2**13], "tag324": [8], "tag325": [100]}
     with pytest.raises(BadPicture, match="of tiles of more than 67,108,864 pixels"):
         open_image(tiff(1, [GREY], **tiled, tag259=[8]))
+    many = tiled | {"tag323": [2**12], "tag324": [8] * 17, "tag325": [100] * 17}
+    with pytest.raises(BadPicture, match="of more than 1,073,741,824 pixels in all its strips"):
+        open_image(tiff(1, [GREY], **many, tag259=[8]))
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -119,7 +125,7 @@ def test_pngs_of_which_others_show_other_colours_are_refused():
         ("transparency", png(0, PIXELS, CLEAR_GREY)),
         ("transparency", png(0, chunk(b"tRNS", b"\1\3"), PIXELS)),
         ("transparency", png(0, CLEAR_GREY, CLEAR_GREY, PIXELS)),
-        ("palette that is damaged", png(3, chunk(b"PLTE", bytes(47)), PIXELS)),
+        ("palette", png(3, chunk(b"PLTE", bytes(47)), PIXELS)),
         ("palette that is damaged", png(3, PALETTE, PALETTE, PIXELS)),
         ("colours that its palette lacks", png(3, chunk(b"PLTE", bytes(45)), PIXELS)),
     ):

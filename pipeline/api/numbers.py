@@ -13,9 +13,9 @@ from typing import Any
 
 from pipeline.config.paths import CODE
 from pipeline.config.places import KEPT
-from pipeline.runtime.dag import output_around, projects_around
-from pipeline.runtime.errors import ArgumentError, UserError
-from pipeline.runtime.limits import FOLDERS, IMAGES
+from pipeline.runtime.dag import output_around, projects_around, read_stages, stage_deps
+from pipeline.runtime.errors import ArgumentError, UserError, one_line
+from pipeline.runtime.limits import BATCH, FOLDERS, IMAGES
 from pipeline.runtime.project import lies_in
 
 SHOWN = 80  # characters of a value that a message has
@@ -42,12 +42,14 @@ def elements(name: str, given: Any, ordered: bool = True) -> list[Any]:
         raise ArgumentError(f"{name}: a set, which has no order; give a list")
     try:
         # The length first: of an array that repeats one number in memory it may be any.
-        count = len(given) if isinstance(given, Sized) else 0
-        found = list(islice(given, IMAGES + 1)) if count <= IMAGES else []
+        count, most = (len(given), IMAGES) if isinstance(given, Sized) else (0, BATCH)
+        found = list(islice(given, most + 1)) if count <= most else []
     except TypeError:
         raise ArgumentError(f"{name}: {type(given).__name__} without axes; give a list") from None
-    if max(count, len(found)) > IMAGES:
-        raise ArgumentError(f"{name}: more than {IMAGES:,}, or without an end; give fewer")
+    except (OverflowError, ValueError) as error:  # as of a range without measure
+        raise ArgumentError(f"{name}: {one_line(str(error))}; give a list") from None
+    if max(count, len(found)) > most:
+        raise ArgumentError(f"{name}: more than {most:,}, or without an end; give fewer")
     return found
 
 
@@ -124,13 +126,22 @@ def require_apart(key: str, path: Path) -> None:
     Raises:
         UserError: it lies there.
     """
-    for root in projects_around(path):
-        if own := next((f for f in (*CODE, *KEPT) if lies_in(path, root / f)), None):
-            raise UserError(f"{key}: {path} lies in {own}, which is the project's; name another")
     if folder := output_around(path):
         raise UserError(
             f"{key}: {path} lies in {folder}, which a stage makes and DVC deletes; name another"
         )
+    for root in projects_around(path):
+        if own := next((f for f in (*_code(root), *KEPT) if lies_in(path, root / f)), None):
+            raise UserError(f"{key}: {path} lies in {own}, which is the project's; name another")
+
+
+def _code(root: Path) -> list[Path]:
+    """The folders of code that a project's stages depend on; none of another's."""
+    try:
+        deps = {Path(dep).parts[0] for s in read_stages(root) for dep in stage_deps(s, root)}
+    except (UserError, ValueError, OSError):
+        return []
+    return [folder for folder in CODE if folder.name in deps]
 
 
 def require_name(key: str, path: Path) -> None:

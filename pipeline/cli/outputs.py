@@ -1,11 +1,11 @@
 """What an output may be, by its suffix and its place; looked at before any model is opened."""
 
 import os
-import tempfile
 from pathlib import Path
 
 from pipeline.api.numbers import a_path, require_apart, require_name
 from pipeline.runtime.errors import UserError, cannot_write
+from pipeline.runtime.files import temporary_beside
 from pipeline.runtime.folders import require_new
 
 SAMPLES = (".png", ".gif", ".npz", "")
@@ -67,9 +67,10 @@ def require_place(path: Path, folder: bool = False) -> None:
         elif path.is_dir():
             raise UserError(f"{path} is a folder; name a file")
         elif os.path.lexists(path) and path.exists() and not path.is_file():
-            raise UserError(f"{path} is a pipe, socket or device; delete it, or give another path")
+            raise UserError(f"{path} is a pipe, socket or device; give another path")
         there = next(place for place in path.absolute().parents if os.path.lexists(place))
-        with tempfile.TemporaryDirectory(prefix=f".{path.name[:20]}.", dir=there):
-            pass
+        tried = temporary_beside(there / path.name)  # as it will be written
+        tried.mkdir()
+        tried.rmdir()
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error

@@ -72,7 +72,8 @@ def scale(
 
     Adds rows to a CSV file; lists are written with commas.
     """
-    from pipeline.api.numbers import require_apart
+    from pipeline.api.numbers import require_apart, require_name
+    from pipeline.cli.outputs import require_place
     from pipeline.config.params import load_params
     from pipeline.tools.scale import Grid
     from pipeline.tools.scale import scale as run
@@ -86,7 +87,9 @@ def scale(
         "iterations": iterations,
         "choice_temperatures": choice_temperatures,
     }
+    require_name("FILE", file)
     require_apart("FILE", file)
+    require_place(file)
     params = load_params()
     print(run(params, Grid.of(params, options, samples), file))
 

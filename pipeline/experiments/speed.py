@@ -15,6 +15,8 @@ from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregr
 from pipeline.config.params import Params
 from pipeline.decoding import generate
 from pipeline.runtime.device import seconds_of
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json
 from pipeline.runtime.kept import kept_rows
 from pipeline.runtime.seeds import mix
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
@@ -22,6 +24,17 @@ from pipeline.weights.configs import transformer_config
 
 METHODS = ("maskgit", "ar_cached", "ar_uncached")
 MEASURED = ("iterations", "seconds_per_image", "low", "high", "repeats", "parameters", "threads")
+
+
+def count_classes(images: Path) -> int:
+    """Of a prepared data set. Raises: UserError: its manifest is missing or damaged."""
+    names = read_json(images / "manifest.json", "class_names")["class_names"]
+    if not isinstance(names, list):
+        raise UserError(
+            f"{images}/manifest.json is damaged: its class_names are no list; run `dvc repro "
+            f"prepare` to make it again (if that runs nothing, delete it first)"
+        )
+    return len(names)
 
 
 @dataclasses.dataclass(frozen=True)

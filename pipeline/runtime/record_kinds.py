@@ -47,9 +47,9 @@ def outbox_name(uri: str, experiment: str, key: str) -> str:
 
 
 def _is_own(folder: Path, opened: Record) -> bool:
-    """Whether a folder is the run's, as its name tells: a person may copy another's there."""
+    """Whether a folder is the run's, and not one to which somebody copied what the run's has."""
     own = outbox_name(opened["uri"], opened["experiment"], opened["key"])
-    return folder.name == own or not re.fullmatch("[0-9a-f]{16}", folder.name)
+    return folder.name == own or not folder.with_name(own).exists()
 
 
 def _is_open(folder: Path, record: Record) -> bool:

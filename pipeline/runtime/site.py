@@ -8,7 +8,7 @@ home what it made.
 import atexit
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -117,9 +117,9 @@ class Site:
                 for name, stamp in theirs.items():
                     if ours.get(name) != stamp:
                         self._fetch(place, name, stamp)
-                # Others on this node may not have sent the batches that they have made.
-                only = (n for n in ours.keys() - theirs.keys() if PARTS not in str(Path(n).parent))
-                for name in only if exact else ():
+                for name in (ours.keys() - theirs.keys()) if exact else ():
+                    if _is_wanted(name, theirs):
+                        continue
                     (path / name).unlink()
                     with suppress(OSError):  # others are in the folder
                         (path / name).parent.rmdir()
@@ -177,6 +177,13 @@ class Site:
                 last = file.tell() >= stamp.size or not chunk
                 changed = stamp.changed if last else 0
                 ray.get(self._home.write.remote(place, name, chunk, aside, changed))
+
+
+def _is_wanted(name: str, theirs: Container[str]) -> bool:
+    """Whether a file is a part that another worker on this node may have made and not sent yet: the
+    file that it is a part of is not at home."""
+    folder = str(Path(name).parent)
+    return folder.endswith(PARTS) and folder.removesuffix(PARTS) not in theirs
 
 
 def _sees(project: Project) -> bool:

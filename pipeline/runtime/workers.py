@@ -121,7 +121,7 @@ class Several(Alone):
         super().__init__(driver_device(ray.use_gpu, ray.num_workers))
         self._ray, self._lost = ray, 0
         self._others, self._until = set[Any](), 0.0  # who may be lost with one, and how long
-        self._at = set[Path | None]()  # batches at which workers were lost
+        self._at: Path | None = None  # the batch of that one
         self._idle: list[Any] = []
         # What each of the others is at, by the answer that it will give: no batch while it starts.
         self._busy: dict[Any, tuple[Any, tuple[Path, Parcel] | None]] = {}
@@ -215,14 +215,16 @@ class Several(Alone):
         return True
 
     def _count(self, worker: Any, path: Path | None) -> None:
-        """Count a lost worker, unless it was lost with one that was, and at another batch: a batch
-        may be what its workers are lost by."""
+        """Count a lost worker, unless it was lost with a counted one, and at another batch: a batch
+        may be what workers are lost by."""
         now = time.monotonic()
-        if worker not in self._others or now > self._until or path in self._at:
-            self._lost, self._until = self._lost + 1, now + TOGETHER
+        if worker not in self._others or now > self._until:
+            self._until, self._at = now + TOGETHER, path
             self._others = {*self._idle, *(other for other, _ in self._busy.values())}
+            self._lost += 1
+        elif path and path == self._at:
+            self._lost += 1
         self._others.discard(worker)
-        self._at |= {path} - {None}
 
     def _end_busy(self) -> None:
         import ray

@@ -66,6 +66,13 @@ def lacks_colours(image: Image.Image, colours: int) -> bool:
     return isinstance(most, int) and most >= colours and most != image.info.get("transparency")
 
 
+def is_vague(image: Image.Image) -> bool:
+    """Whether a TIFF has a number more a pixel than its colours need, and does not say what it is:
+    Pillow takes it for transparency, others do not."""
+    tags = getattr(image, "tag_v2", {})
+    return bool(tags) and image.mode in ("RGBA", "LA") and 338 not in tags
+
+
 def tile_size(image: Image.Image) -> int:
     """Pixels of each tile of a TIFF; 0 where it has none."""
     tags = getattr(image, "tag_v2", {})
@@ -82,10 +89,6 @@ def _of_tiff(image: Image.Image) -> str | None:
     tags = getattr(image, "tag_v2", {})
     if tags and 262 not in tags:
         return "of pixels of which it does not say what they mean; save it anew as PNG"
-    if image.mode in ("RGBA", "RGBX", "LA") and 338 not in tags:
-        return (
-            "of a number more a pixel, of which it does not say what it means; save it anew as PNG"
-        )
     if _mixed_planes(image):
         return "of planes that are not read right; save it anew as PNG"
     if _mixed_pixels(image):

@@ -18,7 +18,14 @@ from PIL import Image, ImageFile
 from PIL import Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  isort: skip
 
 from pipeline.data.images.costs import WAY_OUT, Costly, Metered, check_costs
-from pipeline.data.images.misread import lacks_colours, misread, palette_size, raw_modes, tile_size
+from pipeline.data.images.misread import (
+    is_vague,
+    lacks_colours,
+    misread,
+    palette_size,
+    raw_modes,
+    tile_size,
+)
 from pipeline.data.images.png import lacks_rows, odd_chunks
 from pipeline.data.images.tags import TAGS, orientation
 from pipeline.data.images.threads import Allowance
@@ -100,10 +107,10 @@ def open_image(content: bytes, *, whole: bool = False, opaque: bool = False) -> 
         image = _opened(file)
         file.begin_pixels()
         _check_size(*image.size)
-        if reason := odd_chunks(content):
-            raise BadPicture(reason)
         with DECODING.of(image.width * image.height):
             seen = as_seen(image, opaque=opaque)
+        if reason := odd_chunks(content):  # of which Pillow has read no more than it may
+            raise BadPicture(reason)
         if whole and lacks_rows(content):
             raise BadPicture("truncated: its last rows are missing; replace or delete it")
         return seen
@@ -147,8 +154,12 @@ def as_seen(image: Image.Image, *, opaque: bool = False) -> Image.Image:
         raise BadPicture(reason)
     _check_strips(image)
     _scale_transparent_value(image)
-    colours = palette_size(image)
+    colours, vague = palette_size(image), is_vague(image)
     image.load()
+    if vague and image.getextrema()[-1] != (255, 255):
+        raise BadPicture(
+            "of a number more a pixel, of which it does not say what it means; save it anew as PNG"
+        )
     if colours is not None and lacks_colours(image, colours):
         raise BadPicture("of colours that its palette lacks; replace or delete it")
     # Pillow turns a TIFF when it loads it.
@@ -200,11 +211,10 @@ def _check_strips(image: Image.Image) -> None:
     if tile_size(image) > PICTURE_PIXELS:  # all of which is decoded, of however few pixels
         raise BadPicture(f"of tiles of more than {PICTURE_PIXELS:,} pixels {WAY_OUT}")
     strips: Sequence[ImageFile._Tile] = getattr(image, "tile", ())
-    if len(strips) < 2:
-        return
     boxes = (strip[1] or (0, 0, 0, 0) for strip in strips)  # by name only in newer Pillows
     area = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
-    if max(area, tile_size(image) * len(strips)) > PICTURE_SCANNED:
+    tiles = len(getattr(image, "tag_v2", {}).get(324, ()))  # which libtiff decodes as one strip
+    if (len(strips) > 1 and area > PICTURE_SCANNED) or tile_size(image) * tiles > PICTURE_SCANNED:
         raise BadPicture(f"of more than {PICTURE_SCANNED:,} pixels in all its strips {WAY_OUT}")
 
 

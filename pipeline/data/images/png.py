@@ -53,12 +53,13 @@ def odd_chunks(content: bytes) -> str | None:
             return "of a palette that is damaged; replace or delete it"
         elif kind == b"tRNS":
             late = b"IDAT" in before or (colour == _PALETTE and b"PLTE" not in before)
-            values = content[start:stop:2] if colour != _PALETTE and bits <= 8 else b""
+            values = content[start:stop:2] if colour in (0, 2) and bits <= 8 else b""
             if late or kind in before or any(values):
                 return "of a transparency that other programs do not read; save it anew"
         elif kind == b"IEND":
             break
-        before.add(kind)
+        if kind in (b"IDAT", b"PLTE", b"tRNS"):
+            before.add(kind)
     return None
 
 
