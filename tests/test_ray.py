@@ -142,11 +142,15 @@ class Noted:
         self.tokens_dir, self.folder = tokens_dir, folder
         self.steps = folder / "steps"
 
+    def place(self, name: str) -> Path:
+        """Of a copy: its run directory's name is the same in all, as where a project is moved."""
+        return self.folder / name / "train_transformer/run"
+
     def copy(self, stopped: Path, name: str) -> Path:
-        return shutil.copytree(stopped, self.folder / name)
+        return shutil.copytree(stopped, self.place(name))
 
     def job(self, name: str) -> TrainingJob:
-        return _job(_small_params(9), self.tokens_dir, self.folder / name)
+        return _job(_small_params(9), self.tokens_dir, self.place(name))
 
     def go_on(self, name: str, stop_at: int | None = None) -> dict[str, Any]:
         steps = self.steps
@@ -167,7 +171,7 @@ def stopped(tokens_dir, tmp_path_factory) -> Path:
     noted = Noted(tokens_dir, tmp_path_factory.mktemp("stopped"))
     with pytest.raises(UserError, match="stopped at 9"):
         noted.go_on("run", stop_at=9)
-    return noted.folder / "run"
+    return noted.place("run")
 
 
 @pytest.fixture(scope="module")
