@@ -66,7 +66,7 @@ def require_place(path: Path, folder: bool = False) -> None:
             require_new(path)
         elif path.is_dir():
             raise UserError(f"{path} is a folder; name a file")
-        elif os.path.lexists(path) and path.exists() and not path.is_file():
+        elif path.exists() and not path.is_file():
             raise UserError(f"{path} is a pipe, socket or device; give another path")
         there = next(place for place in path.absolute().parents if os.path.lexists(place))
         tried = temporary_beside(there / path.name)  # as it will be written
