@@ -78,6 +78,13 @@ def test_a_database_in_a_folder_that_is_not_there_is_noted(project, monkeypatch,
     assert state == "note" and "its folder is new" in text and not (tmp_path / "slip").exists()
 
 
+@pytest.mark.parametrize("damaged", ["stages: [", "stages: {}\nvars: 3", "stages: {a: {outs: 3}}"])
+def test_a_damaged_dag_would_stop_a_run(project, damaged):
+    Path("dvc.yaml").write_text(damaged)
+    state, text = found("project")
+    assert state == "fails" and "dvc.yaml" in text
+
+
 def test_a_damaged_database_is_noted(project):
     with closing(sqlite3.connect("mlflow.db")) as database:
         database.execute("CREATE TABLE runs (name TEXT)")

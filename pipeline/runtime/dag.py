@@ -94,7 +94,7 @@ def read_stages(root: Path = HERE) -> dict[str, dict[str, Any]]:
     """
     file = root / DVC_FILE
     stages = read_yaml(file).get("stages")
-    if not isinstance(stages, dict) or not all(
+    if not (isinstance(stages, dict) and stages) or not all(
         isinstance(name, str) and isinstance(stage, dict) for name, stage in stages.items()
     ):
         raise UserError(f"{file} has no stages; {BRING_BACK}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pipeline.runtime.compiler import require_compiler
-from pipeline.runtime.dag import DVC_FILE, PARAMS_FILE
+from pipeline.runtime.dag import DVC_FILE, PARAMS_FILE, read_stages, stage_outputs
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.process import cores
 from pipeline.runtime.project import RUNS
@@ -150,6 +150,8 @@ def _project() -> Finding:
             "models of other places can be used here (--model); a run needs the clone's folder"
         )
         return Finding("project", "note", found, way_out)
+    for stage in read_stages():  # which refuses a dvc.yaml that is damaged
+        stage_outputs(stage)
     if not Path(".git").exists():
         way_out = "git init && git add -A && git commit, so that results name their commit"
         return Finding("project", "note", "this folder is no git repository", way_out)
