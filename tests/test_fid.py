@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from torch_fidelity.metric_fid import fid_statistics_to_metric
 
 from pipeline.evaluation.metrics import fid
 from pipeline.evaluation.statistics import load_statistics, statistics
@@ -19,6 +20,17 @@ def test_fid_is_the_frechet_distance():
     wanted = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root)
     assert fid(samples, reference) == pytest.approx(wanted, rel=1e-6)
     assert fid(samples, reference) == pytest.approx(fid(reference, samples), rel=1e-6)
+
+
+@pytest.mark.parametrize("rank", [3, 8])
+def test_fid_is_that_of_torch_fidelity(rank):
+    """Of features that vary in fewer directions than they have dimensions too."""
+    few = gaussian(8, 8, 5).double()[:rank]
+    samples, reference = (gaussian(200, rank, seed).double() @ few for seed in (3, 4))
+    pair = (statistics(samples), statistics(reference))
+    arrays = ({"mu": s.mu.numpy(), "sigma": s.sigma.numpy()} for s in pair)
+    wanted = fid_statistics_to_metric(*arrays, verbose=False)["frechet_inception_distance"]
+    assert fid(samples, pair[1]) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_fid_of_itself_is_zero_and_of_a_shift_its_square():

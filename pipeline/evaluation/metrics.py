@@ -28,14 +28,31 @@ def fid(samples: Tensor, reference: Tensor | ReferenceStatistics) -> float:
         TooFew: the samples are too few for a covariance.
         UserError: the statistics are of another extractor.
     """
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-
     if isinstance(reference, Tensor):
         reference = statistics(reference)
     require_dimensions(reference, samples.shape[1])
-    pair = (statistics(samples, SAMPLES), reference)
-    arrays = ({"mu": s.mu.numpy(), "sigma": s.sigma.numpy()} for s in pair)
-    return max(fid_statistics_to_metric(*arrays, verbose=False)[KEY_METRIC_FID], 0.0)
+    return _frechet(statistics(samples, SAMPLES), reference)
+
+
+def _frechet(samples: ReferenceStatistics, reference: ReferenceStatistics) -> float:
+    """‖μ − μ_R‖² + tr Σ + tr Σ_R − 2 tr (Σ_R^½ Σ Σ_R^½)^½.
+
+    torch-fidelity takes the roots of the eigenvalues of Σ Σ_R. This symmetric product has the same
+    ones, which are found in an eighth of the time (5 s at 2,048 dimensions on two cores).
+    """
+    root_FF = _root(reference.sigma)
+    eigenvalues = torch.linalg.eigvalsh(root_FF @ samples.sigma @ root_FF)
+    shared = eigenvalues.clamp(min=0).sqrt().sum()  # below 0 by rounding alone
+    apart = (samples.mu - reference.mu).square().sum()
+    traces = samples.sigma.trace() + reference.sigma.trace()
+    return max((apart + traces - 2 * shared).item(), 0.0)
+
+
+@lru_cache(maxsize=2)  # a reference's, set after set
+def _root(sigma_FF: Tensor) -> Tensor:
+    """The symmetric square root of a covariance (F, F)."""
+    values, vectors_FF = torch.linalg.eigh(sigma_FF)
+    return (vectors_FF * values.clamp(min=0).sqrt()) @ vectors_FF.T
 
 
 def require_dimensions(reference: ReferenceStatistics, dimensions: int) -> None:
