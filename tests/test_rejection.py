@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,21 @@ def test_rejection_measures_what_it_keeps(tmp_path):
     shared = row.keys() & whole.keys() - {"samples"}
     assert len(shared) == 7
     assert {name: row[name] for name in shared} == pytest.approx({n: whole[n] for n in shared})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_selected_features_are_not_held_in_memory(tmp_path):
+    """They would take 60 MiB."""
+
+    def held() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+    features, rows = torch.rand(61_440, 512), torch.arange(0, 61_440, 2)
+    before = held()
+    selected = rejection.on_disk(features, rows, tmp_path)
+    assert held() - before < 30 * 2**20
+    assert torch.equal(selected, features[rows]) and not [*tmp_path.iterdir()]
 
 
 def test_a_selection_too_small_for_fid_is_a_line_and_empty_columns(tmp_path, capsys):

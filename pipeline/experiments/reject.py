@@ -1,11 +1,12 @@
 """Table 4: classifier-based rejection sampling (paper, appendix B). Of the samples of each class
 the share is kept that the reference classifier rates highest for the class."""
 
+import tempfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,13 +20,12 @@ from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.metrics import manifold_metrics
 from pipeline.evaluation.statistics import BLOCK
 from pipeline.runtime.checksums import keep_if_whole, write_noted
-from pipeline.runtime.kept import kept_rows
+from pipeline.runtime.kept import Row, kept_rows
 from pipeline.runtime.seeds import generator
 from pipeline.runtime.workers import Alone
 
 KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
 SELECTIONS = ("rejection", "random")
-Row = dict[str, Any]
 
 
 def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: Alone) -> list[Row]:
@@ -44,7 +44,7 @@ def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: A
         for acceptance in params.rejection.acceptance:
             cell = folder / f"{acceptance}.json"
             if not keep_if_whole(cell):
-                write_noted(cell, candidates.rows(acceptance))
+                write_noted(cell, candidates.rows(acceptance, folder))
             for row in _kept(cell, replicate, acceptance, evaluator.extractor.name):
                 rows.append({k: row[k] for k in KEYS} | row)
                 print(
@@ -88,8 +88,12 @@ class Candidates:
         ratings = (surest, torch.rand(len(self.labels), generator=draws))
         return dict(zip(SELECTIONS, ratings, strict=True))
 
-    def rows(self, acceptance: float) -> list[Row]:
-        """A row for each selection of that share."""
+    def rows(self, acceptance: float, folder: Path) -> list[Row]:
+        """A row for each selection of that share.
+
+        Args:
+            folder: has room for what is measured of the selected.
+        """
         (features, logits), evaluator = self.measured, self.evaluator
         rows = []
         for selection, rating in self.ratings().items():
@@ -97,8 +101,9 @@ class Candidates:
             if len(kept) == len(self.labels):  # ImageNet's features lie on the disk as they are
                 samples, own = features, logits
             else:
-                samples = Features(features.features[kept], features.class_logits[kept])
-                own = logits[kept]
+                whole = (features.features, features.class_logits, logits)
+                *parts, own = (on_disk(each, kept, folder) for each in whole)
+                samples = Features(*parts)
             row: Row = {"network": self.replicate.network, "seed": self.replicate.seed}
             row |= {"selection": selection, "acceptance": acceptance}
             row |= {"candidates": len(self.labels), "samples": len(kept)}
@@ -113,6 +118,17 @@ class Candidates:
             )
             rows.append(row)
         return rows
+
+
+def on_disk(features: Tensor, rows: Tensor, folder: Path) -> Tensor:
+    """Some rows (n, F) of features (M, F) float32, in a file without a name, as the features
+    themselves are in one: half of ImageNet's would take 8 GB of memory."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for block in rows.split(BLOCK):
+            file.write(features[block].numpy().data)
+        file.flush()
+        shape = (len(rows), features.shape[1])
+        return torch.from_numpy(np.memmap(file, np.float32, mode="c", shape=shape))
 
 
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
