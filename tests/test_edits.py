@@ -45,11 +45,25 @@ def edited_images(count: int) -> tuple[Tensor, Tensor]:
     return images[chosen], labels[chosen]
 
 
+@pytest.fixture
+def composites(monkeypatch) -> dict[str, np.ndarray]:
+    """The images that are made, by folder and task. Their files go once they are measured."""
+    seen, plain = {}, edits.make_images
+
+    def noted(path, *rest):
+        images = plain(path, *rest)
+        seen[f"{path.parent.name}/{path.stem}"] = np.load(path)
+        return images
+
+    monkeypatch.setattr(edits, "make_images", noted)
+    return seen
+
+
 def edited(params: Params, folder: Path) -> list[dict]:
     return edits.edit_rows(params, folders_of(folder, params), folder / "nearest", ALONE)
 
 
-def test_every_task_method_and_replicate_is_scored(tmp_path):
+def test_every_task_method_and_replicate_is_scored(tmp_path, composites):
     rows = edited(with_params(), tmp_path)
     _, labels = edited_images(23)
     cells = [(row["task"], row["method"], row["seed"]) for row in rows]
@@ -61,9 +75,19 @@ def test_every_task_method_and_replicate_is_scored(tmp_path):
         if row["method"] == "original":
             continue
         name = "nearest" if row["seed"] is None else f"seed{row['seed']}"
-        images = np.load(tmp_path / name / f"{row['task']}.npy")
+        images = composites[f"{name}/{row['task']}"]
         assert images.shape == (23, 1, SIDE, SIDE) and row["images"] == 23
         check_scores(row, images, labels)
+    assert not [*tmp_path.rglob("*.npy")]
+
+
+def test_rows_that_are_kept_need_no_image_again(tmp_path, composites):
+    rows = edited(with_params(), tmp_path)
+    composites.clear()
+    assert edited(with_params(), tmp_path) == rows and not composites
+    (tmp_path / "seed1/outpaint_top.json").unlink()
+    assert edited(with_params(), tmp_path) == rows
+    assert composites.keys() == {"seed1/outpaint_top", "nearest/originals"}
 
 
 def test_the_originals_have_the_scores_of_the_same_images(tmp_path):
@@ -74,20 +98,20 @@ def test_the_originals_have_the_scores_of_the_same_images(tmp_path):
         assert row["images"] == 23 and "psnr_hole" not in row and "perceptual_hole" not in row
 
 
-def test_distances_are_over_the_unknown_pixels(tmp_path):
+def test_distances_are_over_the_unknown_pixels(tmp_path, composites):
     """Pixel by pixel, image by image; the perceptual distance is that of each pixel's cell."""
     rows = edited(with_params(), tmp_path)
     originals, classifier = edited_images(23)[0], load_model(CLASSIFIER, "classifier")
     maps = classifier.outputs(as_float(originals)).maps
     for row in (row for row in rows if row["method"] != "original"):
         name = "nearest" if row["seed"] is None else f"seed{row['seed']}"
-        composites = torch.from_numpy(np.load(tmp_path / name / f"{row['task']}.npy"))
-        others = classifier.outputs(as_float(composites)).maps
+        made = torch.from_numpy(composites[f"{name}/{row['task']}"])
+        others = classifier.outputs(as_float(made)).maps
         unknown = edits.TASKS[row["task"]]((SIDE, SIDE)).nonzero().tolist()
         psnr, distance = [], []
         for i in range(23):
             squared = [
-                (originals[i, 0, y, x].item() / 255 - composites[i, 0, y, x].item() / 255) ** 2
+                (originals[i, 0, y, x].item() / 255 - made[i, 0, y, x].item() / 255) ** 2
                 for y, x in unknown
             ]
             psnr.append(10 * math.log10(1 / max(np.mean(squared), 1e-10)))
@@ -102,27 +126,25 @@ def test_distances_are_over_the_unknown_pixels(tmp_path):
         assert row["perceptual_hole"] == pytest.approx(np.mean(distance), rel=1e-3)
 
 
-def test_composites_keep_what_is_known(tmp_path):
+def test_composites_keep_what_is_known(tmp_path, composites):
     edited(with_params(), tmp_path)
     originals = edited_images(23)[0].numpy()
     for task, mask in edits.TASKS.items():
         unknown = mask((SIDE, SIDE))
         near = (feather_weight(unknown[None], 1)[0] > 0).numpy()
-        composites = [np.load(tmp_path / f"seed{seed}/{task}.npy") for seed in (0, 1)]
-        for composite in composites:
+        two = [composites[f"seed{seed}/{task}"] for seed in (0, 1)]
+        for composite in two:
             assert (composite == originals)[..., ~near].all()
             assert (composite != originals)[..., unknown.numpy()].any(axis=-1).all()
-        assert (composites[0] != composites[1]).any()
-        nearest = np.load(tmp_path / f"nearest/{task}.npy")
+        assert (two[0] != two[1]).any()
+        nearest = composites[f"nearest/{task}"]
         assert (nearest == originals)[..., ~unknown.numpy()].all()
     half = SIDE // 2
     repeated = np.repeat(originals[..., half - 1 : half], half, axis=3)
-    np.testing.assert_array_equal(
-        np.load(tmp_path / "nearest/outpaint_right.npy")[..., half:], repeated
-    )
+    np.testing.assert_array_equal(composites["nearest/outpaint_right"][..., half:], repeated)
 
 
-def test_images_are_edited_for_their_own_class_as_the_params_say(tmp_path):
+def test_images_are_edited_for_their_own_class_as_the_params_say(tmp_path, composites):
     params = with_params(editing={"feather": 2, "dilate": 0}, training={"mask_schedule": "square"})
     edited(params, tmp_path)
     images, labels = (whole[:10] for whole in edited_images(23))  # a batch
@@ -138,8 +160,7 @@ def test_images_are_edited_for_their_own_class_as_the_params_say(tmp_path):
         dilate=0,
         feather=2,
     )
-    composites = np.load(tmp_path / "seed1/outpaint_top.npy")[:10]
-    np.testing.assert_array_equal(composites, expected.composite)
+    np.testing.assert_array_equal(composites["seed1/outpaint_top"][:10], expected.composite)
 
 
 def test_killed_editing_goes_on(tmp_path):

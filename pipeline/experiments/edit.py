@@ -2,7 +2,7 @@
 section 4.3)."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from pipeline.editing import (
 )
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.holes import hole_distances
-from pipeline.evaluation.images import make_images
+from pipeline.evaluation.images import ArrayImages, make_images
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.perceptual import open_distance_map
+from pipeline.runtime.checksums import keep_if_whole, write_noted
+from pipeline.runtime.kept import Row, kept_row
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
@@ -40,6 +42,8 @@ TASKS: dict[str, Callable[[tuple[int, int]], Tensor]] = {
     "outpaint_top": partial(outpaint_mask, side="top", fraction=0.5),
     "outpaint_bottom": partial(outpaint_mask, side="bottom", fraction=0.5),
 }
+KEYS = ("task", "method", "seed", "images")
+ORIGINALS = "originals.npy"
 PICTURED = 6  # images of each kind of picture
 CLASSES = 10  # classes that a box is regenerated as
 DRAWS = 4  # seeds of one outpainting
@@ -103,51 +107,101 @@ class Editor:
         return not pixel_mask_to_tokens(mask, self.params.grid, self.params.editing.dilate).all()
 
 
+class Table:
+    """Measures what fills the unknown pixels of the images that a maker's `Editor` has chosen. Each
+    row is kept, and the images that it is of are deleted: 50,000 of 256×256 take 10 GB.
+
+    Args:
+        baseline: keeps the originals until all rows are there, and their scores.
+    """
+
+    def __init__(self, params: Params, maker: Maker, baseline: Path, workers: Alone):
+        self.evaluator, self.workers = Evaluator(params, workers), workers
+        self.maker, self.baseline = maker, baseline
+        self.editor: Editor = maker.open(workers.device)
+        network, judge = params.tokenizer.perceptual, self.evaluator.judge.classifier
+        self.distance_map = open_distance_map(network, judge, workers.device)
+
+    @cached_property
+    def originals(self) -> ArrayImages:
+        path, batches = self.baseline / ORIGINALS, self.editor.batches()
+        return make_images(path, self.workers, self.maker, batches, "edit: originals")
+
+    def drop_originals(self) -> None:
+        (self.baseline / ORIGINALS).unlink(missing_ok=True)
+
+    def untouched(self) -> Row:
+        """The scores of the originals."""
+        cell = self.baseline / "originals.json"
+        if not keep_if_whole(cell):
+            write_noted(cell, self.evaluator.scores(self.originals, self.editor.labels))
+        return self._kept(cell)
+
+    def row(self, task: str, maker: Maker, seed: int | None, cell: Path) -> Row:
+        """The scores of composites, and how far these are from the originals over the unknown
+        pixels.
+
+        Args:
+            seed: None for the baseline.
+            cell: where the row is kept; the composites lie beside it until it is there.
+        """
+        composites = cell.with_suffix(".npy")
+        if not keep_if_whole(cell):
+            write_noted(cell, self._measure(task, maker, seed, composites))
+        composites.unlink(missing_ok=True)
+        return self._kept(cell, "psnr_hole", "perceptual_hole")
+
+    def _measure(self, task: str, maker: Maker, seed: int | None, path: Path) -> Row:
+        batches, editor = self.editor.batches(task, seed), self.editor
+        images = make_images(path, self.workers, maker, batches, f"edit: {task} {_name(seed)}")
+        hole, pair = TASKS[task](editor.size), (images, self.originals)
+        scores = self.evaluator.scores(images, editor.labels)
+        return scores | hole_distances(*pair, hole, self.distance_map, self.workers.device)
+
+    def _kept(self, cell: Path, *needed: str) -> Row:
+        name = self.evaluator.extractor.name
+        needed, nullable = (f"is_{name}", "class_accuracy", *needed), (f"fid_{name}",)
+        images = {"images": len(self.editor.labels)}
+        return images | kept_row(cell, needed=needed, nullable=nullable, absent=KEYS)
+
+
+def _name(seed: int | None) -> str:
+    return "nearest" if seed is None else f"seed{seed}"
+
+
 def edit_rows(
     params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: Alone
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """A row for every task, method and replicate: the scores of its composites, and how far these
     are from the originals over the unknown pixels. Each task has a row of the originals too,
     which have no such distances.
 
     Args:
-        folders: of each replicate; keeps the composites that are finished, `<task>.npy`.
-        baseline: keeps those of the nearest pixels likewise, and `originals.npy`.
+        folders: of each replicate; keeps the rows that are finished, `<task>.json`.
+        baseline: keeps those of the nearest pixels likewise, and `originals.json`.
     """
-    evaluator, device = Evaluator(params, workers), workers.device
-    network, judge = params.tokenizer.perceptual, evaluator.judge.classifier
-    distance_map = open_distance_map(network, judge, device)
     makers = {replicate: Maker(Editor, params, replicate) for replicate in folders}
     any_maker = next(iter(makers.values()))
-    first: Editor = any_maker.open(device)
-    rows: list[dict[str, Any]] = []
-    path = baseline / "originals.npy"
-    originals = make_images(path, workers, any_maker, first.batches(), "edit: originals")
-    untouched = {"images": len(originals)} | evaluator.scores(originals, first.labels)
+    table = Table(params, any_maker, baseline, workers)
+    rows: list[Row] = []
     for task in TASKS:
-        if not first.keeps_context(task):
+        if not table.editor.keeps_context(task):
             print(
                 f"edit: {task}: with editing.dilate {params.editing.dilate} all tokens of the "
                 f"{params.grid}×{params.grid} are unknown, and it is generated without the image",
                 flush=True,
             )
-        rows.append({"task": task, "method": "original", "seed": None, **untouched})
+        rows.append({"task": task, "method": "original", "seed": None} | table.untouched())
         cells: list[tuple[Maker, int | None, Path]] = [(any_maker, None, baseline)]
         cells += [(maker, r.seed, folders[r]) for r, maker in makers.items()]
         for maker, seed, folder in cells:
-            name = "nearest" if seed is None else f"seed{seed}"
-            path, batches = folder / f"{task}.npy", first.batches(task, seed)
-            images = make_images(path, workers, maker, batches, f"edit: {task} {name}")
-            row: dict[str, Any] = {
-                "task": task,
-                "method": "nearest" if seed is None else "maskgit",
-                "seed": seed,
-            }
-            values = evaluator.scores(images, first.labels)
-            hole = TASKS[task](first.size)
-            values |= hole_distances(images, originals, hole, distance_map, device)
-            rows.append(row | {"images": len(images)} | values)
-            print(f"edit: {task} {name}: {values['class_accuracy']:.1%} recognised", flush=True)
+            values = table.row(task, maker, seed, folder / f"{task}.json")
+            method = "nearest" if seed is None else "maskgit"
+            rows.append({"task": task, "method": method, "seed": seed} | values)
+            print(
+                f"edit: {task} {_name(seed)}: {values['class_accuracy']:.1%} recognised", flush=True
+            )
+    table.drop_originals()
     return rows
 
 

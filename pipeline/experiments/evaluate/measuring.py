@@ -4,7 +4,6 @@ tokenizer alone loses) and held-out real images, all measured in the same way.""
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +23,11 @@ from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
 from pipeline.masking import masked_nll
 from pipeline.runtime.checksums import keep_if_whole, write_noted
-from pipeline.runtime.kept import kept_row
+from pipeline.runtime.kept import Row, kept_row
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.sampling import Network, Sampler, sample_batches
 from pipeline.weights.published import load_model
 
-Row = dict[str, Any]
 IDENTITY = ("images", "label_smoothing", "seed")
 DRAWN = "samples.npy"  # in a replicate's run folder
 ENCODED = "samples"  # the same of a main replicate, as shards
@@ -43,7 +41,7 @@ def evaluate_all(
 
     Args:
         folders: of each replicate; keeps its samples and its row if the run is killed.
-        images_folder: keeps the reconstructions likewise.
+        images_folder: keeps the row of the reconstructions likewise.
 
     Raises:
         UserError: the samples will be too few for a metric, which params cannot tell of features
@@ -61,9 +59,7 @@ def evaluate_all(
             f"{params.evaluation.samples} samples",
             flush=True,
         )
-    rebuilt = _reconstructed(params, len(real), images_folder / "reconstruction.npy", workers)
-    reconstruction = evaluator.measure(rebuilt, real.labels) | _rfid(evaluator, rebuilt, real)
-    rows.append({"images": "reconstruction"} | reconstruction)
+    rows.append(_reconstruction_row(real, images_folder, evaluator))
     rows.append({"images": "real"} | evaluator.measure(real, real.labels))
     return rows
 
@@ -217,10 +213,20 @@ class Rebuilder:
         return self.reconstruction(self.real.read(start, stop))
 
 
-def _reconstructed(params: Params, count: int, path: Path, workers: Alone) -> ArrayImages:
-    batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
-    maker = Maker(Rebuilder, params)
-    return make_images(path, workers, maker, batches, "evaluate: reconstructions")
+def _reconstruction_row(real: CenterCrops, folder: Path, evaluator: Evaluator) -> Row:
+    """Rebuild and measure the validation images, unless the folder has their row already."""
+    finished, count = folder / "reconstruction.json", len(real)
+    array = finished.with_suffix(".npy")
+    if not keep_if_whole(finished):
+        batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
+        maker = Maker(Rebuilder, evaluator.params)
+        name = "evaluate: reconstructions"
+        rebuilt = make_images(array, evaluator.workers, maker, batches, name)
+        row = evaluator.measure(rebuilt, real.labels) | _rfid(evaluator, rebuilt, real)
+        write_noted(finished, row)
+    array.unlink(missing_ok=True)
+    needed = (f"is_{evaluator.extractor.name}", "class_accuracy", "samples")
+    return {"images": "reconstruction"} | kept_row(finished, needed=needed, absent=IDENTITY)
 
 
 def _rfid(evaluator: Evaluator, rebuilt: ArrayImages, real: CenterCrops) -> Row:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS
 from pipeline.data.tokens import SHARD
-from pipeline.experiments.edit import TASKS
 from pipeline.runtime import limits
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.measured import measured_sets
@@ -40,7 +39,7 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
         return image_bytes(params, count)
 
     sampled = max(params.evaluation.samples, params.cas.samples)
-    # Of other smoothings as an array, its batches and then all of it: they are measured alone.
+    # Of other smoothings as an array, its batches and then all of it: they are only measured.
     others = params.evaluation.samples if params.training.other_label_smoothings else 0
     published = len(NETWORKS) * seeds  # sets of samples
     kept = published if params.evaluation.keep_samples else 0  # besides, no link
@@ -59,12 +58,12 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
         Storage(
             "evaluate",
             published * encoded_bytes(params, sampled),
-            kept * encoded_bytes(params, sampled) + images(data.val),
-            max(images(data.val), 2 * images(others)),
+            kept * encoded_bytes(params, sampled),
+            2 * max(images(data.val), images(others)),
         ),
         Storage("cas", 0, CAS_SETS * seeds * _kept(params.cas.steps, every) * cas, cas),
         Storage("temperature", 0, 0, 2 * images(params.temperature.samples)),
-        Storage("edit", 0, (1 + len(TASKS) * (1 + seeds)) * edited, edited),
+        Storage("edit", 0, 0, 3 * edited),  # the originals, and composites as those of other sets
         Storage("reconstruct", 0, seeds * len(hidden.mask_ratios) * draws, draws),
         Storage("features of images", 0, features_bytes(params, data)),
     ]
