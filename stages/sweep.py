@@ -9,7 +9,7 @@ from pipeline.evaluation.feature_files import features_size, kept_statistics, re
 from pipeline.evaluation.features import open_extractor
 from pipeline.evaluation.metrics import require_dimensions, require_enough
 from pipeline.evaluation.statistics import load_statistics
-from pipeline.experiments.ablation.grid import trials
+from pipeline.experiments.ablation.grid import trial_workers, trials
 from pipeline.experiments.ablation.running import TrackedTrial, run_tracked
 from pipeline.experiments.ablation.trial import Trial
 from pipeline.runtime.cluster import join_ray
@@ -22,7 +22,6 @@ from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
 from pipeline.runtime.tuning import Needs, run_trials
 from pipeline.runtime.workers import Alone, workers_of
-from pipeline.training.loop import Workers
 from pipeline.weights.published import load_model
 from stages.running import run_stage
 
@@ -36,7 +35,7 @@ def main(params: Params) -> str:
     workers = workers_of(params.ray) if pending else None
     if pending:
         join_ray()
-        ray, each = params.ray, _workers_per_trial(params)
+        ray, each = params.ray, trial_workers(params).count
         require_resources(each, ray.cpus_per_worker, ray.use_gpu, "sweep.workers_per_trial")
     with stage:
         count = Countdown("sweep", "trials", len(grid), len(pending))
@@ -75,7 +74,7 @@ def _child(stage: Stage, trial: Trial) -> Run:
 
 
 def _run(pending: list[TrackedTrial], params: Params, stage: Stage, count: Countdown) -> None:
-    workers = Workers.of(params.ray, _workers_per_trial(params))
+    workers = trial_workers(params)
     needs = Needs(workers.count, workers.resources, workers.max_failures, stage.folder())
 
     def log(tracked: TrackedTrial) -> None:
@@ -90,11 +89,6 @@ def _run(pending: list[TrackedTrial], params: Params, stage: Stage, count: Count
         for tracked in pending:
             if not tracked.finished:
                 tracked.run.finish(ok=False)
-
-
-def _workers_per_trial(params: Params) -> int:
-    """Workers that train a trial; released weights are not trained."""
-    return 1 if params.transformer.pretrained else params.sweep.workers_per_trial
 
 
 def _keep_reference(params: Params, workers: Alone) -> None:

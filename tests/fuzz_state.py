@@ -14,7 +14,7 @@ from pipeline.data.images.writing import write_shards
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.files import write_json
-from pipeline.training.loop import RunDirSession, load_checkpoint, save_checkpoint
+from pipeline.training.loop import RunDirSession, Workers, load_checkpoint, save_checkpoint
 from tests.fuzz_caches import damage
 from tests.fuzzing import Case
 from tests.images import write_batches
@@ -114,7 +114,8 @@ def _cell(content: bytes | dict, noted: bool, folder: Path) -> None:
     params = {"training": {"mask_schedule": "cosine"}, "transformer": {"pretrained": None}}
     params["evaluation"] = {"extractor": "classifier"}
     cell = Cell("cosine", 2, str(folder))
-    trial = Trial(0, [cell], [], str(folder), None, params, str(folder), str(folder))
+    alone = Workers(1, 1, False, 0)
+    trial = Trial(0, [cell], [], str(folder), None, alone, params, str(folder), str(folder))
     path = cell.path
     path.parent.mkdir()
     if isinstance(content, bytes):

@@ -19,6 +19,7 @@ from pipeline.experiments.speed import kept_speed_rows, speed_rows
 from pipeline.runtime.checksums import write_noted
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.kept import kept_row
+from pipeline.training.loop import Workers
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerRecipe, transformer_job
 from tests.errors import one_line
@@ -104,7 +105,8 @@ OTHERS = [OWN | other for other in ({"schedule": "linear"}, {"seed": 7}, {"itera
 def trial(folder: Path) -> Trial:
     params: dict = {"training": {"mask_schedule": "cosine"}}
     params["evaluation"], cell = {"extractor": "classifier"}, Cell("cosine", 4, str(folder))
-    return Trial(1, [cell], [cell], str(folder), None, params, str(folder), str(folder))
+    alone = Workers(1, 1, False, 0)
+    return Trial(1, [cell], [cell], str(folder), None, alone, params, str(folder), str(folder))
 
 
 @pytest.mark.parametrize("value", NO_ROWS + OTHERS, ids=json.dumps)

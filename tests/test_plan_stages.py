@@ -109,6 +109,19 @@ def test_one_of_a_trials_workers_measures_while_the_others_decode(make_params):
     assert parts == {"sampling": 6, "features": 2, "validation": 2}
 
 
+def test_trials_of_released_weights_are_measured_by_as_many_workers(make_params):
+    """Not by more than there are: they need not fit a training."""
+    sweep = {"schedules": ["cosine", "linear"], "seeds": [0], "crossed": [], "workers_per_trial": 4}
+
+    def devices(workers: int) -> float:
+        params = make_params(
+            ray={"num_workers": workers}, sweep=sweep, transformer={"pretrained": "b"}
+        )
+        return stages_of(params)["sweep"].parts[0].devices
+
+    assert devices(8) == 6 and devices(2) == 1 and devices(1) == 1
+
+
 @cache
 def papers_networks(workers: int) -> list[Network]:
     """Those of imagenet256, which no number of workers of a trial or a classifier changes."""

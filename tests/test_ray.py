@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pipeline.runtime.errors import UserError
-from pipeline.training.loop import TrainingJob, run_training
+from pipeline.training.loop import TrainingJob, Workers, run_training
 from pipeline.training.loop.ray_train import fit
 from tests.damage import flip_weight
 from tests.images import write_token_cache
@@ -244,6 +244,7 @@ def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path):
             crossed=[],
             folder=str(folder),
             training=_job(params, tmp_path / "project/data/tokens", folder),
+            workers=Workers.of(params.ray, 1),
             params=params.model_dump(),
             root=str(tmp_path / "project"),
             features=str(tmp_path / "features"),

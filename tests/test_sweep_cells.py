@@ -13,6 +13,7 @@ from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.config.replicates import main_replicates
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings, generate
+from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.experiments.ablation.measuring import measure_trial
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
@@ -43,13 +44,12 @@ def trial_of(root: Path, params: Params) -> Trial:
     """Decoded with its own schedule in one step and in three, and with another's in three."""
     (model, *_) = main_replicates(params, "transformer")
     write_json(root / "training.json", {"seconds": 1.0})
-    training = SimpleNamespace(
-        model=root / model.folder, trained=root / "training.json", workers=SimpleNamespace(count=1)
-    )
+    training = SimpleNamespace(model=root / model.folder, trained=root / "training.json")
     cells = [Cell(name, steps, str(root / "cells" / name)) for name, steps in CELLS]
     given = params.model_dump()
     folders = {"folder": str(root / "cells"), "root": str(root), "features": str(root / "features")}
-    return Trial(SEED, cells[:2], cells[2:], training=training, params=given, **folders)
+    made = {"training": training, "workers": trial_workers(params), "params": given}
+    return Trial(SEED, cells[:2], cells[2:], **made, **folders)
 
 
 def test_every_cell_is_of_its_own_schedule_and_steps(root):

@@ -16,6 +16,7 @@ from pipeline.evaluation.features import ClassifierExtractor
 from pipeline.evaluation.images import ArrayImages, CenterCrops, mapped_images
 from pipeline.experiments import temperature
 from pipeline.experiments.ablation import measuring
+from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.runtime import workers as module
 from pipeline.runtime.arrays import parts_folder, write_array
 from pipeline.runtime.errors import UserError
@@ -130,12 +131,21 @@ def test_a_mapped_set_travels_by_its_name(tmp_path):
     assert np.array_equal(next(in_memory.batches(9)), array[:3])
 
 
-@pytest.mark.parametrize(("trained", "decode"), [(None, 1), (1, 1), (2, 1), (3, 2), (16, 15)])
-def test_a_trials_cells_are_decoded_by_the_workers_of_its_training_but_for_one(trained, decode):
+@pytest.mark.parametrize("pretrained", [None, "weights"])
+@pytest.mark.parametrize(("each", "decode"), [(1, 1), (2, 1), (4, 3), (16, 15)])
+def test_a_trials_cells_are_decoded_by_its_workers_but_for_one(
+    make_params, each, decode, pretrained
+):
     """That one measures."""
-    training = trained and SimpleNamespace(workers=SimpleNamespace(count=trained))
-    trial = SimpleNamespace(training=training)
-    workers = measuring._workers(trial, with_params())
+    params = make_params(
+        training={"batch_size": 16},
+        transformer={"pretrained": pretrained},
+        sweep={"workers_per_trial": each},
+        ray={"num_workers": 16},
+        tokenizer={"batch_size": 16},
+        classifier={"batch_size": 48},
+    )
+    workers = measuring._workers(SimpleNamespace(workers=trial_workers(params)), params)
     if decode == 1:
         assert type(workers) is Alone
     else:

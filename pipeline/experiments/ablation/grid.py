@@ -10,6 +10,7 @@ from pipeline.experiments.ablation.training import training_job, training_key, t
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.runtime.files import tree_hash
 from pipeline.runtime.stage import Stage
+from pipeline.training.loop import Workers
 
 # The grid: no single trial depends on it. (The curves that a trial is trained and decoded with are
 # part of its key, and so is the number of its iterations.)
@@ -43,12 +44,21 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
                 crossed=_crossed(params, stage, own),
                 folder=folder,
                 training=job,
+                workers=trial_workers(params),
                 params=own_params.model_dump(),
                 root=str(Path.cwd()),
                 features=str(features_folder(params)),
             )
             found.append(trial)
     return found
+
+
+def trial_workers(params: Params) -> Workers:
+    """The workers of each trial; where released weights take training's place, not more than there
+    are for other work."""
+    count, ray = params.sweep.workers_per_trial, params.ray
+    released = params.transformer.pretrained is not None
+    return Workers.of(ray, min(count, ray.num_workers) if released else count)
 
 
 def _crossed(params: Params, stage: Stage, own: dict[str, Any]) -> list[Cell]:

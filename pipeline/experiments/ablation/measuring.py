@@ -63,9 +63,8 @@ def measure_trial(trial: Trial) -> None:
 
 
 def _workers(trial: Trial, params: Params) -> Alone:
-    """Who decodes: this process, or those of its training but for this one, which have ended."""
-    trained = trial.training.workers.count if trial.training else 1
-    own = params.ray.model_copy(update={"num_workers": max(1, trained - 1)})
+    """Who decodes: this process, or in the place of the trial's others, which have trained."""
+    own = params.ray.model_copy(update={"num_workers": max(1, trial.workers.count - 1)})
     return workers_of(own)
 
 

@@ -48,10 +48,10 @@ def run_trial(
     """
     if trial.training is not None:
         train_model(trial.training, on_row=on_row)
-    if trial.training is None or trial.training.workers.count == 1:
+    if trial.workers.count == 1:
         measure_trial(trial)
     else:
-        run_beside(_measure, trial, resources=trial.training.workers.resources)
+        run_beside(_measure, trial, resources=trial.workers.resources)
 
 
 def _measure(trial: Trial) -> None:

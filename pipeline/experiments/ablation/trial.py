@@ -10,6 +10,7 @@ from pipeline.runtime.checksums import as_noted
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import look_again
 from pipeline.runtime.kept import kept_row
+from pipeline.training.loop import Workers
 from pipeline.training.transformer.job import TransformerJob
 
 
@@ -36,6 +37,7 @@ class Trial:
     crossed: list[Cell]  # decoded with each of the schedules that are crossed
     folder: str  # of what is measured
     training: TransformerJob | None  # None where released weights take its place
+    workers: Workers  # of the training; then all but one decode, and that one measures
     params: dict[str, Any]  # with the trial's own schedule and steps under `training`
     root: str  # the project's folder
     features: str  # the folder with those of the training images; its path makes a trial's parcel

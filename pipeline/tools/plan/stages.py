@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS, NetworkName, replicates
+from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.experiments.edit import TASKS
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.measured import extractor_flops, judges, measured_sets
@@ -198,7 +199,7 @@ class _Planner:
     def sweep(self) -> list[Part]:
         """Of a trial's workers one measures, and the others decode for it."""
         sweep, params = self.params.sweep, self.params
-        each = 1 if params.transformer.pretrained else sweep.workers_per_trial
+        each = trial_workers(params).count
         trials = len(sweep.schedules) * len(sweep.seeds)
         busy, look = _busy(trials, each, self.workers), self.look["transformer"]
         # A trial's own schedule among the crossed ones is counted, though it may be a cell already.
