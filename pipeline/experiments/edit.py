@@ -24,10 +24,9 @@ from pipeline.editing import (
     pixel_mask_to_tokens,
 )
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.holes import hole_distances
+from pipeline.evaluation.holes import hole_distances, open_distances
 from pipeline.evaluation.images import ArrayImages, make_images
 from pipeline.evaluation.uncertainty import disjoint
-from pipeline.perceptual import open_distance_map
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import Row, kept_row
 from pipeline.runtime.seeds import mix
@@ -119,13 +118,15 @@ class Table:
         self.evaluator, self.workers = Evaluator(params, workers), workers
         self.maker, self.baseline = maker, baseline
         self.editor: Editor = maker.open(workers.device)
-        network, judge = params.tokenizer.perceptual, self.evaluator.judge.classifier
-        self.distance_map = open_distance_map(network, judge, workers.device)
 
     @cached_property
     def originals(self) -> ArrayImages:
         path, batches = self.baseline / ORIGINALS, self.editor.batches()
         return make_images(path, self.workers, self.maker, batches, "edit: originals")
+
+    @cached_property
+    def distances(self) -> Maker:
+        return Maker(open_distances, self.originals, self.editor.params)
 
     def drop_originals(self) -> None:
         (self.baseline / ORIGINALS).unlink(missing_ok=True)
@@ -154,9 +155,9 @@ class Table:
     def _measure(self, task: str, maker: Maker, seed: int | None, path: Path) -> Row:
         batches, editor = self.editor.batches(task, seed), self.editor
         images = make_images(path, self.workers, maker, batches, f"edit: {task} {_name(seed)}")
-        hole, pair = TASKS[task](editor.size), (images, self.originals)
-        scores = self.evaluator.scores(images, editor.labels)
-        return scores | hole_distances(*pair, hole, self.distance_map, self.workers.device)
+        hole, distances = TASKS[task](editor.size), path.with_name(f"{task}.distances.npy")
+        far = hole_distances(images, hole, self.distances, self.workers, distances)
+        return self.evaluator.scores(images, editor.labels) | far
 
     def _kept(self, cell: Path, *needed: str) -> Row:
         name = self.evaluator.extractor.name
