@@ -7,7 +7,13 @@ from pathlib import Path
 from analysis.report.build import build
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import CURVES, RESULTS
-from pipeline.runtime.dag import DVC_FILE, require_code, stage_code
+from pipeline.runtime.dag import (
+    DVC_FILE,
+    require_params,
+    require_unchanged,
+    stage_code,
+    stage_params,
+)
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json
@@ -26,12 +32,16 @@ def main() -> int:
     try:
         require_here()
         require_docstrings()
-        code = stage_code("analysis") if DVC_FILE.exists() else ()
+        is_project = DVC_FILE.exists()
+        code = stage_code("analysis") if is_project else ()
+        listed = stage_params("analysis") if is_project else {}
         params, stale = load_params(), out_of_date()
         written = build(RESULTS, CURVES, Path("analysis"), params, stale)
         if "DVC_STAGE" in os.environ:  # one that is made by hand may be of several runs' results
             _log(params, written[-1])
-        require_code(code, "analysis")
+        require_unchanged(code, "analysis")
+        if listed:
+            require_params(listed, "analysis")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,5 @@
-"""Code that is edited, pulled or switched while a stage runs is not taken for what made results."""
+"""Code, params and inputs that are edited, pulled or switched while a stage runs are not taken for
+what made its results."""
 
 import json
 import re
@@ -15,7 +16,9 @@ from pipeline.runtime.home import Project
 from pipeline.runtime.site import here, work_at
 from pipeline.runtime.stage import Stage
 
-SAID = r"^science changed while edit ran, so its results would mix old and new code; run it again$"
+SAID = (
+    r"^science changed while edit ran, so its results would mix the old and the new; run it again$"
+)
 
 
 @pytest.fixture
@@ -23,14 +26,18 @@ def stage(make_params, tmp_path, monkeypatch) -> Stage:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setattr(site_module, "_running", ("", ()))
-    site_module._require_code.cache_clear()
+    site_module._require_unchanged.cache_clear()
     Path("params.yaml").write_text(json.dumps(make_params().model_dump()))
     for name in ("science", "data/images", "others"):
         Path(name).mkdir(parents=True)
         Path(name, "a.py").write_text("lr = 1")
     stages = {
         "prepare": {"deps": ["others"], "outs": ["data/images"]},
-        "edit": {"deps": ["science", "data/images"], "outs": ["results/rows.csv"]},
+        "edit": {
+            "params": ["editing", "seed"],
+            "deps": ["science", "data/images"],
+            "outs": ["results/rows.csv"],
+        },
         "analysis": {"deps": ["science", "results/rows.csv"], "outs": ["report.html"]},
     }
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
@@ -43,6 +50,34 @@ def test_a_stage_whose_code_changed_meanwhile_fails_and_leaves_no_record(stage):
     assert not Path("results/sources/edit.json").exists()
 
 
+def test_params_that_are_edited_meanwhile_do_not_pass_for_those_it_ran_with(stage, make_params):
+    said = r"^editing.feather became 7 in params.yaml while edit ran with \d+; run it again$"
+    before = Path("params.yaml").read_text()
+    with pytest.raises(UserError, match=said), stage:
+        Path("params.yaml").write_text(json.dumps(make_params(editing={"feather": 7}).model_dump()))
+    assert not Path("results/sources/edit.json").exists()
+    Path("params.yaml").write_text(before)
+    with Stage("edit", make_params()):  # those of other stages may change
+        Path("params.yaml").write_text(json.dumps(make_params(cas={"steps": 7}).model_dump()))
+
+
+def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_params_before(
+    stage, make_params
+):
+    before = stage.folder("editing.images")
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(json.dumps(make_params(editing={"feather": 7}).model_dump()))
+    assert stage.folder("editing.images", "cas") == before
+    assert Stage("edit", make_params()).folder("editing.images") != before
+    Path("params.yaml").write_text(text)
+    assert Stage("edit", make_params()).folder("editing.images") == before
+
+
+def test_inputs_that_are_made_anew_meanwhile_have_changed(stage):
+    with pytest.raises(UserError, match=SAID.replace("science", "data/images")), stage:
+        Path("data/images/a.py").write_text("lr = 2")
+
+
 def test_code_that_is_gone_has_changed(stage):
     with pytest.raises(UserError, match=SAID), stage:
         Path("science/a.py").unlink()
@@ -51,7 +86,7 @@ def test_code_that_is_gone_has_changed(stage):
 
 def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_code_before(stage):
     with pytest.raises(UserError, match=SAID), stage:
-        before = stage.folder("seed", part=1)
+        before = stage.folder("cas", part=1)
         Path("science/a.py").write_text("lr = 2")
         assert stage.folder("training", part=1) == before
 
@@ -75,6 +110,22 @@ def test_features_have_the_address_of_the_code_that_was_imported(monkeypatch, tm
     address = feature_files.features_path(images, extractor, tmp_path)
     monkeypatch.setattr("pipeline.runtime.files.file_hash", lambda path: "of an edited file")
     assert feature_files.features_path(images, extractor, tmp_path) == address
+
+
+def test_params_that_change_during_the_analysis_fail_it(stage, make_params, monkeypatch, capsys):
+    stages = json.loads(Path("dvc.yaml").read_text())
+    stages["stages"]["analysis"]["params"] = ["seed"]
+    Path("dvc.yaml").write_text(json.dumps(stages))
+
+    def build(*of_results) -> list[Path]:
+        Path("params.yaml").write_text(json.dumps(make_params(seed=9).model_dump()))
+        return [Path("report.html")]
+
+    monkeypatch.setattr(analysis, "build", build)
+    monkeypatch.setattr(analysis, "out_of_date", list)
+    assert analysis.main() == 1
+    said = "error: seed became 9 in params.yaml while analysis ran with 0; run it again\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("changed", ["others/a.py", "science/__pycache__/a.pyc", "notes.txt"])

@@ -26,34 +26,42 @@ FILE_PARAMS = (
 )
 
 
-def stage_key(
-    stage: str, ignore: Iterable[str] = (), known: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
     """Everything that a stage depends on: its params by value, its dependencies by content, and the
     content of the files that its params name.
 
     Args:
         ignore: params and dependencies, or sections and folders of them, to leave out (one trial of
             the sweep does not depend on the sweep's grid).
-        known: hashes of dependencies; of others they are computed.
     """
-    dropped = tuple(ignore)
-
-    def matters(name: str) -> bool:
-        return not any(name == d or name.startswith((f"{d}.", f"{d}/")) for d in dropped)
-
-    params = {k: v for k, v in stage_params(stage).items() if matters(k)}
-    named = {str(p): of_project(p) for name in FILE_PARAMS if (p := params.get(name))}
+    params = {k: v for k, v in stage_params(stage).items() if not _is_in(k, ignore)}
+    named = {name: of_project(name) for name in _named(params)}
     return {
         "params": params,
-        "deps": {
-            dep: (known or {}).get(dep) or tree_hash(dep)
-            for dep in stage_deps(stage)
-            if matters(dep)
-        },
+        "deps": {dep: tree_hash(dep) for dep in stage_deps(stage) if not _is_in(dep, ignore)},
         # A file that is missing is left out: the code that loads it reports that.
         "files": {name: tree_hash(file) for name, file in named.items() if os.path.exists(file)},
     }
+
+
+def part_of_key(key: Mapping[str, Any], ignore: Iterable[str]) -> dict[str, Any]:
+    """What `stage_key` leaves of a stage's whole key."""
+    params, deps = (
+        {name: value for name, value in key[kind].items() if not _is_in(name, ignore)}
+        for kind in ("params", "deps")
+    )
+    named = _named(params)
+    files = {name: known for name, known in key["files"].items() if name in named}
+    return {"params": params, "deps": deps, "files": files}
+
+
+def _is_in(name: str, dropped: Iterable[str]) -> bool:
+    return any(name == d or name.startswith((f"{d}.", f"{d}/")) for d in dropped)
+
+
+def _named(params: Mapping[str, Any]) -> list[str]:
+    """The files that params name."""
+    return [str(params[name]) for name in FILE_PARAMS if params.get(name)]
 
 
 def stage_code(stage: str) -> tuple[tuple[str, str], ...]:
@@ -62,21 +70,39 @@ def stage_code(stage: str) -> tuple[tuple[str, str], ...]:
     return tuple((dep, tree_hash(dep)) for dep in stage_deps(stage) if dep not in made)
 
 
-def require_code(code: Iterable[tuple[str, str]], stage: str) -> None:
-    """Refuse code that is no longer what it was when the stage began.
+def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
+    """Refuse dependencies that are no longer what they were when the stage began.
 
     Args:
-        code: as `stage_code` gave it then.
+        deps: the path and the hash of each then.
 
     Raises:
-        UserError: some is not; the line names the first.
+        UserError: some are not; the line names the first.
     """
-    changed = next((dep for dep, known in code if not _has_hash(dep, known)), None)
+    changed = next((dep for dep, known in deps if not _has_hash(dep, known)), None)
     if changed:
         raise UserError(
-            f"{changed} changed while {stage} ran, so its results would mix old and new code; run "
-            f"it again"
+            f"{changed} changed while {stage} ran, so its results would mix the old and the new; "
+            f"run it again"
         )
+
+
+def require_params(params: Mapping[str, Any], stage: str) -> None:
+    """Refuse params that are no longer what they were when the stage began.
+
+    Args:
+        params: as `stage_params` gave them then.
+
+    Raises:
+        UserError: some are not; the line names the first.
+    """
+    now = stage_params(stage)
+    for key in sorted(now.keys() | params.keys()):
+        if now.get(key) != params.get(key):
+            raise UserError(
+                f"{key} became {str(now.get(key))[:80]} in {PARAMS_FILE} while {stage} ran with "
+                f"{str(params.get(key))[:80]}; run it again"
+            )
 
 
 def _has_hash(path: str, known: str) -> bool:

@@ -19,7 +19,7 @@ from pipeline.runtime.dag import (
     PARAMS_FILE,
     flatten,
     makers,
-    require_code,
+    require_unchanged,
     stage_deps,
 )
 from pipeline.runtime.errors import UserError, cannot_write
@@ -193,7 +193,7 @@ def _sees(project: Project) -> bool:
 
 _here: Site | None = None  # this process's, where the cluster's nodes share no folder
 _running: tuple[str, tuple[tuple[str, str], ...]] = ("", ())  # the stage and its code
-_require_code = lru_cache(maxsize=1)(require_code)  # once: what is imported by then stays
+_require_unchanged = lru_cache(maxsize=1)(require_unchanged)  # once: what is imported by then stays
 _opened: Callable[[Project], Site] = lru_cache(maxsize=1)(Site)
 
 
@@ -221,7 +221,7 @@ def work_at(project: Project) -> Site:
     site = _opened(project)
     site.enter()
     if not site.away:  # where it is, the code is a copy that nobody edits
-        _require_code(project.code, project.stage)
+        _require_unchanged(project.code, project.stage)
     _here = site if project.actor else None
     return site
 

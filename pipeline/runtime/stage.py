@@ -7,7 +7,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.runtime.dag import (
-    require_code,
+    part_of_key,
+    require_params,
+    require_unchanged,
     stage_code,
     stage_key,
     stage_outputs,
@@ -55,8 +57,7 @@ class Stage:
         self.name, self.params = name, params
         self._keys: dict[tuple[str, ...], dict[str, Any]] = {(): stage_key(name)}
         self.hash = value_hash(self._keys[()])
-        self._code = stage_code(name)
-        begin(name, self._code)
+        begin(name, stage_code(name))
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
         """The run directory of the stage, or of a part of it; it survives a kill.
@@ -66,8 +67,7 @@ class Stage:
             identity: values that tell the part from others, besides the stage's own key.
         """
         if ignore not in self._keys:
-            # With the content that all had when the stage began.
-            self._keys[ignore] = stage_key(self.name, ignore, self._keys[()]["deps"])
+            self._keys[ignore] = part_of_key(self._keys[()], ignore)  # as the stage began
         key = self._keys[ignore] | identity
         return run_dir(self.name, key, self.params.ray.storage_path)
 
@@ -132,10 +132,12 @@ class Stage:
             raise changed
 
     def _changed(self) -> UserError | None:
-        """The error where its code is another than the one it began with: DVC, which looks at the
-        end alone, would take the results for the new code's."""
+        """The error where its params, code or inputs are others than those it began with: DVC,
+        which looks at the end alone, would take the results for those of the new ones."""
+        key = self._keys[()]
         try:
-            require_code(self._code, self.name)
+            require_params(key["params"], self.name)
+            require_unchanged(key["deps"].items(), self.name)
         except UserError as changed:
             return changed
         return None
