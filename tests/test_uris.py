@@ -1,9 +1,19 @@
 """A password in the address of a tracking server, however it is written there."""
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.uris import redacted, scrubbed, tracking_uri
+from pipeline.runtime.uris import (
+    OWN,
+    is_place,
+    recorded_uri,
+    redacted,
+    scrubbed,
+    shown_uri,
+    tracking_uri,
+)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +116,30 @@ def test_a_blank_address_is_none(monkeypatch, tmp_path):
     assert tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", " http://127.0.0.1:5000 ")
     assert tracking_uri() == "http://127.0.0.1:5000"
+
+
+@pytest.mark.parametrize("given", ["sqlite:///mlflow.db", "sqlite:///logs/a.db?timeout=5"])
+def test_a_database_by_a_relative_path_lies_in_the_project(given, tmp_path, monkeypatch):
+    """In a copy of it too (`dvc exp run --temp`), which is deleted in the end."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    absolute = given.replace(":///", f":///{tmp_path}/project/")
+    assert tracking_uri() == absolute
+    # What an earlier version recorded goes there too.
+    assert is_place(given, absolute, tmp_path / "project/runs/outbox")
+    assert not is_place("sqlite:///b.db", absolute, tmp_path / "project/runs/outbox")
+
+
+def test_runs_on_another_disk_belong_to_the_project_that_links_to_them(tmp_path, monkeypatch):
+    for name in ("project", "disk/runs/outbox"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "project/params.yaml").touch()
+    (tmp_path / "project/runs").symlink_to(tmp_path / "disk/runs")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    outbox = Path("runs/outbox").absolute()
+    assert recorded_uri(outbox) == OWN and is_place(OWN, tracking_uri(), outbox)
+    assert shown_uri(OWN, outbox) == f"sqlite:///{tmp_path}/project/mlflow.db"

@@ -30,7 +30,8 @@ SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else an SQLite file in the project; absolute, since workers chdir.
+    """MLFLOW_TRACKING_URI, else an SQLite file in the project; a file's is absolute, since workers
+    and copies of the project (`dvc exp run --temp`) have other working directories.
 
     Raises:
         UserError: the project's folder has a name that no address of a database can have.
@@ -41,7 +42,7 @@ def tracking_uri() -> str:
             f"{file}: MLflow finds no database in a folder with {odd} in its name; rename the "
             f"folder, or set MLFLOW_TRACKING_URI"
         )
-    return _given() or own_database()
+    return _absolute(_given()) or own_database()
 
 
 def recorded_uri(folder: Path) -> str:
@@ -62,10 +63,17 @@ def own_database() -> str:
     return f"sqlite:///{in_project(DATABASE)}"
 
 
+def _absolute(uri: str) -> str:
+    """The address with the path of a database file from the root; it is one in the project."""
+    file = sqlite_file(uri)
+    return uri if file is None else uri.replace(f":///{file}", f":///{in_project(file)}", 1)
+
+
 def _database_of(folder: Path) -> Path | None:
-    """The database of the project that a folder lies in, whatever the working directory is and
-    whatever links lead there; None where it lies in none."""
-    around = Path(os.path.realpath(folder)).parents
+    """The database of the project that a folder lies in, by what links lead to, or else by its name
+    (`runs` may be a link to another disk), whatever the working directory is; None where it lies in
+    none."""
+    around = (*Path(os.path.realpath(folder)).parents, *Path(os.path.abspath(folder)).parents)
     return next((each / DATABASE for each in around if (each / PARAMS_FILE).exists()), None)
 
 
@@ -81,7 +89,7 @@ def is_place(recorded: str, uri: str, folder: Path) -> bool:
     database before the project was moved here."""
     if recorded == OWN:
         return _is_file(uri, _database_of(folder))
-    if recorded == redacted(uri):
+    if _absolute(recorded) == redacted(uri):
         return True
     before = sqlite_file(recorded)
     moved = before is not None and before.name == DATABASE and not before.parent.exists()
