@@ -71,6 +71,10 @@ class Twins(Ranks):
     def total(self, values):
         return 2 * values.detach()
 
+    def start_total(self, values):
+        values.mul_(2)
+        return SimpleNamespace(wait=lambda: None)
+
 
 WORKERS = [ALONE, Twins(0, 2)]
 

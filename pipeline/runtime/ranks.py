@@ -3,15 +3,19 @@
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.board import Board, open_board
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.exchange import Exchange, Sum
 from pipeline.runtime.shares import ALL, Share
 
 FEW = 4096  # numbers that each worker sends to all others at once, in place of round and round
+# Devices whose gradients go in one message after `backward`, which needs all of their cores.
+AFTERWARDS = ("cpu",)
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Ranks:
     workers: int = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Ranks, (self.rank, self.workers)  # a board is no other process's
+        return Ranks, (self.rank, self.workers)  # board and exchanges are no other process's
 
     def rows(self, batch: Any) -> Any:
         """This worker's rows of a batch: consecutive ones, and (but for one, where they do not
@@ -73,16 +77,37 @@ class Ranks:
         """Give every worker the mean of all gradients: after `backward` of a mean over its own
         rows, that of the mean over the whole batch.
 
-        (`DistributedDataParallel` does the same within `backward`, of a network that is one call.
-        It does not suit one whose parts are called apart, or whose gradient is differentiated.)
+        On a GPU they are sent while `backward` goes on, but for the first time for a module. All
+        workers must call `backward` alike, since what it sends itself has its place in that order.
+        (`DistributedDataParallel` does the same for a network that is one call. It does not suit
+        one whose parts are called apart, or whose gradient is differentiated.)
         """
         if self.workers == 1:
+            return
+        if next(module.parameters()).device.type not in AFTERWARDS:
+            self._exchange(module).average(module.parameters(), self.workers)
             return
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
         flat = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
         parts = (flat / self.workers).split([gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
+
+    def _exchange(self, module: nn.Module) -> Exchange:
+        """The module's, for the parameters that have a gradient at its first call."""
+        if module not in self._exchanges:
+            trained = [p for p in module.parameters() if p.grad is not None]
+            self._exchanges[module] = Exchange(trained, self.start_total)
+        return self._exchanges[module]
+
+    @cached_property
+    def _exchanges(self) -> WeakKeyDictionary[nn.Module, Exchange]:
+        return WeakKeyDictionary()
+
+    def start_total(self, values: Tensor) -> Sum:
+        """Begin to add values up over the workers, in place; they are the total once it is waited
+        for."""
+        return torch.distributed.all_reduce(values, async_op=True)
 
     def share(self, device: torch.device) -> Share:
         """This worker's share of what is measured on the device."""
