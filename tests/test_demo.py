@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,3 +149,14 @@ def test_a_port_is_the_one_wanted_or_a_free_one():
         free_port("203.0.113.1", None, 0)
     with pytest.raises(UserError, match="there is no such host"):
         free_port("é" * 70, None, 0)
+
+
+def test_a_port_that_is_taken_just_now_is_a_line(monkeypatch):
+    def launch(**given):
+        raise OSError("Cannot find empty port in range: 7860-7860.")
+
+    page = SimpleNamespace(queue=lambda **given: SimpleNamespace(launch=launch))
+    built = SimpleNamespace(build=lambda model: page, CSS="")
+    monkeypatch.setitem(sys.modules, "pipeline.tools.demo.page", built)
+    with pytest.raises(UserError, match=r"^cannot listen on 127.0.0.1, port 7860 any more; run"):
+        serving._serve(None, "127.0.0.1", 7860)

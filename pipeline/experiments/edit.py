@@ -162,8 +162,8 @@ class Table:
     def _kept(self, cell: Path, *needed: str) -> Row:
         name = self.evaluator.extractor.name
         needed, nullable = (f"is_{name}", "class_accuracy", *needed), (f"fid_{name}",)
-        images = {"images": len(self.editor.labels)}
-        return images | kept_row(cell, needed=needed, nullable=nullable, absent=KEYS)
+        row = kept_row(cell, needed=needed, nullable=nullable, absent=KEYS)
+        return {"images": len(self.editor.labels)} | {k: row[k] for k in (*nullable, *needed)}
 
 
 def _name(seed: int | None) -> str:

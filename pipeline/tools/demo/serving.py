@@ -55,20 +55,23 @@ def _serve(model: "MaskGIT", host: str, port: int) -> None:
 
     logging.getLogger("uvicorn.error").addFilter(_is_worth_saying)
     page = build(model).queue(max_size=WAITING)
-    page.launch(
-        server_name=host,
-        server_port=port,
-        prevent_thread_lock=True,
-        share=False,
-        quiet=True,
-        ssr_mode=False,
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        max_file_size=PICTURE_BYTES,
-        state_session_capacity=SESSIONS,
-        css=CSS,
-    )
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            share=False,
+            quiet=True,
+            ssr_mode=False,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            max_file_size=PICTURE_BYTES,
+            state_session_capacity=SESSIONS,
+            css=CSS,
+        )
+    except OSError as error:  # another process has taken the port since it was looked at
+        raise UserError(f"cannot listen on {host}, port {port} any more; run this again") from error
     print(f"the page is at {page.local_url} (Ctrl-C ends it)", flush=True)
     try:
         threading.Event().wait()
