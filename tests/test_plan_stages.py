@@ -161,6 +161,10 @@ def test_the_papers_run_uses_all_devices_as_well_as_the_page_says(tmp_path, monk
         assert seconds <= allowed * flops / workers / RATE
         found += [f"{seconds / 86400:.1f}"] if workers == 16 else []
         found.append(f"{seconds * workers * RATE / flops:.2f}")
+        if workers == 64 and not others:
+            idle = {stage.name: f"{workers - stage.devices:.0f}" for stage in stages}
+            says = f"the sweep leaves {idle['sweep']} of 64 GPUs idle, and CAS {idle['cas']}"
+            assert says in page
         if workers == params.sweep.workers_per_trial:
             parts, cores = [p for stage in stages for p in stage.parts], params.ray.cpus_per_worker
             assert [

@@ -13,6 +13,7 @@ from pipeline.runtime import limits
 from pipeline.runtime.dag import read_stages
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.project import RUNS
+from pipeline.tools.plan.idle import idle_devices
 from pipeline.tools.plan.networks import DataSize, Network, plan_networks
 from pipeline.tools.plan.stages import Stage, plan_stages
 from pipeline.tools.plan.storage import Storage, plan_storage, token_cache_bytes
@@ -88,8 +89,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
 def _uncounted(stages: list[Stage]) -> list[str]:
     """The stages of the DAG that the plan leaves out."""
     planned = {stage.name for stage in stages}
-    dag = read_stages(PRESETS.parent)
-    return [name for name in dag if name not in planned]
+    return [name for name in read_stages(PRESETS.parent) if name not in planned]
 
 
 def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> str:
@@ -104,12 +104,14 @@ def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> st
     _check_rate(tflops)
     networks = plan_networks(params, data)
     stages = plan_stages(params, data, networks)
+    idle = idle_devices(params, data, networks, stages, tflops)
     storage = plan_storage(params, data, networks)
     return "\n\n".join(
         [
             _header(params, data),
             _network_table(networks),
             _stage_table(stages, tflops, params.ray.cpus_per_worker),
+            *(textwrap.fill(line, WIDTH) for line in idle),
             _stage_note(stages, params),
             _storage_table(storage),
             _storage_note(storage, data, params.ray.folder),
@@ -182,10 +184,8 @@ def _network_table(networks: list[Network]) -> str:
         if n.steps:
             times = f" × {n.trainings}" if n.trainings > 1 else ""
             row += [f"{n.steps:,}{times}", _flops(n.step_flops), _flops(n.total_flops)]
-            row += [
-                f"≈ {_bytes(n.memory)}",
-                "in the above" if n.checkpoint is None else _bytes(n.checkpoint),
-            ]
+            kept = "in the above" if n.checkpoint is None else _bytes(n.checkpoint)
+            row += [f"≈ {_bytes(n.memory)}", kept]
         else:
             row += ["ready-made"]
         rows.append(row)
@@ -216,8 +216,7 @@ def _stage_table(stages: list[Stage], tflops: float | None, cores: int) -> str:
             cells[f"time at {tflops:g} TFLOP/s a device"] = _duration(seconds)
         return cells
 
-    rows = [row(s.name, [s], f"{s.devices:.3g}") for s in stages]
-    rows.append(row("in all", stages, ""))
+    rows = [*(row(s.name, [s], f"{s.devices:.3g}") for s in stages), row("in all", stages, "")]
     columns = len(rows[0]) - 1
     return tabulate(
         rows, headers="keys", tablefmt="simple", colalign=("left", *["right"] * columns)

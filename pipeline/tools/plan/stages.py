@@ -104,7 +104,7 @@ def plan_stages(params: Params, data: DataSize, networks: list[Network]) -> list
     return [Stage(name, (*own, planner.features(name))) for name, own in parts.items()]
 
 
-def _busy(jobs: int, each: int, devices: int) -> float:
+def at_work(jobs: int, each: int, devices: int) -> float:
     """Devices that are at work, on average, while jobs of so many workers each run beside one
     another."""
     at_once = max(1, devices // each)
@@ -201,7 +201,7 @@ class _Planner:
         sweep, params = self.params.sweep, self.params
         each = trial_workers(params).count
         trials = len(sweep.schedules) * len(sweep.seeds)
-        busy, look = _busy(trials, each, self.workers), self.look["transformer"]
+        busy, look = at_work(trials, each, self.workers), self.look["transformer"]
         # A trial's own schedule among the crossed ones is counted, though it may be a cell already.
         crossed = len(sweep.crossed) ** 2 * len(sweep.seeds)
         cells = trials * len(sweep.iterations) + crossed
@@ -248,7 +248,7 @@ class _Planner:
     def cas(self) -> list[Part]:
         p, own, val = self.params.classifier, self.params.cas, self.data.val
         count, each = CAS_SETS * self.seeds, own.workers_per_classifier
-        busy, step = _busy(count, each, self.workers), self.network["classifier"].step_flops
+        busy, step = at_work(count, each, self.workers), self.network["classifier"].step_flops
         pixels = self.params.data.image_size**2
         # A third is trained on the data set's pictures, and all others on samples.
         picture = (self.picture + 2 * (DECODE + PNG_PIXEL * pixels)) / 3
