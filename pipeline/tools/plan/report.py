@@ -104,7 +104,7 @@ def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> st
     _check_rate(tflops)
     networks = plan_networks(params, data)
     stages = plan_stages(params, data, networks)
-    idle = idle_devices(params, data, networks, stages, tflops)
+    idle = idle_devices(params, stages, tflops)
     storage = plan_storage(params, data, networks)
     return "\n\n".join(
         [
