@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -185,3 +186,38 @@ def test_a_mask_with_transparency_is_refused(tmp_path):
             pixel_mask(None, mask, {(64, 40)}, 8)
     opaque = Image.new("L", (64, 40), 255).convert("LA").convert("La")
     assert pixel_mask(None, opaque, {(64, 40)}, 8).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.sample(b"\x01"), "classes: bytes; give a list"),
+        (lambda m: m.sample({1: 2}), "classes: dict; give a list"),
+        (lambda m: m.edit(torch.zeros(1, 1, 8, 8), 0, box=b"\x00\x00\x04\x04"), "box: bytes"),
+        (lambda m: m.edit(torch.zeros(1, 1, 8, 8), 0, mask=range(10**9)), "mask: 1,000,000,000"),
+        (
+            lambda m: m.edit(torch.zeros(1, 1, 8, 8), 0, mask=np.ma.masked_all((8, 8), bool)),
+            "mask: a masked array; give a plain one",
+        ),
+        (
+            lambda m: m.edit(torch.zeros(1, 1, 8, 8), 0, mask=pd.DataFrame(np.ones((8, 8), bool))),
+            "mask: no picture, and no array of numbers; give one",
+        ),
+        (
+            lambda m: m.decode(torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])),
+            "tokens: no plain, dense tensor; give one",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_what_python_goes_through_and_is_no_list_is_refused(model, call, message):
+    with pytest.raises(ArgumentError, match=message) as error:
+        call(model)
+    one_line(error)
+
+
+@pytest.mark.parametrize("name", ["new\nline.png", "latin\udcff", "~root/x.png"])
+def test_outputs_have_names_that_are_text(name):
+    with pytest.raises(UserError, match=r"are no text|begins with ~"):
+        require_name("FILE", Path(name))
+    require_name("FILE", Path("a \u00a0 b\u3000é.png"))

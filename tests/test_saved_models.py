@@ -1,5 +1,6 @@
 """Models that are saved, put on the Hub and opened again; and opened from released files."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -53,6 +54,11 @@ def test_it_is_written_over_itself_and_over_nothing_else(project, saved, tmp_pat
     (tmp_path / "other/thesis.tex").touch()
     with pytest.raises(UserError, match="other is there already and no saved model"):
         model.save_pretrained(tmp_path / "other")
+    (tmp_path / "mine/tokenizer").mkdir(parents=True)
+    for name in ("config.json", "README.md", "tokenizer/config.json"):
+        (tmp_path / "mine" / name).write_text('{"mine": 1}')
+    with pytest.raises(UserError, match="mine is there already and no saved model"):
+        model.save_pretrained(tmp_path / "mine")
     (saved / "notes.txt").touch()  # and a config.json, as many folders have one
     with pytest.raises(UserError, match="m is there already and no saved model"):
         model.save_pretrained(saved)
@@ -121,6 +127,26 @@ def test_the_card_opens_the_model_that_it_describes(saved, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sample.png").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values["defaults"]["decoding"].update(iterations=1),
+        lambda values: values["classes"].reverse(),
+    ],
+)
+def test_numbers_are_of_the_classes_and_the_decoding_that_were_measured(saved, tmp_path, change):
+    def card(values: dict) -> str:
+        write_json(saved / "config.json", values)
+        model = MaskGIT.from_pretrained(saved, device="cpu")
+        return (model.save_pretrained(tmp_path / "again") / "README.md").read_text()
+
+    values = json.loads((saved / "config.json").read_text())
+    values["measured"] = {"fid_classifier": 9.5}
+    assert "| FID (classifier) | 9.5 |" in card(values)
+    change(values)
+    assert "had no results of this model" in card(values)
 
 
 @pytest.mark.parametrize("place", ["nowhere", "a/b/c", "./here", "/no/where"])

@@ -59,11 +59,12 @@ class Editor(Networks):
     ) -> Iterator[Tensor]:
         """Make the images of `edit`, of `defaults.batch_size` at once, and yield each batch as it
         is made."""
+        networks = self._ready()
         images, sizes = convert.as_batch(pictures, self.channels, self.image_size)
         where = convert.pixel_mask(box, mask, sizes, self.image_size)
         labels = labels_of(classes, len(images), self.classes)
         settings = self.defaults.settings(self.num_tokens, decoding, edit=True)
-        networks, seed = (self.transformer, self.tokenizer), whole("seed", seed)
+        seed = whole("seed", seed)
         return (
             edit(
                 *networks,
@@ -130,7 +131,7 @@ class Editor(Networks):
     ) -> Iterator[Tensor]:
         """Extend the pictures of `outpaint`, `defaults.batch_size` at once, and yield each batch as
         it is made."""
-        several = _several(sides)
+        networks, several = self._ready(), _several(sides)
         images, _ = convert.as_batch(pictures, self.channels, self.image_size)
         pixels = whole("pixels", self.image_size // 2 if pixels is None else pixels)
         seed = whole("seed", seed)
@@ -142,8 +143,7 @@ class Editor(Networks):
         def extended(number: int, images: Tensor, labels: Tensor) -> Tensor:
             for side in several:
                 images = outpaint_beyond(
-                    self.transformer,
-                    self.tokenizer,
+                    *networks,
                     images,
                     labels,
                     settings,

@@ -9,6 +9,8 @@ from pipeline.api.saved import FILES
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 
+ANSWER = 15  # seconds that the Hub may take to say what a repository holds
+
 
 def download(repository: str, revision: str | None) -> Path:
     """The folder of a repository's files, downloaded unless the client's cache has them.
@@ -25,7 +27,28 @@ def download(repository: str, revision: str | None) -> Path:
             f"(owner/name); give one"
         )
     with _one_line(f"{repository} is no folder here, and the Hub does not give it"):
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=FILES))
+        silent = _is_silent(repository, revision)
+        try:
+            folder = snapshot_download(
+                repository, revision=revision, allow_patterns=FILES, local_files_only=silent
+            )
+        except Exception:
+            if silent:
+                raise TimeoutError(f"no answer within {ANSWER} seconds") from None
+            raise
+    return Path(folder)
+
+
+def _is_silent(repository: str, revision: str | None) -> bool:
+    """Whether the Hub takes connections and does not answer: its client would wait for ever. What
+    else is wrong, or that there is no network, it says itself."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().repo_info(repository, revision=revision, timeout=ANSWER)
+    except Exception as error:
+        return "timeout" in type(error).__name__.lower() or "timed out" in str(error)
+    return False
 
 
 def push(save: Callable[[Path], Path], repository: str, private: bool, token: str | None) -> str:

@@ -16,6 +16,7 @@ from pipeline.api.labels import Classes, labels_for
 from pipeline.api.numbers import a_path, whole
 from pipeline.api.opening import open_folder, open_released
 from pipeline.api.saving import save
+from pipeline.api.surroundings import require_plain_torch
 from pipeline.decoding import DecodingSettings, generate_steps
 from pipeline.runtime.device import pick_device, repeatable
 from pipeline.runtime.errors import ArgumentError
@@ -75,6 +76,7 @@ class MaskGIT(Editor):
         Raises:
             UserError: there is no model, or it is damaged, or has another seed or no revision.
         """
+        require_plain_torch()
         folder, seed = a_path("source", source), None if seed is None else whole("seed", seed)
         if not os.path.exists(folder):
             folder = download(str(source), revision)
@@ -101,6 +103,7 @@ class MaskGIT(Editor):
         Raises:
             UserError: a file is missing, damaged, or holds another architecture.
         """
+        require_plain_torch()
         device = _device(device)
         return cls(open_released(tokenizer, transformer, preset, device, classes))
 
@@ -158,12 +161,12 @@ class MaskGIT(Editor):
     ) -> Iterator[Tensor]:
         """Draw the images of `sample`, of `defaults.batch_size` at once, and yield each batch as it
         is drawn."""
+        draw = Sampler(*self._ready())
         labels = labels_for(classes, count, self.classes)
         settings = self.defaults.settings(self.num_tokens, decoding)
         batches = sample_batches(
             settings, labels, batch_size=self.defaults.batch_size, seed=whole("seed", seed)
         )
-        draw = Sampler(self.transformer, self.tokenizer)
         return (draw(*batch) for batch in batches)
 
     def sample_steps(
@@ -179,6 +182,7 @@ class MaskGIT(Editor):
         Args:
             count: as that of `sample`, and of one batch (`defaults.batch_size`) at most.
         """
+        self._ready()
         labels, most = labels_for(classes, count, self.classes), self.defaults.batch_size
         if len(labels) > most:
             raise ArgumentError(

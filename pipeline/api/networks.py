@@ -11,16 +11,19 @@ from pipeline.api import pictures as convert
 from pipeline.api.numbers import whole
 from pipeline.api.opening import Opened
 from pipeline.api.pictures import Pictures
+from pipeline.api.surroundings import note_process, require_plain_torch
 from pipeline.data.images.pixels import as_float
 from pipeline.runtime.errors import ArgumentError
 from pipeline.runtime.pictures import grid_picture
-from pipeline.tokenizer import tokens_to_images
+from pipeline.tokenizer import Tokenizer, tokens_to_images
+from pipeline.transformer import MaskGitTransformer
 
 
 class Networks:
     """The tokenizer and the transformer, with what is known about them."""
 
     def __init__(self, opened: Opened):
+        note_process()
         self._opened = opened
         self.tokenizer, self.transformer = opened.tokenizer, opened.transformer
         self.classes, self.defaults = opened.classes, opened.defaults
@@ -53,19 +56,36 @@ class Networks:
     def device(self) -> torch.device:
         return next(self.transformer.parameters()).device
 
+    def _ready(self) -> tuple[MaskGitTransformer, Tokenizer]:
+        """The networks, where they compute as they did in the run.
+
+        Raises:
+            ArgumentError: what surrounds the call, or their mode, would change what they make.
+        """
+        require_plain_torch()
+        networks = self.transformer, self.tokenizer
+        if any(module.training for network in networks for module in network.modules()):
+            raise ArgumentError(
+                "the model's networks are in training mode, in which they drop values at random; "
+                "call .eval() on them"
+            )
+        return networks
+
     def encode(self, pictures: Pictures) -> Tensor:
         """Tokens (B, h, w) int64 of pictures, on the CPU."""
+        _, tokenizer = self._ready()
         images, _ = convert.as_batch(pictures, self.channels, self.image_size)
         return torch.cat(
             [
-                self.tokenizer.encode(as_float(chunk).to(self.device)).cpu()
+                tokenizer.encode(as_float(chunk).to(self.device)).cpu()
                 for chunk in images.split(self.defaults.batch_size)
             ]
         )
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Images (B, C, H, W) uint8 of tokens (B, h, w)."""
-        codes, tokens = self.tokenizer.config.codebook_size, _as_tokens(tokens)
+        _, tokenizer = self._ready()
+        codes, tokens = tokenizer.config.codebook_size, _as_tokens(tokens)
         if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (self.grid, self.grid):
             raise ArgumentError(
                 f"tokens: shape {tuple(tokens.shape)}; give (B, {self.grid}, {self.grid})"
@@ -74,7 +94,7 @@ class Networks:
             raise ArgumentError(f"tokens: not all are whole numbers from 0 to {codes - 1}")
         return torch.cat(
             [
-                tokens_to_images(self.tokenizer, chunk.to(self.device))
+                tokens_to_images(tokenizer, chunk.to(self.device))
                 for chunk in tokens.flatten(1).split(self.defaults.batch_size)
             ]
         )

@@ -5,7 +5,8 @@ import contextlib
 import operator
 import os
 import re
-from collections.abc import Sized
+import unicodedata
+from collections.abc import Mapping, Sized
 from itertools import islice
 from numbers import Real
 from pathlib import Path
@@ -40,6 +41,8 @@ def elements(name: str, given: Any, ordered: bool = True) -> list[Any]:
     """
     if ordered and isinstance(given, set | frozenset):  # other processes have another order
         raise ArgumentError(f"{name}: a set, which has no order; give a list")
+    if isinstance(given, bytes | bytearray | memoryview | Mapping):  # Python goes through them too
+        raise ArgumentError(f"{name}: {type(given).__name__}; give a list")
     try:
         # The length first: of an array that repeats one number in memory it may be any.
         count, most = (len(given), IMAGES) if isinstance(given, Sized) else (0, BATCH)
@@ -151,11 +154,14 @@ def require_name(key: str, path: Path) -> None:
     if re.fullmatch("[a-z][a-z0-9+.-]+:", path.parts[0] if path.parts else "", re.IGNORECASE):
         raise UserError(f"{key}: {path} is no path but an address; name a file or folder here")
     require_expanded(key, path)
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in str(path)):
+        # A line break, or bytes that are not UTF-8, of which safetensors makes no file.
+        raise UserError(f"{key}: {path} has characters that are no text; name another")
     if path.name in ("", ".."):  # the current folder, or one around it
         raise UserError(f"{key}: {path} is a folder that is there; name a new file or folder")
 
 
 def require_expanded(key: str, path: Path) -> None:
-    """Raises: UserError: an output's path begins with the `~` that a shell replaces."""
-    if path.parts[:1] == ("~",):
+    """Raises: UserError: an output's path begins with a `~` or `~name` that a shell replaces."""
+    if path.parts and path.parts[0].startswith("~"):
         raise UserError(f"{key}: {path} begins with ~, which no shell has replaced; write it out")

@@ -17,6 +17,7 @@ from pipeline.api.saved import (
     TOKENIZER_FOLDER,
     TRANSFORMER_FOLDER,
     WEIGHTS,
+    identity,
     read_description,
     weights_hash,
 )
@@ -142,21 +143,25 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
     wrong = _unfit(tokenizer.config, transformer.config)
     tokens = transformer.config.num_tokens
     wrong = wrong or description.defaults.too_wide(tokens, tokenizer.config.downsampling)
-    if (classes := transformer.config.num_classes) != len(description.classes):
-        wrong = f"{len(description.classes)} names of {classes} classes"
+    if (count := transformer.config.num_classes) != len(description.classes):
+        wrong = f"{len(description.classes)} names of {count} classes"
     if wrong:
         raise UserError(f"{folder} is damaged: {wrong}; {AGAIN}")
     for part, written in description.weights.items():  # else it may be another saved model's
         require_hash(folder / part / WEIGHTS, AGAIN, written)
+    classes, defaults = tuple(description.classes), description.defaults
+    now = identity(tokenizer.config, transformer.config, classes, defaults.decoding)
+    # Else a file was edited since, and what was measured is not this model's.
+    measured = description.measured if description.measured_of in ("", now) else {}
     return Opened(
         tokenizer,
         transformer,
-        tuple(description.classes),
-        description.defaults,
+        classes,
+        defaults,
         description.preset,
         description.seed,
-        measured=description.measured,
-        measured_of=weights_hash(tokenizer, transformer) if description.measured else "",
+        measured=measured,
+        measured_of=weights_hash(tokenizer, transformer) if measured else "",
     )
 
 

@@ -1,7 +1,7 @@
 """Pictures as people have them, as the batches that a model takes, and back."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -191,15 +191,22 @@ def as_tensor(name: str, given: Any, otherwise: str) -> Tensor:
     Raises:
         ArgumentError: it is none.
     """
-    axes = given.shape if isinstance(given, (np.ndarray, Tensor)) else ()
-    if math.prod(axes) > PICTURE_PIXELS:  # one that repeats its values may have any size
-        raise ArgumentError(f"{name}: {math.prod(axes):,} numbers; give fewer")
+    if isinstance(given, Tensor):
+        require_plain(name, given)
+    if isinstance(given, np.ma.MaskedArray):  # torch would take what it hides
+        raise ArgumentError(f"{name}: a masked array; give a plain one")
+    if isinstance(given, np.ndarray | Tensor):
+        numbers = math.prod(given.shape)
+    else:
+        numbers = len(given) if isinstance(given, Sized) else 0
+    if numbers > PICTURE_PIXELS:  # one that repeats its values may have any size
+        raise ArgumentError(f"{name}: {numbers:,} numbers; give fewer")
     try:
         if isinstance(given, np.ndarray):
             # torch takes none that is turned over, or of bytes in the other order.
             given = np.ascontiguousarray(given, dtype=given.dtype.newbyteorder("="))
         tensor = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError):  # of torch, in its own words
+    except Exception:  # of torch, in its own words, or of what it asks of the object
         raise ArgumentError(f"{name}: {otherwise}; give one") from None
     require_plain(name, tensor)
     return tensor

@@ -8,6 +8,8 @@ executed.
 
 import hashlib
 import json
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,9 +19,12 @@ from torch import nn
 
 from pipeline.api.defaults import Defaults
 from pipeline.config.values import Seed, Text
+from pipeline.decoding import DecodingSettings
 from pipeline.runtime import limits
 from pipeline.runtime.errors import UserError, one_line
-from pipeline.runtime.files import distinct, read_file
+from pipeline.runtime.files import distinct, read_file, value_hash
+from pipeline.tokenizer import TokenizerConfig
+from pipeline.transformer import TransformerConfig
 
 CONFIG = "config.json"
 CARD = "README.md"
@@ -49,6 +54,7 @@ class Description(BaseModel):
     measured: dict[Text, float]
     # SHA-256 of each part's weights; of models that were saved before there is none.
     weights: dict[Literal["tokenizer", "transformer"], Text] = {}
+    measured_of: Text = ""  # `identity`; of models that were saved before ""
 
 
 def read_description(path: Path) -> Description:
@@ -67,6 +73,26 @@ def read_description(path: Path) -> Description:
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is no {CONFIG} of a saved model ({error}); {AGAIN}") from error
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether the config.json of a folder says that it is a saved model, damaged or not."""
+    try:
+        values = json.loads(read_file(folder / CONFIG, limits.CONFIG_BYTES))
+    except (OSError, ValueError, RecursionError, UserError):
+        return False
+    return isinstance(values, dict) and str(values.get("format")).startswith("maskgit-pipeline ")
+
+
+def identity(
+    tokenizer: TokenizerConfig,
+    transformer: TransformerConfig,
+    classes: Iterable[str],
+    decoding: DecodingSettings,
+) -> str:
+    """Hash of what a model's samples depend on besides its weights."""
+    values = [asdict(each) for each in (tokenizer, transformer, decoding)]
+    return value_hash([*values, list(classes)])[:32]
 
 
 def weights_hash(*networks: nn.Module) -> str:

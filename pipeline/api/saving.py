@@ -16,6 +16,8 @@ from pipeline.api.saved import (
     TRANSFORMER_FOLDER,
     WEIGHTS,
     Description,
+    identity,
+    is_saved,
     mistake,
 )
 from pipeline.runtime.errors import UserError
@@ -70,6 +72,12 @@ def _description(opened: Opened, folder: Path, values: dict[str, float]) -> Desc
             preset=opened.preset,
             seed=opened.seed,
             measured=values,
+            measured_of=identity(
+                opened.tokenizer.config,
+                opened.transformer.config,
+                opened.classes,
+                opened.defaults.decoding,
+            ),
         )
     except ValidationError as error:
         raise UserError(f"{unopened} ({mistake(error)}); give another value") from error
@@ -98,8 +106,8 @@ def require_free(folder: Path, key: str = "folder") -> None:
 
 
 def _holds_nothing_else(folder: Path) -> bool:
-    """Whether it is a folder that may be replaced: others too have a config.json. No more is looked
-    at than a saved model has, since it may be a whole disk."""
+    """Whether it is a folder that may be replaced: empty, or a saved model by its config.json and
+    with nothing besides. No more is looked at than one has, since it may be a whole disk."""
     if not folder.is_dir() or folder.is_symlink():
         return False
     folders = {TOKENIZER_FOLDER, TRANSFORMER_FOLDER}
@@ -108,4 +116,4 @@ def _holds_nothing_else(folder: Path) -> bool:
         found = {p.relative_to(folder).as_posix() for p in [*folder.iterdir(), *inside]}
     except OSError:  # it may not be read
         return False
-    return not found or (CONFIG in found and found <= {*FILES, *folders})
+    return not found or (found <= {*FILES, *folders} and is_saved(folder))

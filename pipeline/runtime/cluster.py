@@ -21,9 +21,11 @@ from pipeline.runtime.project import in_project
 from pipeline.runtime.site import be_home, forget_home
 
 # Read by Ray when it is imported or started; see each comment for what happens without.
-_ENVIRONMENT = {
+_NEEDED = {  # whatever the user has set
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in workers would lead elsewhere
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C would yield a partial grid without an error
+}
+_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # four files a trial that nobody reads
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # each report would wait two seconds
@@ -63,6 +65,7 @@ def join_ray() -> None:
     """
     address = os.environ.get("RAY_ADDRESS", "")
     require_readable()
+    os.environ |= _NEEDED
     for name, value in (_ENVIRONMENT | ({} if address else _LOCAL_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     import ray
@@ -128,7 +131,7 @@ def _workers_environment() -> dict[str, Any]:
     # They import this project whatever their working directory.
     path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
     environment: dict[str, Any] = {
-        "env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _ENVIRONMENT},
+        "env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _NEEDED | _ENVIRONMENT},
         "worker_process_setup_hook": "pipeline.runtime.process.set_up",
     }
     if shlex.quote(sys.executable) != sys.executable:

@@ -27,9 +27,12 @@ def in_project(path: Path | str) -> Path:
 
 
 def require_here() -> None:
-    """Raises: UserError: the current folder was deleted, or may not be looked at."""
+    """Raises: UserError: the current folder was deleted, may not be looked at, or has a name that
+    files of models and records cannot hold."""
     try:
-        os.getcwd()
+        os.getcwd().encode()
+    except UnicodeEncodeError as error:
+        raise UserError("the current folder's path is not UTF-8; rename the folder") from error
     except OSError as error:
         raise UserError(
             f"the current folder cannot be read ({error.strerror}); cd to the project's"
