@@ -3,6 +3,7 @@
 import shutil
 import sys
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -175,12 +176,15 @@ def test_what_a_worker_removes_is_gone_at_home(cluster, folder):
         assert not (run / "error.txt").exists() and (run / "checkpoint.pt").exists()
 
 
-def test_files_larger_than_a_message_arrive_whole(cluster, folder, monkeypatch):
+def test_files_larger_than_a_message_arrive_whole_and_ask_for_three_parts_at_once(
+    cluster, folder, monkeypatch
+):
     for part in (home, module):
         monkeypatch.setattr(part, "CHUNK", 7)
     content = bytes(range(50))
     (folder / "data/images.bin").write_bytes(content)
     parcel = pack(job_of(folder))
+    monkeypatch.setattr(cluster, "get", lambda answer: cluster.calls.append("got") or answer)
     cluster.at("away")
     with parcel.opened() as (job,):
         assert (job.inside["data"] / "images.bin").read_bytes() == content
@@ -190,6 +194,7 @@ def test_files_larger_than_a_message_arrive_whole(cluster, folder, monkeypatch):
     for size in (0, 6, 7, 8, 49):
         assert (run / f"{size}.bin").read_bytes() == content[:size]
     assert not list(run.glob(".*"))
+    assert max(accumulate(-1 if call == "got" else 1 for call in cluster.calls)) == 3
 
 
 def test_a_worker_elsewhere_may_give_work_to_others(cluster, folder):

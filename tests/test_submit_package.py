@@ -124,6 +124,21 @@ def test_what_was_pushed_is_computed_nowhere_else(project, tmp_path, monkeypatch
     assert Path("dvc.lock").read_bytes() == (project / "dvc.lock").read_bytes()
 
 
+def run_job(package: Path) -> subprocess.CompletedProcess:
+    """Send the project in the working directory to a job that unpacks it there."""
+    key, sealed = Order(None, {}, default_remote()).sealed()
+    Path(".gitignore").write_text("store\n")
+    write_package(package.with_suffix(".zip"), tracked_files(), sealed)
+    zipfile.ZipFile(package.with_suffix(".zip")).extractall(package)
+    return subprocess.run(
+        (sys.executable, "-m", "pipeline.tools.submit.job", "."),
+        cwd=package,
+        env=os.environ | {KEY: key, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.parametrize("runs", ["runs", "live/checkpoints"])
 def test_a_job_that_fails_keeps_what_was_finished_and_its_checkpoints_and_leaves_no_keys(
     project, tmp_path, monkeypatch, runs
@@ -131,25 +146,15 @@ def test_a_job_that_fails_keeps_what_was_finished_and_its_checkpoints_and_leaves
     """Its own and those of one that was killed; another that works keeps what it has."""
     Path("dvc.yaml").write_text(DAG.replace("cp one two", f"echo 7 > {runs}/step && exit 3"))
     Project(project).set(ray__storage_path=runs)
-    remote, away = default_remote(), tmp_path / "away"
-    key, sealed = Order(None, {}, remote).sealed()
-    Path(".gitignore").write_text("store\n")
-    write_package(tmp_path / "p.zip", tracked_files(), sealed)
-    zipfile.ZipFile(tmp_path / "p.zip").extractall(tmp_path / "package")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(away))
+    remote = default_remote()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "away"))
     kept = kept_folder(remote)
     killed, works, elsewhere = f"{node()}-a", f"{node()}-b", "another-machine-c"
     for name in (killed, works, elsewhere):
         (kept / "jobs" / name / ".dvc").mkdir(parents=True)
         (kept / "jobs" / name / ".dvc/config.local").write_text("keys")
     with FileLock(kept / "jobs" / f"{works}.lock"):
-        ended = subprocess.run(
-            (sys.executable, "-m", "pipeline.tools.submit.job", "."),
-            cwd=tmp_path / "package",
-            env=os.environ | {KEY: key, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
+        ended = run_job(tmp_path / "package")
     assert ended.returncode and "failed to reproduce 'two'" in ended.stdout + ended.stderr
     assert kept.stat().st_mode & 0o777 == 0o700
     assert set(os.listdir(kept / "jobs")) == {works, f"{works}.lock", elsewhere}
@@ -157,6 +162,22 @@ def test_a_job_that_fails_keeps_what_was_finished_and_its_checkpoints_and_leaves
     Path(runs).mkdir(parents=True)
     shown = subprocess.run(("dvc", "repro", "--pull"), capture_output=True, text=True, check=False)
     assert "Stage 'one' is cached" in shown.stdout and Path("one").read_text() == "content"
+
+
+def test_the_next_job_links_the_same_files_so_that_nodes_are_sent_nothing_again(
+    project, tmp_path, monkeypatch
+):
+    """The first makes `one`, and the next takes it from the cache: it is the cache's own file."""
+    noting = "stat -L --format '%i %s %y' one >> runs/stamps && cp one two, always_changed: true"
+    Path("dvc.yaml").write_text(DAG.replace("cp one two && echo run >> runs.log", noting))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "away"))
+    for name in ("first", "next"):
+        ended = run_job(tmp_path / name)
+        assert not ended.returncode, ended.stdout + ended.stderr
+    kept = kept_folder(default_remote())
+    first, after = (kept / "runs/stamps").read_text().splitlines()
+    cached = {path.stat().st_ino for path in (kept / "cache/files").rglob("*")}
+    assert first == after and int(first.split()[0]) in cached
 
 
 @pytest.mark.parametrize(

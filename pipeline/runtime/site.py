@@ -8,6 +8,7 @@ home what it made.
 import atexit
 import os
 import uuid
+from collections import deque
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -27,6 +28,8 @@ from pipeline.runtime.files import PARTS, atomic_file, read_yaml, temporary_besi
 from pipeline.runtime.home import CHUNK, Home, Place, Project, Stamp, listed, own_mark
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project, lies_in, runs_folder
+
+AHEAD = 3  # chunks of a file that are asked for at once: one is written while others travel
 
 
 class Site:
@@ -158,11 +161,13 @@ class Site:
 
         with atomic_file(self.path(place) / name, durable=False) as temporary:
             with open(temporary, "wb") as file:
-                while file.tell() < stamp.size:
-                    chunk = ray.get(self._home.read.remote(place, name, file.tell()))
-                    if not chunk:  # it is shorter by now; its hash will tell
-                        break
-                    file.write(chunk)
+                asked = deque[Any]()
+                for start in range(0, stamp.size, CHUNK):
+                    asked.append(self._home.read.remote(place, name, start))
+                    if len(asked) == AHEAD:
+                        file.write(ray.get(asked.popleft()))
+                for chunk in asked:  # of a file that is shorter by now: its hash will tell
+                    file.write(ray.get(chunk))
             os.utime(temporary, ns=(stamp.changed, stamp.changed))
 
     def _hand_in(self, place: Place, name: str, stamp: Stamp) -> None:

@@ -10,6 +10,10 @@ from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.uris import redacted
 
 LOCAL_CONFIG = Path(".dvc/config.local")
+# A link has the time of the cache's file, the same in each job: by it a node knows what it has. A
+# copy has a time of its own. "copy" is no way out here, since DVC then leaves the copies that it
+# finds, on a file system with reflinks those of all that a job makes.
+LINKS = ["hardlink", "symlink"]
 
 
 class Remote(NamedTuple):
@@ -49,13 +53,14 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def use_remote(remote: Remote, cache: Path) -> None:
-    """Let DVC work here, where there is no git, with a remote and a cache."""
+    """Let DVC work here, where there is no git, with a remote and a cache, whose files it links."""
     from dvc.config import Config
 
     LOCAL_CONFIG.touch(mode=0o600)  # for what may be keys
     with Config(".dvc").edit("local") as config:
         config["core"] |= {"no_scm": True, "remote": remote.name}
         config["cache"]["dir"] = str(cache)
+        config["cache"]["type"] = LINKS
         config["remote"][remote.name] = dict(remote.settings)
 
 
