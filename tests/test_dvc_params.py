@@ -57,7 +57,8 @@ NOT_USED = {
     "edit": MODELS | WHO,
     "reject": MODELS | WHO,
     "reconstruct": MODELS | WHO,
-    "speed": {"data.image_size", "tokenizer.multipliers", "transformer.dropout"},  # speed.grids
+    # speed.grids; with more workers than one the stage may leave its GPU to one of them
+    "speed": WHO | {"data.image_size", "tokenizer.multipliers", "transformer.dropout"},
 }
 # What is listed and read only with other values than the smoke preset's.
 ELSEWHERE = {

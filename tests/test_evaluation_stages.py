@@ -20,10 +20,11 @@ from pipeline.data.images import shards
 from pipeline.data.images.views import View
 from pipeline.decoding import DecodingSettings, generate
 from pipeline.experiments import edit as edits
-from pipeline.experiments import temperature
+from pipeline.experiments import speed, temperature
 from pipeline.experiments.evaluate.gallery import write_gallery
+from pipeline.runtime import machines, tracking
 from pipeline.runtime import stage as stage_module
-from pipeline.runtime import tracking
+from pipeline.runtime.parcels import call, pack
 from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
@@ -114,7 +115,7 @@ RESULTS = {
 class Run(tracking.Run):
     """Stands for MLflow's, for the monitor of the machine and for the delivery to the server."""
 
-    run_id = "run"
+    run_id, workers = "run", f"{platform.node()} (cpu)"
 
     def __init__(self):
         self.metrics, self.artifacts, self.ended = {}, [], []
@@ -123,7 +124,7 @@ class Run(tracking.Run):
         self.metrics |= {(name, step): value for name, value in metrics.items()}
 
     def log_tags(self, tags):
-        assert tags == {"workers": f"{platform.node()} (cpu)"}
+        assert tags == {"workers": self.workers}
 
     def log_artifact(self, path):
         self.artifacts.append(str(path))
@@ -213,8 +214,7 @@ def test_another_model_of_a_seed_is_all_that_runs(run_stage_main, of_project, mo
 
 def test_killed_speed_keeps_its_grids_until_it_is_done(run_stage_main, monkeypatch):
     with monkeypatch.context() as patch:
-        module = importlib.import_module("stages.speed")
-        patch.setattr(module, "speed_rows", Dies(module.speed_rows, calls=1))
+        patch.setattr(speed, "speed_rows", Dies(speed.speed_rows, calls=1))
         with pytest.raises(KeyboardInterrupt):
             run_stage_main("speed")
         (kept,) = Path("runs/speed").glob("*/cpu-*-1.json")
@@ -224,3 +224,28 @@ def test_killed_speed_keeps_its_grids_until_it_is_done(run_stage_main, monkeypat
     first = rows[rows["tokens"] == 1]["seconds_per_image"].tolist()
     assert first == pytest.approx(times, rel=1e-9)
     assert not kept.exists()
+
+
+def test_speed_is_measured_by_a_worker_where_the_stage_has_no_gpu(run_stage_main, monkeypatch):
+    stage, machine = importlib.import_module("stages.speed"), {"host": "b", "device": "H100"}
+
+    def run_tasks(function, jobs, *, cpus, gpus, max_retries, on_done):
+        assert (cpus, gpus, max_retries) == (3, 1, 2)
+        with monkeypatch.context() as there:
+            there.setattr(speed, "worker_device", lambda use_gpu: torch.device("cpu"))
+            there.setattr(speed, "device_name", lambda device: machine["device"])
+            there.setattr(speed, "this_machine", lambda: machine)
+            for job in jobs:
+                call(function, pack(job))
+
+    monkeypatch.setattr(machines, "_met", [])  # by other tests
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(stage, "join_ray", lambda: None)
+    monkeypatch.setattr(stage, "require_resources", lambda *needs: None)
+    monkeypatch.setattr(stage, "run_tasks", run_tasks)
+    monkeypatch.setattr(Run, "workers", "b (H100)")
+    own = {"use_gpu": True, "num_workers": 2, "cpus_per_worker": 3, "max_failures": 2}
+    run_stage_main("speed", ray=own)
+    assert set(pd.read_csv("results/speed_timings.csv")["device"]) == {"H100"}
+    record = json.loads(Path("results/sources/speed.json").read_bytes())
+    assert record["workers"] == [machine] and not list(Path("runs/speed").iterdir())

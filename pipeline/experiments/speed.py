@@ -2,6 +2,7 @@
 without the tokenizer, whose time is the same for all methods."""
 
 import dataclasses
+import re
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -14,10 +15,13 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.config.params import Params
 from pipeline.decoding import generate
-from pipeline.runtime.device import seconds_of
+from pipeline.runtime.checksums import keep_if_whole, write_noted
+from pipeline.runtime.device import seconds_of, worker_device
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
+from pipeline.runtime.failures import Failure
+from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.kept import kept_rows
+from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.seeds import mix
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
 from pipeline.weights.configs import transformer_config
@@ -35,6 +39,44 @@ def count_classes(images: Path) -> int:
             f"prepare` to make it again (if that runs nothing, delete it first)"
         )
     return len(names)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedJob:
+    """All timings, as plain values that may travel to a worker."""
+
+    params: dict[str, Any]
+    num_classes: int
+    folder: str  # its run directory, absolute
+
+    @property
+    def result(self) -> Path:
+        """Gets a list of all rows."""
+        return Path(self.folder) / "rows.json"
+
+    @property
+    def failure(self) -> Failure:
+        return Failure(self.folder)
+
+
+def run_speed(job: SpeedJob) -> None:
+    """Time every grid on this process's device, but for those that a killed run has timed on one
+    of that name with as many threads.
+
+    Raises:
+        UserError: `ray.use_gpu`, and there is no GPU here.
+    """
+    params, folder = Params.model_validate(job.params), Path(job.folder)
+    device = worker_device(params.ray.use_gpu)
+    note_workers(folder, [this_machine()])
+    name, rows = re.sub(r"\W+", "-", device_name(device)), []
+    for grid in params.speed.grids:
+        # Times are compared within a grid, so that all of them are of one process.
+        cell = folder / f"{name}-{torch.get_num_threads()}-{grid}.json"
+        if not keep_if_whole(cell):
+            write_noted(cell, speed_rows(params, grid, job.num_classes, device))
+        rows += kept_speed_rows(cell, params, grid, device)
+    write_json(job.result, rows)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,35 @@
+"""`python -m tests.gpu_speed`: timings for a stage without a GPU, on a cluster that says it has
+one. Prints the process that made them, the GPUs that Ray gave it, and the stage's own process."""
+
+import os
+import tempfile
+
+from pipeline.experiments import speed
+from pipeline.runtime.files import read_json
+from stages import speed as stage
+from tests.tiny_project import CPU, with_params
+
+
+def run_speed(job: speed.SpeedJob) -> None:
+    import ray
+
+    speed.worker_device = lambda use_gpu: CPU
+    speed.device_name = lambda device: f"{os.getpid()} {ray.get_gpu_ids()}"
+    speed.run_speed(job)
+
+
+def main() -> None:
+    import ray
+
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, logging_level="error")
+    stage.run_speed = run_speed
+    with tempfile.TemporaryDirectory() as folder:
+        params = with_params(ray={"use_gpu": True})
+        job = speed.SpeedJob(params.model_dump(), 3, folder)
+        stage._run_on_a_worker(job, params)
+        (device,) = {row["device"] for row in read_json(job.result)}
+    print(f"by {device} for {os.getpid()}")
+
+
+if __name__ == "__main__":
+    main()
