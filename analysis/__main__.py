@@ -11,12 +11,12 @@ from pipeline.runtime.dag import (
     DVC_FILE,
     require_params,
     require_unchanged,
-    stage_code,
+    stage_deps,
     stage_params,
 )
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
-from pipeline.runtime.files import read_json
+from pipeline.runtime.files import read_json, tree_hash
 from pipeline.runtime.process import (
     end_quickly,
     end_when_told,
@@ -33,13 +33,13 @@ def main() -> int:
         require_here()
         require_docstrings()
         is_project = DVC_FILE.exists()
-        code = stage_code("analysis") if is_project else ()
+        deps = _deps() if is_project else ()
         listed = stage_params("analysis") if is_project else {}
         params, stale = load_params(), out_of_date()
         written = build(RESULTS, CURVES, Path("analysis"), params, stale)
         if "DVC_STAGE" in os.environ:  # one that is made by hand may be of several runs' results
             _log(params, written[-1])
-        require_unchanged(code, "analysis")
+        require_unchanged(deps, "analysis")
         if listed:
             require_params(listed, "analysis")
     except UserError as error:
@@ -55,6 +55,12 @@ def main() -> int:
         print(f"  {path}")
     end_quickly()
     return 0
+
+
+def _deps() -> tuple[tuple[str, str], ...]:
+    """What it depends on, and is there, with the hash of each."""
+    there = (dep for dep in stage_deps("analysis") if Path(dep).exists())
+    return tuple((dep, tree_hash(dep)) for dep in there)
 
 
 def _log(params: Params, report: Path) -> None:

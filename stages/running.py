@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from pipeline.config.curves import check_curves
 from pipeline.config.named_files import check_files
@@ -13,7 +14,7 @@ from pipeline.config.networks import check_networks
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import SAMPLES
 from pipeline.config.replicates import NETWORKS, Replicate
-from pipeline.runtime.dag import DVC_FILE, read_stages, stage_deps
+from pipeline.runtime.dag import DVC_FILE, read_stages, require_params, stage_deps, stage_params
 from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
@@ -54,6 +55,7 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
     started = time.monotonic()
     try:
         _check_surroundings()
+        asked = _asked()
         params = load_params()
         check_curves(curves(params), params)
         if _is_known(_name()):
@@ -61,6 +63,8 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
             check_files(_name())
         Thread(target=load_ahead).start()  # while a stage that uses Ray waits for it
         summary = main(params)
+        if asked:
+            require_params(asked, _name())
     except UserError as error:
         sys.exit(f"error: {error}{_way_back()}")
     except KeyboardInterrupt:
@@ -76,6 +80,15 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
 def _name() -> str:
     """Of the script that runs, which is a stage's."""
     return Path(sys.argv[0]).stem
+
+
+def _asked() -> dict[str, Any]:
+    """The params of the stage, before all else: they may be edited before the stage itself looks.
+    Empty where loading them says what is wrong."""
+    try:
+        return stage_params(_name()) if _is_known(_name()) else {}
+    except UserError:
+        return {}
 
 
 def _is_known(name: str) -> bool:

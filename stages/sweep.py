@@ -7,7 +7,8 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, RESULTS
 from pipeline.evaluation.feature_files import features_size, kept_statistics, reference_features
 from pipeline.evaluation.features import open_extractor
-from pipeline.evaluation.metrics import require_dimensions, require_enough
+from pipeline.evaluation.fid import require_dimensions
+from pipeline.evaluation.metrics import require_enough
 from pipeline.evaluation.statistics import load_statistics
 from pipeline.experiments.ablation.grid import trial_workers, trials
 from pipeline.experiments.ablation.running import TrackedTrial, run_tracked

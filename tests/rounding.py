@@ -21,8 +21,8 @@ from pipeline.config.replicates import main_replicate
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.evaluation.fid import fid
 from pipeline.evaluation.images import SampleImages
-from pipeline.evaluation.metrics import fid
 from pipeline.weights.published import load_model
 
 BATCH = 500

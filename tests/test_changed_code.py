@@ -15,6 +15,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.home import Project
 from pipeline.runtime.site import here, work_at
 from pipeline.runtime.stage import Stage
+from stages.running import run_stage
 
 SAID = (
     r"^science changed while edit ran, so its results would mix the old and the new; run it again$"
@@ -59,6 +60,32 @@ def test_params_that_are_edited_meanwhile_do_not_pass_for_those_it_ran_with(stag
     Path("params.yaml").write_text(before)
     with Stage("edit", make_params()):  # those of other stages may change
         Path("params.yaml").write_text(json.dumps(make_params(cas={"steps": 7}).model_dump()))
+
+
+def test_params_that_change_before_the_stage_looks_are_told_too(
+    stage, make_params, monkeypatch, capsys
+):
+    def main(params) -> str:
+        changed = make_params(editing={"feather": 7}).model_dump()
+        Path("params.yaml").write_text(json.dumps(changed))
+        with Stage("edit", params):
+            return "made of the old ones"
+
+    monkeypatch.setattr("sys.argv", ["stages/edit.py"])
+    with pytest.raises(SystemExit, match=r"^error: editing.feather became 7 in params.yaml while"):
+        run_stage(main)
+    assert "made of" not in capsys.readouterr().out
+
+
+def test_a_file_that_params_name_has_changed_too(stage, make_params):
+    Path("a.npz").write_text("1")
+    params = make_params(evaluation={"reference_statistics": "a.npz"})
+    Path("params.yaml").write_text(json.dumps(params.model_dump()))
+    stages = json.loads(Path("dvc.yaml").read_text())
+    stages["stages"]["edit"]["params"] = ["evaluation"]
+    Path("dvc.yaml").write_text(json.dumps(stages))
+    with pytest.raises(UserError, match=r"^a\.npz changed while edit ran"), Stage("edit", params):
+        Path("a.npz").write_text("22")
 
 
 def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_params_before(
@@ -150,15 +177,19 @@ def test_a_bug_stays_one(stage):
         len(3)
 
 
-def test_the_analysis_fails_too(stage, monkeypatch, capsys):
+@pytest.mark.parametrize("changed", ["science", "results/rows.csv"])
+def test_the_analysis_fails_too(stage, monkeypatch, capsys, changed):
+    Path("results").mkdir(exist_ok=True)
+    Path("results/rows.csv").write_text("fid\n1")
+
     def build(*of_results) -> list[Path]:
-        Path("science/a.py").write_text("lr = 2")
+        Path("science/a.py" if changed == "science" else changed).write_text("lr = 2")
         return [Path("report.html")]
 
     monkeypatch.setattr(analysis, "build", build)
     monkeypatch.setattr(analysis, "out_of_date", list)
     assert analysis.main() == 1
-    said = SAID.replace("edit", "analysis").replace("^", "^error: ")
+    said = SAID.replace("edit", "analysis").replace("^science", f"^error: {changed}")
     assert re.match(said, capsys.readouterr().err)
 
 

@@ -13,7 +13,7 @@ import torch
 from analysis.exhibits.comparisons.inference import half_width, student
 from pipeline.config.params import load_params
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.metrics import fid
+from pipeline.evaluation.fid import fid
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
 from pipeline.runtime.process import cores
 from pipeline.runtime.seeds import mix

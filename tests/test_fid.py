@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 
-from pipeline.evaluation.metrics import fid
+from pipeline.evaluation.fid import fid
 from pipeline.evaluation.statistics import load_statistics, statistics
 from pipeline.runtime.errors import UserError
 from tests.gaussians import gaussian

@@ -150,6 +150,16 @@ def test_projects_that_share_a_folder_of_runs_send_their_own(project, monkeypatc
             assert db.execute("SELECT COUNT(*) FROM runs").fetchone() == (1,)
 
 
+def test_runs_that_are_moved_to_another_disk_and_linked_go_on(project, monkeypatch):
+    monkeypatch.chdir(project)
+    log(row=0)
+    Path("runs").rename(project.parent / "disk")
+    Path("runs").symlink_to(project.parent / "disk")
+    log(row=1)
+    assert sorted(step for _, _, step in points().elements()) == [0, 1]
+    assert len(list(Path("runs/outbox").glob("*"))) == 1
+
+
 @pytest.mark.parametrize("relative", [True, False])
 @pytest.mark.parametrize("first", [True, False])
 def test_the_project_s_database_is_one_place_by_whatever_name(

@@ -4,7 +4,10 @@ import dataclasses
 import re
 from functools import cache
 
+import pytest
+
 from pipeline.config.presets import preset_params
+from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.runtime.files import read_yaml
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.networks import Network, plan_networks
@@ -109,17 +112,26 @@ def test_one_of_a_trials_workers_measures_while_the_others_decode(make_params):
     assert parts == {"sampling": 6, "features": 2, "validation": 2}
 
 
-def test_trials_of_released_weights_are_measured_by_as_many_workers(make_params):
-    """Not by more than there are: they need not fit a training."""
+@pytest.mark.parametrize(
+    ("devices", "each", "decode"),
+    [
+        (1, 1, 1),
+        (2, 1, 2),  # a trial each
+        (4, 4, 3),  # three decode for one trial, then for the other
+        (8, 4, 6),
+    ],
+)
+def test_trials_of_released_weights_have_several_workers_where_that_is_quicker(
+    make_params, devices, each, decode
+):
     sweep = {"schedules": ["cosine", "linear"], "seeds": [0], "crossed": [], "workers_per_trial": 4}
-
-    def devices(workers: int) -> float:
-        params = make_params(
-            ray={"num_workers": workers}, sweep=sweep, transformer={"pretrained": "b"}
-        )
-        return stages_of(params)["sweep"].parts[0].devices
-
-    assert devices(8) == 6 and devices(2) == 1 and devices(1) == 1
+    params = make_params(
+        ray={"num_workers": devices},
+        sweep=sweep,
+        transformer={"pretrained": "b"},
+    )
+    assert trial_workers(params).count == each
+    assert stages_of(params)["sweep"].parts[0].devices == decode
 
 
 @cache

@@ -66,7 +66,7 @@ def test_a_bug_is_a_line_that_names_the_file_of_its_traceback(
 ):
     os.mkdir("runs")  # other programs have folders of that name
     if in_project:
-        write_text("dvc.yaml", "stages: {}\n")
+        write_text("dvc.yaml", "stages: {cas: {cmd: x}}\n")
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["stages/edit.py"])
     with pytest.raises(SystemExit) as caught:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.evaluation import evaluator
 from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.fid import fid
 from pipeline.evaluation.labels import proportional_labels
-from pipeline.evaluation.metrics import fid
 from pipeline.sampling import balanced_labels
 from tests.tiny_project import ALONE, with_params
 

@@ -10,7 +10,8 @@ import torch
 from pipeline.config.params import Params
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.features import Features
-from pipeline.evaluation.metrics import class_accuracy, drawn, fid, manifolds
+from pipeline.evaluation.fid import fid
+from pipeline.evaluation.metrics import class_accuracy, drawn, manifolds
 from pipeline.evaluation.statistics import TooFew, statistics
 from pipeline.evaluation.uncertainty import disjoint, fid_infinity, spreads
 

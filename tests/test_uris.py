@@ -118,7 +118,15 @@ def test_a_blank_address_is_none(monkeypatch, tmp_path):
     assert tracking_uri() == "http://127.0.0.1:5000"
 
 
-@pytest.mark.parametrize("given", ["sqlite:///mlflow.db", "sqlite:///logs/a.db?timeout=5"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "sqlite:///mlflow.db",
+        "sqlite:///logs/a.db?timeout=5",
+        "sqlite:///./a.db",
+        "sqlite:///b//a.db",
+    ],
+)
 def test_a_database_by_a_relative_path_lies_in_the_project(given, tmp_path, monkeypatch):
     """In a copy of it too (`dvc exp run --temp`), which is deleted in the end."""
     (tmp_path / "project").mkdir()
@@ -126,14 +134,31 @@ def test_a_database_by_a_relative_path_lies_in_the_project(given, tmp_path, monk
     monkeypatch.chdir(tmp_path / "copy")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
-    absolute = given.replace(":///", f":///{tmp_path}/project/")
+    plain = given.replace("./", "").replace("b//a", "b/a")
+    absolute = plain.replace(":///", f":///{tmp_path}/project/")
     assert tracking_uri() == absolute
     # What an earlier version recorded goes there too.
     assert is_place(given, absolute, tmp_path / "project/runs/outbox")
-    assert not is_place("sqlite:///b.db", absolute, tmp_path / "project/runs/outbox")
+    assert not is_place("sqlite:///c.db", absolute, tmp_path / "project/runs/outbox")
 
 
-def test_runs_on_another_disk_belong_to_the_project_that_links_to_them(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "given",
+    ["sqlite:///file:a.db?mode=rw&uri=true", "sqlite://", "sqlite:///:memory:", "http://a/b"],
+)
+def test_what_has_no_path_in_the_project_stays_as_it_is(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    assert tracking_uri() == given
+    (tmp_path / "a?b").mkdir()
+    monkeypatch.chdir(tmp_path / "a?b")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///a.db")
+    assert tracking_uri() == "sqlite:///a.db"
+
+
+def test_records_that_were_moved_to_another_disk_are_of_the_project_that_links_to_them(
+    tmp_path, monkeypatch
+):
     for name in ("project", "disk/runs/outbox"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "project/params.yaml").touch()
@@ -141,5 +166,7 @@ def test_runs_on_another_disk_belong_to_the_project_that_links_to_them(tmp_path,
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     outbox = Path("runs/outbox").absolute()
-    assert recorded_uri(outbox) == OWN and is_place(OWN, tracking_uri(), outbox)
+    assert is_place(OWN, tracking_uri(), outbox)
+    # Others may link to it too: new ones name the database.
+    assert recorded_uri(outbox) == f"sqlite:///{tmp_path}/project/mlflow.db"
     assert shown_uri(OWN, outbox) == f"sqlite:///{tmp_path}/project/mlflow.db"

@@ -131,15 +131,11 @@ def test_a_mapped_set_travels_by_its_name(tmp_path):
     assert np.array_equal(next(in_memory.batches(9)), array[:3])
 
 
-@pytest.mark.parametrize("pretrained", [None, "weights"])
 @pytest.mark.parametrize(("each", "decode"), [(1, 1), (2, 1), (4, 3), (16, 15)])
-def test_a_trials_cells_are_decoded_by_its_workers_but_for_one(
-    make_params, each, decode, pretrained
-):
+def test_a_trials_cells_are_decoded_by_its_workers_but_for_one(make_params, each, decode):
     """That one measures."""
     params = make_params(
         training={"batch_size": 16},
-        transformer={"pretrained": pretrained},
         sweep={"workers_per_trial": each},
         ray={"num_workers": 16},
         tokenizer={"batch_size": 16},

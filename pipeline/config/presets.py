@@ -24,7 +24,7 @@ BASE = PRESETS / "mnist5k.yaml"  # the default: every key, with its comment
 
 
 def preset_names() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.yaml") if path.is_file())
+    return sorted(path.stem for path in PRESETS.glob("*.yaml") if path.exists())
 
 
 class Summary(NamedTuple):

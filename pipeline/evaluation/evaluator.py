@@ -24,13 +24,13 @@ from pipeline.evaluation.features import (
     extract,
     open_extractor,
 )
+from pipeline.evaluation.fid import fid
 from pipeline.evaluation.images import BATCH, ImageSet
 from pipeline.evaluation.labels import proportional_labels
 from pipeline.evaluation.metrics import (
     class_accuracy,
     distribution_metrics,
     drawn,
-    fid,
     inception_score,
     manifold_metrics,
     sample_metrics,

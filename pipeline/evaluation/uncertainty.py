@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.metrics import fid
+from pipeline.evaluation.fid import fid
 from pipeline.evaluation.statistics import SAMPLES, ReferenceStatistics, TooFew
 from pipeline.runtime.seeds import generator
 

@@ -156,8 +156,8 @@ class Table:
         batches, editor = self.editor.batches(task, seed), self.editor
         images = make_images(path, self.workers, maker, batches, f"edit: {task} {_name(seed)}")
         hole, distances = TASKS[task](editor.size), path.with_name(f"{task}.distances.npy")
-        far = hole_distances(images, hole, self.distances, self.workers, distances)
-        return self.evaluator.scores(images, editor.labels) | far
+        scores = self.evaluator.scores(images, editor.labels)  # first: their features are kept
+        return scores | hole_distances(images, hole, self.distances, self.workers, distances)
 
     def _kept(self, cell: Path, *needed: str) -> Row:
         name = self.evaluator.extractor.name

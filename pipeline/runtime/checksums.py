@@ -76,7 +76,7 @@ def shared_folder(folder: Path, lock_file: Path | None = None) -> Iterator[None]
 
 def as_noted(path: Path) -> bool:
     """Whether a file has the hash that was noted when it was finished; False where none was."""
-    return path.is_file() and _read(path.parent).get(path.name) == _hash_now(path)
+    return path.is_file() and _read(path.parent).get(path.name) == hash_now(path)
 
 
 def keep_if_whole(path: Path) -> bool:
@@ -112,7 +112,7 @@ def require_hash(path: Path, way_out: str, wanted: str | None = None) -> None:
     """
     require_in_place(path, way_out)
     wanted = wanted or _read(path.parent).get(path.name)
-    if wanted is not None and _hash_now(path) != wanted:
+    if wanted is not None and hash_now(path) != wanted:
         raise UserError(f"{path} is damaged: its bytes are not those that were written; {way_out}")
 
 
@@ -123,7 +123,8 @@ def noted_hashes() -> Callable[[Path], str]:
     return lambda path: noted(path.parent).get(path.name) or file_hash(path)
 
 
-def _hash_now(path: Path) -> str:
+def hash_now(path: Path) -> str:
+    """The hash of a file, read once a process as long as its size and time stay."""
     found = path.stat()
     return _hash(path.absolute(), found.st_size, found.st_mtime_ns)
 

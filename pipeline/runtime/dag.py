@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.runtime.checksums import hash_now
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml, tree_hash
 from pipeline.runtime.project import lies_in, of_project
@@ -38,9 +39,9 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
     named = {name: of_project(name) for name in _named(params)}
     return {
         "params": params,
-        "deps": {dep: tree_hash(dep) for dep in stage_deps(stage) if not _is_in(dep, ignore)},
+        "deps": {d: _hash(d) for d in stage_deps(stage) if not _is_in(d, ignore)},
         # A file that is missing is left out: the code that loads it reports that.
-        "files": {name: tree_hash(file) for name, file in named.items() if os.path.exists(file)},
+        "files": {name: _hash(file) for name, file in named.items() if os.path.exists(file)},
     }
 
 
@@ -67,7 +68,12 @@ def _named(params: Mapping[str, Any]) -> list[str]:
 def stage_code(stage: str) -> tuple[tuple[str, str], ...]:
     """The files and folders of code that dvc.yaml lists for a stage, and the hash of each."""
     made = makers()
-    return tuple((dep, tree_hash(dep)) for dep in stage_deps(stage) if dep not in made)
+    return tuple((dep, _hash(dep)) for dep in stage_deps(stage) if dep not in made)
+
+
+def _hash(path: Path | str) -> str:
+    """Of a file or folder; a large one is read once."""
+    return tree_hash(path, hash_now)
 
 
 def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
@@ -107,7 +113,7 @@ def require_params(params: Mapping[str, Any], stage: str) -> None:
 
 def _has_hash(path: str, known: str) -> bool:
     try:
-        return tree_hash(path) == known
+        return _hash(path) == known
     except (UserError, OSError):  # it is gone, or some file in it just now
         return False
 

@@ -65,8 +65,10 @@ class Exchange:
         others = [p for p in parameters if p not in self._known]
         messages = []
         for bucket, message in zip_longest([*self._buckets, others], sent):
-            if message is None or message.is_stale(bucket):
-                message = _Message(bucket, self._start)
+            if message and message.is_stale(bucket):
+                message.drop()
+                message = None
+            message = message or _Message(bucket, self._start)
             messages.append(message)
         for message in messages:
             message.receive(workers)
@@ -88,16 +90,17 @@ class _Message:
             self.sum = start(self.flat)
 
     def is_stale(self, bucket: list[nn.Parameter]) -> bool:
-        """Whether the bucket's gradients are others by now. Then nothing is under way any more."""
+        """Whether the bucket's gradients are others by now."""
         now = [p.grad for p in bucket if p.grad is not None]
-        if len(now) == len(self.gradients) and all(
+        return len(now) != len(self.gradients) or not all(
             gradient is sent and gradient._version == version
             for gradient, sent, version in zip(now, self.gradients, self.versions, strict=True)
-        ):
-            return False
+        )
+
+    def drop(self) -> None:
+        """Wait until nothing is under way any more: its memory is free then."""
         if self.gradients:
             self.sum.wait()
-        return True
 
     def receive(self, workers: int) -> None:
         """Wait for the sum, and give each parameter the mean."""

@@ -19,7 +19,7 @@ from pipeline.runtime.delivery import PATIENCE, Delivery, outbox_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, value_hash
 from pipeline.runtime.machines import Machine, machines_of, this_machine
-from pipeline.runtime.project import in_project, is_store
+from pipeline.runtime.project import in_project, is_store, of_project
 from pipeline.runtime.records import write_record
 from pipeline.runtime.reproduction import open_reproduction, stage_note
 from pipeline.runtime.runs import held, run_dir
@@ -137,7 +137,8 @@ class Stage:
         key = self._keys[()]
         try:
             require_params(key["params"], self.name)
-            require_unchanged(key["deps"].items(), self.name)
+            files = {str(of_project(name)): known for name, known in key["files"].items()}
+            require_unchanged((key["deps"] | files).items(), self.name)
         except UserError as changed:
             return changed
         return None

@@ -17,7 +17,7 @@ from pipeline.runtime.outbox import SYSTEM, Outbox
 from pipeline.runtime.record_kinds import outbox_name
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.sending import sent_part
-from pipeline.runtime.uris import recorded_uri
+from pipeline.runtime.uris import OWN, is_place, recorded_uri, tracking_uri
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
@@ -156,6 +156,9 @@ def _run(
     parent: str | None,
 ) -> Run:
     uri = recorded_uri(folder)
+    begun = folder / outbox_name(OWN, experiment, key)
+    if begun.exists() and is_place(OWN, tracking_uri(), folder):
+        uri = OWN  # before its folder was moved to another disk, and linked
     outbox = Outbox(folder / outbox_name(uri, experiment, key))
     opened = {"uri": uri, "experiment": experiment, "key": key, "name": name, "parent": parent}
     return Run(outbox, opened | {"tags": tags}, params)

@@ -48,8 +48,8 @@ def tracking_uri() -> str:
 def recorded_uri(folder: Path) -> str:
     """Where records in that folder go, as they name it: those for the database of the project that
     they lie in follow it when it is moved or copied."""
-    uri = tracking_uri()
-    return OWN if _is_file(uri, _database_of(folder)) else redacted(uri)
+    uri, place = tracking_uri(), Path(os.path.realpath(folder))
+    return OWN if _is_file(uri, _database_of(place)) else redacted(uri)
 
 
 def shown_uri(recorded: str, folder: Path) -> str:
@@ -64,9 +64,14 @@ def own_database() -> str:
 
 
 def _absolute(uri: str) -> str:
-    """The address with the path of a database file from the root; it is one in the project."""
-    file = sqlite_file(uri)
-    return uri if file is None else uri.replace(f":///{file}", f":///{in_project(file)}", 1)
+    """The address of a database file with its whole path; a relative one begins at the project.
+    What has no such address stays as it is."""
+    before, _, path = uri.partition(":///")
+    path, mark, query = path.partition("?")
+    whole = str(in_project(path))
+    if sqlite_file(uri) is None or path.startswith("file:") or set(whole) & set(UNSPEAKABLE):
+        return uri
+    return f"{before}:///{whole}{mark}{query}"
 
 
 def _database_of(folder: Path) -> Path | None:

@@ -1,5 +1,6 @@
 """The grid of the ablation: every trial that the params ask for."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,16 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
 
 
 def trial_workers(params: Params) -> Workers:
-    """The workers of each trial; where released weights take training's place, not more than there
-    are for other work."""
-    count, ray = params.sweep.workers_per_trial, params.ray
-    released = params.transformer.pretrained is not None
-    return Workers.of(ray, min(count, ray.num_workers) if released else count)
+    """The workers of each trial. Where released weights take training's place they only decode, all
+    but the one that measures, or each by itself where that is quicker, as with few devices."""
+    ray, sweep = params.ray, params.sweep
+    if params.transformer.pretrained is None:
+        return Workers.of(ray, sweep.workers_per_trial)
+    trials, devices = len(sweep.schedules) * len(sweep.seeds), ray.num_workers
+    count = min(sweep.workers_per_trial, devices)
+    rounds = math.ceil(trials / (devices // count))
+    together = rounds / max(1, count - 1)  # in units of what one device takes for a trial
+    return Workers.of(ray, count if together < math.ceil(trials / devices) else 1)
 
 
 def _crossed(params: Params, stage: Stage, own: dict[str, Any]) -> list[Cell]:

@@ -16,8 +16,9 @@ from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import draw_samples, keep_if_all_written, publish_samples
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.fid import fid
 from pipeline.evaluation.images import ArrayImages, CenterCrops, SampleImages, make_images
-from pipeline.evaluation.metrics import fid, require_enough, unless_few
+from pipeline.evaluation.metrics import require_enough, unless_few
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.evaluate.neighbours import neighbour_distances

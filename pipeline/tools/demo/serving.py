@@ -70,7 +70,10 @@ def _serve(model: "MaskGIT", host: str, port: int) -> None:
             state_session_capacity=SESSIONS,
             css=CSS,
         )
-    except OSError as error:  # another process has taken the port since it was looked at
+    except OSError as error:
+        if "empty port" not in str(error):
+            raise
+        # Another process has taken it since it was looked at.
         raise UserError(f"cannot listen on {host}, port {port} any more; run this again") from error
     print(f"the page is at {page.local_url} (Ctrl-C ends it)", flush=True)
     try:
