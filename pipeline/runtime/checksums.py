@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.runtime.files import (
     write_json,
     write_text,
 )
+from pipeline.runtime.hashes import hash_now
 from pipeline.runtime.limits import SUMS_BYTES
 from pipeline.runtime.locks import waited_for
 from pipeline.runtime.runs import KEY, own_folder
@@ -121,17 +122,6 @@ def noted_hashes() -> Callable[[Path], str]:
     one that has none, what it is now. Each list is read once."""
     noted = cache(_read)
     return lambda path: noted(path.parent).get(path.name) or file_hash(path)
-
-
-def hash_now(path: Path) -> str:
-    """The hash of a file, read once a process as long as its size and time stay."""
-    found = path.stat()
-    return _hash(path.absolute(), found.st_size, found.st_mtime_ns)
-
-
-@lru_cache(maxsize=10_000)
-def _hash(path: Path, size: int, modified: int) -> str:
-    return file_hash(path)
 
 
 def _write(folder: Path, sums: dict[str, str], durable: bool = False) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.checksums import hash_now
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml, tree_hash
+from pipeline.runtime.hashes import hash_now
 from pipeline.runtime.project import lies_in, of_project
 
 DVC_FILE = Path("dvc.yaml")
