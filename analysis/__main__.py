@@ -32,9 +32,7 @@ def main() -> int:
     try:
         require_here()
         require_docstrings()
-        is_project = DVC_FILE.exists()
-        deps = _deps() if is_project else ()
-        listed = stage_params("analysis") if is_project else {}
+        deps, listed = (_deps(), stage_params("analysis")) if DVC_FILE.exists() else ((), {})
         params, stale = load_params(), out_of_date()
         written = build(RESULTS, CURVES, Path("analysis"), params, stale)
         if "DVC_STAGE" in os.environ:  # one that is made by hand may be of several runs' results

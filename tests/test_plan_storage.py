@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipeline.tools.plan.storage import (
 )
 from tests.images import write_batches, write_samples
 from tests.planned import DIGITS
+from tests.project import ROOT
 
 # What a plan counts: models, checkpoints, features, samples, tokens and shards of images.
 COUNTED = (".safetensors", ".pt", ".npy", ".parquet")
@@ -76,6 +78,13 @@ def test_samples_for_cas_take_most_of_the_papers_disk():
     assert small["evaluate"].passing == pytest.approx(2 * 50_000 * 256 * 256 * 3, rel=1e-6)
     assert small["evaluate"].live == 0  # no second copy
     assert large["evaluate"].outputs == pytest.approx(4 * small["evaluate"].outputs, rel=0.002)
+
+
+def test_the_page_on_presets_says_what_disk_the_plan_says():
+    params = preset_params("imagenet256")
+    said = re.search(r"disk \((\S+) TB in all", (ROOT / "docs/presets.md").read_text())
+    planned = re.search(r"The disk must hold (\d+) GB", plan_text(params, data_size(params)))
+    assert float(said[1]) == round(int(planned[1]) / 1000, 2)
 
 
 def test_samples_that_are_kept_are_there_twice(make_params):

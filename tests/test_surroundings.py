@@ -59,9 +59,17 @@ def _sample(model, told) -> None:
         told.put(str(error))
 
 
+@pytest.fixture
+def threads():
+    """Two, where the suite runs with one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(2, before))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 def test_a_forked_process_is_told_and_a_spawned_one_draws(model):
-    if torch.get_num_threads() == 1:
-        torch.set_num_threads(2)
     forked = "this process was forked from one that has a model"
     for start, said in (("fork", forked), ("spawn", "drawn")):
         context = multiprocessing.get_context(start)

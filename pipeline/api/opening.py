@@ -152,7 +152,7 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
     classes, defaults = tuple(description.classes), description.defaults
     now = identity(tokenizer.config, transformer.config, classes, defaults.decoding)
     # Else a file was edited since, and what was measured is not this model's.
-    measured = description.measured if description.measured_of in ("", now) else {}
+    measured = description.measured if description.measured_with in ("", now) else {}
     return Opened(
         tokenizer,
         transformer,

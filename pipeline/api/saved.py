@@ -54,7 +54,7 @@ class Description(BaseModel):
     measured: dict[Text, float]
     # SHA-256 of each part's weights; of models that were saved before there is none.
     weights: dict[Literal["tokenizer", "transformer"], Text] = {}
-    measured_of: Text = ""  # `identity`; of models that were saved before ""
+    measured_with: Text = ""  # `identity` then; of models that were saved before ""
 
 
 def read_description(path: Path) -> Description:

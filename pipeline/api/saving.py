@@ -72,7 +72,7 @@ def _description(opened: Opened, folder: Path, values: dict[str, float]) -> Desc
             preset=opened.preset,
             seed=opened.seed,
             measured=values,
-            measured_of=identity(
+            measured_with=identity(
                 opened.tokenizer.config,
                 opened.transformer.config,
                 opened.classes,
