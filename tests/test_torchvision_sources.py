@@ -1,6 +1,7 @@
 """Torchvision's data sets as sources of images; broken ones are named."""
 
 import inspect
+import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -144,8 +145,34 @@ def test_a_damaged_picture_of_torchvisions_is_named(tmp_path):
     last = eurosat(tmp_path)
     last.write_bytes(last.read_bytes()[:400])
     source = open_source("torchvision:EuroSAT", str(tmp_path), 28)
-    with pytest.raises(UserError, match=r"data\.source: .*River_1\.jpg cannot be read") as error:
+    with pytest.raises(UserError, match=r"data\.source: .*River_1\.jpg is truncated") as error:
         source.read(1)
+    one_line(error)
+
+
+def test_pictures_whose_files_torchvision_lists_are_held_to_what_a_folders_are(tmp_path):
+    last = eurosat(tmp_path)
+    source = open_source("torchvision:EuroSAT", str(tmp_path), 28)
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.new("RGB", (40, 20), (9, 9, 9)).save(last, exif=turned)
+    content = source.read(1)
+    assert content == last.read_bytes()  # and not a PNG of it
+    assert decode_image(content, 3).size == (20, 40)
+    last.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\nshowpage\n")
+    with pytest.raises(UserError, match=r"River_1\.jpg is truncated or not an image of BMP"):
+        source.read(1)  # Ghostscript does not start
+    last.unlink()
+    os.mkfifo(last)
+    with pytest.raises(UserError, match=r"River_1\.jpg is a pipe"):
+        source.read(1)
+
+
+@pytest.mark.parametrize("name", ["ImageFolder", "DatasetFolder"])
+def test_a_reader_of_folders_is_sent_to_the_folder_source(tmp_path, name):
+    eurosat(tmp_path)
+    with pytest.raises(UserError, match=r"no data set, .*folder:PATH") as error:
+        open_source(f"torchvision:{name}", str(tmp_path / "eurosat/2750"), 28)
     one_line(error)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data.images.png import encode_png
+from pipeline.prepare.files import read_picture
 from pipeline.prepare.folder import FolderSource
 from pipeline.prepare.reduced import Reduced
 from pipeline.prepare.source import Item, Source
@@ -76,8 +77,13 @@ SPLITS = {
 }
 
 
+# Of torchvision's names, those that stand for any folder of files.
+FOLDERS = ("DatasetFolder", "ImageFolder")
+
+
 class TorchvisionSource:
-    """A classification data set of torchvision, downloaded where torchvision can."""
+    """A classification data set of torchvision, downloaded where torchvision can. Pictures whose
+    files it lists are read as a folder's are; all others torchvision opens."""
 
     def __init__(self, name: str, download_dir: str):
         import torchvision
@@ -88,6 +94,11 @@ class TorchvisionSource:
         cls = getattr(torchvision.datasets, name, None)
         if not inspect.isclass(cls):
             raise UserError(f"data.source: torchvision has no data set '{name}'; see its docs")
+        if name in FOLDERS:
+            raise UserError(
+                f"data.source: torchvision:{name} is no data set, but a folder's reader; give the "
+                f"folder itself, as folder:PATH"
+            )
         try:
             self._open(cls, name, download_dir)
         except Exception as error:  # it may lack files, arguments or a package, each in its words
@@ -113,7 +124,9 @@ class TorchvisionSource:
         self._sets = {split: cls(**common, **kwargs) for split, kwargs in splits.items()}
         self.items: list[Item] = []
         self._index: list[tuple[Any, int]] = []  # data set of torchvision, and index in it
+        self._files: list[Path | None] = []  # of each item, where torchvision lists them
         for split, dataset in self._sets.items():
+            self._files += _files(dataset) or [None] * len(dataset)
             for i, label in enumerate(_labels(dataset)):
                 self.items.append(Item(f"{split or 'all'}/{i:07d}", int(label), split))
                 self._index.append((dataset, i))
@@ -125,22 +138,23 @@ class TorchvisionSource:
     @cached_property
     def version(self) -> str:
         """Of the files, where torchvision lists them; else nothing tells that they have changed."""
-        paths = [path for dataset in self._sets.values() for path in _files(dataset)]
+        paths = [path for path in self._files if path is not None]
         found = [path.stat() if path.exists() else None for path in paths]
         stamps = [(s.st_size, s.st_mtime_ns) if s else None for s in found]
         return value_hash(stamps) if stamps else "torchvision"
 
     def read(self, index: int) -> bytes:
+        if (path := self._files[index]) is not None:
+            return read_picture(path)
         dataset, i = self._index[index]
         try:
             with self._turn:
                 picture = dataset[i][0]
         except Exception as error:  # of whatever reads it
-            files = _files(dataset)
-            where = files[i] if i < len(files) else f"{self._name} {self.items[index].key}"
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
-                f"data.source: {where} cannot be read ({reason}); replace the file"
+                f"data.source: {self._name} {self.items[index].key} cannot be read ({reason}); "
+                f"replace its files"
             ) from error
         return encode_png(picture)
 

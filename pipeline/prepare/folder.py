@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline.data.images.opening import BadPicture, open_image, picture_suffixes
+from pipeline.data.images.opening import picture_suffixes
+from pipeline.prepare.files import read_picture
 from pipeline.prepare.layout import SPLITS, TRAIN, class_folders, composed, hidden, splits
 from pipeline.prepare.source import Item
 from pipeline.runtime.errors import UserError, printable
@@ -246,20 +247,7 @@ class FolderSource:
         return value_hash([(s.st_size, s.st_mtime_ns) if s else None for s in found])
 
     def read(self, index: int) -> bytes:
-        path = self._paths[index]
-        try:
-            content = read_file(path, PICTURE_BYTES)
-            open_image(content, whole=True)
-        except FileNotFoundError as error:
-            reason = "is a broken link; delete it"
-            if not path.is_symlink():
-                reason = "was there and is no more; bring it back, or run again without it"
-            raise UserError(f"data.source: {path} {reason}") from error
-        except UserError as error:
-            raise UserError(f"data.source: {error}") from error
-        except BadPicture as error:
-            raise UserError(f"data.source: {path} is {error}") from error
-        return content
+        return read_picture(self._paths[index])
 
 
 def _times_found(wanted: list[Path], files: list[Path]) -> list[int]:
