@@ -65,6 +65,15 @@ print(json.dumps([
     for name, at in ports
 ]))
 """
+# As the machine of a name that stands for no loopback address would: what a worker is told.
+GLOO = """
+import json
+import os
+import ray
+from pipeline.runtime.cluster import join_ray
+join_ray()
+print(json.dumps(ray.get(ray.remote(lambda: os.environ.get("GLOO_SOCKET_IFNAME")).remote())))
+"""
 FOLDER = """
 import ray
 from pipeline.runtime.cluster import join_ray
@@ -90,9 +99,13 @@ print(ray.get(ray.remote(lambda: sys.executable).remote()))
 """
 
 
-def run(code: str, python: Path | str = sys.executable, cwd: Path = ROOT) -> str:
-    """The last line that a process prints that runs the code."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+def run(code: str, python: Path | str = sys.executable, cwd: Path = ROOT, **given: str) -> str:
+    """The last line that a process prints that runs the code.
+
+    Args:
+        given: variables of its environment.
+    """
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | given
     result = subprocess.run(
         (python, "-c", code),
         cwd=cwd,
@@ -106,9 +119,9 @@ def run(code: str, python: Path | str = sys.executable, cwd: Path = ROOT) -> str
     return result.stdout.splitlines()[-1]
 
 
-@pytest.fixture(scope="module")
-def listening() -> list[tuple[str, str, list[str], int | None, list[int | None]]]:
-    return json.loads(run(LISTENING))
+@pytest.fixture(scope="module", params=["", "local"])
+def listening(request) -> list[tuple[str, str, list[str], int | None, list[int | None]]]:
+    return json.loads(run(LISTENING, RAY_ADDRESS=request.param))
 
 
 def test_a_local_cluster_listens_on_loopback_alone(listening):
@@ -127,6 +140,11 @@ def test_without_its_token_a_local_cluster_does_nothing(listening):
     refusing = {name for name, *_, posted in listening if 401 in posted}
     assert {"ray::RuntimeEnvAgent"} <= refusing <= {"ray::RuntimeEnvAgent", "ray::DashboardAgent"}
     assert all(status != 200 for *_, got, posted in listening if got != 200 for status in posted)
+
+
+def test_gloo_is_told_of_loopback_unless_a_user_names_an_interface():
+    assert json.loads(run(GLOO)) == "lo"
+    assert json.loads(run(GLOO, GLOO_SOCKET_IFNAME="eth0")) == "eth0"
 
 
 def test_its_sockets_and_token_are_for_its_user_alone():

@@ -46,6 +46,8 @@ _LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # Workers that start before they are asked for would not have the environment of workers.
     "RAY_prestart_worker_first_driver": "0",
+    # Gloo would listen on the address that the machine's name stands for.
+    "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
     # The worker that was asked for first stays: its end in the middle may be an abort, at length.
     "RAY_idle_worker_killing_time_threshold_ms": str(2**31 - 1),
 }
@@ -63,7 +65,8 @@ def join_ray() -> None:
         UserError: Ray cannot read its settings or be reached, or one of its nodes starts no worker
             within a minute, or has neither the project nor its code.
     """
-    address = os.environ.get("RAY_ADDRESS", "")
+    if not (address := cluster_address()):
+        os.environ.pop("RAY_ADDRESS", None)
     require_readable()
     os.environ |= _NEEDED
     for name, value in (_ENVIRONMENT | ({} if address else _LOCAL_ENVIRONMENT)).items():
@@ -103,6 +106,12 @@ def join_ray() -> None:
         ray.shutdown()
         raise
     end_with_it()
+
+
+def cluster_address() -> str:
+    """What RAY_ADDRESS names; empty where a cluster of this machine alone is to be started."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return "" if address == "local" else address
 
 
 def require_readable() -> None:
@@ -218,8 +227,8 @@ def _first_line(error: Exception) -> str:
 
 def why_no_cluster(address: str) -> str | None:
     """Why there can be no cluster at a RAY_ADDRESS, which Ray would look for at length; None if
-    something listens there, or Ray is to find or start one itself."""
-    if address in ("", "auto", "local"):
+    something listens there, or Ray is to find one itself."""
+    if address in ("", "auto"):
         return None
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isascii() and port.isdigit()):

@@ -172,7 +172,9 @@ def _params() -> Finding:
             check_files()
     except UserError as error:
         return Finding("params", "fails", str(error), "mend it, or take a preset: maskgit preset")
-    if params.training.compile and not os.environ.get("RAY_ADDRESS"):  # else other machines train
+    from pipeline.runtime.cluster import cluster_address
+
+    if params.training.compile and not cluster_address():  # else other machines train
         require_compiler(params.ray.use_gpu)
     return Finding("params", "good", f"preset {params.preset}, data {params.data.source}")
 
@@ -190,9 +192,9 @@ def _dvc() -> Finding:
 
 
 def _ray() -> Finding:
-    from pipeline.runtime.cluster import why_no_cluster
+    from pipeline.runtime.cluster import cluster_address, why_no_cluster
 
-    version, address = f"Ray {metadata.version('ray')}", os.environ.get("RAY_ADDRESS", "")
+    version, address = f"Ray {metadata.version('ray')}", cluster_address()
     if reason := why_no_cluster(address):
         way_out = "start it (docs: Ray), or unset RAY_ADDRESS to run on this machine"
         return Finding("Ray", "fails", f"{version}; RAY_ADDRESS {address}: {reason}", way_out)
