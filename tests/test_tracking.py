@@ -95,6 +95,21 @@ def test_the_machines_load_is_a_group_by_the_seconds_since_the_run_began(
     assert server.run("stage").status == "FINISHED"
 
 
+def test_a_load_that_cannot_be_counted_is_left_out(server, folder, run, monkeypatch, capfd):
+    """As in a container that hides the network's counters."""
+    import psutil
+
+    monkeypatch.setattr(psutil, "net_io_counters", lambda: None)
+    monkeypatch.setattr(tracking, "SAMPLED", 0.05)
+    monitor = tracking.MachineMonitor(run)
+    before = time.monotonic()
+    while "system/cpu_utilization_percentage" not in {name for name, _ in metrics(server, folder)}:
+        assert time.monotonic() - before < 30
+        time.sleep(0.05)
+    monitor.finish()
+    assert capfd.readouterr().err == ""
+
+
 def test_a_child_begins_where_and_when_it_is_worked_on(server, folder, run):
     child = run.child("key/trial", "trial", {"seed": 3}, "What it is.")
     never = run.child("key/other", "other", {})

@@ -198,9 +198,10 @@ class MachineMonitor:
             # Not at once: other threads import MLflow as a stage begins.
             monitors, metrics = monitors or _monitors(), dict[str, float]()
             for monitor in monitors:
-                monitor.collect_metrics()
-                metrics |= {SYSTEM + k: v for k, v in monitor.aggregate_metrics().items()}
-                monitor.clear_metrics()
+                with contextlib.suppress(Exception):  # a container may hide what it counts
+                    monitor.collect_metrics()
+                    metrics |= {SYSTEM + k: v for k, v in monitor.aggregate_metrics().items()}
+                    monitor.clear_metrics()
             try:
                 self._run.log_metrics(metrics, self._run.outbox.seconds())
             except (UserError, OSError):  # a full disk, of which the stage itself will tell
@@ -214,7 +215,8 @@ def _monitors() -> list[Any]:
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-    monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-    with contextlib.suppress(Exception):  # no GPU, or no library that asks one
-        monitors.append(GPUMonitor())
+    monitors: list[Any] = []
+    for kind in (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor):
+        with contextlib.suppress(Exception):  # no GPU, no library that asks one, no counters
+            monitors.append(kind())
     return monitors
