@@ -89,7 +89,7 @@ def _narrow(draw: Draw, dpi: int) -> dict[str, str | int]:
 
 def _picture(path: Path, dpi: int) -> dict[str, str | int]:
     """A PNG as a data URI, and the size in CSS pixels at which its letters have theirs."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG",)) as image:
         width, height = (round(side * CSS_DPI / dpi) for side in image.size)
     data = base64.b64encode(path.read_bytes()).decode()
     return {"src": f"data:image/png;base64,{data}", "width": width, "height": height}

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash, read_json, remove_temporary, write_json
-from pipeline.runtime.limits import NAME
+from pipeline.runtime.limits import NAME, PICTURE_FORMATS
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records, remove_copy
 from pipeline.runtime.server import NO_MLFLOW, Gone, Refused, Server, Unsent
@@ -242,7 +242,7 @@ class _Sending:
         from PIL import Image
 
         try:
-            picture = Image.open(path)
+            picture = Image.open(path, formats=PICTURE_FORMATS)
             picture.load()
         except Exception as error:  # it was damaged when it was logged; decoders raise anything
             raise Refused(f"{path} is damaged: it is no picture") from error
