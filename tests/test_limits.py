@@ -5,11 +5,14 @@ from decimal import Decimal
 
 import pytest
 
-from pipeline.runtime import limits
+from pipeline.runtime import limits, pytorch_files
 from pipeline.runtime.errors import UserError, one_line
+from pipeline.weights.released import formats
 from tests.project import ROOT
 
 VALUES = {name: value for name, value in vars(limits).items() if name.isupper()}
+for reader in (pytorch_files, formats):
+    VALUES |= {name: value for name, value in vars(reader).items() if name.startswith("MAX_")}
 
 
 def test_the_page_has_every_limit_with_its_value():
