@@ -46,11 +46,8 @@ def test_a_tracking_server_that_is_away_stops_nothing_and_no_password_is_left(pr
     assert files_with_secret(copy.folder, ray) == []
 
 
-@pytest.mark.parametrize("stage", ["train_tokenizer", "train_transformer"])
-def test_an_interruption_is_one_line(project, tmp_path, stage):
-    copy = project.copy(tmp_path / "project")
-    copy.set(tokenizer__steps=5000, training__steps=5000)
-    log = tmp_path / "log"
+def interrupted(copy: Project, stage: str, log: Path, after: str) -> str:
+    """What a stage says that Ctrl-C ends, once it has said what matches `after`."""
     with open(log, "w") as output:
         process = subprocess.Popen(
             ("python", "-m", f"stages.{stage}"),
@@ -61,14 +58,23 @@ def test_an_interruption_is_one_line(project, tmp_path, stage):
             # A shell's background jobs ignore Ctrl-C, and so would what they start.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-    for _ in range(1200):
-        if "/5000" in log.read_text():
-            break
+    deadline = time.monotonic() + 120
+    while not re.search(after, log.read_text()) and time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 1
-    assert "interrupted; run again to go on" in error_line(log.read_text())
+    assert process.wait(timeout=30) == 1
+    return log.read_text()
+
+
+@pytest.mark.parametrize("stage", ["train_tokenizer", "train_transformer"])
+def test_an_interruption_is_one_line_and_loses_nothing(project, tmp_path, stage):
+    copy = project.copy(tmp_path / "project")
+    copy.set(tokenizer__steps=5000, training__steps=5000)
+    said = interrupted(copy, stage, tmp_path / "log", r"\d/5000(.|\n)*\d/5000")
+    assert "interrupted; run again to go on" in error_line(said)
+    said = interrupted(copy, stage, tmp_path / "again", "going on from step")
+    assert re.search(r"going on from step [1-9]\d* of 5000", said)
     deadline = time.monotonic() + 30
     while copy.strays() and time.monotonic() < deadline:
         time.sleep(1)
