@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,57 @@ def test_links_in_a_circle(classes):
     (classes / "puss").symlink_to(classes / "cat")
     with pytest.raises(UserError, match="another class's folder too"):
         folder_source(classes)
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "said"),
+    [
+        ("val/a", "val/b", r"val/b is another class's folder too \(.*val/a\); delete one"),
+        ("val/a", "train/b", r"val/a is another class's folder too \(.*train/b\)"),
+        ("val/a", "val", r"val/a links back to .*/val; delete the link"),
+        ("val/a", "train", r"train/. lies in another class's folder, .*/val/a; delete one"),
+        ("train/c", "train/a/sub", r"train/c lies in another class's folder, .*/train/a"),
+    ],
+)
+def test_classes_that_link_to_pictures_of_others_are_refused_in_any_split(
+    tmp_path, link, target, said
+):
+    seeds = iter(range(100))
+    for place in ("train/a", "train/b", "train/a/sub", "val/a", "val/b", "val/c"):
+        save(tmp_path / place / "0.png", seed=next(seeds))
+    if link != "train/c":
+        shutil.rmtree(tmp_path / "val/c")
+        shutil.rmtree(tmp_path / link)
+    (tmp_path / link).symlink_to(tmp_path / target)
+    with pytest.raises(UserError, match=said) as error:
+        folder_source(tmp_path)
+    one_line(error)
+
+
+def test_a_class_whose_training_folder_has_its_validation_may_be_linked(tmp_path):
+    for split, place in (("train", "x"), ("val", "x/held out")):
+        save(tmp_path / place / f"{split}.png", seed=len(place))
+        (tmp_path / "set" / split).mkdir(parents=True)
+        (tmp_path / "set" / split / "a").symlink_to(tmp_path / place)
+    with pytest.raises(UserError, match="same images as training"):  # and not for their labels
+        folder_source(tmp_path / "set")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_picture_of_which_nothing_is_seen_is_refused(classes, mode):
+    path = classes / "cat" / "clear.png"
+    save(path)
+    source = folder_source(classes)
+    index = [item.key for item in source.items].index("cat/clear.png")
+    picture = Image.new("RGBA", (8, 8), (200, 0, 0, 0)).convert(mode)
+    picture.save(path)
+    with pytest.raises(UserError, match=r"clear\.png is transparent everywhere; save") as error:
+        source.read(index)
+    one_line(error)
+    picture.putpixel((3, 3), (0,) * (len(mode) - 1) + (1,))  # hardly
+    for seen in (picture, Image.new(mode, (8, 8), "white"), Image.new("L", (8, 8), "white")):
+        seen.save(path)
+        assert source.read(index) == path.read_bytes()
 
 
 @pytest.mark.parametrize("what", ["fifo", "device", "large"])

@@ -4,7 +4,7 @@ the pictures that are none."""
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
@@ -44,7 +44,8 @@ class FolderSource:
 
     def _open(self, root: Path) -> None:
         if not root.is_dir():
-            raise UserError(f"data.source: folder {root} does not exist; give an existing folder")
+            what = "is a file" if root.exists() else "does not exist"
+            raise UserError(f"data.source: folder {root} {what}; give an existing folder")
         self._root, self._suffixes = root, picture_suffixes()
         self._skipped: Counter[str] = Counter()
         folders = splits(root)
@@ -55,7 +56,7 @@ class FolderSource:
             raise UserError(
                 f"data.source: {first} has no class folders{why}; put each class in its own"
             )
-        self._refuse_links(classes)
+        self._refuse_links(folders.values())
         self._refuse_splits_below(classes)
         self.class_names = [printable(folder.name) for folder in classes]
         if "" in (name.strip() for name in self.class_names):
@@ -114,14 +115,26 @@ class FolderSource:
                 flush=True,
             )
 
-    def _refuse_links(self, classes: list[Path]) -> None:
-        real, root = [folder.resolve() for folder in classes], self._root.resolve()
-        times = Counter(real)
-        for folder, target in zip(classes, real, strict=True):
-            if root.is_relative_to(target):
+    def _refuse_links(self, splits: Iterable[Path]) -> None:
+        """Refuse classes that link to a folder which they lie in, or to pictures of another class,
+        in any split: these would have both labels."""
+        classes = [folder for split in splits for folder in class_folders(split)]
+        by_place: dict[Path, Path] = {}
+        for folder in classes:
+            target = folder.resolve()
+            if folder.parent.resolve().is_relative_to(target):
                 raise UserError(f"data.source: {folder} links back to {target}; delete the link")
-            if times[target] > 1:
-                raise UserError(f"data.source: {folder} is another class's folder too; delete one")
+            other = by_place.setdefault(target, folder)
+            if other.name != folder.name:
+                raise UserError(
+                    f"data.source: {folder} is another class's folder too ({other}); delete one"
+                )
+        for place, folder in by_place.items():
+            for other in (by_place[above] for above in place.parents if above in by_place):
+                if other.name != folder.name:
+                    raise UserError(
+                        f"data.source: {folder} lies in another class's folder, {other}; delete one"
+                    )
 
     def _refuse_splits_below(self, classes: list[Path]) -> None:
         """Refuse classes that have splits of their own, which would be mixed: the folder is one too
