@@ -74,6 +74,13 @@ def test_files_of_ours_are_far_below_the_limit():
             for version in ("1.0", "1.1", "1.3", "1.20", "2.0")
         ),
         ("a: 1\n\nb: 2001-99-99\n", "at line 3; correct it"),
+        *(
+            (f"a: 1\n? {key}\n: 2\n", "a key is a list or a mapping")
+            for key in ("[[a]]", "[{b: c}]")
+        ),
+        ("a: 1\n---\nb: 2\n", "a second document begins at line 2; delete the line ---"),
+        ("a: 1\n---\n", "a second document begins at line 2; delete the line ---"),
+        ("a: =\n", "equals signs alone (=) are not read, one is at line 1; write plain values"),
         ("a: 1\nb: \0\n", "line 2 holds a control character; remove it"),
         ("a: 1\nb: 2\nc: \x0c\n", "line 3 holds a control character; remove it"),
     ],
@@ -168,14 +175,29 @@ def test_images_that_no_discriminator_looks_at_are_refused(tmp_path):
         )
 
 
-@pytest.mark.parametrize("levels", [[1, 1, 2], [1, 2, 1]])
-def test_one_token_whose_channels_are_normalised_one_by_one_is_refused(levels, tmp_path):
-    """Their encoder would end in zeros, and of a single picture in an error of PyTorch's."""
-    changes = {"data.image_size": 4, "tokenizer.multipliers": levels}
-    path = write(tmp_path, changes | {"tokenizer.filters": 32})
-    assert "data.image_size: 4 pixels are one token, whose 32 channels" in message(path)
-    path = write(tmp_path, changes | {"tokenizer.filters": 64})
-    assert "one token" not in message(path)  # but its iterations are too many
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("data.crop_ratio", [50.0, 100.0], "no picture is more than 20 times as long as wide"),
+        ("data.crop_ratio", [0.01, 1.0], "no picture is more than 20 times as long as wide"),
+        ("data.crop_scale", [1e-4, 1e-4], "is less than one; use more"),
+        ("classifier.crop_scale", [1e-9, 1e-4], "is less than one; use more"),
+    ],
+)
+def test_crops_that_no_picture_has_are_refused(key, value, said, tmp_path):
+    line = message(write(tmp_path, {key: value}))
+    assert key in line and said in line
+
+
+@pytest.mark.parametrize("name", ["写真　集", "a\u00a0b", "می\u200cخواهم", "👩\u200d🎨"])
+def test_a_folder_of_any_script_is_taken(name, tmp_path):
+    assert load_params(write(tmp_path, {"data.source": f"folder:{name}"})).data.source[7:] == name
+
+
+def test_a_transformer_of_one_number_a_token_is_refused(tmp_path):
+    """Which is normalised to nothing: it would predict the same whatever it is given."""
+    path = write(tmp_path, {"transformer.hidden": 1, "transformer.heads": 1})
+    assert "transformer.hidden: " in message(path) and "2" in message(path)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "wide_resnet50_2"])

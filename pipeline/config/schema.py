@@ -11,6 +11,7 @@ from pipeline.config.values import (
     Channels,
     Count,
     CountFromZero,
+    CropRatio,
     CropScale,
     Downloads,
     Extractor,
@@ -25,7 +26,6 @@ from pipeline.config.values import (
     Pair,
     Place,
     Positive,
-    Range,
     Ratio,
     Schedule,
     Seed,
@@ -53,7 +53,7 @@ class Data(Section):
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     shard_size: Batch
     crop_scale: CropScale
-    crop_ratio: Range
+    crop_ratio: CropRatio
     flip: bool
 
 
@@ -113,7 +113,7 @@ class Tokens(Section):
 class Transformer(Section):
     pretrained: Place | None
     layers: Layers
-    hidden: Width
+    hidden: Annotated[Width, Field(ge=2)]  # one number alone is normalised to nothing
     heads: Width
     mlp: Width
     dropout: Fraction

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
+from unicodedata import category
 
 from pydantic import AfterValidator, Field
 
@@ -13,6 +14,7 @@ from pipeline.runtime.files import as_written
 from pipeline.runtime.project import folder_named, is_store
 from pipeline.runtime.uris import redacted
 
+JOINERS = "\u200c\u200d"
 Extractor = Literal["classifier", "inception"]
 
 
@@ -33,8 +35,9 @@ def _known_source(name: str) -> str:
 
 def _plain(text: str) -> str:
     """Text that a file system, a database and a terminal take: no NUL, no line break, no half of a
-    character."""
-    if not all(c.isprintable() for c in text):
+    character. (Spaces of all widths, and joiners, without which some scripts cannot be written, are
+    no printable characters to Python.)"""
+    if not all(c.isprintable() or c in JOINERS or category(c) == "Zs" for c in text):
         raise ValueError(f"{text!r} holds a character that cannot be printed; remove it")
     return text
 
@@ -136,6 +139,13 @@ def _within_image(value: list[float]) -> list[float]:
     return value
 
 
+def _of_a_picture(value: list[float]) -> list[float]:
+    most = limits.PICTURE_ASPECT
+    if value[0] < 1 / most or value[1] > most:
+        raise ValueError(f"no picture is more than {most} times as long as wide; use less")
+    return value
+
+
 Value = TypeVar("Value")
 Text = Annotated[
     str, Field(min_length=1, max_length=limits.TEXT, pattern=r"\S"), AfterValidator(_plain)
@@ -170,4 +180,5 @@ NonNegative = Annotated[float, Field(ge=0, le=limits.LARGEST)]
 SpikeFactor = Annotated[float, Field(gt=1, le=limits.LARGEST)] | None
 Pair = Annotated[list[Value], Field(min_length=2, max_length=2)]
 Range = Annotated[Pair[Positive], AfterValidator(_ascending)]
+CropRatio = Annotated[Range, AfterValidator(_of_a_picture)]
 CropScale = Annotated[Range, AfterValidator(_within_image)]

@@ -46,6 +46,8 @@ def parse_yaml(text: str) -> Any:
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise NotYaml(f"line {line} holds a control character; remove it") from error
+    except TypeError as error:  # of a key that is made of others, which no mapping takes
+        raise NotYaml("a key is a list or a mapping; give it a name") from error
     except (ValueError, OverflowError) as error:
         raise NotYaml("an escape such as \\U00110000 stands for no character; remove it") from error
 
@@ -86,13 +88,17 @@ def _check_events(text: str) -> None:
     from ruamel.yaml import YAML
     from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
 
-    depth = 0
+    depth = documents = 0
     for number, event in enumerate(YAML(typ="safe", pure=True).parse(text), start=1):
         where = f"at line {event.start_mark.line + 1}" if event.start_mark else "in it"
         if number > YAML_EVENTS:
             raise NotYaml(f"it holds more than {YAML_EVENTS:,} values and lists; shorten it")
-        if isinstance(event, DocumentStartEvent) and event.version not in (None, (1, 2)):
-            raise NotYaml(OTHER_VERSION)
+        if isinstance(event, DocumentStartEvent):
+            documents += 1
+            if event.version not in (None, (1, 2)):
+                raise NotYaml(OTHER_VERSION)
+            if documents > 1:
+                raise NotYaml(f"a second document begins {where}; delete the line ---")
         if refused := _refused(event):
             raise NotYaml(f"{refused} are not read, one is {where}; write plain values there")
         if isinstance(event, CollectionStartEvent):
@@ -115,4 +121,6 @@ def _refused(event: "Event") -> str:
         return "tags (!)"
     if isinstance(event, ScalarEvent) and event.value == "<<" and event.style is None:
         return "merge keys (<<)"
+    if isinstance(event, ScalarEvent) and event.value == "=" and event.style is None:
+        return "equals signs alone (=)"
     return ""
