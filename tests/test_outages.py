@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.mlflow_server import mlflow_server
+from tests.outage_kinds import OUTAGES
 from tests.outages import Bench, cells
 from tests.project import ROOT, Project
 
@@ -26,14 +27,33 @@ def bench(finished, tmp_path_factory) -> Iterator[Bench]:
         yield Bench(finished, tmp_path_factory.mktemp("outages"), port, empty)
 
 
+# Every kind once, but for the full disk's, which has a test of its own.
 CHOSEN = [
     ("train_classifier", "gone_briefly"),
-    ("train_classifier", "killed_and_flipped"),
-    ("reject", "slow"),
-    ("cache_tokens", "errors"),
+    ("reject", "gone_a_minute"),
     ("evaluate", "gone_for_good"),
+    ("cache_tokens", "silent"),
+    ("cache_tokens", "errors"),
+    ("edit", "busy"),
+    ("train_classifier", "page"),
+    ("reject", "began_anew"),
+    ("cache_tokens", "lost"),
+    ("reject", "slow"),
+    ("prepare", "locked"),
+    ("reject", "deleted"),
+    ("sweep", "worker_killed"),
+    ("sweep", "ray_killed"),
+    ("train_transformer", "ray_head_killed"),
+    ("evaluate", "killed"),
+    ("train_tokenizer", "killed_and_cut"),
+    ("train_tokenizer", "killed_and_zeroed"),
+    ("train_classifier", "killed_and_flipped"),
     ("prepare", "clock_back"),
 ]
+
+
+def test_every_kind_of_outage_is_chosen():
+    assert {outage for _, outage in CHOSEN} == OUTAGES.keys() - {"full_disk"}
 
 
 def factor() -> float:
