@@ -175,11 +175,21 @@ def test_images_that_no_discriminator_looks_at_are_refused(tmp_path):
         )
 
 
+@pytest.mark.parametrize("levels", [[1, 1, 2], [1, 2, 1]])
+def test_one_token_whose_channels_are_normalised_one_by_one_is_refused(levels, tmp_path):
+    """Their encoder would end in zeros, and of a single picture in an error of PyTorch's."""
+    changes = {"data.image_size": 4, "tokenizer.multipliers": levels}
+    path = write(tmp_path, changes | {"tokenizer.filters": 32})
+    assert "data.image_size: 4 pixels are one token, whose 32 channels" in message(path)
+    path = write(tmp_path, changes | {"tokenizer.filters": 64})
+    assert "one token" not in message(path)  # but its iterations are too many
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("data.crop_ratio", [50.0, 100.0], "no picture is more than 20 times as long as wide"),
-        ("data.crop_ratio", [0.01, 1.0], "no picture is more than 20 times as long as wide"),
+        ("data.crop_ratio", [50.0, 100.0], "times as long as wide; use 0.05 to 20"),
+        ("data.crop_ratio", [0.01, 1.0], "times as long as wide; use 0.05 to 20"),
         ("data.crop_scale", [1e-4, 1e-4], "is less than one; use more"),
         ("classifier.crop_scale", [1e-9, 1e-4], "is less than one; use more"),
     ],
@@ -187,6 +197,11 @@ def test_images_that_no_discriminator_looks_at_are_refused(tmp_path):
 def test_crops_that_no_picture_has_are_refused(key, value, said, tmp_path):
     line = message(write(tmp_path, {key: value}))
     assert key in line and said in line
+
+
+def test_the_longest_crops_are_taken(tmp_path):
+    path = write(tmp_path, {"data.crop_ratio": [0.05, 20.0]})
+    assert load_params(path).data.crop_ratio == [0.05, 20]
 
 
 @pytest.mark.parametrize("name", ["写真　集", "a\u00a0b", "می\u200cخواهم", "👩\u200d🎨"])

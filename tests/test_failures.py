@@ -59,8 +59,8 @@ def interrupted(copy: Project, stage: str, log: Path, after: str) -> str:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     deadline = time.monotonic() + 120
-    while not re.search(after, log.read_text()) and time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
+    while not re.search(after, log.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 1

@@ -167,6 +167,38 @@ def test_pictures_whose_files_torchvision_lists_are_held_to_what_a_folders_are(t
     with pytest.raises(UserError, match=r"River_1\.jpg is a pipe"):
         source.read(1)
 
+    last.unlink()
+    with pytest.raises(UserError, match=r"River_1\.jpg was there .*; unpack the data set again"):
+        source.read(1)
+
+
+@pytest.mark.parametrize("manner", ["_samples", "_image_files"])
+def test_a_set_that_lists_its_files_decodes_no_picture_itself(monkeypatch, tmp_path, manner):
+    """Whose reader would open any format, and wait at a pipe."""
+    import torchvision
+
+    class Set(BySplit):
+        def __init__(self, root, split="train", transform=None, download=False):
+            self.prepare(root, split)
+            files = [Path(root, f"{split}{i}.png") for i in range(len(self))]
+            labels = [i % 3 for i in range(len(self))]
+            if manner == "_samples":  # as of Imagenette, GTSRB, StanfordCars and RenderedSST2
+                self._samples = list(zip(files, labels, strict=True))
+            else:
+                self._image_files, self._labels = files, labels
+
+        def __getitem__(self, i: int):
+            raise AssertionError("torchvision decodes it")
+
+    monkeypatch.setattr(torchvision.datasets, "GreySet", Set, raising=False)
+    for split, count in (("train", 6), ("test", 3)):
+        for i in range(count):
+            Image.new("L", (4, 4), 100 * (split == "test") + i).save(tmp_path / f"{split}{i}.png")
+    source = open_source("torchvision:GreySet", str(tmp_path), 28)
+    assert [item.label for item in source.items] == [0, 1, 2] * 3
+    greys = [decode_image(source.read(i), 1).getpixel((0, 0)) for i in range(9)]
+    assert greys == [*range(6), 100, 101, 102]
+
 
 @pytest.mark.parametrize("name", ["ImageFolder", "DatasetFolder"])
 def test_a_reader_of_folders_is_sent_to_the_folder_source(tmp_path, name):

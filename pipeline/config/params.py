@@ -127,6 +127,13 @@ class Params(Sections):
                 f"tokenizer.discriminator: stylegan halves images down to 4 pixels, and "
                 f"data.image_size {size} is not 4, 8, 16 …; use such a size, or patch"
             )
+        narrowest = self.tokenizer.filters * min([1, *self.tokenizer.multipliers][-2:])
+        if self.grid == 1 and narrowest == 32:  # as many groups has each norm
+            raise ValueError(
+                f"data.image_size: {size} pixels are one token, whose 32 channels are normalised "
+                f"one by one, so that nothing is left of them; use larger images, fewer levels in "
+                f"tokenizer.multipliers, or more tokenizer.filters"
+            )
 
     def _check_iterations(self) -> None:
         for key, iterations in (
@@ -152,16 +159,10 @@ class Params(Sections):
         half = round(size / 2)
         before, end = (size - half) // 2, (size - half) // 2 + half  # the box's pixels, as a range
         known = max(before // factor, self.grid - -(-end // factor))  # tokens beside the box
-        if not known:
-            raise ValueError(
-                f"data.image_size: {size} pixels are {self.grid}×{self.grid} tokens, of which none "
-                f"is known where an image's middle is edited; use larger images, or fewer levels "
-                f"in tokenizer.multipliers"
-            )
-        if dilate >= known:
+        if dilate and dilate >= known:
             raise ValueError(
                 f"editing.dilate: {dilate} leaves no token known around the middle of "
-                f"{self.grid}×{self.grid} tokens; use at most {known - 1}"
+                f"{self.grid}×{self.grid} tokens; use at most {max(0, known - 1)}"
             )
         if self.editing.feather > size:
             raise ValueError(

@@ -142,7 +142,9 @@ def _within_image(value: list[float]) -> list[float]:
 def _of_a_picture(value: list[float]) -> list[float]:
     most = limits.PICTURE_ASPECT
     if value[0] < 1 / most or value[1] > most:
-        raise ValueError(f"no picture is more than {most} times as long as wide; use less")
+        raise ValueError(
+            f"no picture is more than {most} times as long as wide; use {1 / most:g} to {most}"
+        )
     return value
 
 

@@ -145,7 +145,7 @@ class TorchvisionSource:
 
     def read(self, index: int) -> bytes:
         if (path := self._files[index]) is not None:
-            return read_picture(path)
+            return read_picture(path, gone="unpack the data set again")
         dataset, i = self._index[index]
         try:
             with self._turn:
@@ -170,11 +170,14 @@ def _files(dataset: Any) -> list[Path]:
     return []
 
 
-def _labels(dataset) -> list[int]:
-    """Labels without decoding images where the data set keeps them."""
+def _labels(dataset: Any) -> list[int]:
+    """Labels without decoding images where the data set keeps them, alone or beside its files."""
     for attribute in ("targets", "_labels", "labels"):
         if (labels := getattr(dataset, attribute, None)) is not None:
             return [int(label) for label in labels]
+    listed = getattr(dataset, "_samples", None)
+    if isinstance(listed, list) and len(listed) == len(dataset):
+        return [int(label) for _, label in listed]
     return [int(dataset[i][1]) for i in range(len(dataset))]
 
 

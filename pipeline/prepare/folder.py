@@ -28,7 +28,8 @@ class FolderSource:
     Raises:
         UserError: there is no such folder or none of classes in it, a class is empty, has splits of
             its own or no name that can be shown, two names are shown alike, validation has the
-            images of training, or a folder links back to one that it lies in.
+            images of training, a class has the folder of another or lies in it, or a folder links
+            back to one that it lies in.
     """
 
     def __init__(self, root: Path):
@@ -115,23 +116,28 @@ class FolderSource:
                 flush=True,
             )
 
-    def _refuse_links(self, splits: Iterable[Path]) -> None:
-        """Refuse classes that link to a folder which they lie in, or to pictures of another class,
-        in any split: these would have both labels."""
-        classes = [folder for split in splits for folder in class_folders(split)]
+    def _refuse_links(self, folders: Iterable[Path]) -> None:
+        """Refuse classes that link to a folder which they lie in, or to pictures of another class:
+        these would have both labels.
+
+        Args:
+            folders: of classes, one a split.
+        """
         by_place: dict[Path, Path] = {}
-        for folder in classes:
+        for folder in (each for split in folders for each in class_folders(split)):
             target = folder.resolve()
             if folder.parent.resolve().is_relative_to(target):
                 raise UserError(f"data.source: {folder} links back to {target}; delete the link")
             other = by_place.setdefault(target, folder)
-            if other.name != folder.name:
+            if composed(other.name) != composed(folder.name):
                 raise UserError(
                     f"data.source: {folder} is another class's folder too ({other}); delete one"
                 )
         for place, folder in by_place.items():
-            for other in (by_place[above] for above in place.parents if above in by_place):
-                if other.name != folder.name:
+            for above in (above for above in place.parents if above in by_place):
+                other = by_place[above]
+                seen = not any(map(hidden, place.relative_to(above).parts))
+                if seen and composed(other.name) != composed(folder.name):
                     raise UserError(
                         f"data.source: {folder} lies in another class's folder, {other}; delete one"
                     )

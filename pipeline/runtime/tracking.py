@@ -199,9 +199,9 @@ class MachineMonitor:
             monitors, metrics = monitors or _monitors(), dict[str, float]()
             for monitor in monitors:
                 with contextlib.suppress(Exception):  # a container may hide what it counts
+                    monitor.clear_metrics()
                     monitor.collect_metrics()
                     metrics |= {SYSTEM + k: v for k, v in monitor.aggregate_metrics().items()}
-                    monitor.clear_metrics()
             try:
                 self._run.log_metrics(metrics, self._run.outbox.seconds())
             except (UserError, OSError):  # a full disk, of which the stage itself will tell
