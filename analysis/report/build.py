@@ -85,8 +85,13 @@ def _publish(made: Path, target: Path) -> Path:
 
 
 def _remove_others(output: Path, written: list[Path]) -> None:
-    """Remove what an earlier analysis left and this one did not make: of other results."""
-    for folder in FOLDERS:
-        for path in (output / folder).glob("*"):
-            if path.is_file() and path not in written:
-                path.unlink()
+    """Remove what an earlier analysis left and this one did not make: of other results. What lies
+    behind a link is not DVC's, which empties these folders, and stays."""
+    own = [output / folder for folder in FOLDERS if not (output / folder).is_symlink()]
+    files = [path for folder in own for path in folder.glob("*") if path.is_file()]
+    others = sorted(set(files) - set(written))
+    for path in others:
+        path.unlink()
+    if others:
+        names = ", ".join(path.name for path in others)
+        print(f"{len(others)} files removed that are of no result as it is now: {names[:200]}")
