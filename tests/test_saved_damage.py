@@ -52,6 +52,8 @@ def test_a_model_that_was_saved_before_its_parts_were_noted_opens(saved):
             r"has 8,388,608 bytes",
         ),
         (lambda f: bloat(f / "tokenizer"), r"tokenizer/config\.json has 8,388,\d+ bytes"),
+        (lambda f: measure(f, fid_classifier=-5.0), "measured: .*fid_classifier cannot be -5"),
+        (lambda f: measure(f, precision_classifier=7.0), "precision_classifier cannot be 7"),
         (lambda f: (f / "README.md").unlink(), None),
         (lambda f: (f / "transformer/model.safetensors").unlink(), "is missing; save or download"),
         (lambda f: (f / "tokenizer/model.safetensors").write_bytes(b"x"), "are not those that"),
@@ -100,6 +102,11 @@ def rewrite(network: Path, text: str) -> None:
     config = network / "config.json"
     config.write_text(text)
     note_hash(config)
+
+
+def measure(folder: Path, **measured: float) -> None:
+    description = json.loads((folder / "config.json").read_text()) | {"measured": measured}
+    (folder / "config.json").write_text(json.dumps(description))
 
 
 def edit(folder: Path, classes: list[str] | None = None, **decoding) -> None:

@@ -1,5 +1,6 @@
 """Models that are saved, put on the Hub and opened again; and opened from released files."""
 
+import ast
 import json
 import os
 import shutil
@@ -59,6 +60,12 @@ def test_it_is_written_over_itself_and_over_nothing_else(project, saved, tmp_pat
         (tmp_path / "mine" / name).write_text('{"mine": 1}')
     with pytest.raises(UserError, match="mine is there already and no saved model"):
         model.save_pretrained(tmp_path / "mine")
+    (saved / "README.md").unlink()
+    (saved / "README.md").mkdir()
+    (saved / "README.md/notes.txt").touch()
+    with pytest.raises(UserError, match="m is there already and no saved model"):
+        model.save_pretrained(saved)
+    assert (saved / "README.md/notes.txt").exists()
     (saved / "notes.txt").touch()  # and a config.json, as many folders have one
     with pytest.raises(UserError, match="m is there already and no saved model"):
         model.save_pretrained(saved)
@@ -127,6 +134,17 @@ def test_the_card_opens_the_model_that_it_describes(saved, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sample.png").exists()
+
+
+def test_the_cards_code_holds_for_classes_of_any_name(saved, tmp_path):
+    config = saved / "config.json"
+    values = json.loads(config.read_text())
+    values["classes"][0] = '3" wide\\'
+    config.write_text(json.dumps(values))
+    again = MaskGIT.from_pretrained(saved, device="cpu").save_pretrained(tmp_path / 'my "own"')
+    code = (again / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    texts = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+    assert {'3" wide\\', str(again)} <= texts
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The model card: what the model is, how to use it, and what its own run measured."""
 
+import json
 import math
 from pathlib import Path
 
@@ -48,8 +49,8 @@ that reproduces the paper, with preset `{preset}`{seed}.
 ```python
 from pipeline import MaskGIT
 
-model = MaskGIT.from_pretrained("{name}")
-images = model.sample("{first}", 8, iterations={iterations}, schedule="{schedule}")
+model = MaskGIT.from_pretrained({name})
+images = model.sample({first}, 8, iterations={iterations}, schedule="{schedule}")
 model.to_pil(images)[0].save("sample.png")
 ```
 
@@ -125,6 +126,11 @@ def _lie_there(opened: Opened, tokenizer: Path, transformer: Path) -> bool:
     return True
 
 
+def _quoted(text: str) -> str:
+    """A text as a string of Python's, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def card(opened: Opened, name: str, values: dict[str, float]) -> str:
     """The card as Markdown.
 
@@ -135,14 +141,14 @@ def card(opened: Opened, name: str, values: dict[str, float]) -> str:
     grid, decoding = math.isqrt(transformer.num_tokens), opened.defaults.decoding
     parameters = sum(p.numel() for p in opened.transformer.parameters())
     return TEMPLATE.format(
-        name=name,
+        name=_quoted(name),
         size=grid * tokenizer.downsampling,
         colours="grey" if tokenizer.channels == 1 else "RGB",
         count=len(opened.classes),
         grid=grid,
         preset=opened.preset,
         seed="" if opened.seed is None else f" and seed {opened.seed}",
-        first=opened.classes[0],
+        first=_quoted(opened.classes[0]),
         iterations=decoding.iterations,
         schedule=decoding.schedule,
         temperature=decoding.choice_temperature,

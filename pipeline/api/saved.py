@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from pipeline.api.defaults import Defaults
 from pipeline.config.values import Seed, Text
 from pipeline.decoding import DecodingSettings
 from pipeline.runtime import limits
+from pipeline.runtime.bounds import bounds_of
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import distinct, read_file, value_hash
 from pipeline.tokenizer import TokenizerConfig
@@ -33,6 +34,13 @@ WEIGHTS = "model.safetensors"
 PARTS = ("config.json", WEIGHTS, "SHA256SUMS")
 AGAIN = "save or download it again"  # the way out where a file of it is damaged
 FILES = [CONFIG, CARD, *(f"{d}/{f}" for d in (TOKENIZER_FOLDER, TRANSFORMER_FOLDER) for f in PARTS)]
+
+
+def _measurable(values: dict[str, float]) -> dict[str, float]:
+    for name, value in values.items():
+        if not bounds_of(name).hold(value):
+            raise ValueError(f"{name} cannot be {value:g}")
+    return values
 
 
 class Description(BaseModel):
@@ -51,7 +59,7 @@ class Description(BaseModel):
     defaults: Defaults
     preset: Text
     seed: Seed | None
-    measured: dict[Text, float]
+    measured: Annotated[dict[Text, float], AfterValidator(_measurable)]
     # SHA-256 of each part's weights; of models that were saved before there is none.
     weights: dict[Literal["tokenizer", "transformer"], Text] = {}
     measured_with: Text = ""  # `identity` then; of models that were saved before ""

@@ -116,4 +116,5 @@ def _holds_nothing_else(folder: Path) -> bool:
         found = {p.relative_to(folder).as_posix() for p in [*folder.iterdir(), *inside]}
     except OSError:  # it may not be read
         return False
-    return not found or (found <= {*FILES, *folders} and is_saved(folder))
+    files = all((folder / name).is_file() for name in found - folders)
+    return not found or (files and found <= {*FILES, *folders} and is_saved(folder))
