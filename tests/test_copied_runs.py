@@ -54,6 +54,17 @@ def test_a_row_of_another_run_is_made_again(two, below, capsys):
     assert keep_if_whole(ours / "row.json")
 
 
+def test_nothing_is_removed_where_the_list_of_hashes_cannot_be_read(tmp_path):
+    write_noted(tmp_path / "row.json", {"value": 1})
+    (tmp_path / SUMS).rename(tmp_path / "list")
+    (tmp_path / SUMS).mkdir()
+    with pytest.raises(UserError, match=f"{SUMS} cannot be read, so nobody knows"):
+        keep_if_whole(tmp_path / "row.json")
+    (tmp_path / SUMS).rmdir()
+    (tmp_path / "list").rename(tmp_path / SUMS)
+    assert keep_if_whole(tmp_path / "row.json")
+
+
 @pytest.mark.parametrize("below", ["", "cells"])
 @pytest.mark.parametrize("killed", [False, True])
 def test_batches_of_another_run_are_made_again(two, below, killed):

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,25 @@ def test_a_record_that_is_no_file_is_named(project):
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(UserError, match=r"evaluate\.json is a folder, pipe or device"):
+        out_of_date()
+
+
+@pytest.mark.parametrize("what", ["a file", "a link to itself"])
+def test_records_whose_folder_is_none_are_not_taken_for_missing(project, what):
+    folder = Path("results/sources")
+    shutil.rmtree(folder)
+    if what == "a file":
+        folder.touch()
+    else:
+        folder.symlink_to("sources")
+    with pytest.raises(UserError, match=r"sources cannot be read \(.*\); mend it"):
+        out_of_date()
+
+
+def test_a_record_with_a_key_twice_is_named(project):
+    path = Path("results/sources/evaluate.json")
+    path.write_text(path.read_text().replace("{", '{"seconds": 1.0,', 1))
+    with pytest.raises(UserError, match=r"evaluate\.json .*seconds is in its list twice"):
         out_of_date()
 
 

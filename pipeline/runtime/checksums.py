@@ -82,14 +82,28 @@ def as_noted(path: Path) -> bool:
 
 def keep_if_whole(path: Path) -> bool:
     """Whether a file of an earlier, killed run is there and whole. A damaged one is removed, so
-    that it is made again, and a line says so."""
+    that it is made again, and a line says so.
+
+    Raises:
+        UserError: the folder's list of hashes cannot be read, so that nobody knows.
+    """
     if not os.path.lexists(path):
         return False
     if as_noted(path):
         return True
+    _require_list(path.parent)
     print(f"{path} is damaged or was not finished; it is made again", flush=True)
     remove(path)
     return False
+
+
+def _require_list(folder: Path) -> None:
+    sums = folder / SUMS
+    if os.path.lexists(sums) and not (sums.is_file() and os.access(sums, os.R_OK)):
+        raise UserError(
+            f"{sums} cannot be read, so nobody knows whether what lies beside it is whole; make it "
+            f"readable, or delete it to have all of that made again"
+        )
 
 
 def require_in_place(path: Path, way_out: str) -> None:

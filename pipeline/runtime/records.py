@@ -5,6 +5,7 @@ can be told without any model or image at hand: whether the params of today are 
 ran with, and whether what it was made from is still what the stage before it left.
 """
 
+import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
@@ -162,7 +163,7 @@ def read_records(
     """
     stages = read_stages(root) if (root / DVC_FILE).exists() else None
     try:
-        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        there = sorted(folder.iterdir()) if os.path.lexists(folder) else []
     except OSError as error:  # no record would be read as one that never was
         raise UserError(f"{folder} cannot be read ({error.strerror}); mend it") from error
     records = [path for path in there if path.suffix == ".json"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.runtime.bounds import bounds_of, known_bounds
 from pipeline.runtime.dag import DVC_FILE, HERE, project_around, read_stages, stage_outputs
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import as_written, read_file, require_file
+from pipeline.runtime.files import as_written, distinct, read_file, require_file
 from pipeline.runtime.limits import RESULT_BYTES, RESULT_COLUMNS, TEXT
 
 if TYPE_CHECKING:
@@ -229,11 +229,11 @@ def read_values(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: it is missing or not JSON.
+        UserError: it is missing, not JSON, or has a key twice.
     """
     with reading(path, RESULT_BYTES):
         try:
-            return json.loads(read_file(path).decode("utf-8"))
+            return json.loads(read_file(path).decode("utf-8"), object_pairs_hook=distinct)
         except (ValueError, RecursionError) as error:
             raise Damaged(path, f"is not valid JSON ({error})") from error
 

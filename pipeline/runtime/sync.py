@@ -1,5 +1,6 @@
 """Sends what stages have logged and could not send themselves: `maskgit sync`."""
 
+import os
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def sync(folder: Path) -> str:
         UserError: the server does not take all, or of a run nothing can be read or sent. (Single
             records that are damaged, or refused for good, are in the line.)
     """
+    _require_listed(folder)
     uri = tracking_uri()
     outboxes = Outboxes(folder, uri)
     shown, reason = redacted(uri), _why_not(outboxes)
@@ -41,6 +43,19 @@ def sync(folder: Path) -> str:
     if outboxes.broken():
         raise UserError(line)
     return line
+
+
+def _require_listed(folder: Path) -> None:
+    """Raise a `UserError` where there is a folder of outboxes that cannot be looked into: it would
+    pass for one without any."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        if os.path.lexists(folder):
+            raise UserError(
+                f"{folder} cannot be read ({error.strerror}); make it a folder of yours again, "
+                f"whose records are still to be sent, or delete it"
+            ) from error
 
 
 def _why_not(outboxes: Outboxes) -> Unsent | None:
