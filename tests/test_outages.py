@@ -43,7 +43,7 @@ CHOSEN = [
     ("reject", "deleted"),
     ("sweep", "worker_killed"),
     ("sweep", "ray_killed"),
-    ("train_transformer", "ray_head_killed"),
+    ("sweep", "ray_head_killed"),
     ("evaluate", "killed"),
     ("train_tokenizer", "killed_and_cut"),
     ("train_tokenizer", "killed_and_zeroed"),
