@@ -66,14 +66,16 @@ def test_nothing_of_an_earlier_analysis_stays_beside(analysed):
 def test_what_is_removed_is_named_and_what_lies_behind_a_link_stays(analysed, tmp_path, capsys):
     out = analysed({})
     (out / "tables/notes.md").touch()
+    capsys.readouterr()
+    analysed({})
+    assert "removed, as of no result as it is now: notes.md" in capsys.readouterr().out
+    assert not (out / "tables/notes.md").exists()
     (out / "figures").rename(tmp_path / "paper")
     (out / "figures").symlink_to(tmp_path / "paper")
     (tmp_path / "paper/mine.pdf").touch()
-    capsys.readouterr()
-    analysed({})
-    said = capsys.readouterr().out
-    assert "1 files removed that are of no result as it is now: notes.md" in said
-    assert (tmp_path / "paper/mine.pdf").exists() and not (out / "tables/notes.md").exists()
+    with pytest.raises(UserError, match="figures is a link, and what lies in that folder"):
+        analysed({})
+    assert (tmp_path / "paper/mine.pdf").exists()
 
 
 def test_leaving_out_claims_decides_no_other(analysed):

@@ -22,13 +22,7 @@ def folder(tmp_path) -> Path:
     return tmp_path / "outbox"
 
 
-DAMAGED_NOTES = [b"", b"{", b"[1]", b"null", b'{"run_id": 7}']
-DAMAGED_NOTES += [
-    f'{{"run_id": "x", "bytes": {size}, "database": 1}}'.encode() for size in (10**19, 2**62)
-]
-
-
-@pytest.mark.parametrize("content", [*DAMAGED_NOTES, b"\xff\0\0"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b'{"run_id": 7}', b"\xff\0\0"])
 def test_a_damaged_note_of_what_was_sent_stops_nothing_and_doubles_nothing(server, folder, content):
     log_everything(folder)
     sync(folder)
@@ -49,6 +43,8 @@ def test_a_note_of_more_bytes_than_the_log_has_ends_no_stage(server, folder, siz
             json.dumps({"run_id": "x", "bytes": size, "database": 1})
         )
     assert "records are still to be sent" in Delivery(folder).close(patience=0.1)
+    with pytest.raises(UserError, match="records are still to be sent"):
+        sync(folder)
 
 
 @pytest.mark.parametrize("what", ["file", "link to nowhere", "link to itself"])
@@ -57,5 +53,5 @@ def test_outboxes_that_cannot_be_listed_are_not_taken_for_none(server, folder, w
         folder.touch()
     else:
         folder.symlink_to(folder if what.endswith("itself") else folder.with_name("none"))
-    with pytest.raises(UserError, match=r"outbox cannot be read \(.*or delete it"):
+    with pytest.raises(UserError, match=r"outbox cannot be read \(.*; change its"):
         sync(folder)

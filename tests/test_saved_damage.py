@@ -54,6 +54,8 @@ def test_a_model_that_was_saved_before_its_parts_were_noted_opens(saved):
         (lambda f: bloat(f / "tokenizer"), r"tokenizer/config\.json has 8,388,\d+ bytes"),
         (lambda f: measure(f, fid_classifier=-5.0), "measured: .*fid_classifier cannot be -5"),
         (lambda f: measure(f, precision_classifier=7.0), "precision_classifier cannot be 7"),
+        (lambda f: measure(f, kid_classifier=-0.1, fid_infinity_classifier=-1.0), None),
+        (lambda f: measure(f, steps_per_second=3.5, fid_delta=-1.0), None),  # others' own
         (lambda f: (f / "README.md").unlink(), None),
         (lambda f: (f / "transformer/model.safetensors").unlink(), "is missing; save or download"),
         (lambda f: (f / "tokenizer/model.safetensors").write_bytes(b"x"), "are not those that"),

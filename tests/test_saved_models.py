@@ -66,6 +66,10 @@ def test_it_is_written_over_itself_and_over_nothing_else(project, saved, tmp_pat
     with pytest.raises(UserError, match="m is there already and no saved model"):
         model.save_pretrained(saved)
     assert (saved / "README.md/notes.txt").exists()
+    shutil.rmtree(saved / "tokenizer")
+    (saved / "tokenizer").touch()
+    with pytest.raises(UserError, match="m is there already and no saved model"):
+        model.save_pretrained(saved)
     (saved / "notes.txt").touch()  # and a config.json, as many folders have one
     with pytest.raises(UserError, match="m is there already and no saved model"):
         model.save_pretrained(saved)

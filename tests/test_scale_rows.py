@@ -24,7 +24,10 @@ def test_a_last_row_without_an_end_is_named(tmp_path, capsys):
     path.write_text(whole + "cosine,1")
     Rows(path)
     assert path.read_text() == whole
-    assert "rows.csv: its last row has no end, as after a kill" in capsys.readouterr().out
+    assert (
+        "rows.csv: its last line has no end, as after a kill, and is removed"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_trained(tmp_path):
@@ -39,7 +42,7 @@ def test_a_file_of_something_else_stays_as_it_is(tmp_path):
     header = ",".join((*CELL, RUN, "nll"))
     others = (
         *(b"mine\nwithout a last line end", b"mine", b"\x89PNG"),
-        header.encode() + b"\rcosine,1\r",  # lines as of old Macs
+        *(header.encode() + end for end in (b"\rcosine,1\r", b"\r")),  # as of old Macs
         *(b"n", b"network", b"networks", b"network passwords of the office", b"network,tokens,x"),
         f"{header}\n{'x' * 200_000},1\n".encode(),  # a field that csv does not take
     )

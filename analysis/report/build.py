@@ -12,7 +12,7 @@ from analysis.report.contents import sections
 from analysis.report.page import write_report
 from analysis.report.provenance import write_sources
 from pipeline.config.params import Params
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, printable
 from pipeline.runtime.files import atomic_file, remove_temporary, temporary_folder, write_json
 from pipeline.runtime.records import OutOfDate, described
 
@@ -35,9 +35,15 @@ def build(
             earlier analysis made of them, and the report says so.
 
     Raises:
-        UserError: a result file is missing or damaged, or all is out of date; nothing has been
-            written then.
+        UserError: a result file is missing or damaged, all is out of date, or a folder of the
+            output is a link; nothing has been written then.
     """
+    for folder in (output / name for name in FOLDERS):
+        if folder.is_symlink():
+            raise UserError(
+                f"{folder} is a link, and what lies in that folder is made anew; delete the link, "
+                f"and copy files from there"
+            )
     results = read_results(results_folder, curves)
     stale = stale or {}
     current = {stage: entry for stage, entry in results.sources.items() if stage not in stale}
@@ -85,13 +91,11 @@ def _publish(made: Path, target: Path) -> Path:
 
 
 def _remove_others(output: Path, written: list[Path]) -> None:
-    """Remove what an earlier analysis left and this one did not make: of other results. What lies
-    behind a link is not DVC's, which empties these folders, and stays."""
-    own = [output / folder for folder in FOLDERS if not (output / folder).is_symlink()]
-    files = [path for folder in own for path in folder.glob("*") if path.is_file()]
+    """Remove what an earlier analysis left and this one did not make: of other results."""
+    files = [path for folder in FOLDERS for path in (output / folder).glob("*") if path.is_file()]
     others = sorted(set(files) - set(written))
     for path in others:
         path.unlink()
     if others:
-        names = ", ".join(path.name for path in others)
-        print(f"{len(others)} files removed that are of no result as it is now: {names[:200]}")
+        names = printable(", ".join(path.name for path in others))
+        print(f"removed, as of no result as it is now: {names[:200]}", flush=True)

@@ -11,14 +11,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from pipeline.api.defaults import Defaults
-from pipeline.config.values import Seed, Text
+from pipeline.config.values import Extractor, Seed, Text
 from pipeline.decoding import DecodingSettings
 from pipeline.runtime import limits
 from pipeline.runtime.bounds import bounds_of
@@ -37,8 +37,9 @@ FILES = [CONFIG, CARD, *(f"{d}/{f}" for d in (TOKENIZER_FOLDER, TRANSFORMER_FOLD
 
 
 def _measurable(values: dict[str, float]) -> dict[str, float]:
+    """Refuse what a metric of features, which are named by their extractor, cannot be."""
     for name, value in values.items():
-        if not bounds_of(name).hold(value):
+        if name.endswith(get_args(Extractor)) and not bounds_of(name).hold(value):
             raise ValueError(f"{name} cannot be {value:g}")
     return values
 

@@ -114,7 +114,11 @@ def _holds_nothing_else(folder: Path) -> bool:
     try:
         inside = [path for part in folders for path in (folder / part).glob("*")]
         found = {p.relative_to(folder).as_posix() for p in [*folder.iterdir(), *inside]}
+        known = found <= {*FILES, *folders}
+        right = known and all(
+            (folder / name).is_dir() if name in folders else (folder / name).is_file()
+            for name in found
+        )
     except OSError:  # it may not be read
         return False
-    files = all((folder / name).is_file() for name in found - folders)
-    return not found or (files and found <= {*FILES, *folders} and is_saved(folder))
+    return not found or (right and is_saved(folder))

@@ -36,12 +36,12 @@ _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.*)")  # as `sha256sum` writes one, 
 
 def note_hash(path: Path) -> None:
     """Note the hash of a finished file in its folder's list."""
-    _write(path.parent, _read(path.parent) | {path.name: file_hash(path)})
+    _write(path.parent, _read(path.parent, sure=True) | {path.name: file_hash(path)})
 
 
 def disown(folder: Path) -> None:
     """Let the list of a folder that came from a run directory, and is published, be no run's."""
-    _write(folder, _read(folder), durable=True)
+    _write(folder, _read(folder, sure=True), durable=True)
 
 
 def write_noted(path: Path, value: Any) -> None:
@@ -91,19 +91,10 @@ def keep_if_whole(path: Path) -> bool:
         return False
     if as_noted(path):
         return True
-    _require_list(path.parent)
+    _read(path.parent, sure=True)
     print(f"{path} is damaged or was not finished; it is made again", flush=True)
     remove(path)
     return False
-
-
-def _require_list(folder: Path) -> None:
-    sums = folder / SUMS
-    if os.path.lexists(sums) and not (sums.is_file() and os.access(sums, os.R_OK)):
-        raise UserError(
-            f"{sums} cannot be read, so nobody knows whether what lies beside it is whole; make it "
-            f"readable, or delete it to have all of that made again"
-        )
 
 
 def require_in_place(path: Path, way_out: str) -> None:
@@ -145,12 +136,27 @@ def _write(folder: Path, sums: dict[str, str], durable: bool = False) -> None:
     write_text(folder / SUMS, text, durable=durable)
 
 
-def _read(folder: Path) -> dict[str, str]:
-    """The noted hash of each file; where the folder has an owner, only of the owner's files."""
+def _read(folder: Path, sure: bool = False) -> dict[str, str]:
+    """The noted hash of each file; where the folder has an owner, only of the owner's files.
+
+    Args:
+        sure: whether nothing may be lost where the list cannot be read.
+
+    Raises:
+        UserError: it cannot, and nothing may be lost.
+    """
+    sums = folder / SUMS
     try:
-        lines = read_file(folder / SUMS, SUMS_BYTES).decode("utf-8").splitlines()
-    except (OSError, UserError, UnicodeDecodeError):  # none yet, or damaged: nothing is known
+        lines = read_file(sums, SUMS_BYTES).decode("utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):  # none yet, or damaged: nothing is known
         return {}
+    except (OSError, UserError) as error:
+        if not sure:
+            return {}
+        raise UserError(
+            f"{error}: nobody knows whether what lies beside it is whole; make it readable, or "
+            f"delete it to have all of that made again"
+        ) from error
     (owner, sure), named = _owner(folder), _OF.fullmatch(lines[0]) if lines else None
     if owner and (named[1] != owner if named else sure):
         return {}

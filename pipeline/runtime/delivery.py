@@ -16,7 +16,7 @@ from filelock import Timeout
 
 from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records
 from pipeline.runtime.project import in_project
-from pipeline.runtime.sending import send, sent_part
+from pipeline.runtime.sending import send, sent_part, size_of
 from pipeline.runtime.server import Gone, Server, Unsent
 from pipeline.runtime.uris import is_local, is_place, redacted, scrubbed, shown_uri, tracking_uri
 
@@ -195,7 +195,8 @@ def _lacks(path: Path) -> bool:
 
 
 def _left(outbox: Path) -> int:
-    records = read_records(outbox / LOG, sent_part(outbox)["bytes"])
+    log, sent = outbox / LOG, sent_part(outbox)["bytes"]
+    records = read_records(log, sent if sent <= size_of(log) else 0)  # as where it is sent
     return sum(1 for _, record in records if "damaged" not in record)
 
 

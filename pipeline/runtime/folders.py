@@ -95,3 +95,17 @@ def _move_aside(path: Path, old: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         remove(path)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, in order; nothing where there is none.
+
+    Raises:
+        OSError: something else lies there, as a link to nowhere, or the folder cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        if folder.is_symlink():
+            raise
+        return []

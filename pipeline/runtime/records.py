@@ -5,7 +5,6 @@ can be told without any model or image at hand: whether the params of today are 
 ran with, and whether what it was made from is still what the stage before it left.
 """
 
-import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
@@ -30,6 +29,7 @@ from pipeline.runtime.dag import (
 )
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import tree_hash, value_hash, write_json
+from pipeline.runtime.folders import entries
 from pipeline.runtime.limits import RESULT_BYTES, TEXT
 from pipeline.runtime.machines import Machine
 from pipeline.runtime.result_files import Damaged, read_values
@@ -163,7 +163,7 @@ def read_records(
     """
     stages = read_stages(root) if (root / DVC_FILE).exists() else None
     try:
-        there = sorted(folder.iterdir()) if os.path.lexists(folder) else []
+        there = entries(folder)
     except OSError as error:  # no record would be read as one that never was
         raise UserError(f"{folder} cannot be read ({error.strerror}); mend it") from error
     records = [path for path in there if path.suffix == ".json"]

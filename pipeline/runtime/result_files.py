@@ -235,7 +235,8 @@ def read_values(path: Path) -> Any:
         try:
             return json.loads(read_file(path).decode("utf-8"), object_pairs_hook=distinct)
         except (ValueError, RecursionError) as error:
-            raise Damaged(path, f"is not valid JSON ({error})") from error
+            what = "damaged" if type(error) is ValueError else "not valid JSON"  # a key twice
+            raise Damaged(path, f"is {what} ({error})") from error
 
 
 def read_numbers(path: Path, names: Iterable[str]) -> dict[str, float]:

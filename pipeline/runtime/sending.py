@@ -27,14 +27,13 @@ METRICS, PARAMS = 1000, 100  # of a request; MLflow's limits
 
 def sent_part(folder: Path) -> Record:
     """How much of an outbox is sent, and to which database: {run_id, bytes, database}; MLflow's id
-    is None until it has one. Where the note is damaged, or of a longer log, everything is sent
-    again: the server takes what it has for the same."""
+    is None until it has one. Where the note is damaged everything is sent again: the server takes
+    what it has for the same."""
     try:
         sent = read_json(folder / SENT, *NOTHING)
     except UserError:  # most often there is none yet
         return dict(NOTHING)
-    size = sent["bytes"]
-    some = type(size) is int and 0 < size <= _size(folder / LOG) and isinstance(sent["run_id"], str)
+    some = type(sent["bytes"]) is int and sent["bytes"] > 0 and isinstance(sent["run_id"], str)
     return sent if some else dict(NOTHING)
 
 
@@ -88,7 +87,8 @@ class _Sending:
     def _sent_part(self, folder: Path) -> Record:
         """Nothing, where it was sent to a database that was deleted since, or begun anew."""
         sent, database = sent_part(folder), self.experiment.creation_time
-        return sent if sent["database"] == database else NOTHING | {"database": database}
+        known = sent["database"] == database and sent["bytes"] <= size_of(folder / LOG)
+        return sent if known else NOTHING | {"database": database}
 
     def run(self) -> list[str]:
         for end, records in self._batches():
@@ -276,7 +276,7 @@ class _Sending:
         return run.info.artifact_uri.startswith("mlflow-artifacts:")
 
 
-def _size(file: Path) -> float:
+def size_of(file: Path) -> float:
     """Of a file in bytes; without end where it is gone."""
     try:
         return file.stat().st_size

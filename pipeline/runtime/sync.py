@@ -1,11 +1,11 @@
 """Sends what stages have logged and could not send themselves: `maskgit sync`."""
 
-import os
 import time
 from pathlib import Path
 
 from pipeline.runtime.delivery import Outboxes
 from pipeline.runtime.errors import UserError, printable
+from pipeline.runtime.folders import entries
 from pipeline.runtime.patience import unless_late
 from pipeline.runtime.server import Unsent
 from pipeline.runtime.server_errors import ruined, way_out
@@ -49,13 +49,12 @@ def _require_listed(folder: Path) -> None:
     """Raise a `UserError` where there is a folder of outboxes that cannot be looked into: it would
     pass for one without any."""
     try:
-        os.scandir(folder).close()
+        entries(folder)
     except OSError as error:
-        if os.path.lexists(folder):
-            raise UserError(
-                f"{folder} cannot be read ({error.strerror}); make it a folder of yours again, "
-                f"whose records are still to be sent, or delete it"
-            ) from error
+        raise UserError(
+            f"{folder} cannot be read ({error.strerror}); change its permissions, or move away "
+            f"what lies in its place"
+        ) from error
 
 
 def _why_not(outboxes: Outboxes) -> Unsent | None:

@@ -75,7 +75,7 @@ class Rows:
         except (ValueError, csv.Error) as error:
             raise UserError(f"{path} holds no rows of `scale`; name another file") from error
         if whole != text:
-            print(f"{path}: its last row has no end, as after a kill, and is measured again")
+            print(f"{path}: its last line has no end, as after a kill, and is removed")
             os.truncate(path, len(whole.encode()))
 
     @staticmethod
@@ -83,7 +83,7 @@ class Rows:
         """Whether a file without a whole line is one whose first a kill cut short."""
         header = ",".join(CELL)
         cut = header.startswith(text) and ("," in text or not text)
-        return cut or (text.startswith(f"{header},") and len(text.splitlines()) == 1)
+        return cut or (text.startswith(f"{header},") and "\r" not in text)
 
     def require(self, columns: list[str]) -> None:
         """Refuse a file whose rows have other columns, in whatever order, before anything is
