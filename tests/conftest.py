@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 
 from pipeline.config.params import Params
+from tests.damage import within
 from tests.params import make_params
 from tests.planned import write_digit_tokens
 from tests.pretrained_files import TOKENIZER, TRANSFORMER
@@ -54,6 +55,13 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[None]:
+    """The test ends within 20 seconds: what hangs, as at a pipe, is an error."""
+    with within(20):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_strange_folders import folder_source, save
+from tests.class_folders import folder_source, save
 
 
 @pytest.fixture

@@ -2,29 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from pipeline.runtime.errors import UserError
-from tests.damage import within
+from tests.class_folders import folder_source, save, two_classes
 from tests.errors import one_line
-from tests.test_strange_folders import folder_source, save
 
-
-@pytest.fixture
-def classes(tmp_path) -> Path:
-    """Two classes of three images each."""
-    for number in range(6):
-        save(tmp_path / "pictures" / ("cat", "dog")[number % 2] / f"{number}.png", number)
-    return tmp_path / "pictures"
-
-
-@pytest.fixture(autouse=True)
-def _ends() -> Iterator[None]:
-    with within(20):
-        yield
+pytestmark = pytest.mark.usefixtures("ends")
 
 
 def test_validation_that_is_a_link_to_training_is_refused(tmp_path):
@@ -34,7 +19,8 @@ def test_validation_that_is_a_link_to_training_is_refused(tmp_path):
         folder_source(tmp_path)
 
 
-def test_links_in_a_circle(classes):
+def test_links_in_a_circle(tmp_path):
+    classes = two_classes(tmp_path)
     (classes / "cat" / "round").symlink_to(classes)
     (classes / "ends").symlink_to(classes / "nowhere")
     os.symlink(classes / "x", classes / "y")
@@ -74,7 +60,8 @@ def test_classes_that_link_to_pictures_of_others_are_refused_in_any_split(
     one_line(error)
 
 
-def test_a_class_that_links_to_a_hidden_folder_of_another_is_taken(classes):
+def test_a_class_that_links_to_a_hidden_folder_of_another_is_taken(tmp_path):
+    classes = two_classes(tmp_path)
     save(classes / "cat/.store/ox/0.png", seed=77)
     (classes / "ox").symlink_to(classes / "cat/.store/ox")
     source = folder_source(classes)

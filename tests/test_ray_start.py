@@ -65,7 +65,7 @@ print(json.dumps([
     for name, at in ports
 ]))
 """
-# As the machine of a name that stands for no loopback address would: what a worker is told.
+# What a worker is told. Without, Gloo listens on the address that the machine's name stands for.
 GLOO = """
 import json
 import os

@@ -3,7 +3,6 @@
 import json
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,36 +13,17 @@ from analysis.exhibits.mosaic import draw_mosaic
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.evaluation.image_files import open_images
-from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split
 from pipeline.runtime.errors import UserError
-from tests.damage import within
+from tests.class_folders import folder_source, save, two_classes
 from tests.errors import one_line
-from tests.images import noise_image
 
-
-def save(place: Path | str, seed: int = 0, kind: str = "PNG") -> None:
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    with open(place, "wb") as handle:
-        noise_image(8, 8, seed=seed).save(handle, kind)
+pytestmark = pytest.mark.usefixtures("ends")
 
 
 @pytest.fixture
 def classes(tmp_path) -> Path:
-    """Two classes of three images each."""
-    for number in range(6):
-        save(tmp_path / "pictures" / ("cat", "dog")[number % 2] / f"{number}.png", number)
-    return tmp_path / "pictures"
-
-
-@pytest.fixture(autouse=True)
-def _ends() -> Iterator[None]:
-    with within(20):
-        yield
-
-
-def folder_source(root):
-    return open_source(f"folder:{root}", "nowhere", 28)
+    return two_classes(tmp_path)
 
 
 def test_what_programs_leave_is_no_class(classes):
