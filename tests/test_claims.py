@@ -8,7 +8,7 @@ import pytest
 
 from analysis.exhibits.claims import NOT_SHOWN, SHOWN, UNDECIDED, Verdict, judge
 from analysis.exhibits.comparisons.claim import Claim, Part, versus
-from analysis.exhibits.comparisons.inference import Effect
+from analysis.exhibits.comparisons.inference import Effect, holm
 from analysis.exhibits.inputs.results import read_results
 from analysis.report.contents import sections
 from tests.params import make_params
@@ -182,6 +182,24 @@ def test_speed_is_that_of_the_images_of_table_1_where_it_was_timed(results, verd
     rows = speed_rows().replace({"tokens": {64: 49}})
     rows.to_csv(results / "speed_timings.csv", index=False)
     assert "an image of 49 tokens" in verdicts()[UNCACHED].claim.measure
+
+
+@pytest.mark.parametrize("repeats", [4, 5, 8])
+def test_how_long_something_took_changes_no_other_p(results, verdicts, repeats):
+    """Each comparison's p repeats with its results, and is never less than Holm's of them all."""
+    timed = (UNCACHED, CACHED)
+    speed_rows().assign(repeats=repeats).to_csv(results / "speed_timings.csv", index=False)
+    fast = verdicts()
+    rows = speed_rows().assign(repeats=repeats, low=0.001, high=1.0)  # none can be told from others
+    rows.to_csv(results / "speed_timings.csv", index=False)
+    alike = verdicts()
+    assert fast[UNCACHED].p < 0.03 and alike[UNCACHED].p == 1
+    whole = dict(zip(fast, holm([verdict.p for verdict in fast.values()]), strict=True))
+    others = [said for said in fast if not math.isnan(fast[said].p) and said not in timed]
+    assert len(others) > 10
+    for said in others:
+        assert fast[said].adjusted == alike[said].adjusted >= whole[said]
+    assert [fast[said].adjusted for said in timed] == [whole[said] for said in timed]
 
 
 def test_the_paper_is_not_held_to_a_cache_that_it_does_not_name(results, verdicts):

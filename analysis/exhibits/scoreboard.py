@@ -37,14 +37,14 @@ def table(results: Results, params: Params) -> Table:
             "here: they contradict it, or one of its parts where these differ; undecided: too few "
             "or too noisy to tell, all comparisons considered. In brackets: 95% intervals, of one "
             f"comparison each. p is corrected (Holm) for the {tested} comparisons that could be "
-            "tested, so that of reports of pure noise one in twenty, at most, on average, decides "
-            "anything at all. Tests: Welch's t between the networks, paired t by seed between what "
-            "shares one, t of one sample for edits against copied pixels, which no seed changes, "
-            "exact permutations for orderings and timings. n: training seeds, timings of each in "
-            "one process (another process may differ), or schedules. Where a claim has several "
-            "parts, all must hold, and the numbers are of the part that supports it least. What is "
-            "marked as a hypothesis the paper only supposes. A claim without a section is an "
-            "expectation of ours.",
+            "tested (of all but the times as if these were alike, which is stricter), so that of "
+            "reports of pure noise one in twenty, at most, on average, decides anything at all. "
+            "Tests: Welch's t between the networks, paired t by seed between what shares one, t of "
+            "one sample for edits against copied pixels, which no seed changes, exact permutations "
+            "for orderings and timings. n: training seeds, timings of each in one process (another "
+            "process may differ), or schedules. Where a claim has several parts, all must hold, "
+            "and the numbers are of the part that supports it least. What is marked as a "
+            "hypothesis the paper only supposes. A claim without a section is our own.",
             "One tokenizer and one classifier were trained: what their seeds would change is in no "
             "number. Conclusions are about this data set at this size, and about these networks "
             "after so much training: others of the same cost may turn them.",
