@@ -80,6 +80,23 @@ def test_a_tiff_that_is_not_read_right_is_refused(content, why):
         open_image(content)
 
 
+@pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
+def test_a_fax_is_refused_also_where_it_is_whole(compression):
+    """libtiff says nothing where one breaks off; of group 4 the rest is what memory held."""
+    dots = Image.fromarray(np.random.default_rng(0).random((64, 64)) > 0.5)
+    with pytest.raises(BadPicture, match="compressed as a fax"):
+        open_image(encoded(dots, "TIFF", compression=compression))
+
+
+def test_compressed_pixels_do_not_lie_where_the_file_begins():
+    grey = Image.frombytes("L", (SIDE, SIDE), GREY)
+    content = encoded(grey, "TIFF", compression="packbits")
+    np.testing.assert_array_equal(np.asarray(open_image(content)), np.asarray(grey))
+    place = content.index(struct.pack("<HHI", 273, 4, 1)) + 8
+    with pytest.raises(BadPicture, match="strips of it are missing"):
+        open_image(content[:place] + bytes(4) + content[place + 4 :])
+
+
 def test_a_fourth_number_is_passed_over_where_the_tiff_says_that_it_is_none_or_all_are_opaque():
     """As OpenCV writes them, which says nothing."""
     pixels = np.frombuffer(COLOURS, np.uint8).reshape(-1, 3)

@@ -125,11 +125,9 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"ray.storage_path": "data"}, ["ray.storage_path", "a stage makes"]),
         ({"ray.storage_path": "models/tokenizer/runs"}, ["ray.storage_path", "DVC deletes"]),
         ({"ray.storage_path": "./runs/../pipeline"}, ["ray.storage_path", "pipeline", "hashes"]),
-        (
-            {"data.source": "folder:data/images"},
-            ["data.source", "DVC deletes", "move"],
-        ),
+        ({"data.source": "folder:data/images"}, ["data.source", "DVC deletes", "move"]),
         ({"data.download_dir": "data/../results/x"}, ["data.download_dir", "results", "move"]),
+        ({"data.download_dir": "~/sets"}, ["data.download_dir", "'~/sets'", "write the home"]),
         ({"tokenizer.pretrained": "models/tokenizer/a.bin"}, ["tokenizer.pretrained", "move it"]),
         ({"ray.storage_path": "a/" * 2000}, ["ray.storage_path", "256 folders"]),
         ({"transformer.pretrained": "x" * 256}, ["transformer.pretrained", "255 bytes"]),

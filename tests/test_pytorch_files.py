@@ -114,3 +114,14 @@ def test_a_tensor_that_safetensors_list_twice_is_refused(tmp_path):
     path.write_bytes(len(twice).to_bytes(8, "little") + twice + content[8 + size :])
     with pytest.raises(ValueError, match="a is in its list twice"):
         read_safetensors(path)
+
+
+def test_numbers_of_which_two_share_a_byte_are_refused(tmp_path):
+    """PyTorch reads them, and then can make no other number of them."""
+    content = save({"a": torch.zeros(4, dtype=torch.uint8)})
+    size = int.from_bytes(content[:8], "little")
+    listed = content[8 : 8 + size].replace(b'"U8"', b'"F4"').replace(b"[4]", b"[8]")
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content[:8] + listed + content[8 + size :])
+    with pytest.raises(ValueError, match="a is F4, no kind of number of a weight"):
+        read_safetensors(path)

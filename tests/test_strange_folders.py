@@ -139,21 +139,24 @@ def test_validation_with_the_images_of_training_is_refused(tmp_path, capsys):
     assert "3 of 4 validation images" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("what", ["fifo", "device", "large"])
+@pytest.mark.parametrize("what", ["fifo", "device", "large", "system"])
 def test_what_is_no_file_is_named_and_not_opened(classes, what):
     path = classes / "cat" / "a.png"
     if what == "fifo":
         os.mkfifo(path)
     elif what == "device":
         path.symlink_to("/dev/zero")
+    elif what == "system":
+        path.symlink_to("/proc/self/mounts")
     else:
         with open(path, "wb") as handle:
             handle.truncate(2**40)
     source = folder_source(classes)
     index = [item.key for item in source.items].index("cat/a.png")
-    with pytest.raises(UserError, match=r"limit of 134,217,728|pipe, socket or device") as error:
+    why = "limit of 134,217,728|pipe, socket or device|file of the system"
+    with pytest.raises(UserError, match=why) as error:
         source.read(index)
-    assert str(path) in one_line(error)
+    assert f"data.source: {path}" in one_line(error)
 
 
 @pytest.mark.parametrize("what", ["fifo", "long", "missing"])

@@ -65,6 +65,8 @@ def _is_address(path: str) -> bool:
 def _downloads(path: str) -> str:
     if _is_address(path):
         raise ValueError(f"'{redacted(path)}' is no folder but an address; give a folder")
+    if path.startswith("~"):
+        raise ValueError(f"'{path}' would be a folder of that name here; write the home folder out")
     return path
 
 
@@ -102,6 +104,11 @@ def _distinct(values: Sequence) -> Sequence:
     if len({as_written(value) for value in values}) < len(values):
         raise ValueError("a value is listed twice; list each once")
     return values
+
+
+def _unsigned(value: float) -> float:
+    """-0.0 is 0.0, also in the names of files and trainings."""
+    return value + 0.0
 
 
 def _grey_or_rgb(channels: int) -> int:
@@ -175,10 +182,10 @@ Layers = Annotated[int, Field(ge=1, le=limits.LAYERS)]
 Workers = Annotated[int, Field(ge=1, le=limits.WORKERS)]
 Loaders = Annotated[int, Field(ge=0, le=limits.WORKERS)]
 Seed = Annotated[int, Field(ge=0, le=limits.SEED)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Ratio = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_unsigned)]
+Ratio = Annotated[float, Field(ge=0, le=1), AfterValidator(_unsigned)]
 Positive = Annotated[float, Field(ge=limits.SMALLEST, le=limits.LARGEST)]
-NonNegative = Annotated[float, Field(ge=0, le=limits.LARGEST)]
+NonNegative = Annotated[float, Field(ge=0, le=limits.LARGEST), AfterValidator(_unsigned)]
 SpikeFactor = Annotated[float, Field(gt=1, le=limits.LARGEST)] | None
 Pair = Annotated[list[Value], Field(min_length=2, max_length=2)]
 Range = Annotated[Pair[Positive], AfterValidator(_ascending)]

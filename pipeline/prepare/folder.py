@@ -14,7 +14,7 @@ from pipeline.prepare.files import read_picture
 from pipeline.prepare.layout import SPLITS, TRAIN, class_folders, composed, hidden, splits
 from pipeline.prepare.source import Item
 from pipeline.runtime.errors import UserError, printable
-from pipeline.runtime.files import read_file, value_hash
+from pipeline.runtime.files import read_file, require_file, value_hash
 from pipeline.runtime.limits import PICTURE_BYTES
 
 KINDS = 8  # of files that a line names
@@ -258,7 +258,7 @@ class FolderSource:
         """Files of a split that can be read; what is wrong with the others, reading them tells."""
         pairs = zip(self.items, self._paths, strict=True)
         paths = (path for item, path in pairs if item.split == split)
-        return [p for p in paths if p.is_file() and p.stat().st_size <= PICTURE_BYTES]
+        return [path for path in paths if _is_regular(path)]
 
     @cached_property
     def version(self) -> str:
@@ -274,6 +274,14 @@ def _times_found(wanted: list[Path], files: list[Path]) -> list[int]:
     sizes = {path.stat().st_size for path in wanted}
     digests = Counter(_digest(path) for path in files if path.stat().st_size in sizes)
     return [digests[_digest(path)] for path in wanted]
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        require_file(path, PICTURE_BYTES)
+    except (FileNotFoundError, UserError):
+        return False
+    return True
 
 
 def _digest(path: Path) -> bytes:

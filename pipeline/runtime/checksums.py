@@ -153,8 +153,9 @@ def _read(folder: Path, sure: bool = False) -> dict[str, str]:
     except (OSError, UserError) as error:
         if not sure:
             return {}
+        what = str(error).rpartition("; ")[0] or error  # its way out is not for a file of ours
         raise UserError(
-            f"{error}: nobody knows whether what lies beside it is whole; make it readable, or "
+            f"{what}: nobody knows whether what lies beside it is whole; make it readable, or "
             f"delete it to have all of that made again"
         ) from error
     (owner, sure), named = _owner(folder), _OF.fullmatch(lines[0]) if lines else None

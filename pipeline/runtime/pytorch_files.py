@@ -36,6 +36,9 @@ OPCODES = WRITES | READS | SHARED | TUPLES
 OPCODES |= {"PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BINPERSID", "REDUCE", "BUILD"}
 OPCODES |= {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "APPEND", "APPENDS", "EMPTY_LIST"}
 OPCODES |= {"EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_TUPLE"}
+# Kinds of numbers in safetensors: as of PyTorch files, above. It has ones of 8 bits and less, whose
+# scale lies elsewhere or of which two share a byte.
+DTYPES = {"F16", "BF16", "F32", "F64", "BOOL", "I8", "I16", "I32", "I64", "U8"}
 MAX_TUPLES = 1 << 15  # some five a tensor; those within each other are hashed by recursion
 MAX_DIMENSIONS = 8
 LOAD, ONE_AT_A_TIME = torch.load, threading.RLock()
@@ -124,7 +127,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     name the last.
 
     Raises:
-        ValueError: its list of tensors is too long, or has a name twice.
+        ValueError: its list of tensors is too long, has a name twice, or numbers of another kind
+            than weights and counts have.
         Exception: nearly any other, where it is damaged.
     """
     from safetensors.torch import load_file
@@ -133,7 +137,11 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         size = int.from_bytes(handle.read(8), "little")
         if size > INDEX_BYTES:
             raise ValueError(f"its list of tensors has more than {INDEX_BYTES:,} bytes")
-        json.loads(handle.read(size), object_pairs_hook=distinct)
+        tensors = json.loads(handle.read(size), object_pairs_hook=distinct)
+    tensors.pop("__metadata__", None)
+    for name, tensor in tensors.items():
+        if (dtype := tensor["dtype"]) not in DTYPES:
+            raise ValueError(f"{name[:200]} is {str(dtype)[:200]}, no kind of number of a weight")
     return load_file(path)
 
 

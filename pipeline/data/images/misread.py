@@ -16,6 +16,9 @@ from pipeline.data.images.jpeg2000 import (
 _RLE4, _BIT_MASKS = 2, (3, 6)  # a BMP's compressions: run lengths of 4 bits; none, but masks
 _MASKED = struct.Struct("<I10xH36xI")  # its second header: bytes of it, bits, transparency's mask
 _GRAY_ALPHA_OR_LAB = ("LA", "PA", "LAB")  # modes of which Pillow reads planes that lie apart as one
+# A TIFF's compressions of CCITT. Where one breaks off, its decoder goes on without an error,
+# and some rows are what lay in memory before.
+_FAX = (2, 3, 4, 32771)
 _YCBCR = 6  # a TIFF's photometric interpretation
 
 
@@ -93,6 +96,8 @@ def _of_tiff(image: Image.Image) -> str | None:
         return "of planes that are not read right; save it anew as PNG"
     if _mixed_pixels(image):
         return "of uncompressed YCbCr, which is not read right; save it anew as PNG"
+    if tags.get(259) in _FAX:
+        return "compressed as a fax, whose damaged rows are read as any others; save it anew as PNG"
     if _lacks_strips(image):
         return "truncated: strips of it are missing; replace or delete it"
     if image.mode in ("P", "PA") and _dark_palette(image):
@@ -167,16 +172,17 @@ def _mixed_pixels(image: Image.Image) -> bool:
 
 
 def _lacks_strips(image: Image.Image) -> bool:
-    """Whether uncompressed strips or tiles do not cover the picture, or are nowhere in the file:
-    Pillow reads none as black, and what begins the file as pixels."""
+    """Whether strips or tiles are nowhere in the file, or uncompressed ones do not cover the
+    picture: Pillow reads none as black, and what begins the file as pixels."""
     tags, strips = getattr(image, "tag_v2", {}), getattr(image, "tile", ())
+    if any(0 in tags.get(offsets, ()) for offsets in (273, 324)):  # where the file begins
+        return True
     if not strips or not _uncompressed(image):
         return False
     planes = len(image.getbands()) if tags.get(284) == 2 else 1
     boxes = [strip[1] for strip in strips]  # by name only in newer Pillows
     area = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
-    absent = any(strip[2] == 0 for strip in strips)  # where the file begins
-    return absent or area < planes * image.width * image.height
+    return area < planes * image.width * image.height
 
 
 def _uncompressed(image: Image.Image) -> bool:
