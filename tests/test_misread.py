@@ -80,7 +80,7 @@ def test_a_tiff_that_is_not_read_right_is_refused(content, why):
         open_image(content)
 
 
-@pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
+@pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4", "tiff_raw_16"])
 def test_a_fax_is_refused_also_where_it_is_whole(compression):
     """libtiff says nothing where one breaks off; of group 4 the rest is what memory held."""
     dots = Image.fromarray(np.random.default_rng(0).random((64, 64)) > 0.5)
@@ -93,8 +93,20 @@ def test_compressed_pixels_do_not_lie_where_the_file_begins():
     content = encoded(grey, "TIFF", compression="packbits")
     np.testing.assert_array_equal(np.asarray(open_image(content)), np.asarray(grey))
     place = content.index(struct.pack("<HHI", 273, 4, 1)) + 8
-    with pytest.raises(BadPicture, match="strips of it are missing"):
-        open_image(content[:place] + bytes(4) + content[place + 4 :])
+    for wrong in (0, 7):
+        at = struct.pack("<I", wrong)
+        with pytest.raises(BadPicture, match="strips of it are missing"):
+            open_image(content[:place] + at + content[place + 4 :])
+
+
+@pytest.mark.parametrize("tag", [259, 273])
+def test_a_tiff_that_says_twice_how_its_pixels_lie_is_refused(tag):
+    """Pillow believes the last and libtiff the first."""
+    content = encoded(Image.frombytes("L", (SIDE, SIDE), GREY), "TIFF", compression="packbits")
+    other = content.index(struct.pack("<H", 278), 8)  # rows a strip, of which there is one
+    twice = content[:other] + struct.pack("<H", tag) + content[other + 2 :]
+    with pytest.raises(BadPicture, match="two answers to how its pixels lie"):
+        open_image(twice)
 
 
 def test_a_fourth_number_is_passed_over_where_the_tiff_says_that_it_is_none_or_all_are_opaque():

@@ -147,6 +147,8 @@ def test_what_is_no_file_is_named_and_not_opened(classes, what):
     elif what == "device":
         path.symlink_to("/dev/zero")
     elif what == "system":
+        if not os.path.exists("/proc/self/mounts"):
+            pytest.skip("there is no /proc")
         path.symlink_to("/proc/self/mounts")
     else:
         with open(path, "wb") as handle:

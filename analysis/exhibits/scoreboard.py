@@ -37,7 +37,7 @@ def table(results: Results, params: Params) -> Table:
             "here: they contradict it, or one of its parts where these differ; undecided: too few "
             "or too noisy to tell, all comparisons considered. In brackets: 95% intervals, of one "
             f"comparison each. p is corrected (Holm) for the {tested} comparisons that could be "
-            "tested (of all but the times as if these were alike, which is stricter), so that of "
+            "tested (of all but the times as if times were alike, which is stricter), so that of "
             "reports of pure noise one in twenty, at most, on average, decides anything at all. "
             "Tests: Welch's t between the networks, paired t by seed between what shares one, t of "
             "one sample for edits against copied pixels, which no seed changes, exact permutations "

@@ -221,7 +221,7 @@ class Cas(Section):
 
 
 class Temperature(Section):
-    values: Grid[Annotated[float, Field(ge=0, le=limits.TEMPERATURE)]]
+    values: Grid[Annotated[NonNegative, Field(le=limits.TEMPERATURE)]]
     samples: Images
 
 

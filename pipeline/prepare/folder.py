@@ -277,9 +277,11 @@ def _times_found(wanted: list[Path], files: list[Path]) -> list[int]:
 
 
 def _is_regular(path: Path) -> bool:
+    if not path.is_file():
+        return False
     try:
         require_file(path, PICTURE_BYTES)
-    except (FileNotFoundError, UserError):
+    except UserError:
         return False
     return True
 

@@ -36,9 +36,9 @@ OPCODES = WRITES | READS | SHARED | TUPLES
 OPCODES |= {"PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BINPERSID", "REDUCE", "BUILD"}
 OPCODES |= {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "APPEND", "APPENDS", "EMPTY_LIST"}
 OPCODES |= {"EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_TUPLE"}
-# Kinds of numbers in safetensors: as of PyTorch files, above. It has ones of 8 bits and less, whose
-# scale lies elsewhere or of which two share a byte.
-DTYPES = {"F16", "BF16", "F32", "F64", "BOOL", "I8", "I16", "I32", "I64", "U8"}
+# The same kinds of numbers in safetensors. It has others: floats of 8 bits, whose scale lies
+# elsewhere, and of 4 and 6, of which several share bytes.
+KINDS = {"F16", "BF16", "F32", "F64", "BOOL", "I8", "I16", "I32", "I64", "U8"}
 MAX_TUPLES = 1 << 15  # some five a tensor; those within each other are hashed by recursion
 MAX_DIMENSIONS = 8
 LOAD, ONE_AT_A_TIME = torch.load, threading.RLock()
@@ -137,12 +137,12 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         size = int.from_bytes(handle.read(8), "little")
         if size > INDEX_BYTES:
             raise ValueError(f"its list of tensors has more than {INDEX_BYTES:,} bytes")
-        tensors = json.loads(handle.read(size), object_pairs_hook=distinct)
-    tensors.pop("__metadata__", None)
-    for name, tensor in tensors.items():
-        if (dtype := tensor["dtype"]) not in DTYPES:
-            raise ValueError(f"{name[:200]} is {str(dtype)[:200]}, no kind of number of a weight")
-    return load_file(path)
+        listed = json.loads(handle.read(size), object_pairs_hook=distinct)
+    weights = load_file(path)
+    for name in weights:
+        if (kind := listed[name]["dtype"]) not in KINDS:
+            raise ValueError(f"{name[:200]} is {kind}, no kind of number that weights have")
+    return weights
 
 
 class ShortReads(io.BufferedReader):

@@ -12,6 +12,7 @@ from pipeline.data.images.jpeg2000 import (
     odd_colours,
     rewound,
 )
+from pipeline.data.images.tags import as_block, tags_at
 
 _RLE4, _BIT_MASKS = 2, (3, 6)  # a BMP's compressions: run lengths of 4 bits; none, but masks
 _MASKED = struct.Struct("<I10xH36xI")  # its second header: bytes of it, bits, transparency's mask
@@ -19,6 +20,10 @@ _GRAY_ALPHA_OR_LAB = ("LA", "PA", "LAB")  # modes of which Pillow reads planes t
 # A TIFF's compressions of CCITT. Where one breaks off, its decoder goes on without an error,
 # and some rows are what lay in memory before.
 _FAX = (2, 3, 4, 32771)
+# Tags of a TIFF by which its pixels are read. Of one that is there twice Pillow takes the last, and
+# libtiff, which decodes for it, the first.
+_LAYOUT = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325}
+_HEADER = 8  # bytes with which a TIFF begins, and no pixel
 _YCBCR = 6  # a TIFF's photometric interpretation
 
 
@@ -96,6 +101,8 @@ def _of_tiff(image: Image.Image) -> str | None:
         return "of planes that are not read right; save it anew as PNG"
     if _mixed_pixels(image):
         return "of uncompressed YCbCr, which is not read right; save it anew as PNG"
+    if _says_twice(image):
+        return "of two answers to how its pixels lie; save it anew as PNG, or delete it"
     if tags.get(259) in _FAX:
         return "compressed as a fax, whose damaged rows are read as any others; save it anew as PNG"
     if _lacks_strips(image):
@@ -172,17 +179,27 @@ def _mixed_pixels(image: Image.Image) -> bool:
 
 
 def _lacks_strips(image: Image.Image) -> bool:
-    """Whether strips or tiles are nowhere in the file, or uncompressed ones do not cover the
-    picture: Pillow reads none as black, and what begins the file as pixels."""
+    """Whether strips or tiles lie where the file begins, which is read as pixels then; or
+    uncompressed ones do not cover the picture, whose rest would be black."""
     tags, strips = getattr(image, "tag_v2", {}), getattr(image, "tile", ())
-    if any(0 in tags.get(offsets, ()) for offsets in (273, 324)):  # where the file begins
-        return True
     if not strips or not _uncompressed(image):
-        return False
+        places = (*tags.get(273, ()), *tags.get(324, ()))
+        return any(place in range(_HEADER) for place in places)
     planes = len(image.getbands()) if tags.get(284) == 2 else 1
     boxes = [strip[1] for strip in strips]  # by name only in newer Pillows
     area = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
-    return area < planes * image.width * image.height
+    absent = any(strip[2] < _HEADER for strip in strips)
+    return absent or area < planes * image.width * image.height
+
+
+def _says_twice(image: Image.Image) -> bool:
+    with rewound(image) as file:
+        if file is None:
+            return False
+        file.seek(0)
+        block = as_block(file.read())
+    found = [tag.name for tag in tags_at(block, block.first)] if block else []
+    return any(found.count(name) > 1 for name in _LAYOUT)
 
 
 def _uncompressed(image: Image.Image) -> bool:
