@@ -91,8 +91,12 @@ def overlapping_strips() -> bytes:
     side, count = 2048, 1000
     places = struct.pack("<I", 8) * count
     rows, offsets = (4, 1, side - 1), (4, count, 8 + side * side)
-    made = tiff([(256, 4, 1, side)], b"\0" * side * side + places, rows=rows, offsets=offsets)
-    return made.replace(struct.pack("<HHII", 257, 4, 1, 40), struct.pack("<HHII", 257, 4, 1, side))
+    made = tiff([], b"\0" * side * side + places, rows=rows, offsets=offsets)
+    for tag in (256, 257):
+        made = made.replace(
+            struct.pack("<HHII", tag, 4, 1, 40), struct.pack("<HHII", tag, 4, 1, side)
+        )
+    return made
 
 
 def runs(count: int) -> bytes:
