@@ -178,7 +178,9 @@ def start(*command: str, **options) -> subprocess.Popen:
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_and_130(tmp_path):
-    process = start("bench", "--size", "paper", cwd=tmp_path)
+    # As in a foreground shell: what one starts with & has Ctrl-C ignored.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = start("bench", "--size", "paper", cwd=tmp_path, **heard)
     time.sleep(6)  # within its work
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
