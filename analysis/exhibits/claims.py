@@ -161,9 +161,10 @@ def _judge(results: Results, setup: Setup) -> list[Verdict]:
 
 def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
     """Holm's p in the whole family; of what is not timed, at least that and without the times."""
-    whole = holm(p_values)
-    steady = holm([1.0 if t and p == p else p for p, t in zip(p_values, timed, strict=True)])
-    return [a if t else b for a, b, t in zip(whole, steady, timed, strict=True)]
+    each = zip(p_values, timed, strict=True)
+    alike = [1.0 if is_timed and not math.isnan(p) else p for p, is_timed in each]
+    corrected = zip(holm(p_values), holm(alike), timed, strict=True)
+    return [whole if is_timed else steady for whole, steady, is_timed in corrected]
 
 
 def _untested(results: Results, setup: Setup) -> dict[ModuleType, str]:
