@@ -2,16 +2,15 @@
 
 import json
 import math
+import struct
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from pipeline.config.replicates import main_replicates
 from pipeline.data.images.samples import SPLIT, keep_if_all_written
 from pipeline.data.images.shards import MANIFEST
-from pipeline.evaluation.images import mapped_images
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.experiments.cas import CasJob
 from pipeline.experiments.reject import _kept
@@ -19,6 +18,7 @@ from pipeline.experiments.speed import kept_speed_rows, speed_rows
 from pipeline.runtime.checksums import write_noted
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.kept import kept_row
+from pipeline.runtime.tensors import load_tensors
 from pipeline.training.loop import Workers
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerRecipe, transformer_job
@@ -173,16 +173,11 @@ def test_a_result_of_another_classifier(tmp_path, value):
     one_line(error)
 
 
-@pytest.mark.parametrize(
-    "value", [np.zeros((3, 1)), np.zeros((3, 1, 4, 4)), np.zeros((0, 1, 4, 4), np.uint8)], ids=str
-)
-def test_an_array_of_no_images(tmp_path, value):
-    np.save(tmp_path / "a.npy", value)
-    with pytest.raises(UserError, match=r"a\.npy is damaged: it holds .*delete it, run again"):
-        mapped_images(tmp_path / "a.npy")
-    (tmp_path / "a.npy").write_bytes(b"no array" * 99)
-    with pytest.raises(UserError, match=r"a\.npy is damaged .*delete it, run again"):
-        mapped_images(tmp_path / "a.npy")
+@pytest.mark.parametrize("content", [b"", b"no tensors" * 99, struct.pack("<Q", 2) + b"[]"])
+def test_a_file_of_no_tensors(tmp_path, content):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.safetensors is damaged .*delete it, run again"):
+        load_tensors(tmp_path / "a.safetensors")
 
 
 def names(*files: object) -> dict:

@@ -47,16 +47,22 @@ def edited_images(count: int) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def composites(monkeypatch) -> dict[str, np.ndarray]:
-    """The images that are made, by folder and task. Their files go once they are measured."""
-    seen, plain = {}, edits.make_images
+    """The images that are made, by folder and task. They are in no file."""
+    made, batches, look_at, edit = {}, [], edits.look_at, edits.Editor.__call__
 
     def noted(path, *rest):
-        images = plain(path, *rest)
-        seen[f"{path.parent.name}/{path.stem}"] = np.load(path)
-        return images
+        found = look_at(path, *rest)
+        made[f"{path.parent.name}/{path.stem}"] = torch.cat(batches).numpy()
+        batches.clear()
+        return found
 
-    monkeypatch.setattr(edits, "make_images", noted)
-    return seen
+    def kept(*arguments):
+        batches.append(edit(*arguments))
+        return batches[-1]
+
+    monkeypatch.setattr(edits, "look_at", noted)
+    monkeypatch.setattr(edits.Editor, "__call__", kept)
+    return made
 
 
 def edited(params: Params, folder: Path) -> list[dict]:
@@ -78,7 +84,7 @@ def test_every_task_method_and_replicate_is_scored(tmp_path, composites):
         images = composites[f"{name}/{row['task']}"]
         assert images.shape == (23, 1, SIDE, SIDE) and row["images"] == 23
         check_scores(row, images, labels)
-    assert not [*tmp_path.rglob("*.npy")]
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} <= {".json", ""}
 
 
 def test_rows_that_are_kept_need_no_image_again(tmp_path, composites):
@@ -87,7 +93,7 @@ def test_rows_that_are_kept_need_no_image_again(tmp_path, composites):
     assert edited(with_params(), tmp_path) == rows and not composites
     (tmp_path / "seed1/outpaint_top.json").unlink()
     assert edited(with_params(), tmp_path) == rows
-    assert composites.keys() == {"seed1/outpaint_top", "nearest/originals"}
+    assert composites.keys() == {"seed1/outpaint_top"}
 
 
 def test_the_originals_have_the_scores_of_the_same_images(tmp_path):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from pipeline.config.paths import CLASSIFIER, TOKENIZER
+from pipeline.config.replicates import main_replicates
 from pipeline.data.images.pixels import as_float
 from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.experiments import reconstruct as reconstruction
@@ -54,13 +55,21 @@ def rebuilt(tmp_path: Path, **changes) -> tuple[list[dict], dict[str, np.ndarray
     return reconstruction.reconstruct_hidden(params, folders_of(tmp_path, params), ALONE)
 
 
+def drawn(ratio: float, **changes) -> Tensor:
+    """What the first replicate draws, (draws, M, C, H, W)."""
+    params = with_params(reconstruction=changes)
+    first = main_replicates(params, "transformer")[0]
+    bench = reconstruction.Reconstructor(params, first, CPU)
+    draws = range(params.reconstruction.draws)
+    batches = bench.batch_arguments(ratio)
+    return torch.stack([torch.cat([bench.draw(*each, n) for each in batches]) for n in draws])
+
+
 def test_without_hidden_tokens_it_is_the_tokenizers_reconstruction(tmp_path):
     rows, pictures = rebuilt(tmp_path, images=10, mask_ratios=[0.0])
     images, _ = validation(10)
     expected = Reconstruction(load_model(TOKENIZER, "tokenizer"), CPU)(images)
-    samples = np.load(tmp_path / "seed0/0.0.npy")
-    assert samples.shape == (3 * 10, 1, SIDE, SIDE)  # draw after draw
-    assert all(np.array_equal(draw, expected) for draw in samples.reshape(3, *expected.shape))
+    assert all(torch.equal(draw, expected) for draw in drawn(0.0, images=10))
     assert len({row["psnr"] for row in rows}) == 1  # of the median too
     channels_last = expected.permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(pictures["samples"][0], channels_last[:8])
@@ -74,9 +83,9 @@ def test_distances_match_other_libraries(tmp_path):
     keys = [(row["mask_ratio"], row["draw"]) for row in rows]
     assert keys == [(ratio, draw) for ratio in (0.0, 0.5) for draw in (0, 1, 2, -1)]
     for row in rows:
-        samples = np.load(tmp_path / f"seed0/{row['mask_ratio']}.npy").reshape(3, *images.shape)
-        median = np.sort(samples, axis=0)[1]  # of three
-        given = as_float(torch.from_numpy(median if row["draw"] < 0 else samples[row["draw"]]))
+        samples = drawn(row["mask_ratio"])
+        median = samples.sort(dim=0).values[1]  # of three
+        given = as_float(median if row["draw"] < 0 else samples[row["draw"]])
         wanted = peak_signal_noise_ratio(
             given, as_float(images), data_range=1.0, reduction="none", dim=(1, 2, 3)
         )
@@ -88,8 +97,16 @@ def test_distances_match_other_libraries(tmp_path):
 
 
 def test_median_of_an_even_number_lies_between_the_middle_two():
-    samples = np.array([0, 10, 255, 20], np.uint8).reshape(4, 1, 1, 1, 1)
+    samples = torch.tensor([0, 10, 255, 20], dtype=torch.uint8).view(4, 1, 1, 1, 1)
     assert reconstruction.median_image(samples).item() == 15
+
+
+def test_medians_are_those_of_each_pixel():
+    noise = torch.Generator().manual_seed(0)
+    for draws in (1, 2, 5):
+        samples = torch.randint(256, (draws, 3, 2, 4, 4), generator=noise, dtype=torch.uint8)
+        wanted = np.median(samples.numpy(), axis=0).round()
+        np.testing.assert_array_equal(reconstruction.median_image(samples), wanted)
 
 
 class Coarse(torch.nn.Module):
@@ -158,8 +175,10 @@ def test_inputs_show_which_tokens_are_hidden(tmp_path):
 
 
 def test_killed_reconstruction_goes_on(tmp_path):
-    # Three draws of three batches a ratio: killed within the second.
-    check_resumes(lambda folder: rebuilt(folder)[0], tmp_path, reconstruction, "decode", calls=13)
+    # Three draws of each of three batches a ratio: killed after a batch of the second.
+    check_resumes(lambda folder: rebuilt(folder)[0], tmp_path, reconstruction, "decode", calls=12)
+    files = [path.name for path in (tmp_path / "killed/seed0").iterdir()]
+    assert sorted(files) == ["0.0.safetensors", "0.5.safetensors", "SHA256SUMS"]
 
 
 def test_every_replicate_rebuilds_and_the_first_is_pictured(tmp_path):

@@ -17,7 +17,8 @@ from pipeline.data.images.samples import (
     open_samples,
     publish_samples,
 )
-from pipeline.evaluation.images import ArrayImages, SampleImages
+from pipeline.data.images.views import View
+from pipeline.evaluation.images import SampleImages
 from pipeline.experiments import cas
 from pipeline.runtime.arrays import parts_folder
 from pipeline.runtime.errors import UserError
@@ -74,12 +75,24 @@ def test_pixels_and_labels_are_those_that_were_drawn_in_their_order(
     assert np.array_equal(read.read(60, 75).numpy(), images[60:75])
 
 
-def test_a_set_has_the_hash_of_the_same_array_and_travels_by_its_name(tmp_path, params):
-    """So that features which were computed of one are those of the other."""
+def test_a_set_has_the_hash_of_its_shards_without_reading_a_pixel(tmp_path, params, monkeypatch):
+    """So that features which were computed of a run's samples are those of the published ones."""
+    publish_samples(write(tmp_path / "run"), tmp_path / "published")
+    write(tmp_path / "other", 255 - noise())
+    monkeypatch.setattr(View, "centers", None)
+    run, published, other = (
+        SampleImages(tmp_path / name, params.data) for name in ("run", "published", "other")
+    )
+    assert run.content_hash == published.content_hash != other.content_hash
+    firsts = [run.first(count).content_hash for count in (1, SHARD, SHARD + 1, COUNT)]
+    assert firsts[-1] == run.content_hash and len(set(firsts)) == 4
+    again = [published.first(count).content_hash for count in (1, SHARD, SHARD + 1)]
+    assert again == firsts[:3]
+
+
+def test_a_set_travels_by_its_name(tmp_path, params):
     images = SampleImages(write(tmp_path / "set"), params.data)
-    assert images.content_hash == ArrayImages(noise()).content_hash
     first = images.first(101)
-    assert first.content_hash == ArrayImages(noise()[:101]).content_hash
     assert len(first) == len(first.labels) == 101 and len(images.first(10**6)) == COUNT
     content = cloudpickle.dumps(first)
     there = cloudpickle.loads(content)

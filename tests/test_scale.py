@@ -143,7 +143,7 @@ def test_a_row_holds_the_metrics_of_the_networks_samples(scale):
     draw = Sampler(network, load_model(TOKENIZER, "tokenizer"))
     batches = sample_batches(settings, labels, batch_size=10, seed=mix(3, "scale"))
     images = ArrayImages(torch.cat([draw(*batch) for batch in batches]).numpy())
-    wanted = Evaluator(params, ALONE, keep=False).measure(images, labels) | {"nll": nll}
+    wanted = Evaluator(params, ALONE).measure(images, labels) | {"nll": nll}
     metrics = [name for name in row if name in wanted and name != "samples"]
     assert len(metrics) == 9
     for name in metrics:

@@ -6,14 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
-import cloudpickle
-import numpy as np
 import pytest
-import torch
 
 from pipeline.evaluation.feature_files import cached_features, extraction, features_path
 from pipeline.evaluation.features import ClassifierExtractor
-from pipeline.evaluation.images import ArrayImages, CenterCrops, mapped_images
+from pipeline.evaluation.images import CenterCrops
 from pipeline.experiments import temperature
 from pipeline.experiments.ablation import measuring
 from pipeline.experiments.ablation.grid import trial_workers
@@ -116,19 +113,6 @@ def test_a_node_that_does_not_see_the_folder_is_named(tmp_path, use_ray, monkeyp
     monkeypatch.setattr(module, "here", lambda: Site(Project(f"{folder} no more", "runs")))
     with pytest.raises(UserError, match=r"no more cannot be used on .* same path"):
         squares(tmp_path / "set.npy", workers)
-
-
-def test_a_mapped_set_travels_by_its_name(tmp_path):
-    array = np.random.default_rng(0).integers(256, size=(5000, 1, 8, 8), dtype=np.uint8)
-    np.save(tmp_path / "set.npy", array)
-    images = mapped_images(tmp_path / "set.npy")
-    content = cloudpickle.dumps(images)
-    there = cloudpickle.loads(content)
-    assert len(content) < 1000 and len(there) == 5000
-    assert there.content_hash == images.content_hash
-    assert torch.equal(there.read(3990, 4000), images.read(3990, 4000))
-    in_memory = cloudpickle.loads(cloudpickle.dumps(ArrayImages(array[:3])))
-    assert np.array_equal(next(in_memory.batches(9)), array[:3])
 
 
 @pytest.mark.parametrize(("each", "decode"), [(1, 1), (2, 1), (4, 3), (16, 15)])

@@ -21,11 +21,10 @@ from pipeline.evaluation.features import (
     ClassifierExtractor,
     Extractor,
     Features,
-    extract,
     open_extractor,
 )
 from pipeline.evaluation.fid import fid
-from pipeline.evaluation.images import BATCH, ImageSet
+from pipeline.evaluation.images import ImageSet
 from pipeline.evaluation.labels import proportional_labels
 from pipeline.evaluation.metrics import (
     class_accuracy,
@@ -36,10 +35,11 @@ from pipeline.evaluation.metrics import (
     sample_metrics,
     unless_few,
 )
+from pipeline.evaluation.seen import Networks, Seen, Shown, open_networks
 from pipeline.evaluation.statistics import load_statistics
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
 from pipeline.runtime.project import of_project
-from pipeline.runtime.workers import Alone
+from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
 
 
@@ -50,8 +50,6 @@ class Evaluator:
         workers: who runs images through the networks.
         root: the project's folder; a worker may have another working directory.
         cache_dir: of features that are kept, if it is not `features_folder`.
-        keep: whether features are kept on disk, so that the same images are not run through the
-            network again.
     """
 
     def __init__(
@@ -59,10 +57,9 @@ class Evaluator:
         params: Params,
         workers: Alone,
         root: Path = Path(),
-        keep: bool = True,
         cache_dir: Path | None = None,
     ):
-        self.params, self.workers, self.root, self.keep = params, workers, root, keep
+        self.params, self.workers, self.root = params, workers, root
         device = workers.device
         classifier = load_model(root / CLASSIFIER, "classifier", device)
         evaluation = params.evaluation
@@ -113,22 +110,55 @@ class Evaluator:
         return self._features(images, self.judge).class_logits
 
     def _features(self, images: ImageSet, extractor: Extractor) -> Features:
-        if self.keep:
-            maker = extraction(extractor, images, self.params, self.root)
-            return cached_features(images, extractor, self.cache_dir, self.workers, maker)
-        return extract(extractor, images.batches(BATCH))
+        maker = extraction(extractor, images, self.params, self.root)
+        return cached_features(images, extractor, self.cache_dir, self.workers, maker)
+
+    def seen(self, images: ImageSet) -> Seen:
+        """What the main extractor and the reference classifier see in images that are kept."""
+        return Seen(self.features(images), self.recognised(images))
+
+    def shown(self, maker: Maker, *looks: Maker, second: bool = False) -> Maker:
+        """A maker whose images are looked at and not kept (`look_at`), for a `Seen`.
+
+        Args:
+            maker: of images (B, C, H, W) uint8.
+            looks: what looks at them besides the networks.
+            second: whether the second extractor looks too.
+        """
+        root, here = self.root.absolute(), self.networks(second)
+        networks = Maker(open_networks, self.params, root, second, here=here)
+        return Maker(Shown, maker, (networks, *looks))
+
+    def networks(self, second: bool = False) -> Networks:
+        """Those of this process, for a `Seen`.
+
+        Args:
+            second: whether the second extractor looks too.
+        """
+        return Networks(self.extractor, self.judge, self.second[0] if second else None)
 
     def measure(self, images: ImageSet, labels: Tensor | None = None) -> dict[str, float | None]:
+        """`metrics_of` images.
+
+        Args:
+            labels: (M,); with them the share that the classifier recognises is measured too.
+        """
+        recognised = None if labels is None else self.recognised(images)
+        others = self._features(images, self.second[0]).features
+        return self.metrics_of(Seen(self.features(images), recognised, others), labels)
+
+    def metrics_of(self, seen: Seen, labels: Tensor | None) -> dict[str, float | None]:
         """Every metric of a set, each named after its extractor; as `<metric>_std` the standard
         deviations that halves of the set tell of; and as fid_infinity_<extractor> what FID would be
         of infinitely many samples.
 
         Args:
-            labels: (M,); with them the share that the classifier recognises is measured too.
+            seen: with what the second extractor sees.
+            labels: (M,); as for `measure`.
         """
-        samples, others = self.features(images), self._features(images, self.second[0]).features
-        recognised = None if labels is None else self.recognised(images)
-        classes = torch.zeros(len(images), dtype=torch.long) if labels is None else labels
+        (samples, recognised, others), count = seen, len(seen.samples.features)
+        assert others is not None, "the second extractor has not looked"
+        classes = torch.zeros(count, dtype=torch.long) if labels is None else labels
         evaluation, seed = self.params.evaluation, self.params.seed
 
         def distribution(rows: Tensor, say: bool = False) -> dict[str, float | None]:
@@ -139,11 +169,11 @@ class Evaluator:
             return self._neighbours(samples.features[rows], others[rows], say)
 
         def accuracy(rows: Tensor) -> dict[str, float | None]:
-            if recognised is None:
+            if recognised is None or labels is None:
                 return {}
             return {"class_accuracy": class_accuracy(recognised[rows], classes[rows])}
 
-        every = torch.arange(len(images))
+        every = torch.arange(count)
         # Neighbours are found among so many images at most. Their spread is that of halves of
         # these: half of a larger set has as many, and so it would differ from the whole by less.
         near = drawn(every, evaluation.manifold_images, seed)
@@ -156,7 +186,7 @@ class Evaluator:
         with unless_few():
             infinity = fid_infinity(samples.features, classes, self.reference_statistics, seed=seed)
         values[f"fid_infinity_{self.extractor.name}"] = infinity
-        return values | {"samples": len(images), "is_splits": evaluation.is_splits}
+        return values | {"samples": count, "is_splits": evaluation.is_splits}
 
     def _distribution(self, samples: Features, say: bool) -> dict[str, float | None]:
         """FID, IS and KID of features of the main extractor; None where they do not suffice."""
@@ -204,42 +234,25 @@ class Evaluator:
             self.reference_statistics,
         )
 
-    def sampled(self, images: ImageSet, labels: Tensor, seed: int) -> dict[str, float | None]:
+    def sampled(self, seen: Seen, labels: Tensor, seed: int) -> dict[str, float | None]:
         """`sample_metrics` of samples of labels (M,), and the share that is recognised."""
-        samples = self.features(images)
-        same = self.extractor.name == self.judge.name
-        logits = samples.class_logits if same else self.recognised(images)
-        values = self.sample_metrics(samples, seed)
-        return values | {"class_accuracy": class_accuracy(logits, labels)}
+        values = self.sample_metrics(seen.samples, seed)
+        return values | {"class_accuracy": class_accuracy(seen.class_logits, labels)}
 
-    def scores(self, images: ImageSet, labels: Tensor) -> dict[str, float | None]:
+    def scores(self, seen: Seen, labels: Tensor, say: bool = True) -> dict[str, float | None]:
         """FID, IS and the recognised share of a set that may be small.
 
         Args:
             labels: (M,).
+            say: print a line where the samples are too few.
 
         Returns:
             fid_<extractor>, is_<extractor> and class_accuracy. Where the samples are too few for a
-            covariance the FID is None, and a line says so.
+            covariance the FID is None.
         """
-        return self.scores_of(self.features(images), self.recognised(images), labels)
-
-    def scores_of(
-        self, samples: Features, recognised: Tensor, labels: Tensor, say: bool = True
-    ) -> dict[str, float | None]:
-        """`scores` of features from the main extractor and the reference classifier's logits.
-
-        Args:
-            say: print the line where the samples are too few.
-        """
-        evaluation, name = self.params.evaluation, self.extractor.name
-        distance = None
+        evaluation, name, distance = self.params.evaluation, self.extractor.name, None
         with unless_few(say=say):
-            distance = fid(samples.features, self.reference_statistics)
-        return {
-            f"fid_{name}": distance,
-            f"is_{name}": inception_score(
-                samples.class_logits, evaluation.is_splits, self.params.seed
-            ),
-            "class_accuracy": class_accuracy(recognised, labels),
-        }
+            distance = fid(seen.samples.features, self.reference_statistics)
+        score = inception_score(seen.samples.class_logits, evaluation.is_splits, self.params.seed)
+        accuracy = class_accuracy(seen.class_logits, labels)
+        return {f"fid_{name}": distance, f"is_{name}": score, "class_accuracy": accuracy}

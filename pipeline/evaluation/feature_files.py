@@ -32,6 +32,7 @@ from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, require_file, tree_hash, value_hash
 from pipeline.runtime.project import in_project
+from pipeline.runtime.tensors import save_tensors
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
 
@@ -53,11 +54,7 @@ for name in (*CODE, STATISTICS):
 
 
 def save_features(features: Features, path: Path) -> None:
-    from safetensors.torch import save
-
-    content = save({k: v for k, v in features._asdict().items() if v is not None})
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(content)  # the library has an error of its own for a full disk
+    save_tensors({k: v for k, v in features._asdict().items() if v is not None}, path)
 
 
 def load_features(path: Path) -> Features:

@@ -49,7 +49,7 @@ def open_images(path: Path | str) -> ImageSet:
         images = np.lib.format.open_memmap(path, mode="r")
     fortran = not images.flags.c_contiguous
     _check(path, images.dtype, images.shape, channels=1, fortran=fortran)
-    return ArrayImages(images, path)
+    return ArrayImages(images)
 
 
 class PngImages:

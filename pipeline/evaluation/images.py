@@ -1,8 +1,8 @@
-"""Image sets, read batch by batch: arrays (`.npy`), and the shards of samples and of the data set.
+"""Image sets, read batch by batch: arrays, and the shards of samples and of the data set.
 What others made is in `image_files`."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
@@ -14,10 +14,7 @@ from torch import Tensor
 from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import ImageParams, View
-from pipeline.runtime.arrays import write_array
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import tree_hash, value_hash
-from pipeline.runtime.workers import Alone, Maker
 
 BATCH = 64  # images held in memory at once, and that a network sees at once
 
@@ -56,39 +53,11 @@ def pixel_hash(images: ImageSet) -> str:
     return digest.hexdigest()
 
 
-def mapped_images(path: Path) -> "ArrayImages":
-    """Images of an `.npy` of our own.
-
-    Raises:
-        UserError: it holds something else.
-    """
-    try:
-        images = np.load(path, mmap_mode="r")
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); delete it, run again") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
-        raise UserError(
-            f"{path} is damaged: it holds {images.dtype} {images.shape} and no images; delete it, "
-            f"run again"
-        )
-    return ArrayImages(images, path)
-
-
 class ArrayImages:
-    """An array (n, C, H, W) uint8, in memory or memory-mapped. Its hash is that of its pixels.
+    """An array (n, C, H, W) uint8, in memory or memory-mapped. Its hash is that of its pixels."""
 
-    Args:
-        path: the file that is mapped, if one is. Then it travels by name, and not by content.
-    """
-
-    def __init__(self, images: np.ndarray, path: Path | None = None):
-        self._images, self._path = images, path
-        self.shape = images.shape[1:]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._path is None:
-            return ArrayImages, (self._images,)
-        return mapped_images, (self._path,)
+    def __init__(self, images: np.ndarray):
+        self._images, self.shape = images, images.shape[1:]
 
     def __len__(self) -> int:
         return len(self._images)
@@ -103,14 +72,6 @@ class ArrayImages:
     def batches(self, size: int) -> Iterator[Tensor]:
         for start in range(0, len(self), size):
             yield self.read(start, start + size)
-
-
-def make_images(
-    path: Path, workers: Alone, maker: Maker, batches: Sequence[tuple], name: str
-) -> ArrayImages:
-    """The images that `write_array` makes, or has made before."""
-    write_array(path, workers, maker, batches, name)
-    return mapped_images(path)
 
 
 class CenterCrops:
@@ -142,8 +103,8 @@ class CenterCrops:
 
 
 class SampleImages:
-    """Samples that `evaluate` has written. Their hash is that of their pixels, as an array's: that
-    of some of them, or of the same in shards of another size, finds the same features.
+    """Samples that `evaluate` has written. Their hash is that of the shards that they lie in: to
+    read the pixels of ImageNet's takes a core an hour.
 
     Args:
         data: of the params that they were drawn with.
@@ -172,7 +133,7 @@ class SampleImages:
 
     @cached_property
     def content_hash(self) -> str:
-        return pixel_hash(self)
+        return value_hash([self.view.images.hashes(len(self)), len(self), self.shape])
 
     def read(self, start: int, stop: int) -> Tensor:
         # As an array's lie in memory, or a convolution of colours could round otherwise.

@@ -2,7 +2,7 @@
 section 4.3)."""
 
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from pipeline.editing import (
     pixel_mask_to_tokens,
 )
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.holes import hole_distances, open_distances
-from pipeline.evaluation.images import ArrayImages, make_images
+from pipeline.evaluation.holes import open_distances
+from pipeline.evaluation.seen import Seen, look_at
 from pipeline.evaluation.uncertainty import disjoint
+from pipeline.runtime.arrays import drop_parts
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import Row, kept_row
 from pipeline.runtime.seeds import mix
@@ -42,7 +43,6 @@ TASKS: dict[str, Callable[[tuple[int, int]], Tensor]] = {
     "outpaint_bottom": partial(outpaint_mask, side="bottom", fraction=0.5),
 }
 KEYS = ("task", "method", "seed", "images")
-ORIGINALS = "originals.npy"
 PICTURED = 6  # images of each kind of picture
 CLASSES = 10  # classes that a box is regenerated as
 DRAWS = 4  # seeds of one outpainting
@@ -106,58 +106,72 @@ class Editor:
         return not pixel_mask_to_tokens(mask, self.params.grid, self.params.editing.dilate).all()
 
 
-class Table:
-    """Measures what fills the unknown pixels of the images that a maker's `Editor` has chosen. Each
-    row is kept, and the images that it is of are deleted: 50,000 of 256×256 take 10 GB.
+class Distances:
+    """How far edits are from the originals over the unknown pixels.
 
     Args:
-        baseline: keeps the originals until all rows are there, and their scores.
+        maker: opens the `Editor` that makes them.
+    """
+
+    def __init__(self, maker: Maker, params: Params, device: torch.device):
+        self.editor: Editor = maker.open(device)
+        self.distances = open_distances(params, device)
+
+    def __call__(
+        self, images: Tensor, places: Tensor, task: str | None = None, seed: int | None = None
+    ) -> dict[str, Tensor]:
+        """`HoleDistances` of what an `Editor` makes of these arguments; none of originals."""
+        if task is None:
+            return {}
+        hole = TASKS[task](self.editor.size)
+        return self.distances(images, self.editor.images(places), hole)
+
+
+class Table:
+    """Measures what fills the unknown pixels of the images that an `Editor` has chosen. Each row is
+    kept; what is seen in its images lies beside it until it is there.
+
+    Args:
+        maker: opens any replicate's editor.
+        baseline: keeps the scores of the originals.
     """
 
     def __init__(self, params: Params, maker: Maker, baseline: Path, workers: Alone):
         self.evaluator, self.workers = Evaluator(params, workers), workers
-        self.maker, self.baseline = maker, baseline
+        self.baseline, self.maker = baseline, maker
         self.editor: Editor = maker.open(workers.device)
 
-    @cached_property
-    def originals(self) -> ArrayImages:
-        path, batches = self.baseline / ORIGINALS, self.editor.batches()
-        return make_images(path, self.workers, self.maker, batches, "edit: originals")
-
-    @cached_property
-    def distances(self) -> Maker:
-        return Maker(open_distances, self.originals, self.editor.params)
-
-    def drop_originals(self) -> None:
-        (self.baseline / ORIGINALS).unlink(missing_ok=True)
+    def shown(self, maker: Maker) -> Maker:
+        """What looks at the images of an editor."""
+        distances = Maker(Distances, maker, self.evaluator.params)
+        return self.evaluator.shown(maker, distances)
 
     def untouched(self) -> Row:
         """The scores of the originals."""
-        cell = self.baseline / "originals.json"
-        if not keep_if_whole(cell):
-            write_noted(cell, self.evaluator.scores(self.originals, self.editor.labels))
-        return self._kept(cell)
+        return self._row(self.shown(self.maker), None, None, self.baseline / "originals.json")
 
-    def row(self, task: str, maker: Maker, seed: int | None, cell: Path) -> Row:
+    def row(self, task: str, shown: Maker, seed: int | None, cell: Path) -> Row:
         """The scores of composites, and how far these are from the originals over the unknown
         pixels.
 
         Args:
+            shown: looks at the images of the editor that makes them.
             seed: None for the baseline.
-            cell: where the row is kept; the composites lie beside it until it is there.
+            cell: where the row is kept.
         """
-        composites = cell.with_suffix(".npy")
-        if not keep_if_whole(cell):
-            write_noted(cell, self._measure(task, maker, seed, composites))
-        composites.unlink(missing_ok=True)
-        return self._kept(cell, "psnr_hole", "perceptual_hole")
+        return self._row(shown, task, seed, cell, "psnr_hole", "perceptual_hole")
 
-    def _measure(self, task: str, maker: Maker, seed: int | None, path: Path) -> Row:
-        batches, editor = self.editor.batches(task, seed), self.editor
-        images = make_images(path, self.workers, maker, batches, f"edit: {task} {_name(seed)}")
-        hole, distances = TASKS[task](editor.size), path.with_name(f"{task}.distances.npy")
-        scores = self.evaluator.scores(images, editor.labels)  # first: their features are kept
-        return scores | hole_distances(images, hole, self.distances, self.workers, distances)
+    def _row(
+        self, shown: Maker, task: str | None, seed: int | None, cell: Path, *distances: str
+    ) -> Row:
+        path = cell.with_suffix(".safetensors")
+        if not keep_if_whole(cell):
+            batches, name = self.editor.batches(task, seed), f"edit: {_name(task, seed)}"
+            found = look_at(path, self.workers, shown, batches, name)
+            far = {key: found[key].mean().item() for key in distances}
+            write_noted(cell, self.evaluator.scores(Seen.of(found), self.editor.labels) | far)
+        drop_parts(path)
+        return self._kept(cell, *distances)
 
     def _kept(self, cell: Path, *needed: str) -> Row:
         name = self.evaluator.extractor.name
@@ -166,8 +180,10 @@ class Table:
         return {"images": len(self.editor.labels)} | {k: row[k] for k in (*nullable, *needed)}
 
 
-def _name(seed: int | None) -> str:
-    return "nearest" if seed is None else f"seed{seed}"
+def _name(task: str | None, seed: int | None) -> str:
+    if task is None:
+        return "originals"
+    return f"{task} {'nearest' if seed is None else f'seed{seed}'}"
 
 
 def edit_rows(
@@ -184,6 +200,8 @@ def edit_rows(
     makers = {replicate: Maker(Editor, params, replicate) for replicate in folders}
     any_maker = next(iter(makers.values()))
     table = Table(params, any_maker, baseline, workers)
+    cells: list[tuple[Maker, int | None, Path]] = [(table.shown(any_maker), None, baseline)]
+    cells += [(table.shown(maker), r.seed, folders[r]) for r, maker in makers.items()]
     rows: list[Row] = []
     for task in TASKS:
         if not table.editor.keeps_context(task):
@@ -193,16 +211,13 @@ def edit_rows(
                 flush=True,
             )
         rows.append({"task": task, "method": "original", "seed": None} | table.untouched())
-        cells: list[tuple[Maker, int | None, Path]] = [(any_maker, None, baseline)]
-        cells += [(maker, r.seed, folders[r]) for r, maker in makers.items()]
-        for maker, seed, folder in cells:
-            values = table.row(task, maker, seed, folder / f"{task}.json")
+        for shown, seed, folder in cells:
+            values = table.row(task, shown, seed, folder / f"{task}.json")
             method = "nearest" if seed is None else "maskgit"
             rows.append({"task": task, "method": method, "seed": seed} | values)
             print(
-                f"edit: {task} {_name(seed)}: {values['class_accuracy']:.1%} recognised", flush=True
+                f"edit: {_name(task, seed)}: {values['class_accuracy']:.1%} recognised", flush=True
             )
-    table.drop_originals()
     return rows
 
 

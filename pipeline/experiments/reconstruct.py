@@ -18,9 +18,10 @@ from pipeline.data.images.views import View
 from pipeline.decoding import decode, predictor
 from pipeline.evaluation.reconstruction import psnr
 from pipeline.perceptual import open_perceptual, pair_bytes
-from pipeline.runtime.arrays import write_array
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.parts import in_parts
 from pipeline.runtime.seeds import generator
+from pipeline.runtime.tensors import write_tensors
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
@@ -62,16 +63,34 @@ class Reconstructor:
         """Mask (M, N) of the tokens that are hidden, bool."""
         return hide_tokens(len(self.images), self.params.num_tokens, ratio, self.seed)
 
-    def __call__(self, chosen: Tensor, hidden: Tensor, draw: int) -> Tensor:
-        """Sample the hidden tokens of some of the images from the others and the class.
+    def __call__(self, chosen: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        """Rebuild some of the images as often as there are draws, and compare with the originals.
 
         Args:
             chosen: (B,) indices of images.
             hidden: (B, N) bool; with no token hidden the result is the tokenizer's reconstruction.
 
         Returns:
-            (B, C, H, W) uint8.
+            mse of pixels in [0, 1] and perceptual distance of each draw and then of their median,
+            (B, draws + 1); of those among the first `PICTURED` images the first draw, `samples`,
+            and the medians, (b, C, H, W) uint8.
         """
+        draws = range(self.params.reconstruction.draws)
+        samples = torch.stack([self.draw(chosen, hidden, draw) for draw in draws])
+        median = median_image(samples)
+        found = [self._distances(chosen, rebuilt) for rebuilt in (*samples, median)]
+        mse, perceptual = (torch.stack(each, dim=1) for each in zip(*found, strict=True))
+        pictured = chosen < PICTURED
+        return {
+            "mse": mse,
+            "perceptual": perceptual,
+            "samples": samples[0, pictured],
+            "medians": median[pictured],
+        }
+
+    def draw(self, chosen: Tensor, hidden: Tensor, draw: int) -> Tensor:
+        """The chosen images (B, C, H, W) uint8, their hidden tokens sampled from the others and the
+        class."""
         seed = (self.seed, "reconstruct", draw, int(chosen[0]))
         steps = decode(
             predictor(self.model, self.labels[chosen].to(self.device), self.settings),
@@ -82,27 +101,18 @@ class Reconstructor:
         )
         return tokens_to_images(self.tokenizer, steps[-1].sampled)
 
-    def samples(self, ratio: float) -> list[tuple[Tensor, Tensor, int]]:
-        """The arguments for each batch of all images, draw after draw."""
-        hidden = self.hidden(ratio)
-        draws = range(self.params.reconstruction.draws)
-        return [(b, hidden[b], draw) for draw in draws for b in self.batches]
-
     @torch.no_grad()
-    def distances(self, rebuilt: np.ndarray) -> dict[str, float]:
-        """PSNR in dB and perceptual distance between images (M, C, H, W) uint8 and the originals:
-        mean and standard deviation over the images."""
-        values: dict[str, list[float]] = {"psnr": [], "perceptual": []}
-        for chosen in self.batches:
-            pair = (self.images[chosen], torch.from_numpy(rebuilt[chosen.numpy()]))
-            original, image = (as_float(x).to(self.device) for x in pair)
-            mse = (original - image).pow(2).mean(dim=(1, 2, 3))
-            values["psnr"] += [psnr(value.item()) for value in mse]
-            row_bytes = pair_bytes(self.params.data.image_size)
-            far = in_parts(self.perceptual, row_bytes, original, image)
-            values["perceptual"] += [x.item() for x in far]
-        spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
-        return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
+    def _distances(self, chosen: Tensor, rebuilt: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared and perceptual distances (B,) of images (B, C, H, W) uint8 from the originals."""
+        original, image = (as_float(x).to(self.device) for x in (self.images[chosen], rebuilt))
+        mse = (original - image).pow(2).mean(dim=(1, 2, 3))
+        row_bytes = pair_bytes(self.params.data.image_size)
+        return mse.cpu(), in_parts(self.perceptual, row_bytes, original, image).cpu()
+
+    def batch_arguments(self, ratio: float) -> list[tuple[Tensor, Tensor]]:
+        """The arguments for each batch of all images."""
+        hidden = self.hidden(ratio)
+        return [(chosen.clone(), hidden[chosen]) for chosen in self.batches]
 
 
 def reconstruct_hidden(
@@ -111,8 +121,8 @@ def reconstruct_hidden(
     """Rebuild validation images with a share of their tokens hidden.
 
     Args:
-        folders: of each replicate; keeps the samples of the ratios that are finished,
-            `<ratio>.npy`, draw after draw (draws · M, C, H, W).
+        folders: of each replicate; keeps what was found of the ratios that are finished,
+            `<ratio>.safetensors`.
 
     Returns:
         A row for every replicate, mask ratio and draw, and for the median of the draws (draw -1).
@@ -134,20 +144,22 @@ def _rebuild(
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """The rows and the pictures of one replicate."""
     maker = Maker(Reconstructor, params, replicate)
-    bench = maker.open(workers.device)
+    bench: Reconstructor = maker.open(workers.device)
+    ratios = {folder / f"{ratio}.safetensors": ratio for ratio in params.reconstruction.mask_ratios}
+    batches = {path: bench.batch_arguments(ratio) for path, ratio in ratios.items()}
+    made = write_tensors(batches, workers, maker, f"reconstruct: seed {replicate.seed}")
     rows, columns, shares = [], [], []
-    for ratio in params.reconstruction.mask_ratios:
-        path = folder / f"{ratio}.npy"
-        name = f"reconstruct: {ratio:.0%} hidden"
-        write_array(path, workers, maker, bench.samples(ratio), name)
-        samples = np.load(path, mmap_mode="r").reshape(-1, *bench.images.shape)
-        median, hidden = median_image(samples), bench.hidden(ratio)
+    for path, ratio in ratios.items():
+        found, hidden = _as_made(made[path], bench, path), bench.hidden(ratio)
         shares.append(hidden.float().mean().item())
-        for draw, rebuilt in [*enumerate(samples), (MEDIAN, median)]:
-            row = {"mask_ratio": ratio, "draw": draw, "images": len(rebuilt), "hidden": shares[-1]}
-            rows.append(row | bench.distances(rebuilt))
+        of_draws = zip(found["mse"].T, found["perceptual"].T, strict=True)
+        for draw, distances in zip(
+            (*range(len(found["mse"].T) - 1), MEDIAN), of_draws, strict=True
+        ):
+            row = {"mask_ratio": ratio, "draw": draw, "images": len(hidden), "hidden": shares[-1]}
+            rows.append(row | _over_images(*distances))
         inputs = grey_tokens(bench.images[:PICTURED], hidden[:PICTURED])
-        columns.append((inputs.numpy(), samples[0, :PICTURED], median[:PICTURED]))
+        columns.append([x.numpy() for x in (inputs, found["samples"], found["medians"])])
         print(
             f"reconstruct: seed {replicate.seed}, {ratio:.0%} of the tokens hidden, PSNR "
             f"{rows[-2]['psnr']:.1f} dB, of the median {rows[-1]['psnr']:.1f} dB",
@@ -163,10 +175,30 @@ def _rebuild(
     }
 
 
-def median_image(samples: np.ndarray) -> np.ndarray:
+def _as_made(found: dict[str, Tensor], bench: Reconstructor, path: Path) -> dict[str, Tensor]:
+    """What a file holds, if that is what a `Reconstructor` makes."""
+    distances = (len(bench.images), bench.params.reconstruction.draws + 1)
+    pictures = bench.images[:PICTURED].shape
+    wanted = {"mse": distances, "perceptual": distances, "samples": pictures, "medians": pictures}
+    if {name: tensor.shape for name, tensor in found.items()} != wanted:
+        raise UserError(f"{path} is damaged: it holds no reconstructions; delete it, run again")
+    return found
+
+
+def _over_images(mse: Tensor, perceptual: Tensor) -> dict[str, float]:
+    """Mean and standard deviation over the images of PSNR, in dB, and of perceptual distance, both
+    given as (M,)."""
+    values = {"psnr": [psnr(each) for each in mse.tolist()], "perceptual": perceptual.tolist()}
+    spread: dict[str, Callable[..., Any]] = {"": np.mean, "_std": np.std}
+    return {f"{k}{s}": float(f(v)) for k, v in values.items() for s, f in spread.items()}
+
+
+def median_image(samples: Tensor) -> Tensor:
     """Pixel-wise median (M, C, H, W) uint8 of draws (d, M, C, H, W). For an even d it is the mean
     of the middle two; halves are rounded to even."""
-    return np.median(samples, axis=0).round().astype(np.uint8)
+    # Image by image: the medians of a batch, in double precision, take eight times its bytes.
+    medians = [np.median(draws, axis=0).round() for draws in samples.numpy().swapaxes(0, 1)]
+    return torch.from_numpy(np.stack(medians).astype(np.uint8))
 
 
 def grey_tokens(images: Tensor, hidden: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from pipeline.evaluation.features import Features
 from pipeline.evaluation.images import SampleImages
 from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.metrics import manifold_metrics
+from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.statistics import BLOCK
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import Row, kept_rows
@@ -77,14 +78,13 @@ class Candidates:
         self.labels = self.images.labels
 
     @cached_property
-    def measured(self) -> tuple[Features, Tensor]:
-        """Features of the main extractor and logits of the reference classifier."""
-        return self.evaluator.features(self.images), self.evaluator.recognised(self.images)
+    def seen(self) -> Seen:
+        return self.evaluator.seen(self.images)
 
     def ratings(self) -> dict[str, Tensor]:
         """Of each selection, (M,): those that are rated highest are kept."""
         draws = generator(self.replicate.seed, "reject", self.replicate.network)
-        surest = class_log_odds(self.measured[1], self.labels)
+        surest = class_log_odds(self.seen.class_logits, self.labels)
         ratings = (surest, torch.rand(len(self.labels), generator=draws))
         return dict(zip(SELECTIONS, ratings, strict=True))
 
@@ -94,30 +94,39 @@ class Candidates:
         Args:
             folder: has room for what is measured of the selected.
         """
-        (features, logits), evaluator = self.measured, self.evaluator
         rows = []
         for selection, rating in self.ratings().items():
             kept = select(rating, self.labels, acceptance)
-            if len(kept) == len(self.labels):  # ImageNet's features lie on the disk as they are
-                samples, own = features, logits
-            else:
-                whole = (features.features, features.class_logits, logits)
-                *parts, own = (on_disk(each, kept, folder) for each in whole)
-                samples = Features(*parts)
             row: Row = {"network": self.replicate.network, "seed": self.replicate.seed}
             row |= {"selection": selection, "acceptance": acceptance}
             row |= {"candidates": len(self.labels), "samples": len(kept)}
-            row |= evaluator.scores_of(samples, own, self.labels[kept])
-            row |= manifold_metrics(
-                samples.features,
-                evaluator.reference.features,
-                evaluator.extractor.name,
-                evaluator.params.evaluation,
-                evaluator.params.seed,
-                skip_few=True,
-            )
-            rows.append(row)
+            rows.append(row | self._metrics(kept, folder))
         return rows
+
+    def _metrics(self, kept: Tensor, folder: Path) -> Row:
+        if len(kept) == len(self.labels):
+            return self._metrics_of_all
+        samples, logits = self.seen.samples, self.seen.class_logits
+        whole = (samples.features, samples.class_logits, logits)
+        *parts, own = (on_disk(each, kept, folder) for each in whole)
+        return self._metrics_of(Seen(Features(*parts), own), self.labels[kept])
+
+    @cached_property
+    def _metrics_of_all(self) -> Row:
+        """Of both selections, where they leave nothing out. ImageNet's features lie on the disk as
+        they are."""
+        return self._metrics_of(self.seen, self.labels)
+
+    def _metrics_of(self, seen: Seen, labels: Tensor) -> Row:
+        evaluator = self.evaluator
+        return evaluator.scores(seen, labels) | manifold_metrics(
+            seen.samples.features,
+            evaluator.reference.features,
+            evaluator.extractor.name,
+            evaluator.params.evaluation,
+            evaluator.params.seed,
+            skip_few=True,
+        )
 
 
 def on_disk(features: Tensor, rows: Tensor, folder: Path) -> Tensor:

@@ -8,8 +8,9 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import make_images
 from pipeline.evaluation.samplers import sampler_of
+from pipeline.evaluation.seen import Seen, look_at
+from pipeline.runtime.arrays import drop_parts
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import kept_row
 from pipeline.runtime.seeds import mix
@@ -32,11 +33,12 @@ def temperature_rows(
     name = evaluator.extractor.name
     scores = {}
     for replicate, folder in folders.items():
-        sampler = sampler_of(replicate)
+        shown = evaluator.shown(sampler_of(replicate))
         for value in params.temperature.values:
             cell = folder / f"{value}.json"
             if not keep_if_whole(cell):
-                write_noted(cell, _score(value, replicate.seed, sampler, evaluator, cell))
+                write_noted(cell, _score(value, replicate.seed, shown, evaluator, cell))
+            drop_parts(_parts(cell))
             scores[value, replicate.seed] = kept_row(
                 cell,
                 needed=(f"is_{name}", "class_accuracy"),
@@ -56,10 +58,10 @@ def temperature_rows(
 
 
 def _score(
-    value: float, seed: int, sampler: Maker, evaluator: Evaluator, cell: Path
+    value: float, seed: int, shown: Maker, evaluator: Evaluator, cell: Path
 ) -> dict[str, float | None]:
-    """The scores of samples at a temperature, which lie beside `cell` as they are made."""
-    params, workers = evaluator.params, evaluator.workers
+    """The scores of samples at a temperature. What is seen in them lies beside `cell`."""
+    params = evaluator.params
     labels = evaluator.labels(params.temperature.samples)
     batches = sample_batches(
         replace(params.decoding_settings(), choice_temperature=value),
@@ -67,8 +69,11 @@ def _score(
         batch_size=params.decoding.batch_size,
         seed=mix(seed, "temperature"),
     )
-    path = cell.with_suffix(".npy")
-    images = make_images(path, workers, sampler, batches, f"temperature: {value:g}")
-    scores = evaluator.scores(images, labels)
-    path.unlink()
-    return scores
+    name = f"temperature: {value:g}"
+    seen = Seen.of(look_at(_parts(cell), evaluator.workers, shown, batches, name))
+    return evaluator.scores(seen, labels)
+
+
+def _parts(cell: Path) -> Path:
+    """What is seen in a cell's samples."""
+    return cell.with_suffix(".safetensors")

@@ -44,12 +44,17 @@ def write_arrays(
         _join(parts, path)
         note_hash(path)
     for path in arrays:
-        shutil.rmtree(parts_folder(path), ignore_errors=True)
+        drop_parts(path)
 
 
 def parts_folder(path: Path) -> Path:
     """Where the parts of a file lie until they are joined."""
     return path.with_name(f"{path.name}{PARTS}")
+
+
+def drop_parts(path: Path) -> None:
+    """Delete the parts of a file, if there are any."""
+    shutil.rmtree(parts_folder(path), ignore_errors=True)
 
 
 def save_array(array: Any, path: Path) -> None:

@@ -137,6 +137,10 @@ class ImageShards:
         self.group_start = np.concatenate([[0], np.cumsum(sizes)])
         self._cache: OrderedDict[int, tuple[list[str], list[bytes]]] = OrderedDict()
 
+    def hashes(self, count: int) -> list[str]:
+        """Of the files that hold the first so many images."""
+        return self._hashes[: np.searchsorted(self._starts, count)]
+
     def _check(self, labels: list[np.ndarray], counts: dict[str, int] | None) -> None:
         if [len(each) for each in labels] != np.diff(self._starts).tolist():
             raise UserError(

@@ -1,4 +1,5 @@
-"""Measuring a trial: samples of its model at every T, and decoded with other schedules."""
+"""Measuring a trial: samples of its model at every T, and decoded with other schedules. Whoever
+decodes a batch looks at it, and of the images only what the networks see is kept."""
 
 import time
 from dataclasses import replace
@@ -10,9 +11,10 @@ from pipeline.config.params import Params
 from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import make_images
+from pipeline.evaluation.seen import Seen, look_at
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
+from pipeline.runtime.arrays import drop_parts
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
@@ -35,7 +37,8 @@ def measure_trial(trial: Trial) -> None:
         train_seconds = read_json(trial.training.trained, "seconds")["seconds"]
     sampler = Maker(_open_sampler, trial, params)
     features = Path(trial.features)
-    evaluator = Evaluator(params, workers, root, keep=False, cache_dir=features)
+    evaluator = Evaluator(params, workers, root, cache_dir=features)
+    shown = evaluator.shown(sampler)
     cache = TokenCache(root / TOKENS, "val")
     cache.require(params.num_tokens, params.tokenizer.codebook_size)
     nll = masked_nll(
@@ -50,7 +53,7 @@ def measure_trial(trial: Trial) -> None:
         own_folder(cell.path.parent)
         keep_if_whole(cell.path)  # says which one is damaged, and removes it
         started = time.monotonic()
-        values, decode_seconds = _measure_cell(trial, cell, sampler, evaluator)
+        values, decode_seconds = _measure_cell(trial, cell, shown, evaluator)
         own = {"schedule": trial.schedule, "iterations": cell.iterations, "seed": trial.seed}
         row = own | {"samples": params.sweep.samples, "nll": nll} | values
         timing = own | {
@@ -69,9 +72,9 @@ def _workers(trial: Trial, params: Params) -> Alone:
 
 
 def _measure_cell(
-    trial: Trial, cell: Cell, sampler: Maker, evaluator: Evaluator
+    trial: Trial, cell: Cell, shown: Maker, evaluator: Evaluator
 ) -> tuple[dict[str, float | None], float]:
-    """The metrics of a cell's samples, and the seconds of decoding them."""
+    """The metrics of a cell's samples, and the seconds of decoding and looking at them."""
     started, params, workers = time.monotonic(), evaluator.params, evaluator.workers
     settings = params.decoding_settings(iterations=cell.iterations)
     labels = evaluator.labels(params.sweep.samples)
@@ -81,12 +84,12 @@ def _measure_cell(
         batch_size=params.decoding.batch_size,
         seed=mix(trial.seed, "sweep"),
     )
-    path = cell.path.with_suffix(".npy")
+    path = cell.path.with_suffix(".safetensors")
     name = f"sweep: {trial.name} T={cell.iterations}"
-    images = make_images(path, workers, sampler, batches, name)
+    seen = Seen.of(look_at(path, workers, shown, batches, name))
     decode_seconds = time.monotonic() - started
-    values = evaluator.sampled(images, labels, trial.seed)
-    path.unlink()
+    values = evaluator.sampled(seen, labels, trial.seed)
+    drop_parts(path)
     return values, decode_seconds
 
 

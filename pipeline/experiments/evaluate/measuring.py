@@ -17,12 +17,14 @@ from pipeline.data.images.samples import draw_samples, keep_if_all_written, publ
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
-from pipeline.evaluation.images import ArrayImages, CenterCrops, SampleImages, make_images
+from pipeline.evaluation.images import CenterCrops, SampleImages
 from pipeline.evaluation.metrics import require_enough, unless_few
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
+from pipeline.evaluation.seen import Seen, look_at
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
 from pipeline.masking import masked_nll
+from pipeline.runtime.arrays import drop_parts
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import Row, kept_row
 from pipeline.runtime.workers import Alone, Maker
@@ -30,8 +32,8 @@ from pipeline.sampling import Network, Sampler, sample_batches
 from pipeline.weights.published import load_model
 
 IDENTITY = ("images", "label_smoothing", "seed")
-DRAWN = "samples.npy"  # in a replicate's run folder
-ENCODED = "samples"  # the same of a main replicate, as shards
+ENCODED = "samples"  # of a main replicate, as shards in its run folder
+SEEN = "seen.safetensors"  # what is seen in those of another
 
 
 def evaluate_all(
@@ -71,24 +73,24 @@ def _replicate_row(
     """Sample and measure a replicate, unless its folder has it already; publish its samples."""
     params, finished = evaluator.params, folder / "row.json"
     measured, sampler = keep_if_whole(finished), sampler_of(replicate)
-    images: SampleImages | ArrayImages
     if replicate.main:
         _draw(replicate, sampler, evaluator, class_names, folder)
-        images = SampleImages(folder / ENCODED, params.data, params.evaluation.samples)
-        labels = images.labels
-    elif not measured:
-        labels, batches, name = _drawing(replicate, sampler, evaluator)
-        images = make_images(folder / DRAWN, evaluator.workers, sampler, batches, name)
     if not measured:
-        row = evaluator.measure(images, labels)
+        if replicate.main:
+            images = SampleImages(folder / ENCODED, params.data, params.evaluation.samples)
+            row = evaluator.measure(images, images.labels)
+        else:
+            labels, batches, name = _drawing(replicate, sampler, evaluator)
+            shown = evaluator.shown(sampler, second=True)
+            seen = look_at(folder / SEEN, evaluator.workers, shown, batches, name)
+            row = evaluator.metrics_of(Seen.of(seen), labels)
         row |= _network_metrics(params, replicate.seed, sampler.open(evaluator.workers.device))
         if replicate.main and replicate.network == "transformer":
             row |= neighbour_distances(evaluator, images)
         write_noted(finished, row)
     if replicate.main:
         publish_samples(folder / ENCODED, replicate.samples, copy=params.evaluation.keep_samples)
-    else:
-        (folder / DRAWN).unlink(missing_ok=True)
+    drop_parts(folder / SEEN)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
     name = evaluator.extractor.name
     needed = (f"fid_{name}", f"is_{name}", "class_accuracy", "samples")
@@ -217,23 +219,23 @@ class Rebuilder:
 def _reconstruction_row(real: CenterCrops, folder: Path, evaluator: Evaluator) -> Row:
     """Rebuild and measure the validation images, unless the folder has their row already."""
     finished, count = folder / "reconstruction.json", len(real)
-    array = finished.with_suffix(".npy")
+    path = finished.with_suffix(".safetensors")
     if not keep_if_whole(finished):
         batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
-        maker = Maker(Rebuilder, evaluator.params)
+        shown = evaluator.shown(Maker(Rebuilder, evaluator.params), second=True)
         name = "evaluate: reconstructions"
-        rebuilt = make_images(array, evaluator.workers, maker, batches, name)
-        row = evaluator.measure(rebuilt, real.labels) | _rfid(evaluator, rebuilt, real)
+        seen = Seen.of(look_at(path, evaluator.workers, shown, batches, name))
+        row = evaluator.metrics_of(seen, real.labels) | _rfid(evaluator, seen, real)
         write_noted(finished, row)
-    array.unlink(missing_ok=True)
+    drop_parts(path)
     needed = (f"is_{evaluator.extractor.name}", "class_accuracy", "samples")
     return {"images": "reconstruction"} | kept_row(finished, needed=needed, absent=IDENTITY)
 
 
-def _rfid(evaluator: Evaluator, rebuilt: ArrayImages, real: CenterCrops) -> Row:
+def _rfid(evaluator: Evaluator, rebuilt: Seen, real: CenterCrops) -> Row:
     """rFID: the FID of the reconstructed validation images against the validation images. Where
     they are too few it is None, and a line says so."""
     rfid = None
     with unless_few():
-        rfid = fid(evaluator.features(rebuilt).features, evaluator.features(real).features)
+        rfid = fid(rebuilt.samples.features, evaluator.features(real).features)
     return {f"rfid_{evaluator.extractor.name}": rfid}

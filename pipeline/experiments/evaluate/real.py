@@ -8,7 +8,6 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.features import Features
 from pipeline.evaluation.images import CenterCrops
 from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.uncertainty import disjoint
@@ -19,14 +18,12 @@ def real_rows(params: Params, workers: Alone) -> list[dict[str, Any]]:
     """The scores of disjoint sets of validation images, as many as there are of each size."""
     evaluator = Evaluator(params, workers)
     images = CenterCrops(IMAGES, "val", params.data)
-    features, logits = evaluator.features(images), evaluator.recognised(images)
-    rows = []
+    seen, rows = evaluator.seen(images), []
     candidates = evaluator.labels(max(params.evaluation.samples, params.cas.samples))
     for size in _sizes(params, candidates):
         for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
-            part = Features(features.features[chosen], features.class_logits[chosen])
             labels = images.labels[chosen]
-            scores = evaluator.scores_of(part, logits[chosen], labels, say=number == 0)
+            scores = evaluator.scores(seen.of_rows(chosen), labels, say=number == 0)
             rows.append({"samples": size, "subset": number} | scores)
     return rows
 

@@ -5,20 +5,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline.config.curves import check_curves
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENIZER, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages
 from pipeline.evaluation.metrics import require_enough, sample_metric_names
+from pipeline.evaluation.seen import Seen
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import tree_hash, value_hash
 from pipeline.runtime.seeds import mix
+from pipeline.runtime.tensors import joined
 from pipeline.runtime.workers import Alone
 from pipeline.sampling import Network, Sampler, sample_batches
 from pipeline.tokenizer import Tokenizer
@@ -73,7 +72,7 @@ def scale(params: Params, grid: Grid, path: Path) -> str:
 def _add(params: Params, grid: Grid, rows: Rows) -> int:
     device, added, measured = pick_device(), 0, stage_key("evaluate", NOT_SHARED)
     tokenizer = load_model(TOKENIZER, "tokenizer", device)
-    evaluator = Evaluator(params, Alone(device), keep=False)
+    evaluator = Evaluator(params, Alone(device))
     count, dimensions = evaluator.reference.features.shape
     require_enough("--samples", grid.samples, (count, dimensions), params.evaluation)
     views = TokenCache(TOKENS, "train").views
@@ -146,8 +145,9 @@ def _measure(
     draw, settings = Sampler(network, tokenizer), _settings(decoding, params)
     size = params.decoding.batch_size
     batches = sample_batches(settings, labels, batch_size=size, seed=mix(seed, "scale"))
-    images = ArrayImages(torch.cat([draw(*batch) for batch in batches]).numpy())
-    return evaluator.sampled(images, labels, seed)
+    networks = evaluator.networks()
+    seen = [networks(draw(*batch)) for batch in batches]
+    return evaluator.sampled(Seen.of(joined(seen)), labels, seed)
 
 
 def _settings(decoding: Decoding | None, params: Params) -> DecodingSettings:

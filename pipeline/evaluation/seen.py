@@ -1,0 +1,125 @@
+"""Images that are measured as they are made. What the networks see in them is kept until a row is
+measured, and not the images: 50,000 of 256×256 take 10 GB."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.config.params import Params
+from pipeline.config.paths import CLASSIFIER
+from pipeline.evaluation.features import (
+    ClassifierExtractor,
+    Extractor,
+    Features,
+    extract,
+    open_extractor,
+)
+from pipeline.evaluation.images import BATCH
+from pipeline.runtime.tensors import make_tensors
+from pipeline.runtime.workers import Alone, Maker
+from pipeline.weights.published import load_model
+
+
+class Seen(NamedTuple):
+    """What the networks see in a set of M images."""
+
+    samples: Features  # of the main extractor
+    recognised: Tensor | None = None  # logits (M, classes) of the reference classifier
+    others: Tensor | None = None  # features (M, F) of the second extractor
+
+    @property
+    def class_logits(self) -> Tensor:
+        """The logits of the reference classifier, where it has looked."""
+        assert self.recognised is not None, "the reference classifier has not looked"
+        return self.recognised
+
+    def of_rows(self, rows: Tensor) -> "Seen":
+        """The same of some of the images, without what the second extractor sees."""
+        samples, logits = self.samples, self.class_logits
+        return Seen(Features(samples.features[rows], samples.class_logits[rows]), logits[rows])
+
+    @classmethod
+    def of(cls, found: dict[str, Tensor]) -> "Seen":
+        """What `Networks` have found in every batch."""
+        samples = Features(found["features"], found.get("logits"))
+        return cls(samples, found.get("recognised", samples.logits), found.get("others"))
+
+
+class Look(Protocol):
+    def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
+        """Named tensors (B, …), on the CPU, of images (B, C, H, W) uint8 that were made of these
+        arguments."""
+
+
+class Networks:
+    """The networks through which images are measured.
+
+    Args:
+        judge: the reference classifier; may be the main extractor too.
+        second: the second extractor, if it looks too; may be the judge.
+    """
+
+    def __init__(self, main: Extractor, judge: ClassifierExtractor, second: Extractor | None):
+        self.main, self.judge, self.second = main, judge, second
+
+    def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
+        """What `Seen` is made of; names are those that it reads."""
+        # Shares of nearly one size: a last one of 5 to 11 images could depend on the threads.
+        shares = images.chunk(-(-len(images) // BATCH))
+        networks = {each.name: each for each in (self.main, self.judge, self.second) if each}
+        seen = {name: extract(network, shares) for name, network in networks.items()}
+        features, logits = seen[self.main.name]
+        found = {"features": features, "logits": logits}
+        if self.judge.name != self.main.name:
+            found["recognised"] = seen[self.judge.name].class_logits
+        if self.second:
+            found["others"] = seen[self.second.name].features
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+def open_networks(params: Params, root: Path, second: bool, device: torch.device) -> Networks:
+    """The networks of these params, in a worker.
+
+    Args:
+        root: the project's folder.
+        second: whether the second extractor looks too.
+    """
+    classifier, evaluation = load_model(root / CLASSIFIER, "classifier", device), params.evaluation
+    main, other = (
+        open_extractor(name, classifier, evaluation, device)
+        for name in (evaluation.extractor, evaluation.second_extractor if second else "classifier")
+    )
+    return Networks(main, ClassifierExtractor(classifier, device), other if second else None)
+
+
+class Shown:
+    """Makes images, and gives what is found in them.
+
+    Args:
+        maker: of images (B, C, H, W) uint8.
+        looks: each opens a `Look`.
+    """
+
+    def __init__(self, maker: Maker, looks: Sequence[Maker], device: torch.device):
+        self.make, self.looks = maker.open(device), [look.open(device) for look in looks]
+
+    def __call__(self, *arguments: object) -> dict[str, Tensor]:
+        images = self.make(*arguments)
+        found: dict[str, Tensor] = {}
+        for look in self.looks:
+            found |= look(images, *arguments)
+        return found
+
+
+def look_at(
+    path: Path, workers: Alone, shown: Maker, batches: Sequence[tuple], name: str
+) -> dict[str, Tensor]:
+    """What is found in images, as `make_tensors` makes it.
+
+    Args:
+        shown: opens `Shown`.
+    """
+    return make_tensors({path: batches}, workers, shown, name)[path]
