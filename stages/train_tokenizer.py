@@ -6,11 +6,11 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, TOKENIZER
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
-from pipeline.evaluation.reconstruction import BATCH, Reconstruction
-from pipeline.runtime.device import driver_device, worker_device
+from pipeline.evaluation.reconstruction import Reconstruction, held_out_quality
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.stage import Stage
+from pipeline.runtime.workers import workers_of
 from pipeline.tokenizer import Tokenizer
 from pipeline.training.loop import (
     TrainingJob,
@@ -29,25 +29,19 @@ PICTURED = 16
 
 
 def main(params: Params) -> str:
-    results, workers = RESULTS / "tokenizer", Workers.of(params.ray, params.ray.num_workers)
-    released = None
+    results, workers = RESULTS / "tokenizer", workers_of(params.ray)
+    released, training = None, Workers.of(params.ray, params.ray.num_workers)
     if params.tokenizer.pretrained is not None:
-        device = worker_device(workers.use_gpu)  # there is no work but this process's
-        released = open_pretrained_tokenizer(params, device)
+        released = open_pretrained_tokenizer(params, torch.device("cpu"))
     else:
-        device = driver_device(workers.use_gpu, workers.count)
-        require_workers(workers, "ray.num_workers")
+        require_workers(training, "ray.num_workers")
     with Stage("train_tokenizer", params) as stage:
-        model, history = (released, []) if released else _train(params, workers, stage, device)
-        validation = View(ImageShards(IMAGES, "val"), params.data, params.seed)
-        reconstruction = Reconstruction(model, device)
-        for images in validation.batches(BATCH):
-            reconstruction(images)
-        metrics = reconstruction.metrics()
-
+        model, history = (released, []) if released else _train(params, training, stage)
         save_model(TOKENIZER, "tokenizer", model.config, model.state_dict())
-        shown, _ = validation.first(PICTURED)
-        pairs = torch.cat([shown, Reconstruction(model, device)(shown)])
+        path = stage.folder() / "validation.safetensors"
+        metrics = held_out_quality(TOKENIZER, params, path, workers)
+        shown, _ = View(ImageShards(IMAGES, "val"), params.data, params.seed).first(PICTURED)
+        pairs = torch.cat([shown, Reconstruction(model.to(workers.device), workers.device)(shown)])
         picture = grid_picture(pairs, columns=PICTURED)
         write_csv(results / "history.csv", history or [{"step": 0} | metrics])
         write_json(results / "metrics.json", metrics)
@@ -60,7 +54,7 @@ def main(params: Params) -> str:
 
 
 def _train(
-    params: Params, workers: Workers, stage: Stage, device: torch.device
+    params: Params, workers: Workers, stage: Stage
 ) -> tuple[Tokenizer, list[dict[str, float]]]:
     """The trained tokenizer, with its averaged weights, and the history of its training."""
     paths = (str(path.absolute()) for path in (IMAGES, CLASSIFIER))
@@ -76,7 +70,7 @@ def _train(
     state = run_training(job, stage.run.log_training)
     for row in state["history"]:  # another machine may have made some
         stage.run.log_training(row)
-    model = Tokenizer(tokenizer_config(params)).to(device).eval().requires_grad_(False)
+    model = Tokenizer(tokenizer_config(params)).eval().requires_grad_(False)
     model.load_state_dict(averaged_weights(state["task"]["average"]))
     return model, state["history"]
 

@@ -61,7 +61,9 @@ def drawn(ratio: float, **changes) -> Tensor:
     first = main_replicates(params, "transformer")[0]
     bench = reconstruction.Reconstructor(params, first, CPU)
     draws = range(params.reconstruction.draws)
-    batches = bench.batch_arguments(ratio)
+    batches = [
+        (chosen, bench.encode(chosen), hidden) for chosen, hidden in bench.batch_arguments(ratio)
+    ]
     return torch.stack([torch.cat([bench.draw(*each, n) for each in batches]) for n in draws])
 
 

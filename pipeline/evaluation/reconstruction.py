@@ -1,13 +1,23 @@
 """How faithfully a tokenizer rebuilds images: PSNR and code usage."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pipeline.config.params import Params
+from pipeline.config.paths import IMAGES
 from pipeline.data.images.pixels import as_float, as_uint8
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
+from pipeline.runtime.arrays import drop_parts
+from pipeline.runtime.shares import in_order
+from pipeline.runtime.tensors import make_tensors
+from pipeline.runtime.workers import Alone, Maker
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.quantizer import code_usage
+from pipeline.weights.published import load_model
 
 BATCH = 128  # images reconstructed at once
 
@@ -36,16 +46,53 @@ class Reconstruction:
         self._counts += torch.bincount(tokens.flatten().cpu(), minlength=len(self._counts))
         return output
 
+    def sums(self) -> Tensor:
+        """Over all images so far, (2 + codes,) float64: of the mean squared error of each, of the
+        images, and of the uses of each code."""
+        own = torch.tensor([self._squared, self._images], dtype=torch.float64)
+        return torch.cat([own, self._counts.double()])
+
     def metrics(
         self, total: Callable[[Tensor], Tensor] = lambda values: values
     ) -> dict[str, float]:
-        """psnr in dB, code_usage (a fraction) and code_perplexity of all images so far.
+        """`quality` of all images so far.
 
         Args:
             total: adds up values (n,) over the workers that share the images.
         """
-        own = torch.tensor([self._squared, self._images], dtype=torch.float64)
-        squared, images, *counts = total(torch.cat([own, self._counts.double()])).tolist()
-        usage, perplexity = code_usage(torch.tensor(counts, dtype=torch.float64))
-        quality = {"psnr": psnr(squared / images)}
-        return quality | {"code_usage": usage, "code_perplexity": perplexity}
+        return quality(total(self.sums()))
+
+
+def quality(sums: Tensor) -> dict[str, float]:
+    """psnr in dB, code_usage (a fraction) and code_perplexity from a `Reconstruction`'s sums."""
+    squared, images = sums[:2].tolist()
+    usage, perplexity = code_usage(sums[2:])
+    return {"psnr": psnr(squared / images), "code_usage": usage, "code_perplexity": perplexity}
+
+
+class HeldOutSums:
+    """The published tokenizer, and the validation images that it rebuilds."""
+
+    def __init__(self, folder: Path, params: Params, device: torch.device):
+        self.model, self.device = load_model(folder, "tokenizer", device), device
+        self.view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
+
+    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
+        """A `Reconstruction`'s sums of the images from `start` to before `stop`, (1, 2 + codes)."""
+        reconstruction = Reconstruction(self.model, self.device)
+        reconstruction(self.view.centers(range(start, stop)))
+        return {"sums": reconstruction.sums()[None]}
+
+
+def held_out_quality(folder: Path, params: Params, path: Path, workers: Alone) -> dict[str, float]:
+    """`quality` of a published tokenizer on all validation images.
+
+    Args:
+        path: a .safetensors, of which there are parts while it is measured.
+    """
+    count = len(ImageShards(IMAGES, "val"))
+    batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
+    maker = Maker(HeldOutSums, folder, params)
+    sums = make_tensors({path: batches}, workers, maker, "tokenizer: validation")[path]["sums"]
+    drop_parts(path)
+    return quality(torch.tensor([in_order(column) for column in sums.T], dtype=torch.float64))

@@ -53,11 +53,6 @@ class Reconstructor:
         self.images = view.centers(range(count))
         self.labels = torch.from_numpy(view.images.labels[:count])
         self.batches = torch.arange(count).split(params.decoding.batch_size)
-        self.tokens = torch.cat([self._encode(chosen) for chosen in self.batches])
-
-    def _encode(self, chosen: Tensor) -> Tensor:
-        """Tokens (B, N) int64 of the chosen images."""
-        return self.tokenizer.encode(as_float(self.images[chosen]).to(self.device)).flatten(1)
 
     def hidden(self, ratio: float) -> Tensor:
         """Mask (M, N) of the tokens that are hidden, bool."""
@@ -75,8 +70,8 @@ class Reconstructor:
             (B, draws + 1); of those among the first `PICTURED` images the first draw, `samples`,
             and the medians, (b, C, H, W) uint8.
         """
-        draws = range(self.params.reconstruction.draws)
-        samples = torch.stack([self.draw(chosen, hidden, draw) for draw in draws])
+        draws, tokens = range(self.params.reconstruction.draws), self.encode(chosen)
+        samples = torch.stack([self.draw(chosen, tokens, hidden, draw) for draw in draws])
         median = median_image(samples)
         found = [self._distances(chosen, rebuilt) for rebuilt in (*samples, median)]
         mse, perceptual = (torch.stack(each, dim=1) for each in zip(*found, strict=True))
@@ -88,13 +83,17 @@ class Reconstructor:
             "medians": median[pictured],
         }
 
-    def draw(self, chosen: Tensor, hidden: Tensor, draw: int) -> Tensor:
+    def encode(self, chosen: Tensor) -> Tensor:
+        """Tokens (B, N) int64 of the chosen images."""
+        return self.tokenizer.encode(as_float(self.images[chosen]).to(self.device)).flatten(1)
+
+    def draw(self, chosen: Tensor, tokens: Tensor, hidden: Tensor, draw: int) -> Tensor:
         """The chosen images (B, C, H, W) uint8, their hidden tokens sampled from the others and the
         class."""
         seed = (self.seed, "reconstruct", draw, int(chosen[0]))
         steps = decode(
             predictor(self.model, self.labels[chosen].to(self.device), self.settings),
-            self.tokens[chosen.to(self.device)],
+            tokens,
             hidden.to(self.device),
             self.settings,
             generator(*seed, device=self.device),

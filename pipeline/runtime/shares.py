@@ -28,7 +28,13 @@ def sum_over(
     values = torch.zeros(len(batches), dtype=torch.float64)
     for number in range(share.rank, len(batches), share.workers):
         values[number] = measure(number, batches[number])
+    return in_order(share.total(values))
+
+
+def in_order(values: Tensor) -> float:
+    """Sum of values (n,), one after the other: other orders, and Python's `sum`, may round
+    otherwise."""
     total = 0.0
-    for value in share.total(values).tolist():
+    for value in values.tolist():
         total += value
     return total

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,19 +11,24 @@ from torch import Tensor
 
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.params import Params
+from pipeline.config.paths import IMAGES
 from pipeline.config.schema import Classifier as ClassifierParams
 from pipeline.data.images.batches import Batch, ImageBatches
 from pipeline.data.images.loading import prepared
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.runtime.arrays import drop_parts
 from pipeline.runtime.batch_norm import normalize_together
 from pipeline.runtime.device import autocast, to_device
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.shares import ALL, Share
+from pipeline.runtime.tensors import make_tensors
+from pipeline.runtime.workers import Alone, Maker
 from pipeline.training.loop.spikes import left_out, put_back, shared, spike_guard, total_norm
 from pipeline.weights.configs import classifier_config
+from pipeline.weights.published import load_model
 
 BATCH = 500  # validation images seen at once
 LOGGED = 5000  # validation images behind each point of the curves, at most
@@ -155,9 +161,50 @@ def accuracy(
         share: adds up over the workers, of whom each has images of its own.
     """
     model.eval()
+    best = torch.cat([best_classes(model, batch, device) for batch in batches])
+    return _shares_right(best, labels, share)
+
+
+@torch.no_grad()
+def best_classes(model: Classifier, batch: Tensor, device: torch.device) -> Tensor:
+    """The classes (B, k) that a model in eval mode finds likeliest of images (B, C, H, W) uint8, in
+    order: five, or all if there are fewer."""
     k = min(5, model.config.num_classes)
-    best = [model(as_float(batch.to(device))).topk(k, dim=1).indices.cpu() for batch in batches]
-    hit_Mk = torch.cat(best) == labels[:, None]
+    return model(as_float(batch.to(device))).topk(k, dim=1).indices.cpu()
+
+
+def _shares_right(best: Tensor, labels: Tensor, share: Share = ALL) -> tuple[float, float]:
+    hit_Mk = best == labels[:, None]
     hits = [hit_Mk[:, 0].sum(), hit_Mk.any(dim=1).sum(), torch.tensor(len(labels))]
     top1, top5, images = share.total(torch.stack(hits).double()).tolist()
     return top1 / images, top5 / images
+
+
+class Judge:
+    """A published classifier, and the validation images that it judges."""
+
+    def __init__(self, folder: Path, params: Params, device: torch.device):
+        self.model, self.device = load_model(folder, "classifier", device), device
+        self.view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
+
+    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
+        """`best_classes` of the images from `start` to before `stop`."""
+        images = self.view.centers(range(start, stop))
+        return {"best": best_classes(self.model, images, self.device)}
+
+
+def held_out_accuracy(
+    folder: Path, params: Params, path: Path, workers: Alone
+) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy of a published classifier on all validation images.
+
+    Args:
+        path: a .safetensors, of which there are parts while it is measured.
+    """
+    labels = torch.from_numpy(ImageShards(IMAGES, "val").labels)
+    starts, count = range(0, len(labels), BATCH), len(labels)
+    batches = [(start, min(start + BATCH, count)) for start in starts]
+    maker = Maker(Judge, folder, params)
+    best = make_tensors({path: batches}, workers, maker, "classifier: validation")[path]["best"]
+    drop_parts(path)
+    return _shares_right(best, labels)

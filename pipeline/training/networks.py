@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.config.params import Params
@@ -20,10 +21,8 @@ from pipeline.config.replicates import (
     replicates,
 )
 from pipeline.data.tokens import TokenCache
-from pipeline.masking import masked_nll
 from pipeline.runtime.checksums import disown
 from pipeline.runtime.cluster import join_ray
-from pipeline.runtime.device import worker_device
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.folders import atomic_folder
@@ -33,8 +32,10 @@ from pipeline.runtime.room import require_resources
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
 from pipeline.runtime.tuning import Needs, run_trials
+from pipeline.runtime.workers import workers_of
 from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
+from pipeline.training.likelihood import held_out, held_out_nll
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerJob, TransformerRecipe, transformer_job
 from pipeline.training.transformer.model import train_model
@@ -175,22 +176,16 @@ def convert_transformer(params: Params) -> dict[str, float]:
         UserError: the file does not hold this architecture, or not as many classes as the data set
             has; nothing is written then.
     """
-    device, first = worker_device(params.ray.use_gpu), main_replicates(params, "transformer")[0]
-    model = open_pretrained_transformer(params, device, TokenCache(TOKENS, "train").num_classes)
-    held_out = TokenCache(TOKENS, "val")
-    held_out.require(params.num_tokens, params.tokenizer.codebook_size)
+    workers, (first, *_) = workers_of(params.ray), main_replicates(params, "transformer")
+    cpu, classes = torch.device("cpu"), TokenCache(TOKENS, "train").num_classes
+    model = open_pretrained_transformer(params, cpu, classes)
+    held_out(params)
     with Stage("train_transformer", params) as stage:
-        nll = masked_nll(
-            model,
-            *held_out.everything(),
-            schedule=params.training.mask_schedule,
-            min_masking_rate=params.training.min_masking_rate,
-            seed=first.seed,
-            device=device,
-        )
-        metrics = {"val_nll": nll}
         with atomic_folder(NETWORKS["transformer"]) as folder:
             save_model(folder / first.name, "transformer", model.config, model.state_dict())
+        path = stage.folder() / "nll.safetensors"
+        nll = held_out_nll("transformer", first.folder, params, first.seed, path, workers)
+        metrics = {"val_nll": nll}
         _write_results("transformer", [{"step": 0, "loss": None} | metrics], metrics, stage.run)
     return metrics
 

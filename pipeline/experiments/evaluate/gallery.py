@@ -90,7 +90,7 @@ def _write_neighbours(
     evaluator = Evaluator(params, workers)
     # A block of them: products of few rows are not the same bits with any number of threads.
     features = evaluator.features(chosen).features[:BLOCK]
-    distance, index = nearest(features, evaluator.reference.features, NEIGHBOURS)
+    distance, index = nearest(features, evaluator.reference.features, NEIGHBOURS, workers.device)
     pictured = {
         "samples": _pictures(samples.view, range(len(index[:COMPARED]))),
         "nearest": np.stack([_pictures(view, row) for row in index[:COMPARED]]),

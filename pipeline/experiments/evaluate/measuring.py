@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES, TOKENIZER, TOKENS
+from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import draw_samples, keep_if_all_written, publish_samples
-from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.images import CenterCrops, SampleImages
@@ -23,17 +21,18 @@ from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.evaluation.seen import Seen, look_at
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
-from pipeline.masking import masked_nll
 from pipeline.runtime.arrays import drop_parts
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import Row, kept_row
 from pipeline.runtime.workers import Alone, Maker
-from pipeline.sampling import Network, Sampler, sample_batches
+from pipeline.sampling import Sampler, sample_batches
+from pipeline.training.likelihood import held_out_nll
 from pipeline.weights.published import load_model
 
 IDENTITY = ("images", "label_smoothing", "seed")
 ENCODED = "samples"  # of a main replicate, as shards in its run folder
 SEEN = "seen.safetensors"  # what is seen in those of another
+NLL = "nll.safetensors"
 
 
 def evaluate_all(
@@ -84,7 +83,8 @@ def _replicate_row(
             shown = evaluator.shown(sampler, second=True)
             seen = look_at(folder / SEEN, evaluator.workers, shown, batches, name)
             row = evaluator.metrics_of(Seen.of(seen), labels)
-        row |= _network_metrics(params, replicate.seed, sampler.open(evaluator.workers.device))
+        networks = sampler.open(evaluator.workers.device)
+        row |= _network_metrics(replicate, networks, evaluator, folder / NLL)
         if replicate.main and replicate.network == "transformer":
             row |= neighbour_distances(evaluator, images)
         write_noted(finished, row)
@@ -171,36 +171,24 @@ def _drawing(
     return labels, batches, f"evaluate: samples of {replicate.network}/{replicate.name}"
 
 
-def _network_metrics(params: Params, seed: int, sampler: Sampler) -> Row:
-    """What is measured of the network itself."""
-    model, tokenizer = sampler.model, sampler.tokenizer
-    autoregressive = isinstance(model, AutoregressiveTransformer)
+def _network_metrics(
+    replicate: Replicate, sampler: Sampler, evaluator: Evaluator, path: Path
+) -> Row:
+    """What is measured of the network itself.
+
+    Args:
+        path: as for `held_out_nll`.
+    """
+    params, network = evaluator.params, replicate.network
+    given = (network, replicate.folder, params, replicate.seed)
     return {
-        "nll": held_out_nll(model, params, seed),
-        "parameters": sum(p.numel() for m in (model, tokenizer) for p in m.parameters()),
+        "nll": held_out_nll(*given, path, evaluator.workers),
+        "parameters": sum(
+            p.numel() for m in (sampler.model, sampler.tokenizer) for p in m.parameters()
+        ),
         # Forward passes of the network per image.
-        "steps": model.config.num_tokens if autoregressive else params.decoding.iterations,
+        "steps": params.num_tokens if network == "autoregressive" else params.decoding.iterations,
     }
-
-
-def held_out_nll(model: Network, params: Params, seed: int) -> float:
-    """Negative log-likelihood of the validation tokens, in nats a token. MaskGIT's is that of
-    masked tokens, the baseline's the exact one, so that the two are not comparable."""
-    cache = TokenCache(TOKENS, "val")
-    cache.require(params.num_tokens, params.tokenizer.codebook_size)
-    tokens, labels = cache.everything()
-    device = next(model.parameters()).device
-    if isinstance(model, AutoregressiveTransformer):
-        return token_nll(model, tokens, labels, device=device)
-    return masked_nll(
-        model,
-        tokens,
-        labels,
-        schedule=params.training.mask_schedule,
-        min_masking_rate=params.training.min_masking_rate,
-        seed=seed,
-        device=device,
-    )
 
 
 class Rebuilder:

@@ -20,24 +20,31 @@ def neighbour_distances(evaluator: Evaluator, samples: ImageSet) -> dict[str, fl
     values = {}
     for suffix, images in (("", samples), ("_real", held_out)):
         features = evaluator.features(images).features
-        distance, _ = nearest(features, evaluator.reference.features, 1)
+        distance, _ = nearest(features, evaluator.reference.features, 1, evaluator.workers.device)
         values[f"nearest_distance_{name}{suffix}"] = distance.mean().item()
     return values
 
 
-def nearest(features: Tensor, reference: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Distances and indices (M, count) of the rows of a reference (R, F) that are nearest to
-    features (M, F)."""
-    blocks = [_nearest(block, reference, count) for block in features.split(BLOCK)]
+def nearest(
+    features: Tensor, reference: Tensor, count: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Distances and indices (M, count), on the CPU, of the rows of a reference (R, F) that are
+    nearest to features (M, F).
+
+    Args:
+        device: that compares them: of ImageNet's that takes a core two hours.
+    """
+    blocks = [_nearest(block.to(device), reference, count) for block in features.split(BLOCK)]
     values, indices = zip(*blocks, strict=True)
-    return torch.cat(values), torch.cat(indices)
+    return torch.cat(values).cpu(), torch.cat(indices).cpu()
 
 
 def _nearest(block: Tensor, reference: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The same of a block, from the nearest in each part of the reference."""
     values, indices = [], []
     for start in range(0, len(reference), REFERENCE):
-        distances = torch.cdist(block, reference[start : start + REFERENCE])
+        others = reference[start : start + REFERENCE].to(block.device)
+        distances = torch.cdist(block, others)
         found = distances.topk(min(count, distances.shape[1]), dim=1, largest=False)
         values.append(found.values)
         indices.append(found.indices + start)
