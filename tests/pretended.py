@@ -7,7 +7,7 @@ value, each "copy on" or "copy off" it that is not `non_blocking`, each operatio
 size that only the values tell.
 
 (A torch built for CPUs knows `cuda` no further than to a first backward pass, under FakeTensorMode
-too. What this device does not know is `torch.tensor(…, device=…)` and `as_tensor` of plain lists.)
+too.)
 """
 
 import functools
@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
@@ -95,6 +96,20 @@ class PretendedGenerator(torch.Generator):
 _GENERATOR = torch.Generator
 
 
+class _PlainNumbers(TorchFunctionMode):
+    """`torch.tensor` and `as_tensor` of plain numbers with a device, which torch copies to it where
+    no dispatch sees it: here made on the CPU, and copied to the device as a GPU's are."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor):
+            device = kwargs.get("device")
+            if device is not None and torch.device(device).type == "pretended":
+                made = function(*args, **kwargs | {"device": torch.device("cpu")})
+                return made.to(device)
+        return function(*args, **kwargs)
+
+
 class Pretended(TorchDispatchMode):
     """While it is entered, the device exists.
 
@@ -109,11 +124,14 @@ class Pretended(TorchDispatchMode):
     def __enter__(self):
         # The threads of autograd are those of the devices that were there at its first use.
         self._threads = torch.autograd.set_multithreading_enabled(False)
+        self._numbers = _PlainNumbers()
+        self._numbers.__enter__()
         torch.Generator = PretendedGenerator  # type: ignore[misc]
         return super().__enter__()
 
     def __exit__(self, *error) -> None:
         torch.Generator = _GENERATOR  # type: ignore[misc]
+        self._numbers.__exit__(*error)
         self._threads.__exit__(*error)
         super().__exit__(*error)
 

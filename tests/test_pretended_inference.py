@@ -3,7 +3,6 @@ device, every generator is the device's, nothing waits for it but what is listed
 numbers are a CPU's."""
 
 import copy
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,8 +11,7 @@ from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregr
 from pipeline.classifier import Classifier
 from pipeline.decoding import DecodingSettings, generate
 from pipeline.editing import center_mask, edit
-from pipeline.evaluation import features
-from pipeline.evaluation.features import ClassifierExtractor, PretrainedExtractor, extract
+from pipeline.evaluation.features import ClassifierExtractor, extract
 from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.masking import masked_nll
 from pipeline.tokenizer import tokens_to_images
@@ -142,23 +140,3 @@ def test_features(gpu):
     torch.testing.assert_close(there.features, here.features)
     torch.testing.assert_close(there.logits, here.logits)
     assert back(gpu) == ["copy off"] * 4  # features and logits of each batch
-
-
-@pytest.mark.slow
-def test_inception(gpu, monkeypatch):
-    """With random weights, and nothing else of theirs left out."""
-    monkeypatch.setattr(features, "downloaded", lambda url: "none")
-    monkeypatch.setattr(features, "only_tensors", nullcontext)
-    monkeypatch.setattr(torch, "load", lambda *_, **__: {})
-    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
-    images = [random_images(0, 2, 3, 32, 32)]
-    torch.manual_seed(0)
-    here = PretrainedExtractor("inception", None, CPU)
-    wanted = extract(here, images)
-    moved(here.network, gpu)
-    here.device = pretended_device()
-    found = extract(here, images)
-    for mine, other in zip(found, wanted, strict=True):
-        if other is not None:
-            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
-    assert set(back(gpu)) == {"copy off"}

@@ -79,10 +79,11 @@ class Twins(Ranks):
 WORKERS = [ALONE, Twins(0, 2)]
 
 
-def classifier_on(device, make_params, bf16: bool, ranks: Ranks) -> ClassifierTask:
+def classifier_on(
+    device, make_params, bf16: bool, ranks: Ranks = ALONE, config=CONFIG, batches=image_batches
+) -> ClassifierTask:
     params = make_params(classifier={"steps": 6, "batch_size": 6, "bf16": bf16}).classifier
-    held_out = image_batches(10_000)
-    return ClassifierTask(CONFIG, params, image_batches, held_out, 0, device, ranks)
+    return ClassifierTask(config, params, batches, batches(10_000), 0, device, ranks)
 
 
 @pytest.mark.parametrize("ranks", WORKERS)
@@ -94,7 +95,9 @@ def test_a_classifiers_step(gpu, make_params, bf16, tolerance, ranks):
     assert_as_on_a_cpu(make_task, gpu, range(3), tolerance=tolerance)
 
 
-def tokenizer_on(device, make_params, **changes) -> TokenizerTask:
+def tokenizer_on(
+    device, make_params, perceptual: str = "classifier", batches=image_batches, **changes
+) -> TokenizerTask:
     """Whose discriminator joins at the second step and pays R1 at every second one, and whose codes
     are revived."""
     values = {"filters": 32, "multipliers": [1, 1], "res_blocks": 1, "embedding_dim": 4}
@@ -106,9 +109,9 @@ def tokenizer_on(device, make_params, **changes) -> TokenizerTask:
     return TokenizerTask(
         tokenizer_config(params),
         params.tokenizer,
-        open_perceptual("classifier", classifier, device),
-        image_batches,
-        image_batches(99)[0],
+        open_perceptual(perceptual, classifier, device),
+        batches,
+        batches(99)[0],
         seed=1,
         device=device,
     )
