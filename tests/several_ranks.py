@@ -11,17 +11,20 @@ from pipeline.runtime.ranks import Ranks
 WORKERS = 2
 
 
-def with_ranks(function: Callable[[Ranks], Any], folder: Path, workers: int = WORKERS) -> list[Any]:
+def with_ranks(
+    function: Callable[[Ranks], Any], folder: Path, workers: int = WORKERS, backend: str = "gloo"
+) -> list[Any]:
     """function(ranks) of each of so many workers, and what each returned: tensors and plain values.
 
     Args:
         function: importable, or a partial of what is.
+        backend: "gloo", for tensors of a CPU, or "nccl", where each worker has a GPU of its own.
     """
     folder.mkdir()
     context = torch.multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "pipeline.training.tokenizer"])
     processes = [
-        context.Process(target=_worker, args=(function, folder, rank, workers))
+        context.Process(target=_worker, args=(function, folder, rank, workers, backend))
         for rank in range(workers)
     ]
     for process in processes:
@@ -32,9 +35,13 @@ def with_ranks(function: Callable[[Ranks], Any], folder: Path, workers: int = WO
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(workers)]
 
 
-def _worker(function: Callable[[Ranks], Any], folder: Path, rank: int, workers: int) -> None:
+def _worker(
+    function: Callable[[Ranks], Any], folder: Path, rank: int, workers: int, backend: str
+) -> None:
     torch.set_num_threads(1)
+    if backend == "nccl":
+        torch.cuda.set_device(rank)  # that `pick_device` picks then
     meeting = f"file://{folder}/meeting"
-    torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=workers)
+    torch.distributed.init_process_group(backend, meeting, rank=rank, world_size=workers)
     torch.save(function(Ranks(rank, workers)), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -1,21 +1,37 @@
 """On a GPU itself: `pytest -m gpu`. Without one all is skipped, and other tests have a device that
 pretends to be one (`tests.pretended`)."""
 
+import copy
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
+from torch import nn
+from torch.utils._triton import has_triton
 
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
+from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.decoding import DecodingSettings, generate
+from pipeline.evaluation.features import extract, open_extractor
+from pipeline.runtime.compiler import require_compiler
 from pipeline.runtime.device import pick_device
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.sampling import Sampler, sample_batches
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.training.autoregressive import AutoregressiveTask
+from pipeline.training.classifier import ClassifierTask
 from pipeline.training.transformer import TransformerTask
+from pipeline.training.transformer.job import TransformerRecipe
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from tests.editing_inputs import F_PIXELS, models, random_images
+from tests.params import make_params as params_of
+from tests.several_ranks import with_ranks
 from tests.test_pretended_training import TOKENIZERS, WORKERS, classifier_on, tokenizer_on
+from tests.test_ranks import SMALL, own_rows
 from tests.tiny_networks import spread
-from tests.transformer_task import CLASSES
+from tests.transformer_task import CLASSES, tiny_params
 
 pytestmark = [
     pytest.mark.gpu,
@@ -147,3 +163,92 @@ def test_250_images_of_512_pixels_fit(device):
     (batch,) = sample_batches(settings, labels, batch_size=250, seed=0)
     assert Sampler(model, tokenizer)(*batch).shape == (250, 3, 512, 512)
     assert torch.cuda.max_memory_allocated(device) < 12 * 2**30
+
+
+@pytest.mark.parametrize("name", ["classifier", "random"])
+def test_features_are_a_cpus(device, make_params, name):
+    """But for the order of sums, as docs/scaling.md has it."""
+    torch.manual_seed(0)
+    classifier = Classifier(ClassifierConfig("small", 1, 10, 16)).eval().requires_grad_(False)
+    images = [random_images(seed, 250, 1, 28, 28) for seed in range(2)]
+    wanted, found = (
+        extract(open_extractor(name, network, make_params().evaluation, where), images)
+        for where, network in ((CPU, classifier), (device, copy.deepcopy(classifier).to(device)))
+    )
+    for mine, other in zip(found, wanted, strict=True):
+        assert relative(mine, other) < 1e-6
+
+
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return ((found.double() - wanted.double()).norm() / wanted.double().norm()).item()
+
+
+def gradient(model: nn.Module) -> torch.Tensor:
+    """(parameters,) float32 on the CPU. As one, since that of a key's bias is rounding alone."""
+    return torch.cat([p.grad.flatten() for p in model.parameters()]).float().cpu()
+
+
+@pytest.fixture
+def compiler():
+    """What a real compile takes from the machine."""
+    try:
+        require_compiler(gpu=True)
+    except UserError as error:
+        pytest.skip(str(error))
+    if not has_triton():
+        pytest.skip("there is no Triton for this GPU")
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("task", [TransformerTask, AutoregressiveTask])
+@pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 5e-2)])
+def test_a_compiled_step_is_that_without(device, compiler, tiny, tokens_dir, task, bf16, tolerance):
+    compiled, plain = (
+        task(tiny(compile=compile, bf16=bf16), tokens_dir, CLASSES, seed=3, device=device)
+        for compile in (True, False)
+    )
+    for step in range(2):  # of which the second begins with the first one's weights
+        mine, wanted = compiled.step(step)["loss"], plain.step(step)["loss"]
+        assert mine.item() == pytest.approx(wanted.item(), rel=tolerance)
+        if step == 0:  # before Adam divides gradients by their size
+            assert relative(gradient(compiled.model), gradient(plain.model)) < tolerance
+
+
+def transformer(tokens_dir: str, ranks: Ranks) -> TransformerTask:
+    """Under `DistributedDataParallel`, as Ray Train prepares it."""
+    import ray.train.torch
+
+    params = tiny_params(params_of, lr=1e-9).model_dump()
+    with pytest.MonkeyPatch.context() as patch:
+        parallel = nn.parallel.DistributedDataParallel
+        patch.setattr(ray.train.torch, "prepare_model", parallel)
+        return TransformerRecipe(TransformerTask, params, tokens_dir, CLASSES, 3)(
+            ranks, pick_device()
+        )
+
+
+def classifier(ranks: Ranks) -> ClassifierTask:
+    """Under `Ranks.average_gradients`, with batch norms of all workers' rows."""
+    values = {"steps": 4, "batch_size": 12, "bf16": False, "lr": 1e-9}
+    params, rows = params_of(classifier=values).classifier, partial(own_rows, ranks)
+    return ClassifierTask(SMALL, params, rows, rows(99), 0, pick_device(), ranks)
+
+
+def gradients(make_task: Callable, ranks: Ranks) -> list[torch.Tensor]:
+    """Of three steps, in which weights hardly move; those after the first send them early."""
+    task, found = make_task(ranks), []
+    for step in range(3):
+        task.step(step)
+        found.append(gradient(task.model))
+    return found
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs here")
+@pytest.mark.parametrize("network", ["transformer", "classifier"])
+def test_two_gpus_have_the_gradients_of_one(device, tokens_dir, tmp_path, network):
+    make = classifier if network == "classifier" else partial(transformer, str(tokens_dir))
+    train = partial(gradients, make)
+    first, second = with_ranks(train, tmp_path / "ranks", backend="nccl")
+    for mine, other, wanted in zip(first, second, train(ALONE), strict=True):
+        assert torch.equal(mine, other)
+        assert relative(mine, wanted) < 1e-3
