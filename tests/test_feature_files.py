@@ -1,8 +1,6 @@
 """Features of many images: made in parts, taken up again, and kept on the disk."""
 
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +23,6 @@ from pipeline.evaluation.images import ArrayImages, CenterCrops
 from pipeline.runtime.checksums import note_hash
 from tests.damage import empty, flip, no_file
 from tests.images import noise_array
-from tests.project import ROOT
 from tests.tiny_project import with_params
 
 
@@ -43,28 +40,6 @@ class Pixels:
             raise KeyboardInterrupt
         pixels = images.flatten(1).float()
         return Features(pixels, pixels[:, :2])
-
-
-def test_killed_extraction_goes_on_with_the_part_that_it_was_at(tmp_path, capsys):
-    array = noise_array(1200, 1)
-    images = ArrayImages(array)
-    with pytest.raises(KeyboardInterrupt):
-        cached_features(images, Pixels(most=1100), tmp_path)  # in the third part of 512
-    rest = Pixels(most=1200 - 1024)
-    found = cached_features(images, rest, tmp_path)
-    assert (
-        rest.left == 0 and "features: pixels: going on from batch 2 of 3" in capsys.readouterr().out
-    )
-    np.testing.assert_array_equal(found.features, array.reshape(1200, -1))
-    np.testing.assert_array_equal(found.class_logits, array.reshape(1200, -1)[:, :2])
-    assert not list(tmp_path.glob("*.parts"))
-
-
-def test_features_in_parts_are_those_of_one_stream(tmp_path):
-    images = ArrayImages(noise_array(1200, 1))
-    found = cached_features(images, Pixels(), tmp_path)
-    wanted = feature_files.extract(Pixels(), images.batches(feature_files.BATCH))
-    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 def test_a_worker_that_makes_a_part_hashes_no_image_set(in_tiny_project, monkeypatch):
@@ -179,47 +154,3 @@ def test_statistics_that_are_damaged_are_made_again_and_a_line_says_so(tmp_path,
     (line,) = capsys.readouterr().out.splitlines()
     assert kept.name in line and "is made again" in line
     assert kept.is_file() and not kept.is_symlink()
-
-
-MEASURED = """
-import threading
-from pathlib import Path
-import numpy as np, torch
-from pipeline.evaluation.feature_files import cached_features
-from pipeline.evaluation.features import Features
-from pipeline.evaluation.images import ArrayImages
-
-class Wide:
-    name, identity = "wide", "first"
-    def __call__(self, images):
-        return Features(images[:, 0, 0, :1].float().expand(-1, 2048))
-
-def anonymous():
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("RssAnon:")[2].split()[0]) / 1024
-
-images = ArrayImages(np.zeros((20_000, 1, 2, 2), np.uint8))
-before, peak, done = anonymous(), 0.0, threading.Event()
-def watch():
-    global peak
-    while not done.wait(0.005):
-        peak = max(peak, anonymous())
-thread = threading.Thread(target=watch)
-thread.start()
-cached_features(images, Wide(), Path("cache"))
-done.set()
-thread.join()
-print(peak - before)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_features_of_many_images_are_never_in_memory_at_once(tmp_path):
-    """Those of 20,000 images have 156 MiB."""
-    command = (sys.executable, "-c", MEASURED)
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert float(result.stdout.splitlines()[-1]) < 64  # MiB

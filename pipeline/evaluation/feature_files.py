@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.evaluation.features import Extractor, Features, extract, open_extractor
-from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet, Readable, is_readable
+from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet
 from pipeline.evaluation.statistics import (
     ReferenceStatistics,
     load_statistics,
@@ -160,12 +160,10 @@ class Extraction:
 
     def __call__(self, start: int, stop: int) -> Features:
         """Features of the images from `start` to before `stop`."""
-        if not is_readable(self.images):  # then of all of them
-            return extract(self.extractor, self.images.batches(BATCH))
         return extract(self.extractor, _batches(self.images, start, stop))
 
 
-def _batches(images: Readable, start: int, stop: int) -> Iterator[Tensor]:
+def _batches(images: ImageSet, start: int, stop: int) -> Iterator[Tensor]:
     for first in range(start, stop, BATCH):
         yield images.read(first, min(first + BATCH, stop))
 
@@ -199,8 +197,7 @@ def cached_features(
     if kept is not None:
         return kept
     maker = maker or Maker(Extraction, extractor, images, here=Extraction(extractor, images))
-    step = PART if is_readable(images) else len(images)
-    batches = [(start, min(start + step, len(images))) for start in range(0, len(images), step)]
+    batches = [(start, min(start + PART, len(images))) for start in range(0, len(images), PART)]
     workers, folder = workers or Alone(torch.device("cpu")), parts_folder(path)
     # Another process may be at it.
     with shared_folder(folder, cache_dir / f".{path.stem}.lock"):

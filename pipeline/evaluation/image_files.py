@@ -3,11 +3,13 @@
 import contextlib
 import io
 import math
+import os
 import sys
 import zipfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor
 from pipeline.data.images.opening import BadPicture, open_image
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.views import to_chw
-from pipeline.evaluation.images import ArrayImages, ImageSet
+from pipeline.evaluation.images import BATCH, ArrayImages, ImageSet
 from pipeline.evaluation.statistics import array_entry
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
@@ -57,34 +59,43 @@ class PngImages:
     Hidden ones, which macOS leaves beside the pictures, are passed over."""
 
     def __init__(self, folder: Path):
-        found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        self._paths = [path for path in found if path.suffix.lower() == ".png"]
-        if not self._paths:
+        self._folder = folder
+        found = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        # Names alone: of a million files paths would fill a gigabyte.
+        self._names = [name for name in found if Path(name).suffix.lower() == ".png"]
+        if not self._names:
             raise UserError(f"{folder} holds no PNG files; give the folder that they lie in")
-        if others := len(found) - len(self._paths):
+        if others := len(found) - len(self._names):
             note = f"note: {others} files or folders in {folder} passed over, which are no PNGs"
             print(note, file=sys.stderr, flush=True)
-        for path in self._paths:
-            _require_picture(path)
-        self.shape = _read_png(self._paths[0]).shape
+        for name in self._names:
+            _require_picture(folder / name)
+        self.shape = _read_png(folder / self._names[0]).shape
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PngImages, (self._folder,)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._names)
 
     @cached_property
     def content_hash(self) -> str:
-        return value_hash([file_hash(path) for path in self._paths])
+        return value_hash([file_hash(self._folder / name) for name in self._names])
+
+    def read(self, start: int, stop: int) -> Tensor:
+        images = in_threads(self._read, self._names[start:stop])
+        return torch.from_numpy(np.stack(images)).contiguous()
 
     def batches(self, size: int) -> Iterator[Tensor]:
         for start in range(0, len(self), size):
-            images = in_threads(self._read, self._paths[start : start + size])
-            yield torch.from_numpy(np.stack(images)).contiguous()
+            yield self.read(start, start + size)
 
-    def _read(self, path: Path) -> np.ndarray:
+    def _read(self, name: str) -> np.ndarray:
+        path = self._folder / name
         image = _read_png(path)
         if image.shape != self.shape:
             raise UserError(
-                f"{path} is {size_text(image.shape)} and {self._paths[0].name} "
+                f"{path} is {size_text(image.shape)} and {self._names[0]} "
                 f"{size_text(self.shape)}; images of one set have one size: resize or delete it"
             )
         return image
@@ -92,10 +103,12 @@ class PngImages:
 
 class NpzImages:
     """The ADM suite's file: `arr_0` (n, H, W, C) uint8, which is streamed out of the archive, since
-    it cannot be memory-mapped; and perhaps `arr_1` (n,), the labels, None where it has none."""
+    it cannot be memory-mapped; and perhaps `arr_1` (n,), the labels, None where it has none.
+    `read` goes on where it was, and begins again for images that lie before."""
 
     def __init__(self, path: Path):
         self.path = path
+        self._stream: _Stream | None = None  # of `read`, between two calls
         # Opened in short reads, its list of entries is held to a limit; the images' are longer.
         with (
             _naming(path),
@@ -119,19 +132,53 @@ class NpzImages:
     def content_hash(self) -> str:
         return file_hash(self.path)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NpzImages, (self.path,)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        stream, self._stream = self._stream, None  # none whose reading failed is used again
+        with _naming(self.path):
+            if stream is None or stream.next > start:
+                stream = _Stream(self.path, self.shape)
+            images = stream.read(start, min(stop, len(self)))
+        if stop < len(self):
+            self._stream = stream
+        return images
+
     def batches(self, size: int) -> Iterator[Tensor]:
-        channels, height, width = self.shape
-        with (
-            _naming(self.path),
-            zipfile.ZipFile(self.path) as archive,
-            archive.open(array_entry(archive, ARRAY)) as stream,
-        ):
-            _read_header(stream)
+        with _naming(self.path):
+            stream = _Stream(self.path, self.shape)
             for start in range(0, len(self), size):
-                shape = (min(size, len(self) - start), height, width, channels)
-                content = bytearray(stream.read(math.prod(shape)))
-                images_BHWC = torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
-                yield images_BHWC.permute(0, 3, 1, 2).contiguous()
+                yield stream.read(start, min(start + size, len(self)))
+
+
+class _Stream:
+    """The images of an `.npz`, from the first on. What is passed over is read as well: the checksum
+    in the archive is of all of them, and is looked at behind the last one.
+
+    Attributes:
+        next: the number of the image that it is at.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int]):
+        self.next, self._shape = 0, shape
+        archive = zipfile.ZipFile(path)
+        self._file = archive.open(array_entry(archive, ARRAY))
+        _read_header(self._file)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Images (B, C, H, W), none of which lies before `next`."""
+        while self.next < start:
+            self._take(min(self.next + BATCH, start))
+        return self._take(stop).permute(0, 3, 1, 2).contiguous()
+
+    def _take(self, stop: int) -> Tensor:
+        channels, height, width = self._shape
+        shape = (stop - self.next, height, width, channels)
+        content = bytearray(self._file.read(math.prod(shape)))
+        images_BHWC = torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
+        self.next = stop
+        return images_BHWC
 
 
 def _read_labels(path: Path, archive: zipfile.ZipFile, images: int) -> Tensor | None:

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ BATCH = 64  # images held in memory at once, and that a network sees at once
 
 
 class ImageSet(Protocol):
+    """Images that are read from any of them on, and travel to other processes."""
+
     shape: tuple[int, int, int]  # (C, H, W) of each image, C 1 or 3
 
     @property
@@ -28,21 +30,11 @@ class ImageSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """The images in order, as uint8 batches (B, C, H, W), B at most `size`."""
-
-
-class Readable(ImageSet, Protocol):
-    """A set that is read from any image on, and travels to other processes."""
-
     def read(self, start: int, stop: int) -> Tensor:
         """The images (B, C, H, W) uint8 from `start` to before `stop`."""
 
-
-def is_readable(images: ImageSet) -> TypeGuard[Readable]:
-    """Whether a set is read from any image on. `isinstance` with a protocol asks for each of its
-    members (until Python 3.12), and so would compute the hash of every image."""
-    return hasattr(images, "read")
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """The images in order, as uint8 batches (B, C, H, W), B at most `size`."""
 
 
 def pixel_hash(images: ImageSet) -> str:

@@ -68,15 +68,20 @@ class Grey:
     def __len__(self) -> int:
         return len(self._images)
 
+    def read(self, start: int, stop: int) -> Tensor:
+        return self._grey(self._images.read(start, stop))
+
     def batches(self, size: int) -> Iterator[Tensor]:
-        for batch in self._images.batches(size):
-            grey = batch[:, :1]
-            if not torch.equal(batch, grey.expand_as(batch)):
-                raise UserError(
-                    f"{self._path} holds images in colour, and the training images are grey "
-                    f"(data.channels); convert them"
-                )
-            yield grey.contiguous()
+        return map(self._grey, self._images.batches(size))
+
+    def _grey(self, batch: Tensor) -> Tensor:
+        grey = batch[:, :1]
+        if not torch.equal(batch, grey.expand_as(batch)):
+            raise UserError(
+                f"{self._path} holds images in colour, and the training images are grey "
+                f"(data.channels); convert them"
+            )
+        return grey.contiguous()
 
 
 def table(values: dict[str, float | None]) -> str:
