@@ -35,9 +35,9 @@ from pipeline.runtime.tuning import Needs, run_trials
 from pipeline.runtime.workers import workers_of
 from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
-from pipeline.training.likelihood import held_out, held_out_nll
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerJob, TransformerRecipe, transformer_job
+from pipeline.training.transformer.likelihood import held_out, held_out_nll
 from pipeline.training.transformer.model import train_model
 from pipeline.weights.published import load_model, save_model
 from pipeline.weights.released.opening import open_pretrained_transformer

@@ -24,7 +24,6 @@ OWN = (
     CURVES.as_posix(),
     "stages/train_transformer.py",
     "pipeline/training/networks.py",
-    "pipeline/training/likelihood.py",
 )
 
 

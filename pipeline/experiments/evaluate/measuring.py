@@ -26,7 +26,7 @@ from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import Row, kept_row
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.sampling import Sampler, sample_batches
-from pipeline.training.likelihood import held_out_nll
+from pipeline.training.transformer.likelihood import held_out_nll
 from pipeline.weights.published import load_model
 
 IDENTITY = ("images", "label_smoothing", "seed")

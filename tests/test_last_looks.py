@@ -1,0 +1,135 @@
+"""The look at all validation data of a network that is finished, shared over workers: the bits of
+one process that looks at all."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.autoregressive import token_nll
+from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER, TOKENS
+from pipeline.config.replicates import main_replicates
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.views import View
+from pipeline.data.tokens import TokenCache
+from pipeline.evaluation import reconstruction
+from pipeline.masking import masked_nll
+from pipeline.runtime import device
+from pipeline.runtime import workers as workers_module
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.shares import in_order
+from pipeline.runtime.workers import Alone, workers_of
+from pipeline.training import classifier
+from pipeline.training.transformer import likelihood
+from pipeline.weights.published import load_model
+from tests.fake_ray import FakeRay, put_in_rays_place, ray_params
+from tests.images import write_token_cache
+from tests.tiny_project import ALONE, CLASSES, CODES, CPU, GRID, with_params
+
+BATCH = 7  # images of a batch here, so that there are several
+SPLIT = 23  # validation tokens
+
+
+@pytest.fixture(autouse=True)
+def project(tiny_project, tmp_path, monkeypatch) -> Path:
+    """A copy of the tiny project with validation tokens of noise, looked at in small batches."""
+    folder = shutil.copytree(tiny_project, tmp_path / "project")
+    monkeypatch.chdir(folder)
+    for module in (reconstruction, classifier, likelihood):
+        monkeypatch.setattr(module, "BATCH", BATCH)
+    shutil.rmtree(TOKENS, ignore_errors=True)
+    noise, labels = np.random.default_rng(0), np.arange(SPLIT) % CLASSES
+    splits = {k: [noise.integers(0, CODES, (SPLIT, 1, GRID**2))] for k in ("train", "val")}
+    write_token_cache(TOKENS, splits, dict.fromkeys(splits, labels), CODES)
+    return folder
+
+
+def images() -> View:
+    return View(ImageShards(IMAGES, "val"), with_params().data)
+
+
+def quality_of_one() -> dict[str, float]:
+    whole = reconstruction.Reconstruction(load_model(TOKENIZER, "tokenizer"), CPU)
+    for batch in images().batches(BATCH):
+        whole(batch)
+    return whole.metrics()
+
+
+def accuracy_of_one() -> tuple[float, float]:
+    model, labels = load_model(CLASSIFIER, "classifier"), torch.from_numpy(images().images.labels)
+    return classifier.accuracy(model, images().batches(BATCH), labels, CPU)
+
+
+def nll_of_one(network: str) -> float:
+    replicate, tokens = main_replicates(with_params(), network)[1], TokenCache(TOKENS, "val")
+    given = (load_model(replicate.folder, network), *tokens.everything())
+    if network == "autoregressive":
+        return token_nll(*given, batch_size=BATCH)
+    schedule = with_params().training.mask_schedule
+    return masked_nll(*given, schedule=schedule, batch_size=BATCH, seed=replicate.seed)
+
+
+def nll_of(network: str, path: Path, workers: Alone) -> float:
+    replicate, params = main_replicates(with_params(), network)[1], with_params()
+    given = (network, replicate.folder, params, replicate.seed)
+    return likelihood.held_out_nll(*given, path, workers)
+
+
+LOOKS: dict[str, tuple[Callable, Callable]] = {
+    "tokenizer": (
+        quality_of_one,
+        lambda *where: reconstruction.held_out_quality(TOKENIZER, with_params(), *where),
+    ),
+    "classifier": (
+        accuracy_of_one,
+        lambda *where: classifier.held_out_accuracy(CLASSIFIER, with_params(), *where),
+    ),
+    "transformer": (
+        lambda: nll_of_one("transformer"),
+        lambda *where: nll_of("transformer", *where),
+    ),
+    "autoregressive": (
+        lambda: nll_of_one("autoregressive"),
+        lambda *where: nll_of("autoregressive", *where),
+    ),
+}
+
+
+@pytest.mark.parametrize("network", LOOKS)
+def test_a_look_has_the_bits_of_one_process_whoever_looks(network, tmp_path, monkeypatch):
+    of_one, looked = LOOKS[network]
+    path, wanted = tmp_path / "run/look.safetensors", of_one()
+    assert looked(path, ALONE) == wanted
+    for count in (2, 4):
+        ray = put_in_rays_place(monkeypatch, FakeRay())
+        assert looked(path, workers_of(ray_params(count))) == wanted
+        assert len({worker for worker, _ in ray.made}) == count
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("network", LOOKS)
+def test_a_head_without_a_gpu_lets_its_workers_look(network, tmp_path, monkeypatch, capsys):
+    """As it also takes released weights."""
+    put_in_rays_place(monkeypatch, FakeRay())
+    monkeypatch.setattr(workers_module, "worker_device", lambda use_gpu: CPU)  # they have one
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    device._say_no_gpu.cache_clear()
+    ray = with_params(ray={"use_gpu": True, "num_workers": 2, "max_failures": 0}).ray
+    of_one, looked = LOOKS[network]
+    assert looked(tmp_path / "look.safetensors", workers_of(ray)) == of_one()
+    assert "whose own part is done on its CPU" in capsys.readouterr().out
+
+
+def test_tokens_of_other_params_are_refused_before_any_work(tmp_path):
+    params = with_params(tokenizer={"codebook_size": CODES + 1})
+    with pytest.raises(UserError, match=rf"^token cache: .* asks for {GRID**2} of {CODES + 1}"):
+        likelihood.held_out(params)
+
+
+def test_a_sum_is_in_order():
+    """1 is lost beside 10¹⁶ each time, but not where both are added first."""
+    assert in_order(torch.tensor([1e16, 1.0, 1.0], dtype=torch.float64)) == 1e16
+    assert in_order(torch.tensor([1.0, 1.0, 1e16], dtype=torch.float64)) == 1e16 + 2
