@@ -56,6 +56,7 @@ TABLE = [
     ("tokenizer.r1_weight", 10.0, OWN_TOKENIZER, "release"),
     ("tokenizer.discriminator", "stylegan", OWN_TOKENIZER, "release"),
     ("tokenizer.discriminator_filters", 64, OWN_TOKENIZER, "release, at 256×256"),
+    ("tokenizer.tf32", True, OWN_TOKENIZER, "release: JAX multiplies fewer bits on a TPU"),
     ("tokenizer.adaptive_weight", False, OWN_TOKENIZER, "release"),
     ("tokenizer.perceptual_weight", 0.1, GPU, "release"),
     ("tokenizer.commitment_weight", 0.25, GPU, "release"),

@@ -154,6 +154,31 @@ def test_both_networks_take_the_step_of_adam(one_step):
         assert [group["betas"] for group in optimizer.param_groups] == [tuple(params.betas)]
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_convolutions_read_tf32_in_a_step_where_it_is_asked_for_and_nowhere_else(
+    make_params, monkeypatch, tf32
+):
+    """Forwards and backwards; not in the look at validation images."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    task, seen = tokenizer_task(make_params, tf32=tf32), []
+
+    def note(*_) -> None:
+        seen.append(torch.backends.cudnn.allow_tf32)
+
+    layer = next(m for m in task.discriminator.modules() if isinstance(m, torch.nn.Conv2d))
+    layer.register_forward_hook(note)
+    layer.weight.register_hook(note)
+    task.step(2)
+    assert len(seen) > 2 and set(seen) == {tf32} and not torch.backends.cudnn.allow_tf32
+    seen.clear()
+    task.evaluate(2)
+    assert seen and not any(seen)
+    monkeypatch.setattr(task, "_step", None)
+    with pytest.raises(TypeError):
+        task.step(3)
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_without_an_adversarial_weight_there_is_no_discriminator(make_params):
     task = tokenizer_task(make_params, adversarial_weight=0.0, adversarial_start=0)
     before = weight_bytes(task.discriminator)

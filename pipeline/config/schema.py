@@ -98,6 +98,7 @@ class Tokenizer(Section):
     discriminator_filters: Width
     spike_factor: SpikeFactor
     bf16: bool
+    tf32: bool
     checkpoint_every: Count
 
     @property

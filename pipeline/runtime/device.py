@@ -3,7 +3,8 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -109,6 +110,18 @@ def autocast(device: torch.device, bf16: bool) -> torch.autocast:
     """bfloat16 for the block's networks, where it is asked for and quick; else float32."""
     enabled = bf16 and quick_in_bfloat16(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether, in the block, a GPU's convolutions in float32 read TF32, which has 10 bits: they are
+    several times as fast. (Elsewhere they never do: see `repeatable`.)"""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

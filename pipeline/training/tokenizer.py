@@ -28,7 +28,7 @@ from pipeline.discriminator import (
 )
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.perceptual import Perceptual, open_perceptual
-from pipeline.runtime.device import autocast, to_device
+from pipeline.runtime.device import autocast, tf32, to_device
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
@@ -113,6 +113,10 @@ class TokenizerTask:
         self.guard = spike_guard(params.spike_factor, "tokenizer")
 
     def step(self, step: int) -> dict[str, Tensor]:
+        with tf32(self.params.tf32):
+            return self._step(step)
+
+    def _step(self, step: int) -> dict[str, Tensor]:
         images = as_float(to_device(self.batches(step)[0], self.device))
         self.model.train()
         p = self.params
