@@ -36,7 +36,7 @@ RUN = [
     "maskgit export transformer samples.npz",
     "maskgit params",
     "maskgit plan evening --tflops 0.1",
-    "maskgit plan imagenet256 --tflops 150",
+    "maskgit plan imagenet256 --tflops 150 --tflops-float32 40",
     "maskgit plan photos --images 300 --classes 3 --tflops 0.18",
     "maskgit preset",
     "maskgit doctor",

@@ -9,8 +9,9 @@ import pytest
 
 from pipeline.config.presets import PRESETS, preset_params
 from pipeline.runtime.errors import UserError
+from pipeline.tools.plan.data import data_size
 from pipeline.tools.plan.networks import plan_networks
-from pipeline.tools.plan.report import data_size, plan_text, plan_values
+from pipeline.tools.plan.report import plan_text, plan_values
 from pipeline.tools.plan.stages import plan_stages
 from tests.planned import DIGITS
 

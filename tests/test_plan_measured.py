@@ -12,10 +12,11 @@ from pipeline.classifier import Classifier
 from pipeline.config.presets import preset_params
 from pipeline.runtime.seeds import generator
 from pipeline.tools.plan import costs
+from pipeline.tools.plan.data import data_size
 from pipeline.tools.plan.measured import extractor_flops, measured_sets
 from pipeline.tools.plan.networks import plan_networks
-from pipeline.tools.plan.report import data_size
-from pipeline.tools.plan.stages import Part, Stage, plan_stages
+from pipeline.tools.plan.stages import plan_stages
+from pipeline.tools.plan.work import Device, Part, Stage
 from tests.planned import DIGITS, default_task
 
 
@@ -86,15 +87,55 @@ def test_every_set_of_a_stage_is_counted(make_params):
 
 def test_the_slower_of_networks_and_processors_is_waited_for():
     part = Part("training", flops=800, devices=4, pictures=600.0, augmenting=100.0)
-    assert part.seconds(rate=1, cores=8) == 200
-    assert part.seconds(rate=100, cores=1) == 150
-    assert part.seconds(rate=100, cores=100) == 25
+    assert part.seconds(Device(1, 8)) == 200
+    assert part.seconds(Device(100, 1)) == 150
+    assert part.seconds(Device(100, 100)) == 25
     loaded = dataclasses.replace(part, loaders=7)  # which share both
-    assert loaded.seconds(rate=1, cores=8) == 200
-    assert loaded.seconds(rate=100, cores=8) == 700 / 7 / 4
+    assert loaded.seconds(Device(1, 8)) == 200
+    assert loaded.seconds(Device(100, 8)) == 700 / 7 / 4
     stage = Stage("cas", (part, Part("validation", flops=200, devices=1)))
-    assert stage.seconds(rate=1, cores=8) == 400
+    assert stage.seconds(Device(1, 8)) == 400
     assert stage.devices == 1000 / 400 and stage.core_seconds == 700
+
+
+def test_what_is_in_float32_has_a_rate_of_its_own():
+    part = Part("training", flops=800, devices=4, float32=200)
+    assert part.seconds(Device(10, 8)) == 20
+    assert part.seconds(Device(10, 8, float32=2)) == (60 + 100) / 4
+    stage = Stage("sweep", (part, Part("features", flops=100, devices=1, float32=100)))
+    assert stage.float32 == 300 and stage.seconds(Device(10, 8, float32=2)) == 90
+
+
+def test_networks_are_in_the_precision_that_the_params_say(make_params):
+    """Coding, looks and features always in float32."""
+    bf16 = {"classifier": {"bf16": True}, "tokenizer": {"bf16": True, "tf32": True}}
+    bf16 |= {"training": {"bf16": True}, "decoding": {"bf16": True}}
+    quick = planned(make_params(**bf16, autoregressive={"bf16": True}))
+    for name in ("train_classifier", "train_tokenizer", "train_transformer", "cas", "sweep"):
+        stage = quick[name]
+        coded = sum(part.float32 for part in stage.parts if part.what == "sampling")
+        assert stage.float32 - coded == sum(map(stage.flops_of, ("validation", "features"))) > 0
+        assert coded < stage.flops_of("sampling") or not coded
+    assert quick["cache_tokens"].float32 == quick["cache_tokens"].flops
+
+    def more(stage: str, **changes: dict) -> int:
+        """FLOPs that are in float32 besides, with other params."""
+        sections = {k: bf16.get(k, {}) | changes.get(k, {}) for k in bf16 | changes}
+        return planned(make_params(**sections))[stage].float32 - quick[stage].float32
+
+    tokenizer, discriminator, *_ = plan_networks(make_params(), DIGITS)
+    judged = discriminator.total_flops + tokenizer.adversarial_flops
+    assert more("train_tokenizer", tokenizer={"tf32": False}) == judged > 0
+    every = {"bf16": False, "tf32": False}
+    both = tokenizer.total_flops + discriminator.total_flops
+    assert more("train_tokenizer", tokenizer=every) == both
+    assert more("train_tokenizer", tokenizer={"bf16": False}) == 0  # TF32 as well
+    trained = quick["train_transformer"].flops_of("training")
+    assert more("train_transformer", training={"bf16": False}) == trained
+    passes = quick["temperature"].flops - quick["temperature"].float32
+    assert more("temperature", decoding={"bf16": False}) == passes
+    assert more("evaluate", autoregressive={"bf16": False}) > passes
+    assert more("train_classifier", classifier={"bf16": False}) > 0
 
 
 def test_pictures_are_decoded_at_the_measured_rate():
@@ -105,7 +146,7 @@ def test_pictures_are_decoded_at_the_measured_rate():
     assert classifier.parts[0].pictures == pytest.approx(pictures / 446, rel=0.01)
     cores, loaders = params.ray.cpus_per_worker, params.ray.loaders_per_worker
     assert loaders == cores - 1
-    assert classifier.parts[0].seconds(150e12, cores) == pytest.approx(
+    assert classifier.parts[0].seconds(Device(150e12, cores)) == pytest.approx(
         classifier.parts[0].pictures / (16 * loaders)
     )
 
@@ -122,7 +163,7 @@ def test_loaders_augment_what_the_papers_cas_would_wait_for():
         ray = preset.ray.model_copy(update={"loaders_per_worker": loaders})
         params = preset.model_copy(update={"ray": ray})
         stages = {stage.name: stage for stage in plan_stages(params, data, networks)}
-        return stages["cas"].parts[1].seconds(150e12, 8)
+        return stages["cas"].parts[1].seconds(Device(150e12, 8))
 
     steps = 3 * 450_000
     augmenting = steps * 256 * (57e-6 + 256**2 * 4e-9 / 16)

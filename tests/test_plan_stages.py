@@ -10,9 +10,11 @@ from pipeline.config.presets import preset_params
 from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.runtime.files import read_yaml
 from pipeline.tools.plan import costs
+from pipeline.tools.plan.data import data_size
 from pipeline.tools.plan.networks import Network, plan_networks
-from pipeline.tools.plan.report import data_size, plan_text
-from pipeline.tools.plan.stages import Stage, plan_stages
+from pipeline.tools.plan.report import plan_text
+from pipeline.tools.plan.stages import plan_stages
+from pipeline.tools.plan.work import Device, Stage
 from pipeline.weights.configs import tokenizer_config, transformer_config
 from tests.planned import DIGITS
 from tests.project import ROOT
@@ -79,7 +81,7 @@ def test_released_weights_are_not_trained(make_params):
     stages, trained = stages_of(params), stages_of(make_params())
     for name in ("train_tokenizer", "train_transformer"):
         (look,) = (part for part in stages[name].parts if part.flops)
-        assert look.what == "validation" and look.devices == 1
+        assert look.what == "validation" and look.devices == params.ray.num_workers
     assert stages["sweep"].flops_of("training") == 0
     assert stages["sweep"].flops_of("sampling") == trained["sweep"].flops_of("sampling") > 0
     assert plan_text(params, DIGITS).count("ready-made") == 2
@@ -102,14 +104,14 @@ def test_trainings_beside_one_another_leave_devices_idle_where_they_do_not_divid
     assert set(devices.values()) == {12}
 
 
-def test_one_of_a_trials_workers_measures_while_the_others_decode(make_params):
+def test_one_of_a_trials_workers_measures_while_the_others_decode_and_look(make_params):
     sweep = {"schedules": ["cosine", "linear"], "seeds": [0], "crossed": []}
     params = make_params(
         ray={"num_workers": 8},
         sweep=sweep | {"workers_per_trial": 4},
     )
     parts = {part.what: part.devices for part in stages_of(params)["sweep"].parts[2:5]}
-    assert parts == {"sampling": 6, "features": 2, "validation": 2}
+    assert parts == {"sampling": 6, "features": 6, "validation": 2}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def papers_run(workers: int, others: dict) -> tuple:
         params = params.model_copy(update={section: own})
     data = data_size(params)
     stages = plan_stages(params, data, papers_networks(workers))
-    seconds = sum(stage.seconds(RATE, params.ray.cpus_per_worker) for stage in stages)
+    seconds = sum(stage.seconds(Device(RATE, params.ray.cpus_per_worker)) for stage in stages)
     return params, stages, sum(stage.flops for stage in stages), seconds
 
 
@@ -183,7 +185,7 @@ def test_the_papers_run_uses_all_devices_as_well_as_the_page_says(tmp_path, monk
                 part
                 for part in parts
                 if part.devices < workers
-                and max(part.flops / flops, part.seconds(RATE, cores) / seconds) > 0.01
+                and max(part.flops / flops, part.seconds(Device(RATE, cores)) / seconds) > 0.01
             ] == []
     assert list(re.search(pattern, page).groups()) == found
 

@@ -12,20 +12,26 @@ from PIL import Image
 
 from pipeline.config.params import load_params
 from pipeline.config.presets import preset_params
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.seen import look_at
 from pipeline.prepare.datasets import Mnist5kSource
 from pipeline.runtime.files import read_yaml
+from pipeline.runtime.workers import Maker
+from pipeline.tools.plan.data import data_size
+from pipeline.tools.plan.measured import Measured
 from pipeline.tools.plan.networks import DataSize, plan_networks
-from pipeline.tools.plan.report import data_size, plan_text
+from pipeline.tools.plan.report import plan_text
 from pipeline.tools.plan.storage import (
     Storage,
     encoded_bytes,
     features_bytes,
-    image_bytes,
     plan_storage,
+    seen_bytes,
 )
-from tests.images import write_batches, write_samples
+from tests.images import write_samples
 from tests.planned import DIGITS
 from tests.project import ROOT
+from tests.tiny_project import ALONE, CLASSES, SIDE, with_params
 
 # What a plan counts: models, checkpoints, features, samples, tokens and shards of images.
 COUNTED = (".safetensors", ".pt", ".npy", ".parquet")
@@ -62,20 +68,30 @@ def test_what_is_planned_is_what_a_run_leaves(finished, monkeypatch):
     assert set(plan) - {"features of images"} < set(stages)
 
 
-def test_a_set_of_images_is_as_large_as_its_file(make_params, tmp_path):
-    params = make_params()
-    batches = [lambda size=size: torch.zeros(size, 1, 28, 28, dtype=torch.uint8) for size in (5, 2)]
-    write_batches(tmp_path / "samples.npy", batches, "test")
-    assert counted(tmp_path) == image_bytes(params, 7)
+@pytest.mark.parametrize("second", [False, True])
+def test_what_is_seen_in_a_set_is_as_large_as_its_files(in_tiny_project, tmp_path, second):
+    params, count = with_params(), 90
+    evaluator = Evaluator(params, ALONE)
+    maker = Maker(object, here=lambda n: torch.zeros(n, 1, SIDE, SIDE, dtype=torch.uint8))
+    shown = evaluator.shown(maker, second=second)
+    look_at(tmp_path / "seen.safetensors", ALONE, shown, [(50,), (40,)], "test")
+    extractors = frozenset({"classifier", *(["random"] if second else [])})
+    size = DataSize(60, 20, CLASSES, "test")
+    planned = seen_bytes(Measured("evaluate", count, extractors), params, size)
+    assert counted(tmp_path) == pytest.approx(planned, abs=2 * 400)
 
 
 def test_samples_for_cas_take_most_of_the_papers_disk():
     """1,281,167 images a network, of 0.7 of 256 × 256 × 3 bytes, four times as much at 512 × 512.
-    Those are encoded as they are drawn: reconstructions pass, in batches and then joined."""
+    Those are encoded as they are drawn; of reconstructions and of what is only measured features
+    pass, until the metrics are there."""
     size = DataSize(1_281_167, 50_000, 1000, "test")
     small, large = (planned(preset_params(f"imagenet{side}"), size) for side in (256, 512))
     assert small["evaluate"].outputs == pytest.approx(2 * 0.7 * 251.9e9, rel=0.002)
-    assert small["evaluate"].passing == pytest.approx(2 * 50_000 * 256 * 256 * 3, rel=1e-6)
+    main, judge, second = 2048 + 1008, 1000, 4096
+    assert small["evaluate"].passing == 4 * 50_000 * (main + judge + second)
+    for stage in ("sweep", "temperature", "edit"):
+        assert small[stage].passing == large[stage].passing == 4 * 50_000 * (main + judge)
     assert small["evaluate"].live == 0  # no second copy
     assert large["evaluate"].outputs == pytest.approx(4 * small["evaluate"].outputs, rel=0.002)
 
@@ -104,7 +120,7 @@ def test_encoded_samples_are_no_larger_than_planned(make_params, tmp_path):
     assert planned / 3 < counted(tmp_path) <= planned
 
 
-def test_features_are_kept_once_for_each_network_and_set(make_params):
+def test_features_of_images_that_are_kept_are_kept_once_for_each_network_and_set(make_params):
     """Inception has 2,048 features and 1,008 logits, VGG 4,096; the classifier here 64 and 10."""
     params = make_params(
         evaluation={
@@ -120,12 +136,9 @@ def test_features_are_kept_once_for_each_network_and_set(make_params):
         editing={"images": 3000},
     )
     main, vgg, judge = 4 * (2048 + 1008), 4 * 4096, 4 * (64 + 10)
-    # Two networks' of two seeds and two label smoothings, reconstructions, real images.
-    sets = 8 * 3000 + 1000 + 1000
-    # All that are held out: the originals, and five tasks by two seeds and the nearest pixels.
-    edited = 1000 * (1 + 5 * 3)
+    # Two networks' of two seeds, and real images; all others are measured as they are made.
+    sets = 4 * 3000 + 1000
     wanted = 4000 * (main + vgg) + sets * (main + vgg + judge)
-    wanted += (2 * 3000 + edited) * (main + judge)
     assert features_bytes(params, DIGITS) == pytest.approx(wanted, rel=1e-3)
     more = params.model_copy(update={"cas": params.cas.model_copy(update={"samples": 4000})})
     gained = features_bytes(more, DIGITS) - features_bytes(params, DIGITS)

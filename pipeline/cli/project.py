@@ -81,6 +81,10 @@ def plan(
     tflops: Annotated[
         float | None, typer.Option(help="Rate that a device achieves, for times.")
     ] = None,
+    tflops_float32: Annotated[
+        float | None,
+        typer.Option(help="The same of what is in float32; without it, that of all else."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what a run computes and writes, training nothing.
@@ -89,19 +93,20 @@ def plan(
     """
     from pipeline.config.params import load_params
     from pipeline.config.presets import preset_params
-    from pipeline.tools.plan.report import data_size, plan_text, plan_values
+    from pipeline.tools.plan.data import data_size
+    from pipeline.tools.plan.report import plan_text, plan_values
 
     values = load_params() if name is None else preset_params(name)
     size = data_size(values, images, classes)
     if as_json:
-        print_json(plan_values(values, size, tflops))
+        print_json(plan_values(values, size, tflops, tflops_float32))
     else:
-        print(plan_text(values, size, tflops))
+        print(plan_text(values, size, tflops, tflops_float32))
 
 
 COMMANDS = (
     Command(doctor, ("doctor", "doctor --json")),
     Command(preset, ("preset", "preset smoke")),
     Command(params, ("params",)),
-    Command(plan, ("plan", "plan imagenet256 --tflops 150")),
+    Command(plan, ("plan", "plan imagenet256 --tflops 150 --tflops-float32 40")),
 )

@@ -3,24 +3,25 @@
 from pipeline.config.params import Params
 from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.tools.plan.networks import CAS_SETS
-from pipeline.tools.plan.stages import Stage, at_work
+from pipeline.tools.plan.stages import at_work
+from pipeline.tools.plan.work import Device, Stage
 
 # Told of a stage with more than this share of the run's time and of the devices idle.
 LARGE, NOTICED = 0.01, 0.05
 
 
-def idle_devices(params: Params, stages: list[Stage], tflops: float | None) -> list[str]:
+def idle_devices(params: Params, stages: list[Stage], device: Device | None) -> list[str]:
     """A line for each large stage that leaves some idle. (More workers a training are not advised:
     whether these are quicker depends on the network between them, which is not planned.)
 
     Args:
-        tflops: rate of a device, in 10¹² FLOP/s; without it times are those of FLOPs alone.
+        device: without it times are those of FLOPs alone.
     """
 
     def time(stage: Stage) -> float:
-        if tflops is None:
+        if device is None:
             return sum(part.flops / part.devices for part in stage.parts)
-        return stage.seconds(tflops * 1e12, params.ray.cpus_per_worker)
+        return stage.seconds(device)
 
     devices, run, lines = params.ray.num_workers, sum(map(time, stages)), []
     trials = len(params.sweep.schedules) * len(params.sweep.seeds)

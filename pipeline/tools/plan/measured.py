@@ -2,7 +2,7 @@
 there."""
 
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -15,12 +15,13 @@ from pipeline.tools.plan.networks import DataSize
 
 
 class Measured(NamedTuple):
-    """A set of images whose features are made once, and kept."""
+    """A set of images whose features are made once. They are kept of images that are: of others,
+    which are measured as they are made, until their metrics are there."""
 
     stage: str
     images: int
     extractors: frozenset[str]
-    held: bool = False  # pictures of the data set, which are decoded for it
+    kept: Literal["pictures", "samples", ""] = ""  # of the data set, in shards, nowhere
 
 
 def judges(params: Params) -> frozenset[str]:
@@ -29,20 +30,22 @@ def judges(params: Params) -> frozenset[str]:
 
 
 def measured_sets(params: Params, data: DataSize) -> list[Measured]:
-    """Every set but those of the sweep's cells, whose features are not kept. The training images
-    are under the stages that need them first."""
+    """Every set but those of the sweep's cells. The training images are under the stages that need
+    them first."""
     e, heated, seeds = params.evaluation, params.temperature, len(params.evaluation.seeds)
     main, second = judges(params), frozenset({e.second_extractor})
     trained = sum(len(replicates(params, network)) for network in NETWORKS)
+    published = len(NETWORKS) * seeds
     found = [
-        Measured("sweep", data.train, frozenset({e.extractor}), held=True),
-        Measured("evaluate", data.train, second, held=True),
-        *[Measured("evaluate", e.samples, main | second)] * trained,
+        Measured("sweep", data.train, frozenset({e.extractor}), "pictures"),
+        Measured("evaluate", data.train, second, "pictures"),
+        *[Measured("evaluate", e.samples, main | second, "samples")] * published,
+        *[Measured("evaluate", e.samples, main | second)] * (trained - published),
         Measured("evaluate", data.val, main | second),  # reconstructions
-        Measured("evaluate", data.val, main | second, held=True),
+        Measured("evaluate", data.val, main | second, "pictures"),
     ]
     if params.cas.samples > e.samples:  # rejection selects from all; else from those measured above
-        found += [Measured("reject", params.cas.samples, main)] * (len(NETWORKS) * seeds)
+        found += [Measured("reject", params.cas.samples, main, "samples")] * published
     found += [Measured("temperature", heated.samples, main)] * (len(heated.values) * seeds)
     edits = 1 + len(TASKS) * (1 + seeds)  # originals; nearest pixels and each seed's
     return found + [Measured("edit", min(params.editing.images, data.val), main)] * edits

@@ -41,6 +41,7 @@ class Network:
     published: int | None  # bytes of model.safetensors; None: it is not published
     checkpoint: int | None  # bytes of the live one; None: it is a part of the tokenizer's
     memory: int  # bytes that one worker needs in training, approximately
+    adversarial_flops: int = 0  # of all FLOPs, of the tokenizer's those through the discriminator
 
 
 def plan_networks(params: Params, data: DataSize) -> list[Network]:
@@ -119,6 +120,7 @@ def _tokenizer(params: Params, data: DataSize) -> list[Network]:
             tokenizer,
             step_flops=tokenizer.step_flops + step.generator,
             total_flops=tokenizer.total_flops + judged * step.generator,
+            adversarial_flops=judged * step.generator,
             checkpoint=costs.checkpoint_bytes(model, True) + costs.checkpoint_bytes(judge, False),
         ),
         replace(

@@ -1,89 +1,24 @@
 """`maskgit plan`: the plan as text."""
 
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES
 from pipeline.config.presets import PRESETS
-from pipeline.data.images.shards import read_manifest
 from pipeline.runtime import limits
 from pipeline.runtime.dag import read_stages
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.project import RUNS
 from pipeline.tools.plan.idle import idle_devices
 from pipeline.tools.plan.networks import DataSize, Network, plan_networks
-from pipeline.tools.plan.stages import Stage, plan_stages
+from pipeline.tools.plan.stages import plan_stages
 from pipeline.tools.plan.storage import Storage, plan_storage, token_cache_bytes
+from pipeline.tools.plan.work import Device, Stage
 
 WIDTH = 104  # of a line of text
-
-
-@dataclass(frozen=True)
-class Known:
-    """The published size of a data set."""
-
-    images: int  # for training; all of them, where no split is published
-    val: int | None
-    classes: int
-    pixels: int | None = None  # of a picture, on average
-
-
-KNOWN = {
-    "mnist5k": Known(5_000, None, 10, 28 * 28),
-    "torchvision:CIFAR10": Known(50_000, 10_000, 10, 32 * 32),
-    "folder:data/raw/imagenet": Known(1_281_167, 50_000, 1000, 469 * 387),
-    "folder:data/raw/places2": Known(1_803_460, 36_500, 365),
-}
-
-
-def data_size(params: Params, images: int | None = None, classes: int | None = None) -> DataSize:
-    """The size of `data.source`: as given, else from the manifest of the prepared images, else
-    published.
-
-    Args:
-        images: number of images in all; `data.val_fraction` of them are held out.
-        classes: number of classes.
-
-    Raises:
-        UserError: nothing tells, or what is given is no size.
-    """
-    for option, value in (("--images", images), ("--classes", classes)):
-        if value is not None and not 1 <= value <= limits.IMAGES:
-            raise UserError(f"plan: {option} {value} is no size; give 1 to {limits.IMAGES:,}")
-    source, manifest_file, size = params.data.source, IMAGES / "manifest.json", None
-    manifest = read_manifest(IMAGES) if manifest_file.exists() else {}
-    known: Known | None
-    if manifest.get("source") == source and manifest.get("counts", {}).keys() >= {"train", "val"}:
-        counts = {split: sum(of.values()) for split, of in manifest["counts"].items()}
-        known = Known(counts["train"], counts["val"], len(manifest["class_names"]))
-        origin = str(manifest_file)
-        size = sum(shard.stat().st_size for shard in IMAGES.glob("*.parquet"))
-    else:
-        known, origin = KNOWN.get(source), "published size"
-    if images is not None:
-        classes = classes or (known.classes if known else None)
-        known = Known(images, None, classes) if classes else None
-        origin, size = "as given", None
-    if not known:
-        raise UserError(
-            f"plan: the size of {source} is unknown before `dvc repro prepare`; give --images and "
-            f"--classes"
-        )
-    val = known.val
-    if val is None:
-        val = round(params.data.val_fraction * known.images)
-    train = known.images if known.val is not None else known.images - val
-    classes = classes or known.classes
-    if train < classes:
-        raise UserError(
-            f"plan: {train} training images are too few for {classes} classes, of which each needs "
-            f"one; give a larger --images"
-        )
-    pixels = KNOWN[source].pixels if source in KNOWN else None
-    return DataSize(train, val, classes, origin, size, pixels)
+STAGE_VALUES = ("flops", "float32", "devices", "core_seconds")
 
 
 def _uncounted(stages: list[Stage]) -> list[str]:
@@ -92,25 +27,28 @@ def _uncounted(stages: list[Stage]) -> list[str]:
     return [name for name in read_stages(PRESETS.parent) if name not in planned]
 
 
-def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> str:
+def plan_text(
+    params: Params, data: DataSize, tflops: float | None = None, float32: float | None = None
+) -> str:
     """The plan of a run, as tables of its networks and of its stages.
 
     Args:
         tflops: rate that a device achieves, in 10¹² FLOP/s; without it no times are told.
+        float32: that of what is in float32; None: the same.
 
     Raises:
-        UserError: the rate is none that a device may have.
+        UserError: a rate is none that a device may have.
     """
-    _check_rate(tflops)
+    device = _device(params, tflops, float32)
     networks = plan_networks(params, data)
     stages = plan_stages(params, data, networks)
-    idle = idle_devices(params, stages, tflops)
+    idle = idle_devices(params, stages, device)
     storage = plan_storage(params, data, networks)
     return "\n\n".join(
         [
             _header(params, data),
             _network_table(networks),
-            _stage_table(stages, tflops, params.ray.cpus_per_worker),
+            _stage_table(stages, device),
             *(textwrap.fill(line, WIDTH) for line in idle),
             _stage_note(stages, params),
             _storage_table(storage),
@@ -119,13 +57,15 @@ def plan_text(params: Params, data: DataSize, tflops: float | None = None) -> st
     )
 
 
-def plan_values(params: Params, data: DataSize, tflops: float | None = None) -> dict[str, Any]:
+def plan_values(
+    params: Params, data: DataSize, tflops: float | None = None, float32: float | None = None
+) -> dict[str, Any]:
     """The same as numbers: FLOPs, bytes and seconds.
 
     Raises:
         UserError: as `plan_text`.
     """
-    _check_rate(tflops)
+    device = _device(params, tflops, float32)
     networks = plan_networks(params, data)
     stages = plan_stages(params, data, networks)
     return {
@@ -134,8 +74,8 @@ def plan_values(params: Params, data: DataSize, tflops: float | None = None) -> 
         "networks": [asdict(network) for network in networks],
         "stages": [
             asdict(stage)
-            | {name: getattr(stage, name) for name in ("flops", "devices", "core_seconds")}
-            | {"seconds": _seconds(stage, tflops, params.ray.cpus_per_worker)}
+            | {name: getattr(stage, name) for name in STAGE_VALUES}
+            | {"seconds": stage.seconds(device) if device else None}
             for stage in stages
         ],
         "storage": [asdict(each) for each in plan_storage(params, data, networks)],
@@ -143,11 +83,19 @@ def plan_values(params: Params, data: DataSize, tflops: float | None = None) -> 
     }
 
 
-def _check_rate(tflops: float | None) -> None:
-    if tflops is not None and not limits.SMALLEST <= tflops <= limits.LARGEST:
-        raise UserError(
-            f"plan: --tflops {tflops:g} is no rate; give what a device achieves, as 0.3"
-        )
+def _device(params: Params, tflops: float | None, float32: float | None) -> Device | None:
+    for option, rate in (("--tflops", tflops), ("--tflops-float32", float32)):
+        if rate is not None and not limits.SMALLEST <= rate <= limits.LARGEST:
+            raise UserError(
+                f"plan: {option} {rate:g} is no rate; give what a device achieves, as 0.3"
+            )
+    if tflops is None:
+        if float32 is not None:
+            raise UserError(
+                "plan: --tflops-float32 needs --tflops, the rate of all else; give both"
+            )
+        return None
+    return Device(1e12 * tflops, params.ray.cpus_per_worker, float32 and 1e12 * float32)
 
 
 def _header(params: Params, data: DataSize) -> str:
@@ -194,26 +142,19 @@ def _network_table(networks: list[Network]) -> str:
     return tabulate(rows, headers, tablefmt="simple", colalign=("left", *["right"] * 7))
 
 
-def _seconds(stage: Stage, tflops: float | None, cores: int) -> float | None:
-    return None if tflops is None else stage.seconds(tflops * 1e12, cores)
-
-
-def _stage_table(stages: list[Stage], tflops: float | None, cores: int) -> str:
-    """
-    Args:
-        cores: that each device has.
-    """
+def _stage_table(stages: list[Stage], device: Device | None) -> str:
     from tabulate import tabulate
 
     def row(name: str, of: list[Stage], devices: str) -> dict[str, str]:
         parts = {what: sum(s.flops_of(what) for s in of) for what in ("validation", "features")}
+        parts["float32"] = sum(s.float32 for s in of)
         busy = sum(s.core_seconds for s in of)
         cells = {"stage": name, "FLOPs": _flops(sum(s.flops for s in of))}
         cells |= {what: _flops(flops) if flops else "–" for what, flops in parts.items()}
         cells |= {"devices": devices, "pictures": _duration(busy) if busy >= 1 else "–"}
-        if tflops is not None:
-            seconds = sum(s.seconds(tflops * 1e12, cores) for s in of)
-            cells[f"time at {tflops:g} TFLOP/s a device"] = _duration(seconds)
+        if device:
+            seconds = sum(s.seconds(device) for s in of)
+            cells[f"time at {_rates(device)} TFLOP/s a device"] = _duration(seconds)
         return cells
 
     rows = [*(row(s.name, [s], f"{s.devices:.3g}") for s in stages), row("in all", stages, "")]
@@ -234,7 +175,8 @@ def _stage_note(stages: list[Stage], params: Params) -> str:
     return textwrap.fill(
         "FLOPs are of matrix products and convolutions, a multiply-add as two: of training, tokens "
         "and samples, and, of these also in columns of their own, of looks at validation images "
-        "during and after training and of the features of images. Devices are those at work on "
+        "during and after training, of the features of images, and of all that is in float32, "
+        "where GPUs are several times as slow (--tflops-float32). Devices are those at work on "
         "average. Pictures are decoded, cropped and augmented by the processors, in the time of "
         f"one core; a device has {ray.cpus_per_worker} (ray.cpus_per_worker), of which {loaders}. "
         "Of trainings the slower one of networks and processors is the time, elsewhere both are. "
@@ -272,6 +214,11 @@ def _storage_note(storage: list[Storage], data: DataSize, runs: str) -> str:
         f"Not counted: {images}tables, pictures, logs, MLflow's files.",
         WIDTH,
     )
+
+
+def _rates(device: Device) -> str:
+    rates = [device.rate] if device.float32 is None else [device.rate, device.float32]
+    return " and ".join(f"{rate / 1e12:g}" for rate in rates)
 
 
 def _flops(value: float) -> str:

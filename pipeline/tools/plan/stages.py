@@ -2,8 +2,8 @@
 them."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.config.params import Params
@@ -13,6 +13,7 @@ from pipeline.experiments.edit import TASKS
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.measured import extractor_flops, judges, measured_sets
 from pipeline.tools.plan.networks import CAS_SETS, DataSize, Network
+from pipeline.tools.plan.work import Part, Stage
 from pipeline.training import classifier as classifying
 from pipeline.training import tokenizer as rebuilding
 from pipeline.transformer import MaskGitTransformer
@@ -26,62 +27,6 @@ PNG_PIXEL, ENCODE_PIXEL = 35e-9, 80e-9
 # Of RandAugment, in the loaders of a training or its one thread: of a picture, which every worker
 # draws for all of the batch, and of each pixel, which are its own pictures'.
 AUGMENT, AUGMENT_PIXEL = 57e-6, 4e-9
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a stage's work, which its devices share."""
-
-    what: str  # training, coding, sampling, encoding, validation or features
-    flops: int
-    devices: float  # on average
-    pictures: float = 0.0  # core seconds of decoding and cropping, or of encoding
-    augmenting: float = 0.0  # core seconds of RandAugment
-    loaders: int = 0  # processes of each device that do both, where it has any
-
-    def seconds(self, rate: float, cores: int) -> float:
-        """How long it takes. In trainings the next batches are prepared meanwhile, and the slower
-        of networks and processors counts; elsewhere a batch is prepared and then worked on.
-
-        Args:
-            rate: of a device, in FLOP/s.
-            cores: that each has. Without loaders all of them decode and crop, and one augments.
-        """
-        if self.loaders:
-            prepared = (self.pictures + self.augmenting) / self.loaders
-        else:
-            prepared = max(self.pictures / cores, self.augmenting)
-        work = self.flops / rate
-        time = max(work, prepared) if self.what == "training" else work + prepared
-        return time / self.devices
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The work of a stage, part after part."""
-
-    name: str
-    parts: tuple[Part, ...]
-
-    @property
-    def flops(self) -> int:
-        return sum(part.flops for part in self.parts)
-
-    @property
-    def devices(self) -> float:
-        """How many share the work, on average."""
-        time = sum(part.flops / part.devices for part in self.parts)
-        return self.flops / time if time else max(part.devices for part in self.parts)
-
-    @property
-    def core_seconds(self) -> float:
-        return sum(part.pictures + part.augmenting for part in self.parts)
-
-    def flops_of(self, what: str) -> int:
-        return sum(part.flops for part in self.parts if part.what == what)
-
-    def seconds(self, rate: float, cores: int) -> float:
-        return sum(part.seconds(rate, cores) for part in self.parts)
 
 
 def plan_stages(params: Params, data: DataSize, networks: list[Network]) -> list[Stage]:
@@ -128,48 +73,84 @@ class _Planner:
         self.judge = self.extractors["classifier"]
         self.look = {name: self._likelihood(name) for name in NETWORKS}
         self.picture = DECODE + DECODE_PIXEL * (data.pixels or params.data.image_size**2)
+        self.sample = DECODE + PNG_PIXEL * params.data.image_size**2
 
-    def training(self, names: Iterable[str], devices: float, pictures: int = 0) -> Part:
-        """The training of networks, with pictures that are decoded and cropped."""
-        flops = sum(self.network[name].total_flops for name in names if name in self.network)
-        return Part("training", flops, devices, pictures * self.picture, loaders=self.loaders)
+    def training(self, bf16: bool, flops: int, devices: float, **others: Any) -> Part:
+        """A training in bfloat16, or in float32."""
+        return Part("training", flops, devices, float32=0 if bf16 else flops, **others)
 
-    def samples(self, count: int, iterations: int) -> int:
-        """FLOPs of so many of MaskGIT's samples."""
-        return count * (iterations * self.one_pass + self.decode)
+    def of_pictures(self, bf16: bool, name: str, images: int) -> Part:
+        """The training of a network on so many pictures, which are decoded and cropped."""
+        return self.training(
+            bf16,
+            self.network[name].total_flops if name in self.network else 0,
+            self.workers,
+            pictures=images * self.picture,
+            loaders=self.loaders,
+        )
+
+    def validation(self, flops: int, devices: float, pictures: float = 0.0) -> Part:
+        """Looks at validation images or tokens, which are in float32."""
+        return Part("validation", flops, devices, pictures, float32=flops)
+
+    def sampling(
+        self, count: int, iterations: int, devices: float | None = None, encoded: int = 0
+    ) -> Part:
+        """So many of MaskGIT's samples, and the pictures that edits begin with. Tokens are decoded
+        and encoded in float32."""
+        drawn, coded = count * iterations * self.one_pass, count * self.decode
+        coded += encoded * self.encode
+        return Part(
+            "sampling",
+            drawn + coded,
+            devices or self.workers,
+            encoded * self.picture,
+            float32=coded + (0 if self.params.decoding.bf16 else drawn),
+        )
 
     def features(self, stage: str) -> Part:
-        """Of the sets that the stage measures."""
+        """Of the sets that the stage measures. What is kept is read for each extractor."""
         sets = [each for each in measured_sets(self.params, self.data) if each.stage == stage]
         flops = sum(s.images * self.extractors[name] for s in sets for name in s.extractors)
-        pictures = sum(s.images for s in sets if s.held)
-        return Part("features", flops, self.workers, pictures * self.picture)
+        read = {"pictures": self.picture, "samples": self.sample, "": 0.0}
+        pictures = sum(s.images * len(s.extractors) * read[s.kept] for s in sets)
+        return Part("features", flops, self.workers, pictures, float32=flops)
 
     def train_classifier(self) -> list[Part]:
         p, val = self.params.classifier, self.data.val
         looked_at = _looks(p.steps, p.checkpoint_every) * min(classifying.LOGGED, val)
         return [
-            self.training(["classifier"], self.workers, p.steps * p.batch_size),
-            Part("validation", looked_at * self.judge, self.workers),
-            Part("validation", val * self.judge, 1, val * self.picture),
+            self.of_pictures(p.bf16, "classifier", p.steps * p.batch_size),
+            self.validation(looked_at * self.judge, self.workers),
+            self.validation(val * self.judge, self.workers, val * self.picture),
         ]
 
     def train_tokenizer(self) -> list[Part]:
         p, val, both = self.params.tokenizer, self.data.val, self.encode + self.decode
-        last = Part("validation", val * both, 1, val * self.picture)
+        last = self.validation(val * both, self.workers, val * self.picture)
         if p.pretrained:
             return [last]
         looked_at = _looks(p.steps, p.checkpoint_every) * min(rebuilding.LOGGED, val)
-        names = ("tokenizer", "discriminator")
         return [
-            self.training(names, self.workers, p.steps * p.batch_size),
-            Part("validation", looked_at * both, self.workers),
+            self._tokenizer_steps(),
+            self.validation(looked_at * both, self.workers),
             last,
         ]
 
+    def _tokenizer_steps(self) -> Part:
+        """Both networks. TF32 counts as bfloat16; without it the discriminator, and what of the
+        tokenizer's losses goes through it, is in float32."""
+        p = self.params.tokenizer
+        own = self.of_pictures(p.bf16 or p.tf32, "tokenizer", p.steps * p.batch_size)
+        other = self.of_pictures(p.tf32, "discriminator", 0)
+        through = 0 if p.tf32 else self.network["tokenizer"].adversarial_flops
+        slow = (own.float32 or through) + other.float32
+        return replace(own, flops=own.flops + other.flops, float32=slow)
+
     def cache_tokens(self) -> list[Part]:
         views = self.data.train * self.params.tokens.crops_per_image + self.data.val
-        return [Part("coding", views * self.encode, self.workers, views * self.picture)]
+        flops = views * self.encode
+        return [Part("coding", flops, self.workers, views * self.picture, float32=flops)]
 
     def _likelihood(self, network: NetworkName) -> int:
         """FLOPs of a look at all validation tokens."""
@@ -189,15 +170,15 @@ class _Planner:
         """Of either network; released weights are looked at once."""
         found, look = self.network[network], self.look[network]
         if not found.steps:
-            return [Part("validation", look, 1)]
+            return [self.validation(look, self.workers)]
         looks = found.trainings * _looks(found.steps, self.params.training.checkpoint_every)
         return [
-            self.training([network], self.workers),
-            Part("validation", looks * look, self.workers),
+            self.training(self.params.training.bf16, found.total_flops, self.workers),
+            self.validation(looks * look, self.workers),
         ]
 
     def sweep(self) -> list[Part]:
-        """Of a trial's workers one measures, and the others decode for it."""
+        """Of a trial's workers one measures, and the others decode and look for it."""
         sweep, params = self.params.sweep, self.params
         each = trial_workers(params).count
         trials = len(sweep.schedules) * len(sweep.seeds)
@@ -206,18 +187,22 @@ class _Planner:
         crossed = len(sweep.crossed) ** 2 * len(sweep.seeds)
         cells = trials * len(sweep.iterations) + crossed
         passes = trials * sum(sweep.iterations) + crossed * params.decoding.iterations
-        drawn = sweep.samples * (passes * self.one_pass + cells * self.decode)
         scored = cells * sweep.samples * sum(self.extractors[name] for name in judges(params))
+        looking = busy * max(1, each - 1) / each
+        drawn = sweep.samples * passes * self.one_pass
+        coded = sweep.samples * cells * self.decode
+        slow = coded + (0 if params.decoding.bf16 else drawn)
         parts = [
-            Part("sampling", drawn, busy * max(1, each - 1) / each),
-            Part("features", scored, busy / each),
-            Part("validation", trials * look, busy / each),
+            Part("sampling", drawn + coded, looking, float32=slow),
+            Part("features", scored, looking, float32=scored),
+            self.validation(trials * look, busy / each),
         ]
         if params.transformer.pretrained:
             return parts
         looks = trials * _looks(sweep.steps, params.training.checkpoint_every)
         trained = trials * sweep.steps * each * self._trial_step()
-        return [Part("training", trained, busy), Part("validation", looks * look, busy), *parts]
+        training = self.training(params.training.bf16, trained, busy)
+        return [training, self.validation(looks * look, busy), *parts]
 
     def _trial_step(self) -> int:
         """FLOPs of one worker's share of a trial's training step."""
@@ -233,16 +218,18 @@ class _Planner:
     def evaluate(self) -> list[Part]:
         p, val = self.params, self.data.val
         ours, theirs = (_sampled(p, network) for network in NETWORKS)
-        drawn = self.samples(ours, p.decoding.iterations)
-        drawn += theirs * (self.autoregressive + self.decode)
+        baselines, coded = theirs * self.autoregressive, theirs * self.decode
+        slow = coded + (0 if p.autoregressive.bf16 else baselines)
         looks = sum(self.look[name] * len(replicates(p, name)) for name in NETWORKS)
         published = len(NETWORKS) * self.seeds * max(p.evaluation.samples, p.cas.samples)
         encoding = published * ENCODE_PIXEL * p.data.image_size**2
+        rebuilt = val * (self.encode + self.decode)
         return [
-            Part("sampling", drawn, self.workers),
+            self.sampling(ours, p.decoding.iterations),
+            Part("sampling", baselines + coded, self.workers, float32=slow),
             Part("encoding", 0, self.workers, encoding),
-            Part("coding", val * (self.encode + self.decode), self.workers, val * self.picture),
-            Part("validation", looks, 1),
+            Part("coding", rebuilt, self.workers, val * self.picture, float32=rebuilt),
+            self.validation(looks, self.workers),
         ]
 
     def cas(self) -> list[Part]:
@@ -251,35 +238,33 @@ class _Planner:
         busy, step = at_work(count, each, self.workers), self.network["classifier"].step_flops
         pixels = self.params.data.image_size**2
         # A third is trained on the data set's pictures, and all others on samples.
-        picture = (self.picture + 2 * (DECODE + PNG_PIXEL * pixels)) / 3
+        picture = (self.picture + 2 * self.sample) / 3
         half = count // 2 * own.steps  # without RandAugment, and with it
         looked_at = _looks(own.steps, p.checkpoint_every) * min(classifying.LOGGED, val)
         augmenting = half * p.batch_size * (each * AUGMENT + pixels * AUGMENT_PIXEL)
         cropping = half * p.batch_size * picture
+        read = {"pictures": cropping, "loaders": self.loaders}
         return [
-            Part("training", half * step, busy, cropping, loaders=self.loaders),
-            Part("training", half * step, busy, cropping, augmenting, self.loaders),
-            Part("validation", count * looked_at * self.judge, busy),
-            Part("validation", count * val * self.judge, busy / each, count * val * self.picture),
+            self.training(p.bf16, half * step, busy, **read),
+            self.training(p.bf16, half * step, busy, augmenting=augmenting, **read),
+            self.validation(count * looked_at * self.judge, busy),
+            self.validation(count * val * self.judge, busy / each, count * val * self.picture),
         ]
 
     def temperature(self) -> list[Part]:
         heated = self.params.temperature
         count = len(heated.values) * self.seeds * heated.samples
-        return [
-            Part("sampling", self.samples(count, self.params.decoding.iterations), self.workers)
-        ]
+        return [self.sampling(count, self.params.decoding.iterations)]
 
     def edit(self) -> list[Part]:
         p = self.params.editing
         edited = len(TASKS) * self.seeds * min(p.images, self.data.val)
-        flops = self.samples(edited, p.iterations) + edited * self.encode
-        return [Part("sampling", flops, self.workers, edited * self.picture)]
+        return [self.sampling(edited, p.iterations, encoded=edited)]
 
     def reconstruct(self) -> list[Part]:
         p = self.params.reconstruction
         rebuilt = self.seeds * min(p.images, self.data.val) * p.draws * len(p.mask_ratios)
-        return [Part("sampling", self.samples(rebuilt, p.iterations), self.workers)]
+        return [self.sampling(rebuilt, p.iterations)]
 
 
 def _looks(steps: int, every: int) -> int:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS
 from pipeline.data.tokens import SHARD
+from pipeline.experiments.ablation.grid import trial_workers
+from pipeline.experiments.reconstruct import PICTURED
 from pipeline.runtime import limits
 from pipeline.tools.plan import costs
-from pipeline.tools.plan.measured import measured_sets
+from pipeline.tools.plan.measured import Measured, judges, measured_sets
 from pipeline.tools.plan.networks import CAS_SETS, DataSize, Network
 
 NPY_HEADER = 128
@@ -17,7 +19,7 @@ NPY_HEADER = 128
 PNG_SHARE, PNG_BYTES = 0.7, 160
 # Features and logits of the pretrained extractors (`pipeline.evaluation.features`).
 PRETRAINED = {"inception": 2048 + 1008, "vgg": 4096}
-FEATURES_HEADER = 160
+FEATURES_HEADER, TENSORS_HEADER = 160, 320
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,16 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
     """Every stage that writes much, and the features of images, which several stages share."""
     by_name = {network.name: network for network in networks}
     seeds, hidden = len(params.evaluation.seeds), params.reconstruction
+    rebuilt = reconstructions_bytes(params, data)
 
-    def images(count: int) -> int:
-        return image_bytes(params, count)
+    def seen(stage: str) -> int:
+        """Of the largest set that the stage measures as it is made."""
+        sets = [s for s in measured_sets(params, data) if s.stage == stage and not s.kept]
+        return max((seen_bytes(s, params, data) for s in sets), default=0)
 
     sampled = max(params.evaluation.samples, params.cas.samples)
-    # Of other smoothings as an array, its batches and then all of it: they are only measured.
-    others = params.evaluation.samples if params.training.other_label_smoothings else 0
     published = len(NETWORKS) * seeds  # sets of samples
     kept = published if params.evaluation.keep_samples else 0  # besides, no link
-    edited = images(min(params.editing.images, data.val))
-    draws = images(min(hidden.images, data.val) * hidden.draws)
     every = params.classifier.checkpoint_every
     cas = by_name["classifier"].checkpoint or 0
     return [
@@ -54,17 +55,17 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
         Storage("cache_tokens", token_cache_bytes(params, data)),
         _training(by_name["transformer"], params.training.checkpoint_every, keeps_models=True),
         _training(by_name["autoregressive"], params.training.checkpoint_every, keeps_models=True),
-        _sweep(params, by_name["transformer"]),
+        _sweep(params, data, by_name["transformer"]),
         Storage(
             "evaluate",
             published * encoded_bytes(params, sampled),
             kept * encoded_bytes(params, sampled),
-            2 * max(images(data.val), images(others)),
+            seen("evaluate"),
         ),
         Storage("cas", 0, CAS_SETS * seeds * _kept(params.cas.steps, every) * cas, cas),
-        Storage("temperature", 0, 0, 2 * images(params.temperature.samples)),
-        Storage("edit", 0, 0, 3 * edited),  # the originals, and composites as those of other sets
-        Storage("reconstruct", 0, seeds * len(hidden.mask_ratios) * draws, draws),
+        Storage("temperature", 0, 0, seen("temperature")),
+        Storage("edit", 0, 0, seen("edit")),
+        Storage("reconstruct", 0, seeds * len(hidden.mask_ratios) * rebuilt, rebuilt),
         Storage("features of images", 0, features_bytes(params, data)),
     ]
 
@@ -85,9 +86,23 @@ def encoded_bytes(params: Params, count: int) -> int:
     return round(count * (PNG_SHARE * pixels + PNG_BYTES))
 
 
-def image_bytes(params: Params, count: int) -> int:
-    """Size of a set of samples as an array: uint8 pixels."""
-    return NPY_HEADER + count * params.data.channels * params.data.image_size**2
+def reconstructions_bytes(params: Params, data: DataSize) -> int:
+    """Size of what is kept of the reconstructions of a mask ratio: two distances of each image and
+    draw and of the median, and the images that are pictured, twice."""
+    p, images = params.reconstruction, min(params.reconstruction.images, data.val)
+    pixels = params.data.channels * params.data.image_size**2
+    return TENSORS_HEADER + 8 * images * (p.draws + 1) + 2 * min(images, PICTURED) * pixels
+
+
+def seen_bytes(measured: Measured, params: Params, data: DataSize) -> int:
+    """Size of what the networks see in a set that is measured as it is made, float32."""
+    e, judge = params.evaluation, costs.on_meta(lambda: costs.classifier_of(params, data.classes))
+    numbers = _dimensions(e.extractor, params, data)
+    numbers += judge.head.out_features if e.extractor != "classifier" else 0
+    if e.second_extractor in measured.extractors:
+        pretrained = {"inception": 2048, "vgg": 4096}
+        numbers += pretrained.get(e.second_extractor, judge.head.in_features)
+    return 4 * measured.images * numbers
 
 
 def token_cache_bytes(params: Params, data: DataSize) -> int:
@@ -100,8 +115,8 @@ def token_cache_bytes(params: Params, data: DataSize) -> int:
 
 
 def features_bytes(params: Params, data: DataSize) -> int:
-    """Size of the features that are kept of every set of images that is measured, float32."""
-    sets = measured_sets(params, data)
+    """Size of the features that are kept, of every set of images that is, float32."""
+    sets = [each for each in measured_sets(params, data) if each.kept]
     names = {name for each in sets for name in each.extractors}
     dimensions = {name: _dimensions(name, params, data) for name in names}
     return sum(
@@ -124,8 +139,9 @@ def _kept(steps: int, every: int) -> int:
     return min(limits.CHECKPOINTS, -(-steps // every))
 
 
-def _sweep(params: Params, transformer: Network) -> Storage:
-    """A checkpoint and a model for each trial, and, while it is measured, samples of one T."""
+def _sweep(params: Params, data: DataSize, transformer: Network) -> Storage:
+    """A checkpoint and a model for each trial, and, while those that run at once are measured, what
+    is seen in the samples of one T of each."""
     sweep = params.sweep
     trials = len(sweep.schedules) * len(sweep.seeds)
     checkpoints = _kept(sweep.steps, params.training.checkpoint_every)
@@ -134,4 +150,6 @@ def _sweep(params: Params, transformer: Network) -> Storage:
         if params.transformer.pretrained
         else trials * (checkpoints * (transformer.checkpoint or 0) + (transformer.published or 0))
     )
-    return Storage("sweep", 0, kept, 2 * image_bytes(params, sweep.samples))
+    at_once = min(trials, max(1, params.ray.num_workers // trial_workers(params).count))
+    cell = Measured("sweep", sweep.samples, judges(params))
+    return Storage("sweep", 0, kept, at_once * seen_bytes(cell, params, data))
