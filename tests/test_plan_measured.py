@@ -134,7 +134,7 @@ def test_networks_are_in_the_precision_that_the_params_say(make_params):
     assert more("train_transformer", training={"bf16": False}) == trained
     passes = quick["temperature"].flops - quick["temperature"].float32
     assert more("temperature", decoding={"bf16": False}) == passes
-    assert more("evaluate", autoregressive={"bf16": False}) > passes
+    assert more("evaluate", autoregressive={"bf16": False}) > 0
     assert more("train_classifier", classifier={"bf16": False}) > 0
 
 
