@@ -95,16 +95,17 @@ def outputs(project: Project, stage: str) -> dict[str, str]:
     return {e["path"]: e["md5"] for e in entries if not e["path"].startswith(TIMED)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("project", type=Path)
-    parser.add_argument("--kill-node", action="store_true")
-    arguments = parser.parse_args()
-    for name in KEYS:
-        os.environ.pop(name, None)
-    finished = Project(arguments.project.absolute())
-    with tempfile.TemporaryDirectory(prefix="elsewhere") as name, ExitStack() as stack:
-        folder, began = Path(name), time.monotonic()
+def run_elsewhere(finished: Project, folder: Path, kill: bool) -> tuple[list[str], list[str]]:
+    """Send all stages to two nodes, with the params of a finished project.
+
+    Args:
+        folder: for home, the nodes and what they say.
+        kill: whether a node is killed in the sweep.
+
+    Returns:
+        The stages that then run at home, and the outputs that are not those of the project.
+    """
+    with ExitStack() as stack:
         home = Project.clone(folder / "home")
         shutil.copy2(finished.folder / "params.yaml", home.folder)
         add_remote(home, stack.enter_context(s3_store()))
@@ -115,19 +116,30 @@ def main() -> None:
         nodes = [stack.enter_context(node_apart(head, folder, env, number=n)) for n in (2, 3)]
         log = folder / "log"
         job = submitted(home, "all", head.address, log)
-        if arguments.kill_node:
+        if kill:
             while "Running stage 'sweep'" not in log.read_text() and job.poll() is None:
                 time.sleep(0.2)
             time.sleep(15)
             kill_node(nodes[0])
             print("a node was killed", flush=True)
-        job.wait(timeout=3600)
-        print(log.read_text()[-3000:])
-        assert job.returncode == 0
+        assert job.wait(timeout=3600) == 0, log.read_text()[-3000:]
         ran, _ = home.repro("--pull")
         made, wanted = outputs(home, "analysis"), outputs(finished, "analysis")
-        other = sorted(path for path in wanted if made.get(path) != wanted[path])
-        print(f"stages that ran at home: {ran}; other outputs: {other} of {len(wanted)}")
+        return ran, sorted(path for path in wanted if made.get(path) != wanted[path])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--kill-node", action="store_true")
+    arguments = parser.parse_args()
+    for name in KEYS:
+        os.environ.pop(name, None)
+    finished = Project(arguments.project.absolute())
+    with tempfile.TemporaryDirectory(prefix="elsewhere") as name:
+        began = time.monotonic()
+        ran, other = run_elsewhere(finished, Path(name), arguments.kill_node)
+        print(f"stages that ran at home: {ran}; other outputs: {other}")
         print(f"{time.monotonic() - began:.0f} s")
         assert ran == other == []
 

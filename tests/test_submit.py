@@ -15,6 +15,7 @@ from tests.job_elsewhere import (
     environment_of,
     forget,
     outputs,
+    run_elsewhere,
     s3_store,
     submitted,
 )
@@ -86,6 +87,15 @@ def test_a_job_elsewhere_survives_a_killed_node_and_leaves_nothing_to_compute(
     record = read_json(home.folder / f"results/sources/{stage}.json")
     assert record["commit"] == home.run("git", "rev-parse", "HEAD").strip()
     assert record["dirty"] is True  # .dvc/config
+
+
+def test_all_stages_elsewhere_leave_what_they_would_have_left_at_home(
+    finished, tmp_path, monkeypatch
+):
+    """On two nodes, one killed in the sweep; at home nothing runs, and every hash is the same."""
+    for name in KEYS:
+        monkeypatch.delenv(name, raising=False)
+    assert run_elsewhere(finished, tmp_path, kill=True) == ([], [])
 
 
 def test_submitting_without_a_head_is_one_line(tmp_path):
