@@ -35,8 +35,8 @@ def main(params: Params) -> str:
         model = new_classifier(config, torch.device("cpu"))
         model.load_state_dict(state["task"]["model"])
         save_model(CLASSIFIER, "classifier", config, model.state_dict())
-        path = stage.folder() / "validation.safetensors"
-        top1, top5 = held_out_accuracy(CLASSIFIER, params, path, workers)
+        parts = stage.folder() / "validation"
+        top1, top5 = held_out_accuracy(CLASSIFIER, params, parts, workers)
         metrics = {"real_top1": top1, "real_top5": top5}
         write_csv(RESULTS / "classifier/history.csv", state["history"])
         write_json(RESULTS / "classifier/metrics.json", metrics)

@@ -38,8 +38,7 @@ def main(params: Params) -> str:
     with Stage("train_tokenizer", params) as stage:
         model, history = (released, []) if released else _train(params, training, stage)
         save_model(TOKENIZER, "tokenizer", model.config, model.state_dict())
-        path = stage.folder() / "validation.safetensors"
-        metrics = held_out_quality(TOKENIZER, params, path, workers)
+        metrics = held_out_quality(TOKENIZER, params, stage.folder() / "validation", workers)
         shown, _ = View(ImageShards(IMAGES, "val"), params.data, params.seed).first(PICTURED)
         pairs = torch.cat([shown, Reconstruction(model.to(workers.device), workers.device)(shown)])
         picture = grid_picture(pairs, columns=PICTURED)

@@ -24,10 +24,10 @@ from pipeline.runtime.shares import in_order
 from pipeline.runtime.workers import Alone, workers_of
 from pipeline.training import classifier
 from pipeline.training.transformer import likelihood
-from pipeline.weights.published import load_model
+from pipeline.weights.published import load_model, save_model
 from tests.fake_ray import FakeRay, put_in_rays_place, ray_params
 from tests.images import write_token_cache
-from tests.tiny_project import ALONE, CLASSES, CODES, CPU, GRID, with_params
+from tests.tiny_project import ALONE, CLASSES, CODES, CPU, GRID, Dies, with_params
 
 BATCH = 7  # images of a batch here, so that there are several
 SPLIT = 23  # validation tokens
@@ -72,17 +72,18 @@ def nll_of_one(network: str) -> float:
     return masked_nll(*given, schedule=schedule, batch_size=BATCH, seed=replicate.seed)
 
 
-def nll_of(network: str, path: Path, workers: Alone) -> float:
+def nll_of(network: str, parts: Path, workers: Alone) -> float:
     replicate, params = main_replicates(with_params(), network)[1], with_params()
     given = (network, replicate.folder, params, replicate.seed)
-    return likelihood.held_out_nll(*given, path, workers)
+    return likelihood.held_out_nll(*given, parts, workers)
+
+
+def quality_of(*where) -> dict[str, float]:
+    return reconstruction.held_out_quality(TOKENIZER, with_params(), *where)
 
 
 LOOKS: dict[str, tuple[Callable, Callable]] = {
-    "tokenizer": (
-        quality_of_one,
-        lambda *where: reconstruction.held_out_quality(TOKENIZER, with_params(), *where),
-    ),
+    "tokenizer": (quality_of_one, quality_of),
     "classifier": (
         accuracy_of_one,
         lambda *where: classifier.held_out_accuracy(CLASSIFIER, with_params(), *where),
@@ -101,11 +102,11 @@ LOOKS: dict[str, tuple[Callable, Callable]] = {
 @pytest.mark.parametrize("network", LOOKS)
 def test_a_look_has_the_bits_of_one_process_whoever_looks(network, tmp_path, monkeypatch):
     of_one, looked = LOOKS[network]
-    path, wanted = tmp_path / "run/look.safetensors", of_one()
-    assert looked(path, ALONE) == wanted
+    parts, wanted = tmp_path / "run", of_one()
+    assert looked(parts, ALONE) == wanted
     for count in (2, 4):
         ray = put_in_rays_place(monkeypatch, FakeRay())
-        assert looked(path, workers_of(ray_params(count))) == wanted
+        assert looked(parts, workers_of(ray_params(count))) == wanted
         assert len({worker for worker, _ in ray.made}) == count
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -119,8 +120,20 @@ def test_a_head_without_a_gpu_lets_its_workers_look(network, tmp_path, monkeypat
     device._say_no_gpu.cache_clear()
     ray = with_params(ray={"use_gpu": True, "num_workers": 2, "max_failures": 0}).ray
     of_one, looked = LOOKS[network]
-    assert looked(tmp_path / "look.safetensors", workers_of(ray)) == of_one()
+    assert looked(tmp_path / "run", workers_of(ray)) == of_one()
     assert "whose own part is done on its CPU" in capsys.readouterr().out
+
+
+def test_a_killed_look_is_not_taken_up_with_other_weights(tmp_path, monkeypatch):
+    """As where a damaged checkpoint gave way to the one before, from which other weights came."""
+    dies = Dies(reconstruction.HeldOutSums.__call__, calls=2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(reconstruction.HeldOutSums, "__call__", lambda *given: dies(*given))
+        quality_of(tmp_path, ALONE)
+    model, before = load_model(TOKENIZER, "tokenizer"), quality_of_one()
+    weights = {name: 1.1 * weight for name, weight in model.state_dict().items()}
+    save_model(TOKENIZER, "tokenizer", model.config, weights)
+    assert quality_of(tmp_path, ALONE) == quality_of_one() != before
 
 
 def test_tokens_of_other_params_are_refused_before_any_work(tmp_path):

@@ -190,6 +190,30 @@ def test_the_papers_run_uses_all_devices_as_well_as_the_page_says(tmp_path, monk
     assert list(re.search(pattern, page).groups()) == found
 
 
+def test_the_page_on_scaling_says_what_the_plan_says_of_float32_and_pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = " ".join((ROOT / "docs/scaling.md").read_text(encoding="utf-8").split())
+
+    def days(float32: float | None, **tokenizer: bool) -> str:
+        _, stages, *_ = papers_run(16, {"tokenizer": tokenizer})
+        return f"{sum(s.seconds(Device(RATE, 8, float32)) for s in stages) / 86400:.1f}"
+
+    assert f"says {days(None)} days of 16 GPUs in place of {days(40e12)} at 40 TFLOP/s" in page
+    assert f"or of {days(19.5e12)} at an A100's peak" in page
+    slow = days(40e12, tf32=False), days(19.5e12, tf32=False)
+    assert (
+        "Without it 16 GPUs take {} days at 40 TFLOP/s, and {} at an A100's peak".format(*slow)
+        in page
+    )
+    _, stages, flops, _ = papers_run(16, {})
+    share = sum(stage.float32 for stage in stages)
+    assert f"{share / 1e18:.0f} EFLOP, {share / flops:.1%} of the run's" in page
+    core = {stage.name: stage.core_seconds for stage in stages}
+    times = f"{core['sweep'] / 60:.0f} min, {core['evaluate'] / 3600:.1f} h, "
+    times += f"{core['edit'] / 60:.0f} min and {core['reject'] / 3600:.1f} h of one core"
+    assert times in page
+
+
 def test_stages_are_those_of_the_dag_but_those_that_the_text_names(make_params):
     params = make_params()
     planned = {s.name for s in plan_stages(params, DIGITS, plan_networks(params, DIGITS))}

@@ -18,7 +18,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.workers import Alone, Maker, workers_of
 from pipeline.sampling import balanced_labels, sample_batches
 from tests.fake_ray import FakeRay, put_in_rays_place, ray_params
-from tests.tiny_project import ALONE, CLASSES, CPU, with_params
+from tests.tiny_project import ALONE, CLASSES, CPU, SIDE, with_params
 
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
@@ -104,9 +104,11 @@ def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
     assert parts["000000.safetensors"].stat() == before
     whole = looked(tmp_path / "whole.safetensors", ALONE)
     assert all(torch.equal(found[name], whole[name]) for name in whole)
-    dimensions = sum(tensor[0].numel() for tensor in whole.values())
+    seen = Evaluator(with_params(), ALONE).judge(torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8))
+    numbers = 2 * seen.features.shape[1] + seen.class_logits.shape[1]  # of both extractors
     size = sum(part.stat().st_size for part in parts_folder(path).glob("*.safetensors"))
-    assert size < 8 * COUNT * dimensions + 3 * 1000
+    means_and_labels = 4 + 8
+    assert size < COUNT * (4 * numbers + means_and_labels) + 3 * 500
     drop_parts(path)
     assert not path.exists() and not parts_folder(path).exists()
 

@@ -11,13 +11,12 @@ from pipeline.config.paths import IMAGES
 from pipeline.data.images.pixels import as_float, as_uint8
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
-from pipeline.runtime.arrays import drop_parts
 from pipeline.runtime.shares import in_order
-from pipeline.runtime.tensors import make_tensors
+from pipeline.runtime.tensors import tensors_of
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.quantizer import code_usage
-from pipeline.weights.published import load_model
+from pipeline.weights.published import WEIGHTS, load_model
 
 BATCH = 128  # images reconstructed at once
 
@@ -84,15 +83,14 @@ class HeldOutSums:
         return {"sums": reconstruction.sums()[None]}
 
 
-def held_out_quality(folder: Path, params: Params, path: Path, workers: Alone) -> dict[str, float]:
+def held_out_quality(folder: Path, params: Params, parts: Path, workers: Alone) -> dict[str, float]:
     """`quality` of a published tokenizer on all validation images.
 
     Args:
-        path: a .safetensors, of which there are parts while it is measured.
+        parts: a folder for what a killed run goes on with.
     """
     count = len(ImageShards(IMAGES, "val"))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
-    maker = Maker(HeldOutSums, folder, params)
-    sums = make_tensors({path: batches}, workers, maker, "tokenizer: validation")[path]["sums"]
-    drop_parts(path)
+    maker, name = Maker(HeldOutSums, folder, params), "tokenizer: validation"
+    sums = tensors_of(folder / WEIGHTS, parts, batches, workers, maker, name)["sums"]
     return quality(torch.tensor([in_order(column) for column in sums.T], dtype=torch.float64))

@@ -1,7 +1,7 @@
 """Images that are measured as they are made. What the networks see in them is kept until a row is
 measured, and not the images: 50,000 of 256×256 take 10 GB."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -18,6 +18,9 @@ from pipeline.evaluation.features import (
     open_extractor,
 )
 from pipeline.evaluation.images import BATCH
+from pipeline.runtime.arrays import drop_parts
+from pipeline.runtime.checksums import keep_if_whole, write_noted
+from pipeline.runtime.kept import Row
 from pipeline.runtime.tensors import make_tensors
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
@@ -67,7 +70,7 @@ class Networks:
 
     def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
         """What `Seen` is made of; names are those that it reads."""
-        # Shares of nearly one size: a last one of 5 to 11 images could depend on the threads.
+        # Shares of nearly one size: a small last one could depend on the threads (`workers`).
         shares = images.chunk(-(-len(images) // BATCH))
         networks = {each.name: each for each in (self.main, self.judge, self.second) if each}
         seen = {name: extract(network, shares) for name, network in networks.items()}
@@ -117,9 +120,22 @@ class Shown:
 def look_at(
     path: Path, workers: Alone, shown: Maker, batches: Sequence[tuple], name: str
 ) -> dict[str, Tensor]:
-    """What is found in images, as `make_tensors` makes it.
+    """What is found in images, as `make_tensors` makes it, and keeps its parts.
 
     Args:
         shown: opens `Shown`.
     """
     return make_tensors({path: batches}, workers, shown, name)[path]
+
+
+def keep_row(cell: Path, measure: Callable[[Path], Row]) -> None:
+    """Measure a row and keep it in its file, unless an earlier run has and the file is whole.
+
+    Args:
+        measure: gives the row; what it sees in images may lie at the path that it is given until
+            the row is kept.
+    """
+    path = cell.with_suffix(".safetensors")
+    if not keep_if_whole(cell):
+        write_noted(cell, measure(path))
+    drop_parts(path)

@@ -25,10 +25,8 @@ from pipeline.editing import (
 )
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.holes import open_distances
-from pipeline.evaluation.seen import Seen, look_at
+from pipeline.evaluation.seen import Seen, keep_row, look_at
 from pipeline.evaluation.uncertainty import disjoint
-from pipeline.runtime.arrays import drop_parts
-from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import Row, kept_row
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone, Maker
@@ -64,6 +62,7 @@ class Editor:
         self.chosen = next(disjoint(labels, count, seed=params.seed))
         self.labels = labels[self.chosen]
         self.size = (params.data.image_size,) * 2
+        self._last: tuple[np.ndarray, Tensor] | None = None
         self.settings = params.decoding_settings(iterations=params.editing.iterations)
         self.borders: dict[str, Any] = {
             "dilate": params.editing.dilate,
@@ -91,8 +90,11 @@ class Editor:
         ]
 
     def images(self, places: Tensor | np.ndarray) -> Tensor:
-        """The originals (B, C, H, W) uint8 at these places (B,) of `chosen`."""
-        return self.view.centers(self.chosen[places])
+        """The originals (B, C, H, W) uint8 at these places (B,) of `chosen`. The last ones stay in
+        memory: edits are compared with them."""
+        if self._last is None or not np.array_equal(self._last[0], places):
+            self._last = (np.array(places), self.view.centers(self.chosen[places]))
+        return self._last[1]
 
     def edit(self, images: Tensor, mask: Tensor, labels: Tensor, seed: int) -> Tensor:
         """Composites (B, C, H, W) uint8."""
@@ -129,16 +131,14 @@ class Distances:
 
 class Table:
     """Measures what fills the unknown pixels of the images that an `Editor` has chosen. Each row is
-    kept; what is seen in its images lies beside it until it is there.
+    kept.
 
     Args:
         maker: opens any replicate's editor.
-        baseline: keeps the scores of the originals.
     """
 
-    def __init__(self, params: Params, maker: Maker, baseline: Path, workers: Alone):
+    def __init__(self, params: Params, maker: Maker, workers: Alone):
         self.evaluator, self.workers = Evaluator(params, workers), workers
-        self.baseline, self.maker = baseline, maker
         self.editor: Editor = maker.open(workers.device)
 
     def shown(self, maker: Maker) -> Maker:
@@ -146,9 +146,9 @@ class Table:
         distances = Maker(Distances, maker, self.evaluator.params)
         return self.evaluator.shown(maker, distances)
 
-    def untouched(self) -> Row:
-        """The scores of the originals."""
-        return self._row(self.shown(self.maker), None, None, self.baseline / "originals.json")
+    def untouched(self, shown: Maker, cell: Path) -> Row:
+        """The scores of the originals, which any replicate's editor shows."""
+        return self._row(shown, None, None, cell)
 
     def row(self, task: str, shown: Maker, seed: int | None, cell: Path) -> Row:
         """The scores of composites, and how far these are from the originals over the unknown
@@ -164,13 +164,14 @@ class Table:
     def _row(
         self, shown: Maker, task: str | None, seed: int | None, cell: Path, *distances: str
     ) -> Row:
-        path = cell.with_suffix(".safetensors")
-        if not keep_if_whole(cell):
-            batches, name = self.editor.batches(task, seed), f"edit: {_name(task, seed)}"
+        batches, name = self.editor.batches(task, seed), f"edit: {_name(task, seed)}"
+
+        def measure(path: Path) -> Row:
             found = look_at(path, self.workers, shown, batches, name)
             far = {key: found[key].mean().item() for key in distances}
-            write_noted(cell, self.evaluator.scores(Seen.of(found), self.editor.labels) | far)
-        drop_parts(path)
+            return self.evaluator.scores(Seen.of(found), self.editor.labels) | far
+
+        keep_row(cell, measure)
         return self._kept(cell, *distances)
 
     def _kept(self, cell: Path, *needed: str) -> Row:
@@ -197,11 +198,21 @@ def edit_rows(
         folders: of each replicate; keeps the rows that are finished, `<task>.json`.
         baseline: keeps those of the nearest pixels likewise, and `originals.json`.
     """
-    makers = {replicate: Maker(Editor, params, replicate) for replicate in folders}
-    any_maker = next(iter(makers.values()))
-    table = Table(params, any_maker, baseline, workers)
-    cells: list[tuple[Maker, int | None, Path]] = [(table.shown(any_maker), None, baseline)]
-    cells += [(table.shown(maker), r.seed, folders[r]) for r, maker in makers.items()]
+    makers = [Maker(Editor, params, replicate) for replicate in folders]
+    table = Table(params, makers[0], workers)
+    shown = [table.shown(maker) for maker in makers]
+    originals = table.untouched(shown[0], baseline / "originals.json")
+    # The nearest pixels are any replicate's; one replicate after the other, so that no worker has
+    # many networks open.
+    cells: list[tuple[Maker, int | None, Path]] = [(shown[0], None, baseline)]
+    for own, (replicate, folder) in zip(shown, folders.items(), strict=True):
+        cells.append((own, replicate.seed, folder))
+    measured = {}
+    for own, seed, folder in cells:
+        for task in TASKS:
+            measured[task, seed] = table.row(task, own, seed, folder / f"{task}.json")
+            recognised = measured[task, seed]["class_accuracy"]
+            print(f"edit: {_name(task, seed)}: {recognised:.1%} recognised", flush=True)
     rows: list[Row] = []
     for task in TASKS:
         if not table.editor.keeps_context(task):
@@ -210,14 +221,10 @@ def edit_rows(
                 f"{params.grid}×{params.grid} are unknown, and it is generated without the image",
                 flush=True,
             )
-        rows.append({"task": task, "method": "original", "seed": None} | table.untouched())
-        for shown, seed, folder in cells:
-            values = table.row(task, shown, seed, folder / f"{task}.json")
+        rows.append({"task": task, "method": "original", "seed": None} | originals)
+        for _, seed, _ in cells:
             method = "nearest" if seed is None else "maskgit"
-            rows.append({"task": task, "method": method, "seed": seed} | values)
-            print(
-                f"edit: {_name(task, seed)}: {values['class_accuracy']:.1%} recognised", flush=True
-            )
+            rows.append({"task": task, "method": method, "seed": seed} | measured[task, seed])
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,7 @@ from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Seen, look_at
-from pipeline.runtime.arrays import drop_parts
-from pipeline.runtime.checksums import keep_if_whole, write_noted
+from pipeline.evaluation.seen import Seen, keep_row, look_at
 from pipeline.runtime.kept import kept_row
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.workers import Alone, Maker
@@ -36,9 +35,7 @@ def temperature_rows(
         shown = evaluator.shown(sampler_of(replicate))
         for value in params.temperature.values:
             cell = folder / f"{value}.json"
-            if not keep_if_whole(cell):
-                write_noted(cell, _score(value, replicate.seed, shown, evaluator, cell))
-            drop_parts(_parts(cell))
+            keep_row(cell, partial(_score, value, replicate.seed, shown, evaluator))
             scores[value, replicate.seed] = kept_row(
                 cell,
                 needed=(f"is_{name}", "class_accuracy"),
@@ -58,9 +55,13 @@ def temperature_rows(
 
 
 def _score(
-    value: float, seed: int, shown: Maker, evaluator: Evaluator, cell: Path
+    value: float, seed: int, shown: Maker, evaluator: Evaluator, path: Path
 ) -> dict[str, float | None]:
-    """The scores of samples at a temperature. What is seen in them lies beside `cell`."""
+    """The scores of samples at a temperature.
+
+    Args:
+        path: of what is seen in them.
+    """
     params = evaluator.params
     labels = evaluator.labels(params.temperature.samples)
     batches = sample_batches(
@@ -70,10 +71,5 @@ def _score(
         seed=mix(seed, "temperature"),
     )
     name = f"temperature: {value:g}"
-    seen = Seen.of(look_at(_parts(cell), evaluator.workers, shown, batches, name))
+    seen = Seen.of(look_at(path, evaluator.workers, shown, batches, name))
     return evaluator.scores(seen, labels)
-
-
-def _parts(cell: Path) -> Path:
-    """What is seen in a cell's samples."""
-    return cell.with_suffix(".safetensors")

@@ -14,31 +14,24 @@ from pipeline.runtime.runs import own_folder
 from pipeline.runtime.workers import Alone, Maker
 
 
-def write_array(
-    path: Path, workers: Alone, maker: Maker, batches: Sequence[tuple], name: str
+def write_arrays(
+    arrays: Mapping[Path, Sequence[tuple]], workers: Alone, maker: Maker, name: str
 ) -> None:
-    """Make an array and write it to `path`, unless an earlier run has and the file is whole.
+    """Make arrays and write each to its `.npy`, unless an earlier run has and the file is whole.
+    Their batches are shared as if they were one's.
 
     Each finished batch is kept in `<path>.parts`, so that a run that was killed goes on after it. A
     process never has more than one batch in memory.
 
     Args:
-        path: an .npy.
+        arrays: the arguments of each batch, in order.
         maker: makes the batches, arrays or tensors on the CPU, which are joined along the first
             axis.
-        batches: the arguments of each batch, in order.
-        name: names the array in messages.
+        name: names the arrays in messages.
 
     Raises:
         UserError: the files cannot be written, or the maker's.
     """
-    write_arrays({path: batches}, workers, maker, name)
-
-
-def write_arrays(
-    arrays: Mapping[Path, Sequence[tuple]], workers: Alone, maker: Maker, name: str
-) -> None:
-    """The same of several arrays, whose batches are shared as if they were one's."""
     missing = {path: batches for path, batches in arrays.items() if not keep_if_whole(path)}
     for path, parts in make_parts(missing, workers, maker, name).items():
         _join(parts, path)

@@ -31,6 +31,23 @@ def sum_over(
     return in_order(share.total(values))
 
 
+def batch_sum(measure: Callable[[Share], object], number: int, batches: int) -> Tensor:
+    """What a measure that adds up by `sum_over` finds in one of its batches, (1,) float64: that is
+    the share of one of as many workers as there are batches.
+
+    Args:
+        measure: adds up over the batches of a share.
+    """
+    found = []
+
+    def note(values: Tensor) -> Tensor:
+        found.append(values[number : number + 1])
+        return values
+
+    measure(Share(number, batches, note))
+    return found[0]
+
+
 def in_order(values: Tensor) -> float:
     """Sum of values (n,), one after the other: other orders, and Python's `sum`, may round
     otherwise."""

@@ -10,17 +10,26 @@ from pipeline.runtime.arrays import drop_parts, make_parts
 from pipeline.runtime.checksums import keep_if_whole, note_hash
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import atomic_file
+from pipeline.runtime.files import atomic_file, file_hash
 from pipeline.runtime.workers import Alone, Maker
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write named tensors, as safetensors."""
+def save_tensors(tensors: dict[str, Tensor], path: Path, durable: bool = True) -> None:
+    """Write named tensors, as safetensors.
+
+    Args:
+        durable: as for `atomic_file`.
+    """
     from safetensors.torch import save
 
     content = save(tensors)
-    with atomic_file(path) as temporary:
+    with atomic_file(path, durable) as temporary:
         temporary.write_bytes(content)  # the library has an error of its own for a full disk
+
+
+def save_part(tensors: dict[str, Tensor], path: Path) -> None:
+    """The same of a batch, which is compared with its hash, and made again if need be."""
+    save_tensors(tensors, path, durable=False)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -52,8 +61,24 @@ def make_tensors(
         maker: makes the batches.
         name: names the tensors in messages.
     """
-    made = make_parts(files, workers, maker, name, save_tensors)
+    made = make_parts(files, workers, maker, name, save_part)
     return {path: joined([load_tensors(part) for part in parts]) for path, parts in made.items()}
+
+
+def tensors_of(
+    weights: Path, folder: Path, batches: Sequence[tuple], workers: Alone, maker: Maker, name: str
+) -> dict[str, Tensor]:
+    """Make named tensors with a network, and keep nothing of them.
+
+    Args:
+        weights: the network's file. What a killed run has made with others is not taken up.
+        folder: for the batches that are finished.
+        batches: the arguments of each, in order.
+    """
+    path = folder / f"{file_hash(weights)[:16]}.safetensors"
+    tensors = make_tensors({path: batches}, workers, maker, name)[path]
+    drop_parts(path)
+    return tensors
 
 
 def write_tensors(

@@ -18,17 +18,16 @@ from pipeline.data.images.loading import prepared
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
-from pipeline.runtime.arrays import drop_parts
 from pipeline.runtime.batch_norm import normalize_together
 from pipeline.runtime.device import autocast, to_device
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.shares import ALL, Share
-from pipeline.runtime.tensors import make_tensors
+from pipeline.runtime.tensors import tensors_of
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.training.loop.spikes import left_out, put_back, shared, spike_guard, total_norm
 from pipeline.weights.configs import classifier_config
-from pipeline.weights.published import load_model
+from pipeline.weights.published import WEIGHTS, load_model
 
 BATCH = 500  # validation images seen at once
 LOGGED = 5000  # validation images behind each point of the curves, at most
@@ -194,17 +193,16 @@ class Judge:
 
 
 def held_out_accuracy(
-    folder: Path, params: Params, path: Path, workers: Alone
+    folder: Path, params: Params, parts: Path, workers: Alone
 ) -> tuple[float, float]:
     """Top-1 and top-5 accuracy of a published classifier on all validation images.
 
     Args:
-        path: a .safetensors, of which there are parts while it is measured.
+        parts: a folder for what a killed run goes on with.
     """
     labels = torch.from_numpy(ImageShards(IMAGES, "val").labels)
     starts, count = range(0, len(labels), BATCH), len(labels)
     batches = [(start, min(start + BATCH, count)) for start in starts]
-    maker = Maker(Judge, folder, params)
-    best = make_tensors({path: batches}, workers, maker, "classifier: validation")[path]["best"]
-    drop_parts(path)
+    maker, name = Maker(Judge, folder, params), "classifier: validation"
+    best = tensors_of(folder / WEIGHTS, parts, batches, workers, maker, name)["best"]
     return _shares_right(best, labels)

@@ -183,8 +183,8 @@ def convert_transformer(params: Params) -> dict[str, float]:
     with Stage("train_transformer", params) as stage:
         with atomic_folder(NETWORKS["transformer"]) as folder:
             save_model(folder / first.name, "transformer", model.config, model.state_dict())
-        path = stage.folder() / "nll.safetensors"
-        nll = held_out_nll("transformer", first.folder, params, first.seed, path, workers)
+        parts = stage.folder() / "validation"
+        nll = held_out_nll("transformer", first.folder, params, first.seed, parts, workers)
         metrics = {"val_nll": nll}
         _write_results("transformer", [{"step": 0, "loss": None} | metrics], metrics, stage.run)
     return metrics

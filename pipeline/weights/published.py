@@ -24,6 +24,7 @@ from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.bounds import require_bounds
 
 Device = torch.device | str
+WEIGHTS = "model.safetensors"
 WAY_OUT = "run `dvc repro` to make it again (if that runs nothing, delete it first)"
 MODELS: dict[str, tuple[type[nn.Module], type]] = {
     "classifier": (Classifier, ClassifierConfig),
@@ -54,9 +55,9 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
 
     with atomic_folder(folder) as temporary:
         content = save({k: v.contiguous() for k, v in weights.items()})
-        (temporary / "model.safetensors").write_bytes(content)
+        (temporary / WEIGHTS).write_bytes(content)
         write_json(temporary / "config.json", {"kind": kind} | dataclasses.asdict(config))
-        for name in ("config.json", "model.safetensors"):
+        for name in ("config.json", WEIGHTS):
             note_hash(temporary / name)
 
 
@@ -102,7 +103,7 @@ def load_model(
     folder = Path(folder)
     with contextlib.suppress(FileNotFoundError):
         require_file(folder / "config.json", CONFIG_BYTES)  # or its hash might never come
-    for name in ("config.json", "model.safetensors"):
+    for name in ("config.json", WEIGHTS):
         require_hash(folder / name, way_out)
     try:
         config = read_json(folder / "config.json", "kind", most=CONFIG_BYTES)
@@ -113,7 +114,7 @@ def load_model(
         raise UserError(f"{folder} holds a {found} and not a {kind}; {way_out}")
     model_class, config_class = MODELS[kind]
     try:
-        weights = read_safetensors(folder / "model.safetensors")
+        weights = read_safetensors(folder / WEIGHTS)
         require_bounds(kind, config, len(weights))
         typed = _typed(config, config_class)
         with torch.device("meta"), _NothingDrawn():  # first: a config may ask for all memory

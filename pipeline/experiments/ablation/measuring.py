@@ -3,6 +3,7 @@ decodes a batch looks at it, and of the images only what the networks see is kep
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,13 +12,12 @@ from pipeline.config.params import Params
 from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.seen import Seen, look_at
+from pipeline.evaluation.seen import Seen, keep_row, look_at
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
-from pipeline.runtime.arrays import drop_parts
-from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
+from pipeline.runtime.kept import Row
 from pipeline.runtime.machines import machines_of, meet_anew, note_workers, this_machine
 from pipeline.runtime.runs import own_folder
 from pipeline.runtime.seeds import mix
@@ -32,9 +32,7 @@ def measure_trial(trial: Trial) -> None:
     """Decode the samples of every cell that is missing from the trial's model, and measure them."""
     meet_anew()
     params, root = Params.model_validate(trial.params), Path(trial.root)
-    workers, train_seconds = _workers(trial, params), 0.0
-    if trial.training is not None:
-        train_seconds = read_json(trial.training.trained, "seconds")["seconds"]
+    workers = _workers(trial, params)
     sampler = Maker(_open_sampler, trial, params)
     features = Path(trial.features)
     evaluator = Evaluator(params, workers, root, cache_dir=features)
@@ -49,20 +47,9 @@ def measure_trial(trial: Trial) -> None:
         seed=trial.seed,
         device=workers.device,
     )
-    for cell in trial.missing():
+    for cell in dict.fromkeys(trial.cells + trial.crossed):
         own_folder(cell.path.parent)
-        keep_if_whole(cell.path)  # says which one is damaged, and removes it
-        started = time.monotonic()
-        values, decode_seconds = _measure_cell(trial, cell, shown, evaluator)
-        own = {"schedule": trial.schedule, "iterations": cell.iterations, "seed": trial.seed}
-        row = own | {"samples": params.sweep.samples, "nll": nll} | values
-        timing = own | {
-            "train_seconds": train_seconds,
-            "decode_seconds": round(decode_seconds, 2),
-            "seconds": round(time.monotonic() - started, 2),
-        }
-        note_workers(Path(trial.folder), [this_machine(), *machines_of([])])
-        write_noted(cell.path, {"row": row, "timing": timing})
+        keep_row(cell.path, partial(_measure_cell, trial, cell, shown, evaluator, nll))
 
 
 def _workers(trial: Trial, params: Params) -> Alone:
@@ -72,10 +59,18 @@ def _workers(trial: Trial, params: Params) -> Alone:
 
 
 def _measure_cell(
-    trial: Trial, cell: Cell, shown: Maker, evaluator: Evaluator
-) -> tuple[dict[str, float | None], float]:
-    """The metrics of a cell's samples, and the seconds of decoding and looking at them."""
+    trial: Trial, cell: Cell, shown: Maker, evaluator: Evaluator, nll: float, path: Path
+) -> Row:
+    """The metrics of a cell's samples, and the seconds that they took.
+
+    Args:
+        nll: of the trial's model.
+        path: of what is seen in the samples.
+    """
     started, params, workers = time.monotonic(), evaluator.params, evaluator.workers
+    train_seconds = 0.0
+    if trial.training is not None:
+        train_seconds = read_json(trial.training.trained, "seconds")["seconds"]
     settings = params.decoding_settings(iterations=cell.iterations)
     labels = evaluator.labels(params.sweep.samples)
     batches = sample_batches(
@@ -84,13 +79,19 @@ def _measure_cell(
         batch_size=params.decoding.batch_size,
         seed=mix(trial.seed, "sweep"),
     )
-    path = cell.path.with_suffix(".safetensors")
     name = f"sweep: {trial.name} T={cell.iterations}"
     seen = Seen.of(look_at(path, workers, shown, batches, name))
     decode_seconds = time.monotonic() - started
     values = evaluator.sampled(seen, labels, trial.seed)
-    drop_parts(path)
-    return values, decode_seconds
+    own = {"schedule": trial.schedule, "iterations": cell.iterations, "seed": trial.seed}
+    row = own | {"samples": params.sweep.samples, "nll": nll} | values
+    timing = own | {
+        "train_seconds": train_seconds,
+        "decode_seconds": round(decode_seconds, 2),
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    note_workers(Path(trial.folder), [this_machine(), *machines_of([])])
+    return {"row": row, "timing": timing}
 
 
 def _open_sampler(trial: Trial, params: Params, device: torch.device) -> Sampler:

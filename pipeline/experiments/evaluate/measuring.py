@@ -3,6 +3,7 @@ tokenizer alone loses) and held-out real images, all measured in the same way.""
 
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,8 @@ from pipeline.evaluation.images import CenterCrops, SampleImages
 from pipeline.evaluation.metrics import require_enough, unless_few
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Seen, look_at
+from pipeline.evaluation.seen import Seen, keep_row, look_at
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
-from pipeline.runtime.arrays import drop_parts
-from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import Row, kept_row
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.sampling import Sampler, sample_batches
@@ -31,8 +30,6 @@ from pipeline.weights.published import load_model
 
 IDENTITY = ("images", "label_smoothing", "seed")
 ENCODED = "samples"  # of a main replicate, as shards in its run folder
-SEEN = "seen.safetensors"  # what is seen in those of another
-NLL = "nll.safetensors"
 
 
 def evaluate_all(
@@ -70,32 +67,41 @@ def _replicate_row(
     replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str]
 ) -> Row:
     """Sample and measure a replicate, unless its folder has it already; publish its samples."""
-    params, finished = evaluator.params, folder / "row.json"
-    measured, sampler = keep_if_whole(finished), sampler_of(replicate)
+    params, finished, sampler = evaluator.params, folder / "row.json", sampler_of(replicate)
     if replicate.main:
         _draw(replicate, sampler, evaluator, class_names, folder)
-    if not measured:
-        if replicate.main:
-            images = SampleImages(folder / ENCODED, params.data, params.evaluation.samples)
-            row = evaluator.measure(images, images.labels)
-        else:
-            labels, batches, name = _drawing(replicate, sampler, evaluator)
-            shown = evaluator.shown(sampler, second=True)
-            seen = look_at(folder / SEEN, evaluator.workers, shown, batches, name)
-            row = evaluator.metrics_of(Seen.of(seen), labels)
-        networks = sampler.open(evaluator.workers.device)
-        row |= _network_metrics(replicate, networks, evaluator, folder / NLL)
-        if replicate.main and replicate.network == "transformer":
-            row |= neighbour_distances(evaluator, images)
-        write_noted(finished, row)
+    keep_row(finished, partial(_measured, replicate, sampler, evaluator, folder))
     if replicate.main:
         publish_samples(folder / ENCODED, replicate.samples, copy=params.evaluation.keep_samples)
-    drop_parts(folder / SEEN)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
     name = evaluator.extractor.name
     needed = (f"fid_{name}", f"is_{name}", "class_accuracy", "samples")
     row = kept_row(finished, needed=needed, absent=IDENTITY)
     return {"images": replicate.network} | own | row
+
+
+def _measured(
+    replicate: Replicate, sampler: Maker, evaluator: Evaluator, folder: Path, path: Path
+) -> Row:
+    """The metrics of a replicate: of its samples in the folder, or of such as are drawn for it.
+
+    Args:
+        path: of what is seen in those.
+    """
+    params = evaluator.params
+    if replicate.main:
+        images = SampleImages(folder / ENCODED, params.data, params.evaluation.samples)
+        row: Row = evaluator.measure(images, images.labels)
+    else:
+        labels, batches, name = _drawing(replicate, sampler, evaluator)
+        shown = evaluator.shown(sampler, second=True)
+        seen = look_at(path, evaluator.workers, shown, batches, name)
+        row = evaluator.metrics_of(Seen.of(seen), labels)
+    networks = sampler.open(evaluator.workers.device)
+    row |= _network_metrics(replicate, networks, evaluator, folder)
+    if replicate.main and replicate.network == "transformer":
+        row |= neighbour_distances(evaluator, images)
+    return row
 
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:
@@ -172,17 +178,17 @@ def _drawing(
 
 
 def _network_metrics(
-    replicate: Replicate, sampler: Sampler, evaluator: Evaluator, path: Path
+    replicate: Replicate, sampler: Sampler, evaluator: Evaluator, folder: Path
 ) -> Row:
     """What is measured of the network itself.
 
     Args:
-        path: as for `held_out_nll`.
+        folder: as for `held_out_nll`.
     """
     params, network = evaluator.params, replicate.network
     given = (network, replicate.folder, params, replicate.seed)
     return {
-        "nll": held_out_nll(*given, path, evaluator.workers),
+        "nll": held_out_nll(*given, folder, evaluator.workers),
         "parameters": sum(
             p.numel() for m in (sampler.model, sampler.tokenizer) for p in m.parameters()
         ),
@@ -207,15 +213,15 @@ class Rebuilder:
 def _reconstruction_row(real: CenterCrops, folder: Path, evaluator: Evaluator) -> Row:
     """Rebuild and measure the validation images, unless the folder has their row already."""
     finished, count = folder / "reconstruction.json", len(real)
-    path = finished.with_suffix(".safetensors")
-    if not keep_if_whole(finished):
-        batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
-        shown = evaluator.shown(Maker(Rebuilder, evaluator.params), second=True)
+    shown = evaluator.shown(Maker(Rebuilder, evaluator.params), second=True)
+    batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
+
+    def measure(path: Path) -> Row:
         name = "evaluate: reconstructions"
         seen = Seen.of(look_at(path, evaluator.workers, shown, batches, name))
-        row = evaluator.metrics_of(seen, real.labels) | _rfid(evaluator, seen, real)
-        write_noted(finished, row)
-    drop_parts(path)
+        return evaluator.metrics_of(seen, real.labels) | _rfid(evaluator, seen, real)
+
+    keep_row(finished, measure)
     needed = (f"is_{evaluator.extractor.name}", "class_accuracy", "samples")
     return {"images": "reconstruction"} | kept_row(finished, needed=needed, absent=IDENTITY)
 

@@ -34,19 +34,20 @@ def nearest(
     Args:
         device: that compares them: of ImageNet's that takes a core two hours.
     """
-    blocks = [_nearest(block.to(device), reference, count) for block in features.split(BLOCK)]
-    values, indices = zip(*blocks, strict=True)
-    return torch.cat(values).cpu(), torch.cat(indices).cpu()
+    blocks = features.to(device).split(BLOCK)
+    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in blocks]
+    for start in range(0, len(reference), REFERENCE):  # which travels to the device once
+        others = reference[start : start + REFERENCE].to(device)
+        for block, of_block in zip(blocks, found, strict=True):
+            near = torch.cdist(block, others).topk(min(count, len(others)), dim=1, largest=False)
+            of_block.append((near.values, near.indices + start))
+    best = [_best(of_block, count) for of_block in found]
+    values, indices = (torch.cat(each).cpu() for each in zip(*best, strict=True))
+    return values, indices
 
 
-def _nearest(block: Tensor, reference: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The same of a block, from the nearest in each part of the reference."""
-    values, indices = [], []
-    for start in range(0, len(reference), REFERENCE):
-        others = reference[start : start + REFERENCE].to(block.device)
-        distances = torch.cdist(block, others)
-        found = distances.topk(min(count, distances.shape[1]), dim=1, largest=False)
-        values.append(found.values)
-        indices.append(found.indices + start)
-    best = torch.cat(values, dim=1).topk(count, dim=1, largest=False)
-    return best.values, torch.cat(indices, dim=1).gather(1, best.indices)
+def _best(found: list[tuple[Tensor, Tensor]], count: int) -> tuple[Tensor, Tensor]:
+    """The nearest in all parts of the reference, of the nearest in each."""
+    values, indices = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
+    best = values.topk(count, dim=1, largest=False)
+    return best.values, indices.gather(1, best.indices)

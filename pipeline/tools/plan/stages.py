@@ -258,8 +258,11 @@ class _Planner:
 
     def edit(self) -> list[Part]:
         p = self.params.editing
-        edited = len(TASKS) * self.seeds * min(p.images, self.data.val)
-        return [self.sampling(edited, p.iterations, encoded=edited)]
+        images = min(p.images, self.data.val)
+        edited = len(TASKS) * self.seeds * images
+        others = (1 + len(TASKS)) * images * self.picture  # originals, nearest pixels
+        sampling = self.sampling(edited, p.iterations, encoded=edited)
+        return [replace(sampling, pictures=sampling.pictures + others)]
 
     def reconstruct(self) -> list[Part]:
         p = self.params.reconstruction

@@ -36,7 +36,7 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
     """Every stage that writes much, and the features of images, which several stages share."""
     by_name = {network.name: network for network in networks}
     seeds, hidden = len(params.evaluation.seeds), params.reconstruction
-    rebuilt = reconstructions_bytes(params, data)
+    rebuilt = len(hidden.mask_ratios) * reconstructions_bytes(params, data)
 
     def seen(stage: str) -> int:
         """Of the largest set that the stage measures as it is made."""
@@ -65,7 +65,7 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
         Storage("cas", 0, CAS_SETS * seeds * _kept(params.cas.steps, every) * cas, cas),
         Storage("temperature", 0, 0, seen("temperature")),
         Storage("edit", 0, 0, seen("edit")),
-        Storage("reconstruct", 0, seeds * len(hidden.mask_ratios) * rebuilt, rebuilt),
+        Storage("reconstruct", 0, seeds * rebuilt, rebuilt),
         Storage("features of images", 0, features_bytes(params, data)),
     ]
 
@@ -99,7 +99,7 @@ def seen_bytes(measured: Measured, params: Params, data: DataSize) -> int:
     e, judge = params.evaluation, costs.on_meta(lambda: costs.classifier_of(params, data.classes))
     numbers = _dimensions(e.extractor, params, data)
     numbers += judge.head.out_features if e.extractor != "classifier" else 0
-    if e.second_extractor in measured.extractors:
+    if measured.stage == "evaluate":  # which looks through the second extractor as well
         pretrained = {"inception": 2048, "vgg": 4096}
         numbers += pretrained.get(e.second_extractor, judge.head.in_features)
     return 4 * measured.images * numbers

@@ -12,11 +12,10 @@ from pipeline.config.paths import TOKENS
 from pipeline.config.replicates import NetworkName
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import BATCH, masked_nll
-from pipeline.runtime.arrays import drop_parts
-from pipeline.runtime.shares import Share, in_order
-from pipeline.runtime.tensors import make_tensors
+from pipeline.runtime.shares import Share, batch_sum, in_order
+from pipeline.runtime.tensors import tensors_of
 from pipeline.runtime.workers import Alone, Maker
-from pipeline.weights.published import load_model
+from pipeline.weights.published import WEIGHTS, load_model
 
 
 class Likelihood:
@@ -36,14 +35,7 @@ class Likelihood:
 
     def __call__(self, number: int) -> dict[str, Tensor]:
         """The sum over the images of a batch, in nats a token, (1,) float64."""
-        found = []
-
-        def only(sums: Tensor) -> Tensor:
-            found.append(sums[number])
-            return sums
-
-        self.mean(Share(number, batches(len(self.tokens)), only))
-        return {"nats": torch.stack(found)}
+        return {"nats": batch_sum(self.mean, number, batches(len(self.tokens)))}
 
     def mean(self, share: Share) -> float:
         """Mean over the images. MaskGIT's is that of masked tokens."""
@@ -81,7 +73,7 @@ def batches(images: int) -> int:
 
 
 def held_out_nll(
-    network: NetworkName, folder: Path, params: Params, seed: int, path: Path, workers: Alone
+    network: NetworkName, folder: Path, params: Params, seed: int, parts: Path, workers: Alone
 ) -> float:
     """Negative log-likelihood of the validation tokens, in nats a token. MaskGIT's is that of
     masked tokens, the baseline's the exact one, so that the two are not comparable.
@@ -89,12 +81,11 @@ def held_out_nll(
     Args:
         folder: where the network is published.
         seed: draws the masks.
-        path: a .safetensors, of which there are parts while it is measured.
+        parts: a folder for what a killed run goes on with.
     """
     images = len(held_out(params))
     maker = Maker(Likelihood, network, folder, params, seed)
     numbers = [(number,) for number in range(batches(images))]
     name = f"likelihood of {network}/{folder.name}"
-    nats = make_tensors({path: numbers}, workers, maker, name)[path]["nats"]
-    drop_parts(path)
+    nats = tensors_of(folder / WEIGHTS, parts, numbers, workers, maker, name)["nats"]
     return in_order(nats) / images
