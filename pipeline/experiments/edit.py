@@ -62,7 +62,7 @@ class Editor:
         self.chosen = next(disjoint(labels, count, seed=params.seed))
         self.labels = labels[self.chosen]
         self.size = (params.data.image_size,) * 2
-        self._last: tuple[np.ndarray, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
         self.settings = params.decoding_settings(iterations=params.editing.iterations)
         self.borders: dict[str, Any] = {
             "dilate": params.editing.dilate,
@@ -92,8 +92,9 @@ class Editor:
     def images(self, places: Tensor | np.ndarray) -> Tensor:
         """The originals (B, C, H, W) uint8 at these places (B,) of `chosen`. The last ones stay in
         memory: edits are compared with them."""
-        if self._last is None or not np.array_equal(self._last[0], places):
-            self._last = (np.array(places), self.view.centers(self.chosen[places]))
+        chosen = self.chosen[places]
+        if self._last is None or not torch.equal(self._last[0], chosen):
+            self._last = chosen, self.view.centers(chosen)
         return self._last[1]
 
     def edit(self, images: Tensor, mask: Tensor, labels: Tensor, seed: int) -> Tensor:
