@@ -7,6 +7,7 @@ import signal
 import subprocess
 from types import SimpleNamespace
 
+import kubernetes_validate
 import pytest
 import ray
 import yaml
@@ -64,12 +65,18 @@ def test_the_rayjob_has_fields_that_kuberay_knows(spec):
 
 
 def test_the_pods_are_what_kubernetes_takes(spec):
-    """By its own schema, in a package of 108 MB that is in no extra: `pip install
-    kubernetes-validate`."""
-    kubernetes = pytest.importorskip("kubernetes_validate")
+    """By its own schema."""
     for group in groups(spec):
         pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "ray"}}
-        kubernetes.validate(pod | {"template": group["template"]}, "1.30", strict=True)
+        kubernetes_validate.validate(pod | {"template": group["template"]}, "1.30", strict=True)
+
+
+def test_a_pod_that_kubernetes_does_not_take_is_told(spec):
+    """So that the schema is one."""
+    (container,) = groups(spec)[0]["template"]["spec"]["containers"]
+    container["resources"]["limit"] = container["resources"].pop("limits")
+    with pytest.raises(kubernetes_validate.ValidationError, match="limit"):
+        test_the_pods_are_what_kubernetes_takes(spec)
 
 
 def test_pods_mount_what_they_name_and_run_the_tested_ray(spec):
