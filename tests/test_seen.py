@@ -12,7 +12,7 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.features import Extractor, Features
 from pipeline.evaluation.images import BATCH, ArrayImages
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Networks, Seen, look_at
+from pipeline.evaluation.seen import Networks, Seen, Shown, look_at
 from pipeline.runtime.arrays import drop_parts, parts_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.workers import Alone, Maker, workers_of
@@ -143,6 +143,29 @@ def test_networks_see_shares_of_nearly_one_size_and_each_once(drawn):
     seen = Seen.of(found)
     assert torch.equal(seen.class_logits, found["recognised"]) and seen.others is not None
     assert Seen.of(Networks(judge, judge, None)(images)).recognised is not None
+
+
+def test_images_lie_in_memory_as_those_that_are_kept(tmp_path):
+    """Networks may give them with the channels last, for which convolutions round otherwise."""
+
+    class ChannelsLast:
+        def __init__(self, device: torch.device):
+            pass
+
+        def __call__(self, count: int) -> Tensor:
+            images = torch.zeros(count, 3, 4, 4, dtype=torch.uint8)
+            return images.to(memory_format=torch.channels_last)
+
+    class Strides:
+        def __init__(self, device: torch.device):
+            pass
+
+        def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
+            return {"strides": torch.tensor([images.stride()] * len(images))}
+
+    shown = Maker(Shown, Maker(ChannelsLast), (Maker(Strides),))
+    found = look_at(tmp_path / "a.safetensors", ALONE, shown, [(2,), (1,)], "images")
+    assert found["strides"].tolist() == [[48, 16, 4, 1]] * 3
 
 
 def test_what_the_maker_cannot_do_is_the_users_line(tmp_path):

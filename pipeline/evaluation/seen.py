@@ -110,7 +110,8 @@ class Shown:
         self.make, self.looks = maker.open(device), [look.open(device) for look in looks]
 
     def __call__(self, *arguments: object) -> dict[str, Tensor]:
-        images = self.make(*arguments)
+        # As those that are kept lie in memory, or a convolution of colours could round otherwise.
+        images = self.make(*arguments).contiguous()
         found: dict[str, Tensor] = {}
         for look in self.looks:
             found |= look(images, *arguments)
