@@ -98,11 +98,10 @@ def making(
     """
     for folder in {part.parent for part in parts}:
         remove_temporary(own_folder(folder))
-    total, made = before + len(parts), before + sum(part.exists() for part in parts)
-    if made:
-        print(f"{name}: going on from batch {made} of {total}", flush=True)
-    missing = {part: own for part, own in parts.items() if not keep_if_whole(part)}
+    total, missing = before + len(parts), {p: a for p, a in parts.items() if not keep_if_whole(p)}
     done = total - len(missing)
+    if done:
+        print(f"{name}: going on from batch {done} of {total}", flush=True)
     with progress(name, done, total, pause=PAUSE) as bar:
         yield from [part for part in parts if part not in missing]
         for number, part in enumerate(workers.make(maker, missing, save), start=done + 1):

@@ -62,7 +62,24 @@ def make_tensors(
         name: names the tensors in messages.
     """
     made = make_parts(files, workers, maker, name, save_part)
-    return {path: joined([load_tensors(part) for part in parts]) for path, parts in made.items()}
+    return {path: joined(_alike(parts)) for path, parts in made.items()}
+
+
+def _alike(parts: Sequence[Path]) -> list[dict[str, Tensor]]:
+    """The tensors of parts.
+
+    Raises:
+        UserError: one holds others than the first.
+    """
+    found = [load_tensors(part) for part in parts]
+    rows = [{name: (x.shape[1:], x.dtype) for name, x in each.items()} for each in found]
+    for part, own in zip(parts, rows, strict=True):
+        if own != rows[0] or not own:
+            raise UserError(
+                f"{part} is damaged: it holds no tensors as the first part's; delete its folder, "
+                f"run again"
+            )
+    return found
 
 
 def tensors_of(
