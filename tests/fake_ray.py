@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.runtime import workers as module
-from pipeline.runtime.arrays import write_arrays
+from pipeline.runtime.arrays import write_files
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.workers import Alone, Maker
 from tests.tiny_project import CPU, with_params
@@ -119,5 +119,5 @@ BATCHES = [(start, min(start + 4, 22)) for start in range(0, 22, 4)]
 
 
 def squares(path: Path, workers: Alone, batches=BATCHES) -> np.ndarray:
-    write_arrays({path: batches}, workers, Maker(Squares, 2), "squares")
+    write_files({path: batches}, workers, Maker(Squares, 2), "squares")
     return np.load(path)

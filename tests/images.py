@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.images.samples import draw_samples
-from pipeline.runtime.arrays import write_arrays
+from pipeline.runtime.arrays import write_files
 from pipeline.runtime.files import file_hash, write_json
 from pipeline.runtime.workers import Alone, Maker
 
@@ -107,6 +107,6 @@ def write_token_cache(
 
 
 def write_batches(path: Path, batches: Sequence[Callable[[], Tensor]], name: str) -> None:
-    """`write_arrays` of what these functions give, in this process."""
+    """`write_files` of what these functions give, in this process."""
     alone, maker = Alone(torch.device("cpu")), Maker(object, here=lambda make: make())
-    write_arrays({path: [(make,) for make in batches]}, alone, maker, name)
+    write_files({path: [(make,) for make in batches]}, alone, maker, name)

@@ -194,7 +194,7 @@ def test_a_part_of_other_tensors(tmp_path, odd):
     note_hash(part)
     maker = Maker(object, here=lambda number: {"a": torch.zeros(2, 3)})
     with pytest.raises(UserError, match=r"000001\.safetensors is damaged: .*delete its folder"):
-        make_tensors({path: [(0,), (1,)]}, ALONE, maker, "tensors")
+        make_tensors(path, ALONE, maker, [(0,), (1,)], "tensors")
 
 
 def names(*files: object) -> dict:

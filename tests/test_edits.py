@@ -48,10 +48,10 @@ def edited_images(count: int) -> tuple[Tensor, Tensor]:
 @pytest.fixture
 def composites(monkeypatch) -> dict[str, np.ndarray]:
     """The images that are made, by folder and task. They are in no file."""
-    made, batches, look_at, edit = {}, [], edits.look_at, edits.Editor.__call__
+    made, batches, make_tensors, edit = {}, [], edits.make_tensors, edits.Editor.__call__
 
     def noted(path, *rest):
-        found = look_at(path, *rest)
+        found = make_tensors(path, *rest)
         made[f"{path.parent.name}/{path.stem}"] = torch.cat(batches).numpy()
         batches.clear()
         return found
@@ -60,7 +60,7 @@ def composites(monkeypatch) -> dict[str, np.ndarray]:
         batches.append(edit(*arguments))
         return batches[-1]
 
-    monkeypatch.setattr(edits, "look_at", noted)
+    monkeypatch.setattr(edits, "make_tensors", noted)
     monkeypatch.setattr(edits.Editor, "__call__", kept)
     return made
 

@@ -77,7 +77,7 @@ def test_killed_temperatures_go_on(tmp_path):
         params = with_params()
         return temperature.temperature_rows(params, folders_of(folder, params), ALONE)
 
-    straight = check_resumes(rows_of, tmp_path, temperature, "look_at", calls=2)
+    straight = check_resumes(rows_of, tmp_path, temperature, "make_tensors", calls=2)
     params = with_params(temperature={"values": [0.0, 5.0, 9.0]})
     more = temperature.temperature_rows(params, folders_of(tmp_path / "killed", params), ALONE)
     assert [row for row in more if row["choice_temperature"] != 5.0] == straight

@@ -13,9 +13,9 @@ from PIL import Image
 from pipeline.config.params import load_params
 from pipeline.config.presets import preset_params
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.seen import look_at
 from pipeline.prepare.datasets import Mnist5kSource
 from pipeline.runtime.files import read_yaml
+from pipeline.runtime.tensors import make_tensors
 from pipeline.runtime.workers import Maker
 from pipeline.tools.plan.data import data_size
 from pipeline.tools.plan.measured import Measured
@@ -74,7 +74,7 @@ def test_what_is_seen_in_a_set_is_as_large_as_its_files(in_tiny_project, tmp_pat
     evaluator = Evaluator(params, ALONE)
     maker = Maker(object, here=lambda n: torch.zeros(n, 1, SIDE, SIDE, dtype=torch.uint8))
     shown = evaluator.shown(maker, second=second)
-    look_at(tmp_path / "seen.safetensors", ALONE, shown, [(50,), (40,)], "test")
+    make_tensors(tmp_path / "seen.safetensors", ALONE, shown, [(50,), (40,)], "test")
     extractors = frozenset({"classifier", *(["random"] if second else [])})
     size = DataSize(60, 20, CLASSES, "test")
     stage = "evaluate" if second else "temperature"  # which has none

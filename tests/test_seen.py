@@ -12,9 +12,10 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.features import Extractor, Features
 from pipeline.evaluation.images import BATCH, ArrayImages
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Networks, Seen, Shown, look_at
+from pipeline.evaluation.seen import Networks, Seen, Shown
 from pipeline.runtime.arrays import drop_parts, parts_folder
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.tensors import make_tensors
 from pipeline.runtime.workers import Alone, Maker, workers_of
 from pipeline.sampling import balanced_labels, sample_batches
 from tests.fake_ray import FakeRay, put_in_rays_place, ray_params
@@ -47,7 +48,7 @@ def given() -> tuple[Maker, list[tuple]]:
 def looked(path: Path, workers: Alone) -> dict[str, Tensor]:
     evaluator, (sampler, batches) = Evaluator(with_params(), workers), given()
     shown = evaluator.shown(sampler, Maker(Means), second=True)
-    return look_at(path, workers, shown, batches, "samples")
+    return make_tensors(path, workers, shown, batches, "samples")
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_images_lie_in_memory_as_those_that_are_kept(tmp_path):
             return {"strides": torch.tensor([images.stride()] * len(images))}
 
     shown = Maker(Shown, Maker(ChannelsLast), (Maker(Strides),))
-    found = look_at(tmp_path / "a.safetensors", ALONE, shown, [(2,), (1,)], "images")
+    found = make_tensors(tmp_path / "a.safetensors", ALONE, shown, [(2,), (1,)], "images")
     assert found["strides"].tolist() == [[48, 16, 4, 1]] * 3
 
 
@@ -178,7 +179,7 @@ def test_what_the_maker_cannot_do_is_the_users_line(tmp_path):
 
     shown = Evaluator(with_params(), ALONE).shown(Maker(Refuses))
     with pytest.raises(UserError, match=r"^no image can be made; use others$"):
-        look_at(tmp_path / "a.safetensors", ALONE, shown, [(1,)], "images")
+        make_tensors(tmp_path / "a.safetensors", ALONE, shown, [(1,)], "images")
 
 
 def test_pixels_of_another_number_of_channels(tmp_path):
@@ -191,4 +192,4 @@ def test_pixels_of_another_number_of_channels(tmp_path):
 
     shown = Evaluator(with_params(), ALONE).shown(Maker(Colours))
     with pytest.raises(UserError, match=r"trained on images of 1 channels and these have 3"):
-        look_at(tmp_path / "a.safetensors", ALONE, shown, [(4,)], "images")
+        make_tensors(tmp_path / "a.safetensors", ALONE, shown, [(4,)], "images")

@@ -15,7 +15,7 @@ from pipeline.experiments import temperature
 from pipeline.experiments.ablation import measuring
 from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.runtime import workers as module
-from pipeline.runtime.arrays import parts_folder, write_arrays
+from pipeline.runtime.arrays import parts_folder, write_files
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.home import Project
 from pipeline.runtime.site import Site
@@ -72,7 +72,7 @@ def test_workers_hold_open_what_they_used_last(tmp_path, use_ray):
     workers, sampler = Several(ray_params(2)), Maker(Squares, 2)
     Squares.opened = 0
     for number in range(2 * module.KEPT):
-        write_arrays({tmp_path / f"{number}.npy": BATCHES}, workers, sampler, "samples")
+        write_files({tmp_path / f"{number}.npy": BATCHES}, workers, sampler, "samples")
         squares(tmp_path / f"features{number}.npy", workers)
     assert Squares.opened == 2 + 2 * 2 * module.KEPT
 

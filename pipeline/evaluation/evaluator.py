@@ -118,7 +118,7 @@ class Evaluator:
         return Seen(self.features(images), self.recognised(images))
 
     def shown(self, maker: Maker, *looks: Maker, second: bool = False) -> Maker:
-        """A maker whose images are looked at and not kept (`look_at`), for a `Seen`.
+        """A maker whose images are looked at and not kept, for a `Seen`.
 
         Args:
             maker: of images (B, C, H, W) uint8.

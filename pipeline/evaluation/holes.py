@@ -44,8 +44,8 @@ class HoleDistances:
         shares = -(-len(images) // BATCH)
         pairs = zip(images.chunk(shares), originals.chunk(shares), strict=True)
         found = [self._distances(*pair, hole.to(self.device)) for pair in pairs]
-        psnr, perceptual = torch.cat(found).cpu().T.contiguous()
-        return {"psnr_hole": psnr.clone(), "perceptual_hole": perceptual.clone()}
+        psnr, perceptual = (column.contiguous() for column in torch.cat(found).cpu().T)
+        return {"psnr_hole": psnr, "perceptual_hole": perceptual}
 
     def _distances(self, images: Tensor, originals: Tensor, hole: Tensor) -> Tensor:
         """(B, 2)"""

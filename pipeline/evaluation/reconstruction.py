@@ -92,5 +92,5 @@ def held_out_quality(folder: Path, params: Params, parts: Path, workers: Alone) 
     count = len(ImageShards(IMAGES, "val"))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
     maker, name = Maker(HeldOutSums, folder, params), "tokenizer: validation"
-    sums = tensors_of(folder / WEIGHTS, parts, batches, workers, maker, name)["sums"]
+    sums = tensors_of(folder / WEIGHTS, parts, workers, maker, batches, name)["sums"]
     return quality(torch.tensor([in_order(column) for column in sums.T], dtype=torch.float64))

@@ -21,8 +21,7 @@ from pipeline.evaluation.images import BATCH
 from pipeline.runtime.arrays import drop_parts
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import Row
-from pipeline.runtime.tensors import make_tensors
-from pipeline.runtime.workers import Alone, Maker
+from pipeline.runtime.workers import Maker
 from pipeline.weights.published import load_model
 
 
@@ -116,17 +115,6 @@ class Shown:
         for look in self.looks:
             found |= look(images, *arguments)
         return found
-
-
-def look_at(
-    path: Path, workers: Alone, shown: Maker, batches: Sequence[tuple], name: str
-) -> dict[str, Tensor]:
-    """What is found in images, as `make_tensors` makes it, and keeps its parts.
-
-    Args:
-        shown: opens `Shown`.
-    """
-    return make_tensors({path: batches}, workers, shown, name)[path]
 
 
 def keep_row(cell: Path, measure: Callable[[Path], Row]) -> None:

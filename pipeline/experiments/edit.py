@@ -25,10 +25,11 @@ from pipeline.editing import (
 )
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.holes import open_distances
-from pipeline.evaluation.seen import Seen, keep_row, look_at
+from pipeline.evaluation.seen import Seen, keep_row
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.runtime.kept import Row, kept_row
 from pipeline.runtime.seeds import mix
+from pipeline.runtime.tensors import make_tensors
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
 
@@ -168,7 +169,7 @@ class Table:
         batches, name = self.editor.batches(task, seed), f"edit: {_name(task, seed)}"
 
         def measure(path: Path) -> Row:
-            found = look_at(path, self.workers, shown, batches, name)
+            found = make_tensors(path, self.workers, shown, batches, name)
             far = {key: found[key].mean().item() for key in distances}
             return self.evaluator.scores(Seen.of(found), self.editor.labels) | far
 

@@ -10,9 +10,10 @@ from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Seen, keep_row, look_at
+from pipeline.evaluation.seen import Seen, keep_row
 from pipeline.runtime.kept import kept_row
 from pipeline.runtime.seeds import mix
+from pipeline.runtime.tensors import make_tensors
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.sampling import sample_batches
 
@@ -71,5 +72,5 @@ def _score(
         seed=mix(seed, "temperature"),
     )
     name = f"temperature: {value:g}"
-    seen = Seen.of(look_at(path, evaluator.workers, shown, batches, name))
+    seen = Seen.of(make_tensors(path, evaluator.workers, shown, batches, name))
     return evaluator.scores(seen, labels)

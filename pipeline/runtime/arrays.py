@@ -1,4 +1,4 @@
-"""Arrays that are made batch by batch, and kept as far as they are made."""
+"""Files that are made batch by batch, arrays above all, and kept as far as they are made."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,29 +14,54 @@ from pipeline.runtime.runs import own_folder
 from pipeline.runtime.workers import Alone, Maker
 
 
-def write_arrays(
-    arrays: Mapping[Path, Sequence[tuple]], workers: Alone, maker: Maker, name: str
+def join_arrays(parts: Sequence[Path], path: Path) -> None:
+    """Join `.npy` files along the first axis, one in memory at a time."""
+    mapped = [np.load(part, mmap_mode="r") for part in parts]
+    shape = (sum(len(array) for array in mapped), *mapped[0].shape[1:])
+    descr = np.lib.format.dtype_to_descr(mapped[0].dtype)
+    del mapped
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    with atomic_file(path) as temporary, open(temporary, "wb") as out:
+        np.lib.format.write_array_header_1_0(out, header)
+        for part in parts:
+            out.write(np.load(part))
+
+
+def save_array(array: Any, path: Path) -> None:
+    """Write an array, or a tensor on the CPU, as an .npy."""
+    with atomic_file(path, durable=False) as temporary, open(temporary, "wb") as out:
+        np.save(out, np.ascontiguousarray(array))
+
+
+def write_files(
+    files: Mapping[Path, Sequence[tuple]],
+    workers: Alone,
+    maker: Maker,
+    name: str,
+    save: Callable[[Any, Path], None] = save_array,
+    join: Callable[[Sequence[Path], Path], None] = join_arrays,
 ) -> None:
-    """Make arrays and write each to its `.npy`, unless an earlier run has and the file is whole.
-    Their batches are shared as if they were one's.
+    """Make files, unless an earlier run has and they are whole. Their batches are shared as if they
+    were one's.
 
     Each finished batch is kept in `<path>.parts`, so that a run that was killed goes on after it. A
-    process never has more than one batch in memory.
+    process never has more than one batch in memory, unless it joins them so.
 
     Args:
-        arrays: the arguments of each batch, in order.
-        maker: makes the batches, arrays or tensors on the CPU, which are joined along the first
-            axis.
-        name: names the arrays in messages.
+        files: the arguments of each batch, in order.
+        maker: makes the batches: of an .npy arrays or tensors on the CPU.
+        name: names the files in messages.
+        save: importable; writes a batch to its file, whole or not at all.
+        join: writes the file of its batches' files.
 
     Raises:
         UserError: the files cannot be written, or the maker's.
     """
-    missing = {path: batches for path, batches in arrays.items() if not keep_if_whole(path)}
-    for path, parts in make_parts(missing, workers, maker, name).items():
-        _join(parts, path)
+    missing = {path: batches for path, batches in files.items() if not keep_if_whole(path)}
+    for path, parts in make_parts(missing, workers, maker, name, save).items():
+        join(parts, path)
         note_hash(path)
-    for path in arrays:
+    for path in files:
         drop_parts(path)
 
 
@@ -50,24 +75,18 @@ def drop_parts(path: Path) -> None:
     shutil.rmtree(parts_folder(path), ignore_errors=True)
 
 
-def save_array(array: Any, path: Path) -> None:
-    """Write an array, or a tensor on the CPU, as an .npy."""
-    with atomic_file(path, durable=False) as temporary, open(temporary, "wb") as out:
-        np.save(out, np.ascontiguousarray(array))
-
-
 def make_parts(
     files: Mapping[Path, Sequence[tuple]],
     workers: Alone,
     maker: Maker,
     name: str,
-    save: Callable[[Any, Path], None] = save_array,
+    save: Callable[[Any, Path], None],
 ) -> dict[Path, list[Path]]:
     """Of each file the files of its batches, in order, in its `parts_folder`; those that are there
     and whole are kept.
 
     Args:
-        save: importable; writes a batch to its file, whole or not at all.
+        save: as for `write_files`.
     """
     parts: dict[Path, list[Path]] = {}
     arguments: dict[Path, tuple] = {}
@@ -93,7 +112,7 @@ def making(
 
     Args:
         parts: the arguments of each batch, by its file.
-        save: as for `make_parts`.
+        save: as for `write_files`.
         before: how many batches are not among them, since nobody needs them again.
     """
     for folder in {part.parent for part in parts}:
@@ -108,16 +127,3 @@ def making(
             note_hash(part)
             bar(number)
             yield part
-
-
-def _join(parts: Sequence[Path], path: Path) -> None:
-    """Join `.npy` files along the first axis, one in memory at a time."""
-    mapped = [np.load(part, mmap_mode="r") for part in parts]
-    shape = (sum(len(array) for array in mapped), *mapped[0].shape[1:])
-    descr = np.lib.format.dtype_to_descr(mapped[0].dtype)
-    del mapped
-    header = {"descr": descr, "fortran_order": False, "shape": shape}
-    with atomic_file(path) as temporary, open(temporary, "wb") as out:
-        np.lib.format.write_array_header_1_0(out, header)
-        for part in parts:
-            out.write(np.load(part))

@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.runtime.arrays import drop_parts, make_parts
-from pipeline.runtime.checksums import keep_if_whole, note_hash
+from pipeline.runtime.arrays import drop_parts, make_parts, write_files
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, file_hash
@@ -50,19 +49,18 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def make_tensors(
-    files: Mapping[Path, Sequence[tuple]], workers: Alone, maker: Maker, name: str
-) -> dict[Path, dict[str, Tensor]]:
-    """Make named tensors of several files, whose batches are shared as if they were one's. The
-    batches that are finished lie in the `parts_folder` of each, for a run that goes on after a
-    killed one: to delete them is the caller's.
+    path: Path, workers: Alone, maker: Maker, batches: Sequence[tuple], name: str
+) -> dict[str, Tensor]:
+    """Make named tensors batch by batch. The batches that are finished lie in the `parts_folder` of
+    the path, for a run that goes on after a killed one: to delete them is the caller's.
 
     Args:
-        files: the arguments of each batch, in order; .safetensors, of which there are parts alone.
+        path: a .safetensors, of which there are parts alone.
         maker: makes the batches.
+        batches: the arguments of each, in order.
         name: names the tensors in messages.
     """
-    made = make_parts(files, workers, maker, name, save_part)
-    return {path: joined(_alike(parts)) for path, parts in made.items()}
+    return joined(_alike(make_parts({path: batches}, workers, maker, name, save_part)[path]))
 
 
 def _alike(parts: Sequence[Path]) -> list[dict[str, Tensor]]:
@@ -83,17 +81,16 @@ def _alike(parts: Sequence[Path]) -> list[dict[str, Tensor]]:
 
 
 def tensors_of(
-    weights: Path, folder: Path, batches: Sequence[tuple], workers: Alone, maker: Maker, name: str
+    weights: Path, folder: Path, workers: Alone, maker: Maker, batches: Sequence[tuple], name: str
 ) -> dict[str, Tensor]:
     """Make named tensors with a network, and keep nothing of them.
 
     Args:
         weights: the network's file. What a killed run has made with others is not taken up.
         folder: for the batches that are finished.
-        batches: the arguments of each, in order.
     """
     path = folder / f"{file_hash(weights)[:16]}.safetensors"
-    tensors = make_tensors({path: batches}, workers, maker, name)[path]
+    tensors = make_tensors(path, workers, maker, batches, name)
     drop_parts(path)
     return tensors
 
@@ -101,14 +98,13 @@ def tensors_of(
 def write_tensors(
     files: Mapping[Path, Sequence[tuple]], workers: Alone, maker: Maker, name: str
 ) -> dict[Path, dict[str, Tensor]]:
-    """The same, kept in the files: those that are there and whole are not made again."""
-    missing = {path: batches for path, batches in files.items() if not keep_if_whole(path)}
-    for path, tensors in make_tensors(missing, workers, maker, name).items():
-        save_tensors(tensors, path)
-        note_hash(path)
-    for path in files:
-        drop_parts(path)
+    """Make named tensors of several files and keep them there, as `write_files` does."""
+    write_files(files, workers, maker, name, save_part, _join)
     return {path: load_tensors(path) for path in files}
+
+
+def _join(parts: Sequence[Path], path: Path) -> None:
+    save_tensors(joined(_alike(parts)), path)
 
 
 def joined(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

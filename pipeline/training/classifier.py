@@ -204,5 +204,5 @@ def held_out_accuracy(
     starts, count = range(0, len(labels), BATCH), len(labels)
     batches = [(start, min(start + BATCH, count)) for start in starts]
     maker, name = Maker(Judge, folder, params), "classifier: validation"
-    best = tensors_of(folder / WEIGHTS, parts, batches, workers, maker, name)["best"]
+    best = tensors_of(folder / WEIGHTS, parts, workers, maker, batches, name)["best"]
     return _shares_right(best, labels)

@@ -12,7 +12,7 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.tokens import SHARD, TokenCache
-from pipeline.runtime.arrays import write_arrays
+from pipeline.runtime.arrays import write_files
 from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
 from pipeline.runtime.workers import Alone, Maker
@@ -65,7 +65,7 @@ def cache_tokens(
         stop = min(start + SHARD, len(images))
         counts[path] = stop - start
         batches[path] = [(first, min(first + size, stop)) for first in range(start, stop, size)]
-    write_arrays(batches, workers, Maker(Coder, split, crops, params), f"tokens: {split}")
+    write_files(batches, workers, Maker(Coder, split, crops, params), f"tokens: {split}")
     print(f"tokens: {split} {len(images)} images", flush=True)
     labels = folder / f"{split}-labels.npy"
     with atomic_file(labels) as temporary, open(temporary, "wb") as handle:

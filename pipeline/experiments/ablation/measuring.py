@@ -12,7 +12,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.seen import Seen, keep_row, look_at
+from pipeline.evaluation.seen import Seen, keep_row
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
 from pipeline.runtime.errors import UserError
@@ -21,6 +21,7 @@ from pipeline.runtime.kept import Row
 from pipeline.runtime.machines import machines_of, meet_anew, note_workers, this_machine
 from pipeline.runtime.runs import own_folder
 from pipeline.runtime.seeds import mix
+from pipeline.runtime.tensors import make_tensors
 from pipeline.runtime.workers import Alone, Maker, workers_of
 from pipeline.sampling import Sampler, sample_batches
 from pipeline.transformer import MaskGitTransformer
@@ -80,7 +81,7 @@ def _measure_cell(
         seed=mix(trial.seed, "sweep"),
     )
     name = f"sweep: {trial.name} T={cell.iterations}"
-    seen = Seen.of(look_at(path, workers, shown, batches, name))
+    seen = Seen.of(make_tensors(path, workers, shown, batches, name))
     decode_seconds = time.monotonic() - started
     values = evaluator.sampled(seen, labels, trial.seed)
     own = {"schedule": trial.schedule, "iterations": cell.iterations, "seed": trial.seed}

@@ -20,9 +20,10 @@ from pipeline.evaluation.images import CenterCrops, SampleImages
 from pipeline.evaluation.metrics import require_enough, unless_few
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Seen, keep_row, look_at
+from pipeline.evaluation.seen import Seen, keep_row
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
 from pipeline.runtime.kept import Row, kept_row
+from pipeline.runtime.tensors import make_tensors
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.sampling import Sampler, sample_batches
 from pipeline.training.transformer.likelihood import held_out_nll
@@ -95,7 +96,7 @@ def _measured(
     else:
         labels, batches, name = _drawing(replicate, sampler, evaluator)
         shown = evaluator.shown(sampler, second=True)
-        seen = look_at(path, evaluator.workers, shown, batches, name)
+        seen = make_tensors(path, evaluator.workers, shown, batches, name)
         row = evaluator.metrics_of(Seen.of(seen), labels)
     networks = sampler.open(evaluator.workers.device)
     row |= _network_metrics(replicate, networks, evaluator, folder)
@@ -218,7 +219,7 @@ def _reconstruction_row(real: CenterCrops, folder: Path, evaluator: Evaluator) -
 
     def measure(path: Path) -> Row:
         name = "evaluate: reconstructions"
-        seen = Seen.of(look_at(path, evaluator.workers, shown, batches, name))
+        seen = Seen.of(make_tensors(path, evaluator.workers, shown, batches, name))
         return evaluator.metrics_of(seen, real.labels) | _rfid(evaluator, seen, real)
 
     keep_row(finished, measure)

@@ -87,5 +87,5 @@ def held_out_nll(
     maker = Maker(Likelihood, network, folder, params, seed)
     numbers = [(number,) for number in range(batches(images))]
     name = f"likelihood of {network}/{folder.name}"
-    nats = tensors_of(folder / WEIGHTS, parts, numbers, workers, maker, name)["nats"]
+    nats = tensors_of(folder / WEIGHTS, parts, workers, maker, numbers, name)["nats"]
     return in_order(nats) / images
