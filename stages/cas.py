@@ -15,8 +15,8 @@ from pipeline.runtime.room import require_resources
 from pipeline.runtime.runs import own_folder
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tasks import run_tasks
-from pipeline.runtime.tuning import Needs, run_trials
-from pipeline.training.loop import Workers
+from pipeline.runtime.tuning import run_trials
+from pipeline.training.loop import Workers, not_in_key
 from stages.running import REPLICATES, run_stage, samples_folders
 
 KEYS = ("images", "augmentation", "seed", "training_images")
@@ -46,8 +46,8 @@ def main(params: Params) -> str:
 def _run(
     pending: list[CasJob], workers: Workers, stage: Stage, on_done: Callable[[CasJob], None]
 ) -> None:
-    if workers.count > 1:
-        needs = Needs(workers.count, workers.resources, workers.max_failures, stage.folder())
+    if workers.under_ray_train:
+        needs = workers.needs(stage.folder())
         run_trials(run_cas, pending, needs, stage="cas", on_done=on_done)
         return
     run_tasks(
@@ -64,12 +64,13 @@ def _jobs(params: Params, stage: Stage) -> list[CasJob]:
     """A job for each set of images, augmentation and replicate; the real images' have its seed."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     own = params.model_copy(update={"classifier": classifier}).model_dump()
+    ignore = not_in_key(params.ray)
     sets: list[tuple[str, int, Path, Path]] = [
-        (REAL, seed, stage.folder(*REPLICATES, SAMPLES.as_posix(), seed=seed), IMAGES)
+        (REAL, seed, stage.folder(*REPLICATES, SAMPLES.as_posix(), *ignore, seed=seed), IMAGES)
         for seed in params.evaluation.seeds
     ]
     for network in NETWORKS:
-        folders = samples_folders(stage, main_replicates(params, network))
+        folders = samples_folders(stage, main_replicates(params, network), *ignore)
         sets += [(network, r.seed, folder, r.samples) for r, folder in folders.items()]
     return [
         CasJob(

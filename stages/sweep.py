@@ -21,7 +21,7 @@ from pipeline.runtime.room import require_resources
 from pipeline.runtime.site import here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
-from pipeline.runtime.tuning import Needs, run_trials
+from pipeline.runtime.tuning import run_trials
 from pipeline.runtime.workers import Alone, workers_of
 from pipeline.weights.published import load_model
 from stages.running import run_stage
@@ -76,7 +76,7 @@ def _child(stage: Stage, trial: Trial) -> Run:
 
 def _run(pending: list[TrackedTrial], params: Params, stage: Stage, count: Countdown) -> None:
     workers = trial_workers(params)
-    needs = Needs(workers.count, workers.resources, workers.max_failures, stage.folder())
+    needs = workers.needs(stage.folder())
 
     def log(tracked: TrackedTrial) -> None:
         if here().apart:  # its worker has logged to a copy, perhaps

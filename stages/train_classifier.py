@@ -9,7 +9,13 @@ from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.workers import workers_of
 from pipeline.training.classifier import ClassifierRecipe, held_out_accuracy, new_classifier
-from pipeline.training.loop import TrainingJob, Workers, require_workers, run_training
+from pipeline.training.loop import (
+    TrainingJob,
+    Workers,
+    not_in_key,
+    require_workers,
+    run_training,
+)
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import save_model
 from stages.running import run_stage
@@ -25,7 +31,7 @@ def main(params: Params) -> str:
             steps=params.classifier.steps,
             every=params.classifier.checkpoint_every,
             seed=params.seed,
-            folder=str(stage.folder()),
+            folder=str(stage.folder(*not_in_key(params.ray))),
             workers=training,
         )
         state, held_out = run_training(job, stage.run.log_training), ImageShards(IMAGES, "val")

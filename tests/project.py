@@ -191,3 +191,11 @@ class Project:
             except (psutil.Error, OSError):
                 continue
         return found
+
+    def all_ended(self) -> bool:
+        """Whether no process works in this folder any more, or soon: Ray's agents notice a kill
+        within about a minute."""
+        deadline = time.monotonic() + 90
+        while self.strays() and time.monotonic() < deadline:
+            time.sleep(1)
+        return self.strays() == []

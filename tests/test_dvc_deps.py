@@ -120,5 +120,5 @@ def test_another_number_of_workers_trains_again_and_another_device_runs_all_that
     networks = {"classifier", "tokenizer", "transformer", "autoregressive"}
     trainings = {f"train_{network}" for network in networks}
     assert listing("ray.num_workers") == trainings
-    assert listing("ray.cpus_per_worker") == trainings | {"sweep", "cas"}
+    assert listing("ray.cpus_per_worker") == trainings | {"sweep", "cas"} == listing("ray.elastic")
     assert listing("ray.use_gpu") == STAGES.keys() - {"schedules", "prepare", "analysis"}

@@ -2,22 +2,13 @@
 
 import re
 import shutil
-import time
 
 import pytest
 
 from pipeline.runtime.files import file_hash, tree_hash
 from pipeline.training.loop.ray_checkpoints import CHECKPOINT, LISTING
-from tests.project import Project
 
 pytestmark = pytest.mark.slow
-
-
-def _all_ended(project: Project) -> bool:
-    deadline = time.monotonic() + 90  # Ray's agents notice a kill within about a minute
-    while project.strays() and time.monotonic() < deadline:
-        time.sleep(1)
-    return project.strays() == []
 
 
 @pytest.mark.parametrize(
@@ -62,7 +53,7 @@ def test_killed_training_goes_on_and_ends_with_the_same_bytes(
 
     assert "going on from step" in log
     assert (tree_hash(model), file_hash(history)) == expected
-    assert _all_ended(project)
+    assert project.all_ended()
 
 
 def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
@@ -85,7 +76,7 @@ def test_killed_sweep_redoes_no_finished_trial(finished, tmp_path):
     assert re.search(r"3 trials, [123] finished before", log)
     assert {p: p.stat().st_mtime_ns for p in cells} == cells
     assert rows.read_bytes() == expected
-    assert _all_ended(project)
+    assert project.all_ended()
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_a_classifier_of_cas_has_two_workers_and_is_measured_beside_them(cluster
         for workers in (1, 2)
     ]
     run_cas(jobs[0])
-    needs, done = Needs(2, {"CPU": 1}, 1, tmp_path), []
+    needs, done = Needs(2, {"CPU": 1}, 1, tmp_path, waits=True), []
     run_trials(run_cas, jobs[1:], needs, stage="cas", on_done=done.append)
     assert done == jobs[1:] and jobs[1].finished
     one, two = (job.row() for job in jobs)

@@ -161,6 +161,7 @@ class Ray(Section):
     cpus_per_worker: Workers
     loaders_per_worker: Loaders
     use_gpu: bool
+    elastic: bool
     max_failures: CountFromZero
     storage_path: Storage
 

@@ -86,10 +86,10 @@ def run_cas(job: CasJob) -> None:
         workers=workers,
     )
     weights = run_training(training)["task"]["model"]
-    if workers.count == 1:
-        _measure(job, weights)
-    else:
+    if workers.under_ray_train:
         run_beside(_measure_noted, job, weights, resources=workers.resources)
+    else:
+        _measure(job, weights)
 
 
 def cas_task(job: CasJob, ranks: Ranks, device: torch.device) -> ClassifierTask:

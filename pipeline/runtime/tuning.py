@@ -1,7 +1,7 @@
 """Independent trainings as trials of Ray Tune, as many at once as the cluster has room for.
 
-A trial of one worker works in its own process. One of several workers is a process that waits for a
-Ray Train run of its own.
+A trial works in its own process, or that waits for a Ray Train run of its own, of one worker or
+several.
 """
 
 import shutil
@@ -48,6 +48,7 @@ class Needs:
     resources: Mapping[str, float]  # of each worker, as Ray names them
     max_failures: int  # how often a trial whose worker was lost is started again
     folder: Path  # absolute, of this process alone: Tune keeps its notes there while it works
+    waits: bool = False  # a trial's process only waits for its workers, which Ray Train starts
 
 
 def run_trials(
@@ -169,13 +170,13 @@ def _trial_resources(needs: Needs) -> dict[str, float]:
     its workers might not fit beside it, and would wait for ever. It therefore reserves a little
     memory only (Tune requires something); `_concurrent` limits the number of such trials.
     """
-    return dict(needs.resources) if needs.workers == 1 else {"memory": 2**20}
+    return {"memory": 2**20} if needs.waits else dict(needs.resources)
 
 
 def _concurrent(needs: Needs, trials: int) -> int:
     """Number of trials that the cluster has room for at once; at least one. Where an autoscaler may
-    make room, those of one worker all ask for it."""
-    if needs.workers == 1 and may_grow():
+    make room, those that work themselves all ask for it."""
+    if not needs.waits and may_grow():
         return trials
     return max(1, room_for(needs.resources) // needs.workers)
 
@@ -184,7 +185,7 @@ def run_beside(
     function: Callable[..., None], *arguments: Any, resources: Mapping[str, float]
 ) -> None:
     """Run function(*arguments) in a process with a worker's resources, and wait for it. For a trial
-    of several workers, which has none itself, and whose placement group has no room for them.
+    that waits for its workers: it has none itself, and its placement group has no room for them.
 
     Args:
         function: importable.

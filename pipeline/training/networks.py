@@ -31,10 +31,11 @@ from pipeline.runtime.progress import Countdown
 from pipeline.runtime.room import require_resources
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
-from pipeline.runtime.tuning import Needs, run_trials
+from pipeline.runtime.tuning import run_trials
 from pipeline.runtime.workers import workers_of
 from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
+from pipeline.training.loop import not_in_key
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerJob, TransformerRecipe, transformer_job
 from pipeline.training.transformer.likelihood import held_out, held_out_nll
@@ -125,7 +126,7 @@ def _job(
         TransformerRecipe(task, values, str(TOKENS.absolute()), classes, seed),
         network=replicate.network,
         name=f"{replicate.network}/{replicate.name}",
-        folder=stage.folder(*OTHERS, label_smoothing=smoothing, seed=seed),
+        folder=stage.folder(*OTHERS, *not_in_key(params.ray), label_smoothing=smoothing, seed=seed),
         workers=params.ray.num_workers,
     )
 
@@ -138,7 +139,7 @@ def _child(stage: Stage, replicate: Replicate, params: Params) -> Run:
 
 def _run(pending: list[Training], params: Params, stage: Stage, count: Countdown) -> None:
     workers = pending[0].job.workers
-    needs = Needs(workers.count, workers.resources, workers.max_failures, stage.folder())
+    needs = workers.needs(stage.folder())
 
     def end(training: Training) -> None:
         _log(training)  # what its worker has logged to a copy, or another machine before

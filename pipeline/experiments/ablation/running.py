@@ -48,10 +48,10 @@ def run_trial(
     """
     if trial.training is not None:
         train_model(trial.training, on_row=on_row)
-    if trial.workers.count == 1:
-        measure_trial(trial)
-    else:
+    if trial.workers.under_ray_train:
         run_beside(_measure, trial, resources=trial.workers.resources)
+    else:
+        measure_trial(trial)
 
 
 def _measure(trial: Trial) -> None:

@@ -9,6 +9,7 @@ from pipeline.data.tokens import TokenCache
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.files import tree_hash
 from pipeline.runtime.runs import run_dir
+from pipeline.training.loop import not_in_key
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerJob, TransformerRecipe, transformer_job
 
@@ -29,8 +30,10 @@ OWN = (
 
 def training_key(params: Params) -> dict[str, Any]:
     """What the training of every trial depends on; its schedule, curve and seed come to that."""
-    own = {"steps": params.sweep.steps, "workers": params.sweep.workers_per_trial}
-    return stage_key("train_transformer", OWN) | own | {"code": tree_hash(Path(__file__))}
+    ignore = not_in_key(params.ray)
+    own = {"steps": params.sweep.steps, "code": tree_hash(Path(__file__))}
+    workers = {} if ignore else {"workers": params.sweep.workers_per_trial}
+    return stage_key("train_transformer", [*OWN, *ignore]) | own | workers
 
 
 def trial_params(params: Params, schedule: str) -> Params:

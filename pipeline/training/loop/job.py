@@ -9,9 +9,23 @@ import torch
 from pipeline.config.schema import Ray
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.ranks import Ranks
+from pipeline.runtime.tuning import Needs
 from pipeline.training.loop.train import Task
 
 Recipe = Callable[[Ranks, torch.device], Task]
+
+# The params that say who trains: what changes with them is the order of sums, and dropout.
+WHO = (
+    "ray.num_workers",
+    "ray.cpus_per_worker",
+    "sweep.workers_per_trial",
+    "cas.workers_per_classifier",
+)
+
+
+def not_in_key(ray: Ray) -> tuple[str, ...]:
+    """The params that are no part of a training's key: who trains, where others may go on."""
+    return WHO if ray.elastic else ()
 
 
 @dataclass(frozen=True)
@@ -22,10 +36,25 @@ class Workers:
     cpus: int
     use_gpu: bool
     max_failures: int  # restarts after one is lost
+    elastic: bool = False  # others, as many as there are then, may go on with the training
 
     @classmethod
     def of(cls, ray: Ray, count: int) -> "Workers":
-        return cls(count, ray.cpus_per_worker, ray.use_gpu, ray.max_failures)
+        return cls(count, ray.cpus_per_worker, ray.use_gpu, ray.max_failures, ray.elastic)
+
+    def needs(self, folder: Path) -> Needs:
+        """What each of several trainings occupies that are trials, one beside the other.
+
+        Args:
+            folder: as `Needs` has it.
+        """
+        return Needs(self.count, self.resources, self.max_failures, folder, self.under_ray_train)
+
+    @property
+    def under_ray_train(self) -> bool:
+        """Whether they are a run of Ray Train: a single worker that nobody replaces trains in its
+        own process, whose checkpoints lie elsewhere."""
+        return self.count > 1 or self.elastic
 
     @property
     def resources(self) -> dict[str, float]:
@@ -55,7 +84,7 @@ class TrainingJob:
     @property
     def run_dir(self) -> Path:
         """Where its checkpoints lie; its name and storage path, if it is a Ray Train run."""
-        return Path(self.folder, "train") if self.workers.count > 1 else Path(self.folder)
+        return Path(self.folder, "train") if self.workers.under_ray_train else Path(self.folder)
 
     @property
     def failure(self) -> Failure:

@@ -16,7 +16,8 @@ from pipeline.training.loop.train import train
 
 
 def require_workers(workers: Workers, key: str) -> None:
-    """Join Ray where there are several workers; one trains in its own process.
+    """Join Ray where the workers need it; one trains in its own process, unless it may be replaced
+    by several.
 
     Args:
         key: the param that sets their number, for the error.
@@ -24,7 +25,7 @@ def require_workers(workers: Workers, key: str) -> None:
     Raises:
         UserError: Ray cannot be joined, or can never hold them.
     """
-    if workers.count > 1:
+    if workers.under_ray_train:
         join_ray()
         require_resources(workers.count, workers.cpus, workers.use_gpu, key)
 
@@ -43,7 +44,7 @@ def run_training(
     Raises:
         UserError: training failed; the last checkpoint is kept.
     """
-    if job.workers.count > 1:
+    if job.workers.under_ray_train:
         return fit(job, on_row)
     device = worker_device(job.workers.use_gpu)
     note_workers(Path(job.folder), [this_machine()])
