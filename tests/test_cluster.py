@@ -17,9 +17,8 @@ from pipeline.runtime import cluster as module
 from pipeline.runtime.cluster import OWN_COPY, _look, _sees, require_readable
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.home import own_mark
-from pipeline.runtime.room import may_grow, require_resources
+from pipeline.runtime.room import may_grow, require_resources, wait_for_nodes
 from pipeline.runtime.tuning import Needs, _concurrent
-from pipeline.training.loop.ray_train import wait_for_nodes
 
 HEAD = "ffff0000"
 UNNAMED = f"node_{HEAD}"
@@ -104,8 +103,9 @@ def test_workers_for_which_nodes_may_come_wait_and_say_so(cluster, capsys, first
     assert line.startswith("ray.num_workers: 2 workers need 4 CPUs") and "autoscaler" in line
 
 
-def test_trials_ask_for_room_where_it_can_be_made(cluster, tmp_path):
-    needs = Needs(workers=1, resources={"CPU": 2}, max_failures=0, folder=tmp_path)
+@pytest.mark.parametrize(("workers", "waits"), [(1, False), (1, True), (4, True)])
+def test_trials_ask_for_room_where_it_can_be_made(cluster, tmp_path, workers, waits):
+    needs = Needs(workers, {"CPU": 2}, max_failures=0, folder=tmp_path, waits=waits)
     cluster(*NONE[0])
     assert _concurrent(needs, 8) == 1
     cluster(*GROWING[0])

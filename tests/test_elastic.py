@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pandas import read_csv
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENS
@@ -22,14 +23,8 @@ from pipeline.training.loop import not_in_key
 from pipeline.training.transformer import TransformerTask
 from stages import cas
 from tests.images import write_token_cache
-from tests.project import ROOT, Project
+from tests.project import ROOT
 from tests.tiny_project import CLASSES, CODES, GRID, with_params
-
-
-def steps_of(project: Project, network: str) -> list[int]:
-    """Of the rows of a training's history."""
-    rows = (project.folder / f"results/{network}/history.csv").read_text().splitlines()[1:]
-    return [int(row.split(",")[0]) for row in rows]
 
 
 @pytest.mark.slow
@@ -67,9 +62,11 @@ def test_a_killed_training_goes_on_with_other_workers(finished, tmp_path, stage,
     log = project.stage(stage)
 
     assert "going on from step" in log
-    found = steps_of(project, stage.removeprefix("train_"))
+    rows = read_csv(project.folder / "results" / stage.removeprefix("train_") / "history.csv")
+    found = list(rows["step"])
     assert found[-1] == next(iter(changes.values()))
     assert {after - before for before, after in pairwise([0, *found])} == {found[0]}
+    assert list(rows["workers"].unique()) == [first, then]  # and who trained is on record
     assert project.all_ended()
 
 

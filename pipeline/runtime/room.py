@@ -1,9 +1,12 @@
 """What the Ray cluster that was joined has room for."""
 
 import json
+import os
 from collections.abc import Mapping
 
 from pipeline.runtime.errors import UserError
+
+NODES = 1800.0  # seconds that a training waits for nodes, each of four times
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
@@ -70,3 +73,10 @@ def may_grow() -> bool:
         types |= set((json.loads(report).get("autoscaler_report") or {}).get("active_nodes") or ())
     unnamed = {f"node_{node['NodeID']}" for node in ray.nodes()}
     return bool(types - unnamed - {""})
+
+
+def wait_for_nodes(seconds: float = NODES) -> None:
+    """Let workers that Ray Train starts wait for the nodes that an autoscaler may bring, longer
+    than the minute after which it tries again, three times."""
+    if may_grow():
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(seconds))

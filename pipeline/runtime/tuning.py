@@ -16,7 +16,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure, in_a_line
 from pipeline.runtime.files import look_again
 from pipeline.runtime.parcels import call, pack
-from pipeline.runtime.room import may_grow, room_for
+from pipeline.runtime.room import may_grow, room_for, wait_for_nodes
 
 
 class Trial(Protocol):
@@ -38,6 +38,8 @@ class Trial(Protocol):
 UNKEPT = (OSError, EOFError, UnpicklingError, JSONDecodeError)
 
 AnyTrial = TypeVar("AnyTrial", bound=Trial)
+
+QUEUE = 365 * 86400.0  # seconds that a trial waits for its workers: others may have them for weeks
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def _tuner(
     parcels = {trial.name: pack(trial) for trial in trials}
 
     def trainable(config: dict) -> None:
+        if needs.waits:
+            wait_for_nodes(QUEUE)
         with parcels[config["trial"]].opened() as (trial,):
             with trial.failure.noted():
                 function(trial)
@@ -168,15 +172,16 @@ def _trial_resources(needs: Needs) -> dict[str, float]:
 
     A trial that is a Ray Train run only waits for its workers. If it reserved even a part of a CPU,
     its workers might not fit beside it, and would wait for ever. It therefore reserves a little
-    memory only (Tune requires something); `_concurrent` limits the number of such trials.
+    memory only (Tune requires something); `_concurrent` limits the number of such trials, or they
+    queue.
     """
     return {"memory": 2**20} if needs.waits else dict(needs.resources)
 
 
 def _concurrent(needs: Needs, trials: int) -> int:
     """Number of trials that the cluster has room for at once; at least one. Where an autoscaler may
-    make room, those that work themselves all ask for it."""
-    if not needs.waits and may_grow():
+    make room, all of them ask for it."""
+    if may_grow():
         return trials
     return max(1, room_for(needs.resources) // needs.workers)
 

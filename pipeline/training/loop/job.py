@@ -42,6 +42,12 @@ class Workers:
     def of(cls, ray: Ray, count: int) -> "Workers":
         return cls(count, ray.cpus_per_worker, ray.use_gpu, ray.max_failures, ray.elastic)
 
+    @property
+    def named(self) -> dict[str, float]:
+        """What the history of a training says of them: only where others may go on with it, since
+        else its params do."""
+        return {"workers": self.count, "cpus_per_worker": self.cpus} if self.elastic else {}
+
     def needs(self, folder: Path) -> Needs:
         """What each of several trainings occupies that are trials, one beside the other.
 

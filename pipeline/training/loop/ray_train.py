@@ -6,7 +6,6 @@ it finds under the same name and storage path.
 """
 
 import logging
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.parcels import Parcel, pack
 from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
-from pipeline.runtime.room import may_grow
+from pipeline.runtime.room import wait_for_nodes
 from pipeline.runtime.site import here
 from pipeline.training.loop.checkpoints import RunDirSession, newest_whole
 from pipeline.training.loop.finite import Diverged, DivergedElsewhere
@@ -36,8 +35,6 @@ from pipeline.training.loop.ray_checkpoints import (
 )
 from pipeline.training.loop.ray_sessions import RayTrainSession, SentSession
 from pipeline.training.loop.train import Session, train
-
-NODES = 1800.0  # seconds that a training waits for nodes, each of four times
 
 
 def fit(
@@ -84,13 +81,6 @@ def fit(
     for row in state["history"] if apart else ():  # was noted on another node
         on_row(row)
     return state
-
-
-def wait_for_nodes() -> None:
-    """Let workers wait for the nodes that an autoscaler may bring, longer than the minute after
-    which Ray Train tries again, three times."""
-    if may_grow():
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(NODES))
 
 
 def _final(job: TrainingJob, apart: bool, listed: Any, unlisted: Path | None) -> dict[str, Any]:
@@ -207,6 +197,7 @@ def _train(
             every=job.every,
             seed=job.seed,
             session=session,
+            who=job.workers.named,
         )
 
 

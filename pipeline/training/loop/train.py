@@ -69,7 +69,15 @@ class Session(Protocol):
 
 
 def train(
-    task: Task, *, name: str, run: str, steps: int, every: int, seed: int, session: Session
+    task: Task,
+    *,
+    name: str,
+    run: str,
+    steps: int,
+    every: int,
+    seed: int,
+    session: Session,
+    who: dict[str, float] | None = None,
 ) -> list[dict[str, float]]:
     """Train from the session's checkpoint to `steps`.
 
@@ -77,6 +85,7 @@ def train(
         name: names the run in messages.
         run: tells it from all others; only its own checkpoints are gone on from.
         every: steps between checkpoints; the history has a row for each.
+        who: what each row says besides, of the workers, where others may go on with the training.
 
     Returns:
         The history: a row of averaged losses and measurements for each checkpoint.
@@ -102,7 +111,7 @@ def train(
             finite.check(last)
             require_losses(sums, name, last, step + 1)
             means = {key: float(value) / counts[key] for key, value in sums.items()}
-            row = {"step": step + 1} | session.average(means)
+            row = {"step": step + 1} | session.average(means) | (who or {})
             torch.manual_seed(mix(seed, "evaluate", step))
             row |= task.evaluate(step + 1)
             require_finite(task, row, name, step + 1, last)
