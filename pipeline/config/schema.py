@@ -108,6 +108,7 @@ class Tokenizer(Section):
 
 class Tokens(Section):
     crops_per_image: Batch
+    bf16: bool
     batch_size: Batch
 
 
@@ -196,6 +197,7 @@ class Evaluation(Section):
     inception_weights: Place | None
     vgg_weights: Place | None
     reference_statistics: Place | None
+    bf16: bool
     seeds: Grid[Seed]
     samples: Images
     labels: Literal["training", "uniform"]

@@ -18,7 +18,6 @@ from pipeline.evaluation.feature_files import (
     reference_features,
 )
 from pipeline.evaluation.features import (
-    ClassifierExtractor,
     Extractor,
     Features,
     open_extractor,
@@ -60,11 +59,9 @@ class Evaluator:
         cache_dir: Path | None = None,
     ):
         self.params, self.workers, self.root = params, workers, root
-        device = workers.device
-        classifier = load_model(root / CLASSIFIER, "classifier", device)
+        self._classifier = load_model(root / CLASSIFIER, "classifier", workers.device)
         evaluation = params.evaluation
-        self.judge = ClassifierExtractor(classifier, device)
-        self.extractor = open_extractor(evaluation.extractor, classifier, evaluation, device)
+        self.judge, self.extractor = map(self._open, ("classifier", evaluation.extractor))
         self.cache_dir = cache_dir or features_folder(params)
         reference = self._reference(self.extractor)
         self.reference = load_features(reference)
@@ -75,6 +72,10 @@ class Evaluator:
             else kept_statistics(reference)
         )
 
+    def _open(self, name: str) -> Extractor:
+        evaluation, device = self.params.evaluation, self.workers.device
+        return open_extractor(name, self._classifier, evaluation, device)
+
     def _reference(self, extractor: Extractor) -> Path:
         return reference_features(extractor, self.params, self.workers, self.root, self.cache_dir)
 
@@ -83,9 +84,7 @@ class Evaluator:
         """The second extractor, and the features (M, F) of its reference manifold: those of at most
         `manifold_images` training images, drawn at random."""
         evaluation = self.params.evaluation
-        extractor = open_extractor(
-            evaluation.second_extractor, self.judge.classifier, evaluation, self.judge.device
-        )
+        extractor = self._open(evaluation.second_extractor)
         reference = load_features(self._reference(extractor)).features
         return extractor, drawn(reference, evaluation.manifold_images, self.params.seed)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.schema import Evaluation
 from pipeline.data.images.pixels import as_float
+from pipeline.runtime.device import autocast
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.project import of_project
 from pipeline.runtime.pytorch_files import downloaded, only_tensors
@@ -134,17 +135,40 @@ def _vgg(weights: str | None) -> nn.Module:
     return FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=path)
 
 
+class InBfloat16:
+    """An extractor under autocast (`evaluation.bf16`)."""
+
+    def __init__(self, extractor: Extractor, device: torch.device):
+        self.extractor, self.device, self.name = extractor, device, extractor.name
+
+    @property
+    def identity(self) -> str:
+        """Of its features, which are others than in float32."""
+        return f"{self.extractor.identity} bf16"
+
+    def __call__(self, images: Tensor) -> Features:
+        with autocast(self.device, bf16=True):
+            return self.extractor(images)
+
+
 def open_extractor(
     name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
 ) -> Extractor:
     """The extractor of that name: classifier, random, inception or vgg.
 
     Args:
-        evaluation: names the weights files of the pretrained networks.
+        evaluation: names the weights files of the pretrained networks, and the arithmetic.
 
     Raises:
         UserError: the weights cannot be downloaded or do not load.
     """
+    extractor = _in_float32(name, classifier, evaluation, device)
+    return InBfloat16(extractor, device) if evaluation.bf16 else extractor
+
+
+def _in_float32(
+    name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
+) -> Extractor:
     if name == "classifier":
         return ClassifierExtractor(classifier, device)
     if name == "random":

@@ -11,7 +11,6 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER
 from pipeline.evaluation.features import (
-    ClassifierExtractor,
     Extractor,
     Features,
     extract,
@@ -64,7 +63,7 @@ class Networks:
         second: the second extractor, if it looks too; may be the judge.
     """
 
-    def __init__(self, main: Extractor, judge: ClassifierExtractor, second: Extractor | None):
+    def __init__(self, main: Extractor, judge: Extractor, second: Extractor | None):
         self.main, self.judge, self.second = main, judge, second
 
     def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
@@ -90,11 +89,15 @@ def open_networks(params: Params, root: Path, second: bool, device: torch.device
         second: whether the second extractor looks too.
     """
     classifier, evaluation = load_model(root / CLASSIFIER, "classifier", device), params.evaluation
-    main, other = (
+    main, judge, other = (
         open_extractor(name, classifier, evaluation, device)
-        for name in (evaluation.extractor, evaluation.second_extractor if second else "classifier")
+        for name in (
+            evaluation.extractor,
+            "classifier",
+            evaluation.second_extractor if second else "classifier",
+        )
     )
-    return Networks(main, ClassifierExtractor(classifier, device), other if second else None)
+    return Networks(main, judge, other if second else None)
 
 
 class Shown:

@@ -14,6 +14,7 @@ from pipeline.data.images.views import View
 from pipeline.data.tokens import SHARD, TokenCache
 from pipeline.runtime.arrays import write_files
 from pipeline.runtime.checksums import note_hash
+from pipeline.runtime.device import autocast
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
 from pipeline.runtime.workers import Alone, Maker
 from pipeline.tokenizer.quantizer import code_usage
@@ -30,7 +31,7 @@ class Coder:
     def __init__(self, split: str, crops: int, params: Params, device: torch.device):
         self.tokenizer = load_model(TOKENIZER, "tokenizer", device)
         self.view = View(ImageShards(IMAGES, split), params.data, params.seed)
-        self.crops, self.device = crops, device
+        self.crops, self.device, self.bf16 = crops, device, params.tokens.bf16
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
         """Tokens (B, views, N) uint16 of the images from `start` to before `stop`."""
@@ -40,7 +41,8 @@ class Coder:
         return np.stack(grids, axis=1)
 
     def _tokens(self, images: Tensor) -> np.ndarray:
-        grid = self.tokenizer.encode(as_float(images).to(self.device))
+        with autocast(self.device, self.bf16):
+            grid = self.tokenizer.encode(as_float(images).to(self.device))
         return grid.flatten(1).cpu().numpy().astype(np.uint16)
 
 

@@ -114,7 +114,12 @@ class _Planner:
         flops = sum(s.images * self.extractors[name] for s in sets for name in s.extractors)
         read = {"pictures": self.picture, "samples": self.sample, "": 0.0}
         pictures = sum(s.images * len(s.extractors) * read[s.kept] for s in sets)
-        return Part("features", flops, self.workers, pictures, float32=flops)
+        return self._looked(flops, self.workers, pictures)
+
+    def _looked(self, flops: int, devices: float, pictures: float = 0.0) -> Part:
+        """Features, in bfloat16 or float32."""
+        slow = 0 if self.params.evaluation.bf16 else flops
+        return Part("features", flops, devices, pictures, float32=slow)
 
     def train_classifier(self) -> list[Part]:
         p, val = self.params.classifier, self.data.val
@@ -150,7 +155,8 @@ class _Planner:
     def cache_tokens(self) -> list[Part]:
         views = self.data.train * self.params.tokens.crops_per_image + self.data.val
         flops = views * self.encode
-        return [Part("coding", flops, self.workers, views * self.picture, float32=flops)]
+        slow = 0 if self.params.tokens.bf16 else flops
+        return [Part("coding", flops, self.workers, views * self.picture, float32=slow)]
 
     def _likelihood(self, network: NetworkName) -> int:
         """FLOPs of a look at all validation tokens."""
@@ -194,7 +200,7 @@ class _Planner:
         slow = coded + (0 if params.decoding.bf16 else drawn)
         parts = [
             Part("sampling", drawn + coded, looking, float32=slow),
-            Part("features", scored, looking, float32=scored),
+            self._looked(scored, looking),
             self.validation(trials * look, busy / each),
         ]
         if params.transformer.pretrained:
