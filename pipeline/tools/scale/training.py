@@ -1,7 +1,7 @@
 """One training that passes every step count. The learning rate is constant after its warm-up, so
 that the averaged weights at some step are those of a training that ends there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class CheckpointEachCount:
     """A session of the training loop that keeps one checkpoint for each step count."""
 
     rank = 0
+    who: Mapping[str, float] = {}
 
     def __init__(self, folder: Path, steps: int):
         """

@@ -3,7 +3,7 @@
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class RunDirSession:
     """One process; the checkpoint is a file in a run directory, and so is the one before."""
 
     rank = 0
+    who: Mapping[str, float] = {}
 
     def __init__(self, folder: Path, on_row: Callable[[dict[str, float]], None] = lambda row: None):
         self.folder, self.on_row = Path(folder), on_row

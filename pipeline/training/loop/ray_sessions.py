@@ -1,6 +1,6 @@
 """The keepers of a loop's state under Ray Train: where the nodes share a folder, and where not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -19,6 +19,8 @@ from pipeline.training.loop.ray_checkpoints import CHECKPOINT, checkpoints_now
 
 class RayTrainSession:
     """Checkpoints through Ray Train; the first worker writes, all report together."""
+
+    who: Mapping[str, float] = {}
 
     def __init__(
         self,

@@ -189,6 +189,7 @@ def _train(
             session = SentSession(job.run_dir, on_row, ranks)
         else:
             session = RayTrainSession(job.run_dir, on_row, unlisted, ranks, job.failure)
+        session.who = job.workers.named
         train(
             job.recipe(ranks, ray.train.torch.get_device()),
             name=job.name,
@@ -197,7 +198,6 @@ def _train(
             every=job.every,
             seed=job.seed,
             session=session,
-            who=job.workers.named,
         )
 
 

@@ -2,7 +2,7 @@
 was killed, and went on from its last checkpoint, ends with the same bytes as one that was not."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +45,7 @@ class Session(Protocol):
 
     rank: int
     folder: Path  # of the checkpoints
+    who: Mapping[str, float]  # what each row says of the workers, where others may go on
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
         """Mean of each value over all workers, the same on every one."""
@@ -69,15 +70,7 @@ class Session(Protocol):
 
 
 def train(
-    task: Task,
-    *,
-    name: str,
-    run: str,
-    steps: int,
-    every: int,
-    seed: int,
-    session: Session,
-    who: dict[str, float] | None = None,
+    task: Task, *, name: str, run: str, steps: int, every: int, seed: int, session: Session
 ) -> list[dict[str, float]]:
     """Train from the session's checkpoint to `steps`.
 
@@ -85,7 +78,6 @@ def train(
         name: names the run in messages.
         run: tells it from all others; only its own checkpoints are gone on from.
         every: steps between checkpoints; the history has a row for each.
-        who: what each row says besides, of the workers, where others may go on with the training.
 
     Returns:
         The history: a row of averaged losses and measurements for each checkpoint.
@@ -111,7 +103,7 @@ def train(
             finite.check(last)
             require_losses(sums, name, last, step + 1)
             means = {key: float(value) / counts[key] for key, value in sums.items()}
-            row = {"step": step + 1} | session.average(means) | (who or {})
+            row = {"step": step + 1} | session.average(means) | dict(session.who)
             torch.manual_seed(mix(seed, "evaluate", step))
             row |= task.evaluate(step + 1)
             require_finite(task, row, name, step + 1, last)
