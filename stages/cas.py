@@ -16,7 +16,7 @@ from pipeline.runtime.runs import own_folder
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tasks import run_tasks
 from pipeline.runtime.tuning import run_trials
-from pipeline.training.loop import Workers, not_in_key
+from pipeline.training.loop import Workers
 from stages.running import REPLICATES, run_stage, samples_folders
 
 KEYS = ("images", "augmentation", "seed", "training_images")
@@ -64,13 +64,12 @@ def _jobs(params: Params, stage: Stage) -> list[CasJob]:
     """A job for each set of images, augmentation and replicate; the real images' have its seed."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
     own = params.model_copy(update={"classifier": classifier}).model_dump()
-    ignore = not_in_key(params.ray)
     sets: list[tuple[str, int, Path, Path]] = [
-        (REAL, seed, stage.folder(*REPLICATES, SAMPLES.as_posix(), *ignore, seed=seed), IMAGES)
+        (REAL, seed, stage.folder(*REPLICATES, SAMPLES.as_posix(), seed=seed), IMAGES)
         for seed in params.evaluation.seeds
     ]
     for network in NETWORKS:
-        folders = samples_folders(stage, main_replicates(params, network), *ignore)
+        folders = samples_folders(stage, main_replicates(params, network))
         sets += [(network, r.seed, folder, r.samples) for r, folder in folders.items()]
     return [
         CasJob(

@@ -12,7 +12,6 @@ from pipeline.training.classifier import ClassifierRecipe, held_out_accuracy, ne
 from pipeline.training.loop import (
     TrainingJob,
     Workers,
-    not_in_key,
     require_workers,
     run_training,
 )
@@ -31,7 +30,7 @@ def main(params: Params) -> str:
             steps=params.classifier.steps,
             every=params.classifier.checkpoint_every,
             seed=params.seed,
-            folder=str(stage.folder(*not_in_key(params.ray))),
+            folder=str(stage.folder()),
             workers=training,
         )
         state, held_out = run_training(job, stage.run.log_training), ImageShards(IMAGES, "val")

@@ -16,7 +16,6 @@ from pipeline.training.loop import (
     TrainingJob,
     Workers,
     averaged_weights,
-    not_in_key,
     require_workers,
     run_training,
 )
@@ -64,7 +63,7 @@ def _train(
         steps=params.tokenizer.steps,
         every=params.tokenizer.checkpoint_every,
         seed=params.seed,
-        folder=str(stage.folder(*not_in_key(params.ray))),
+        folder=str(stage.folder()),
         workers=workers,
     )
     state = run_training(job, stage.run.log_training)

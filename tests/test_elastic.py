@@ -19,7 +19,6 @@ from pipeline.runtime.store import LISTING
 from pipeline.schedules import SCHEDULES, curve_csv
 from pipeline.training import networks
 from pipeline.training.autoregressive import AutoregressiveTask
-from pipeline.training.loop import not_in_key
 from pipeline.training.transformer import TransformerTask
 from stages import cas
 from tests.images import write_token_cache
@@ -74,9 +73,9 @@ def runs_of(params: Params) -> set[str]:
     """The run directories of all trainings, of the cells of the sweep and the classifiers of CAS,
     in the working directory's project."""
     Path("params.yaml").write_text(json.dumps(params.model_dump()))
-    ignore, found = not_in_key(params.ray), set()
+    found = set()
     for network in ("classifier", "tokenizer"):
-        found.add(Stage(f"train_{network}", params).folder(*ignore))
+        found.add(Stage(f"train_{network}", params).folder())
     for network, task in (("transformer", TransformerTask), ("autoregressive", AutoregressiveTask)):
         stage = Stage(f"train_{network}", params)
         found |= {networks._job(params, r, task, stage).folder for r in replicates(params, network)}
@@ -94,7 +93,7 @@ def runs_of(params: Params) -> set[str]:
             "sweep": {"workers_per_trial": 2},
             "cas": {"workers_per_classifier": 2},
         },
-        {"ray": {"cpus_per_worker": 3}},
+        {"ray": {"cpus_per_worker": 3}, "training": {"accumulate": 4}},
     ],
     ids=["workers", "CPUs"],
 )

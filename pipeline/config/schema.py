@@ -157,6 +157,16 @@ class Autoregressive(Section):
     bf16: bool
 
 
+# How a training's batch is shared: what changes with it is the order of sums, and dropout.
+WHO = (
+    "ray.num_workers",
+    "ray.cpus_per_worker",
+    "training.accumulate",
+    "sweep.workers_per_trial",
+    "cas.workers_per_classifier",
+)
+
+
 class Ray(Section):
     num_workers: Workers
     cpus_per_worker: Workers
@@ -170,6 +180,11 @@ class Ray(Section):
     def folder(self) -> str:
         """Where run directories lie."""
         return runs_folder(self.storage_path)
+
+    @property
+    def not_in_key(self) -> tuple[str, ...]:
+        """The params that are no part of a run's key: who trains, where others may go on."""
+        return WHO if self.elastic else ()
 
 
 class Decoding(Section):

@@ -36,7 +36,7 @@ class StageParams(Protocol):
     """The params that every stage needs; `Params` has them."""
 
     @property
-    def ray(self) -> Any: ...  # with `storage_path` and `folder`
+    def ray(self) -> Any: ...  # with `storage_path`, `folder` and `not_in_key`
 
     @property
     def mlflow(self) -> Any: ...  # with `experiment`
@@ -55,8 +55,9 @@ class Stage:
 
     def __init__(self, name: str, params: StageParams):
         self.name, self.params = name, params
-        self._keys: dict[tuple[str, ...], dict[str, Any]] = {(): stage_key(name)}
-        self.hash = value_hash(self._keys[()])
+        self._key = stage_key(name)
+        self._keys: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.hash = value_hash(self._part())
         begin(name, stage_code(name))
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
@@ -66,10 +67,14 @@ class Stage:
             ignore: what the part does not depend on (see `stage_key`).
             identity: values that tell the part from others, besides the stage's own key.
         """
+        return run_dir(self.name, self._part(*ignore) | identity, self.params.ray.storage_path)
+
+    def _part(self, *ignore: str) -> dict[str, Any]:
+        """What is left of the key, as the stage began, without who trains, where others may."""
         if ignore not in self._keys:
-            self._keys[ignore] = part_of_key(self._keys[()], ignore)  # as the stage began
-        key = self._keys[ignore] | identity
-        return run_dir(self.name, key, self.params.ray.storage_path)
+            dropped = (*ignore, *self.params.ray.not_in_key)
+            self._keys[ignore] = part_of_key(self._key, dropped)
+        return self._keys[ignore]
 
     def __enter__(self) -> "Stage":
         self._started = time.monotonic()
@@ -134,7 +139,7 @@ class Stage:
     def _changed(self) -> UserError | None:
         """The error where its params, code or inputs are others than those it began with: DVC,
         which looks at the end alone, would take the results for those of the new ones."""
-        key = self._keys[()]
+        key = self._key
         try:
             require_params(key["params"], self.name)
             files = {str(of_project(name)): known for name, known in key["files"].items()}
@@ -163,7 +168,7 @@ class Stage:
         if left:
             print(f"{self.name}: {left}", flush=True)
         if error is None:
-            write_record(self.name, self.run.run_id, self._keys[()], self._started, machines)
+            write_record(self.name, self.run.run_id, self._key, self._started, machines)
 
 
 def _courier(ray: Any) -> "Courier | None":

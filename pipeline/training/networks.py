@@ -35,7 +35,6 @@ from pipeline.runtime.tuning import run_trials
 from pipeline.runtime.workers import workers_of
 from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
-from pipeline.training.loop import not_in_key
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerJob, TransformerRecipe, transformer_job
 from pipeline.training.transformer.likelihood import held_out, held_out_nll
@@ -126,7 +125,7 @@ def _job(
         TransformerRecipe(task, values, str(TOKENS.absolute()), classes, seed),
         network=replicate.network,
         name=f"{replicate.network}/{replicate.name}",
-        folder=stage.folder(*OTHERS, *not_in_key(params.ray), label_smoothing=smoothing, seed=seed),
+        folder=stage.folder(*OTHERS, label_smoothing=smoothing, seed=seed),
         workers=params.ray.num_workers,
     )
 

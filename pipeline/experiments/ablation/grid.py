@@ -11,7 +11,7 @@ from pipeline.experiments.ablation.training import training_job, training_key, t
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.runtime.files import tree_hash
 from pipeline.runtime.stage import Stage
-from pipeline.training.loop import Workers, not_in_key
+from pipeline.training.loop import Workers
 
 # The grid: no single trial depends on it. (The curves that a trial is trained and decoded with are
 # part of its key, and so is the number of its iterations.)
@@ -34,7 +34,7 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
         own_params = trial_params(params, schedule)
         for seed in params.sweep.seeds:
             own = own | {"seed": seed}
-            folder = str(stage.folder(*GRID, *not_in_key(params.ray), **own))
+            folder = str(stage.folder(*GRID, **own))
             job = None if released else training_job(own_params, common | own, seed)
             trial = Trial(
                 seed=seed,
@@ -76,8 +76,7 @@ def _crossed(params: Params, stage: Stage, own: dict[str, Any]) -> list[Cell]:
     cells = []
     for name in crossed:
         other = {} if name == own["schedule"] else {"decoded": name, "decoded_curve": _curve(name)}
-        folder = stage.folder(*GRID, *not_in_key(params.ray), **own, **other)
-        cells.append(Cell(name, iterations, str(folder)))
+        cells.append(Cell(name, iterations, str(stage.folder(*GRID, **own, **other))))
     return cells
 
 

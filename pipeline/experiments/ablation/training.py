@@ -9,7 +9,6 @@ from pipeline.data.tokens import TokenCache
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.files import tree_hash
 from pipeline.runtime.runs import run_dir
-from pipeline.training.loop import not_in_key
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerJob, TransformerRecipe, transformer_job
 
@@ -30,7 +29,7 @@ OWN = (
 
 def training_key(params: Params) -> dict[str, Any]:
     """What the training of every trial depends on; its schedule, curve and seed come to that."""
-    ignore = not_in_key(params.ray)
+    ignore = params.ray.not_in_key
     own = {"steps": params.sweep.steps, "code": tree_hash(Path(__file__))}
     workers = {} if ignore else {"workers": params.sweep.workers_per_trial}
     return stage_key("train_transformer", [*OWN, *ignore]) | own | workers

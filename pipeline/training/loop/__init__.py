@@ -10,7 +10,7 @@ from pipeline.training.loop.checkpoints import (
     save_checkpoint,
 )
 from pipeline.training.loop.finite import Diverged
-from pipeline.training.loop.job import TrainingJob, Workers, not_in_key
+from pipeline.training.loop.job import TrainingJob, Workers
 from pipeline.training.loop.run import require_workers, run_training
 from pipeline.training.loop.train import Session, Task, train
 
@@ -26,7 +26,6 @@ __all__ = [
     "is_history",
     "load_checkpoint",
     "newest_whole",
-    "not_in_key",
     "require_workers",
     "run_training",
     "save_checkpoint",

@@ -14,19 +14,6 @@ from pipeline.training.loop.train import Task
 
 Recipe = Callable[[Ranks, torch.device], Task]
 
-# The params that say who trains: what changes with them is the order of sums, and dropout.
-WHO = (
-    "ray.num_workers",
-    "ray.cpus_per_worker",
-    "sweep.workers_per_trial",
-    "cas.workers_per_classifier",
-)
-
-
-def not_in_key(ray: Ray) -> tuple[str, ...]:
-    """The params that are no part of a training's key: who trains, where others may go on."""
-    return WHO if ray.elastic else ()
-
 
 @dataclass(frozen=True)
 class Workers:
