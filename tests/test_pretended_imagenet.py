@@ -13,7 +13,12 @@ from torchvision.models._api import WeightsEnum
 from pipeline import perceptual
 from pipeline.classifier import ClassifierConfig
 from pipeline.evaluation import features
-from pipeline.evaluation.features import ClassifierExtractor, PretrainedExtractor, extract
+from pipeline.evaluation.features import (
+    ClassifierExtractor,
+    InBfloat16,
+    PretrainedExtractor,
+    extract,
+)
 from pipeline.perceptual import open_distance_map, open_perceptual
 from pipeline.training.classifier import new_classifier
 from tests.editing_inputs import random_images
@@ -62,7 +67,10 @@ def assert_features_are_a_cpus(gpu, name: str, monkeypatch, waits: list[str]) ->
         torch.manual_seed(0)
         extractor = PretrainedExtractor(name, None, CPU)
     images = [random_images(seed, 2, 3, 32, 32) for seed in range(2)]
-    wanted = extract(extractor, images)
+    wanted, rounded = extract(extractor, images), extract(InBfloat16(extractor, CPU), images)
+    assert rounded.features.dtype == torch.float32
+    apart = (rounded.features - wanted.features).norm() / wanted.features.norm()
+    assert apart < 0.05  # on a CPU that is slow in bfloat16 it is 0
     moved(extractor.network, gpu)
     extractor.device = pretended_device()
     found = extract(extractor, images)
