@@ -38,6 +38,7 @@ from pipeline.config.values import (
     Workers,
 )
 from pipeline.runtime import limits
+from pipeline.runtime.dag import WHO
 from pipeline.runtime.project import runs_folder
 
 
@@ -155,16 +156,6 @@ class Training(Section):
 class Autoregressive(Section):
     steps: Count
     bf16: bool
-
-
-# How a training's batch is shared: what changes with it is the order of sums, and dropout.
-WHO = (
-    "ray.num_workers",
-    "ray.cpus_per_worker",
-    "training.accumulate",
-    "sweep.workers_per_trial",
-    "cas.workers_per_classifier",
-)
 
 
 class Ray(Section):

@@ -26,6 +26,12 @@ FILE_PARAMS = (
     "evaluation.reference_statistics",
 )
 
+# How a training's batch is shared: what changes with it is the order of sums, and dropout.
+WHO = (
+    *("ray.num_workers", "ray.cpus_per_worker", "training.accumulate"),
+    *("sweep.workers_per_trial", "cas.workers_per_classifier"),
+)
+
 
 def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
     """Everything that a stage depends on: its params by value, its dependencies by content, and the
