@@ -70,18 +70,20 @@ def test_a_killed_training_goes_on_with_other_workers(finished, tmp_path, stage,
 
 
 def runs_of(params: Params) -> set[str]:
-    """The run directories of all trainings, of the cells of the sweep and the classifiers of CAS,
-    in the working directory's project."""
+    """The MLflow runs of the stages that train, and the run directories of all trainings, of the
+    cells of the sweep and the classifiers of CAS, in the working directory's project."""
     Path("params.yaml").write_text(json.dumps(params.model_dump()))
-    found = set()
-    for network in ("classifier", "tokenizer"):
-        found.add(Stage(f"train_{network}", params).folder())
-    for network, task in (("transformer", TransformerTask), ("autoregressive", AutoregressiveTask)):
-        stage = Stage(f"train_{network}", params)
+    tasks = {"transformer": TransformerTask, "autoregressive": AutoregressiveTask}
+    names = [f"train_{network}" for network in ("classifier", "tokenizer", *tasks)]
+    stages = {name: Stage(name, params) for name in (*names, "sweep", "cas")}
+    found = {stage.hash for stage in stages.values()}
+    found |= {stages[name].folder() for name in names[:2]}
+    for network, task in tasks.items():
+        stage = stages[f"train_{network}"]
         found |= {networks._job(params, r, task, stage).folder for r in replicates(params, network)}
-    for trial in trials(params, Stage("sweep", params)):
+    for trial in trials(params, stages["sweep"]):
         found |= {trial.training.folder, *(cell.folder for cell in trial.cells + trial.crossed)}
-    found |= {job.folder for job in cas._jobs(params, Stage("cas", params))}
+    found |= {job.folder for job in cas._jobs(params, stages["cas"])}
     return set(map(str, found))
 
 

@@ -1,6 +1,7 @@
 """Processes that prepare the pictures of a training: the same batches as without them, one line
 where something is wrong, and none that is left."""
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -18,6 +19,7 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES
 from pipeline.data.images import loading
+from pipeline.data.images import threads as decoding
 from pipeline.data.images.batches import Batches, ImageBatches
 from pipeline.data.images.loading import prepared
 from pipeline.data.images.shards import ImageShards
@@ -86,7 +88,9 @@ def test_batches_are_the_same_bytes_whoever_prepares_them(kind, cores, loaders, 
 
 
 def test_a_process_of_one_core_has_no_thread_beside_its_computing(monkeypatch):
-    for cores, threads in ((1, 0), (2, 1)):
+    """Slow pictures are decoded in threads, but not there; on two cores these are none of those."""
+    for cores, quick, threads in ((1, 0.0, 0), (2, math.inf, 1)):
+        monkeypatch.setattr(decoding, "QUICK", quick)
         monkeypatch.setenv(THREADS, str(cores))
         before = set(threading.enumerate())  # of which one of another test's may end meanwhile
         ready = prepared(image_batches(ALONE), 0, CPU)

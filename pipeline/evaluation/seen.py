@@ -89,15 +89,12 @@ def open_networks(params: Params, root: Path, second: bool, device: torch.device
         second: whether the second extractor looks too.
     """
     classifier, evaluation = load_model(root / CLASSIFIER, "classifier", device), params.evaluation
-    main, judge, other = (
-        open_extractor(name, classifier, evaluation, device)
-        for name in (
-            evaluation.extractor,
-            "classifier",
-            evaluation.second_extractor if second else "classifier",
-        )
-    )
-    return Networks(main, judge, other if second else None)
+
+    def opened(name: str) -> Extractor:
+        return open_extractor(name, classifier, evaluation, device)
+
+    other = opened(evaluation.second_extractor) if second else None
+    return Networks(opened(evaluation.extractor), opened("classifier"), other)
 
 
 class Shown:

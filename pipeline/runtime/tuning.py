@@ -1,7 +1,6 @@
 """Independent trainings as trials of Ray Tune, as many at once as the cluster has room for.
 
-A trial works in its own process, or that waits for a Ray Train run of its own, of one worker or
-several.
+A trial's process does its work itself, or waits for a Ray Train run of its own.
 """
 
 import shutil
