@@ -26,7 +26,7 @@ def main(params: Params) -> str:
     stage = Stage("cas", params)
     jobs = _jobs(params, stage)
     pending = [j for j in jobs if not keep_if_whole(own_folder(Path(j.folder)) / j.result.name)]
-    workers = Workers.of(params.ray, params.cas.workers_per_classifier)
+    workers = Workers.of(params.ray, params.workers_per_classifier)
     if pending:
         join_ray()
         key = "cas.workers_per_classifier" if workers.count > 1 else "ray.cpus_per_worker"

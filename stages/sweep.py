@@ -37,7 +37,8 @@ def main(params: Params) -> str:
     if pending:
         join_ray()
         ray, each = params.ray, trial_workers(params).count
-        require_resources(each, ray.cpus_per_worker, ray.use_gpu, "sweep.workers_per_trial")
+        key = "sweep.workers_per_trial" if params.sweep.workers_per_trial else "ray.num_workers"
+        require_resources(each, ray.cpus_per_worker, ray.use_gpu, key)
     with stage:
         count = Countdown("sweep", "trials", len(grid), len(pending))
         names = {trial.name for trial in pending}

@@ -12,7 +12,7 @@ from pandas import read_csv
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENS
 from pipeline.config.replicates import replicates
-from pipeline.experiments.ablation.grid import trials
+from pipeline.experiments.ablation.grid import trial_workers, trials
 from pipeline.runtime.files import read_yaml, write_text
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.store import LISTING
@@ -95,9 +95,14 @@ def runs_of(params: Params) -> set[str]:
             "sweep": {"workers_per_trial": 2},
             "cas": {"workers_per_classifier": 2},
         },
+        {
+            "ray": {"num_workers": 2},
+            "sweep": {"workers_per_trial": None},
+            "cas": {"workers_per_classifier": None},
+        },
         {"ray": {"cpus_per_worker": 3}, "training": {"accumulate": 4}},
     ],
-    ids=["workers", "CPUs"],
+    ids=["workers", "as-many", "CPUs"],
 )
 def test_no_training_is_named_by_who_trains_where_others_may_go_on(
     tiny_project, tmp_path, monkeypatch, changes
@@ -120,3 +125,12 @@ def test_no_training_is_named_by_who_trains_where_others_may_go_on(
         before, after = runs_of(one), runs_of(other)
         assert (before == after) == elastic and len(before) == len(after) > 10
         assert elastic or not before & after
+
+
+def test_trials_and_classifiers_have_all_workers_where_no_number_is_given(make_params):
+    params = make_params(
+        ray={"num_workers": 4, "elastic": True},
+        sweep={"workers_per_trial": None},
+        cas={"workers_per_classifier": None},
+    )
+    assert trial_workers(params).count == params.workers_per_classifier == 4

@@ -38,6 +38,16 @@ class Params(Sections):
         return self.grid**2
 
     @property
+    def workers_per_trial(self) -> int:
+        """The workers of each trial of the sweep."""
+        return self.sweep.workers_per_trial or self.ray.num_workers
+
+    @property
+    def workers_per_classifier(self) -> int:
+        """The workers of each classifier of CAS."""
+        return self.cas.workers_per_classifier or self.ray.num_workers
+
+    @property
     def classifier_images(self) -> ClassifierImages:
         """How images are cropped for classifiers: as `data` says, but for the range of areas."""
         data = self.data
@@ -243,17 +253,23 @@ class Params(Sections):
                 f"ray.loaders_per_worker: {loaders} loaders and the training itself need "
                 f"{loaders + 1} CPUs, and ray.cpus_per_worker is {cpus}; raise it or use fewer"
             )
-        if self.training.batch_size % self.sweep.workers_per_trial:
-            raise ValueError(
-                f"sweep.workers_per_trial: training.batch_size {self.training.batch_size} does not "
-                f"split over {self.sweep.workers_per_trial} workers; choose a divisor"
-            )
-        if self.classifier.batch_size % self.cas.workers_per_classifier:
-            raise ValueError(
-                f"cas.workers_per_classifier: classifier.batch_size {self.classifier.batch_size} "
-                f"does not split over {self.cas.workers_per_classifier} workers; choose a divisor"
-            )
-        for workers in (self.ray.num_workers, self.sweep.workers_per_trial):
+        each = {
+            "sweep.workers_per_trial": (self.sweep.workers_per_trial, "training"),
+            "cas.workers_per_classifier": (self.cas.workers_per_classifier, "classifier"),
+        }
+        for key, (workers, section) in each.items():
+            if workers is None and not self.ray.elastic:
+                raise ValueError(
+                    f"{key}: null, as many as ray.num_workers, needs ray.elastic, without which "
+                    f"trainings depend on their number; set it to true, or choose a number"
+                )
+            size = getattr(self, section).batch_size
+            if workers and size % workers:
+                raise ValueError(
+                    f"{key}: {section}.batch_size {size} does not split over {workers} workers; "
+                    f"choose a divisor"
+                )
+        for workers in (self.ray.num_workers, self.workers_per_trial):
             share = self.training.batch_size // workers
             if share % self.training.accumulate:
                 raise ValueError(

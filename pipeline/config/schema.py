@@ -194,7 +194,7 @@ class Sweep(Section):
     crossed: Listed[Schedule]
     steps: Count
     samples: Images
-    workers_per_trial: Workers
+    workers_per_trial: Workers | None
 
 
 class Evaluation(Section):
@@ -227,7 +227,7 @@ class Evaluation(Section):
 class Cas(Section):
     samples: Images
     steps: Count
-    workers_per_classifier: Workers
+    workers_per_classifier: Workers | None
 
 
 class Temperature(Section):

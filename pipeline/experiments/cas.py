@@ -75,7 +75,7 @@ def run_cas(job: CasJob) -> None:
     """Train the job's classifier, from its last checkpoint if there is one, and write its top-1 and
     top-5 accuracy on the validation images."""
     params = Params.model_validate(job.params)
-    workers = Workers.of(params.ray, params.cas.workers_per_classifier)
+    workers = Workers.of(params.ray, params.workers_per_classifier)
     training = TrainingJob(
         name=f"cas {job.name}",
         recipe=partial(cas_task, job),

@@ -59,9 +59,9 @@ def trial_workers(params: Params) -> Workers:
     but the one that measures, or each by itself where that is quicker, as with few devices."""
     ray, sweep = params.ray, params.sweep
     if params.transformer.pretrained is None:
-        return Workers.of(ray, sweep.workers_per_trial)
+        return Workers.of(ray, params.workers_per_trial)
     trials, devices = len(sweep.schedules) * len(sweep.seeds), ray.num_workers
-    count = min(sweep.workers_per_trial, devices)
+    count = min(params.workers_per_trial, devices)
     rounds = math.ceil(trials / (devices // count))
     together = rounds / max(1, count - 1)  # in units of what one device takes for a trial
     return Workers.of(ray, count if together < math.ceil(trials / devices) else 1)

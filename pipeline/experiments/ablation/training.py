@@ -31,7 +31,7 @@ def training_key(params: Params) -> dict[str, Any]:
     """What the training of every trial depends on; its schedule, curve and seed come to that."""
     ignore = params.ray.not_in_key
     own = {"steps": params.sweep.steps, "code": tree_hash(Path(__file__))}
-    workers = {} if ignore else {"workers": params.sweep.workers_per_trial}
+    workers = {} if ignore else {"workers": params.workers_per_trial}
     return stage_key("train_transformer", [*OWN, *ignore]) | own | workers
 
 
@@ -56,5 +56,5 @@ def training_job(params: Params, key: dict[str, Any], seed: int) -> TransformerJ
         network="transformer",
         name=f"{params.training.mask_schedule}/seed{seed}",
         folder=run_dir("sweep/training", key, params.ray.storage_path),
-        workers=params.sweep.workers_per_trial,
+        workers=params.workers_per_trial,
     )

@@ -26,7 +26,7 @@ def idle_devices(params: Params, stages: list[Stage], device: Device | None) -> 
     devices, run, lines = params.ray.num_workers, sum(map(time, stages)), []
     trials = len(params.sweep.schedules) * len(params.sweep.seeds)
     classifiers = CAS_SETS * len(params.evaluation.seeds)
-    each_trial, each_classifier = trial_workers(params).count, params.cas.workers_per_classifier
+    each_trial, each_classifier = trial_workers(params).count, params.workers_per_classifier
     for name, key, count, what, each in (
         ("sweep", "workers_per_trial", trials, "trials", each_trial),
         ("cas", "workers_per_classifier", classifiers, "classifiers", each_classifier),

@@ -213,7 +213,7 @@ class _Planner:
     def _trial_step(self) -> int:
         """FLOPs of one worker's share of a trial's training step."""
         sweep, params = self.params.sweep, self.params
-        batch = params.training.batch_size // sweep.workers_per_trial
+        batch = params.training.batch_size // params.workers_per_trial
         config = transformer_config(params, self.data.classes)
         model = costs.on_meta(lambda: MaskGitTransformer(config))
         # A step is linear in the rows of its head: the mean over schedules stands for all of them.
@@ -240,7 +240,7 @@ class _Planner:
 
     def cas(self) -> list[Part]:
         p, own, val = self.params.classifier, self.params.cas, self.data.val
-        count, each = CAS_SETS * self.seeds, own.workers_per_classifier
+        count, each = CAS_SETS * self.seeds, self.params.workers_per_classifier
         busy, step = at_work(count, each, self.workers), self.network["classifier"].step_flops
         pixels = self.params.data.image_size**2
         # A third is trained on the data set's pictures, and all others on samples.
