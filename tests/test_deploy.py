@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import ray
 import yaml
+from packaging.version import Version
 
 from deploy import wait_for_nodes
 from pipeline.config.presets import preset_params
@@ -18,6 +19,7 @@ from pipeline.runtime.dag import flatten
 from pipeline.runtime.files import read_yaml
 from tests.params import PRESET
 from tests.project import ROOT
+from tests.rayjob import complaints
 
 JOB, SLURM = ROOT / "deploy/rayjob.yaml", ROOT / "deploy/slurm.sh"
 PAPER = preset_params("imagenet256").ray
@@ -28,19 +30,16 @@ DOES = {
     "timeout": "until [ $(grep -c . calls) -ge $CALLS ] && [ -s head ]; do sleep 0.1; done",
     "dvc": "kill $(cat head)",
 }
-# Fields of KubeRay's ray.io/v1, as its API reference lists them (docs.ray.io), that the job has.
-FIELDS = {
-    "job": {"entrypoint", "entrypointNumCpus", "entrypointNumGpus", "backoffLimit"}
-    | {"shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"},
-    "cluster": {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"},
-    "head": {"rayStartParams", "template"},
-    "worker": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
-}
 
 
 @pytest.fixture
-def spec() -> dict:
-    return yaml.safe_load(JOB.read_text())["spec"]
+def job() -> dict:
+    return yaml.safe_load(JOB.read_text())
+
+
+@pytest.fixture
+def spec(job) -> dict:
+    return job["spec"]
 
 
 def groups(spec: dict) -> list[dict]:
@@ -55,13 +54,50 @@ def test_params_that_a_file_names_exist(path):
     assert named - set(flatten(read_yaml(PRESET))) <= {"ray.io"}
 
 
-def test_the_rayjob_has_fields_that_kuberay_knows(spec):
-    head, worker = groups(spec)
-    assert set(spec) == FIELDS["job"] and set(spec["rayClusterSpec"]) == FIELDS["cluster"]
-    assert set(head) == FIELDS["head"] and set(worker) == FIELDS["worker"]
-    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
-    # Of the head's `ray start`, which takes text alone.
-    assert all(isinstance(v, str) for g in (head, worker) for v in g["rayStartParams"].values())
+def test_the_rayjob_has_fields_that_kuberay_knows(job):
+    """By a schema of ours (tests/rayjob.py)."""
+    assert complaints(job) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "told"),
+    [
+        ("$", {"kind": "RayCluster"}, "'RayJob' was expected"),
+        ("$.spec", {"backofLimit": 2}, "'backofLimit' was unexpected"),
+        ("$.spec", {"backoffLimit": "2"}, "'2' is not of type 'integer'"),
+        ("$.spec", {"ttlSecondsAfterFinished": -1}, "-1 is less than the minimum"),
+        ("$.spec", {"shutdownAfterJobFinishes": "yes"}, "'yes' is not of type 'boolean'"),
+        ("$.spec.rayClusterSpec", {"headGroupSpecs": {}}, "'headGroupSpecs' was unexpected"),
+        ("$.spec.rayClusterSpec", {"rayVersion": 2.6}, "2.6 is not of type 'string'"),
+        ("$.spec.rayClusterSpec.authOptions", {"mode": "tokens"}, "'tokens' is not one of"),
+        ("$.spec.rayClusterSpec.headGroupSpec.rayStartParams", {"num-cpus": 0}, "0 is not of type"),
+        ("$.spec.rayClusterSpec.workerGroupSpecs[0]", {"replica": 1}, "'replica' was unexpected"),
+        ("$.spec.rayClusterSpec.workerGroupSpecs[0]", {"maxReplicas": 1.5}, "1.5 is not of type"),
+    ],
+)
+def test_a_rayjob_that_kuberay_does_not_take_is_told(job, place, change, told):
+    """So that the schema is one."""
+    part = job
+    for key in re.findall(r"\w+", place):
+        part = part[int(key) if key.isdigit() else key]
+    part |= change
+    (complaint,) = complaints(job)
+    assert complaint.startswith(place) and told in complaint
+
+
+def test_a_rayjob_without_a_field_that_is_meant_is_told(job, spec):
+    del spec["rayClusterSpec"]["authOptions"]
+    assert complaints(job) == ["$.spec.rayClusterSpec: 'authOptions' is a required property"]
+
+
+def test_kuberays_operator_finds_nothing_amiss(job, spec):
+    """It looks at a job that is made already, for what no schema says, and fails what it finds."""
+    cluster = spec["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}  # for which Ray is to be 2.52 or newer
+    assert Version(cluster["rayVersion"]) >= Version("2.52.0")
+    assert spec["shutdownAfterJobFinishes"]  # or `ttlSecondsAfterFinished` has no place
+    name = job["metadata"]["generateName"] + "12345"  # as the API server makes it
+    assert len(name) <= 47 and re.fullmatch("[a-z][a-z0-9-]*[a-z0-9]", name)
 
 
 def test_the_pods_are_what_kubernetes_takes(spec):
