@@ -14,9 +14,9 @@ from ray.autoscaler.v2 import sdk
 from ray.experimental import internal_kv
 
 from pipeline.runtime import cluster as module
-from pipeline.runtime.cluster import OWN_COPY, _look, _sees, require_readable
+from pipeline.runtime.cluster import _look, _sees, require_readable
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.home import own_mark
+from pipeline.runtime.home import OWN_COPY, own_mark
 from pipeline.runtime.room import may_grow, require_resources, wait_for_nodes
 from pipeline.runtime.tuning import Needs, _concurrent
 

@@ -265,8 +265,8 @@ def test_run_directories_outside_of_the_project_have_a_mark_of_their_own(tmp_pat
     ends: list = []
     monkeypatch.setattr("atexit.register", lambda *call, **options: ends.append((call, options)))
     mark = tmp_path / "project/.seen-home-1"
-    assert module._mark_beside(tmp_path / "project/runs", mark) == mark and ends == []
-    beside = module._mark_beside(tmp_path / "fast/runs", mark)
+    assert home.mark_beside(tmp_path / "project/runs", mark) == mark and ends == []
+    beside = home.mark_beside(tmp_path / "fast/runs", mark)
     assert beside.exists() and beside.parent == tmp_path / "fast/runs"
     ((unlink,), options) = ends[0]
     unlink(**options)

@@ -17,13 +17,14 @@ from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.process import THREADS
+from pipeline.runtime.remote import Remote, default_remote
 from pipeline.runtime.runs import provenance
 from pipeline.tools.submit import package
 from pipeline.tools.submit.job import kept_folder
 from pipeline.tools.submit.job import main as job
 from pipeline.tools.submit.order import FILE, KEY, Order
 from pipeline.tools.submit.package import tracked_files, write_package
-from pipeline.tools.submit.remote import Remote, default_remote, push, use_remote
+from pipeline.tools.submit.remote import push, use_remote
 from tests.project import ROOT, Project
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import tree_hash
-from pipeline.runtime.home import own_mark
+from pipeline.runtime.home import OWN_COPY, own_mark
 from pipeline.runtime.local_cluster import end_with_it, private_folder
 from pipeline.runtime.process import NO_DASHBOARD, end_when_told, ends_when_told, tell
 from pipeline.runtime.project import in_project
@@ -53,7 +53,6 @@ _LOCAL_ENVIRONMENT = {
 }
 
 CODE = Path(__file__).parents[1]
-OWN_COPY = "MASKGIT_OWN_COPY"  # set where the folder is one that a job has made for itself
 ANSWER = 5.0  # seconds that a port may take to answer
 WORKER_START = 60.0  # seconds that the first worker may take to start
 

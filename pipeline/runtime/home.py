@@ -1,14 +1,22 @@
 """The project's home: the node on which it lies, and the actor there that gives its files out and
 takes them in, for workers of nodes that do not see it."""
 
+import atexit
 import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.runtime.files import to_disk
+from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten, makers, stage_deps
+from pipeline.runtime.errors import UserError, cannot_write
+from pipeline.runtime.files import read_yaml, to_disk
+from pipeline.runtime.project import lies_in
+from pipeline.runtime.remote import Output, output_at
 
+# Set where the folder is one that a job has made for itself: no other node sees it, and what its
+# stages make is in the DVC remote before the next begins.
+OWN_COPY = "MASKGIT_OWN_COPY"
 CHUNK = 32 * 2**20  # bytes that travel at once
 
 
@@ -45,14 +53,19 @@ class Home:
 
     Args:
         bases: the project's folder and its storage.
+        pushed: whether the DVC remote has what other stages made.
     """
 
-    def __init__(self, *bases: str):
-        self._bases = bases
+    def __init__(self, *bases: str, pushed: bool = False):
+        self._bases, self._pushed = bases, pushed
 
     def listed(self, place: Place) -> dict[str, Stamp]:
         """As the function, of a place here."""
         return listed(self._path(place))
+
+    def output(self, place: Place) -> Output | None:
+        """What a stage made at a place, as it lies in the remote; None where it may lack it."""
+        return output_at(Path(self._bases[0]), place.name) if self._pushed else None
 
     def read(self, place: Place, name: str, start: int) -> bytes:
         """At most `CHUNK` bytes of a file in a place, from `start` on."""
@@ -103,6 +116,18 @@ def _stamp(path: Path) -> Stamp:
     return Stamp(found.st_size, found.st_mtime_ns)
 
 
+def needed() -> tuple[Place, ...]:
+    """What the running stage needs that other stages made, and the files that params name. (A stage
+    that was started by hand is not known: what any of them needs.)"""
+    made, stage = makers(), os.environ.get("DVC_STAGE")
+    paths = [path for path in (stage_deps(stage) if stage else made) if path in made]
+    values = flatten(read_yaml(PARAMS_FILE))
+    paths += [str(values[name]) for name in FILE_PARAMS if values.get(name)]
+    return tuple(
+        Place(0, path) for path in paths if not Path(path).is_absolute() and Path(path).exists()
+    )
+
+
 def own_mark(folder: Path) -> Path:
     """Where this process may put a file into a folder, for nodes to see. Those of processes that
     were killed are removed."""
@@ -114,3 +139,17 @@ def own_mark(folder: Path) -> Path:
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             path.unlink(missing_ok=True)
     return folder / f"{name}{os.getpid()}"
+
+
+def mark_beside(storage: Path, mark: Path) -> Path:
+    """The same mark where run directories lie, unless that is in the project."""
+    if lies_in(storage, mark.parent):
+        return mark
+    beside = own_mark(storage)
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+    except OSError as error:
+        raise UserError(cannot_write(beside, error)) from error
+    atexit.register(beside.unlink, missing_ok=True)
+    return beside

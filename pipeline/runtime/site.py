@@ -5,29 +5,32 @@ A worker's copy has what it was told to need: it takes that from home before it 
 home what it made.
 """
 
-import atexit
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.dag import (
-    FILE_PARAMS,
-    PARAMS_FILE,
-    flatten,
-    makers,
-    require_unchanged,
-    stage_deps,
-)
+from pipeline.runtime.dag import PARAMS_FILE, require_unchanged
 from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.files import PARTS, atomic_file, read_yaml, temporary_beside, value_hash
-from pipeline.runtime.home import CHUNK, Home, Place, Project, Stamp, listed, own_mark
+from pipeline.runtime.home import (
+    CHUNK,
+    OWN_COPY,
+    Home,
+    Place,
+    Project,
+    Stamp,
+    listed,
+    mark_beside,
+    needed,
+)
 from pipeline.runtime.locks import lock_at
-from pipeline.runtime.project import in_project, lies_in, runs_folder
+from pipeline.runtime.project import in_project, runs_folder
+from pipeline.runtime.remote_files import fetched
 
 AHEAD = 3  # chunks of a file that are asked for at once: one is written while others travel
 
@@ -117,9 +120,11 @@ class Site:
             path = self.path(place)
             with self._lock:
                 theirs, ours = ray.get(self._home.listed.remote(place)), listed(path)
-                for name, stamp in theirs.items():
-                    if ours.get(name) != stamp:
-                        self._fetch(place, name, stamp)
+                lacking = {name: s for name, s in theirs.items() if ours.get(name) != s}
+                for name in self._from_remote(place, lacking):
+                    del lacking[name]
+                for name, stamp in lacking.items():
+                    self._fetch(place, name, stamp)
                 for name in (ours.keys() - theirs.keys()) if exact else ():
                     if _is_wanted(name, theirs):
                         continue
@@ -155,6 +160,16 @@ class Site:
             if place.base == outer.base and place.name.startswith(f"{outer.name}/"):
                 below = place.name[len(outer.name) + 1 :]
                 known |= {f"{below}/{name}" if name else below: files[name] for name in files}
+
+    def _from_remote(self, place: Place, lacking: Mapping[str, Stamp]) -> list[str]:
+        """Fetch files of what another stage made from the DVC remote, if that has it for sure;
+        returns their names."""
+        import ray
+
+        if not lacking or place not in self.project.inputs:
+            return []
+        output = ray.get(self._home.output.remote(place))
+        return fetched(output, self.path(place), lacking) if output else []
 
     def _fetch(self, place: Place, name: str, stamp: Stamp) -> None:
         import ray
@@ -260,37 +275,12 @@ def be_home(mark: Path) -> None:
     name = f"home-{uuid.uuid4().hex[:12]}"
     storage_path = runs_folder(read_yaml(PARAMS_FILE)["ray"]["storage_path"])
     folder, storage = Path.cwd(), in_project(storage_path).resolve()
-    marks = tuple(map(str, {mark, _mark_beside(storage, mark)}))
+    marks = tuple(map(str, {mark, mark_beside(storage, mark)}))
     node = ray.get_runtime_context().get_node_id()
     beside = NodeAffinitySchedulingStrategy(node, soft=False)
     actor: Any = ray.remote(Home).options(
         name=name, num_cpus=0, max_concurrency=8, scheduling_strategy=beside
     )
-    project = Project(str(folder), str(storage), storage_path, marks, name, _inputs(), *_running)
-    _here = Site(project, actor.remote(str(folder), str(storage)))
-
-
-def _mark_beside(storage: Path, mark: Path) -> Path:
-    """The same mark where run directories lie, unless that is in the project."""
-    if lies_in(storage, mark.parent):
-        return mark
-    beside = own_mark(storage)
-    try:
-        storage.mkdir(parents=True, exist_ok=True)
-        beside.touch()
-    except OSError as error:
-        raise UserError(cannot_write(beside, error)) from error
-    atexit.register(beside.unlink, missing_ok=True)
-    return beside
-
-
-def _inputs() -> tuple[Place, ...]:
-    """What the running stage needs that other stages made, and the files that params name. (A stage
-    that was started by hand is not known: what any of them needs.)"""
-    made, stage = makers(), os.environ.get("DVC_STAGE")
-    needed = [path for path in (stage_deps(stage) if stage else made) if path in made]
-    values = flatten(read_yaml(PARAMS_FILE))
-    needed += [str(values[name]) for name in FILE_PARAMS if values.get(name)]
-    return tuple(
-        Place(0, path) for path in needed if not Path(path).is_absolute() and Path(path).exists()
-    )
+    project = Project(str(folder), str(storage), storage_path, marks, name, needed(), *_running)
+    pushed = OWN_COPY in os.environ
+    _here = Site(project, actor.remote(str(folder), str(storage), pushed=pushed))

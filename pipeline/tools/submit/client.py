@@ -22,12 +22,13 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.patience import unless_late
 from pipeline.runtime.process import THREADS
+from pipeline.runtime.remote import Remote, default_remote
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.uris import redacted, server_of
 from pipeline.tools.submit.follow import PREFERRED, followed
 from pipeline.tools.submit.order import KEY, Order
 from pipeline.tools.submit.package import tracked_files, write_package
-from pipeline.tools.submit.remote import Remote, default_remote, push
+from pipeline.tools.submit.remote import push
 
 JOB = "pipeline.tools.submit.job"
 CONNECT = 20.0  # seconds that a dashboard may take to answer

@@ -18,15 +18,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipeline.config.params import load_params
-from pipeline.runtime.cluster import OWN_COPY
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove, value_hash
+from pipeline.runtime.home import OWN_COPY
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.process import THREADS, set_up
+from pipeline.runtime.remote import Remote
 from pipeline.runtime.uris import is_local, tracking_uri
 from pipeline.tools.submit.order import FILE, Order
-from pipeline.tools.submit.remote import LOCAL_CONFIG, Remote, push, use_remote
+from pipeline.tools.submit.remote import LOCAL_CONFIG, push, use_remote
 
 
 def main(package: Path) -> None:

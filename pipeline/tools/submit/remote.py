@@ -1,12 +1,11 @@
-"""The project's default DVC remote, through which data travel where no folder is shared."""
+"""A job's use of the DVC remote: its folder's settings, and what it pushes."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
+from pipeline.runtime.remote import Remote
 from pipeline.runtime.uris import redacted
 
 LOCAL_CONFIG = Path(".dvc/config.local")
@@ -14,42 +13,6 @@ LOCAL_CONFIG = Path(".dvc/config.local")
 # copy has a time of its own. "copy" is no way out here, since DVC then leaves the copies that it
 # finds, on a file system with reflinks those of all that a job makes.
 LINKS = ["hardlink", "symlink"]
-
-
-class Remote(NamedTuple):
-    """A DVC remote."""
-
-    name: str
-    settings: Mapping[str, Any]  # as all of DVC's files together have them: its URL, perhaps keys
-
-    @property
-    def url(self) -> str:
-        return self.settings["url"]
-
-
-def default_remote() -> Remote | None:
-    """The default remote of the project in this folder; None where it has none.
-
-    Raises:
-        UserError: DVC's files do not say which it is.
-    """
-    from dvc.config import Config
-    from dvc.exceptions import DvcException
-
-    try:
-        config = Config(".dvc")
-        name = config["core"].get("remote")
-        return Remote(name, _plain(config["remote"][name])) if name else None
-    except (DvcException, KeyError) as error:
-        raise UserError(
-            f"the default DVC remote cannot be read: {in_a_line(error)}; `dvc remote list` shows "
-            f"those that there are"
-        ) from error
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Paths, of which DVC has classes of its own, as text."""
-    return {k: str(v) if isinstance(v, str) else v for k, v in settings.items()}
 
 
 def use_remote(remote: Remote, cache: Path) -> None:
