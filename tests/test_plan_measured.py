@@ -102,6 +102,10 @@ def test_what_is_in_float32_has_a_rate_of_its_own():
     part = Part("training", flops=800, devices=4, float32=200)
     assert part.seconds(Device(10, 8)) == 20
     assert part.seconds(Device(10, 8, float32=2)) == (60 + 100) / 4
+    rounded = Part("training", flops=800, devices=4, float32=200, tf32=400)
+    assert rounded.seconds(Device(10, 8)) == 20
+    assert rounded.seconds(Device(10, 8, float32=2)) == (20 + 100 + 80) / 4  # at half of 10
+    assert rounded.seconds(Device(10, 8, float32=8)) == (20 + 25 + 50) / 4  # as all of float32
     stage = Stage("sweep", (part, Part("features", flops=100, devices=1, float32=100)))
     assert stage.float32 == 300 and stage.seconds(Device(10, 8, float32=2)) == 90
 

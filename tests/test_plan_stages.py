@@ -162,7 +162,7 @@ def test_the_papers_run_uses_all_devices_as_well_as_the_page_says(tmp_path, monk
     monkeypatch.chdir(tmp_path)  # the published size, and not that of images prepared here
     page = " ".join((ROOT / "docs/scaling.md").read_text(encoding="utf-8").split())
     pattern = r"16 GPUs says (\S+) days, (\S+) times .* 64 GPUs take (\S+) times, and (\S+) with"
-    found = []
+    found, slower = [], []
     for workers, others, allowed in (
         (16, {}, 1.15),  # as the preset is
         (64, {}, 1.1),
@@ -175,6 +175,8 @@ def test_the_papers_run_uses_all_devices_as_well_as_the_page_says(tmp_path, monk
         assert seconds <= allowed * flops / workers / RATE
         found += [f"{seconds / 86400:.1f}"] if workers == 16 else []
         found.append(f"{seconds * workers * RATE / flops:.2f}")
+        seconds = sum(stage.seconds(Device(RATE, 8, 40e12)) for stage in stages)
+        slower.append(f"{seconds * workers * RATE / flops:.2f}")
         if others:
             idle = {stage.name: f"{workers - stage.devices:.0f}" for stage in stages}
             says = f"the sweep leaves {idle['sweep']} of 64 GPUs idle, and CAS {idle['cas']}"
@@ -188,6 +190,7 @@ def test_the_papers_run_uses_all_devices_as_well_as_the_page_says(tmp_path, monk
                 and max(part.flops / flops, part.seconds(Device(RATE, cores)) / seconds) > 0.01
             ] == []
     assert list(re.search(pattern, page).groups()) == found
+    assert "With 40 TFLOP/s in float32 it is {}, {} and {} times".format(*slower) in page
 
 
 def test_the_page_on_scaling_says_what_the_plan_says_of_float32_and_pictures(tmp_path, monkeypatch):
@@ -202,10 +205,13 @@ def test_the_page_on_scaling_says_what_the_plan_says_of_float32_and_pictures(tmp
     assert f"or of {days(19.5e12)} at an A100's peak" in page
     slow = days(40e12, tf32=False), days(19.5e12, tf32=False)
     assert (
-        "Without it 16 GPUs take {} days at 40 TFLOP/s, and {} at an A100's peak".format(*slow)
+        "Without TF32 16 GPUs take {} days at 40 TFLOP/s, and {} at an A100's peak".format(*slow)
         in page
     )
     _, stages, flops, _ = papers_run(16, {})
+    tf32 = sum(part.tf32 for stage in stages for part in stage.parts)
+    assert f"{tf32 / 1e18:.0f} EFLOP; with `tokenizer.tf32`" in page
+    assert f"{tf32 / RATE / 16 / 3600:.1f} hours more of 16 GPUs" in page
     share = sum(stage.float32 for stage in stages)
     assert f"{share / 1e18:.0f} EFLOP, {share / flops:.1%} of the run's" in page
     core = {stage.name: stage.core_seconds for stage in stages}

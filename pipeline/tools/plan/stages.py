@@ -143,14 +143,15 @@ class _Planner:
         ]
 
     def _tokenizer_steps(self) -> Part:
-        """Both networks. TF32 counts as bfloat16; without it the discriminator, and what of the
-        tokenizer's losses goes through it, is in float32."""
+        """Both networks. The discriminator, and what of the tokenizer's losses goes through it, is
+        in float32 whatever the tokenizer is, or in TF32."""
         p = self.params.tokenizer
-        own = self.of_pictures(p.bf16 or p.tf32, "tokenizer", p.steps * p.batch_size)
-        other = self.of_pictures(p.tf32, "discriminator", 0)
-        through = 0 if p.tf32 else self.network["tokenizer"].adversarial_flops
-        slow = (own.float32 or through) + other.float32
-        return replace(own, flops=own.flops + other.flops, float32=slow)
+        own = self.of_pictures(True, "tokenizer", p.steps * p.batch_size)
+        other = self.of_pictures(True, "discriminator", 0)
+        through = self.network["tokenizer"].adversarial_flops
+        slow = (through if p.bf16 else own.flops) + other.flops
+        rates = {"tf32": slow} if p.tf32 else {"float32": slow}
+        return replace(own, flops=own.flops + other.flops, **rates)
 
     def cache_tokens(self) -> list[Part]:
         views = self.data.train * self.params.tokens.crops_per_image + self.data.val

@@ -11,6 +11,12 @@ class Device:
     cores: int  # that it has; without loaders all of them decode and crop, and one augments
     float32: float | None = None  # rate of what is in float32; None: the same
 
+    @property
+    def tf32(self) -> float:
+        """Rate of float32 that may be rounded to TF32: half of bfloat16's by data sheets, where
+        rates are told apart."""
+        return max(self.float32, self.rate / 2) if self.float32 else self.rate
+
 
 @dataclass(frozen=True)
 class Part:
@@ -22,7 +28,8 @@ class Part:
     pictures: float = 0.0  # core seconds of decoding and cropping, or of encoding
     augmenting: float = 0.0  # core seconds of RandAugment
     loaders: int = 0  # processes of each device that do both, where it has any
-    float32: int = 0  # of the FLOPs, those in float32 and without TF32
+    float32: int = 0  # of the FLOPs, those in float32
+    tf32: int = 0  # and those that TF32 may take
 
     def seconds(self, device: Device) -> float:
         """How long it takes. In trainings the next batches are prepared meanwhile, and the slower
@@ -31,8 +38,8 @@ class Part:
             prepared = (self.pictures + self.augmenting) / self.loaders
         else:
             prepared = max(self.pictures / device.cores, self.augmenting)
-        slow = self.float32 / (device.float32 or device.rate)
-        work = (self.flops - self.float32) / device.rate + slow
+        work = self.float32 / (device.float32 or device.rate) + self.tf32 / device.tf32
+        work += (self.flops - self.float32 - self.tf32) / device.rate
         time = max(work, prepared) if self.what == "training" else work + prepared
         return time / self.devices
 
