@@ -103,7 +103,7 @@ def generate_autoregressive(
     if bf16:
         model = with_bfloat16_linears(model)
     labels_B = labels.to(device)
-    rows = max(1, CACHE_BYTES // _cache_bytes(model) if cache else len(labels))
+    rows = max(1, CACHE_BYTES // cache_bytes(model) if cache else len(labels))
     parts = []
     for rows_b in torch.arange(len(labels), device=device).split(rows):
         noise = generator(seed, "autoregressive", device=device)  # the whole batch's, for each part
@@ -111,7 +111,7 @@ def generate_autoregressive(
     return torch.cat(parts)
 
 
-def _cache_bytes(model: AutoregressiveTransformer) -> int:
+def cache_bytes(model: AutoregressiveTransformer) -> int:
     """Of the keys and values of an image, in float32."""
     config = model.config
     return 2 * 4 * config.layers * config.num_tokens * config.hidden

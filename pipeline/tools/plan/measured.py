@@ -13,6 +13,8 @@ from pipeline.experiments.edit import TASKS
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.networks import DataSize
 
+PRETRAINED = frozenset({"inception", "vgg"})
+
 
 class Measured(NamedTuple):
     """A set of images whose features are made once. They are kept of images that are: of others,
@@ -51,29 +53,50 @@ def measured_sets(params: Params, data: DataSize) -> list[Measured]:
     return found + [Measured("edit", min(params.editing.images, data.val), main)] * edits
 
 
+class Reader(NamedTuple):
+    """An extractor's network, on the meta device, and the images that it sees."""
+
+    network: nn.Module
+    channels: int
+    side: int
+
+
 def extractor_flops(params: Params, data: DataSize) -> dict[str, int]:
     """FLOPs of an image's features, by extractor."""
-    classifier = costs.on_meta(lambda: costs.classifier_of(params, data.classes)).eval()
-    own = _forward(classifier, params.data.channels, params.data.image_size)
+    own = _image_flops(reader("classifier", params, data))
     evaluation = params.evaluation
-    pretrained = {evaluation.extractor, evaluation.second_extractor} & {"inception", "vgg"}
-    return {"classifier": own, "random": own} | {name: _pretrained(name) for name in pretrained}
+    pretrained = {evaluation.extractor, evaluation.second_extractor} & PRETRAINED
+    return {"classifier": own, "random": own} | {name: _flops(name) for name in pretrained}
+
+
+def reader(name: str, params: Params, data: DataSize) -> Reader:
+    """The extractor of that name."""
+    if name in PRETRAINED:
+        return _pretrained(name)
+    classifier = costs.on_meta(lambda: costs.classifier_of(params, data.classes)).eval()
+    return Reader(classifier, params.data.channels, params.data.image_size)
 
 
 @cache
-def _pretrained(name: str) -> int:
-    """Of a network as torchvision has it, whose convolutions are those of torch-fidelity's, and so
-    is the size that either resizes images to."""
+def _pretrained(name: str) -> Reader:
+    """A network as torchvision has it, whose convolutions are those of torch-fidelity's, and so is
+    the size that either resizes images to."""
     from torchvision import models
 
     if name == "inception":
         build = lambda: models.inception_v3(weights=None, init_weights=False, aux_logits=False)  # noqa: E731
-        return _forward(costs.on_meta(build).eval(), 3, 299)
+        return Reader(costs.on_meta(build).eval(), 3, 299)
     vgg = costs.on_meta(lambda: models.vgg16(weights=None)).eval()
     vgg.classifier = vgg.classifier[:-1]  # the second fully connected layer is its last
-    return _forward(vgg, 3, 224)
+    return Reader(vgg, 3, 224)
+
+
+@cache
+def _flops(name: str) -> int:
+    return _image_flops(_pretrained(name))
 
 
 @torch.no_grad()
-def _forward(network: nn.Module, channels: int, side: int) -> int:
-    return costs.count_flops(lambda: network(torch.empty(1, channels, side, side, device="meta")))
+def _image_flops(own: Reader) -> int:
+    image = torch.empty(1, own.channels, own.side, own.side, device="meta")
+    return costs.count_flops(lambda: own.network(image))

@@ -12,6 +12,7 @@ from pipeline.runtime.dag import read_stages
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.project import RUNS
 from pipeline.tools.plan.idle import idle_devices
+from pipeline.tools.plan.memory import stage_memory
 from pipeline.tools.plan.networks import DataSize, Network, plan_networks
 from pipeline.tools.plan.stages import plan_stages
 from pipeline.tools.plan.storage import Storage, plan_storage, token_cache_bytes
@@ -51,7 +52,7 @@ def plan_text(
             _stage_table(stages, device),
             *(textwrap.fill(line, WIDTH) for line in idle),
             _stage_note(stages, params),
-            _storage_table(storage),
+            _storage_table(storage, stage_memory(params, data, networks)),
             _storage_note(storage, data, params.ray.folder),
         ]
     )
@@ -79,6 +80,7 @@ def plan_values(
             for stage in stages
         ],
         "storage": [asdict(each) for each in plan_storage(params, data, networks)],
+        "memory": stage_memory(params, data, networks),
         "not_counted": _uncounted(stages),
     }
 
@@ -188,17 +190,18 @@ def _stage_note(stages: list[Stage], params: Params) -> str:
     )
 
 
-def _storage_table(storage: list[Storage]) -> str:
+def _storage_table(storage: list[Storage], memory: dict[str, int]) -> str:
     from tabulate import tabulate
 
     def row(name: str, *sizes: int) -> list[str]:
         return [name, *(_bytes(size) if size else "–" for size in sizes)]
 
-    rows = [row(s.stage, s.outputs, s.live, s.passing) for s in storage]
+    rows = [row(s.stage, memory.get(s.stage, 0), s.outputs, s.live, s.passing) for s in storage]
     outputs, live = sum(s.outputs for s in storage), sum(s.live for s in storage)
-    rows.append(row("in all", outputs, live, max(s.passing for s in storage)))
-    headers = ["stage", "outputs", "live copies", "while it runs"]
-    return tabulate(rows, headers, tablefmt="simple", colalign=("left", *["right"] * 3))
+    most = max(memory.values()), max(s.passing for s in storage)
+    rows.append(row("in all", most[0], outputs, live, most[1]))
+    headers = ["stage", "memory a worker", "outputs", "live copies", "while it runs"]
+    return tabulate(rows, headers, tablefmt="simple", colalign=("left", *["right"] * 4))
 
 
 def _storage_note(storage: list[Storage], data: DataSize, runs: str) -> str:
@@ -209,6 +212,7 @@ def _storage_note(storage: list[Storage], data: DataSize, runs: str) -> str:
     sizes = "as large as the source's files; smaller of large photographs"
     images = "" if data.shard_bytes else f"the prepared images ({sizes}), "
     return textwrap.fill(
+        "Memory is that of a worker's device, at most; of networks that predict as if in float32. "
         f"The disk must hold {_bytes(need)}: outputs twice, in the project and in DVC's cache "
         "(once where the file system shares blocks), live copies under ray.storage_path, which "
         f"{who} deletes, and what the stage that needs most needs besides while it runs. "

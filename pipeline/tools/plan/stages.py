@@ -150,8 +150,8 @@ class _Planner:
         other = self.of_pictures(True, "discriminator", 0)
         through = self.network["tokenizer"].adversarial_flops
         slow = (through if p.bf16 else own.flops) + other.flops
-        rates = {"tf32": slow} if p.tf32 else {"float32": slow}
-        return replace(own, flops=own.flops + other.flops, **rates)
+        exact, rounded = (0, slow) if p.tf32 else (slow, 0)
+        return replace(own, flops=own.flops + other.flops, float32=exact, tf32=rounded)
 
     def cache_tokens(self) -> list[Part]:
         views = self.data.train * self.params.tokens.crops_per_image + self.data.val
