@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
+from pipeline.config.trainings import workers_per_classifier
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
 from pipeline.runtime.checksums import keep_if_whole
 from pipeline.runtime.cluster import join_ray
@@ -26,7 +27,7 @@ def main(params: Params) -> str:
     stage = Stage("cas", params)
     jobs = _jobs(params, stage)
     pending = [j for j in jobs if not keep_if_whole(own_folder(Path(j.folder)) / j.result.name)]
-    workers = Workers.of(params.ray, params.workers_per_classifier)
+    workers = Workers.of(params.ray, workers_per_classifier(params))
     if pending:
         join_ray()
         key = "cas.workers_per_classifier" if workers.count > 1 else "ray.cpus_per_worker"

@@ -11,7 +11,9 @@ from pandas import read_csv
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENS
+from pipeline.config.presets import preset_params
 from pipeline.config.replicates import replicates
+from pipeline.config.trainings import classifier_count, trial_count, workers_per_classifier
 from pipeline.experiments.ablation.grid import trial_workers, trials
 from pipeline.runtime.files import read_yaml, write_text
 from pipeline.runtime.stage import Stage
@@ -81,9 +83,11 @@ def runs_of(params: Params) -> set[str]:
     for network, task in tasks.items():
         stage = stages[f"train_{network}"]
         found |= {networks._job(params, r, task, stage).folder for r in replicates(params, network)}
-    for trial in trials(params, stages["sweep"]):
+    grid, jobs = trials(params, stages["sweep"]), cas._jobs(params, stages["cas"])
+    assert (len(grid), len(jobs)) == (trial_count(params), classifier_count(params))
+    for trial in grid:
         found |= {trial.training.folder, *(cell.folder for cell in trial.cells + trial.crossed)}
-    found |= {job.folder for job in cas._jobs(params, stages["cas"])}
+    found |= {job.folder for job in jobs}
     return set(map(str, found))
 
 
@@ -127,10 +131,32 @@ def test_no_training_is_named_by_who_trains_where_others_may_go_on(
         assert elastic or not before & after
 
 
-def test_trials_and_classifiers_have_all_workers_where_no_number_is_given(make_params):
+@pytest.mark.parametrize("workers", [1, 2, 4, 6, 8, 12])
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_where_no_number_is_given_as_few_workers_as_leave_none_idle(make_params, workers, seeds):
     params = make_params(
-        ray={"num_workers": 4, "elastic": True},
-        sweep={"workers_per_trial": None},
+        ray={"num_workers": workers, "elastic": True},
+        sweep={"workers_per_trial": None, "seeds": list(range(seeds))},
         cas={"workers_per_classifier": None},
+        evaluation={"seeds": list(range(seeds))},
+        training={"batch_size": 24},
+        tokenizer={"batch_size": 24},
+        classifier={"batch_size": 24},
     )
-    assert trial_workers(params).count == params.workers_per_classifier == 4
+    for each, trainings in (
+        (trial_workers(params).count, 7 * seeds),
+        (workers_per_classifier(params), 6 * seeds),
+    ):
+        assert each == min(
+            n for n in range(1, workers + 1) if workers % n == 0 and trainings % (workers // n) == 0
+        )
+
+
+def test_the_papers_trainings_use_what_there_is():
+    for workers, trial, classifier in ((16, 16, 8), (64, 64, 32), (8, 8, 4)):
+        params = preset_params("imagenet256")
+        ray = params.ray.model_copy(update={"num_workers": workers})
+        params = params.model_copy(update={"ray": ray})
+        assert trial_workers(params).count == trial
+        assert workers_per_classifier(params) == classifier
+        assert classifier_count(params) == 6  # as stages/cas.py has them, with one seed

@@ -218,6 +218,9 @@ def test_the_page_on_scaling_says_what_the_plan_says_of_float32_and_pictures(tmp
     times = f"{core['sweep'] / 60:.0f} min, {core['evaluate'] / 3600:.1f} h, "
     times += f"{core['edit'] / 60:.0f} min and {core['reject'] / 3600:.1f} h of one core"
     assert times in page
+    seconds = next(s for s in stages if s.name == "cas").seconds(Device(RATE, 8)) / 3600
+    alone = next(s for s in stages if s.name == "cas").flops / RATE / 16 / 3600
+    assert f"{seconds:.1f} h in place of {alone:.1f}" in page
 
 
 def test_stages_are_those_of_the_dag_but_those_that_the_text_names(make_params):

@@ -8,6 +8,7 @@ from pydantic import ValidationError, model_validator
 from pipeline.config.mistakes import first_mistake
 from pipeline.config.places import DOWNLOADS, STORAGE, check_places
 from pipeline.config.schema import Sections
+from pipeline.config.trainings import workers_per_trial
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import as_written, read_yaml
@@ -36,16 +37,6 @@ class Params(Sections):
     @property
     def num_tokens(self) -> int:
         return self.grid**2
-
-    @property
-    def workers_per_trial(self) -> int:
-        """The workers of each trial of the sweep."""
-        return self.sweep.workers_per_trial or self.ray.num_workers
-
-    @property
-    def workers_per_classifier(self) -> int:
-        """The workers of each classifier of CAS."""
-        return self.cas.workers_per_classifier or self.ray.num_workers
 
     @property
     def classifier_images(self) -> ClassifierImages:
@@ -260,8 +251,8 @@ class Params(Sections):
         for key, (workers, section) in each.items():
             if workers is None and not self.ray.elastic:
                 raise ValueError(
-                    f"{key}: null, as many as ray.num_workers, needs ray.elastic, without which "
-                    f"trainings depend on their number; set it to true, or choose a number"
+                    f"{key}: null needs ray.elastic, without which trainings depend on the number "
+                    f"of their workers; set it to true, or choose a number"
                 )
             size = getattr(self, section).batch_size
             if workers and size % workers:
@@ -269,7 +260,7 @@ class Params(Sections):
                     f"{key}: {section}.batch_size {size} does not split over {workers} workers; "
                     f"choose a divisor"
                 )
-        for workers in (self.ray.num_workers, self.workers_per_trial):
+        for workers in (self.ray.num_workers, workers_per_trial(self)):
             share = self.training.batch_size // workers
             if share % self.training.accumulate:
                 raise ValueError(

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config.params import Params
+from pipeline.config.trainings import workers_per_classifier
 from pipeline.data.images.batches import Batch, Batches
 from pipeline.data.images.crops import random_resized_crop
 from pipeline.data.images.loading import prepared
@@ -75,7 +76,7 @@ def run_cas(job: CasJob) -> None:
     """Train the job's classifier, from its last checkpoint if there is one, and write its top-1 and
     top-5 accuracy on the validation images."""
     params = Params.model_validate(job.params)
-    workers = Workers.of(params.ray, params.workers_per_classifier)
+    workers = Workers.of(params.ray, workers_per_classifier(params))
     training = TrainingJob(
         name=f"cas {job.name}",
         recipe=partial(cas_task, job),

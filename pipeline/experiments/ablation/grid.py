@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES
+from pipeline.config.trainings import trial_count, workers_per_trial
 from pipeline.evaluation.feature_files import features_folder
 from pipeline.experiments.ablation.training import training_job, training_key, trial_params
 from pipeline.experiments.ablation.trial import Cell, Trial
@@ -57,11 +58,11 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
 def trial_workers(params: Params) -> Workers:
     """The workers of each trial. Where released weights take training's place they only decode, all
     but the one that measures, or each by itself where that is quicker, as with few devices."""
-    ray, sweep = params.ray, params.sweep
+    ray = params.ray
     if params.transformer.pretrained is None:
-        return Workers.of(ray, params.workers_per_trial)
-    trials, devices = len(sweep.schedules) * len(sweep.seeds), ray.num_workers
-    count = min(params.workers_per_trial, devices)
+        return Workers.of(ray, workers_per_trial(params))
+    trials, devices = trial_count(params), ray.num_workers
+    count = min(workers_per_trial(params), devices)
     rounds = math.ceil(trials / (devices // count))
     together = rounds / max(1, count - 1)  # in units of what one device takes for a trial
     return Workers.of(ray, count if together < math.ceil(trials / devices) else 1)

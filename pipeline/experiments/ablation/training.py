@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENS
+from pipeline.config.trainings import workers_per_trial
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.files import tree_hash
@@ -31,7 +32,7 @@ def training_key(params: Params) -> dict[str, Any]:
     """What the training of every trial depends on; its schedule, curve and seed come to that."""
     ignore = params.ray.not_in_key
     own = {"steps": params.sweep.steps, "code": tree_hash(Path(__file__))}
-    workers = {} if ignore else {"workers": params.workers_per_trial}
+    workers = {} if ignore else {"workers": workers_per_trial(params)}
     return stage_key("train_transformer", [*OWN, *ignore]) | own | workers
 
 
@@ -56,5 +57,5 @@ def training_job(params: Params, key: dict[str, Any], seed: int) -> TransformerJ
         network="transformer",
         name=f"{params.training.mask_schedule}/seed{seed}",
         folder=run_dir("sweep/training", key, params.ray.storage_path),
-        workers=params.workers_per_trial,
+        workers=workers_per_trial(params),
     )

@@ -1,8 +1,8 @@
 """Stages whose trainings, side by side, leave devices idle."""
 
 from pipeline.config.params import Params
+from pipeline.config.trainings import classifier_count, trial_count, workers_per_classifier
 from pipeline.experiments.ablation.grid import trial_workers
-from pipeline.tools.plan.networks import CAS_SETS
 from pipeline.tools.plan.stages import at_work
 from pipeline.tools.plan.work import Device, Stage
 
@@ -24,12 +24,10 @@ def idle_devices(params: Params, stages: list[Stage], device: Device | None) -> 
         return stage.seconds(device)
 
     devices, run, lines = params.ray.num_workers, sum(map(time, stages)), []
-    trials = len(params.sweep.schedules) * len(params.sweep.seeds)
-    classifiers = CAS_SETS * len(params.evaluation.seeds)
-    each_trial, each_classifier = trial_workers(params).count, params.workers_per_classifier
+    each_trial, each_classifier = trial_workers(params).count, workers_per_classifier(params)
     for name, key, count, what, each in (
-        ("sweep", "workers_per_trial", trials, "trials", each_trial),
-        ("cas", "workers_per_classifier", classifiers, "classifiers", each_classifier),
+        ("sweep", "workers_per_trial", trial_count(params), "trials", each_trial),
+        ("cas", "workers_per_classifier", classifier_count(params), "classifiers", each_classifier),
     ):
         seconds = next(time(stage) for stage in stages if stage.name == name)
         idle = devices - at_work(count, each, devices)

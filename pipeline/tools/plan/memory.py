@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline.autoregressive import CACHE_BYTES, AutoregressiveTransformer, cache_bytes
 from pipeline.config.params import Params
+from pipeline.config.trainings import workers_per_classifier, workers_per_trial
 from pipeline.decoding import generate_steps
 from pipeline.evaluation.images import BATCH
 from pipeline.perceptual import pair_bytes
@@ -57,7 +58,7 @@ def stage_memory(params: Params, data: DataSize, networks: list[Network]) -> dic
         + weights["autoregressive"]
         + looking
         + max(drawing, in_turn, decoding, looked),
-        "cas": _training(params, data, networks, "classifier", params.workers_per_classifier),
+        "cas": _training(params, data, networks, "classifier", workers_per_classifier(params)),
         "temperature": sampling,
         "edit": max(sampling, both + scoring + _distances(params)),
         "reconstruct": both + max(drawing, decoding, _distances(params)),
@@ -67,7 +68,7 @@ def stage_memory(params: Params, data: DataSize, networks: list[Network]) -> dic
 def _of_a_trial(params: Params, data: DataSize, networks: list[Network]) -> int:
     if params.transformer.pretrained:
         return 0
-    return _training(params, data, networks, "transformer", params.workers_per_trial)
+    return _training(params, data, networks, "transformer", workers_per_trial(params))
 
 
 def _training(

@@ -13,8 +13,6 @@ from pipeline.tools.plan import costs
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import tokenizer_config, transformer_config
 
-CAS_SETS = 6  # MaskGIT's and the baseline's samples and real images, augmented and not
-
 
 @dataclass(frozen=True)
 class DataSize:

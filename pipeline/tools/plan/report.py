@@ -212,11 +212,11 @@ def _storage_note(storage: list[Storage], data: DataSize, runs: str) -> str:
     sizes = "as large as the source's files; smaller of large photographs"
     images = "" if data.shard_bytes else f"the prepared images ({sizes}), "
     return textwrap.fill(
-        "Memory is that of a worker's device, at most; of networks that predict as if in float32. "
         f"The disk must hold {_bytes(need)}: outputs twice, in the project and in DVC's cache "
         "(once where the file system shares blocks), live copies under ray.storage_path, which "
         f"{who} deletes, and what the stage that needs most needs besides while it runs. "
-        f"Not counted: {images}tables, pictures, logs, MLflow's files.",
+        f"Not counted: {images}tables, pictures, logs, MLflow's files. Memory is that of a "
+        "worker's device, at most, where all that predicts is in float32.",
         WIDTH,
     )
 

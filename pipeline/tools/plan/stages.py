@@ -8,11 +8,17 @@ from typing import Any
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS, NetworkName, replicates
+from pipeline.config.trainings import (
+    classifier_count,
+    trial_count,
+    workers_per_classifier,
+    workers_per_trial,
+)
 from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.experiments.edit import TASKS
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.measured import extractor_flops, judges, measured_sets
-from pipeline.tools.plan.networks import CAS_SETS, DataSize, Network
+from pipeline.tools.plan.networks import DataSize, Network
 from pipeline.tools.plan.work import Part, Stage
 from pipeline.training import classifier as classifying
 from pipeline.training import tokenizer as rebuilding
@@ -188,7 +194,7 @@ class _Planner:
         """Of a trial's workers one measures, and the others decode and look for it."""
         sweep, params = self.params.sweep, self.params
         each = trial_workers(params).count
-        trials = len(sweep.schedules) * len(sweep.seeds)
+        trials = trial_count(params)
         busy, look = at_work(trials, each, self.workers), self.look["transformer"]
         # A trial's own schedule among the crossed ones is counted, though it may be a cell already.
         crossed = len(sweep.crossed) ** 2 * len(sweep.seeds)
@@ -214,7 +220,7 @@ class _Planner:
     def _trial_step(self) -> int:
         """FLOPs of one worker's share of a trial's training step."""
         sweep, params = self.params.sweep, self.params
-        batch = params.training.batch_size // params.workers_per_trial
+        batch = params.training.batch_size // workers_per_trial(params)
         config = transformer_config(params, self.data.classes)
         model = costs.on_meta(lambda: MaskGitTransformer(config))
         # A step is linear in the rows of its head: the mean over schedules stands for all of them.
@@ -241,7 +247,7 @@ class _Planner:
 
     def cas(self) -> list[Part]:
         p, own, val = self.params.classifier, self.params.cas, self.data.val
-        count, each = CAS_SETS * self.seeds, self.params.workers_per_classifier
+        count, each = classifier_count(self.params), workers_per_classifier(self.params)
         busy, step = at_work(count, each, self.workers), self.network["classifier"].step_flops
         pixels = self.params.data.image_size**2
         # A third is trained on the data set's pictures, and all others on samples.

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS
+from pipeline.config.trainings import classifier_count, trial_count
 from pipeline.data.tokens import SHARD
 from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.experiments.reconstruct import PICTURED
 from pipeline.runtime import limits
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.measured import Measured, judges, measured_sets
-from pipeline.tools.plan.networks import CAS_SETS, DataSize, Network
+from pipeline.tools.plan.networks import DataSize, Network
 
 NPY_HEADER = 128
 # Samples as PNGs in shards: photographs of 256 × 256 take about 0.6 of their pixels' bytes, digits
@@ -62,7 +63,7 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
             kept * encoded_bytes(params, sampled),
             seen("evaluate"),
         ),
-        Storage("cas", 0, CAS_SETS * seeds * _kept(params.cas.steps, every) * cas, cas),
+        Storage("cas", 0, classifier_count(params) * _kept(params.cas.steps, every) * cas, cas),
         Storage("temperature", 0, 0, seen("temperature")),
         Storage("edit", 0, 0, seen("edit")),
         Storage("reconstruct", 0, seeds * rebuilt, rebuilt),
@@ -143,7 +144,7 @@ def _sweep(params: Params, data: DataSize, transformer: Network) -> Storage:
     """A checkpoint and a model for each trial, and, while those that run at once are measured, what
     is seen in the samples of one T of each."""
     sweep = params.sweep
-    trials = len(sweep.schedules) * len(sweep.seeds)
+    trials = trial_count(params)
     checkpoints = _kept(sweep.steps, params.training.checkpoint_every)
     kept = (
         0
