@@ -1,9 +1,14 @@
 """A node that does not see the project takes what stages made from the DVC remote, and from the
 stage's own node what that does not give."""
 
+import hashlib
+import json
 import os
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.config import Config
@@ -14,7 +19,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.home import Home, Stamp, listed
 from pipeline.runtime.parcels import pack
 from pipeline.runtime.remote import default_remote, output_at
-from pipeline.runtime.remote_files import fetched
+from pipeline.runtime.remote_files import RemoteFiles
 from pipeline.tools.submit.remote import push
 from tests.project import SECRET
 from tests.two_nodes import Cluster
@@ -116,44 +121,120 @@ def object_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("body", [None, b"pixelS", b"pix"], ids=["gone", "other", "short"])
-def test_what_the_remote_does_not_give_comes_from_home(cluster, folder, objects, body, capsys):
+def test_a_file_that_the_remote_lacks_comes_from_home(cluster, folder, objects, body, capsys):
+    """And no other."""
     key = object_of("a.bin")
     if body is None:
         objects.Object(key).delete()
     else:
         objects.put_object(Key=key, Body=body)
-    assert brought(cluster, folder) >= 1
+    assert brought(cluster, folder) == 1
     (line,) = capsys.readouterr().out.splitlines()
-    assert "does not get images from the DVC remote s3://store/of/mine, but from the" in line
+    assert "does not get all of images from the DVC remote s3://store/of/mine, but from" in line
+    assert line.endswith("the stage's own node: it lacks 1 of 3 files")
 
 
-def test_a_remote_that_is_away_is_one_line_for_each_output_and_no_secret(
-    cluster, folder, capsys, monkeypatch
-):
+@pytest.mark.parametrize("kind", ["gone", "forged", "no list"])
+def test_another_list_of_files_is_not_believed(cluster, folder, objects, kind, capsys):
+    """Who may write to the remote does not choose what a node works with: dvc.lock does."""
+    md5 = output_at(folder, "data/images").md5
+    listing = objects.Object(f"of/mine/files/md5/{md5[:2]}/{md5[2:]}")
+    if kind == "gone":
+        listing.delete()
+    else:
+        evil = hashlib.md5(b"EVIL!!").hexdigest()
+        objects.put_object(Key=f"of/mine/files/md5/{evil[:2]}/{evil[2:]}", Body=b"EVIL!!")
+        forged = json.loads(listing.get()["Body"].read())
+        forged[0]["md5"] = evil
+        listing.put(Body=json.dumps(forged).encode() if kind == "forged" else b"{}")
+    assert brought(cluster, folder) == 2
+    assert "it lacks the list of its files" in capsys.readouterr().out
+
+
+def test_a_remote_that_is_away_is_one_line_and_no_secret(cluster, folder, capsys, monkeypatch):
     configure(endpointurl="http://127.0.0.1:9")
     monkeypatch.setattr(module, "PATIENCE", 1.0)
     capsys.readouterr()
     assert brought(cluster, folder) == 3  # an empty file has no parts
-    output = capsys.readouterr().out
-    assert output.count("does not get") == len(output.splitlines()) == 2 and SECRET not in output
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "does not get all of images" in line and SECRET not in line
 
 
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("name", ["data/images", "data/table.csv"])
 def test_a_remote_that_does_not_answer_is_waited_for_no_longer_than_it_may(
-    folder, monkeypatch, capsys
+    folder, monkeypatch, capsys, silent, name
 ):
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
-    monkeypatch.setattr(module, "_Stored", lambda output: time.sleep(60))
-    output, began = output_at(folder, "data/images"), time.monotonic()
-    assert fetched(output, folder.parent / "there", {"a.bin": Stamp(6, 1)}) == []
+    """Neither for the list of a folder's files nor for a file."""
+    monkeypatch.setattr(module, "PATIENCE", 1.0)
+    configure(endpointurl=silent)
+    output, files, began = output_at(folder, name), RemoteFiles(), time.monotonic()
+    for _ in range(2):  # and is asked once
+        assert files.fetched(output, folder.parent / "there", {"": Stamp(8, 1)}) == []
     assert time.monotonic() - began < 10
-    assert "it did not answer in 0.1 s" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("nothing came in 1 s") == 1
+
+
+def test_an_answer_that_stops_in_the_middle_is_no_longer_waited_for(folder, monkeypatch, capsys):
+    stored = module._Stored(output_at(folder, "data/images"))
+    monkeypatch.setattr(module, "PATIENCE", 1.0)
+    monkeypatch.setattr(module, "_Stored", lambda output: stored)
+
+    def stops(place: str, path: str, callback: Any) -> None:
+        callback.relative_update(1)
+        if place == stored._objects.oid_to_path(stored.hashes["a.bin"]):
+            Path(path).write_bytes(b"pixels")
+        else:
+            time.sleep(60)
+
+    monkeypatch.setattr(stored._files, "get_file", stops)
+    wanted = {name: Stamp(len(content), 1) for name, content in MADE.items()}
+    began, there = time.monotonic(), folder.parent / "there"
+    found = RemoteFiles().fetched(output_at(folder, "data/images"), there, wanted)
+    assert found == ["a.bin"] and time.monotonic() - began < 10
+
+
+def test_errors_show_no_key_of_the_remote(folder, monkeypatch, capsys):
+    remote = default_remote()
+    assert SECRET not in repr(remote) and SECRET not in str(output_at(folder, "data/images"))
+
+    def fails(output: Any) -> None:
+        raise module.NotGiven(f"403 for me with {SECRET} at s3://me:pass@store")
+
+    monkeypatch.setattr(module, "_Stored", fails)
+    RemoteFiles().fetched(output_at(folder, "data/images"), folder, {"a.bin": Stamp(6, 1)})
+    said = capsys.readouterr().out
+    assert "403 for me with *** at s3://me:***@store" in said and SECRET not in said
+
+
+def test_a_large_output_is_a_line(folder, monkeypatch, capsys):
+    monkeypatch.setattr(module, "LARGE", 5)
+    there = folder.parent / "there"
+    RemoteFiles().fetched(output_at(folder, "data/images"), there, {"a.bin": Stamp(6, 1)})
+    assert "gets there from the DVC remote: 0.0 GB" in capsys.readouterr().out
+
+
+def test_what_a_killed_process_left_is_gone(folder):
+    there = folder.parent / "there"
+    left = there / "in/.b ü.bin.0123abcd.tmp"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    output = output_at(folder, "data/images")
+    assert RemoteFiles().fetched(output, there, {"a.bin": Stamp(6, 1)}) == ["a.bin"]
+    assert not left.exists()
 
 
 def test_a_disk_that_takes_no_file_is_told_as_such(folder):
     (folder.parent / "there").touch()
     output = output_at(folder, "data/images")
     with pytest.raises(UserError, match=r"cannot write .*there/a.bin"):
-        fetched(output, folder.parent / "there", {"a.bin": Stamp(6, 1)})
+        RemoteFiles().fetched(output, folder.parent / "there", {"a.bin": Stamp(6, 1)})
 
 
 def test_where_stages_push_nothing_the_remote_is_not_asked(cluster, folder):

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import read_yaml
+from pipeline.runtime.uris import SHORTEST, redacted
+
+SECRETS = ("key", "secret", "token", "password", "connection_string")  # in names of DVC's settings
 
 
 class Remote(NamedTuple):
@@ -18,6 +21,16 @@ class Remote(NamedTuple):
     @property
     def url(self) -> str:
         return self.settings["url"]
+
+    def __repr__(self) -> str:
+        return f"Remote({self.name!r}, {redacted(self.url)!r})"  # an error may show it
+
+    def without_secrets(self, text: str) -> str:
+        """A text with *** in place of the settings' keys and passwords."""
+        for name, value in self.settings.items():
+            if len(str(value)) >= SHORTEST and any(word in name for word in SECRETS):
+                text = text.replace(str(value), "***")
+        return redacted(text)
 
 
 class Output(NamedTuple):
@@ -56,6 +69,6 @@ def output_at(folder: Path, path: str) -> Output | None:
     """What a project has at a path, as it lies in the default remote; None where no stage that has
     finished made it, or there is no remote."""
     remote, lock = default_remote(folder), folder / "dvc.lock"
-    stages = read_yaml(lock)["stages"].values() if lock.exists() else ()
+    stages = read_yaml(lock).get("stages", {}).values() if lock.exists() else ()
     made = {out["path"]: out.get("md5") for stage in stages for out in stage.get("outs", [])}
     return Output(remote, made[path]) if remote and made.get(path) else None

@@ -5,59 +5,95 @@ import json
 import os
 import platform
 import time
+from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
+from pipeline.runtime.errors import FULL
 from pipeline.runtime.failures import in_a_line
-from pipeline.runtime.files import atomic_file
+from pipeline.runtime.files import atomic_file, remove_temporary
 from pipeline.runtime.home import Stamp
-from pipeline.runtime.patience import unless_late
+from pipeline.runtime.limits import JSON_BYTES
+from pipeline.runtime.patience import LOOK, unless_late
 from pipeline.runtime.remote import Output
 from pipeline.runtime.uris import redacted
 
 AT_ONCE = 8  # files that are fetched beside one another
-PATIENCE = 30.0  # seconds in which the remote answers, or the node does not reach it
+PATIENCE = 30.0  # seconds in which something arrives, or the node does not reach the remote
+LARGE = 2**30  # bytes from which a line says that they are on their way
 
 
 class NotGiven(Exception):
-    """The remote does not give a file, or not this one."""
+    """The remote cannot be read."""
 
 
-def fetched(output: Output, path: Path, files: Mapping[str, Stamp]) -> list[str]:
-    """Fetch files of an output from the remote; returns the names of those that are here then.
-    Where the remote does not give one, a line says why, and no more come.
+class Lacking(Exception):
+    """It can, and has a file with other content, or not at all."""
 
-    Args:
-        path: where the output lies here.
-        files: as they are at home, by relative name; an output that is a file has an empty one.
 
-    Raises:
-        UserError: a file cannot be written here.
-    """
-    began, here = time.monotonic(), list[str]()
-    try:
-        stored = unless_late(lambda: _Stored(output), lambda: time.monotonic() - began > PATIENCE)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            coming = {
-                pool.submit(stored.fetch, name, path / name, stamp): name
-                for name, stamp in files.items()
-                if name in stored.hashes
-            }
-            try:
-                for future in as_completed(coming):
-                    future.result()
-                    here.append(coming[future])
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-    except (NotGiven, TimeoutError) as error:
-        reason = str(error) or f"it did not answer in {PATIENCE:g} s"
-        print(
-            f"{platform.node()} does not get {path.name} from the DVC remote "
-            f"{redacted(output.remote.url)}, but from the stage's own node: {redacted(reason)}",
-            flush=True,
-        )
-    return here
+class RemoteFiles:
+    """What a process fetches from the remote. Once that is away it is not asked again."""
+
+    def __init__(self) -> None:
+        self.away = False
+
+    def fetched(self, output: Output, path: Path, files: Mapping[str, Stamp]) -> list[str]:
+        """Fetch files of an output; returns the names of those that are here then. A line says why
+        others are not.
+
+        Args:
+            path: where the output lies here.
+            files: as they are at home, by relative name; an output that is a file has an empty one.
+
+        Raises:
+            UserError: a file cannot be written here.
+        """
+        if self.away:
+            return []
+        here, asked = list[str](), time.monotonic()
+        remove_temporary(path.parent, path.name)  # of a process that was killed
+        remove_temporary(path, below=True)
+        try:
+            stored = unless_late(
+                lambda: _Stored(output), lambda: time.monotonic() - asked > PATIENCE
+            )
+            size = sum(stamp.size for stamp in files.values())
+            if size > LARGE:
+                _say(f"gets {path.name} from the DVC remote: {size / 1e9:.1f} GB")
+            _Fetching(stored, path, files, here).run()
+            reason = f"it lacks {len(files) - len(here)} of {len(files)} files"
+        except Lacking:
+            reason = "it lacks the list of its files"
+        except TimeoutError:
+            self.away, reason = True, f"nothing came in {PATIENCE:g} s"
+        except NotGiven as error:
+            self.away, reason = True, str(error)
+        if len(here) < len(files):
+            _say(
+                f"does not get all of {path.name} from the DVC remote {redacted(output.remote.url)}"
+                f", but from the stage's own node: {output.remote.without_secrets(reason)}"
+            )
+        return list(here)  # a thread that nobody waits for may add to it
+
+
+def _say(text: str) -> None:
+    print(f"{platform.node()} {text}", flush=True)
+
+
+def _arrivals() -> Any:
+    """DVC's callback for what is fetched, which knows when something came."""
+    from dvc.fs.callbacks import Callback
+
+    class Arrivals(Callback):
+        last = time.monotonic()
+
+        def relative_update(self, inc: int = 1) -> None:
+            self.last = time.monotonic()
+
+    return Arrivals()
 
 
 class _Stored:
@@ -67,41 +103,105 @@ class _Stored:
         hashes: MD5 of each file by its relative name.
 
     Raises:
-        NotGiven: the remote cannot be opened, or does not have the output.
+        Lacking, NotGiven: the remote does not give the list of the output's files.
     """
 
     def __init__(self, output: Output):
-        from dvc.cachemgr import CacheManager
-        from dvc.fs import get_cloud_fs
-        from dvc_data.hashfile.db import get_odb
-
-        name, settings = output.remote
+        name, settings = output.remote.name, output.remote.settings
         try:
+            from dvc.cachemgr import CacheManager
+            from dvc.fs import get_cloud_fs
+            from dvc_data.hashfile.db import get_odb
+
             kind, own, root = get_cloud_fs({"remote": {name: dict(settings)}}, name=name)
             self._files = kind(**own)
             place = self._files.join(root, CacheManager.FILES_DIR, "md5")
             self._objects = get_odb(self._files, place, hash_name="md5")
             self.hashes = {"": output.md5}
             if output.md5.endswith(".dir"):
-                with self._files.open(self._objects.oid_to_path(output.md5)) as file:
-                    self.hashes = {each["relpath"]: each["md5"] for each in json.load(file)}
+                with self._files.open(self._objects.oid_to_path(output.md5), "rb") as file:
+                    listing = file.read(JSON_BYTES)
+                if hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir" != output.md5:
+                    raise Lacking
+                self.hashes = {each["relpath"]: each["md5"] for each in json.loads(listing)}
+        except (Lacking, FileNotFoundError):
+            raise Lacking from None
         except Exception as error:  # each kind of store has errors of its own
             raise NotGiven(in_a_line(error)) from error
 
-    def fetch(self, name: str, path: Path, stamp: Stamp) -> None:
+    def fetch(self, name: str, path: Path, stamp: Stamp, moved: Any) -> None:
         """Write a file as it is at home.
 
         Raises:
-            NotGiven: the remote does not give it, or with other content.
+            Lacking, NotGiven: the remote does not give it.
+            UserError: it cannot be written here.
         """
         known = self.hashes[name]
         with atomic_file(path, durable=False) as temporary:
             try:
-                self._files.get_file(self._objects.oid_to_path(known), str(temporary))
-                with open(temporary, "rb") as file:
-                    found = hashlib.file_digest(file, "md5").hexdigest()
+                place = self._objects.oid_to_path(known)
+                self._files.get_file(place, str(temporary), callback=moved)
+            except FileNotFoundError:
+                raise Lacking from None
             except Exception as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise
                 raise NotGiven(in_a_line(error)) from error
-            if (found, temporary.stat().st_size) != (known, stamp.size):
-                raise NotGiven(f"what it has of {name or path.name} has another hash or size")
+            if (_md5(temporary, moved), temporary.stat().st_size) != (known, stamp.size):
+                raise Lacking
             os.utime(temporary, ns=(stamp.changed, stamp.changed))
+
+
+def _md5(path: Path, moved: Any) -> str:
+    found = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(2**23):
+            found.update(chunk)
+            moved.relative_update()
+    return found.hexdigest()
+
+
+class _Fetching:
+    """Files on their way, in threads that nobody waits for once nothing arrives.
+
+    Args:
+        here: gets the name of each file that has come.
+    """
+
+    def __init__(self, stored: _Stored, path: Path, files: Mapping[str, Stamp], here: list[str]):
+        self._stored, self._path, self._here = stored, path, here
+        self._waiting = deque(each for each in files.items() if each[0] in stored.hashes)
+        self._moved, self._error = _arrivals(), list[BaseException]()
+
+    def run(self) -> None:
+        """Fetch what the remote has.
+
+        Raises:
+            TimeoutError: nothing arrived in `PATIENCE`.
+            NotGiven, UserError: as `_Stored.fetch`.
+        """
+        count = min(AT_ONCE, len(self._waiting))
+        threads = [Thread(target=self._work, daemon=True) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        try:
+            while alive := [thread for thread in threads if thread.is_alive()]:
+                alive[0].join(LOOK)
+                if time.monotonic() - self._moved.last > PATIENCE:
+                    raise TimeoutError
+        finally:
+            self._waiting.clear()
+        for error in self._error:
+            raise error
+
+    def _work(self) -> None:
+        while self._waiting and not self._error:
+            with suppress(IndexError):  # another thread was first
+                name, stamp = self._waiting.popleft()
+                try:
+                    self._stored.fetch(name, self._path / name, stamp, self._moved)
+                    self._here.append(name)
+                except Lacking:
+                    continue
+                except BaseException as error:
+                    self._error.append(error)

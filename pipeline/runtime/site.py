@@ -30,7 +30,7 @@ from pipeline.runtime.home import (
 )
 from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project, runs_folder
-from pipeline.runtime.remote_files import fetched
+from pipeline.runtime.remote_files import RemoteFiles
 
 AHEAD = 3  # chunks of a file that are asked for at once: one is written while others travel
 
@@ -48,6 +48,7 @@ class Site:
     def __init__(self, project: Project, home: Any = None):
         self.project, self._home = project, home
         self._known: dict[Place, dict[str, Stamp]] = {}  # what both had when they last met
+        self._remote = RemoteFiles()
         self.bases = (Path(project.folder), Path(project.storage))
         self.away = self.apart and not _sees(project)
         if self.away:
@@ -169,7 +170,7 @@ class Site:
         if not lacking or place not in self.project.inputs:
             return []
         output = ray.get(self._home.output.remote(place))
-        return fetched(output, self.path(place), lacking) if output else []
+        return self._remote.fetched(output, self.path(place), lacking) if output else []
 
     def _fetch(self, place: Place, name: str, stamp: Stamp) -> None:
         import ray
