@@ -103,6 +103,13 @@ class Classifier(nn.Module):
             self.backbone = TorchvisionResNet(config.architecture.removeprefix("torchvision:"))
         self.head = nn.Linear(self.backbone.num_features, config.num_classes)
 
+    def image_bytes(self, side: int) -> int:
+        """Of the largest tensor in the prediction of an image of side × side pixels. A ResNet's are
+        its stem's maps, 64 channels of half the side."""
+        small = self.config.architecture == "small"
+        channels = max(self.config.width, self.config.channels) if small else 64 // 4
+        return 4 * channels * side**2
+
     def outputs(self, images: Tensor) -> Outputs:
         maps = self.backbone(2 * images - 1)
         features = maps[-1].mean(dim=(2, 3))

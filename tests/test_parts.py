@@ -9,15 +9,27 @@ from torchmetrics.functional.image.lpips import _LPIPS
 
 from pipeline import decoding
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
+from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.decoding import DecodingSettings, decode, generate, predictor
 from pipeline.masking import masked_nll
 from pipeline.perceptual import pair_bytes
 from pipeline.runtime import parts
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tools.plan.allocations import Allocations
+from pipeline.training.classifier import accuracy
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from tests.editing_inputs import F_PIXELS, models, random_images
 from tests.tiny_networks import TINY, spread
+
+
+class Sizes(Allocations):
+    """Knows the largest tensor too."""
+
+    largest = 0
+
+    def made(self, size: int) -> None:
+        self.largest = max(self.largest, size)
+
 
 PAPER = TokenizerConfig(3, 128, (1, 1, 2, 2, 4), 2, 256, 1024)
 TOKENIZERS = [
@@ -87,9 +99,37 @@ def test_tokens_and_images_do_not_depend_on_the_parts(monkeypatch):
 @pytest.mark.parametrize(("config", "side"), TOKENIZERS)
 def test_the_largest_tensor_of_coding_is_known(config, side):
     tokenizer = Tokenizer(config)
-    with torch.no_grad(), Allocations() as seen:
+    with torch.no_grad(), Sizes() as seen:
         tokenizer.decode(tokenizer.encode(torch.zeros(1, config.channels, side, side)))
     assert seen.largest == config.image_bytes(side)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "width", "side"),
+    [
+        ("small", 16, 28),
+        ("small", 1, 9),
+        ("torchvision:resnet18", 1, 64),
+        ("torchvision:resnet50", 1, 96),
+        ("torchvision:wide_resnet50_2", 1, 64),
+    ],
+)
+def test_the_largest_tensor_of_a_classifier_is_known(architecture, width, side):
+    model = Classifier(ClassifierConfig(architecture, 3, 10, width)).eval()
+    with torch.no_grad(), Sizes() as seen:
+        model(torch.zeros(2, 3, side, side))
+    assert seen.largest == 2 * model.image_bytes(side)
+
+
+def test_looks_at_validation_images_do_not_depend_on_the_parts(monkeypatch):
+    """Of ImageNet's classifier 500 at 512 pixels would need 29 GB."""
+    model = spread(Classifier, ClassifierConfig("small", 1, 10, 8))
+    images, labels = random_images(0, 7, 1, 12, 12), torch.arange(7) % 10
+    whole = accuracy(model, [images], labels, torch.device("cpu"))
+    monkeypatch.setattr(parts, "TENSOR_BYTES", 2 * model.image_bytes(12))
+    with Sizes() as seen:
+        assert accuracy(model, [images], labels, torch.device("cpu")) == whole
+    assert seen.largest == 2 * model.image_bytes(12)
 
 
 @pytest.mark.parametrize("hidden, heads, mlp", [(32, 4, 64), (32, 1, 512), (32, 16, 32)])
@@ -98,7 +138,7 @@ def test_the_largest_tensor_of_prediction_is_known(hidden, heads, mlp):
     config = TransformerConfig(64, 20, 4, layers=1, hidden=hidden, heads=heads, mlp=mlp, dropout=0)
     model = MaskGitTransformer(config).eval()
     blank = torch.zeros(1, 64, dtype=torch.long)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), Allocations() as seen:
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), Sizes() as seen:
         model.predict(blank, blank.bool(), torch.zeros(1, dtype=torch.long))
     assert config.image_bytes / 4 <= seen.largest <= config.image_bytes
 

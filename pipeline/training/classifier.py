@@ -20,6 +20,7 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.runtime.batch_norm import normalize_together
 from pipeline.runtime.device import autocast, to_device
+from pipeline.runtime.parts import in_parts
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.shares import ALL, Share
@@ -169,7 +170,11 @@ def best_classes(model: Classifier, batch: Tensor, device: torch.device) -> Tens
     """The classes (B, k) that a model in eval mode finds likeliest of images (B, C, H, W) uint8, in
     order: five, or all if there are fewer."""
     k = min(5, model.config.num_classes)
-    return model(as_float(batch.to(device))).topk(k, dim=1).indices.cpu()
+
+    def classes(part: Tensor) -> Tensor:
+        return model(as_float(part)).topk(k, dim=1).indices
+
+    return in_parts(classes, model.image_bytes(batch.shape[-1]), batch.to(device)).cpu()
 
 
 def _shares_right(best: Tensor, labels: Tensor, share: Share = ALL) -> tuple[float, float]:

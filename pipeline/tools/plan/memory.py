@@ -1,8 +1,9 @@
-"""What a worker's device holds in each stage, at most: its networks' weights, and the tensors that
-are alive at once as the stage's own code makes them, which is run under torch's FakeTensorMode,
-where no tensor has content.
+"""About what a worker's device holds in each stage: its networks' weights, and the tensors that are
+alive at once, which the stage's own code makes without content, on the meta device or under torch's
+FakeTensorMode.
 
-All that predicts is counted in float32; in bfloat16 it needs less.
+All that predicts is in float32. Not counted: what PyTorch itself and CUDA need, what is free and
+not given back, and the stage's own process, where a worker has the same device.
 """
 
 from collections.abc import Callable
@@ -12,73 +13,127 @@ from itertools import islice
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pipeline import masking
 from pipeline.autoregressive import CACHE_BYTES, AutoregressiveTransformer, cache_bytes
 from pipeline.config.params import Params
+from pipeline.config.replicates import NETWORKS, replicates
 from pipeline.config.trainings import workers_per_classifier, workers_per_trial
 from pipeline.decoding import generate_steps
+from pipeline.evaluation import reconstruction
 from pipeline.evaluation.images import BATCH
 from pipeline.perceptual import pair_bytes
-from pipeline.runtime.parts import TENSOR_BYTES
+from pipeline.runtime.parts import TENSOR_BYTES, in_parts
+from pipeline.runtime.workers import KEPT
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.allocations import Allocations
 from pipeline.tools.plan.measured import Reader, judges, reader
 from pipeline.tools.plan.networks import DataSize, Network, plan_networks
+from pipeline.training import classifier
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import tokenizer_config, transformer_config
 
 PREDICTING = 6  # largest tensors that are alive at once in a network that predicts in parts
 VGG_WIDTH = 64  # channels of VGG's first stage, which `pair_bytes` is of
+PREVIEW = 40  # samples, at most, that a training's first worker logs with a checkpoint
 
 
 def stage_memory(params: Params, data: DataSize, networks: list[Network]) -> dict[str, int]:
-    """Bytes, for each stage that computes with networks.
+    """Bytes, for each stage that computes with networks of the run's sizes.
 
     Args:
         networks: the run's, as `plan_networks` has them.
     """
-    weights = {network.name: 4 * network.parameters for network in networks}
-    trained = {network.name: network.memory for network in networks if network.steps}
-    coding, decoding = _coding(params)
-    drawing, in_turn = _drawing(params, data), _drawing_in_turn(params, data)
-    main = judges(params)
-    scoring, scored = _scoring(params, data, main)
-    looking, looked = _scoring(params, data, main | {params.evaluation.second_extractor})
-    both = weights["transformer"] + weights["tokenizer"]
-    sampling = both + scoring + max(drawing, decoding, scored)
-    tokenizer = trained.get("tokenizer", 0) + trained.get("discriminator", 0)
+    memory = _Memory(params, data, networks)
+    seeds = len(params.evaluation.seeds)
+    trained = sum(len(replicates(params, network)) for network in NETWORKS)
+    own = params.ray.num_workers
     return {
-        "train_classifier": trained["classifier"],
-        "train_tokenizer": tokenizer or weights["tokenizer"] + max(coding, decoding),
-        "cache_tokens": weights["tokenizer"] + coding,
-        "train_transformer": trained.get("transformer", both + max(drawing, decoding)),
-        "train_autoregressive": trained["autoregressive"],
-        "sweep": max(sampling, _of_a_trial(params, data, networks)),
-        "evaluate": both
-        + weights["autoregressive"]
-        + looking
-        + max(drawing, in_turn, decoding, looked),
-        "cas": _training(params, data, networks, "classifier", workers_per_classifier(params)),
-        "temperature": sampling,
-        "edit": max(sampling, both + scoring + _distances(params)),
-        "reconstruct": both + max(drawing, decoding, _distances(params)),
+        "train_classifier": memory.training("classifier", own),
+        "train_tokenizer": memory.training("tokenizer", own),
+        "cache_tokens": 2 * memory.weights["tokenizer"] + memory.coding,  # one for each split
+        "train_transformer": memory.training("transformer", own),
+        "train_autoregressive": memory.training("autoregressive", own),
+        "sweep": max(
+            memory.sampling(1),
+            0
+            if params.transformer.pretrained
+            else memory.training("transformer", workers_per_trial(params)),
+        ),
+        "evaluate": memory.evaluation(trained),
+        "cas": memory.training("classifier", workers_per_classifier(params)),
+        "temperature": memory.sampling(seeds),
+        "edit": memory.editing(seeds),
+        "reject": memory.scoring[0] + memory.scoring[1],
+        "reconstruct": memory.editing(seeds, scored=False),
     }
 
 
-def _of_a_trial(params: Params, data: DataSize, networks: list[Network]) -> int:
-    if params.transformer.pretrained:
-        return 0
-    return _training(params, data, networks, "transformer", workers_per_trial(params))
+class _Memory:
+    """What is alive at once, in bytes. A worker keeps the networks of several replicates open."""
+
+    def __init__(self, params: Params, data: DataSize, networks: list[Network]):
+        self.params, self.data, self.networks = params, data, networks
+        self.weights = {network.name: 4 * network.parameters for network in networks}
+        self.coding, self.decoding = _coding(params)
+        self.drawing = _drawing(params, data, params.decoding.batch_size)
+        self.in_turn = _drawing_in_turn(params, data, params.decoding.batch_size)
+        self.likelihood = _likelihood(params, data)
+        self.scoring = _scoring(params, data, judges(params))
+
+    def training(self, name: str, workers: int) -> int:
+        """A network's training by so many workers, and what it is looked at with meanwhile."""
+        trained = self._trained(workers)
+        steps = sum(trained.get(each, 0) for each in (name, *_beside(name)))
+        # Weights, gradients, two moments and, but for the classifier, an average.
+        state = (4 + (name != "classifier")) * self.weights[name] if steps else self.weights[name]
+        return max(steps, state + self._looking(name))
+
+    def _trained(self, workers: int) -> dict[str, int]:
+        networks = self.networks
+        if workers != self.params.ray.num_workers:
+            ray = self.params.ray.model_copy(update={"num_workers": workers})
+            networks = plan_networks(self.params.model_copy(update={"ray": ray}), self.data)
+        return {network.name: network.memory for network in networks if network.steps}
+
+    def _looking(self, name: str) -> int:
+        """At validation images or tokens, and the samples that are logged."""
+        if name == "classifier":
+            return _classifying(self.params, self.data)
+        if name == "tokenizer":
+            return max(_coding(self.params, reconstruction.BATCH))
+        few = 4 * min(PREVIEW // 4, self.data.classes)
+        draw = _drawing if name == "transformer" else _drawing_in_turn
+        drawn = max(draw(self.params, self.data, few), _coding(self.params, few)[1])
+        return max(self.likelihood, self.weights["tokenizer"] + drawn)
+
+    def sampling(self, replicates: int) -> int:
+        """Samples that are drawn and scored."""
+        weights, scored = self.scoring
+        return self._open(replicates, weights) + max(self.drawing, self.decoding, scored)
+
+    def evaluation(self, replicates: int) -> int:
+        main, second = judges(self.params), self.params.evaluation.second_extractor
+        weights, scored = _scoring(self.params, self.data, main | {second})
+        drawn = max(self.drawing, self.in_turn, self.decoding)
+        return self._open(replicates, weights) + max(drawn, scored, self.likelihood)
+
+    def editing(self, replicates: int, scored: bool = True) -> int:
+        """Edits or reconstructions, and their distances from the originals."""
+        weights, look = self.scoring if scored else (0, 0)
+        coded = max(_coding(self.params, self.params.decoding.batch_size))
+        most = max(self.drawing, coded, look, _distances(self.params))
+        return self._open(replicates, weights) + most
+
+    def _open(self, replicates: int, extractors: int) -> int:
+        """Weights of the networks of each replicate that is open."""
+        largest = max(self.weights["transformer"], self.weights["autoregressive"])
+        return min(KEPT, replicates) * (largest + self.weights["tokenizer"] + extractors)
 
 
-def _training(
-    params: Params, data: DataSize, networks: list[Network], name: str, workers: int
-) -> int:
-    """The training of a network by so many workers."""
-    if workers != params.ray.num_workers:
-        ray = params.ray.model_copy(update={"num_workers": workers})
-        networks = plan_networks(params.model_copy(update={"ray": ray}), data)
-    return next(network.memory for network in networks if network.name == name)
+def _beside(name: str) -> tuple[str, ...]:
+    """What is trained along with a network."""
+    return ("discriminator",) if name == "tokenizer" else ()
 
 
 def _peak(run: Callable[[], object]) -> int:
@@ -88,16 +143,20 @@ def _peak(run: Callable[[], object]) -> int:
     return seen.peak
 
 
-def _coding(params: Params) -> tuple[int, int]:
-    """The encoding of a batch of the token cache, and the decoding of one of samples."""
+def _coding(params: Params, batch: int | None = None) -> tuple[int, int]:
+    """The encoding of a batch of the token cache, and the decoding of one of samples.
+
+    Args:
+        batch: images of both, in place of the params'.
+    """
     tokenizer = costs.on_meta(lambda: Tokenizer(tokenizer_config(params)))
-    images = costs.image_batch(params, params.tokens.batch_size)
-    shape = (params.decoding.batch_size, params.grid, params.grid)
+    images = costs.image_batch(params, batch or params.tokens.batch_size)
+    shape = (batch or params.decoding.batch_size, params.grid, params.grid)
     tokens = torch.empty(shape, dtype=torch.long, device="meta")
     return _peak(lambda: tokenizer.encode(images)), _peak(lambda: tokenizer.decode(tokens))
 
 
-def _drawing(params: Params, data: DataSize) -> int:
+def _drawing(params: Params, data: DataSize, batch: int) -> int:
     """Two iterations of MaskGIT's decoding: the second still has the first one's logits. All of a
     network's layers need what one needs."""
     config = replace(transformer_config(params, data.classes), layers=1)
@@ -106,16 +165,36 @@ def _drawing(params: Params, data: DataSize) -> int:
     # Noise is drawn by a CPU's generator, which a meta device does not know.
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        labels = torch.zeros(params.decoding.batch_size, dtype=torch.long)
+        labels = torch.zeros(batch, dtype=torch.long)
         # Not the third: after the last one the logits' values are looked at.
         return _peak(lambda: list(islice(generate_steps(model, labels, settings, seed=0), 2)))
 
 
-def _drawing_in_turn(params: Params, data: DataSize) -> int:
+def _drawing_in_turn(params: Params, data: DataSize, batch: int) -> int:
     """The keys and values of the baseline's samples, beside which all else is little."""
     config = transformer_config(params, data.classes)
     image = cache_bytes(costs.on_meta(lambda: AutoregressiveTransformer(config)))
-    return image * min(params.decoding.batch_size, max(1, CACHE_BYTES // image))
+    return image * min(batch, max(1, CACHE_BYTES // image))
+
+
+def _likelihood(params: Params, data: DataSize) -> int:
+    """A look at a batch of validation tokens."""
+    config = replace(transformer_config(params, data.classes), layers=1)
+    model = costs.on_meta(lambda: MaskGitTransformer(config)).eval()
+    shape = (min(masking.BATCH, data.val), config.num_tokens)
+    tokens = torch.empty(shape, dtype=torch.long, device="meta")
+    batch = (tokens, tokens.bool(), tokens[:, 0])
+    return _peak(
+        lambda: in_parts(lambda *part: model.predict(*part).sum((1, 2)), config.image_bytes, *batch)
+    )
+
+
+def _classifying(params: Params, data: DataSize) -> int:
+    """A look at a batch of validation images."""
+    model = costs.on_meta(lambda: costs.classifier_of(params, data.classes)).eval()
+    images = costs.image_batch(params, min(classifier.BATCH, data.val))
+    row = model.image_bytes(params.data.image_size)
+    return _peak(lambda: in_parts(model, row, images))
 
 
 def _scoring(params: Params, data: DataSize, extractors: frozenset[str]) -> tuple[int, int]:

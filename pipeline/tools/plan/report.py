@@ -52,7 +52,7 @@ def plan_text(
             _stage_table(stages, device),
             *(textwrap.fill(line, WIDTH) for line in idle),
             _stage_note(stages, params),
-            _storage_table(storage, stage_memory(params, data, networks)),
+            _needs_table(storage, stage_memory(params, data, networks)),
             _storage_note(storage, data, params.ray.folder),
         ]
     )
@@ -179,8 +179,8 @@ def _stage_note(stages: list[Stage], params: Params) -> str:
         "and samples, and, of these also in columns of their own, of looks at validation images "
         "during and after training, of the features of images, and of all that is in float32, "
         "where GPUs are several times as slow (--tflops-float32; with it, what tokenizer.tf32 lets "
-        "be rounded counts at half of the first rate). Devices are those at work on "
-        "average. Pictures are decoded, cropped and augmented by the processors, in the time of "
+        "be rounded counts at half of the first rate, unless float32 is quicker). Devices are "
+        "those at work on average. Pictures are decoded, cropped and augmented by the processors, in the time of "
         f"one core; a device has {ray.cpus_per_worker} (ray.cpus_per_worker), of which {loaders}. "
         "Of trainings the slower one of networks and processors is the time, elsewhere both are. "
         "Not counted: what devices say to each other, reading, "
@@ -190,16 +190,18 @@ def _stage_note(stages: list[Stage], params: Params) -> str:
     )
 
 
-def _storage_table(storage: list[Storage], memory: dict[str, int]) -> str:
+def _needs_table(storage: list[Storage], memory: dict[str, int]) -> str:
     from tabulate import tabulate
 
     def row(name: str, *sizes: int) -> list[str]:
         return [name, *(_bytes(size) if size else "–" for size in sizes)]
 
     rows = [row(s.stage, memory.get(s.stage, 0), s.outputs, s.live, s.passing) for s in storage]
+    written = {s.stage for s in storage}
+    rows += [row(name, size, 0, 0, 0) for name, size in memory.items() if name not in written]
     outputs, live = sum(s.outputs for s in storage), sum(s.live for s in storage)
-    most = max(memory.values()), max(s.passing for s in storage)
-    rows.append(row("in all", most[0], outputs, live, most[1]))
+    most = max(s.passing for s in storage)
+    rows.append(row("in all, or at most", max(memory.values()), outputs, live, most))
     headers = ["stage", "memory a worker", "outputs", "live copies", "while it runs"]
     return tabulate(rows, headers, tablefmt="simple", colalign=("left", *["right"] * 4))
 
@@ -215,8 +217,9 @@ def _storage_note(storage: list[Storage], data: DataSize, runs: str) -> str:
         f"The disk must hold {_bytes(need)}: outputs twice, in the project and in DVC's cache "
         "(once where the file system shares blocks), live copies under ray.storage_path, which "
         f"{who} deletes, and what the stage that needs most needs besides while it runs. "
-        f"Not counted: {images}tables, pictures, logs, MLflow's files. Memory is that of a "
-        "worker's device, at most, where all that predicts is in float32.",
+        f"Not counted: {images}tables, pictures, logs, MLflow's files. Memory is about that "
+        "of a worker's device, where all that predicts is in float32; that of speed is not "
+        "counted.",
         WIDTH,
     )
 

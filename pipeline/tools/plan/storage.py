@@ -11,7 +11,7 @@ from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.experiments.reconstruct import PICTURED
 from pipeline.runtime import limits
 from pipeline.tools.plan import costs
-from pipeline.tools.plan.measured import Measured, judges, measured_sets
+from pipeline.tools.plan.measured import PRETRAINED, Measured, judges, measured_sets
 from pipeline.tools.plan.networks import DataSize, Network
 
 NPY_HEADER = 128
@@ -19,7 +19,7 @@ NPY_HEADER = 128
 # 0.35; and for each what a PNG and a row of Parquet add, which tells where pictures are small.
 PNG_SHARE, PNG_BYTES = 0.7, 160
 # Features and logits of the pretrained extractors (`pipeline.evaluation.features`).
-PRETRAINED = {"inception": 2048 + 1008, "vgg": 4096}
+SEEN = {"inception": 2048 + 1008, "vgg": 4096}
 FEATURES_HEADER, TENSORS_HEADER = 160, 320
 
 
@@ -130,7 +130,7 @@ def features_bytes(params: Params, data: DataSize) -> int:
 def _dimensions(extractor: str, params: Params, data: DataSize) -> int:
     """Features and logits of an image."""
     if extractor in PRETRAINED:
-        return PRETRAINED[extractor]
+        return SEEN[extractor]
     head = costs.on_meta(lambda: costs.classifier_of(params, data.classes)).head
     return head.in_features + head.out_features
 
