@@ -1,228 +1,225 @@
-"""deploy/: what can be known of a job for KubeRay or SLURM where there is neither."""
+"""deploy/: what can be known of a job and a cluster for KubeRay where there is none. (SLURM:
+tests/test_slurm.py.)"""
 
-import contextlib
-import os
 import re
-import signal
-import subprocess
-from types import SimpleNamespace
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
-import ray
 import yaml
 from packaging.version import Version
+from ray.autoscaler._private.kuberay import autoscaling_config
 
-from deploy import wait_for_nodes
 from pipeline.config.presets import preset_params
 from pipeline.runtime.dag import flatten
 from pipeline.runtime.files import read_yaml
+from pipeline.runtime.process import THREADS
+from pipeline.runtime.remote import Remote
+from pipeline.tools.submit.job import kept_folder
+from tests import rayjob
 from tests.params import PRESET
 from tests.project import ROOT
 from tests.rayjob import complaints
 
-JOB, SLURM = ROOT / "deploy/rayjob.yaml", ROOT / "deploy/slurm.sh"
+JOB, CLUSTER, SLURM = (
+    ROOT / "deploy" / name for name in ("rayjob.yaml", "raycluster.yaml", "slurm.sh")
+)
+SCHEMAS = {JOB: rayjob.JOB, CLUSTER: rayjob.CLUSTER}
+OF = "spec.rayClusterSpec"
 PAPER = preset_params("imagenet256").ray
-# What commands do besides noting their call: the head lives until the DAG has run, which begins
-# when all have noted theirs.
-DOES = {
-    "ray": "echo $$ > head; exec sleep 600",
-    "timeout": "until [ $(grep -c . calls) -ge $CALLS ] && [ -s head ]; do sleep 0.1; done",
-    "dvc": "kill $(cat head)",
-}
+KUBERAY = pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
 
 
-@pytest.fixture
-def job() -> dict:
-    return yaml.safe_load(JOB.read_text())
+def read(path: Path) -> dict:
+    return yaml.safe_load(path.read_text())
 
 
-@pytest.fixture
-def spec(job) -> dict:
-    return job["spec"]
+def cluster_of(made: dict) -> dict:
+    """The RayClusterSpec of a RayJob, or of a RayCluster."""
+    return made["spec"].get("rayClusterSpec", made["spec"])
 
 
-def groups(spec: dict) -> list[dict]:
-    cluster = spec["rayClusterSpec"]
-    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+def pods(cluster: dict) -> list[dict]:
+    """The head's and each group's of workers."""
+    groups = (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    return [group["template"]["spec"] for group in groups]
 
 
-@pytest.mark.parametrize("path", [JOB, SLURM])
+@pytest.mark.parametrize("path", [JOB, CLUSTER, SLURM])
 def test_params_that_a_file_names_exist(path):
-    named = set(re.findall(r"\b((?:ray|sweep|training)\.[a-z_]+)", path.read_text()))
+    named = set(re.findall(r"\b((?:ray|sweep|cas|training)\.[a-z_]+)", path.read_text()))
     assert named >= {"ray.num_workers", "ray.cpus_per_worker"}
     assert named - set(flatten(read_yaml(PRESET))) <= {"ray.io"}
 
 
-def test_the_rayjob_has_fields_that_kuberay_knows(job):
-    """By a schema of ours (tests/rayjob.py)."""
-    assert complaints(job) == []
+@KUBERAY
+def test_a_file_has_fields_that_kuberay_knows(path):
+    """By schemas of ours (tests/rayjob.py)."""
+    assert complaints(read(path), SCHEMAS[path]) == []
 
 
 @pytest.mark.parametrize(
-    ("place", "change", "told"),
+    ("path", "place", "change", "told"),
     [
-        ("$", {"kind": "RayCluster"}, "'RayJob' was expected"),
-        ("$.spec", {"backofLimit": 2}, "'backofLimit' was unexpected"),
-        ("$.spec", {"backoffLimit": "2"}, "'2' is not of type 'integer'"),
-        ("$.spec", {"ttlSecondsAfterFinished": -1}, "-1 is less than the minimum"),
-        ("$.spec", {"shutdownAfterJobFinishes": "yes"}, "'yes' is not of type 'boolean'"),
-        ("$.spec.rayClusterSpec", {"headGroupSpecs": {}}, "'headGroupSpecs' was unexpected"),
-        ("$.spec.rayClusterSpec", {"rayVersion": 2.6}, "2.6 is not of type 'string'"),
-        ("$.spec.rayClusterSpec.authOptions", {"mode": "tokens"}, "'tokens' is not one of"),
-        ("$.spec.rayClusterSpec.headGroupSpec.rayStartParams", {"num-cpus": 0}, "0 is not of type"),
-        ("$.spec.rayClusterSpec.workerGroupSpecs[0]", {"replica": 1}, "'replica' was unexpected"),
-        ("$.spec.rayClusterSpec.workerGroupSpecs[0]", {"maxReplicas": 1.5}, "1.5 is not of type"),
+        (JOB, "$", {"kind": "RayCluster"}, "'RayJob' was expected"),
+        (JOB, "$.spec", {"backofLimit": 2}, "'backofLimit' was unexpected"),
+        (JOB, "$.spec", {"backoffLimit": "2"}, "'2' is not of type 'integer'"),
+        (JOB, "$.spec", {"ttlSecondsAfterFinished": -1}, "-1 is less than the minimum"),
+        (JOB, "$.spec", {"shutdownAfterJobFinishes": "yes"}, "'yes' is not of type 'boolean'"),
+        (JOB, f"$.{OF}", {"headGroupSpecs": {}}, "'headGroupSpecs' was unexpected"),
+        (JOB, f"$.{OF}", {"rayVersion": 2.6}, "2.6 is not of type 'string'"),
+        (JOB, f"$.{OF}.authOptions", {"mode": "tokens"}, "'tokens' is not one of"),
+        (JOB, f"$.{OF}.headGroupSpec.rayStartParams", {"num-cpus": 0}, "0 is not of type"),
+        (JOB, f"$.{OF}.workerGroupSpecs[0]", {"replica": 1}, "'replica' was unexpected"),
+        (JOB, f"$.{OF}.workerGroupSpecs[0]", {"maxReplicas": 1.5}, "1.5 is not of type"),
+        (CLUSTER, "$", {"kind": "RayJob"}, "'RayCluster' was expected"),
+        (CLUSTER, "$.metadata", {"generateName": "m-"}, "'generateName' was unexpected"),
+        (CLUSTER, "$.spec", {"entrypoint": "dvc repro"}, "'entrypoint' was unexpected"),
+        (CLUSTER, "$.spec", {"enableInTreeAutoscaling": "true"}, "'true' is not of type"),
+        (CLUSTER, "$.spec.autoscalerOptions", {"version": 2}, "2 is not one of ['v1', 'v2']"),
+        (CLUSTER, "$.spec.autoscalerOptions", {"idleTimeout": 9}, "'idleTimeout' was unexpected"),
+        (CLUSTER, "$.spec.autoscalerOptions", {"idleTimeoutSeconds": -1}, "-1 is less than"),
+        (CLUSTER, "$.spec.workerGroupSpecs[0]", {"minReplicas": "0"}, "'0' is not of type"),
     ],
 )
-def test_a_rayjob_that_kuberay_does_not_take_is_told(job, place, change, told):
-    """So that the schema is one."""
-    part = job
+def test_what_kuberay_does_not_take_is_told(path, place, change, told):
+    """So that the schemas are some."""
+    part = made = read(path)
     for key in re.findall(r"\w+", place):
         part = part[int(key) if key.isdigit() else key]
     part |= change
-    (complaint,) = complaints(job)
+    (complaint,) = complaints(made, SCHEMAS[path])
     assert complaint.startswith(place) and told in complaint
 
 
-def test_a_rayjob_without_a_field_that_is_meant_is_told(job, spec):
-    del spec["rayClusterSpec"]["authOptions"]
-    assert complaints(job) == ["$.spec.rayClusterSpec: 'authOptions' is a required property"]
+@KUBERAY
+def test_a_file_without_a_field_that_is_meant_is_told(path):
+    made = read(path)
+    del cluster_of(made)["authOptions"]
+    (complaint,) = complaints(made, SCHEMAS[path])
+    assert complaint.endswith(": 'authOptions' is a required property")
 
 
-def test_kuberays_operator_finds_nothing_amiss(job, spec):
-    """It looks at a job that is made already, for what no schema says, and fails what it finds."""
-    cluster = spec["rayClusterSpec"]
+@KUBERAY
+def test_kuberays_operator_finds_nothing_amiss(path):
+    """It looks at what is made already, for what no schema says, and fails what it finds."""
+    made = read(path)
+    cluster = cluster_of(made)
     assert cluster["authOptions"] == {"mode": "token"}  # for which Ray is to be 2.52 or newer
     assert Version(cluster["rayVersion"]) >= Version("2.52.0")
-    assert spec["shutdownAfterJobFinishes"]  # or `ttlSecondsAfterFinished` has no place
-    name = job["metadata"]["generateName"] + "12345"  # as the API server makes it
-    assert len(name) <= 47 and re.fullmatch("[a-z][a-z0-9-]*[a-z0-9]", name)
+    for group in cluster["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    if path == JOB:
+        assert made["spec"]["shutdownAfterJobFinishes"]  # or ttlSecondsAfterFinished has no place
+        name, most = made["metadata"]["generateName"] + "12345", 47  # as the API server makes it
+    else:
+        name, most = made["metadata"]["name"], 53
+        for pod in pods(cluster):  # which its autoscaler's second version begins anew itself
+            assert pod.get("restartPolicy", "Never") == "Never"
+    assert len(name) <= most and re.fullmatch("[a-z][a-z0-9-]*[a-z0-9]", name)
 
 
-def test_the_pods_are_what_kubernetes_takes(spec):
+@KUBERAY
+def test_the_pods_are_what_kubernetes_takes(path):
     """By its own schema."""
-    for group in groups(spec):
-        pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "ray"}}
-        kubernetes_validate.validate(pod | {"template": group["template"]}, "1.30", strict=True)
+    for spec in pods(cluster_of(read(path))):
+        require_pod(spec)
 
 
-def test_a_pod_that_kubernetes_does_not_take_is_told(spec):
+def require_pod(spec: dict) -> None:
+    pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "ray"}}
+    kubernetes_validate.validate(pod | {"template": {"spec": spec}}, "1.30", strict=True)
+
+
+@KUBERAY
+def test_a_pod_that_kubernetes_does_not_take_is_told(path):
     """So that the schema is one."""
-    (container,) = groups(spec)[0]["template"]["spec"]["containers"]
+    pod, *_ = pods(cluster_of(read(path)))
+    (container,) = pod["containers"]
     container["resources"]["limit"] = container["resources"].pop("limits")
     with pytest.raises(kubernetes_validate.ValidationError, match="limit"):
-        test_the_pods_are_what_kubernetes_takes(spec)
+        require_pod(pod)
 
 
-def test_pods_mount_what_they_name_and_run_the_tested_ray(spec):
-    version = spec["rayClusterSpec"]["rayVersion"]
+@KUBERAY
+def test_pods_mount_what_they_name_and_run_the_tested_ray(path):
+    made = read(path)
+    version = cluster_of(made)["rayVersion"]
     assert f"ray=={version}\n" in (ROOT / "constraints.txt").read_text()
-    for group in groups(spec):
-        pod = group["template"]["spec"]
+    for pod in pods(cluster_of(made)):
         (container,) = pod["containers"]
         named = {volume["name"] for volume in pod["volumes"]}
         assert {mount["name"] for mount in container["volumeMounts"]} == named
         assert container["resources"]["requests"] == container["resources"]["limits"]
-        assert container["workingDir"] in spec["entrypoint"]
+        assert path == CLUSTER or container["workingDir"] in made["spec"]["entrypoint"]
 
 
-def test_workers_are_as_many_as_the_paper_needs_and_one_for_the_entrypoint(spec):
-    worker = groups(spec)[1]
-    limits = worker["template"]["spec"]["containers"][0]["resources"]["limits"]
+def limits_of(pod: dict) -> dict:
+    return pod["containers"][0]["resources"]["limits"]
+
+
+def test_workers_are_as_many_as_the_paper_needs_and_one_for_the_entrypoint():
+    spec = read(JOB)["spec"]
+    (worker,) = cluster_of({"spec": spec})["workerGroupSpecs"]
+    limits = limits_of(worker["template"]["spec"])
     assert worker["replicas"] == worker["minReplicas"] == worker["maxReplicas"]
     assert worker["replicas"] == PAPER.num_workers + spec["entrypointNumGpus"]
     assert int(limits["cpu"]) == PAPER.cpus_per_worker == spec["entrypointNumCpus"]
     assert limits["nvidia.com/gpu"] == "1"
 
 
-def test_the_slurm_script_is_a_clean_one():
-    done = subprocess.run(["shellcheck", SLURM], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+def test_rays_autoscaler_may_bring_the_papers_workers_and_take_all_away():
+    """As it reads the cluster itself, which is how KubeRay runs it."""
+    made = read(CLUSTER)
+    made["metadata"]["namespace"] = "default"  # as the API server has it
+    known = autoscaling_config._derive_autoscaling_config_from_ray_cr(made)
+    kinds = known["available_node_types"]
+    head, worker = (kinds[name] for name in (known["head_node_type"], "gpu"))
+    assert head["resources"]["CPU"] == 0 and "GPU" not in head["resources"]
+    assert (worker["min_workers"], worker["max_workers"]) == (0, PAPER.num_workers)
+    has = {kind: worker["resources"][kind] for kind in ("CPU", "GPU")}
+    assert has == {"CPU": PAPER.cpus_per_worker, "GPU": 1}
+    assert known["idle_timeout_minutes"] > 1  # its own, within which a stage begins at times
+    assert made["spec"]["enableInTreeAutoscaling"]
 
 
-def test_its_nodes_hold_the_papers_workers():
-    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=(\S+)$", SLURM.read_text(), re.MULTILINE))
-    gpus = int(options["gpus-per-node"])
-    assert int(options["nodes"]) * gpus == PAPER.num_workers
-    assert int(options["cpus-per-task"]) == gpus * PAPER.cpus_per_worker
-
-
-@pytest.mark.parametrize("nodes", [1, 4])
-def test_the_slurm_script_starts_the_cluster_and_then_the_stages(tmp_path, nodes):
-    code, said, calls = run_slurm(tmp_path, nodes)
-    assert code == 0, said
-    resources = "--num-cpus=32 --num-gpus=4 --block"
-    wanted = [
-        "dvc repro sweep cas 10.0.0.7:20123 64",
-        "ray start --head --node-ip-address=10.0.0.7 --port=20123 "
-        f"--temp-dir=/tmp/maskgit-123/ray {resources}  64",
-        f"timeout 600 python deploy/wait_for_nodes.py {nodes} 10.0.0.7:20123 64",
-        'srun --cpus-per-task=1 sh -c mkdir -p -m 700 "$0" && test -O "$0" /tmp/maskgit-123  64',
+def test_pods_of_the_cluster_share_no_volume():
+    kinds = [
+        set(volume) - {"name"} for pod in pods(read(CLUSTER)["spec"]) for volume in pod["volumes"]
     ]
-    if nodes > 1:
-        started = f"--cpus-per-task=32 ray start --address=10.0.0.7:20123 {resources}  64"
-        wanted.append(f"srun --relative=1 --nodes={nodes - 1} --ntasks={nodes - 1} {started}")
-    assert sorted(calls) == sorted(wanted)
+    assert kinds == [{"emptyDir"}] * 4
+    job = [
+        set(volume) - {"name"} for pod in pods(cluster_of(read(JOB))) for volume in pod["volumes"]
+    ]
+    assert {"persistentVolumeClaim"} in job  # so that it would be seen
 
 
-@pytest.mark.parametrize("failing", ["ray", "timeout", "srun"])
-def test_the_slurm_script_ends_where_its_cluster_does(tmp_path, failing):
-    """Within a minute: the job's GPUs wait with it."""
-    code, said, calls = run_slurm(tmp_path, 1, failing)
-    assert code and not any(call.startswith("dvc") for call in calls)
-    ended = "Ray's head at 10.0.0.7:20123 has ended, or not all of 1 nodes had joined"
-    assert (ended if failing != "srun" else "/tmp/maskgit-123 cannot be made") in said
+def test_what_jobs_keep_lies_where_the_pods_have_room(monkeypatch):
+    """In the home of the image's user, who is root where the Containerfile names no other."""
+    assert "USER" not in (ROOT / "Containerfile").read_text()
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/root")
+    kept = kept_folder(Remote("store", {"url": "s3://bucket"}))
+    for pod in pods(read(CLUSTER)["spec"]):
+        mounts = {
+            mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]
+        }
+        assert kept.is_relative_to(mounts["cache"]) and mounts["shared-memory"] == "/dev/shm"
 
 
-def run_slurm(tmp_path, nodes, failing=""):
-    """Run the script with commands in the place of SLURM's, Ray's and DVC's that note how they are
-    called; returns its exit status, what it said, and the calls."""
-    (tmp_path / "deploy").mkdir()
-    bin_folder = tmp_path / ".venv/bin"
-    bin_folder.mkdir(parents=True)
-    (bin_folder / "activate").write_text(f'PATH="{bin_folder}:$PATH"\n')
-    for name in ("ray", "srun", "dvc", "timeout"):
-        (bin_folder / name).write_text(
-            f'#!/bin/sh\necho "{name} $* $RAY_ADDRESS ${{#RAY_AUTH_TOKEN}}" >> "{tmp_path}/calls"\n'
-            f"{DOES.get(name, '') if name != failing else 'exit 1'}\n"
-        )
-        (bin_folder / name).chmod(0o755)
-    (bin_folder / "hostname").write_text("#!/bin/sh\necho 10.0.0.7 172.17.0.1\n")
-    (bin_folder / "hostname").chmod(0o755)
-    environment = {"SLURM_SUBMIT_DIR": tmp_path, "SLURM_JOB_ID": "123", "SLURM_NNODES": nodes}
-    environment |= {"SLURM_CPUS_PER_TASK": 32, "SLURM_GPUS_PER_NODE": "h100:4"}
-    environment |= {"PATH": os.environ["PATH"], "CALLS": 3 if nodes == 1 else 4}
-    with open(tmp_path / "said", "w") as said:
-        script = subprocess.Popen(
-            ["bash", SLURM, "sweep", "cas"],
-            env={k: str(v) for k, v in environment.items()},
-            stderr=said,
-            start_new_session=True,
-        )
-        code = script.wait(timeout=60)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(script.pid, signal.SIGKILL)  # SLURM ends what a job has left
-    calls = (tmp_path / "calls").read_text().splitlines()
-    return code, (tmp_path / "said").read_text(), calls
+def test_the_jobs_own_process_has_the_heads_cores():
+    head, _ = pods(read(CLUSTER)["spec"])
+    env = {variable["name"]: variable["value"] for variable in head["containers"][0]["env"]}
+    assert env == {THREADS: limits_of(head)["cpu"]}
 
 
-def test_it_waits_until_all_nodes_have_joined(monkeypatch):
-    joined = iter([[True], [True, False], [True, True, False], [True, True, True]])
-    tries = iter([ConnectionError, ConnectionError, None])
-    state = SimpleNamespace(ready=False, slept=0)
-
-    def init(**_):
-        if error := next(tries):
-            raise error
-        state.ready = True
-
-    def sleep(seconds):
-        state.slept += 1
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: state.ready)
-    monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": alive} for alive in next(joined)])
-    monkeypatch.setattr(wait_for_nodes, "time", SimpleNamespace(sleep=sleep))
-    wait_for_nodes.main(3)
-    assert state.slept == 2 + 3
+def test_the_page_names_what_kuberay_calls_after_the_cluster():
+    """GenerateHeadServiceName and SetContainerTokenAuthEnvVars of its source."""
+    page, name = (ROOT / "docs/cluster.md").read_text(), read(CLUSTER)["metadata"]["name"]
+    assert f"kubectl port-forward service/{name}-head-svc 8265 " in page
+    assert f"kubectl get secret {name} --output jsonpath='{{.data.auth_token}}' |" in page
+    assert f"kubectl describe raycluster {name}`" in page
+    for pod in pods(read(CLUSTER)["spec"]):
+        (source,) = pod["containers"][0]["envFrom"]
+        assert f"kubectl create secret generic {source['secretRef']['name']} " in page
+        assert source["secretRef"]["name"] != name and source["secretRef"]["optional"]
