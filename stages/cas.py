@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
-from pipeline.config.trainings import workers_per_classifier
+from pipeline.config.trainings import named_by, workers_per_classifier
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
 from pipeline.runtime.checksums import keep_if_whole
 from pipeline.runtime.cluster import join_ray
@@ -30,7 +30,8 @@ def main(params: Params) -> str:
     workers = Workers.of(params.ray, workers_per_classifier(params))
     if pending:
         join_ray()
-        key = "cas.workers_per_classifier" if workers.count > 1 else "ray.cpus_per_worker"
+        several = named_by(params, "cas.workers_per_classifier")
+        key = several if workers.count > 1 else "ray.cpus_per_worker"
         require_resources(workers.count, workers.cpus, workers.use_gpu, key)
     with stage:
         count = Countdown("cas", "classifiers", len(jobs), len(pending))

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, RESULTS
+from pipeline.config.trainings import named_by
 from pipeline.evaluation.feature_files import features_size, kept_statistics, reference_features
 from pipeline.evaluation.features import open_extractor
 from pipeline.evaluation.fid import require_dimensions
@@ -37,7 +38,7 @@ def main(params: Params) -> str:
     if pending:
         join_ray()
         ray, each = params.ray, trial_workers(params).count
-        key = "sweep.workers_per_trial" if params.sweep.workers_per_trial else "ray.num_workers"
+        key = named_by(params, "sweep.workers_per_trial")
         require_resources(each, ray.cpus_per_worker, ray.use_gpu, key)
     with stage:
         count = Countdown("sweep", "trials", len(grid), len(pending))

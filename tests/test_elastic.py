@@ -13,7 +13,12 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENS
 from pipeline.config.presets import preset_params
 from pipeline.config.replicates import replicates
-from pipeline.config.trainings import classifier_count, trial_count, workers_per_classifier
+from pipeline.config.trainings import (
+    classifier_count,
+    named_by,
+    trial_count,
+    workers_per_classifier,
+)
 from pipeline.experiments.ablation.grid import trial_workers, trials
 from pipeline.runtime.files import read_yaml, write_text
 from pipeline.runtime.stage import Stage
@@ -160,3 +165,11 @@ def test_the_papers_trainings_use_what_there_is():
         assert trial_workers(params).count == trial
         assert workers_per_classifier(params) == classifier
         assert classifier_count(params) == 6  # as stages/cas.py has them, with one seed
+
+
+@pytest.mark.parametrize("key", ["sweep.workers_per_trial", "cas.workers_per_classifier"])
+def test_who_is_short_of_workers_is_told_of_the_param_that_is_a_number(make_params, key):
+    section, _, name = key.partition(".")
+    for value, named in ((2, key), (None, "ray.num_workers")):
+        params = make_params(ray={"elastic": True, "num_workers": 2}, **{section: {name: value}})
+        assert named_by(params, key) == named

@@ -13,6 +13,7 @@ from pipeline.evaluation.features import ClassifierExtractor
 from pipeline.evaluation.images import BATCH
 from pipeline.masking import masked_nll
 from pipeline.perceptual import classifier_distance
+from pipeline.runtime import parts
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import memory
@@ -79,11 +80,30 @@ def test_coding_and_distances_hold_about_what_is_planned(make_params):
     tokenizer = Tokenizer(tokenizer_config(params))
     coded = held(lambda: tokenizer.encode(torch.zeros(20, 1, 28, 28)))
     rebuilt = held(lambda: tokenizer.decode(torch.zeros(30, 7, 7, dtype=torch.long)))
-    assert memory._coding(params) == pytest.approx((coded, rebuilt), rel=0.02)
+    assert memory._coding(params, 20, 30) == pytest.approx((coded, rebuilt), rel=0.02)
     network = Classifier(classifier_config(params, CLASSES)).eval()
     images = torch.zeros(30, 1, 28, 28)
     far = held(lambda: classifier_distance(network, images, images))
-    assert far / 2 < memory._distances(params) < 3 * far
+    assert far / 2 < memory._distances(params, 30) < 3 * far
+
+
+def test_parts_of_a_batch_hold_about_what_is_planned(make_params, monkeypatch):
+    for module in (memory, parts):
+        monkeypatch.setattr(module, "TENSOR_BYTES", 2**18)
+    params = make_params(**SMALL)
+    maskgit = spread(MaskGitTransformer, transformer_config(params, CLASSES))
+    labels, tokenizer = balanced_labels(30, CLASSES), Tokenizer(tokenizer_config(params))
+    drawn = held(lambda: generate(maskgit, labels, params.decoding_settings(), seed=0))
+    assert memory._drawing(params, DIGITS, 30) == pytest.approx(drawn, rel=0.15)
+    coded = held(lambda: tokenizer.encode(torch.zeros(20, 1, 28, 28)))
+    rebuilt = held(lambda: tokenizer.decode(torch.zeros(30, 7, 7, dtype=torch.long)))
+    assert memory._coding(params, 20, 30) == pytest.approx((coded, rebuilt), rel=0.1)
+
+
+def test_no_batch_is_larger_than_there_are_images(make_params):
+    sizes = ({"batch_size": n} for n in (4000, 10**6))
+    one, large = (of_stages(make_params(decoding=size, tokens=size)) for size in sizes)
+    assert one == large
 
 
 def test_a_stage_holds_what_its_workers_do(make_params):

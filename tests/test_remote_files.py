@@ -249,6 +249,15 @@ def test_only_what_a_finished_stage_made_lies_in_the_remote(folder):
     assert output_at(folder, "data/images") is None
 
 
+@pytest.mark.parametrize(
+    "lock",
+    ["", "[]", "stages:", "{}", "stages: {a: null}", "stages: {a: {outs: [x]}}", "stages: ["],
+)
+def test_a_lock_that_does_not_say_is_no_error_of_a_workers(folder, lock):
+    Path("dvc.lock").write_text(lock)
+    assert output_at(folder, "data/images") is None
+
+
 def test_a_project_without_a_remote_has_no_output_there(folder):
     with Config(".dvc").edit("local") as config:
         del config["core"]["remote"]

@@ -27,6 +27,16 @@ def workers_per_classifier(params: Sections) -> int:
     return params.cas.workers_per_classifier or _fewest(params, classifier_count(params))
 
 
+def named_by(params: Sections, key: str) -> str:
+    """The param that sets the number of workers which `key` would.
+
+    Args:
+        key: `sweep.workers_per_trial` or `cas.workers_per_classifier`.
+    """
+    section, _, name = key.partition(".")
+    return "ray.num_workers" if getattr(getattr(params, section), name) is None else key
+
+
 def _fewest(params: Sections, trainings: int) -> int:
     """With fewer for each more trainings run at once, and wait less for one another's gradients;
     where that many do not divide both numbers, the last of them would not need all workers."""

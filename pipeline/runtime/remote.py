@@ -67,8 +67,10 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def output_at(folder: Path, path: str) -> Output | None:
     """What a project has at a path, as it lies in the default remote; None where no stage that has
-    finished made it, or there is no remote."""
-    remote, lock = default_remote(folder), folder / "dvc.lock"
-    stages = read_yaml(lock).get("stages", {}).values() if lock.exists() else ()
-    made = {out["path"]: out.get("md5") for stage in stages for out in stage.get("outs", [])}
+    finished made it, or there is no remote, or dvc.lock does not say."""
+    try:
+        remote, stages = default_remote(folder), read_yaml(folder / "dvc.lock")["stages"].values()
+        made = {out["path"]: out.get("md5") for stage in stages for out in stage.get("outs", [])}
+    except (UserError, LookupError, AttributeError, TypeError):
+        return None
     return Output(remote, made[path]) if remote and made.get(path) else None

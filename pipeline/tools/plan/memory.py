@@ -18,11 +18,11 @@ from pipeline.autoregressive import CACHE_BYTES, AutoregressiveTransformer, cach
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS, replicates
 from pipeline.config.trainings import workers_per_classifier, workers_per_trial
-from pipeline.decoding import generate_steps
+from pipeline.decoding import decode_steps, predictor
 from pipeline.evaluation import reconstruction
 from pipeline.evaluation.images import BATCH
 from pipeline.perceptual import pair_bytes
-from pipeline.runtime.parts import TENSOR_BYTES, in_parts
+from pipeline.runtime.parts import TENSOR_BYTES
 from pipeline.runtime.workers import KEPT
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs
@@ -75,9 +75,12 @@ class _Memory:
     def __init__(self, params: Params, data: DataSize, networks: list[Network]):
         self.params, self.data, self.networks = params, data, networks
         self.weights = {network.name: 4 * network.parameters for network in networks}
-        self.coding, self.decoding = _coding(params)
-        self.drawing = _drawing(params, data, params.decoding.batch_size)
-        self.in_turn = _drawing_in_turn(params, data, params.decoding.batch_size)
+        own = params.evaluation.samples, params.cas.samples, params.temperature.samples
+        self.batch = min(params.decoding.batch_size, max(*own, params.sweep.samples))
+        coded = min(params.tokens.batch_size, data.train)
+        self.coding, self.decoding = _coding(params, coded, self.batch)
+        self.drawing = _drawing(params, data, self.batch)
+        self.in_turn = _drawing_in_turn(params, data, self.batch)
         self.likelihood = _likelihood(params, data)
         self.scoring = _scoring(params, data, judges(params))
 
@@ -101,10 +104,10 @@ class _Memory:
         if name == "classifier":
             return _classifying(self.params, self.data)
         if name == "tokenizer":
-            return max(_coding(self.params, reconstruction.BATCH))
+            return max(_coding(self.params, reconstruction.BATCH, reconstruction.BATCH))
         few = 4 * min(PREVIEW // 4, self.data.classes)
         draw = _drawing if name == "transformer" else _drawing_in_turn
-        drawn = max(draw(self.params, self.data, few), _coding(self.params, few)[1])
+        drawn = max(draw(self.params, self.data, few), _coding(self.params, few, few)[1])
         return max(self.likelihood, self.weights["tokenizer"] + drawn)
 
     def sampling(self, replicates: int) -> int:
@@ -121,8 +124,8 @@ class _Memory:
     def editing(self, replicates: int, scored: bool = True) -> int:
         """Edits or reconstructions, and their distances from the originals."""
         weights, look = self.scoring if scored else (0, 0)
-        coded = max(_coding(self.params, self.params.decoding.batch_size))
-        most = max(self.drawing, coded, look, _distances(self.params))
+        coded = max(_coding(self.params, self.batch, self.batch))
+        most = max(self.drawing, coded, look, _distances(self.params, self.batch))
         return self._open(replicates, weights) + most
 
     def _open(self, replicates: int, extractors: int) -> int:
@@ -143,31 +146,66 @@ def _peak(run: Callable[[], object]) -> int:
     return seen.peak
 
 
-def _coding(params: Params, batch: int | None = None) -> tuple[int, int]:
-    """The encoding of a batch of the token cache, and the decoding of one of samples.
+def _in_parts(peak: Callable[[int], int], batch: int, row: int, given: int) -> int:
+    """What a batch needs that goes through a network in parts: one of them beside what all have
+    given, or that twice, as it is put together.
 
     Args:
-        batch: images of both, in place of the params'.
+        peak: of so many rows at once.
+        row: bytes of the largest tensor of a row, by which parts are cut.
+        given: bytes of a row's result.
     """
+    rows = min(batch, max(1, TENSOR_BYTES // row))
+    if rows == batch:
+        return peak(batch)
+    return max(peak(rows) + (batch - rows) * given, 2 * batch * given)
+
+
+def _coding(params: Params, encoded: int, decoded: int) -> tuple[int, int]:
+    """The encoding and the decoding of so many images."""
     tokenizer = costs.on_meta(lambda: Tokenizer(tokenizer_config(params)))
-    images = costs.image_batch(params, batch or params.tokens.batch_size)
-    shape = (batch or params.decoding.batch_size, params.grid, params.grid)
-    tokens = torch.empty(shape, dtype=torch.long, device="meta")
-    return _peak(lambda: tokenizer.encode(images)), _peak(lambda: tokenizer.decode(tokens))
+    row, pixels = tokenizer.config.image_bytes(params.data.image_size), params.data.image_size**2
+
+    def encode(count: int) -> int:
+        images = costs.image_batch(params, count)
+        return _peak(lambda: tokenizer.encode(images))
+
+    def decode(count: int) -> int:
+        shape = (count, params.grid, params.grid)
+        tokens = torch.empty(shape, dtype=torch.long, device="meta")
+        return _peak(lambda: tokenizer.decode(tokens))
+
+    return (
+        _in_parts(encode, encoded, row, 8 * params.num_tokens),
+        _in_parts(decode, decoded, row, 4 * params.data.channels * pixels),
+    )
 
 
 def _drawing(params: Params, data: DataSize, batch: int) -> int:
-    """Two iterations of MaskGIT's decoding: the second still has the first one's logits. All of a
+    """An iteration of MaskGIT's decoding, while the logits of the one before are there. All of a
     network's layers need what one needs."""
     config = replace(transformer_config(params, data.classes), layers=1)
     settings = replace(params.decoding_settings(iterations=3), bf16=False)
     model = costs.on_meta(lambda: MaskGitTransformer(config)).eval()
+    guided = 2 if settings.guidance_scale else 1
+    logits = 4 * config.num_tokens * config.codebook_size
+
+    def predict(count: int) -> int:
+        tokens = torch.zeros(count, config.num_tokens, dtype=torch.long)
+        predicted = predictor(model, tokens[:, 0], settings)
+        return _peak(lambda: predicted(tokens, tokens.bool()))
+
     # Noise is drawn by a CPU's generator, which a meta device does not know.
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        labels = torch.zeros(batch, dtype=torch.long)
+        network = _in_parts(predict, batch, guided * config.image_bytes, logits)
+        tokens = torch.zeros(batch, config.num_tokens, dtype=torch.long)
+        unknown, noise = tokens == 0, torch.Generator()
+        shape = (*tokens.shape, config.codebook_size)
+        steps = decode_steps(lambda *_: torch.empty(shape), tokens, unknown, settings, noise)
         # Not the third: after the last one the logits' values are looked at.
-        return _peak(lambda: list(islice(generate_steps(model, labels, settings, seed=0), 2)))
+        sampling = _peak(lambda: list(islice(steps, 2)))
+    return max(network + batch * logits, sampling)
 
 
 def _drawing_in_turn(params: Params, data: DataSize, batch: int) -> int:
@@ -181,20 +219,24 @@ def _likelihood(params: Params, data: DataSize) -> int:
     """A look at a batch of validation tokens."""
     config = replace(transformer_config(params, data.classes), layers=1)
     model = costs.on_meta(lambda: MaskGitTransformer(config)).eval()
-    shape = (min(masking.BATCH, data.val), config.num_tokens)
-    tokens = torch.empty(shape, dtype=torch.long, device="meta")
-    batch = (tokens, tokens.bool(), tokens[:, 0])
-    return _peak(
-        lambda: in_parts(lambda *part: model.predict(*part).sum((1, 2)), config.image_bytes, *batch)
-    )
+
+    def look(count: int) -> int:
+        tokens = torch.empty(count, config.num_tokens, dtype=torch.long, device="meta")
+        return _peak(lambda: model.predict(tokens, tokens.bool(), tokens[:, 0]).log_softmax(-1))
+
+    return _in_parts(look, min(masking.BATCH, data.val), config.image_bytes, given=0)
 
 
 def _classifying(params: Params, data: DataSize) -> int:
     """A look at a batch of validation images."""
     model = costs.on_meta(lambda: costs.classifier_of(params, data.classes)).eval()
-    images = costs.image_batch(params, min(classifier.BATCH, data.val))
+
+    def look(count: int) -> int:
+        images = costs.image_batch(params, count)
+        return _peak(lambda: model(images))
+
     row = model.image_bytes(params.data.image_size)
-    return _peak(lambda: in_parts(model, row, images))
+    return _in_parts(look, min(classifier.BATCH, data.val), row, given=0)
 
 
 def _scoring(params: Params, data: DataSize, extractors: frozenset[str]) -> tuple[int, int]:
@@ -209,9 +251,9 @@ def _scoring(params: Params, data: DataSize, extractors: frozenset[str]) -> tupl
     return weights, max(map(looking, readers))
 
 
-def _distances(params: Params) -> int:
+def _distances(params: Params, batch: int) -> int:
     """Perceptual distances of a batch."""
     pair = pair_bytes(params.data.image_size)
     if params.tokenizer.perceptual == "classifier":
         pair = pair * params.classifier.width // VGG_WIDTH
-    return PREDICTING * min(params.decoding.batch_size * pair, TENSOR_BYTES)
+    return PREDICTING * min(batch * pair, TENSOR_BYTES)
