@@ -67,6 +67,7 @@ READ = {
     "python -m tests.speed_of_loaders": "needs two idle cores",
     "python -m tests.speed_of_tokens": "writes 7 GB",
     "python -m tests.speed_of_ray_data": "times Ray Data, which nothing here uses",
+    "python -m tests.speed_of_others": "needs two idle cores, for ten minutes or more",
     "python -m tests.rounding PROJECT": "takes minutes (tests/test_rounding.py does the same)",
     "python -m tests.job_elsewhere PROJECT --kill-node": "runs all stages again, for five minutes",
     "make env": "installs",
