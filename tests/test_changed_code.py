@@ -12,7 +12,7 @@ from analysis import __main__ as analysis
 from pipeline.evaluation import feature_files
 from pipeline.runtime import site as site_module
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.home import Project
+from pipeline.runtime.home import OWN_COPY, Project
 from pipeline.runtime.site import here, work_at
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
@@ -118,16 +118,21 @@ def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_code_before
         assert stage.folder("training", part=1) == before
 
 
-def test_nodes_that_do_not_see_the_project_are_told_the_code_too(stage, monkeypatch, tmp_path):
-    """They are, when a stage joins them, before it is entered."""
+@pytest.mark.parametrize("in_a_job", [False, True])
+def test_nodes_that_do_not_see_the_project_are_told_the_code_too(
+    stage, monkeypatch, tmp_path, in_a_job
+):
+    """They are, when a stage joins them, before it is entered. A job has pushed what they need."""
     made = []
+    if in_a_job:
+        monkeypatch.setenv(OWN_COPY, "1")
     node = SimpleNamespace(get_node_id=lambda: "ab" * 28)
-    actor = SimpleNamespace(remote=lambda *given: made.append(given))
+    actor = SimpleNamespace(remote=lambda *bases, pushed: made.append(pushed))
     monkeypatch.setattr("ray.get_runtime_context", lambda: node)
     monkeypatch.setattr("ray.remote", lambda of: SimpleNamespace(options=lambda **_: actor))
     (tmp_path / "mark").touch()
     site_module.be_home(tmp_path / "mark")
-    assert made and dict(here().project.code).keys() == {"science"}
+    assert made == [in_a_job] and dict(here().project.code).keys() == {"science"}
     site_module.forget_home()
 
 

@@ -81,17 +81,18 @@ def test_the_order_never_changes():
     ]
 
 
-@pytest.mark.parametrize("rank", [0, 7, 15])
-def test_of_many_blocks_each_worker_reads_few(rank):
-    """Of 16 workers, and ImageNet's batches and row groups, a tenth to a fifth: in a random order
-    nearly all of them."""
+@pytest.mark.parametrize(("rank", "workers"), [(0, 16), (7, 16), (15, 16), (0, 8), (3, 8), (7, 8)])
+def test_of_many_blocks_each_worker_reads_few(rank, workers):
+    """Of 16 workers, and ImageNet's batches and row groups, a tenth to a fifth, and of 8 a sixth to
+    a quarter: in a random order nearly all of them."""
     blocks, size = 1024, 64
     order, kept, reads = BatchOrder(blocks * size, 256, 1, np.arange(blocks + 1) * size, 256), {}, 0
     for step in range(blocks * size // 256):
-        for block in np.unique(Ranks(rank, 16).rows(order(step)) // size).tolist():
+        for block in np.unique(Ranks(rank, workers).rows(order(step)) // size).tolist():
             reads += block not in kept
             kept.pop(block, None)
             kept[block] = None  # the last 256 are in memory
             if len(kept) > 256:
                 kept.pop(next(iter(kept)))
-    assert 0.08 * blocks < reads < 0.22 * blocks
+    least, most = (0.08, 0.22) if workers == 16 else (0.15, 0.27)
+    assert least * blocks < reads < most * blocks

@@ -112,6 +112,8 @@ def test_the_largest_tensor_of_coding_is_known(config, side):
         ("torchvision:resnet18", 1, 64),
         ("torchvision:resnet50", 1, 96),
         ("torchvision:wide_resnet50_2", 1, 64),
+        ("torchvision:resnext101_64x4d", 1, 45),
+        ("torchvision:resnet34", 1, 33),
     ],
 )
 def test_the_largest_tensor_of_a_classifier_is_known(architecture, width, side):

@@ -121,6 +121,20 @@ def test_a_stage_holds_what_its_workers_do(make_params):
     assert least["train_transformer"] == less["train_transformer"]  # the logged samples
 
 
+def test_a_trial_may_have_more_workers_than_images_of_another_batch(make_params):
+    """Each network is planned by itself."""
+    few = {"tokenizer": {"batch_size": 4}, "training": {"batch_size": 8}}
+    assert of_stages(make_params(**few, sweep={"workers_per_trial": 8}))["sweep"] > 0
+    few = {"tokenizer": {"batch_size": 4}, "classifier": {"batch_size": 8}}
+    assert of_stages(make_params(**few, cas={"workers_per_classifier": 8}))["cas"] > 0
+
+
+def test_rebuilding_counts_whatever_the_batches_are(make_params):
+    few = {"decoding": {"batch_size": 1}, "tokens": {"batch_size": 1}}
+    found = of_stages(make_params(**few))
+    assert found["evaluate"] > max(memory._coding(make_params(), 128, 128)) > found["temperature"]
+
+
 def test_released_weights_are_trained_by_no_stage(make_params):
     one, released = (
         of_stages(make_params(transformer={"pretrained": given}, training={"batch_size": 4096}))

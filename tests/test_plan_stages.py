@@ -136,6 +136,23 @@ def test_trials_of_released_weights_have_several_workers_where_that_is_quicker(
     assert stages_of(params)["sweep"].parts[0].devices == decode
 
 
+@pytest.mark.parametrize(
+    ("devices", "trials", "each"), [(16, 8, 16), (8, 4, 8), (16, 7, 16), (4, 40, 1), (1, 7, 1)]
+)
+def test_trials_of_released_weights_choose_where_no_number_is_given(
+    make_params, devices, trials, each
+):
+    """What takes them least: as few as leave none idle may leave half of them idle here, where one
+    of each trial's only measures."""
+    params = make_params(
+        ray={"num_workers": devices, "elastic": True},
+        sweep={"schedules": ["cosine"], "seeds": list(range(trials)), "crossed": []}
+        | {"workers_per_trial": None},
+        transformer={"pretrained": "b"},
+    )
+    assert trial_workers(params).count == each
+
+
 @cache
 def papers_networks(workers: int) -> list[Network]:
     """Those of imagenet256, which no number of workers of a trial or a classifier changes."""

@@ -3,68 +3,28 @@ stage's own node what that does not give."""
 
 import hashlib
 import json
-import os
-import socket
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dvc.config import Config
-from dvc.repo import Repo
 
 from pipeline.runtime import remote_files as module
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.home import Home, Stamp, listed
 from pipeline.runtime.parcels import pack
-from pipeline.runtime.remote import default_remote, output_at
+from pipeline.runtime.remote import Remote, default_remote, output_at
 from pipeline.runtime.remote_files import RemoteFiles
-from pipeline.tools.submit.remote import push
 from tests.project import SECRET
+from tests.pushed_project import MADE, configure, make_and_push, pushed_project
 from tests.two_nodes import Cluster
-
-MADE = {"a.bin": b"pixels", "in/b ü.bin": b"x" * 70_000, "empty": b""}
-DAG = """
-stages:
-  prepare: {cmd: cp -r source/images source/table.csv data, outs: [data/images, data/table.csv]}
-"""
-
-
-def configure(**settings: str) -> None:
-    """Let the project here have a default remote, with those settings besides what it has."""
-    with Config(".dvc").edit("local") as config:
-        config["core"] |= {"remote": "store", "no_scm": True}
-        config["remote"].setdefault("store", {}).update(settings)
-
-
-def make_and_push() -> None:
-    with Repo() as repo:
-        repo.reproduce(force=True)
-    push(default_remote())
 
 
 @pytest.fixture
 def folder(objects, tmp_path, monkeypatch) -> Path:
-    """A project that has pushed what its stage made to a store; the working directory."""
-    folder = tmp_path / "project"
-    (folder / "data").mkdir(parents=True)
-    (tmp_path / "runs").mkdir()
-    monkeypatch.chdir(folder)
-    for name, content in MADE.items():
-        path = Path("source/images", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    Path("source/table.csv").write_text("a table\n")
-    Path("dvc.yaml").write_text(DAG)
-    Repo.init(no_scm=True).close()
-    keys = {"access_key_id": "me", "secret_access_key": SECRET}
-    endpoint = {"endpointurl": os.environ["AWS_ENDPOINT_URL"]}
-    configure(url="s3://store/of/mine", **keys, **endpoint)
-    make_and_push()
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)  # the remote's settings have them
-    return folder
+    """The project, which is the working directory."""
+    pushed_project(tmp_path / "project", monkeypatch)
+    return tmp_path / "project"
 
 
 @pytest.fixture
@@ -160,44 +120,17 @@ def test_a_remote_that_is_away_is_one_line_and_no_secret(cluster, folder, capsys
     assert "does not get all of images" in line and SECRET not in line
 
 
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """The address of a server that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-@pytest.mark.parametrize("name", ["data/images", "data/table.csv"])
-def test_a_remote_that_does_not_answer_is_waited_for_no_longer_than_it_may(
-    folder, monkeypatch, capsys, silent, name
-):
-    """Neither for the list of a folder's files nor for a file."""
-    monkeypatch.setattr(module, "PATIENCE", 1.0)
-    configure(endpointurl=silent)
-    output, files, began = output_at(folder, name), RemoteFiles(), time.monotonic()
-    for _ in range(2):  # and is asked once
-        assert files.fetched(output, folder.parent / "there", {"": Stamp(8, 1)}) == []
-    assert time.monotonic() - began < 10
-    assert capsys.readouterr().out.count("nothing came in 1 s") == 1
-
-
-def test_an_answer_that_stops_in_the_middle_is_no_longer_waited_for(folder, monkeypatch, capsys):
-    stored = module._Stored(output_at(folder, "data/images"))
-    monkeypatch.setattr(module, "PATIENCE", 1.0)
-    monkeypatch.setattr(module, "_Stored", lambda output: stored)
-
-    def stops(place: str, path: str, callback: Any) -> None:
-        callback.relative_update(1)
-        if place == stored._objects.oid_to_path(stored.hashes["a.bin"]):
-            Path(path).write_bytes(b"pixels")
-        else:
-            time.sleep(60)
-
-    monkeypatch.setattr(stored._files, "get_file", stops)
-    wanted = {name: Stamp(len(content), 1) for name, content in MADE.items()}
-    began, there = time.monotonic(), folder.parent / "there"
-    found = RemoteFiles().fetched(output_at(folder, "data/images"), there, wanted)
-    assert found == ["a.bin"] and time.monotonic() - began < 10
+@pytest.mark.parametrize(
+    ("settings", "text", "shown"),
+    [
+        ({"passphrase": "hunter22"}, "bad hunter22", "bad ***"),
+        ({"access_key_id": "abcd", "secret_access_key": "abcdEFGH"}, "abcdEFGH", "***"),
+        ({"password": "a/b c"}, "at a%2Fb%20c", "at ***"),
+        ({"ask_password": True, "region": "us-east"}, "True us-east", "True us-east"),
+    ],
+)
+def test_what_is_shown_of_a_remote_has_no_secret(settings, text, shown):
+    assert Remote("store", {"url": "s3://a"} | settings).without_secrets(text) == shown
 
 
 def test_errors_show_no_key_of_the_remote(folder, monkeypatch, capsys):

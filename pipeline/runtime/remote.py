@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.uris import SHORTEST, redacted
 
-SECRETS = ("key", "secret", "token", "password", "connection_string")  # in names of DVC's settings
+SECRETS = ("key", "secret", "token", "pass", "connection_string")  # in names of DVC's settings
 
 
 class Remote(NamedTuple):
@@ -27,9 +28,10 @@ class Remote(NamedTuple):
 
     def without_secrets(self, text: str) -> str:
         """A text with *** in place of the settings' keys and passwords."""
-        for name, value in self.settings.items():
-            if len(str(value)) >= SHORTEST and any(word in name for word in SECRETS):
-                text = text.replace(str(value), "***")
+        named = (v for k, v in self.settings.items() if any(word in k for word in SECRETS))
+        secrets = {v for v in named if isinstance(v, str) and len(v) >= SHORTEST}
+        for secret in sorted(secrets | {quote(v, safe="") for v in secrets}, key=len, reverse=True):
+            text = text.replace(secret, "***")
         return redacted(text)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from pipeline.runtime.errors import FULL
+from pipeline.runtime.errors import FULL, one_line
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import atomic_file, remove_temporary
 from pipeline.runtime.home import Stamp
@@ -22,6 +22,7 @@ from pipeline.runtime.remote import Output
 from pipeline.runtime.uris import redacted
 
 AT_ONCE = 8  # files that are fetched beside one another
+REFUSED = 16  # files in a row that are not given: nor are others
 PATIENCE = 30.0  # seconds in which something arrives, or the node does not reach the remote
 LARGE = 2**30  # bytes from which a line says that they are on their way
 
@@ -53,18 +54,20 @@ class RemoteFiles:
         """
         if self.away:
             return []
-        here, asked = list[str](), time.monotonic()
-        remove_temporary(path.parent, path.name)  # of a process that was killed
+        here = list[str]()
+        # Of a process that was killed. What a thread that nobody waits for writes is gone with it,
+        # which harms nothing: it would have become the same file.
+        remove_temporary(path.parent, path.name)
         remove_temporary(path, below=True)
         try:
+            asked = time.monotonic()
             stored = unless_late(
                 lambda: _Stored(output), lambda: time.monotonic() - asked > PATIENCE
             )
             size = sum(stamp.size for stamp in files.values())
             if size > LARGE:
                 _say(f"gets {path.name} from the DVC remote: {size / 1e9:.1f} GB")
-            _Fetching(stored, path, files, here).run()
-            reason = f"it lacks {len(files) - len(here)} of {len(files)} files"
+            reason = _Fetching(stored, path, files, here).run()
         except Lacking:
             reason = "it lacks the list of its files"
         except TimeoutError:
@@ -80,7 +83,7 @@ class RemoteFiles:
 
 
 def _say(text: str) -> None:
-    print(f"{platform.node()} {text}", flush=True)
+    print(f"{platform.node()} {one_line(text)}", flush=True)
 
 
 def _arrivals() -> Any:
@@ -90,8 +93,8 @@ def _arrivals() -> Any:
     class Arrivals(Callback):
         last = time.monotonic()
 
-        def relative_update(self, inc: int = 1) -> None:
-            self.last = time.monotonic()
+        def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
+            self.last = time.monotonic()  # however a store tells of it
 
     return Arrivals()
 
@@ -115,6 +118,9 @@ class _Stored:
 
             kind, own, root = get_cloud_fs({"remote": {name: dict(settings)}}, name=name)
             self._files = kind(**own)
+            # Of parts that come side by side S3's client tells when all are there.
+            side_by_side = hasattr(self._files.fs, "max_concurrency")
+            self._options = {"max_concurrency": 1} if side_by_side else {}
             place = self._files.join(root, CacheManager.FILES_DIR, "md5")
             self._objects = get_odb(self._files, place, hash_name="md5")
             self.hashes = {"": output.md5}
@@ -140,7 +146,7 @@ class _Stored:
         with atomic_file(path, durable=False) as temporary:
             try:
                 place = self._objects.oid_to_path(known)
-                self._files.get_file(place, str(temporary), callback=moved)
+                self._files.get_file(place, str(temporary), callback=moved, **self._options)
             except FileNotFoundError:
                 raise Lacking from None
             except Exception as error:
@@ -157,7 +163,7 @@ def _md5(path: Path, moved: Any) -> str:
     with open(path, "rb") as file:
         while chunk := file.read(2**23):
             found.update(chunk)
-            moved.relative_update()
+            moved.call()
     return found.hexdigest()
 
 
@@ -169,16 +175,19 @@ class _Fetching:
     """
 
     def __init__(self, stored: _Stored, path: Path, files: Mapping[str, Stamp], here: list[str]):
-        self._stored, self._path, self._here = stored, path, here
+        self._stored, self._path, self._files, self._here = stored, path, files, here
         self._waiting = deque(each for each in files.items() if each[0] in stored.hashes)
         self._moved, self._error = _arrivals(), list[BaseException]()
+        self._refused = 0  # files since one has come
+        self._reason = ""
 
-    def run(self) -> None:
-        """Fetch what the remote has.
+    def run(self) -> str:
+        """Fetch what the remote has; returns why others have not come.
 
         Raises:
             TimeoutError: nothing arrived in `PATIENCE`.
-            NotGiven, UserError: as `_Stored.fetch`.
+            NotGiven: nor did any of the last files.
+            UserError: as `_Stored.fetch`.
         """
         count = min(AT_ONCE, len(self._waiting))
         threads = [Thread(target=self._work, daemon=True) for _ in range(count)]
@@ -193,6 +202,10 @@ class _Fetching:
             self._waiting.clear()
         for error in self._error:
             raise error
+        return (
+            self._reason
+            or f"it lacks {len(self._files) - len(self._here)} of {len(self._files)} files"
+        )
 
     def _work(self) -> None:
         while self._waiting and not self._error:
@@ -201,7 +214,13 @@ class _Fetching:
                 try:
                     self._stored.fetch(name, self._path / name, stamp, self._moved)
                     self._here.append(name)
+                    self._refused = 0
+                    self._moved.call()
                 except Lacking:
                     continue
+                except NotGiven as error:
+                    self._refused, self._reason = self._refused + 1, str(error)
+                    if self._refused >= REFUSED:
+                        self._error.append(error)
                 except BaseException as error:
                     self._error.append(error)

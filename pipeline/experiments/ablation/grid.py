@@ -61,11 +61,14 @@ def trial_workers(params: Params) -> Workers:
     ray = params.ray
     if params.transformer.pretrained is None:
         return Workers.of(ray, workers_per_trial(params))
-    trials, devices = trial_count(params), ray.num_workers
-    count = min(workers_per_trial(params), devices)
-    rounds = math.ceil(trials / (devices // count))
-    together = rounds / max(1, count - 1)  # in units of what one device takes for a trial
-    return Workers.of(ray, count if together < math.ceil(trials / devices) else 1)
+    trials, devices, given = trial_count(params), ray.num_workers, params.sweep.workers_per_trial
+    choices = {1, min(given, devices)} if given else range(1, devices + 1)
+
+    def taken(count: int) -> float:
+        """In units of what one device takes for a trial."""
+        return math.ceil(trials / (devices // count)) / max(1, count - 1)
+
+    return Workers.of(ray, min(sorted(choices), key=taken))
 
 
 def _crossed(params: Params, stage: Stage, own: dict[str, Any]) -> list[Cell]:

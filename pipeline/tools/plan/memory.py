@@ -28,7 +28,7 @@ from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.allocations import Allocations
 from pipeline.tools.plan.measured import Reader, judges, reader
-from pipeline.tools.plan.networks import DataSize, Network, plan_networks
+from pipeline.tools.plan.networks import DataSize, Network, plan_network
 from pipeline.training import classifier
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import tokenizer_config, transformer_config
@@ -55,10 +55,10 @@ def stage_memory(params: Params, data: DataSize, networks: list[Network]) -> dic
         "train_transformer": memory.training("transformer", own),
         "train_autoregressive": memory.training("autoregressive", own),
         "sweep": max(
-            memory.sampling(1),
+            memory.sampling(1, memory.likelihood),
             0
             if params.transformer.pretrained
-            else memory.training("transformer", workers_per_trial(params)),
+            else memory.training("transformer", workers_per_trial(params), logs=False),
         ),
         "evaluate": memory.evaluation(trained),
         "cas": memory.training("classifier", workers_per_classifier(params)),
@@ -81,22 +81,28 @@ class _Memory:
         self.coding, self.decoding = _coding(params, coded, self.batch)
         self.drawing = _drawing(params, data, self.batch)
         self.in_turn = _drawing_in_turn(params, data, self.batch)
+        self.rebuilding = max(_coding(params, reconstruction.BATCH, reconstruction.BATCH))
         self.likelihood = _likelihood(params, data)
         self.scoring = _scoring(params, data, judges(params))
 
-    def training(self, name: str, workers: int) -> int:
-        """A network's training by so many workers, and what it is looked at with meanwhile."""
-        trained = self._trained(workers)
+    def training(self, name: str, workers: int, logs: bool = True) -> int:
+        """A network's training by so many workers, and what it is looked at with meanwhile.
+
+        Args:
+            logs: it draws samples for MLflow.
+        """
+        trained = self._trained(name, workers)
         steps = sum(trained.get(each, 0) for each in (name, *_beside(name)))
         # Weights, gradients, two moments and, but for the classifier, an average.
         state = (4 + (name != "classifier")) * self.weights[name] if steps else self.weights[name]
-        return max(steps, state + self._looking(name))
+        return max(steps, state + (self._looking(name) if logs else self.likelihood))
 
-    def _trained(self, workers: int) -> dict[str, int]:
+    def _trained(self, name: str, workers: int) -> dict[str, int]:
         networks = self.networks
         if workers != self.params.ray.num_workers:
             ray = self.params.ray.model_copy(update={"num_workers": workers})
-            networks = plan_networks(self.params.model_copy(update={"ray": ray}), self.data)
+            params = self.params.model_copy(update={"ray": ray})
+            networks = [plan_network(name, params, self.data)]
         return {network.name: network.memory for network in networks if network.steps}
 
     def _looking(self, name: str) -> int:
@@ -104,21 +110,25 @@ class _Memory:
         if name == "classifier":
             return _classifying(self.params, self.data)
         if name == "tokenizer":
-            return max(_coding(self.params, reconstruction.BATCH, reconstruction.BATCH))
+            return self.rebuilding
         few = 4 * min(PREVIEW // 4, self.data.classes)
         draw = _drawing if name == "transformer" else _drawing_in_turn
         drawn = max(draw(self.params, self.data, few), _coding(self.params, few, few)[1])
         return max(self.likelihood, self.weights["tokenizer"] + drawn)
 
-    def sampling(self, replicates: int) -> int:
-        """Samples that are drawn and scored."""
+    def sampling(self, replicates: int, look: int = 0) -> int:
+        """Samples that are drawn and scored.
+
+        Args:
+            look: what the networks are looked at with besides.
+        """
         weights, scored = self.scoring
-        return self._open(replicates, weights) + max(self.drawing, self.decoding, scored)
+        return self._open(replicates, weights) + max(self.drawing, self.decoding, scored, look)
 
     def evaluation(self, replicates: int) -> int:
         main, second = judges(self.params), self.params.evaluation.second_extractor
         weights, scored = _scoring(self.params, self.data, main | {second})
-        drawn = max(self.drawing, self.in_turn, self.decoding)
+        drawn = max(self.drawing, self.in_turn, self.decoding, self.rebuilding)
         return self._open(replicates, weights) + max(drawn, scored, self.likelihood)
 
     def editing(self, replicates: int, scored: bool = True) -> int:

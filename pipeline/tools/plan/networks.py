@@ -52,6 +52,12 @@ def plan_networks(params: Params, data: DataSize) -> list[Network]:
     ]
 
 
+def plan_network(name: str, params: Params, data: DataSize) -> Network:
+    """MaskGIT's transformer or the classifier, which the sweep and CAS train with workers of their
+    own."""
+    return {"transformer": _transformer, "classifier": _classifier}[name](params, data)
+
+
 def _network(
     name: str,
     model: nn.Module,
