@@ -165,8 +165,10 @@ def test_the_plan_says_it(make_params):
     (start,) = (i for i, line in enumerate(lines) if line.split()[:2] == ["stage", "memory"])
     said = {line.split()[0]: line.split()[1] for line in lines[start + 2 :] if line}
     for stage, size in of_stages(params).items():
-        assert float(said[stage]) == pytest.approx(size / 1e6, rel=0.01)
+        assert not size or float(said[stage]) == pytest.approx(size / 1e6, rel=0.01)
     assert said["prepare"] == "–"
+    few = make_params(cas={"samples": 100}, evaluation={"samples": 100})
+    assert of_stages(few)["reject"] == 0 < of_stages(params)["reject"]
     assert plan_values(params, DIGITS)["memory"] == of_stages(params)
 
 

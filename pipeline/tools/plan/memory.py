@@ -27,7 +27,7 @@ from pipeline.runtime.workers import KEPT
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.allocations import Allocations
-from pipeline.tools.plan.measured import Reader, judges, reader
+from pipeline.tools.plan.measured import Reader, judges, measured_sets, reader
 from pipeline.tools.plan.networks import DataSize, Network, plan_network
 from pipeline.training import classifier
 from pipeline.transformer import MaskGitTransformer
@@ -48,6 +48,7 @@ def stage_memory(params: Params, data: DataSize, networks: list[Network]) -> dic
     seeds = len(params.evaluation.seeds)
     trained = sum(len(replicates(params, network)) for network in NETWORKS)
     own = params.ray.num_workers
+    selects = any(each.stage == "reject" for each in measured_sets(params, data))
     return {
         "train_classifier": memory.training("classifier", own),
         "train_tokenizer": memory.training("tokenizer", own),
@@ -64,7 +65,7 @@ def stage_memory(params: Params, data: DataSize, networks: list[Network]) -> dic
         "cas": memory.training("classifier", workers_per_classifier(params)),
         "temperature": memory.sampling(seeds),
         "edit": memory.editing(seeds),
-        "reject": memory.scoring[0] + memory.scoring[1],
+        "reject": sum(memory.scoring) if selects else 0,  # else all has been looked at
         "reconstruct": memory.editing(seeds, scored=False),
     }
 

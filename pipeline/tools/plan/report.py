@@ -140,7 +140,7 @@ def _network_table(networks: list[Network]) -> str:
             row += ["ready-made"]
         rows.append(row)
     headers = ["network", "parameters", "published", "steps", "a step", "in all"]
-    headers += ["memory a worker", "checkpoint"]
+    headers += ["memory of a step", "checkpoint"]
     return tabulate(rows, headers, tablefmt="simple", colalign=("left", *["right"] * 7))
 
 
@@ -181,12 +181,13 @@ def _stage_note(stages: list[Stage], params: Params) -> str:
         "where GPUs are several times as slow (--tflops-float32; with it, what tokenizer.tf32 lets "
         "be rounded counts at half of the first rate, unless float32 is quicker). Devices are "
         "those at work on average. Pictures are decoded, cropped and augmented by the processors, "
-        f"in the time of one core; a device has {ray.cpus_per_worker} (ray.cpus_per_worker), of "
-        f"which {loaders}. "
+        f"in the time of one core; cores of a device: {ray.cpus_per_worker} "
+        f"(ray.cpus_per_worker), of which {loaders}. "
         "Of trainings the slower one of networks and processors is the time, elsewhere both are. "
         "Not counted: what devices say to each other, reading, "
         "metrics of features, perceptual distances, pictures that are shown, start-up, and "
-        f"the stages {', '.join(_uncounted(stages))}. Memory is an estimate.",
+        f"the stages {', '.join(_uncounted(stages))}. Memory is an "
+        "estimate.",
         WIDTH,
     )
 
@@ -218,9 +219,9 @@ def _storage_note(storage: list[Storage], data: DataSize, runs: str) -> str:
         f"The disk must hold {_bytes(need)}: outputs twice, in the project and in DVC's cache "
         "(once where the file system shares blocks), live copies under ray.storage_path, which "
         f"{who} deletes, and what the stage that needs most needs besides while it runs. "
-        f"Not counted: {images}tables, pictures, logs, MLflow's files. Memory is about that "
-        "of a worker's device, where all that predicts is in float32; that of speed is not "
-        "counted.",
+        f"Not counted: {images}tables, pictures, logs, MLflow's files. Memory is about "
+        "what a worker has on its device, in steps and in looks between them, where all that "
+        "predicts is in float32; what PyTorch needs besides, and the stage speed, are not counted.",
         WIDTH,
     )
 
