@@ -28,6 +28,7 @@ def main() -> None:
         job = speed.SpeedJob(params.model_dump(), 3, folder)
         stage._run_on_a_worker(job, params)
         (device,) = {row["device"] for row in read_json(job.result)}
+    ray.shutdown()  # which prints what workers say, perhaps in the middle of this line
     print(f"by {device} for {os.getpid()}")
 
 
