@@ -85,8 +85,8 @@ class TorchvisionResNet(nn.Module):
         if not isinstance(network, torchvision.models.ResNet):
             raise UserError(f"classifier.architecture: '{name}' is no ResNet; use one, as resnet50")
         self.num_features = network.fc.in_features
-        layers = [each for each in network.layer1.modules() if isinstance(each, nn.Conv2d)]
-        self.widest = max(each.out_channels for each in (*layers, network.layer2[0].conv1))
+        first = [each for each in network.layer1.modules() if isinstance(each, nn.Conv2d)]
+        self.widest = max(each.out_channels for each in (*first, network.layer2[0].conv1))
         self.stem_width = network.conv1.out_channels
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.stages = nn.ModuleList(

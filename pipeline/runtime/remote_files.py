@@ -142,6 +142,8 @@ class _Stored:
             Lacking, NotGiven: the remote does not give it.
             UserError: it cannot be written here.
         """
+        from dvc_data.hashfile.hash import file_md5
+
         known = self.hashes[name]
         with atomic_file(path, durable=False) as temporary:
             try:
@@ -153,18 +155,10 @@ class _Stored:
                 if isinstance(error, OSError) and error.errno in FULL:
                     raise
                 raise NotGiven(in_a_line(error)) from error
-            if (_md5(temporary, moved), temporary.stat().st_size) != (known, stamp.size):
+            found = file_md5(str(temporary), callback=moved)
+            if (found, temporary.stat().st_size) != (known, stamp.size):
                 raise Lacking
             os.utime(temporary, ns=(stamp.changed, stamp.changed))
-
-
-def _md5(path: Path, moved: Any) -> str:
-    found = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(2**23):
-            found.update(chunk)
-            moved.call()
-    return found.hexdigest()
 
 
 class _Fetching:

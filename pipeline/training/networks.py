@@ -200,6 +200,12 @@ def _write_results(
 
 
 SAMPLES = "samples_{}.png"
+ROWS, COLUMNS = 4, 10  # at most, of the samples in it
+
+
+def preview_size(classes: int) -> int:
+    """How many samples are logged with a checkpoint."""
+    return ROWS * min(classes, COLUMNS)
 
 
 class Observer:
@@ -213,11 +219,13 @@ class Observer:
         self.run.log_training(row)
 
     def on_evaluate(self, model: Network, step: int) -> None:
-        columns = min(model.config.num_classes, 10)
-        labels = balanced_labels(4 * columns, model.config.num_classes)
+        classes = model.config.num_classes
+        labels = balanced_labels(preview_size(classes), classes)
         tokenizer = load_model(self.tokenizer, "tokenizer", next(model.parameters()).device)
         autoregressive = isinstance(model, AutoregressiveTransformer)
         draw = sampler(model, self.params.decoding_settings(autoregressive=autoregressive))
         images = tokens_to_images(tokenizer, draw(labels, self.job.seed))
         path = Path(self.job.folder, SAMPLES.format(f"{step:07d}"))
-        self.run.log_image(save_picture(grid_picture(images, columns), path), "samples", step)
+        self.run.log_image(
+            save_picture(grid_picture(images, len(images) // ROWS), path), "samples", step
+        )

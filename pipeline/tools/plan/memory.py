@@ -30,12 +30,12 @@ from pipeline.tools.plan.allocations import Allocations
 from pipeline.tools.plan.measured import Reader, judges, measured_sets, reader
 from pipeline.tools.plan.networks import DataSize, Network, plan_network
 from pipeline.training import classifier
+from pipeline.training.networks import preview_size
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import tokenizer_config, transformer_config
 
 PREDICTING = 6  # largest tensors that are alive at once in a network that predicts in parts
 VGG_WIDTH = 64  # channels of VGG's first stage, which `pair_bytes` is of
-PREVIEW = 40  # samples, at most, that a training's first worker logs with a checkpoint
 
 
 def stage_memory(params: Params, data: DataSize, networks: list[Network]) -> dict[str, int]:
@@ -83,6 +83,8 @@ class _Memory:
         self.drawing = _drawing(params, data, self.batch)
         self.in_turn = _drawing_in_turn(params, data, self.batch)
         self.rebuilding = max(_coding(params, reconstruction.BATCH, reconstruction.BATCH))
+        self.preview = preview_size(data.classes)
+        self.previewing = _coding(params, self.preview, self.preview)[1]
         self.likelihood = _likelihood(params, data)
         self.scoring = _scoring(params, data, judges(params))
 
@@ -93,7 +95,9 @@ class _Memory:
             logs: it draws samples for MLflow.
         """
         trained = self._trained(name, workers)
-        steps = sum(trained.get(each, 0) for each in (name, *_beside(name)))
+        steps = trained.get(name, 0)
+        if name == "tokenizer":  # beside which its discriminator is trained
+            steps += trained.get("discriminator", 0)
         # Weights, gradients, two moments and, but for the classifier, an average.
         state = (4 + (name != "classifier")) * self.weights[name] if steps else self.weights[name]
         return max(steps, state + (self._looking(name) if logs else self.likelihood))
@@ -112,9 +116,8 @@ class _Memory:
             return _classifying(self.params, self.data)
         if name == "tokenizer":
             return self.rebuilding
-        few = 4 * min(PREVIEW // 4, self.data.classes)
         draw = _drawing if name == "transformer" else _drawing_in_turn
-        drawn = max(draw(self.params, self.data, few), _coding(self.params, few, few)[1])
+        drawn = max(draw(self.params, self.data, self.preview), self.previewing)
         return max(self.likelihood, self.weights["tokenizer"] + drawn)
 
     def sampling(self, replicates: int, look: int = 0) -> int:
@@ -143,11 +146,6 @@ class _Memory:
         """Weights of the networks of each replicate that is open."""
         largest = max(self.weights["transformer"], self.weights["autoregressive"])
         return min(KEPT, replicates) * (largest + self.weights["tokenizer"] + extractors)
-
-
-def _beside(name: str) -> tuple[str, ...]:
-    """What is trained along with a network."""
-    return ("discriminator",) if name == "tokenizer" else ()
 
 
 def _peak(run: Callable[[], object]) -> int:
