@@ -11,7 +11,7 @@ import pytest
 from pipeline.runtime import server_errors as module
 from pipeline.runtime.server_errors import fault_of, ruined, way_out
 from pipeline.runtime.uris import DATABASE
-from pipeline.tools.doctor import _tracking
+from pipeline.tools.doctor.services import tracking
 
 SLIPS = [
     *("http://h:99999", "http://[::1", "http:/h", "ftp://h", "foo://x", "x y", "./mlruns"),
@@ -40,7 +40,7 @@ def test_a_file_that_may_not_be_written_asks_for_permissions(monkeypatch):
 @pytest.mark.parametrize("uri", SLIPS)
 def test_a_slip_is_named_as_one(uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    found = _tracking()
+    found = tracking()
     assert (found.state, found.way_out) == ("note", "mend MLFLOW_TRACKING_URI")
     assert way_out("whatever MLflow says") == "mend MLFLOW_TRACKING_URI; then run this again"
 
@@ -55,7 +55,7 @@ def test_a_slip_is_named_as_one(uri, monkeypatch):
 def test_a_database_without_its_driver_says_which(uri, module, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setitem(sys.modules, module, None)  # importing it fails, wherever it is installed
-    found = _tracking()
+    found = tracking()
     assert found.state == "note" and "has no driver" in found.found and module in found.found
     assert "install one with pip" in found.way_out and "hunter2" not in found.found
     assert way_out("No module named 'x'") == f"{found.way_out}; then run this again"
@@ -76,14 +76,14 @@ def test_a_database_that_cannot_be_read_is_left_alone(folder, monkeypatch):
     (folder / DATABASE).write_bytes(b"SQLite format 3\0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / DATABASE}")
     monkeypatch.setattr(module, "_is_database", closed)
-    found, said = _tracking(), way_out("unable to open database file")
+    found, said = tracking(), way_out("unable to open database file")
     assert found.state == "note" and "cannot be read (Permission denied)" in found.found
     assert found.way_out == f"change the permissions of {folder / DATABASE}" in said
 
 
 def test_databricks_is_asked_for_credentials_in_one_line(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks")
-    found = _tracking()
+    found = tracking()
     assert found.state == "note" and "databricks configure" in found.way_out
     assert "credentials" in way_out("Reading Databricks credential configuration failed")
     record = logging.LogRecord("x", logging.WARNING, "", 0, "Failed to create", None, None)
@@ -94,7 +94,7 @@ def test_databricks_is_asked_for_credentials_in_one_line(monkeypatch):
 def test_what_never_was_a_database_is_not_to_be_deleted(what, folder, monkeypatch):
     (folder / "own.txt").write_text("mine")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{what}")
-    found, said = _tracking(), way_out("file is not a database")
+    found, said = tracking(), way_out("file is not a database")
     assert found.state == "note" and "is no database that can be read" in found.found
     assert found.way_out == said and ruined("file is not a database")
     assert f"{what} does not look like a database: mend MLFLOW_TRACKING_URI" in said
@@ -109,11 +109,11 @@ def test_a_damaged_database_may_be(name, content, folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / name}")
     damaged = f"{folder / name} is damaged: put a whole copy in its place"
     assert way_out("file is not a database").startswith(damaged)
-    assert _tracking().state == "note"
+    assert tracking().state == "note"
 
 
 def test_one_that_is_still_to_be_written_is_good(folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/new.db")
-    assert _tracking().state == "good"
+    assert tracking().state == "good"
     (folder / "new.db").touch()
-    assert _tracking().state == "good"
+    assert tracking().state == "good"

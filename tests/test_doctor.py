@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import sqlite3
 import sys
@@ -19,29 +18,16 @@ import pytest
 from pipeline.runtime import cluster
 from pipeline.runtime.cluster import join_ray, why_no_cluster
 from pipeline.runtime.errors import UserError
-from pipeline.tools.doctor import examine, findings_text
+from pipeline.tools.doctor.examine import examine, findings_text
 from tests.command_line import maskgit
+from tests.doctor_project import enter_project, found
 from tests.errors import one_line
-from tests.project import ROOT, free_port
+from tests.project import free_port
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """What doctor looks at of a project."""
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    for name in (".dvc", ".git"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path)
-    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-def found(subject: str) -> tuple[str, str]:
-    """State, and what is said of it."""
-    finding = next(each for each in examine() if each.subject == subject)
-    return finding.state, f"{finding.found} → {finding.way_out}"
+    return enter_project(tmp_path, monkeypatch)
 
 
 def test_a_project_that_is_ready_is_called_so(project, capsys):
@@ -50,7 +36,7 @@ def test_a_project_that_is_ready_is_called_so(project, capsys):
     values = json.loads(maskgit("doctor", "--json", capsys=capsys).out)
     assert [value["subject"] for value in values] == [
         *("Python", "packages", "device", "memory", "disk"),
-        *("project", "params", "DVC", "Ray", "tracking"),
+        *("project", "params", "DVC", "data", "workers", "room", "Ray", "tracking"),
     ]
     assert all(value["state"] in ("good", "note") for value in values)
 
@@ -141,7 +127,7 @@ def test_no_project_is_a_note_and_a_broken_check_a_failure(tmp_path, monkeypatch
     def broken(*args):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("pipeline.tools.doctor.cores", broken)
+    monkeypatch.setattr("pipeline.tools.doctor.machine.cores", broken)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     state, text = found("torch")
     assert state == "fails" and "RuntimeError: two lines" in text

@@ -14,8 +14,8 @@ from pipeline.runtime import device
 from pipeline.runtime.device import autocast, quick_in_bfloat16
 from pipeline.runtime.machines import this_machine
 from pipeline.runtime.stage import Stage
-from pipeline.tools import doctor
 from pipeline.tools.bench.timing import precisions
+from pipeline.tools.doctor.examine import examine
 from pipeline.transformer import MaskGitTransformer
 from tests.interruption import weight_bytes
 from tests.test_train_classifier import classifier_task
@@ -121,6 +121,6 @@ def test_records_say_what_a_cpu_computes_in(older, monkeypatch):
 
 
 def test_the_doctor_and_the_bench_know_it(older):
-    (found,) = [each for each in doctor.examine() if each.subject == "device"]
+    (found,) = [each for each in examine() if each.subject == "device"]
     assert found.found.endswith("; a CPU quicker in float32 than in bfloat16, and so in float32")
     assert precisions(CPU) == ["float32"] and precisions(CUDA) == ["bfloat16", "float32"]

@@ -15,7 +15,7 @@ from pipeline.tools.plan.idle import idle_devices
 from pipeline.tools.plan.memory import stage_memory
 from pipeline.tools.plan.networks import DataSize, Network, plan_networks
 from pipeline.tools.plan.stages import plan_stages
-from pipeline.tools.plan.storage import Storage, plan_storage, token_cache_bytes
+from pipeline.tools.plan.storage import Storage, disk_bytes, plan_storage, token_cache_bytes
 from pipeline.tools.plan.work import Device, Stage
 
 WIDTH = 104  # of a line of text
@@ -210,15 +210,14 @@ def _needs_table(storage: list[Storage], memory: dict[str, int]) -> str:
 
 def _storage_note(storage: list[Storage], data: DataSize, runs: str) -> str:
     """What the columns mean, what the disk must hold, and what is not counted."""
-    outputs, live = sum(s.outputs for s in storage), sum(s.live for s in storage)
-    need = 2 * outputs + live + max(s.passing for s in storage)
     who = "`make clean`" if Path(runs).parts[:1] == (RUNS,) else "nobody"
     sizes = "as large as the source's files; smaller of large photographs"
     images = "" if data.shard_bytes else f"the prepared images ({sizes}), "
     return textwrap.fill(
-        f"The disk must hold {_bytes(need)}: outputs twice, in the project and in DVC's cache "
-        "(once where the file system shares blocks), live copies under ray.storage_path, which "
-        f"{who} deletes, and what the stage that needs most needs besides while it runs. "
+        f"The disk must hold {_bytes(disk_bytes(storage))}: outputs twice, in the project and in "
+        "DVC's cache (once where the file system shares blocks), live copies under "
+        f"ray.storage_path, which {who} deletes, and what the stage that needs most needs besides "
+        "while it runs. "
         f"Not counted: {images}tables, pictures, logs, MLflow's files. Memory is about "
         "what a worker has on its device, in steps and in looks between them, where all that "
         "predicts is in float32; what PyTorch needs besides, and the stage speed, are not counted.",

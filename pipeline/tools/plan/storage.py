@@ -71,6 +71,13 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
     ]
 
 
+def disk_bytes(storage: list[Storage]) -> int:
+    """What the disk must hold: outputs in the project and in DVC's cache, live copies, and what the
+    stage that needs most needs besides while it runs."""
+    lasting = sum(2 * s.outputs + s.live for s in storage)
+    return lasting + max(s.passing for s in storage)
+
+
 def _training(network: Network, every: int, keeps_models: bool = False) -> Storage:
     """A model for each training (one where released weights take its place), and live ones: of each
     its checkpoints, one in `every` steps, and its finished model where the stage has several."""

@@ -1,0 +1,1 @@
+"""`maskgit doctor`: is this machine, and this folder, ready for a run?"""
