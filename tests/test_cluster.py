@@ -48,7 +48,7 @@ def cluster(monkeypatch):
     return make
 
 
-NONE = [(UNNAMED, UNNAMED), (None, UNNAMED), (None, "")]
+NONE = [(UNNAMED, UNNAMED), (None, UNNAMED), (None, ""), (UNNAMED, "headgroup")]  # KubeRay's
 GROWING = [("ray.head.default", UNNAMED), (None, "gpu-group")]
 
 

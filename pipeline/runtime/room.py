@@ -60,17 +60,20 @@ def may_grow() -> bool:
     """Whether an autoscaler may bring more nodes to the cluster that was joined.
 
     An autoscaler knows nodes by named types, of which it may start some; without one Ray calls each
-    node after its id. Its first version reports to Ray's key-value store, its second with the
-    status of the cluster. How many nodes may come, neither says.
+    node after its id. Its first version, which runs in every cluster that was not started with the
+    second, reports to Ray's key-value store; it alone tells where KubeRay, which names all types,
+    was asked for none. The second reports with the status of the cluster. How many nodes may come,
+    neither says.
     """
     import ray
     from ray.autoscaler.v2.sdk import get_cluster_status
     from ray.experimental.internal_kv import _internal_kv_get
 
-    status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    types = {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
-    if report := _internal_kv_get("__autoscaling_status"):
-        types |= set((json.loads(report).get("autoscaler_report") or {}).get("active_nodes") or ())
+    report = json.loads(_internal_kv_get("__autoscaling_status") or "{}")
+    types = set((report.get("autoscaler_report") or {}).get("active_nodes") or ())
+    if not types:
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+        types = {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
     unnamed = {f"node_{node['NodeID']}" for node in ray.nodes()}
     return bool(types - unnamed - {""})
 
