@@ -9,8 +9,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from torch.nn import Module
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import CLASSIFIER, IMAGES
@@ -53,7 +55,26 @@ def features(params: Params) -> tuple[Maker, list[tuple], Callable]:
     return maker, batches, save_features
 
 
-WORK = {work.__name__: work for work in (token_cache, sampling, features)}
+def inception_features(params: Params) -> tuple[Maker, list[tuple], Callable]:
+    """The paper's extractor, which sees 299 × 299 pixels, with random weights."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    weights = Path(tempfile.mkdtemp(), "inception.pth")
+    torch.manual_seed(0)
+    with (
+        patch.object(torch, "load", lambda *_, **__: None),
+        patch.object(Module, "load_state_dict"),
+    ):
+        network = FeatureExtractorInceptionV3("", ["2048"], feature_extractor_weights_path="-")
+    torch.save(network.state_dict(), weights)
+    evaluation = params.evaluation.model_copy(update={"inception_weights": str(weights)})
+    own = params.model_copy(update={"evaluation": evaluation})
+    images = CenterCrops(Path("data/images"), "train", own.data)
+    batches = [(start, start + 16) for start in range(0, 192, 16)]
+    return Maker(open_extraction, "inception", images, own, Path.cwd()), batches, save_features
+
+
+WORK = {work.__name__: work for work in (token_cache, sampling, features, inception_features)}
 
 
 def seconds(work: tuple[Maker, list[tuple], Callable], workers: Alone) -> float:
@@ -111,7 +132,7 @@ def main(names: list[str]) -> None:
             work, several = WORK[name](params), Several(pair)
             times = [(seconds(work, Alone(CPU)), seconds(work, several)) for _ in range(REPEATS)]
         one, both = map(min, zip(*times, strict=True))
-        print(f"{name:12} {one:6.1f} s, two workers {both:6.1f} s: {one / both:.2f} ×", flush=True)
+        print(f"{name:18} {one:6.1f} s, two workers {both:6.1f} s: {one / both:.2f} ×", flush=True)
 
 
 if __name__ == "__main__":
