@@ -1,6 +1,7 @@
-"""How much faster two workers train the default's networks than one, and classifiers whose steps
-are longer: one twice as wide, and the same with four times as many images a step. Each worker has a
-core of its own, with the thread that prepares its batches.
+"""How much faster two workers train the default's networks than one, and such whose steps are
+longer: a classifier twice as wide, the same with four times as many images a step, and the
+tokenizer with four times as many. Each worker has a core of its own, with the thread that prepares
+its batches.
 
 `python -m tests.speed_of_ranks PROJECT [NETWORK …]`, where the default run has trained its
 classifier, on a machine with two idle cores.
@@ -31,7 +32,8 @@ from pipeline.training.tokenizer import TokenizerRecipe
 from tests.several_ranks import with_ranks
 
 ROUNDS, STEPS = 8, 16  # every r1_every steps of the tokenizer are equally long
-LONGER = {"wider": {"width": 32}, "larger": {"width": 32, "batch_size": 512}}
+CLASSIFIERS = {"wider": {"width": 32}, "larger": {"width": 32, "batch_size": 512}}
+TOKENIZERS = {"tokenizer_larger": {"batch_size": 256}}
 
 
 class Silent(Ranks):
@@ -70,17 +72,19 @@ def main(project: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     params = preset_params("mnist5k")
     images, classifier = (str((project / path).absolute()) for path in (IMAGES, CLASSIFIER))
-    recipes: dict[str, tuple[Any, int]] = {
-        "tokenizer": (
-            TokenizerRecipe(params.model_dump(), images, classifier),
-            params.tokenizer.adversarial_start,
-        ),
-        "classifier": (ClassifierRecipe(params.model_dump(), images), 0),
-    }
-    for name, values in LONGER.items():
-        longer = {"classifier": params.classifier.model_copy(update=values)}
-        recipe = ClassifierRecipe(params.model_copy(update=longer).model_dump(), images)
-        recipes[name] = (recipe, 0)
+
+    def tokenizer(**changed: int) -> tuple[Any, int]:
+        own = params.model_copy(update={"tokenizer": params.tokenizer.model_copy(update=changed)})
+        recipe = TokenizerRecipe(own.model_dump(), images, classifier)
+        return recipe, params.tokenizer.adversarial_start
+
+    def other(**changed: int) -> tuple[Any, int]:
+        own = params.model_copy(update={"classifier": params.classifier.model_copy(update=changed)})
+        return ClassifierRecipe(own.model_dump(), images), 0
+
+    recipes = {"tokenizer": tokenizer(), "classifier": other()}
+    recipes |= {name: tokenizer(**changed) for name, changed in TOKENIZERS.items()}
+    recipes |= {name: other(**changed) for name, changed in CLASSIFIERS.items()}
     for name in names or recipes:
         with tempfile.TemporaryDirectory() as folder:
             measure = partial(seconds_a_step, *recipes[name])
