@@ -44,7 +44,7 @@ def test_what_a_preset_for_a_cluster_lacks_on_a_laptop(params_of, capsys, monkey
     assert state == "fails" and "no folder data/raw/imagenet → put the data set there" in text
     state, text = found("workers")
     assert state == "fails" and "16 of 8 cores and a GPU, and this machine has 0 GPUs" in text
-    assert "ray.use_gpu to false, or join a cluster" in text
+    assert "ray.use_gpu to false, or run on a cluster" in text
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 128)
     state, text = found("workers")

@@ -68,9 +68,9 @@ def workers() -> Finding | None:
         return Finding("workers", "good", asked)
     kind = short[0]
     there = f"this machine has {has[kind]} {kind}{'' if has[kind] == 1 else 's'}"
-    way_out = "lower ray.num_workers, or join a cluster with RAY_ADDRESS (docs/cluster.md)"
+    way_out = "lower ray.num_workers, or run on a cluster (docs/cluster.md)"
     if kind == "GPU" and not has["GPU"]:
-        way_out = "set ray.use_gpu to false, or join a cluster with RAY_ADDRESS (docs/cluster.md)"
+        way_out = "set ray.use_gpu to false, or run on a cluster that has them (docs/cluster.md)"
     return Finding("workers", "fails", f"{asked}, and {there}", way_out)
 
 
