@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-from ray.autoscaler.v2 import sdk
+from ray.autoscaler.v2 import sdk, utils
 from ray.experimental import internal_kv
 
 from pipeline.runtime import cluster as module
@@ -26,13 +26,15 @@ UNNAMED = f"node_{HEAD}"
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """A head with a CPU, as Ray 2.60 was seen to describe one: its node's type to the first
-    autoscaler and to the second."""
+    """A head with a CPU, as Ray 2.60 was seen to describe one: its node's type to the autoscaler's
+    first version, None where the second runs, and to the second."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
 
     def make(first: str | None, second: str, *others: dict[str, float]) -> None:
         nodes = [SimpleNamespace(ray_node_type_name=second)]
         status = SimpleNamespace(active_nodes=[], idle_nodes=nodes)
-        report = {"autoscaler_report": {"active_nodes": {first: 1}}} if first else {}
+        report = {"autoscaler_report": {"active_nodes": {first: 1}}}
+        reports = iter([b"", b'{"load_metrics_report": null}'])  # as of a cluster that is young
         context = SimpleNamespace(gcs_address="127.0.0.1:6379")
         have = [{"CPU": 1.0}, *others]
         each = [{"NodeID": HEAD, "Alive": True, "Resources": one} for one in have]
@@ -42,8 +44,9 @@ def cluster(monkeypatch):
         monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
         monkeypatch.setattr(sdk, "get_cluster_status", lambda address: status)
         monkeypatch.setattr(
-            internal_kv, "_internal_kv_get", lambda key: json.dumps(report).encode()
+            internal_kv, "_internal_kv_get", lambda key: next(reports, json.dumps(report).encode())
         )
+        monkeypatch.setattr(utils, "is_autoscaler_v2", lambda fetch_from_server: first is None)
 
     return make
 
@@ -72,6 +75,19 @@ def test_workers_for_which_no_node_can_come_are_refused(cluster, first, second):
     require_resources(1, 1, False, "ray.num_workers")
     with pytest.raises(UserError, match="2 workers need 4 CPUs and the Ray cluster has 1; lower"):
         require_resources(2, 2, False, "ray.num_workers")
+
+
+def test_no_autoscaler_is_asked_of_a_cluster_that_a_stage_starts(cluster, monkeypatch):
+    cluster(*GROWING[0])
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert not may_grow()
+
+
+def test_a_cluster_that_reports_nothing_does_not_grow(cluster, monkeypatch):
+    cluster(*GROWING[0])
+    monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda key: None)
+    monkeypatch.setattr("pipeline.runtime.room.REPORT", 0.1)
+    assert not may_grow()
 
 
 def test_workers_that_the_nodes_have_no_room_for_are_refused(cluster, tmp_path):

@@ -2,11 +2,14 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping
 
+from pipeline.runtime.cluster import cluster_address
 from pipeline.runtime.errors import UserError
 
 NODES = 1800.0  # seconds that a training waits for nodes, each of four times
+REPORT = 15.0  # seconds within which the first report of an autoscaler is there
 
 
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
@@ -60,22 +63,37 @@ def may_grow() -> bool:
     """Whether an autoscaler may bring more nodes to the cluster that was joined.
 
     An autoscaler knows nodes by named types, of which it may start some; without one Ray calls each
-    node after its id. Its first version, which runs in every cluster that was not started with the
-    second, reports to Ray's key-value store; it alone tells where KubeRay, which names all types,
-    was asked for none. The second reports with the status of the cluster. How many nodes may come,
-    neither says.
+    node after its id. Its first version reports to Ray's key-value store, some seconds after the
+    cluster starts; its second with the status of the cluster. How many nodes may come, neither
+    says. Under KubeRay, which names all types, the second seems to be an autoscaler where there is
+    none: deploy/rayjob.yaml takes the first.
     """
+    if not cluster_address():  # a stage's own
+        return False
     import ray
-    from ray.autoscaler.v2.sdk import get_cluster_status
-    from ray.experimental.internal_kv import _internal_kv_get
+    from ray.autoscaler.v2 import sdk, utils
 
-    report = json.loads(_internal_kv_get("__autoscaling_status") or "{}")
-    types = set((report.get("autoscaler_report") or {}).get("active_nodes") or ())
-    if not types:
-        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    if utils.is_autoscaler_v2(fetch_from_server=True):
+        status = sdk.get_cluster_status(ray.get_runtime_context().gcs_address)
         types = {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
+    else:
+        types = _reported_types()
     unnamed = {f"node_{node['NodeID']}" for node in ray.nodes()}
     return bool(types - unnamed - {""})
+
+
+def _reported_types() -> set[str]:
+    """Of the nodes that are there, as the autoscaler's first version reports them; none where it
+    does not."""
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    until = time.monotonic() + REPORT
+    while time.monotonic() < until:
+        report = json.loads(_internal_kv_get("__autoscaling_status") or "{}")
+        if "autoscaler_report" in report:
+            return set((report["autoscaler_report"] or {}).get("active_nodes") or ())
+        time.sleep(0.5)
+    return set()
 
 
 def wait_for_nodes(seconds: float = NODES) -> None:
