@@ -33,7 +33,7 @@ def test_workers_that_a_job_of_kuberay_has_no_nodes_for_are_refused():
     job = read_yaml(ROOT / "deploy/rayjob.yaml")
     (head,) = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
     own = {each["name"]: each["value"] for each in head["env"]}
-    with ray_head(dict(os.environ) | KUBERAY , cpus=1) as ray:
+    with ray_head(dict(os.environ) | KUBERAY | own, cpus=1) as ray:
         env = os.environ | TOKEN | {"RAY_ADDRESS": f"127.0.0.1:{ray.port}", "PYTHONPATH": str(ROOT)}
         command = (sys.executable, "-c", PROBE)
         found = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
