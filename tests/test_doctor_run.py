@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,12 @@ import pytest
 import yaml
 
 from pipeline.config.presets import apply_preset
+from pipeline.tools.doctor.examine import examine
 from tests.command_line import maskgit
 from tests.doctor_project import enter_project, found
+from tests.images import noise_image
+
+AWAY = "127.0.0.1:1"
 
 
 @pytest.fixture
@@ -36,45 +41,140 @@ def params_of(project, monkeypatch) -> Callable[..., None]:
     return write
 
 
-def test_what_a_preset_for_a_cluster_lacks_on_a_laptop(params_of, capsys, monkeypatch):
+def test_what_a_preset_for_a_cluster_lacks_on_a_laptop(params_of, capsys):
     params_of("imagenet256")
     done = maskgit("doctor", capsys=capsys)
-    assert done.code == 1 and done.out.endswith("2 of 13 would stop a run\n")
+    assert done.code == 1 and "would stop a run" in done.out
     state, text = found("data")
-    assert state == "fails" and "no folder data/raw/imagenet → put the data set there" in text
+    assert state == "fails" and "folder data/raw/imagenet does not exist → give" in text
     state, text = found("workers")
-    assert state == "fails" and "16 of 8 cores and a GPU, and this machine has 0 GPUs" in text
-    assert "ray.use_gpu to false, or run on a cluster" in text
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    monkeypatch.setattr(os, "cpu_count", lambda: 128)
-    state, text = found("workers")
-    assert state == "fails" and "has 1 GPU → lower ray.num_workers" in text
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 16)
-    assert found("workers")[0] == "good"
-    monkeypatch.setattr(os, "cpu_count", lambda: 127)
-    assert "127 cores" in found("workers")[1]
-    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    assert found("workers")[0] == "good"
-    usage = namedtuple("Usage", "free")
-    for free, expected in ((500, "note"), (2000, "good")):
-        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: usage(free * 10**9))
-        state, text = found("room")
-        assert state == expected and f"{free:,}.0 GB are free" in text
+    assert state == "fails" and "16 workers of 8 cores and a GPU each, and this" in text
+    assert "has 0 GPUs → set ray.use_gpu to false, or run on a cluster" in text
 
 
-def test_a_folder_of_pictures_is_looked_at(params_of, project):
+@pytest.mark.parametrize(
+    ("changed", "gpus", "cores", "address", "said"),
+    [
+        ({}, 0, 1, "", "1 worker of 1 core"),
+        ({"ray__cpus_per_worker": 3}, 0, 2, "", "2 cores → lower ray.cpus_per_worker"),
+        ({"ray__cpus_per_worker": 3}, 0, 2, AWAY, "1 worker of 3 cores"),
+        (
+            {"ray__num_workers": 2},
+            0,
+            1,
+            "",
+            "2 workers of 1 core each, .* lower ray.num_workers",
+        ),
+        ({"sweep__workers_per_trial": 4}, 0, 2, "", "4 workers .* → lower sweep.workers_per_trial"),
+        ({"cas__workers_per_classifier": 4}, 0, 2, "", "→ lower cas.workers_per_classifier"),
+        ({"cas__workers_per_classifier": 4}, 0, 2, AWAY, "4 workers of 1 core each"),
+        ({"ray__use_gpu": True}, 1, 1, "", "1 worker of 1 core and a GPU"),
+        ({"ray__use_gpu": True}, 0, 1, AWAY, "has 0 GPUs → set ray.use_gpu to false"),
+        (
+            {"ray__use_gpu": True, "ray__num_workers": 2},
+            0,
+            1,
+            AWAY,
+            "2 workers of 1 core and a GPU",
+        ),
+        ({"ray__use_gpu": True, "ray__num_workers": 2}, 1, 9, "", "has 1 GPU → lower ray.num_work"),
+    ],
+)
+def test_workers_that_there_are_no_devices_for(
+    params_of, monkeypatch, changed, gpus, cores, address, said
+):
+    params_of("smoke", **changed)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("ray._private.utils.get_num_cpus", lambda quiet: cores)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    state, text = found("workers")
+    assert re.search(said, text), text
+    assert state == ("fails" if "has" in text else "good")
+
+
+Usage = namedtuple("Usage", "free")
+
+
+@pytest.mark.parametrize(("free", "state"), [(100, "fails"), (700, "note"), (2000, "good")])
+def test_room_for_what_a_run_writes(params_of, monkeypatch, free, state):
+    """ImageNet's writes 893 GB, or 532 where DVC's cache shares blocks with outputs."""
+    params_of("imagenet256")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(free * 10**9))
+    found_state, text = found("room")
+    assert found_state == state and f"{free:,}.0 GB are free" in text
+
+
+def test_what_is_written_needs_no_more_room(params_of, project, monkeypatch):
+    params_of("smoke")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(10**6))
+    assert found("room")[0] == "fails"
+    (project / "runs").mkdir()
+    with open(project / "runs/checkpoint", "wb") as file:
+        file.truncate(10**9)
+    assert found("room")[0] == "good"
+
+
+def test_runs_on_a_disk_of_their_own(params_of, monkeypatch):
+    params_of("imagenet256", ray__storage_path="/dev/shm/maskgit-runs")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(800 * 10**9))
+    assert "about 723 GB" in found("room")[1].replace("722.7", "723")  # outputs, twice
+    few = {"/dev/shm": Usage(10**9)}
+    monkeypatch.setattr("shutil.disk_usage", lambda path: few.get(str(path), Usage(10**13)))
+    state, text = found("room")
+    assert state == "fails" and "in /dev/shm/maskgit-runs" in text
+
+
+def test_runs_where_nothing_can_be_written(params_of, monkeypatch, tmp_path):
+    params_of("smoke", ray__storage_path=str(tmp_path / "theirs/runs"))
+    allowed = os.access
+    (tmp_path / "theirs").mkdir()
+    denied = tmp_path / "theirs"
+    monkeypatch.setattr(os, "access", lambda path, mode: path != denied and allowed(path, mode))
+    assert found("room") == (
+        "fails",
+        f"{tmp_path}/theirs/runs cannot be written → name another folder",
+    )
+
+
+def test_a_folder_of_pictures_is_looked_at_as_the_stage_does(params_of, project):
     params_of("smoke", data__source="folder:pictures")
     assert found("data")[0] == "fails"
     (project / "pictures").mkdir()
     state, text = found("data")
     assert state == "fails" and "no class folders → put each class in its own" in text
-    for name in ("train/cat", "train/dog", "val/cat"):
-        (project / "pictures" / name).mkdir(parents=True)
-    assert found("data")[1].startswith("2 classes in pictures/train")
-    (project / "pictures/training").mkdir()
+    for number, name in enumerate(("train/cat", "train/dog", "val/cat", "val/dog")):
+        folder = project / "pictures" / name
+        folder.mkdir(parents=True)
+        if name != "val/dog":
+            noise_image(8, 8, seed=number).save(folder / "one.png")
     state, text = found("data")
-    assert state == "fails" and "which mean the same → keep one" in text
+    assert state == "fails" and "has no images" in text
+    noise_image(8, 8, seed=9).save(folder / "one.png")
+    assert found("data") == ("good", "4 images of 2 classes → ")
+    (project / "pictures/train/cat/notes.txt").write_text("grey")
+    state, text = found("data")
+    assert state == "note" and "1 files skipped, which are no pictures: 1 .txt" in text
     assert found("room")[1].startswith("not known before the stage prepare")
+
+
+def test_a_folder_that_may_not_be_looked_at_is_said_once(params_of, monkeypatch):
+    params_of("smoke")
+
+    def denied(*args):
+        raise PermissionError(13, "Permission denied", "/theirs")
+
+    monkeypatch.setattr("pipeline.config.params.load_params", denied)
+    monkeypatch.setattr("pipeline.tools.doctor.run.load_params", denied)
+    findings = {each.subject: each for each in examine()}
+    assert findings["params"].found == "/theirs: Permission denied"
+    assert not {"data", "workers", "room"} & findings.keys()
+
+
+@pytest.mark.parametrize("name", ["Nonsense", "ImageFolder", "VisionDataset.x"])
+def test_a_data_set_that_torchvision_has_not(params_of, name):
+    params_of("smoke", data__source=f"torchvision:{name}")
+    state, text = found("data")
+    assert state == "fails" and f"no data set '{name}'" in text
 
 
 def test_a_download_is_noted_and_prepared_images_need_none(params_of, project):
@@ -86,5 +186,8 @@ def test_a_download_is_noted_and_prepared_images_need_none(params_of, project):
     manifest = {"source": "torchvision:CIFAR10", "class_names": ["a"], "shards": {}}
     (images / "manifest.json").write_text(json.dumps(manifest))
     assert found("data") == ("good", "torchvision:CIFAR10, prepared in data/images → ")
-    (images / "manifest.json").write_text("{")
-    assert found("data")[0] == "fails"
+    counts = {"train": {"a": 10**400}, "val": {"a": 1}}
+    (images / "manifest.json").write_text(json.dumps(manifest | {"counts": counts}))
+    assert found("room")[1].startswith("not known")
+    (images / "manifest.json").write_text("{")  # which the stage prepare mends
+    assert found("data")[0] == "note"

@@ -106,10 +106,7 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"sweep.iterations": [4, 64]}, ["sweep.iterations", "64", "49 tokens"]),
         ({"ray.num_workers": 3}, ["training.batch_size", "ray.num_workers 3"]),
         ({"tokenizer.batch_size": 7, "ray.num_workers": 2}, ["tokenizer.batch_size", "workers 2"]),
-        (
-            {"classifier.batch_size": 7, "ray.num_workers": 2},
-            ["classifier.batch_size", "workers 2"],
-        ),
+        ({"classifier.batch_size": 7, "ray.num_workers": 2}, ["classifier.batch", "workers 2"]),
         ({"cas.workers_per_classifier": 3}, ["cas.workers_per_classifier", "128", "divisor"]),
         ({"cas.workers_per_classifier": None}, ["cas.workers_per_classifier", "ray.elastic"]),
         ({"sweep.workers_per_trial": None}, ["sweep.workers_per_trial: null", "choose a number"]),

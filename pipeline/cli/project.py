@@ -12,10 +12,10 @@ from pipeline.runtime.errors import UserError
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check that this machine and folder are ready for a run of the params that they hold.
+    """Check that this machine and folder are ready for a run.
 
     Looks at what is installed, and at the data set, the devices and the room on the disk
-    that these params ask for. Says how to mend what is not, and ends with 1 if something
+    that the folder's params ask for. Says how to mend what is not, and ends with 1 if something
     would stop a run.
     """
     from pipeline.tools.doctor.examine import examine, findings_text

@@ -71,11 +71,15 @@ def plan_storage(params: Params, data: DataSize, networks: list[Network]) -> lis
     ]
 
 
-def disk_bytes(storage: list[Storage]) -> int:
-    """What the disk must hold: outputs in the project and in DVC's cache, live copies, and what the
-    stage that needs most needs besides while it runs."""
-    lasting = sum(2 * s.outputs + s.live for s in storage)
-    return lasting + max(s.passing for s in storage)
+def outputs_bytes(storage: list[Storage]) -> int:
+    """What lies in the project in the end, and once more in DVC's cache."""
+    return sum(s.outputs for s in storage)
+
+
+def runs_bytes(storage: list[Storage]) -> int:
+    """What lies under `ray.storage_path`: all live copies, and what the stage that needs most needs
+    besides while it runs."""
+    return sum(s.live for s in storage) + max(s.passing for s in storage)
 
 
 def _training(network: Network, every: int, keeps_models: bool = False) -> Storage:
