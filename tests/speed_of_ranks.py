@@ -50,7 +50,7 @@ def seconds_a_step(recipe: Any, first: int, ranks: Ranks) -> dict[str, list[floa
         first: the step to begin with: the discriminator may join late.
     """
     set_up()  # as every process of the pipeline
-    os.sched_setaffinity(0, {ranks.rank})
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[ranks.rank]})
     cpu = torch.device("cpu")
     tasks = {"two": recipe(ranks, cpu), "silent": recipe(Silent(ranks.rank, ranks.workers), cpu)}
     if ranks.rank == 0:
@@ -85,6 +85,8 @@ def main(project: Path, names: list[str]) -> None:
     recipes = {"tokenizer": tokenizer(), "classifier": other()}
     recipes |= {name: tokenizer(**changed) for name, changed in TOKENIZERS.items()}
     recipes |= {name: other(**changed) for name, changed in CLASSIFIERS.items()}
+    if unknown := set(names) - recipes.keys():
+        sys.exit(f"no such network: {', '.join(unknown)}; one of {', '.join(recipes)}")
     for name in names or recipes:
         with tempfile.TemporaryDirectory() as folder:
             measure = partial(seconds_a_step, *recipes[name])

@@ -32,6 +32,7 @@ from pipeline.training.tokens import Coder
 
 CPU = torch.device("cpu")
 REPEATS = 3
+KEPT = tempfile.TemporaryDirectory()
 
 
 def token_cache(params: Params) -> tuple[Maker, list[tuple], Callable]:
@@ -59,7 +60,7 @@ def inception_features(params: Params) -> tuple[Maker, list[tuple], Callable]:
     """The paper's extractor, which sees 299 × 299 pixels, with random weights."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    weights = Path(tempfile.mkdtemp(), "inception.pth")
+    weights = Path(KEPT.name, "inception.pth")
     torch.manual_seed(0)
     with (
         patch.object(torch, "load", lambda *_, **__: None),
@@ -122,7 +123,9 @@ def main(names: list[str]) -> None:
         sys.exit("set OMP_NUM_THREADS=1, so that one worker has one core")
     params = load_params()
     pair = params.ray.model_copy(update={"num_workers": 2, "cpus_per_worker": 1})
-    for name in names or ["cas", *WORK]:  # CAS first: the others' workers keep their cores
+    if unknown := set(names) - {"cas", *WORK}:
+        sys.exit(f"no such work: {', '.join(unknown)}; one of cas, {', '.join(WORK)}")
+    for name in names or ["cas", *WORK]:
         if name == "cas":
             join_ray()
             times = [
@@ -131,6 +134,7 @@ def main(names: list[str]) -> None:
         else:
             work, several = WORK[name](params), Several(pair)
             times = [(seconds(work, Alone(CPU)), seconds(work, several)) for _ in range(REPEATS)]
+            several.end()  # or who comes next would wait for its cores
         one, both = map(min, zip(*times, strict=True))
         print(f"{name:18} {one:6.1f} s, two workers {both:6.1f} s: {one / both:.2f} ×", flush=True)
 

@@ -70,7 +70,7 @@ class Verdict:
     def numbers(self) -> str:
         """What was measured, of the part that supports the claim least, with its 95% interval."""
         part = self.claim.weakest
-        return _numbers(part) if part else "not measured"
+        return _of_sides(part) if part else "not measured"
 
     @property
     def sentence(self) -> str:
@@ -79,9 +79,9 @@ class Verdict:
         if part is None:
             return f"{self._open()}: it was not measured here."
         if math.isnan(self.adjusted):
-            return f"{self._open()}: {self._untested()} ({_numbers(part)})."
+            return f"{self._open()}: {self._untested()} ({_of_sides(part)})."
         if self.word == UNDECIDED:
-            return f"{self._undecided(part)} ({_numbers(part)}; {self._tested()})."
+            return f"{self._undecided(part)} ({_of_sides(part)}; {self._tested()})."
         numbers = _numbers(part if self.word == SHOWN else part.turned)
         return f"{claim.measure}: {self._decided(part)} ({numbers}; {self._tested()})."
 
@@ -110,8 +110,10 @@ class Verdict:
         return f"{'' if measure in said else f'{measure}: '}undecided whether {said}"
 
     def _tested(self) -> str:
+        parts = len(self.claim.parts)
+        together = f" of all {parts} parts" if parts > 1 else ""
         return (
-            f"p {_equals(self.p)}, corrected for {self.comparisons} comparisons "
+            f"p {_equals(self.p)}{together}, corrected for {self.comparisons} comparisons "
             f"{p_value(self.adjusted)}; n = {self.claim.n} {self.claim.noise}"
         )
 
@@ -203,6 +205,11 @@ def p_value(p: float) -> str:
 
 def _equals(p: float) -> str:
     return p_value(p) if p < P_LEAST else f"= {p_value(p)}"
+
+
+def _of_sides(part: Part) -> str:
+    """The same after which sides they are, where nothing else says so."""
+    return f"{part.sides}: {_numbers(part)}" if part.sides else _numbers(part)
 
 
 def _numbers(part: Part) -> str:

@@ -42,9 +42,9 @@ def table(results: Results, params: Params) -> Table:
             "Tests: Welch's t between the networks, paired t by seed between what shares one, t of "
             "one sample for edits against copied pixels, which no seed changes, exact permutations "
             "for orderings and timings. n: training seeds, timings of each in one process (another "
-            "process may differ), or schedules. Where a claim has several parts, all must hold, "
-            "and the numbers are of the part that supports it least. What is marked as a "
-            "hypothesis the paper only supposes. A claim without a section is our own.",
+            "process may differ), or schedules. Of a claim's parts all must hold: the numbers are "
+            "of the one that supports it least, p of all together. What is marked as a hypothesis "
+            "the paper only supposes. A claim without a section is our own.",
             "One tokenizer and one classifier were trained: what their seeds would change is in no "
             "number. Conclusions are about this data set at this size, and about these networks "
             "after so much training: others of the same cost may turn them.",

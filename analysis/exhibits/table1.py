@@ -241,7 +241,6 @@ def _choice_temperature(results: Results, params: Params) -> list[str]:
     return [
         f"MaskGIT decodes at choice temperature {used:g} throughout: of "
         f"{extent(rows['samples'])} samples its {metric_label(fid, results.extractor)} is "
-        f"{number(own)} there and {number(best)} at the one that another seed chooses. Precision "
-        "and recall trade against each other with it. The baseline was sampled at temperature 1 "
-        "without truncation."
+        f"{number(own)} there and {number(best)} at the one that another seed chooses. The "
+        "baseline was sampled at temperature 1 without truncation."
     ]

@@ -46,6 +46,7 @@ class Part:
             is the other way round; tied, where it is open.
         kind: what the effect is.
         where: the conditions that it is of, where a claim's parts differ in them.
+        sides: which two, where they do in that.
     """
 
     effect: Effect
@@ -55,6 +56,7 @@ class Part:
     tied: str
     kind: str = "difference"
     where: str = ""
+    sides: str = ""
 
     @property
     def turned(self) -> "Part":
@@ -151,11 +153,13 @@ def versus(
     relation: str = BETTER,
     noise: str = SEEDS,
     where: str = "",
+    several: bool = False,
 ) -> Part:
     """A comparison of two named sides.
 
     Args:
         relation: the sentence that puts one side before the other, with {} for each.
+        several: whether other parts of the claim are of other sides.
     """
     return Part(
         effect=effect,
@@ -164,4 +168,5 @@ def versus(
         lost=relation.format(second, first),
         tied=f"{first} and {second} do not differ by more than {noise} explain",
         where=where,
+        sides=f"{first} and {second}" if several else "",
     )

@@ -112,14 +112,20 @@ def _mean(kind: str, family: Sequence[str], values: dict[str, pd.Series]) -> tup
 
 def _against(values: dict[str, pd.Series], name: str, rivals: list[str]) -> list[Part]:
     """A schedule against each of its rivals."""
-    parts = (_compared(name, values[name], plain(rival), values[rival]) for rival in rivals)
-    return [part for both in parts for part in both]
+    parts = []
+    for rival in rivals:
+        theirs, several = values[rival], len(rivals) > 1
+        parts += _compared(name, values[name], plain(rival), theirs, several=several)
+    return parts
 
 
-def _compared(first: str, ours: pd.Series, second: str, theirs: pd.Series) -> list[Part]:
+def _compared(
+    first: str, ours: pd.Series, second: str, theirs: pd.Series, *, several: bool = False
+) -> list[Part]:
     """Two sides, paired by seed: one seed's trials share initialisation and batches."""
     a, b = pairs(ours, theirs)
-    return [versus(first, second, paired(a, b), (a.mean(), b.mean()))] if len(a) else []
+    means = (a.mean(), b.mean())
+    return [versus(first, second, paired(a, b), means, several=several)] if len(a) else []
 
 
 def _sweet_spot(sweep: Sweep, schedule: str, kind: str) -> Claim:
@@ -132,7 +138,8 @@ def _sweet_spot(sweep: Sweep, schedule: str, kind: str) -> Claim:
         inside = by_seed(nested_choice(rows, "iterations", metric, kind, steps[1:-1]), metric)
         for end in (steps[0], steps[-1]):
             outer = by_seed(rows[rows["iterations"] == end], metric)
-            parts += _compared("the best T between them", inside, f"T = {end}", outer)
+            sides = ("the best T between them", inside, f"T = {end}", outer)
+            parts += _compared(*sides, several=True)
     return Claim(
         said="quality peaks at a sweet spot of T and then worsens",
         source="4.4, Figure 8",
