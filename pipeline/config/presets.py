@@ -41,11 +41,12 @@ def preset_summary(name: str) -> Summary:
     lines = (line.removeprefix("#").strip() for line in _header(_path(name)).splitlines())
     text = " ".join(lines)
 
-    def said(pattern: str) -> str:
-        found = re.search(pattern + r"(.*?)(?:[.;:] |[.;]?$)", text)
+    def said(pattern: str, ends: str = ".") -> str:
+        found = re.search(pattern + rf"(.*?)(?:[{ends}] |[.;]?$)", text)
         return found[1] if found else "not said"
 
-    return Summary(name, said(rf"Preset {name}[^:]*: "), said("Hardware: "), said("Cost: "))
+    what = said(rf"Preset {name}[^:]*: ", ends=".;:")
+    return Summary(name, what, said("Hardware: "), said("Cost: "))
 
 
 def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
