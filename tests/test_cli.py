@@ -131,7 +131,10 @@ def test_the_plan_as_json_has_the_numbers_of_the_plan(run):
     assert transformer["total_flops"] > 0
     stage = next(s for s in plan["stages"] if s["name"] == "train_transformer")
     assert stage["seconds"] == pytest.approx(stage["flops"] / 1e14 / stage["devices"])
-    assert json.loads(run("plan", "smoke", "--json").out)["stages"][0]["seconds"] is None
+    assert plan["rates"]["rate"] == 1e14 and plan["in_all"]["disk_bytes"] > 5e11
+    assert plan["in_all"]["seconds"] == pytest.approx(sum(s["seconds"] for s in plan["stages"]))
+    plan = json.loads(run("plan", "smoke", "--classes", "9", "--json").out)
+    assert plan["stages"][0]["seconds"] is None and plan["data"]["origin"] == "as given"
 
 
 def test_the_summary_as_json_has_every_seed(run, tmp_path, monkeypatch):

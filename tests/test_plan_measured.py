@@ -86,7 +86,9 @@ def test_every_set_of_a_stage_is_counted(make_params):
 
 
 def test_the_slower_of_networks_and_processors_is_waited_for():
-    part = Part("training", flops=800, devices=4, pictures=600.0, augmenting=100.0)
+    part = Part(
+        "training", flops=800, devices=4, picture_core_seconds=600.0, augmenting_core_seconds=100.0
+    )
     assert part.seconds(Device(1, 8)) == 200
     assert part.seconds(Device(100, 1)) == 150
     assert part.seconds(Device(100, 100)) == 25
@@ -147,11 +149,11 @@ def test_pictures_are_decoded_at_the_measured_rate():
     params = preset_params("imagenet256")
     classifier = planned(params, data_size(params))["train_classifier"]
     pictures = params.classifier.steps * params.classifier.batch_size
-    assert classifier.parts[0].pictures == pytest.approx(pictures / 446, rel=0.01)
+    assert classifier.parts[0].picture_core_seconds == pytest.approx(pictures / 446, rel=0.01)
     cores, loaders = params.ray.cpus_per_worker, params.ray.loaders_per_worker
     assert loaders == cores - 1
     assert classifier.parts[0].seconds(Device(150e12, cores)) == pytest.approx(
-        classifier.parts[0].pictures / (16 * loaders)
+        classifier.parts[0].picture_core_seconds / (16 * loaders)
     )
 
 

@@ -77,11 +77,11 @@ def params(as_json: AsJson = False) -> None:
 def plan(
     name: Annotated[str | None, typer.Argument(help="A preset; without it, params.yaml.")] = None,
     images: Annotated[
-        int | None, typer.Option(help="Size of the data set, if it is not prepared yet.")
+        int | None, typer.Option(help="All images; data.val_fraction of them are held out.")
     ] = None,
-    classes: Annotated[int | None, typer.Option(help="Its classes, likewise.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Their classes.")] = None,
     tflops: Annotated[
-        float | None, typer.Option(help="Rate that a device achieves, for times.")
+        float | None, typer.Option(help="10¹² FLOP/s that a device achieves, for times.")
     ] = None,
     tflops_float32: Annotated[
         float | None,
@@ -91,7 +91,9 @@ def plan(
 ) -> None:
     """Print what a run computes and writes, training nothing.
 
-    FLOPs, memory and disk of each stage, and its time at a rate that a device achieves.
+    FLOPs, memory and disk of each stage, and its time at a rate that a device achieves. The
+    size of the data set is that of the prepared images, else the published one, or given. In
+    JSON, sizes are in bytes, times in seconds, and pictures in seconds of one core.
     """
     from pipeline.config.params import load_params
     from pipeline.config.presets import preset_params

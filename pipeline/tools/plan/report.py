@@ -67,7 +67,7 @@ def plan_text(
 def plan_values(
     params: Params, data: DataSize, tflops: float | None = None, float32: float | None = None
 ) -> dict[str, Any]:
-    """The same as numbers: FLOPs, bytes and seconds.
+    """The same as numbers: FLOPs, bytes, seconds, and rates in FLOP/s.
 
     Raises:
         UserError: as `plan_text`.
@@ -75,6 +75,7 @@ def plan_values(
     device = _device(params, tflops, float32)
     networks = plan_networks(params, data)
     stages = plan_stages(params, data, networks)
+    storage = plan_storage(params, data, networks)
     return {
         "preset": params.preset,
         "data": asdict(data),
@@ -85,8 +86,14 @@ def plan_values(
             | {"seconds": stage.seconds(device) if device else None}
             for stage in stages
         ],
-        "storage": [asdict(each) for each in plan_storage(params, data, networks)],
+        "rates": asdict(device) if device else None,
+        "storage": [asdict(each) for each in storage],
         "memory": stage_memory(params, data, networks),
+        "in_all": {
+            "flops": sum(stage.flops for stage in stages),
+            "seconds": sum(stage.seconds(device) for stage in stages) if device else None,
+            "disk_bytes": 2 * outputs_bytes(storage) + runs_bytes(storage),
+        },
         "not_counted": _uncounted(stages),
     }
 
@@ -159,7 +166,7 @@ def _stage_table(stages: list[Stage], device: Device | None) -> str:
         busy = sum(s.core_seconds for s in of)
         cells = {"stage": name, "FLOPs": _flops(sum(s.flops for s in of))}
         cells |= {what: _flops(flops) if flops else "–" for what, flops in parts.items()}
-        cells |= {"devices": devices, "pictures": _duration(busy) if busy >= 1 else "–"}
+        cells |= {"devices": devices, "pictures, one core": _duration(busy) if busy >= 1 else "–"}
         if device:
             seconds = sum(s.seconds(device) for s in of)
             cells[f"time at {_rates(device)} TFLOP/s a device"] = _duration(seconds)

@@ -78,7 +78,7 @@ class _Planner:
         self.extractors = extractor_flops(params, data)
         self.judge = self.extractors["classifier"]
         self.look = {name: self._likelihood(name) for name in NETWORKS}
-        self.picture = DECODE + DECODE_PIXEL * (data.pixels or params.data.image_size**2)
+        self.picture = DECODE + DECODE_PIXEL * (data.picture_pixels or params.data.image_size**2)
         self.sample = DECODE + PNG_PIXEL * params.data.image_size**2
 
     def training(self, bf16: bool, flops: int, devices: float, **others: Any) -> Part:
@@ -91,7 +91,7 @@ class _Planner:
             bf16,
             self.network[name].total_flops if name in self.network else 0,
             self.workers,
-            pictures=images * self.picture,
+            picture_core_seconds=images * self.picture,
             loaders=self.loaders,
         )
 
@@ -256,10 +256,10 @@ class _Planner:
         looked_at = _looks(own.steps, p.checkpoint_every) * min(classifying.LOGGED, val)
         augmenting = half * p.batch_size * (each * AUGMENT + pixels * AUGMENT_PIXEL)
         cropping = half * p.batch_size * picture
-        read = {"pictures": cropping, "loaders": self.loaders}
+        read = {"picture_core_seconds": cropping, "loaders": self.loaders}
         return [
             self.training(p.bf16, half * step, busy, **read),
-            self.training(p.bf16, half * step, busy, augmenting=augmenting, **read),
+            self.training(p.bf16, half * step, busy, augmenting_core_seconds=augmenting, **read),
             self.validation(count * looked_at * self.judge, busy),
             self.validation(count * val * self.judge, busy / each, count * val * self.picture),
         ]
@@ -275,7 +275,7 @@ class _Planner:
         edited = len(TASKS) * self.seeds * images
         others = (1 + len(TASKS)) * images * self.picture  # originals, nearest pixels
         sampling = self.sampling(edited, p.iterations, encoded=edited)
-        return [replace(sampling, pictures=sampling.pictures + others)]
+        return [replace(sampling, picture_core_seconds=sampling.picture_core_seconds + others)]
 
     def reconstruct(self) -> list[Part]:
         p = self.params.reconstruction

@@ -25,8 +25,8 @@ class Part:
     what: str  # training, coding, sampling, encoding, validation or features
     flops: int
     devices: float  # on average
-    pictures: float = 0.0  # core seconds of decoding and cropping, or of encoding
-    augmenting: float = 0.0  # core seconds of RandAugment
+    picture_core_seconds: float = 0.0  # of decoding and cropping, or of encoding
+    augmenting_core_seconds: float = 0.0  # of RandAugment
     loaders: int = 0  # processes of each device that do both, where it has any
     float32: int = 0  # of the FLOPs, those in float32
     tf32: int = 0  # and those that TF32 may take
@@ -35,9 +35,9 @@ class Part:
         """How long it takes. In trainings the next batches are prepared meanwhile, and the slower
         of networks and processors counts; elsewhere a batch is prepared and then worked on."""
         if self.loaders:
-            prepared = (self.pictures + self.augmenting) / self.loaders
+            prepared = (self.picture_core_seconds + self.augmenting_core_seconds) / self.loaders
         else:
-            prepared = max(self.pictures / device.cores, self.augmenting)
+            prepared = max(self.picture_core_seconds / device.cores, self.augmenting_core_seconds)
         work = self.float32 / (device.float32 or device.rate) + self.tf32 / device.tf32
         work += (self.flops - self.float32 - self.tf32) / device.rate
         time = max(work, prepared) if self.what == "training" else work + prepared
@@ -68,7 +68,7 @@ class Stage:
 
     @property
     def core_seconds(self) -> float:
-        return sum(part.pictures + part.augmenting for part in self.parts)
+        return sum(part.picture_core_seconds + part.augmenting_core_seconds for part in self.parts)
 
     def flops_of(self, what: str) -> int:
         return sum(part.flops for part in self.parts if part.what == what)
