@@ -10,15 +10,17 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray import tune
 from ray.autoscaler.v2 import sdk, utils
 from ray.experimental import internal_kv
 
 from pipeline.runtime import cluster as module
+from pipeline.runtime import tuning
 from pipeline.runtime.cluster import _look, _sees, require_readable
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.home import OWN_COPY, own_mark
 from pipeline.runtime.room import may_grow, require_resources, wait_for_nodes
-from pipeline.runtime.tuning import Needs, _concurrent
+from pipeline.runtime.tuning import Needs, _concurrent, _tuner
 
 HEAD = "ffff0000"
 UNNAMED = f"node_{HEAD}"
@@ -100,7 +102,7 @@ def test_workers_that_the_nodes_have_no_room_for_are_refused(cluster, tmp_path):
     with pytest.raises(UserError, match=r"5 workers of 3 CPUs and a GPU each, .* room for 4"):
         require_resources(5, 3, True, "ray.num_workers")
     needs = Needs(workers=1, resources={"CPU": 5, "GPU": 0}, max_failures=0, folder=tmp_path)
-    assert _concurrent(needs, 8) == 2  # of three that all processors together would have
+    assert _concurrent(needs) == 2  # of three that all processors together would have
 
 
 def test_a_cluster_without_a_gpu_is_refused_by_the_param_that_asks_for_one(cluster):
@@ -120,12 +122,26 @@ def test_workers_for_which_nodes_may_come_wait_and_say_so(cluster, capsys, first
 
 
 @pytest.mark.parametrize(("workers", "waits"), [(1, False), (1, True), (4, True)])
-def test_trials_ask_for_room_where_it_can_be_made(cluster, tmp_path, workers, waits):
+@pytest.mark.parametrize(("names", "at_once"), [(NONE[0], 1), (GROWING[0], 8)])
+def test_trials_ask_for_room_where_it_can_be_made(
+    cluster, monkeypatch, tmp_path, workers, waits, names, at_once
+):
+    """And wait for it in their own processes, which do not know of the autoscaler."""
+    cluster(*names)
     needs = Needs(workers, {"CPU": 2}, max_failures=0, folder=tmp_path, waits=waits)
-    cluster(*NONE[0])
-    assert _concurrent(needs, 8) == 1
-    cluster(*GROWING[0])
-    assert _concurrent(needs, 8) == 8
+    monkeypatch.setattr(tuning, "pack", lambda trial: trial)
+    made = {}
+    monkeypatch.setattr(tune, "with_resources", lambda function, resources: function)
+    monkeypatch.setattr(tune, "Tuner", lambda function, **kw: made.update(kw, function=function))
+    trials = [SimpleNamespace(name=str(number)) for number in range(8)]
+    _tuner(print, trials, needs, tmp_path, SimpleNamespace())
+    assert made["tune_config"].max_concurrent_trials == at_once
+    waited = []
+    monkeypatch.setattr(tuning, "wait_longer", waited.append)
+    monkeypatch.delenv("RAY_ADDRESS")
+    with pytest.raises(AttributeError):  # the trial is none
+        made["function"]({"trial": "0"})
+    assert bool(waited) == (waits and at_once == 8)
 
 
 NODE = {"NodeManagerHostname": "far"}

@@ -60,7 +60,8 @@ def room_for(each: Mapping[str, float]) -> int:
 
 
 def may_grow() -> bool:
-    """Whether an autoscaler may bring more nodes to the cluster that was joined.
+    """Whether an autoscaler may bring more nodes to the cluster that this stage has joined: for the
+    stage's own process to ask, since Ray's workers do not know whose cluster theirs is.
 
     An autoscaler knows nodes by named types, of which it may start some; without one Ray calls each
     node after its id. Its first version reports to Ray's key-value store, some seconds after the
@@ -96,8 +97,13 @@ def _reported_types() -> set[str]:
     return set()
 
 
-def wait_for_nodes(seconds: float = NODES) -> None:
-    """Let workers that Ray Train starts wait for the nodes that an autoscaler may bring, longer
-    than the minute after which it tries again, three times."""
+def wait_for_nodes() -> None:
+    """Let workers that Ray Train starts wait for the nodes that an autoscaler may bring."""
     if may_grow():
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(seconds))
+        wait_longer(NODES)
+
+
+def wait_longer(seconds: float) -> None:
+    """Let Ray Train wait for its workers longer than the minute after which it tries again, three
+    times."""
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(seconds))

@@ -15,7 +15,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure, in_a_line
 from pipeline.runtime.files import look_again
 from pipeline.runtime.parcels import call, pack
-from pipeline.runtime.room import may_grow, room_for, wait_for_nodes
+from pipeline.runtime.room import may_grow, room_for, wait_longer
 
 
 class Trial(Protocol):
@@ -105,10 +105,11 @@ def _tuner(
     from ray import tune
 
     parcels = {trial.name: pack(trial) for trial in trials}
+    grows = may_grow()
 
     def trainable(config: dict) -> None:
-        if needs.waits:
-            wait_for_nodes(QUEUE)
+        if needs.waits and grows:
+            wait_longer(QUEUE)
         with parcels[config["trial"]].opened() as (trial,):
             with trial.failure.noted():
                 function(trial)
@@ -120,7 +121,7 @@ def _tuner(
         param_space={"trial": tune.grid_search(list(parcels))},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
-            max_concurrent_trials=_concurrent(needs, len(trials)),
+            max_concurrent_trials=len(trials) if grows else _concurrent(needs),
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
@@ -177,11 +178,9 @@ def _trial_resources(needs: Needs) -> dict[str, float]:
     return {"memory": 2**20} if needs.waits else dict(needs.resources)
 
 
-def _concurrent(needs: Needs, trials: int) -> int:
+def _concurrent(needs: Needs) -> int:
     """Number of trials that the cluster has room for at once; at least one. Where an autoscaler may
-    make room, all of them ask for it."""
-    if may_grow():
-        return trials
+    make room, all of them ask for it instead."""
     return max(1, room_for(needs.resources) // needs.workers)
 
 
