@@ -5,6 +5,7 @@ import os
 import socket
 import sqlite3
 import sys
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -23,13 +24,16 @@ from tests.doctor_project import enter_project, found
 from tests.errors import one_line
 from tests.project import free_port
 
+Usage = namedtuple("Usage", "free total")
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     return enter_project(tmp_path, monkeypatch)
 
 
-def test_a_project_that_is_ready_is_called_so(project, capsys):
+def test_a_project_that_is_ready_is_called_so(project, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(10**10, 10**11))
     done = maskgit("doctor", capsys=capsys)
     assert done.code == 0 and done.out.endswith("ready\n")
     values = json.loads(maskgit("doctor", "--json", capsys=capsys).out)
@@ -44,12 +48,14 @@ def test_each_thing_that_would_stop_a_run_fails_with_a_way_out(project, capsys, 
     (project / "params.yaml").write_text("seed: 0\n")
     (project / ".dvc").rmdir()
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(10**8, 10**11))
     done = maskgit("doctor", capsys=capsys)
-    assert done.code == 1 and done.out.endswith("3 of 10 would stop a run\n")
+    assert done.code == 1 and done.out.endswith("4 of 10 would stop a run\n")
     for subject, said in (
         ("params", "take a preset"),
         ("DVC", "dvc init"),
         ("Ray", "refused → start it"),
+        ("disk", "make room"),
     ):
         state, text = found(subject)
         assert state == "fails" and said in text, text

@@ -110,7 +110,7 @@ def test_a_storage_path_is_a_folder_however_it_is_written(given, taken, tmp_path
         ({"cas.workers_per_classifier": 3}, ["cas.workers_per_classifier", "128", "divisor"]),
         ({"cas.workers_per_classifier": None}, ["cas.workers_per_classifier", "ray.elastic"]),
         ({"sweep.workers_per_trial": None}, ["sweep.workers_per_trial: null", "choose a number"]),
-        ({"sweep.workers_per_trial": "None"}, ["whole number", "not 'None'", "null in YAML"]),
+        ({"sweep.workers_per_trial": "None"}, ["whole number", "not 'None'", "is null in YAML"]),
         ({"ray.loaders_per_worker": -1}, ["ray.loaders_per_worker", "-1"]),
         ({"ray.loaders_per_worker": 1}, ["ray.loaders_per_worker", "2 CPUs", "worker is 1"]),
         ({"training.accumulate": 3}, ["training.accumulate", "3 parts", "64 images"]),

@@ -55,8 +55,8 @@ def first_mistake(error: ValidationError) -> str:
         known = {name: _number(value) for name, value in first.get("ctx", {}).items()}
         says = WORDS[kind].format_map(known) if kind in WORDS else first["msg"]
         value = first["input"]
-        way_out = "correct it there" if value != "None" else "what has no value is null in YAML"
-        message = f"{says}, not {_shown(value)}; {way_out}"
+        null = " (no value is null in YAML)" if value == "None" else ""
+        message = f"{says}, not {_shown(value)}; correct it there{null}"
     dotted = one_line(".".join(names))[:60]
     text = ": ".join(filter(None, (dotted, one_line(message)[:200])))
     more = len(details) - 1

@@ -11,6 +11,7 @@ from pipeline.runtime.process import cores
 from pipeline.tools.doctor.finding import GB, GIB, WRITTEN, Finding
 
 MEMORY = 4  # GiB that the default preset takes
+DISK = 0.2  # GB that the preset smoke takes, with what it logs
 
 
 def python() -> Finding:
@@ -86,4 +87,7 @@ def disk() -> Finding:
     for folder in (Path.cwd(), *map(Path, WRITTEN)):  # of another user's run, perhaps
         if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             return Finding("disk", "fails", f"{folder} cannot be written", "change its permissions")
-    return Finding("disk", "good", f"{free:,.1f} GB free in {Path.cwd()}")
+    found = f"{free:,.1f} GB free in {Path.cwd()}"
+    if free < DISK:
+        return Finding("disk", "fails", found, f"make room: the smallest preset takes {DISK} GB")
+    return Finding("disk", "good", found)

@@ -1,4 +1,4 @@
-"""The folder: the project, its params, what they ask for, and DVC."""
+"""The folder: the project, its params and DVC."""
 
 import shutil
 from importlib import metadata

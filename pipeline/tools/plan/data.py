@@ -67,8 +67,8 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
     if val is None:
         val = round(params.data.val_fraction * known.images)
     train = known.images if known.val is not None else known.images - val
-    if classes not in (None, known.classes):
-        origin = "as given"
+    if classes not in (None, known.classes) and images is None:
+        origin += ", classes as given"
     classes = classes or known.classes
     if train < classes:
         raise UserError(

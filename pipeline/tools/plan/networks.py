@@ -23,9 +23,7 @@ class DataSize:
     classes: int
     origin: str  # where the numbers are from
     shard_bytes: int | None = None  # of the prepared images; None before they are prepared
-    picture_pixels: int | None = (
-        None  # of a source's picture, on average; None: as the run's images
-    )
+    picture_pixels: int | None = None  # of the source's, on average; None: as the run's images
 
 
 @dataclass(frozen=True)
