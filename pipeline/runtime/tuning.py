@@ -105,7 +105,7 @@ def _tuner(
     from ray import tune
 
     parcels = {trial.name: pack(trial) for trial in trials}
-    grows = may_grow()
+    grows = may_grow()  # then all trials ask for room, and wait for it
 
     def trainable(config: dict) -> None:
         if needs.waits and grows:
@@ -179,8 +179,7 @@ def _trial_resources(needs: Needs) -> dict[str, float]:
 
 
 def _concurrent(needs: Needs) -> int:
-    """Number of trials that the cluster has room for at once; at least one. Where an autoscaler may
-    make room, all of them ask for it instead."""
+    """Number of trials that the cluster has room for at once; at least one."""
     return max(1, room_for(needs.resources) // needs.workers)
 
 

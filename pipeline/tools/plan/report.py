@@ -15,13 +15,7 @@ from pipeline.tools.plan.idle import idle_devices
 from pipeline.tools.plan.memory import stage_memory
 from pipeline.tools.plan.networks import DataSize, Network, plan_networks
 from pipeline.tools.plan.stages import plan_stages
-from pipeline.tools.plan.storage import (
-    Storage,
-    outputs_bytes,
-    plan_storage,
-    runs_bytes,
-    token_cache_bytes,
-)
+from pipeline.tools.plan.storage import Storage, disk_bytes, plan_storage, token_cache_bytes
 from pipeline.tools.plan.work import Device, Stage
 
 WIDTH = 104  # of a line of text
@@ -92,7 +86,7 @@ def plan_values(
         "in_all": {
             "flops": sum(stage.flops for stage in stages),
             "seconds": sum(stage.seconds(device) for stage in stages) if device else None,
-            "disk_bytes": 2 * outputs_bytes(storage) + runs_bytes(storage),
+            "disk_bytes": disk_bytes(storage),
         },
         "not_counted": _uncounted(stages),
     }
@@ -223,7 +217,7 @@ def _needs_table(storage: list[Storage], memory: dict[str, int]) -> str:
 
 def _storage_note(storage: list[Storage], data: DataSize, runs: str) -> str:
     """What the columns mean, what the disk must hold, and what is not counted."""
-    need = 2 * outputs_bytes(storage) + runs_bytes(storage)
+    need = disk_bytes(storage)
     who = "`make clean`" if Path(runs).parts[:1] == (RUNS,) else "nobody"
     sizes = "as large as the source's files; smaller of large photographs"
     images = "" if data.shard_bytes else f"the prepared images ({sizes}), "

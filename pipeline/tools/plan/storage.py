@@ -82,6 +82,11 @@ def runs_bytes(storage: list[Storage]) -> int:
     return sum(s.live for s in storage) + max(s.passing for s in storage)
 
 
+def disk_bytes(storage: list[Storage]) -> int:
+    """What the disk must hold: outputs twice, and run directories."""
+    return 2 * outputs_bytes(storage) + runs_bytes(storage)
+
+
 def _training(network: Network, every: int, keeps_models: bool = False) -> Storage:
     """A model for each training (one where released weights take its place), and live ones: of each
     its checkpoints, one in `every` steps, and its finished model where the stage has several."""
