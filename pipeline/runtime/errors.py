@@ -9,10 +9,21 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where a disk has no 
 
 
 class UserError(Exception):
-    """Something the user can put right. The message is one line: what is wrong, and the way out."""
+    """Something the user can put right; as text one line, `subject: reason; way out`.
 
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
+    Args:
+        subject: the file, param, option or server that is wrong, or a whole sentence.
+        reason: what is wrong with it.
+        way_out: what the user can do.
+    """
+
+    def __init__(self, subject: str, reason: str = "", way_out: str = ""):
+        super().__init__(subject, reason, way_out)
+        self.subject, self.reason, self.way_out = subject, reason, way_out
+
+    def __str__(self) -> str:
+        what = ": ".join(filter(None, (self.subject, self.reason)))
+        return one_line("; ".join(filter(None, (what, self.way_out))))
 
 
 class PassingError(UserError):
