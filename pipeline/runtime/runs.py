@@ -7,7 +7,6 @@ that dvc.yaml lists for the stage, so that a run only goes on from a checkpoint 
 A run directory belongs to one process at a time, by a lock that the system takes from a dead one.
 """
 
-import errno
 import json
 import os
 import platform
@@ -30,7 +29,8 @@ from pipeline.runtime.files import (
     write_json,
 )
 from pipeline.runtime.locks import lock_at
-from pipeline.runtime.project import in_project, is_store, runs_folder
+from pipeline.runtime.project import in_project
+from pipeline.runtime.storage import download
 
 KEY = "key.json"  # of a run directory
 GIT = 20.0  # seconds that git may take
@@ -39,29 +39,21 @@ _silent: set[str] = set()  # commands of git that did not answer in time
 _held: dict[Path, FileLock] = {}
 
 
-def run_dir(stage: str, key: dict[str, Any], storage_path: str = "runs") -> Path:
+def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
     """The absolute run directory of that key, which is this process's until it ends. A new one is
     made, with the key in `key.json`; what a killed process left half written in another is removed.
 
     Args:
-        storage_path: as in the params. Newer checkpoints are brought from an object store.
+        folder: of all run directories.
 
     Raises:
         UserError: another process has it, it is another run's, or the store does not answer.
     """
-    # A job's folder has a link to what outlives it, which the next job's has as well.
-    storage = in_project(runs_folder(storage_path))
-    try:
-        os.stat(storage)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise UserError(f"{storage} is, or lies in, a link to itself; delete it") from error
-    path = Path(os.path.realpath(storage)) / stage / value_hash(key)[:16]
+    path = in_project(folder) / stage / value_hash(key)[:16]
     if path not in _held:
         _held[path] = _locked(path, stage)
         remove_temporary(path, below=True)
-        if is_store(storage_path):
-            _bring(path, f"{stage}/{path.name}", storage_path)
+        download(path)
     _note_key(path, key)
     return path
 
@@ -81,16 +73,6 @@ def _note_key(path: Path, key: dict[str, Any]) -> None:
 def held() -> list[Path]:
     """The run directories that are this process's."""
     return list(_held)
-
-
-def _bring(path: Path, name: str, address: str) -> None:
-    from pipeline.runtime.store import bring, store_at
-
-    try:
-        bring(store_at(address), name, path)
-    except BaseException:  # whoever asks again brings it again
-        _held.pop(path).release()
-        raise
 
 
 def own_folder(folder: Path) -> Path:

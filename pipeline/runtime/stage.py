@@ -4,7 +4,7 @@ import platform
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pipeline.runtime.dag import (
     part_of_key,
@@ -19,17 +19,15 @@ from pipeline.runtime.delivery import PATIENCE, Delivery, outbox_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, value_hash
 from pipeline.runtime.machines import Machine, machines_of, this_machine
-from pipeline.runtime.project import in_project, is_store, of_project
+from pipeline.runtime.node_checkout import begin
+from pipeline.runtime.project import in_project, of_project
 from pipeline.runtime.records import write_record
 from pipeline.runtime.reproduction import open_reproduction, stage_note
 from pipeline.runtime.runs import held, run_dir
-from pipeline.runtime.site import begin
+from pipeline.runtime.storage import open_storage
 from pipeline.runtime.tracking import NOTE, MachineMonitor, Run, open_run
 
-if TYPE_CHECKING:
-    from pipeline.runtime.courier import Courier
-
-INTERRUPTED = 1.0  # seconds that a stage waits for the tracking server, or the store, after Ctrl-C
+INTERRUPTED = 1.0  # seconds that a stage waits for the tracking server after Ctrl-C
 
 
 class StageParams(Protocol):
@@ -59,6 +57,7 @@ class Stage:
         self._keys: dict[tuple[str, ...], dict[str, Any]] = {}
         self.hash = value_hash(self._part())
         begin(name, stage_code(name))
+        open_storage(params.ray.storage_path, in_project(params.ray.folder))
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
         """The run directory of the stage, or of a part of it; it survives a kill.
@@ -67,7 +66,7 @@ class Stage:
             ignore: what the part does not depend on (see `stage_key`).
             identity: values that tell the part from others, besides the stage's own key.
         """
-        return run_dir(self.name, self._part(*ignore) | identity, self.params.ray.storage_path)
+        return run_dir(self.name, self._part(*ignore) | identity, self.params.ray.folder)
 
     def _part(self, *ignore: str) -> dict[str, Any]:
         """What is left of the key, as the stage began, without who trains, where others may."""
@@ -95,7 +94,6 @@ class Stage:
             tags={NOTE: stage_note(self.name)},
         )
         self._delivery = Delivery(outboxes)
-        self._courier = _courier(self.params.ray)
         self._monitor = MachineMonitor(self.run)
         return self
 
@@ -127,9 +125,6 @@ class Stage:
         try:
             self._end(error or changed, INTERRUPTED if interrupted else PATIENCE)
         finally:
-            patience = INTERRUPTED if interrupted else None
-            if self._courier and (lacks := self._courier.close(patience)):
-                print(f"{self.name}: {lacks}", flush=True)
             begin("", ())  # none runs
         if changed and isinstance(error, UserError):  # perhaps of workers that refused other code
             raise UserError(f"{changed} (it has failed: {error})") from error
@@ -169,16 +164,6 @@ class Stage:
             print(f"{self.name}: {left}", flush=True)
         if error is None:
             write_record(self.name, self.run.run_id, self._key, self._started, machines)
-
-
-def _courier(ray: Any) -> "Courier | None":
-    """What copies checkpoints into the object store, where `ray.storage_path` is one."""
-    if not is_store(ray.storage_path):
-        return None
-    from pipeline.runtime.courier import Courier
-    from pipeline.runtime.store import store_at
-
-    return Courier(store_at(ray.storage_path), in_project(ray.folder).resolve(), held)
 
 
 def _text(machine: Machine) -> str:

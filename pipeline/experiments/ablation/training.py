@@ -56,6 +56,6 @@ def training_job(params: Params, key: dict[str, Any], seed: int) -> TransformerJ
         TransformerRecipe(TransformerTask, params.model_dump(), tokens, classes, seed),
         network="transformer",
         name=f"{params.training.mask_schedule}/seed{seed}",
-        folder=run_dir("sweep/training", key, params.ray.storage_path),
+        folder=run_dir("sweep/training", key, params.ray.folder),
         workers=workers_per_trial(params),
     )

@@ -20,10 +20,11 @@ from pipeline.runtime.cluster import require_readable, why_unreachable
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
+from pipeline.runtime.node_checkout import Remote, default_remote
 from pipeline.runtime.patience import unless_late
 from pipeline.runtime.process import THREADS
-from pipeline.runtime.remote import Remote, default_remote
 from pipeline.runtime.runs import provenance
+from pipeline.runtime.storage import S3_ENVIRONMENT
 from pipeline.runtime.uris import redacted, server_of
 from pipeline.tools.submit.follow import PREFERRED, followed
 from pipeline.tools.submit.order import KEY, Order
@@ -101,10 +102,11 @@ def _without(names: Iterable[str]) -> Iterator[None]:
 
 
 def _environment() -> dict[str, str]:
-    """What the job's stages are told: of MLflow, of the threads that they would have here, and of
-    the commit where .git does not travel."""
+    """What the job's stages are told: of MLflow and the object store, of the threads that they
+    would have here, and of the commit where .git does not travel."""
     origin = provenance()
-    told = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_") or k == THREADS}
+    names = (THREADS, *S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")
+    told = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_") or k in names}
     return told | {"MASKGIT_COMMIT": origin["git.commit"], "MASKGIT_DIRTY": origin["git.dirty"]}
 
 

@@ -10,9 +10,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.node_checkout import Remote
 
 FILE = "maskgit-order"
 KEY = "MASKGIT_ORDER_KEY"
@@ -25,13 +25,12 @@ class Order:
     Args:
         stage: of dvc.yaml; None for all.
         environment: that its stages have besides the cluster's.
-        remote: name and settings of the DVC remote; None where the job works in the project's own
-            folder.
+        remote: the DVC remote; None if the job works in the project's own folder.
     """
 
     stage: str | None
     environment: Mapping[str, str]
-    remote: tuple[str, Mapping[str, Any]] | None
+    remote: Remote | None
 
     def sealed(self) -> tuple[str, bytes]:
         """A new key, and the order encrypted with it."""
@@ -52,4 +51,6 @@ class Order:
         key, file = os.environ.pop(KEY, ""), folder / FILE
         if not key or not file.exists():
             raise UserError("this is what `maskgit submit` runs on a cluster, and nothing by hand")
-        return cls(**json.loads(Fernet(key).decrypt(file.read_bytes())))
+        values = json.loads(Fernet(key).decrypt(file.read_bytes()))
+        remote = values.pop("remote")
+        return cls(**values, remote=Remote(**remote) if remote else None)

@@ -5,14 +5,10 @@ from pathlib import Path
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
-from pipeline.runtime.remote import Remote
+from pipeline.runtime.node_checkout import Remote
 from pipeline.runtime.uris import redacted
 
 LOCAL_CONFIG = Path(".dvc/config.local")
-# A link has the time of the cache's file, the same in each job: by it a node knows what it has. A
-# copy has a time of its own. "copy" is no way out here, since DVC then leaves the copies that it
-# finds, on a file system with reflinks those of all that a job makes.
-LINKS = ["hardlink", "symlink"]
 
 
 def use_remote(remote: Remote, cache: Path) -> None:
@@ -21,10 +17,7 @@ def use_remote(remote: Remote, cache: Path) -> None:
 
     LOCAL_CONFIG.touch(mode=0o600)  # for what may be keys
     with Config(".dvc").edit("local") as config:
-        config["core"] |= {"no_scm": True, "remote": remote.name}
-        config["cache"]["dir"] = str(cache)
-        config["cache"]["type"] = LINKS
-        config["remote"][remote.name] = dict(remote.settings)
+        config.update(remote.config(cache))
 
 
 def push(remote: Remote) -> int:

@@ -14,10 +14,11 @@ from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, remove, remove_temporary, require_file
 from pipeline.runtime.limits import STEPS
 from pipeline.runtime.pytorch_files import require_stored
-from pipeline.runtime.site import send_home
-from pipeline.runtime.store import BEFORE, CHECKPOINT, follow
+from pipeline.runtime.storage import upload
 from pipeline.training.loop.behind import Behind, snapshot
 
+CHECKPOINT = "checkpoint.pt"  # the newest of a training
+BEFORE = "checkpoint.before.pt"  # the one before
 INSTEAD = "or delete it to do without it"  # of reading a checkpoint
 PARTS = {"task", "step", "history", "run"}  # of a loop's checkpoint
 
@@ -60,10 +61,9 @@ class RunDirSession:
     def _write(self, state: dict[str, Any]) -> None:
         with atomic_file(self.path) as temporary:
             _write(state, temporary)
-            follow(temporary, self.folder)
             if self.path.exists():
                 os.replace(self.path, self.before)
-        send_home(self.path)
+        upload(self.path)
 
 
 def newest_whole(

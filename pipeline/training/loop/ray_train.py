@@ -1,13 +1,10 @@
-"""A training under Ray Train: data-parallel workers, checkpoints in Ray's storage, or
-sent home where the nodes share no folder.
+"""A training under Ray Train: data-parallel workers, with checkpoints in Ray Train's storage.
 
 The run's name carries the hash of everything it depends on, since Ray Train takes up whatever run
 it finds under the same name and storage path.
 """
 
-import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +13,18 @@ import torch
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost
+from pipeline.runtime.files import temporary_beside
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.machines import note_workers, this_machine
-from pipeline.runtime.parcels import Parcel, pack
+from pipeline.runtime.node_checkout import this_checkout
 from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.room import wait_for_nodes
-from pipeline.runtime.site import here
-from pipeline.training.loop.checkpoints import RunDirSession, newest_whole
+from pipeline.runtime.storage import TRAIN, storage
+from pipeline.training.loop.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from pipeline.training.loop.finite import Diverged, DivergedElsewhere
 from pipeline.training.loop.job import TrainingJob
-from pipeline.training.loop.ray_checkpoints import (
-    checkpoints_now,
-    remove_damaged,
-    remove_passed,
-    remove_unlisted,
-    unlisted_checkpoint,
-)
-from pipeline.training.loop.ray_sessions import RayTrainSession, SentSession
-from pipeline.training.loop.train import Session, train
+from pipeline.training.loop.train import train
 
 
 def fit(
@@ -50,75 +40,28 @@ def fit(
         The final checkpoint: {task, step, history, run}.
 
     Raises:
-        UserError: training failed, with the worker's own message where it was a `UserError`.
+        UserError: training failed; with the worker's own message if it raised a `UserError`.
     """
     from ray.train import TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    apart, unlisted = here().apart, None
-    if apart:
-        RunDirSession(job.run_dir).load()  # a damaged checkpoint does not travel
-    else:
-        unlisted = _first_checkpoint(job.run_dir)
-    job.failure.clear()
     wait_for_nodes()
-    parcel = pack(job, unlisted, on_row)
-    trainer = TorchTrainer(_worker, train_loop_config={"parcel": parcel}, **_ray_config(job))
-    lost = None
+    config = {"job": job, "on_row": on_row, "checkout": this_checkout()}
     try:
-        result = trainer.fit()
+        result = TorchTrainer(_worker, train_loop_config=config, **_ray_config(job)).fit()
     except TrainingFailedError as error:
-        lost = error
-    except SystemExit as stopped:  # what Ray Train makes of Ctrl-C, without a word
-        raise KeyboardInterrupt from stopped
-    finally:
-        parcel.take_back()
-    if (reason := job.failure.read()) is not None:
-        raise UserError(reason) from lost
-    if lost:
-        raise UserError(_why(job, lost)) from lost
-    state = _final(job, apart, result.checkpoint, unlisted)
-    for row in state["history"] if apart else ():  # was noted on another node
-        on_row(row)
-    return state
-
-
-def _final(job: TrainingJob, apart: bool, listed: Any, unlisted: Path | None) -> dict[str, Any]:
-    """The checkpoint of the last step, which a training always leaves; what it needs no more is
-    removed.
-
-    Args:
-        listed, unlisted: as for `checkpoints_of`.
-    """
-    if apart:
-        found = [RunDirSession(job.run_dir).path]
-    else:
-        found = checkpoints_now(job.run_dir, listed, unlisted)
-    state, damaged = newest_whole(found)
-    if state is None or damaged or state["step"] < job.steps:
+        if isinstance(inner := innermost(error), UserError):
+            raise inner from error
         raise UserError(
-            f"{job.name}: its last checkpoint is damaged; run again to go on from there"
-        )
-    if not apart:
-        remove_passed(job.run_dir, found[0])
-    return state
-
-
-def _first_checkpoint(run: Path) -> Path | None:
-    """Clear up what kills left of a run; the checkpoint to begin with, where Ray knows of none."""
-    remove_damaged(run)
-    unlisted = unlisted_checkpoint(run)
-    if unlisted is None:
-        remove_unlisted(run)
-    return unlisted
-
-
-def _why(job: TrainingJob, lost: Exception) -> str:
-    """What a user is told of a training that Ray Train gave up."""
-    if isinstance(inner := innermost(lost), UserError):
-        return str(inner)
-    reason = job.failure.reason(lost=in_a_line(lost))
-    return f"{job.name}: a worker failed: {reason}; run again to go on from its checkpoint"
+            job.name, f"a worker failed ({in_a_line(error)})", "run again to resume"
+        ) from error
+    except SystemExit as stopped:  # what Ray Train makes of Ctrl-C
+        raise KeyboardInterrupt from stopped
+    if "error" in result.return_value:
+        raise UserError(*result.return_value["error"])
+    note_workers(Path(job.folder), result.return_value["machines"])
+    with result.checkpoint.as_directory() as folder:
+        return load_checkpoint(Path(folder, CHECKPOINT))
 
 
 def _ray_config(job: TrainingJob) -> dict[str, Any]:
@@ -131,7 +74,7 @@ def _ray_config(job: TrainingJob) -> dict[str, Any]:
         ScalingConfig,
     )
 
-    run, workers = job.run_dir, job.workers
+    workers = job.workers
     # Type checkers read version 1 of Ray Train, which lacks two of these arguments.
     return {
         "scaling_config": ScalingConfig(
@@ -140,8 +83,7 @@ def _ray_config(job: TrainingJob) -> dict[str, Any]:
             resources_per_worker=workers.resources,
         ),
         "run_config": RunConfig(  # type: ignore[call-arg]
-            name=run.name,
-            storage_path=str(run.parent),
+            **_place(job.run_dir),
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=workers.max_failures, controller_failure_limit=3
             ),
@@ -151,45 +93,37 @@ def _ray_config(job: TrainingJob) -> dict[str, Any]:
     }
 
 
-def _worker(config: dict[str, Any]) -> None:
-    """One data-parallel worker."""
-    from ray.train.v2._internal.execution import context
+def _place(run: Path) -> dict[str, Any]:
+    """The name and storage of a run: its run directory, or the store if there is one."""
+    store = storage()
+    if store is None:
+        return {"name": run.name, "storage_path": str(run.parent)}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-    set_up()  # again: Ray Train has set its loggers since the process began
-    # It logs a page where a checkpoint cannot be written, of which the stage tells in a line.
-    logging.getLogger(context.__file__).addFilter(lambda record: False)
-    parcel: Parcel = config["parcel"]
-    with parcel.opened() as (job, unlisted, on_row):
-        _train(job, unlisted, on_row)
+    return {
+        "name": "-".join(run.relative_to(store.runs).parts),
+        "storage_path": f"{store.folder}/{TRAIN}",
+        "storage_filesystem": PyFileSystem(FSSpecHandler(store.files)),
+    }
 
 
-def _train(
-    job: TrainingJob, unlisted: Path | None, on_row: Callable[[dict[str, float]], None]
-) -> None:
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
+    """One data-parallel worker; returns its error or the machines of all workers.
+
+    Workers that all end with the same error return it. One that fails alone raises it, or the
+    others would wait for it.
+    """
     import ray.train
     import ray.train.torch
 
-    if (reason := job.failure.read()) is not None:  # a restart cannot mend what a user has to
-        raise UserError(reason)
+    set_up()  # again: Ray Train has set its loggers since the process began
+    config["checkout"].enter()
+    job: TrainingJob = config["job"]
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
-    job.failure.again()
-    # Workers that all end with the same error need not fail, which Ray would log at length; one
-    # that fails alone must, or the others would wait for it.
-    with (
-        job.failure.noted(
-            pass_on=lambda e: ranks.workers > 1 and not isinstance(e, Diverged), shared=True
-        ),
-        suppress(DivergedElsewhere),
-    ):
-        worker_device(job.workers.use_gpu)  # there is one, and it repeats
-        _note_workers(job, ranks)
-        session: Session
-        if here().apart:
-            session = SentSession(job.run_dir, on_row, ranks)
-        else:
-            session = RayTrainSession(job.run_dir, on_row, unlisted, ranks, job.failure)
-        session.who = job.workers.named
+    worker_device(job.workers.use_gpu)  # there is one, and it repeats
+    machines = _gathered(this_machine(), ranks)
+    try:
         train(
             job.recipe(ranks, ray.train.torch.get_device()),
             name=job.name,
@@ -197,13 +131,62 @@ def _train(
             steps=job.steps,
             every=job.every,
             seed=job.seed,
-            session=session,
+            session=RayTrainSession(job, config["on_row"], ranks),
+        )
+    except Diverged as error:
+        own = None if isinstance(error, DivergedElsewhere) else error.args
+        return {"error": next(filter(None, _gathered(own, ranks)))}
+    return {"machines": machines}
+
+
+def _gathered(value: Any, ranks: Ranks) -> list[Any]:
+    """The value of each worker."""
+    values = [value] * ranks.workers
+    if ranks.workers > 1:
+        torch.distributed.all_gather_object(values, value)
+    return values
+
+
+class RayTrainSession:
+    """Checkpoints through Ray Train; the first worker writes, all report together."""
+
+    def __init__(self, job: TrainingJob, on_row: Callable[[dict[str, float]], None], ranks: Ranks):
+        self.folder, self.on_row, self.ranks, self.rank = job.run_dir, on_row, ranks, ranks.rank
+        self.who: Mapping[str, float] = job.workers.named
+
+    def average(self, row: dict[str, float]) -> dict[str, float]:
+        if self.ranks.workers == 1:
+            return row
+        import ray.train.torch
+
+        device = ray.train.torch.get_device()
+        values = torch.tensor(list(row.values()), dtype=torch.float64, device=device)
+        means = self.ranks.total(values) / self.ranks.workers
+        return dict(zip(row, means.tolist(), strict=True))
+
+    def load(self) -> dict[str, Any] | None:
+        import ray.train
+
+        if (checkpoint := ray.train.get_checkpoint()) is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            return load_checkpoint(Path(folder, CHECKPOINT))
+
+    def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
+        import ray.train
+
+        checkpoint = None
+        if self.rank == 0:
+            self.on_row(row)  # first: a kill in between repeats the row, which is logged once
+            folder = temporary_beside(self.folder / CHECKPOINT)
+            save_checkpoint(state, folder / CHECKPOINT)
+            checkpoint = ray.train.Checkpoint(str(folder))
+        ray.train.report(
+            row,
+            checkpoint=checkpoint,
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
         )
 
-
-def _note_workers(job: TrainingJob, ranks: Ranks) -> None:
-    machines = [this_machine()] * ranks.workers
-    if ranks.workers > 1:
-        torch.distributed.all_gather_object(machines, machines[0])
-    if ranks.rank == 0:
-        note_workers(Path(job.folder), machines)
+    def settle(self) -> None:
+        """Ray Train waits for the last upload itself."""

@@ -16,7 +16,6 @@ from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import lacks_memory
 from pipeline.runtime.progress import progress
 from pipeline.runtime.seeds import mix
-from pipeline.runtime.store import BEFORE, CHECKPOINT
 from pipeline.training.loop.finite import (
     FiniteLosses,
     broken_network,
@@ -172,11 +171,9 @@ def _lengths(task: Task) -> list[int]:
 
 
 def _another(name: str, why: str, folder: Path) -> str:
-    before = all((folder / name).exists() for name in (CHECKPOINT, BEFORE))
-    way_out = f"delete {folder / CHECKPOINT} to go on from the one before, or " if before else ""
     return (
-        f"{name}: its checkpoint is another run's, or damaged ({why}); {way_out}delete "
-        f"{folder} to train it from the start"
+        f"{name}: its checkpoint is another run's, or damaged ({why}); delete {folder} to train "
+        f"it from the start"
     )
 
 
