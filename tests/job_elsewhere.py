@@ -50,6 +50,12 @@ def s3_store() -> Iterator[str]:
         server.stop()
 
 
+def store_environment(url: str) -> dict[str, str]:
+    """What the store's own tools find its address and keys by."""
+    keys = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": SECRET}
+    return keys | {"AWS_ENDPOINT_URL": url}
+
+
 def add_remote(project: Project, url: str) -> None:
     project.run("dvc", "remote", "add", "--default", "store", "s3://store/maskgit")
     project.run("dvc", "remote", "modify", "store", "endpointurl", url)
