@@ -14,6 +14,7 @@ from pipeline.evaluation.statistics import load_statistics
 from pipeline.experiments.ablation.grid import trial_workers, trials
 from pipeline.experiments.ablation.running import TrackedTrial, run_tracked
 from pipeline.experiments.ablation.trial import Trial
+from pipeline.runtime.batches import Alone, workers_of
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
@@ -22,8 +23,7 @@ from pipeline.runtime.room import require_resources
 from pipeline.runtime.site import here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
-from pipeline.runtime.tuning import run_trials
-from pipeline.runtime.workers import Alone, workers_of
+from pipeline.runtime.trials import run_trials
 from pipeline.weights.published import load_model
 from stages.running import run_stage
 
@@ -80,7 +80,7 @@ def _run(pending: list[TrackedTrial], params: Params, stage: Stage, count: Count
     workers = trial_workers(params)
     needs = workers.needs(stage.folder())
 
-    def log(tracked: TrackedTrial) -> None:
+    def log(tracked: TrackedTrial, value: None) -> None:
         if here().apart:  # its worker has logged to a copy, perhaps
             tracked.run.begin()
         _log(tracked, params)

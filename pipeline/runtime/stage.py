@@ -18,13 +18,13 @@ from pipeline.runtime.dag import (
 from pipeline.runtime.delivery import PATIENCE, Delivery, outbox_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, value_hash
-from pipeline.runtime.machines import Machine, machines_of, this_machine
 from pipeline.runtime.project import in_project, is_store, of_project
 from pipeline.runtime.records import write_record
 from pipeline.runtime.reproduction import open_reproduction, stage_note
 from pipeline.runtime.runs import held, run_dir
 from pipeline.runtime.site import begin
 from pipeline.runtime.tracking import NOTE, MachineMonitor, Run, open_run
+from pipeline.runtime.trials import Machine, machines
 
 if TYPE_CHECKING:
     from pipeline.runtime.courier import Courier
@@ -155,11 +155,10 @@ class Stage:
             patience: seconds that the tracking server may take.
         """
         self._monitor.finish()
-        machines = [] if error else [this_machine()]
+        workers = [] if error else machines()
         try:
             if error is None:
-                machines = machines_of(held()) or machines
-                self.run.log_tags({"workers": "; ".join(map(_text, machines))})
+                self.run.log_tags({"workers": "; ".join(map(_text, workers))})
             self.run.finish(ok=error is None)
             self._whole.finish(ok=error is None)
             left = self._delivery.close(patience)
@@ -168,7 +167,7 @@ class Stage:
         if left:
             print(f"{self.name}: {left}", flush=True)
         if error is None:
-            write_record(self.name, self.run.run_id, self._key, self._started, machines)
+            write_record(self.name, self.run.run_id, self._key, self._started, workers)
 
 
 def _courier(ray: Any) -> "Courier | None":

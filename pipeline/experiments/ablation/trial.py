@@ -7,7 +7,6 @@ from typing import Any
 from pipeline.config.paths import TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.checksums import as_noted
-from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import look_again
 from pipeline.runtime.kept import kept_row
 from pipeline.training.loop import Workers
@@ -54,10 +53,6 @@ class Trial:
     @property
     def identity(self) -> dict[str, Any]:
         return {"schedule": self.schedule, "seed": self.seed}
-
-    @property
-    def failure(self) -> Failure:
-        return Failure(self.folder)
 
     def missing(self) -> list[Cell]:
         """The cells that are not measured yet, or whose file is damaged."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from pipeline.runtime.failures import Failure
 from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.store import follow
@@ -28,9 +27,8 @@ class RayTrainSession:
         on_row: Callable[[dict[str, float]], None],
         unlisted: Path | None,
         ranks: Ranks,
-        failure: Failure,
     ):
-        self.ranks, self.rank, self.failure = ranks, ranks.rank, failure
+        self.ranks, self.rank = ranks, ranks.rank
         self.folder, self.on_row, self.unlisted = run_dir, on_row, unlisted
         self._kept = Event()
         self._kept.set()
@@ -74,10 +72,7 @@ class RayTrainSession:
         import ray.train
 
         try:
-            with (
-                self.failure.noted(pass_on=lambda error: True),
-                atomic_folder(self.folder / name) as folder,
-            ):
+            with atomic_folder(self.folder / name) as folder:
                 save_checkpoint(state, folder / CHECKPOINT)
                 follow(folder / CHECKPOINT, self.folder)
         finally:

@@ -7,22 +7,21 @@ it finds under the same name and storage path.
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline.runtime.device import worker_device
-from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import in_a_line, innermost
+from pipeline.runtime.errors import PassingError, UserError
+from pipeline.runtime.failures import bug, in_a_line, innermost
 from pipeline.runtime.limits import CHECKPOINTS
-from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.parcels import Parcel, pack
 from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.room import wait_for_nodes
 from pipeline.runtime.site import here
+from pipeline.runtime.trials import Machine, note_machines, this_machine
 from pipeline.training.loop.checkpoints import RunDirSession, newest_whole
 from pipeline.training.loop.finite import Diverged, DivergedElsewhere
 from pipeline.training.loop.job import TrainingJob
@@ -60,23 +59,23 @@ def fit(
         RunDirSession(job.run_dir).load()  # a damaged checkpoint does not travel
     else:
         unlisted = _first_checkpoint(job.run_dir)
-    job.failure.clear()
     wait_for_nodes()
     parcel = pack(job, unlisted, on_row)
-    trainer = TorchTrainer(_worker, train_loop_config={"parcel": parcel}, **_ray_config(job))
-    lost = None
+    # Type checkers read version 1 of Ray Train, in which workers return nothing.
+    worker: Any = _worker
+    trainer = TorchTrainer(worker, train_loop_config={"parcel": parcel}, **_ray_config(job))
     try:
-        result = trainer.fit()
-    except TrainingFailedError as error:
-        lost = error
+        result: Any = trainer.fit()
+    except TrainingFailedError as lost:
+        raise UserError(_why(job, lost)) from lost
     except SystemExit as stopped:  # what Ray Train makes of Ctrl-C, without a word
         raise KeyboardInterrupt from stopped
     finally:
         parcel.take_back()
-    if (reason := job.failure.read()) is not None:
-        raise UserError(reason) from lost
-    if lost:
-        raise UserError(_why(job, lost)) from lost
+    workers, said = result.return_value  # those of the first worker
+    note_machines(workers)
+    if said:
+        raise UserError(said)
     state = _final(job, apart, result.checkpoint, unlisted)
     for row in state["history"] if apart else ():  # was noted on another node
         on_row(row)
@@ -115,9 +114,14 @@ def _first_checkpoint(run: Path) -> Path | None:
 
 def _why(job: TrainingJob, lost: Exception) -> str:
     """What a user is told of a training that Ray Train gave up."""
-    if isinstance(inner := innermost(lost), UserError):
+    of_workers = getattr(lost, "worker_failures", {}).values()
+    found = [innermost(error) for error in of_workers] or [innermost(lost)]
+    # The others have often only lost the one that failed.
+    inner = next((error for error in found if isinstance(error, UserError)), found[0])
+    if isinstance(inner, UserError):
         return str(inner)
-    reason = job.failure.reason(lost=in_a_line(lost))
+    lost_worker = type(inner).__module__.startswith("ray.")
+    reason = in_a_line(inner) if lost_worker else bug(lost, job.name.replace("/", "-"))
     return f"{job.name}: a worker failed: {reason}; run again to go on from its checkpoint"
 
 
@@ -151,8 +155,8 @@ def _ray_config(job: TrainingJob) -> dict[str, Any]:
     }
 
 
-def _worker(config: dict[str, Any]) -> None:
-    """One data-parallel worker."""
+def _worker(config: dict[str, Any]) -> tuple[list[Machine], str]:
+    """One data-parallel worker; returns the machines of all, and the error that all have met."""
     from ray.train.v2._internal.execution import context
 
     set_up()  # again: Ray Train has set its loggers since the process began
@@ -160,35 +164,28 @@ def _worker(config: dict[str, Any]) -> None:
     logging.getLogger(context.__file__).addFilter(lambda record: False)
     parcel: Parcel = config["parcel"]
     with parcel.opened() as (job, unlisted, on_row):
-        _train(job, unlisted, on_row)
+        return _train(job, unlisted, on_row)
 
 
 def _train(
     job: TrainingJob, unlisted: Path | None, on_row: Callable[[dict[str, float]], None]
-) -> None:
+) -> tuple[list[Machine], str]:
     import ray.train
     import ray.train.torch
 
-    if (reason := job.failure.read()) is not None:  # a restart cannot mend what a user has to
-        raise UserError(reason)
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
-    job.failure.again()
-    # Workers that all end with the same error need not fail, which Ray would log at length; one
-    # that fails alone must, or the others would wait for it.
-    with (
-        job.failure.noted(
-            pass_on=lambda e: ranks.workers > 1 and not isinstance(e, Diverged), shared=True
-        ),
-        suppress(DivergedElsewhere),
-    ):
+    machines, said = list[Machine](), ""
+    # An error that all workers meet together is returned: Ray would try again. One that fails alone
+    # must raise, or the others would wait for it.
+    try:
         worker_device(job.workers.use_gpu)  # there is one, and it repeats
-        _note_workers(job, ranks)
+        machines = _gathered(this_machine(), ranks)
         session: Session
         if here().apart:
             session = SentSession(job.run_dir, on_row, ranks)
         else:
-            session = RayTrainSession(job.run_dir, on_row, unlisted, ranks, job.failure)
+            session = RayTrainSession(job.run_dir, on_row, unlisted, ranks)
         session.who = job.workers.named
         train(
             job.recipe(ranks, ray.train.torch.get_device()),
@@ -199,11 +196,19 @@ def _train(
             seed=job.seed,
             session=session,
         )
+    except PassingError:
+        raise
+    except UserError as error:
+        if ranks.workers > 1 and not isinstance(error, Diverged):
+            raise
+        own = "" if isinstance(error, DivergedElsewhere) else str(error)
+        said = next(filter(None, _gathered(own, ranks)))
+    return machines, said
 
 
-def _note_workers(job: TrainingJob, ranks: Ranks) -> None:
-    machines = [this_machine()] * ranks.workers
+def _gathered(own: Any, ranks: Ranks) -> list[Any]:
+    """What each worker has given, in order."""
+    found = [own] * ranks.workers
     if ranks.workers > 1:
-        torch.distributed.all_gather_object(machines, machines[0])
-    if ranks.rank == 0:
-        note_workers(Path(job.folder), machines)
+        torch.distributed.all_gather_object(found, own)
+    return found
