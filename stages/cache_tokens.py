@@ -4,12 +4,12 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.tokens import TokenCache
+from pipeline.runtime.batches import workers_of
 from pipeline.runtime.checksums import disown
 from pipeline.runtime.files import tree_hash, write_json
 from pipeline.runtime.folders import publish_folder
 from pipeline.runtime.runs import own_folder
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.workers import workers_of
 from pipeline.training.tokens import cache_tokens, cached_code_usage, write_manifest
 from stages.running import run_stage
 

@@ -1,22 +1,21 @@
 """Classification Accuracy Scores: a classifier for each set of images, augmentation and seed."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.config.trainings import named_by, workers_per_classifier
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
-from pipeline.runtime.checksums import keep_if_whole
+from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
 from pipeline.runtime.room import require_resources
 from pipeline.runtime.runs import own_folder
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.tasks import run_tasks
-from pipeline.runtime.tuning import run_trials
+from pipeline.runtime.trials import run_trials
 from pipeline.training.loop import Workers
 from stages.running import REPLICATES, run_stage, samples_folders
 
@@ -35,31 +34,20 @@ def main(params: Params) -> str:
         require_resources(workers.count, workers.cpus, workers.use_gpu, key)
     with stage:
         count = Countdown("cas", "classifiers", len(jobs), len(pending))
+
+        def keep(job: CasJob, row: dict[str, Any]) -> None:
+            write_noted(job.result, row)
+            count.done(job.name)
+
         if pending:
-            _run(pending, workers, stage, lambda job: count.done(job.name))
+            needs = workers.needs(stage.folder())
+            run_trials(run_cas, pending, needs, stage="cas", on_done=keep)
         rows = [job.row() for job in jobs]
         write_csv(RESULTS / "cas/rows.csv", rows)
         stage.run.log_artifact(RESULTS / "cas/rows.csv")
         stage.run.log_means(rows, lambda row: f"{row['images']}/{row['augmentation']}", KEYS)
     ours = [r["top1"] for r in rows if (r["images"], r["augmentation"]) == ("transformer", "none")]
     return f"cas: top-1 of samples {sum(ours) / len(ours):.1%}; in {RESULTS / 'cas'}"
-
-
-def _run(
-    pending: list[CasJob], workers: Workers, stage: Stage, on_done: Callable[[CasJob], None]
-) -> None:
-    if workers.under_ray_train:
-        needs = workers.needs(stage.folder())
-        run_trials(run_cas, pending, needs, stage="cas", on_done=on_done)
-        return
-    run_tasks(
-        run_cas,
-        pending,
-        cpus=workers.cpus,
-        gpus=int(workers.use_gpu),
-        max_retries=workers.max_failures,
-        on_done=on_done,
-    )
 
 
 def _jobs(params: Params, stage: Stage) -> list[CasJob]:

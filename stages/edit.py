@@ -4,9 +4,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS, TRANSFORMER
 from pipeline.config.replicates import main_replicates
 from pipeline.experiments.edit import KEYS, edit_pictures, edit_rows
+from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_npz
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.workers import workers_of
 from stages.running import REPLICATES, main_schedule, model_folders, run_stage
 
 

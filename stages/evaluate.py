@@ -11,9 +11,9 @@ from pipeline.experiments.evaluate.measuring import (
     mean_metrics,
 )
 from pipeline.experiments.evaluate.real import real_columns, real_rows
+from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.workers import workers_of
 from stages.running import REPLICATES, main_schedule, model_folders, run_stage
 
 # The sizes of other stages' sets: real images are measured in sets as large, and nothing else.

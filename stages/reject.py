@@ -4,9 +4,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.experiments.reject import KEYS, rejection_rows
+from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.workers import workers_of
 from stages.running import run_stage, samples_folders
 
 

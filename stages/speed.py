@@ -1,6 +1,8 @@
 """Time per image of MaskGIT and of the autoregressive baseline (Figure 4)."""
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
@@ -8,10 +10,10 @@ from pipeline.experiments.speed import SpeedJob, count_classes, run_speed
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.device import driver_device
-from pipeline.runtime.files import read_json, write_csv
+from pipeline.runtime.files import write_csv
 from pipeline.runtime.room import require_resources
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.tasks import run_tasks
+from pipeline.runtime.trials import Needs, run_trials
 from stages.running import main_schedule, run_stage
 
 
@@ -21,14 +23,11 @@ def main(params: Params) -> str:
     with Stage("speed", params) as stage:
         job = SpeedJob(params.model_dump(), num_classes, str(stage.folder()))
         if params.ray.use_gpu and device.type == "cpu":
-            _run_on_a_worker(job, params)
+            timed = _run_on_a_worker(job, params)
         else:
             load_ahead()  # its import in the background would be in the times of the first grid
-            run_speed(job)
-        rows = [
-            {"method": row["method"], "tokens": row["tokens"]} | row
-            for row in read_json(job.result)
-        ]
+            timed = run_speed(job)
+        rows = [{"method": row["method"], "tokens": row["tokens"]} | row for row in timed]
         write_csv(target, rows)
         stage.run.log_artifact(target)
         for row in rows:
@@ -49,13 +48,15 @@ def main(params: Params) -> str:
     )
 
 
-def _run_on_a_worker(job: SpeedJob, params: Params) -> None:
+def _run_on_a_worker(job: SpeedJob, params: Params) -> list[dict[str, Any]]:
     """Time on a GPU of the cluster, where this machine has none."""
-    cpus = params.ray.cpus_per_worker
+    cpus, timed = params.ray.cpus_per_worker, list[dict[str, Any]]()
     join_ray()
     require_resources(1, cpus, params.ray.use_gpu, "ray.num_workers")
-    retries = params.ray.max_failures
-    run_tasks(run_speed, [job], cpus=cpus, gpus=1, max_retries=retries, on_done=lambda job: None)
+    resources = {"CPU": cpus, "GPU": 1}
+    needs = Needs(1, resources, params.ray.max_failures, Path(job.folder))
+    run_trials(run_speed, [job], needs, stage="speed", on_done=lambda job, rows: timed.extend(rows))
+    return timed
 
 
 if __name__ == "__main__":

@@ -14,16 +14,16 @@ from pipeline.evaluation.statistics import load_statistics
 from pipeline.experiments.ablation.grid import trial_workers, trials
 from pipeline.experiments.ablation.running import TrackedTrial, run_tracked
 from pipeline.experiments.ablation.trial import Trial
+from pipeline.runtime.batches import Alone, workers_of
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
 from pipeline.runtime.project import of_project
 from pipeline.runtime.room import require_resources
-from pipeline.runtime.site import here
 from pipeline.runtime.stage import Stage
+from pipeline.runtime.storage import storage, upload
 from pipeline.runtime.tracking import Run
-from pipeline.runtime.tuning import run_trials
-from pipeline.runtime.workers import Alone, workers_of
+from pipeline.runtime.trials import run_trials
 from pipeline.weights.published import load_model
 from stages.running import run_stage
 
@@ -80,8 +80,8 @@ def _run(pending: list[TrackedTrial], params: Params, stage: Stage, count: Count
     workers = trial_workers(params)
     needs = workers.needs(stage.folder())
 
-    def log(tracked: TrackedTrial) -> None:
-        if here().apart:  # its worker has logged to a copy, perhaps
+    def log(tracked: TrackedTrial, value: None) -> None:
+        if storage() is not None:  # its worker may have logged on another machine
             tracked.run.begin()
         _log(tracked, params)
         count.done(tracked.name)
@@ -114,6 +114,8 @@ def _keep_reference(params: Params, workers: Alone) -> None:
         require_dimensions(published, size[1])
     else:
         kept_statistics(features)
+    for path in features.parent.glob("[!.]*.*"):
+        upload(path)  # for trials on nodes that do not see this folder
 
 
 def _log(tracked: TrackedTrial, params: Params) -> None:

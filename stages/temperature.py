@@ -4,9 +4,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.config.replicates import main_replicates
 from pipeline.experiments.temperature import temperature_rows
+from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.workers import workers_of
 from stages.running import main_schedule, model_folders, run_stage
 
 KEYS = ("choice_temperature", "seed", "samples")

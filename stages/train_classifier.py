@@ -5,9 +5,9 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS
 from pipeline.data.images.shards import ImageShards
+from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.workers import workers_of
 from pipeline.training.classifier import ClassifierRecipe, held_out_accuracy, new_classifier
 from pipeline.training.loop import (
     TrainingJob,

@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from pipeline.runtime import workers as module
-from pipeline.runtime.arrays import write_files
+from pipeline.runtime.batches import Alone, Maker, write_files
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.workers import Alone, Maker
 from tests.tiny_project import CPU, with_params
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.tasks import run_tasks
-from pipeline.runtime.tuning import run_beside
+from pipeline.runtime.trials import run_beside, run_tasks
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.images.samples import draw_samples
-from pipeline.runtime.arrays import write_files
+from pipeline.runtime.batches import Alone, Maker, write_files
 from pipeline.runtime.files import file_hash, write_json
-from pipeline.runtime.workers import Alone, Maker
 
 
 def noise_image(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.runtime.arrays import save_array
+from pipeline.runtime.batches import Maker, save_array, workers_of
 from pipeline.runtime.cluster import join_ray
-from pipeline.runtime.workers import Maker, workers_of
 
 BATCHES, WORKERS = 200, 2
 

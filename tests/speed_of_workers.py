@@ -22,11 +22,10 @@ from pipeline.evaluation.feature_files import PART, open_extraction, save_featur
 from pipeline.evaluation.images import CenterCrops
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
-from pipeline.runtime.arrays import save_array
+from pipeline.runtime.batches import Alone, Maker, Several, save_array
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.process import set_up
-from pipeline.runtime.tasks import run_tasks
-from pipeline.runtime.workers import Alone, Maker, Several
+from pipeline.runtime.trials import run_tasks
 from pipeline.sampling import balanced_labels, sample_batches
 from pipeline.training.tokens import Coder
 

@@ -20,7 +20,7 @@ from pipeline.runtime.cluster import _look, _sees, require_readable
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.home import OWN_COPY, own_mark
 from pipeline.runtime.room import may_grow, require_resources, wait_for_nodes
-from pipeline.runtime.tuning import Needs, _concurrent, _tuner
+from pipeline.runtime.trials import Needs, _concurrent, _tuner
 
 HEAD = "ffff0000"
 UNNAMED = f"node_{HEAD}"

@@ -15,9 +15,9 @@ from pipeline.config.params import load_params
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
+from pipeline.runtime.batches import Alone
 from pipeline.runtime.process import cores
 from pipeline.runtime.seeds import mix
-from pipeline.runtime.workers import Alone
 from pipeline.sampling import balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model

@@ -15,12 +15,10 @@ from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.experiments.cas import CasJob
 from pipeline.experiments.reject import _kept
 from pipeline.experiments.speed import kept_speed_rows, speed_rows
-from pipeline.runtime.arrays import parts_folder
+from pipeline.runtime.batches import Maker, load_tensors, make_tensors, parts_folder, save_part
 from pipeline.runtime.checksums import note_hash, write_noted
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.kept import kept_row
-from pipeline.runtime.tensors import load_tensors, make_tensors, save_part
-from pipeline.runtime.workers import Maker
 from pipeline.training.loop import Workers
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerRecipe, transformer_job

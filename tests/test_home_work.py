@@ -11,8 +11,8 @@ import torch
 from pipeline.experiments.cas import run_cas
 from pipeline.experiments.temperature import temperature_rows
 from pipeline.runtime import workers as module
+from pipeline.runtime.batches import workers_of
 from pipeline.runtime.parcels import call, pack
-from pipeline.runtime.workers import workers_of
 from pipeline.training.loop import load_checkpoint
 from tests.fake_ray import FakeRay, ray_params
 from tests.test_cas import cas_job

@@ -19,9 +19,9 @@ from pipeline.evaluation import reconstruction
 from pipeline.masking import masked_nll
 from pipeline.runtime import device
 from pipeline.runtime import workers as workers_module
+from pipeline.runtime.batches import Alone, workers_of
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.shares import in_order
-from pipeline.runtime.workers import Alone, workers_of
 from pipeline.training import classifier
 from pipeline.training.transformer import likelihood
 from pipeline.weights.published import load_model, save_model

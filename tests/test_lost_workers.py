@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.runtime import workers as module
-from pipeline.runtime.arrays import parts_folder
+from pipeline.runtime.batches import Several, parts_folder
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.workers import Several
 from tests.fake_ray import BATCHES, FakeRay, put_in_rays_place, ray_params, squares
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.runtime import device, machines
-from pipeline.runtime.machines import NOTE, machines_of, meet, note_workers, this_machine
+from pipeline.runtime.trials import NOTE, machines_of, meet, note_workers, this_machine
 
 A = {"host": "a", "device": "cpu"}
 B = {"host": "b", "device": "NVIDIA H100"}

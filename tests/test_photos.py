@@ -24,7 +24,7 @@ from pipeline.evaluation.reconstruction import Reconstruction, psnr
 from pipeline.perceptual import open_perceptual
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split
-from pipeline.runtime.workers import Alone
+from pipeline.runtime.batches import Alone
 from pipeline.sampling import balanced_labels, sampler
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.training.classifier import ClassifierTask, accuracy

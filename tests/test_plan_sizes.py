@@ -6,8 +6,8 @@ import torch
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import FolderSource
+from pipeline.runtime.batches import Alone
 from pipeline.runtime.device import autocast
-from pipeline.runtime.workers import Alone
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.networks import DataSize, plan_networks

@@ -14,9 +14,8 @@ from pipeline.config.params import load_params
 from pipeline.config.presets import preset_params
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.prepare.datasets import Mnist5kSource
+from pipeline.runtime.batches import Maker, make_tensors
 from pipeline.runtime.files import read_yaml
-from pipeline.runtime.tensors import make_tensors
-from pipeline.runtime.workers import Maker
 from pipeline.tools.plan.data import data_size
 from pipeline.tools.plan.measured import Measured
 from pipeline.tools.plan.networks import DataSize, plan_networks

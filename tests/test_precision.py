@@ -12,8 +12,8 @@ from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregr
 from pipeline.decoding import generate
 from pipeline.runtime import device
 from pipeline.runtime.device import autocast, quick_in_bfloat16
-from pipeline.runtime.machines import this_machine
 from pipeline.runtime.stage import Stage
+from pipeline.runtime.trials import this_machine
 from pipeline.tools.bench.timing import precisions
 from pipeline.tools.doctor.examine import examine
 from pipeline.transformer import MaskGitTransformer

@@ -8,7 +8,7 @@ from pandas.testing import assert_frame_equal
 from pipeline.experiments.edit import edit_rows
 from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.experiments.temperature import temperature_rows
-from pipeline.runtime.workers import Alone
+from pipeline.runtime.batches import Alone
 from pipeline.training.tokens import cache_tokens
 from tests.pretended import pretended_device
 from tests.tiny_project import ALONE, folders_of, with_params

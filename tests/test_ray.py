@@ -93,7 +93,7 @@ def straight(tokens_dir, tmp_path_factory) -> tuple[TrainingJob, dict[str, Any]]
 
 def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, straight, tmp_path):
     """Without dropout and in float32, DDP over two workers is the same optimisation."""
-    from pipeline.runtime.machines import machines_of
+    from pipeline.runtime.trials import machines_of
 
     job, two = straight
     one = run_training(_job(_small_params(), tokens_dir, tmp_path / "one"))  # in this process
@@ -230,7 +230,7 @@ def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path):
     """As on a full disk: no trial is begun after that, and the error comes out."""
     from pipeline.experiments.ablation.running import run_trial
     from pipeline.experiments.ablation.trial import Trial
-    from pipeline.runtime.tuning import Needs, run_trials
+    from pipeline.runtime.trials import Needs, run_trials
 
     params = make_params(ray={"storage_path": str(tmp_path / "runs")})
 

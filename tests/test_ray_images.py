@@ -138,7 +138,7 @@ def test_workers_take_the_same_steps_with_loaders_and_leave_none(straight, tmp_p
 
 def test_a_classifier_of_cas_has_two_workers_and_is_measured_beside_them(cluster, tmp_path):
     from pipeline.experiments.cas import run_cas
-    from pipeline.runtime.tuning import Needs, run_trials
+    from pipeline.runtime.trials import Needs, run_trials
 
     jobs = [
         cas_job(

@@ -20,10 +20,9 @@ from pipeline.data.images.samples import (
 from pipeline.data.images.views import View
 from pipeline.evaluation.images import SampleImages
 from pipeline.experiments import cas
-from pipeline.runtime.arrays import parts_folder
+from pipeline.runtime.batches import Alone, parts_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.order import BatchOrder
-from pipeline.runtime.workers import Alone
 from tests.damage import DAMAGE
 from tests.errors import one_line
 from tests.images import samples_in, write_samples

@@ -13,10 +13,15 @@ from pipeline.evaluation.features import Extractor, Features
 from pipeline.evaluation.images import BATCH, ArrayImages
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.evaluation.seen import Networks, Seen, Shown
-from pipeline.runtime.arrays import drop_parts, parts_folder
+from pipeline.runtime.batches import (
+    Alone,
+    Maker,
+    drop_parts,
+    make_tensors,
+    parts_folder,
+    workers_of,
+)
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.tensors import make_tensors
-from pipeline.runtime.workers import Alone, Maker, workers_of
 from pipeline.sampling import balanced_labels, sample_batches
 from tests.fake_ray import FakeRay, put_in_rays_place, ray_params
 from tests.tiny_project import ALONE, CLASSES, CPU, SIDE, with_params

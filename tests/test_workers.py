@@ -15,11 +15,10 @@ from pipeline.experiments import temperature
 from pipeline.experiments.ablation import measuring
 from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.runtime import workers as module
-from pipeline.runtime.arrays import parts_folder, write_files
+from pipeline.runtime.batches import Alone, Maker, Several, parts_folder, workers_of, write_files
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.home import Project
 from pipeline.runtime.site import Site
-from pipeline.runtime.workers import Alone, Maker, Several, workers_of
 from pipeline.weights.published import load_model
 from tests.fake_ray import (
     BATCHES,

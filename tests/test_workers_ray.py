@@ -16,9 +16,9 @@ from pipeline.experiments.edit import edit_rows
 from pipeline.experiments.evaluate.measuring import evaluate_all
 from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.experiments.temperature import temperature_rows
+from pipeline.runtime.batches import Alone, workers_of
 from pipeline.runtime.cluster import join_ray
-from pipeline.runtime.machines import machines_of
-from pipeline.runtime.workers import Alone, workers_of
+from pipeline.runtime.trials import machines_of
 from pipeline.training.tokens import cache_tokens, write_manifest
 from tests.project import ROOT
 from tests.tiny_project import ALONE, folders_of, make_project, with_params

@@ -20,8 +20,8 @@ from pipeline.data.images.views import View
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split
+from pipeline.runtime.batches import Alone
 from pipeline.runtime.seeds import mix
-from pipeline.runtime.workers import Alone
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig

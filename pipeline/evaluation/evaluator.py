@@ -37,8 +37,8 @@ from pipeline.evaluation.metrics import (
 from pipeline.evaluation.seen import Networks, Seen, Shown, open_networks
 from pipeline.evaluation.statistics import load_statistics
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
+from pipeline.runtime.batches import Alone, Maker
 from pipeline.runtime.project import of_project
-from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
 
 

@@ -26,14 +26,12 @@ from pipeline.evaluation.statistics import (
     save_statistics,
     statistics,
 )
-from pipeline.runtime.arrays import make_parts, parts_folder
+from pipeline.runtime.batches import Alone, Maker, make_parts, parts_folder, save_tensors
 from pipeline.runtime.checksums import as_noted, keep_if_whole, note_hash, shared_folder
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, require_file, tree_hash, value_hash
 from pipeline.runtime.project import in_project
-from pipeline.runtime.tensors import save_tensors
-from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
 
 PACKAGE = Path(__file__).parents[1]
@@ -54,7 +52,8 @@ for name in (*CODE, STATISTICS):
 
 
 def save_features(features: Features, path: Path) -> None:
-    save_tensors({k: v for k, v in features._asdict().items() if v is not None}, path)
+    found = {k: v for k, v in features._asdict().items() if v is not None}
+    save_tensors(found, path, durable=True)
 
 
 def load_features(path: Path) -> Features:
@@ -234,7 +233,7 @@ def _join(parts: list[Path], path: Path) -> None:
 
 def features_folder(params: Params) -> Path:
     """Where features are kept; a copy of the project shares it."""
-    return in_project(params.ray.folder).resolve() / "features"
+    return in_project(params.ray.folder) / "features"
 
 
 def reference_features(

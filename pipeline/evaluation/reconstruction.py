@@ -11,9 +11,8 @@ from pipeline.config.paths import IMAGES
 from pipeline.data.images.pixels import as_float, as_uint8
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.runtime.batches import Alone, Maker, tensors_of
 from pipeline.runtime.shares import in_order
-from pipeline.runtime.tensors import tensors_of
-from pipeline.runtime.workers import Alone, Maker
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.quantizer import code_usage
 from pipeline.weights.published import WEIGHTS, load_model

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.config.paths import TOKENIZER
 from pipeline.config.replicates import Replicate
-from pipeline.runtime.workers import Maker
+from pipeline.runtime.batches import Maker
 from pipeline.sampling import Sampler
 from pipeline.weights.published import load_model
 

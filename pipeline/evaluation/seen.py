@@ -17,10 +17,9 @@ from pipeline.evaluation.features import (
     open_extractor,
 )
 from pipeline.evaluation.images import BATCH
-from pipeline.runtime.arrays import drop_parts
+from pipeline.runtime.batches import Maker, drop_parts
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import Row
-from pipeline.runtime.workers import Maker
 from pipeline.weights.published import load_model
 
 

@@ -20,15 +20,13 @@ from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.views import View, to_chw
-from pipeline.runtime.checksums import as_noted, write_noted
+from pipeline.runtime.checksums import as_noted
 from pipeline.runtime.device import worker_device
-from pipeline.runtime.failures import Failure
 from pipeline.runtime.kept import kept_row
-from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
-from pipeline.runtime.tuning import run_beside
+from pipeline.runtime.trials import run_beside
 from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy, new_classifier
 from pipeline.training.loop import TrainingJob, Workers, run_training
 from pipeline.weights.published import load_model
@@ -56,12 +54,12 @@ class CasJob:
         return f"{self.images}/{self.augmentation}/seed{self.seed}"
 
     @property
-    def result(self) -> Path:
-        return Path(self.folder) / "result.json"
+    def folders(self) -> list[Path]:
+        return [Path(self.folder)]
 
     @property
-    def failure(self) -> Failure:
-        return Failure(self.folder)
+    def result(self) -> Path:
+        return Path(self.folder) / "result.json"
 
     @property
     def finished(self) -> bool:
@@ -72,9 +70,9 @@ class CasJob:
         return kept_row(self.result, own=own, needed=("training_images", "top1", "top5"))
 
 
-def run_cas(job: CasJob) -> None:
-    """Train the job's classifier, from its last checkpoint if there is one, and write its top-1 and
-    top-5 accuracy on the validation images."""
+def run_cas(job: CasJob) -> dict[str, Any]:
+    """Train the job's classifier, from its last checkpoint if there is one; returns the row of its
+    top-1 and top-5 accuracy on the validation images."""
     params = Params.model_validate(job.params)
     workers = Workers.of(params.ray, workers_per_classifier(params))
     training = TrainingJob(
@@ -88,9 +86,8 @@ def run_cas(job: CasJob) -> None:
     )
     weights = run_training(training)["task"]["model"]
     if workers.under_ray_train:
-        run_beside(_measure_noted, job, weights, resources=workers.resources)
-    else:
-        _measure(job, weights)
+        return run_beside(_measure, job, weights, resources=workers.resources)
+    return _measure(job, weights)
 
 
 def cas_task(job: CasJob, ranks: Ranks, device: torch.device) -> ClassifierTask:
@@ -110,12 +107,7 @@ def cas_task(job: CasJob, ranks: Ranks, device: torch.device) -> ClassifierTask:
     )
 
 
-def _measure_noted(job: CasJob, weights: dict[str, Tensor]) -> None:
-    with job.failure.noted():
-        _measure(job, weights)
-
-
-def _measure(job: CasJob, weights: dict[str, Tensor]) -> None:
+def _measure(job: CasJob, weights: dict[str, Tensor]) -> dict[str, Any]:
     params = Params.model_validate(job.params)
     device = worker_device(params.ray.use_gpu)
     model = new_classifier(load_model(job.classifier_dir, "classifier").config, device)
@@ -125,9 +117,7 @@ def _measure(job: CasJob, weights: dict[str, Tensor]) -> None:
     top1, top5 = accuracy(model, held_out.batches(BATCH), truth, device)
     row = {"images": job.images, "augmentation": job.augmentation, "seed": job.seed}
     count = len(training_pictures(job, params).labels)
-    row |= {"training_images": count, "top1": top1, "top5": top5}
-    note_workers(Path(job.folder), [this_machine()])
-    write_noted(job.result, row)
+    return row | {"training_images": count, "top1": top1, "top5": top5}
 
 
 class Pictures:

@@ -27,10 +27,9 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.holes import open_distances
 from pipeline.evaluation.seen import Seen, keep_row
 from pipeline.evaluation.uncertainty import disjoint
+from pipeline.runtime.batches import Alone, Maker, make_tensors
 from pipeline.runtime.kept import Row, kept_row
 from pipeline.runtime.seeds import mix
-from pipeline.runtime.tensors import make_tensors
-from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import load_model
 
 # Pixels (H, W) that are unknown; the first two are Table 2's.

@@ -18,11 +18,16 @@ from pipeline.data.images.views import View
 from pipeline.decoding import decode, predictor
 from pipeline.evaluation.reconstruction import psnr
 from pipeline.perceptual import open_perceptual, pair_bytes
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.batches import (
+    Alone,
+    Maker,
+    join_tensors,
+    load_tensors,
+    save_tensors,
+    write_files,
+)
 from pipeline.runtime.parts import in_parts
 from pipeline.runtime.seeds import generator
-from pipeline.runtime.tensors import write_tensors
-from pipeline.runtime.workers import Alone, Maker
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
 
@@ -146,10 +151,11 @@ def _rebuild(
     bench: Reconstructor = maker.open(workers.device)
     ratios = {folder / f"{ratio}.safetensors": ratio for ratio in params.reconstruction.mask_ratios}
     batches = {path: bench.batch_arguments(ratio) for path, ratio in ratios.items()}
-    made = write_tensors(batches, workers, maker, f"reconstruct: seed {replicate.seed}")
+    name = f"reconstruct: seed {replicate.seed}"
+    write_files(batches, workers, maker, name, save_tensors, join_tensors)
     rows, columns, shares = [], [], []
     for path, ratio in ratios.items():
-        found, hidden = _as_made(made[path], bench, path), bench.hidden(ratio)
+        found, hidden = load_tensors(path), bench.hidden(ratio)
         shares.append(hidden.float().mean().item())
         of_draws = zip(found["mse"].T, found["perceptual"].T, strict=True)
         for draw, distances in zip(
@@ -172,16 +178,6 @@ def _rebuild(
         "medians": medians,
         "hidden": np.array(shares),
     }
-
-
-def _as_made(found: dict[str, Tensor], bench: Reconstructor, path: Path) -> dict[str, Tensor]:
-    """What a file holds, if that is what a `Reconstructor` makes."""
-    distances = (len(bench.images), bench.params.reconstruction.draws + 1)
-    pictures = bench.images[:PICTURED].shape
-    wanted = {"mse": distances, "perceptual": distances, "samples": pictures, "medians": pictures}
-    if {name: tensor.shape for name, tensor in found.items()} != wanted:
-        raise UserError(f"{path} is damaged: it holds no reconstructions; delete it, run again")
-    return found
 
 
 def _over_images(mse: Tensor, perceptual: Tensor) -> dict[str, float]:

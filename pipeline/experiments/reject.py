@@ -20,10 +20,10 @@ from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.metrics import manifold_metrics
 from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.statistics import BLOCK
+from pipeline.runtime.batches import Alone
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.kept import Row, kept_rows
 from pipeline.runtime.seeds import generator
-from pipeline.runtime.workers import Alone
 
 KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
 SELECTIONS = ("rejection", "random")

@@ -18,10 +18,8 @@ from pipeline.decoding import generate
 from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.device import seconds_of, worker_device
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import Failure
-from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.files import read_json
 from pipeline.runtime.kept import kept_rows
-from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.seeds import mix
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
 from pipeline.weights.configs import transformer_config
@@ -50,25 +48,23 @@ class SpeedJob:
     folder: str  # its run directory, absolute
 
     @property
-    def result(self) -> Path:
-        """Gets a list of all rows."""
-        return Path(self.folder) / "rows.json"
+    def name(self) -> str:
+        return "timing"
 
     @property
-    def failure(self) -> Failure:
-        return Failure(self.folder)
+    def folders(self) -> list[Path]:
+        return [Path(self.folder)]
 
 
-def run_speed(job: SpeedJob) -> None:
+def run_speed(job: SpeedJob) -> list[dict[str, Any]]:
     """Time every grid on this process's device, but for those that a killed run has timed on one
-    of that name with as many threads.
+    of that name with as many threads; returns all rows.
 
     Raises:
         UserError: `ray.use_gpu`, and there is no GPU here.
     """
     params, folder = Params.model_validate(job.params), Path(job.folder)
     device = worker_device(params.ray.use_gpu)
-    note_workers(folder, [this_machine()])
     name, rows = re.sub(r"\W+", "-", device_name(device)), []
     for grid in params.speed.grids:
         # Times are compared within a grid, so that all of them are of one process.
@@ -76,7 +72,7 @@ def run_speed(job: SpeedJob) -> None:
         if not keep_if_whole(cell):
             write_noted(cell, speed_rows(params, grid, job.num_classes, device))
         rows += kept_speed_rows(cell, params, grid, device)
-    write_json(job.result, rows)
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,9 @@ from pipeline.config.replicates import Replicate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.evaluation.seen import Seen, keep_row
+from pipeline.runtime.batches import Alone, Maker, make_tensors
 from pipeline.runtime.kept import kept_row
 from pipeline.runtime.seeds import mix
-from pipeline.runtime.tensors import make_tensors
-from pipeline.runtime.workers import Alone, Maker
 from pipeline.sampling import sample_batches
 
 KEYS = ("choice_temperature", "seed", "samples")

@@ -1,6 +1,5 @@
 """Joining Ray: the cluster that RAY_ADDRESS names, or a local one."""
 
-import atexit
 import os
 import re
 import shlex
@@ -12,13 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import in_a_line
-from pipeline.runtime.files import tree_hash
-from pipeline.runtime.home import OWN_COPY, own_mark
 from pipeline.runtime.local_cluster import end_with_it, private_folder
 from pipeline.runtime.process import NO_DASHBOARD, end_when_told, ends_when_told, tell
-from pipeline.runtime.project import in_project
-from pipeline.runtime.site import be_home, forget_home
 
 # Read by Ray when it is imported or started; see each comment for what happens without.
 _NEEDED = {  # whatever the user has set
@@ -52,17 +46,14 @@ _LOCAL_ENVIRONMENT = {
     "RAY_idle_worker_killing_time_threshold_ms": str(2**31 - 1),
 }
 
-CODE = Path(__file__).parents[1]
 ANSWER = 5.0  # seconds that a port may take to answer
-WORKER_START = 60.0  # seconds that the first worker may take to start
 
 
 def join_ray() -> None:
     """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster.
 
     Raises:
-        UserError: Ray cannot read its settings or be reached, or one of its nodes starts no worker
-            within a minute, or has neither the project nor its code.
+        UserError: Ray cannot read its settings, or be reached.
     """
     if not (address := cluster_address()):
         os.environ.pop("RAY_ADDRESS", None)
@@ -74,7 +65,6 @@ def join_ray() -> None:
 
     if ray.is_initialized():
         return
-    forget_home()
     if reason := why_no_cluster(address):
         raise UserError(_cannot_join(address, reason))
     quiet: dict[str, Any] = {
@@ -99,11 +89,6 @@ def join_ray() -> None:
         tell()
     if ours:
         end_when_told()
-    try:
-        _require_workers()
-    except UserError:
-        ray.shutdown()
-        raise
     end_with_it()
 
 
@@ -146,78 +131,6 @@ def _workers_environment() -> dict[str, Any]:
         # Ray gives it to a shell as it is, and begins again for ever where that finds nothing.
         environment["py_executable"] = shlex.quote(sys.executable)
     return environment
-
-
-def _require_workers() -> None:
-    """Raise a `UserError` unless, on each node, a worker starts within a minute (Ray would try for
-    ever) and has this code. Where one does not see the project, or one that comes later would not,
-    its home is here from now on."""
-    import ray
-
-    seen, kept = own_mark(in_project("")), False
-    try:
-        apart = _nodes_apart(seen)
-        if ray.get_runtime_context().get_node_id() in apart:
-            raise UserError(f"Ray on this machine does not see {seen.parent}; start it here anew")
-        if kept := bool(apart) or OWN_COPY in os.environ:
-            be_home(seen)
-    finally:
-        if kept:  # workers look for it, whenever they start
-            atexit.register(seen.unlink, missing_ok=True)
-        else:
-            seen.unlink(missing_ok=True)
-
-
-def _nodes_apart(seen: Path) -> list[str]:
-    """Ray's ids of the nodes that do not see the project, in which that file is put."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    task: Any = ray.remote(_look)
-    probes = {}
-    try:
-        seen.touch()
-    except OSError as error:
-        raise UserError(f"cannot write {seen.parent}: {error.strerror or error}") from error
-    for node in filter(lambda node: node["Alive"], ray.nodes()):
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        probe = task.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-        probes[probe.remote(seen)] = node
-    done, late = ray.wait([*probes], num_returns=len(probes), timeout=WORKER_START)
-    return [probes[p]["NodeID"] for p in [*late, *done] if not _sees(p, probes[p])]
-
-
-def _look(path: Path) -> tuple[bool, str]:
-    """Whether this node sees a path, and the hash of its code."""
-    return path.exists(), tree_hash(CODE)
-
-
-def _sees(probe: Any, node: dict[str, Any]) -> bool:
-    """Whether a node's worker sees the project.
-
-    Raises:
-        UserError: it does not and has other code, or there is no worker.
-    """
-    import ray
-
-    name = node["NodeManagerHostname"]
-    try:
-        sees, code = ray.get(probe, timeout=0)
-        if not sees and code != tree_hash(CODE):
-            raise UserError(
-                f"Ray's node {name} sees neither this project nor has its code; share the folder "
-                f"with it, or let `maskgit submit` take the code along, or end Ray there"
-            )
-        return sees
-    except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
-        return True  # the node was lost meanwhile: nothing will run there
-    except ray.exceptions.GetTimeoutError:
-        reason = f"none was there after {WORKER_START:g} s"
-    except ray.exceptions.RayError as error:
-        reason = in_a_line(error)
-    context = ray.get_runtime_context()
-    logs = Path(context.get_temp_dir(), context.get_session_name(), "logs")
-    raise UserError(f"Ray cannot start a worker on {name}: {reason}; its logs are in {logs}")
 
 
 def _first_line(error: Exception) -> str:

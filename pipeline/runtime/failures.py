@@ -1,6 +1,5 @@
-"""How an error gets out of a Ray worker: as one line, in a file in the job's folder (Ray would wrap
-the error and log it at length). And how one of ours, a bug, gets out of a stage or a command.
-"""
+"""How an error gets out of Ray's workers, and how an unexpected one gets out of a stage or a
+command: as one line."""
 
 import contextlib
 import errno
@@ -9,15 +8,12 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.runtime.dag import DVC_FILE
 from pipeline.runtime.errors import FULL, PassingError, UserError, one_line
-from pipeline.runtime.files import look_again, read_file, remove, write_text
-from pipeline.runtime.limits import JSON_BYTES
+from pipeline.runtime.files import write_text
 from pipeline.runtime.project import in_project
 from pipeline.runtime.uris import scrubbed
 
@@ -35,89 +31,6 @@ PASSING = {  # reasons why the system does not read a file now, and may later
     *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY),
     *(errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
 }
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The files in which a job that fails leaves its error.
-
-    Args:
-        folder: the job's folder, absolute; its files are on the driver's node when the worker ends.
-    """
-
-    folder: str
-
-    @property
-    def _line(self) -> Path:
-        return Path(self.folder) / "error.txt"
-
-    @property
-    def _traceback(self) -> Path:
-        return Path(self.folder) / "traceback.txt"
-
-    def clear(self) -> None:
-        """Forget the error of an earlier attempt."""
-        remove(self._line)
-        remove(self._traceback)
-
-    def again(self) -> None:
-        """Forget what the attempt before died of; another begins."""
-        remove(self._traceback)
-
-    def read(self) -> str | None:
-        """The error for the user, if the job left one: what no other attempt can mend."""
-        look_again(Path(self.folder))
-        return _text_of(self._line)
-
-    def reason(self, lost: str) -> str:
-        """Why the job failed, in a line: its error for the user, else the one that it died of, with
-        the file that has its traceback.
-
-        Args:
-            lost: what to say where it left neither, as a worker that was killed.
-        """
-        if (line := self.read()) is not None:
-            return line
-        if not (text := _text_of(self._traceback)):
-            return lost
-        return f"{text.splitlines()[0]} (traceback in {self._traceback})"
-
-    @contextmanager
-    def noted(
-        self, pass_on: Callable[[UserError], bool] = lambda error: False, shared: bool = False
-    ) -> Iterator[None]:
-        """Write an error of the block to its file.
-
-        Args:
-            pass_on: decides whether a `UserError` is raised as well, so that Ray ends the workers
-                that wait for this one. Any other error always is, and one that may pass: Ray may
-                try again.
-            shared: among the workers of a job, whose first error counts: that of another is often
-                only that it has lost this one.
-        """
-        try:
-            yield
-        except Exception as error:
-            if not isinstance(error, UserError) or isinstance(error, PassingError):
-                with contextlib.suppress(UserError):
-                    if not (shared and self._traceback.exists()):
-                        text = f"{in_a_line(error)}\n\n{traceback.format_exc()}"
-                        write_text(self._traceback, text)
-                raise
-            try:
-                write_text(self._line, str(error))
-            except UserError:  # a full disk has no room for the line either: Ray passes it on
-                raise error from None
-            if pass_on(error):
-                raise
-
-
-def _text_of(file: Path) -> str | None:
-    """What a worker has left in a file; None where there is nothing that could be read."""
-    try:
-        return read_file(file, JSON_BYTES).decode("utf-8", "replace")
-    except (FileNotFoundError, UserError):
-        return None
 
 
 def bug(error: Exception, name: str) -> str:

@@ -175,7 +175,7 @@ def begin(stage: str, code: tuple[tuple[str, str], ...]) -> None:
     _running = Checkout("", stage, code)
 
 
-def this_checkout() -> Checkout:
+def checkout() -> Checkout:
     """What the workers of this process, a stage, need to find its project."""
     here = replace(_running, folder=str(Path.cwd()), storage=storage())
     if JOB not in os.environ:

@@ -20,8 +20,8 @@ from typing import Any, NoReturn, TextIO
 
 from pipeline.runtime.errors import FULL, UserError
 
-# They log a page where a trial or a worker of Ray fails, whose error `Failure` keeps for the
-# stage; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
+# They log a page where a trial or a worker of Ray fails, whose error the stage says in a
+# line; where a busy machine makes an answer late, which Ray asks for again; and where the disk of
 # Tune's notes or of MLflow's database is full, which the stage says in a line. And at the end of
 # trials, whose own log files Tune looks for, and which are not written. Ray's client of jobs tells
 # of each connection that was closed. MLflow repeats a server's answer that it does not know,

@@ -31,9 +31,9 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import tree_hash, value_hash, write_json
 from pipeline.runtime.folders import entries
 from pipeline.runtime.limits import RESULT_BYTES, TEXT
-from pipeline.runtime.machines import Machine
 from pipeline.runtime.result_files import Damaged, read_values
 from pipeline.runtime.runs import provenance
+from pipeline.runtime.trials import Machine
 
 SOURCES = Path("results/sources")
 SHOWN = 3  # params that a line names

@@ -70,11 +70,6 @@ def _note_key(path: Path, key: dict[str, Any]) -> None:
         raise UserError(f"{path} is another run's, as its key.json says; delete it and run again")
 
 
-def held() -> list[Path]:
-    """The run directories that are this process's."""
-    return list(_held)
-
-
 def own_folder(folder: Path) -> Path:
     """A folder in a run directory, made where there is none. A link or a file in its place is
     removed: what it leads to is none of ours.

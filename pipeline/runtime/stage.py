@@ -18,14 +18,14 @@ from pipeline.runtime.dag import (
 from pipeline.runtime.delivery import PATIENCE, Delivery, outbox_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, value_hash
-from pipeline.runtime.machines import Machine, machines_of, this_machine
 from pipeline.runtime.node_checkout import begin
 from pipeline.runtime.project import in_project, of_project
 from pipeline.runtime.records import write_record
 from pipeline.runtime.reproduction import open_reproduction, stage_note
-from pipeline.runtime.runs import held, run_dir
+from pipeline.runtime.runs import run_dir
 from pipeline.runtime.storage import open_storage
 from pipeline.runtime.tracking import NOTE, MachineMonitor, Run, open_run
+from pipeline.runtime.trials import Machine, machines
 
 INTERRUPTED = 1.0  # seconds that a stage waits for the tracking server after Ctrl-C
 
@@ -150,11 +150,10 @@ class Stage:
             patience: seconds that the tracking server may take.
         """
         self._monitor.finish()
-        machines = [] if error else [this_machine()]
+        workers = [] if error else machines()
         try:
             if error is None:
-                machines = machines_of(held()) or machines
-                self.run.log_tags({"workers": "; ".join(map(_text, machines))})
+                self.run.log_tags({"workers": "; ".join(map(_text, workers))})
             self.run.finish(ok=error is None)
             self._whole.finish(ok=error is None)
             left = self._delivery.close(patience)
@@ -163,7 +162,7 @@ class Stage:
         if left:
             print(f"{self.name}: {left}", flush=True)
         if error is None:
-            write_record(self.name, self.run.run_id, self._key, self._started, machines)
+            write_record(self.name, self.run.run_id, self._key, self._started, workers)
 
 
 def _text(machine: Machine) -> str:

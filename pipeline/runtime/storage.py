@@ -120,7 +120,8 @@ def upload(path: Path) -> None:
         _storage.upload(path)
 
 
-def download(folder: Path) -> None:
-    """Fetch what the store has of a run directory and this machine has not, if there is a store."""
+def download(*folders: Path) -> None:
+    """Fetch what the store, if there is one, has of run directories and this machine lacks."""
     if _storage is not None:
-        _storage.download(folder)
+        for folder in folders:
+            _storage.download(folder)

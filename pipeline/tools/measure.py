@@ -13,10 +13,10 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.image_files import NpzImages, open_images, size_text
 from pipeline.evaluation.images import ImageSet
 from pipeline.evaluation.statistics import statistics
+from pipeline.runtime.batches import Alone
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.records import require_current
-from pipeline.runtime.workers import Alone
 
 
 def measured(params: Params, path: Path) -> dict[str, float | None]:

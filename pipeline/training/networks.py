@@ -21,9 +21,9 @@ from pipeline.config.replicates import (
     replicates,
 )
 from pipeline.data.tokens import TokenCache
+from pipeline.runtime.batches import workers_of
 from pipeline.runtime.checksums import disown
 from pipeline.runtime.cluster import join_ray
-from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.pictures import grid_picture, save_picture
@@ -31,8 +31,7 @@ from pipeline.runtime.progress import Countdown
 from pipeline.runtime.room import require_resources
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tracking import Run
-from pipeline.runtime.tuning import run_trials
-from pipeline.runtime.workers import workers_of
+from pipeline.runtime.trials import run_trials
 from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
 from pipeline.training.transformer import TransformerTask
@@ -58,8 +57,8 @@ class Training:
         return self.job.name
 
     @property
-    def failure(self) -> Failure:
-        return self.job.failure
+    def folders(self) -> list[Path]:
+        return self.job.folders
 
     @property
     def finished(self) -> bool:
@@ -140,7 +139,7 @@ def _run(pending: list[Training], params: Params, stage: Stage, count: Countdown
     workers = pending[0].job.workers
     needs = workers.needs(stage.folder())
 
-    def end(training: Training) -> None:
+    def end(training: Training, value: None) -> None:
         _log(training)  # what its worker has logged to a copy, or another machine before
         count.done(training.name)
 

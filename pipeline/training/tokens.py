@@ -12,11 +12,10 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.tokens import SHARD, TokenCache
-from pipeline.runtime.arrays import write_files
+from pipeline.runtime.batches import Alone, Maker, write_files
 from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.device import autocast
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
-from pipeline.runtime.workers import Alone, Maker
 from pipeline.tokenizer.quantizer import code_usage
 from pipeline.weights.published import load_model
 
@@ -50,7 +49,7 @@ def cache_tokens(
     split: str, crops: int, params: Params, folder: Path, workers: Alone
 ) -> list[dict]:
     """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; files that are
-    there and whole are kept.
+    there are kept.
 
     Args:
         crops: number of views of each image, as for the `Coder`.
@@ -68,6 +67,8 @@ def cache_tokens(
         counts[path] = stop - start
         batches[path] = [(first, min(first + size, stop)) for first in range(start, stop, size)]
     write_files(batches, workers, Maker(Coder, split, crops, params), f"tokens: {split}")
+    for path in counts:
+        note_hash(path)
     print(f"tokens: {split} {len(images)} images", flush=True)
     labels = folder / f"{split}-labels.npy"
     with atomic_file(labels) as temporary, open(temporary, "wb") as handle:

@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
 from pipeline.data.images.png import encode_png, from_chw
 from pipeline.data.images.shards import MANIFEST, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
-from pipeline.runtime.arrays import making, parts_folder
+from pipeline.runtime.batches import Alone, Maker, making, parts_folder
 from pipeline.runtime.checksums import disown, keep_if_whole, note_hash, require_hash
 from pipeline.runtime.files import SUMS, atomic_file, read_json, remove_temporary
 from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.runs import own_folder
-from pipeline.runtime.workers import Alone, Maker
 
 SPLIT = "samples"
 LEVEL = 1  # of zlib's effort: a third of the default's time, for a tenth more bytes
@@ -100,7 +100,8 @@ def draw_samples(
     samples = _Samples(labels, batch_size, shard_size, folder)
     waiting = samples.needed
     parts = {samples.part(batch): batches[batch] for batch in sorted(waiting)}
-    made = making(parts, workers, maker, name, save_batch, before=len(batches) - len(parts))
+    encoded = Maker(Encoded, maker)
+    made = making(parts, workers, encoded, name, save_batch, before=len(batches) - len(parts))
     for part in made:
         waiting.remove(batch := int(part.stem))
         for shard in [s for s in samples.missing if batch in samples.batches_of(s)]:
@@ -112,9 +113,23 @@ def draw_samples(
     shutil.rmtree(parts_folder(folder), ignore_errors=True)
 
 
-def save_batch(images: Tensor, path: Path) -> None:
-    """Write a batch of images (B, C, H, W) uint8, encoded."""
-    encoded = in_threads(lambda image: encode_png(from_chw(image), LEVEL), images.numpy())
+class Encoded:
+    """Makes images, and gives them as PNGs.
+
+    Args:
+        maker: of images (B, C, H, W) uint8.
+    """
+
+    def __init__(self, maker: Maker, device: torch.device):
+        self.make = maker.open(device)
+
+    def __call__(self, *arguments: object) -> list[bytes]:
+        images: Tensor = self.make(*arguments)
+        return in_threads(lambda image: encode_png(from_chw(image), LEVEL), images.numpy())
+
+
+def save_batch(encoded: list[bytes], path: Path) -> None:
+    """Write a batch of PNGs."""
     with atomic_file(path, durable=False) as temporary:
         pq.write_table(pa.table({"image": encoded}), temporary, compression="none")
 

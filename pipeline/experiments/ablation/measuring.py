@@ -15,14 +15,13 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.seen import Seen, keep_row
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
+from pipeline.runtime.batches import Alone, Maker, make_tensors, workers_of
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
 from pipeline.runtime.kept import Row
-from pipeline.runtime.machines import machines_of, meet_anew, note_workers, this_machine
 from pipeline.runtime.runs import own_folder
 from pipeline.runtime.seeds import mix
-from pipeline.runtime.tensors import make_tensors
-from pipeline.runtime.workers import Alone, Maker, workers_of
+from pipeline.runtime.storage import download, upload
 from pipeline.sampling import Sampler, sample_batches
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import load_model
@@ -31,7 +30,7 @@ from pipeline.weights.released.opening import open_pretrained_transformer
 
 def measure_trial(trial: Trial) -> None:
     """Decode the samples of every cell that is missing from the trial's model, and measure them."""
-    meet_anew()
+    download(*trial.folders)
     params, root = Params.model_validate(trial.params), Path(trial.root)
     workers = _workers(trial, params)
     sampler = Maker(_open_sampler, trial, params)
@@ -51,6 +50,7 @@ def measure_trial(trial: Trial) -> None:
     for cell in dict.fromkeys(trial.cells + trial.crossed):
         own_folder(cell.path.parent)
         keep_row(cell.path, partial(_measure_cell, trial, cell, shown, evaluator, nll))
+        upload(cell.path)
 
 
 def _workers(trial: Trial, params: Params) -> Alone:
@@ -91,12 +91,12 @@ def _measure_cell(
         "decode_seconds": round(decode_seconds, 2),
         "seconds": round(time.monotonic() - started, 2),
     }
-    note_workers(Path(trial.folder), [this_machine(), *machines_of([])])
     return {"row": row, "timing": timing}
 
 
 def _open_sampler(trial: Trial, params: Params, device: torch.device) -> Sampler:
     """The sampler of the trial's model, or of the released weights in its place."""
+    download(*trial.folders)
     if trial.training is None:
         model = _released(trial, params, device)
     else:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.experiments.ablation.measuring import measure_trial
 from pipeline.experiments.ablation.trial import Trial
-from pipeline.runtime.failures import Failure
 from pipeline.runtime.tracking import Run
-from pipeline.runtime.tuning import run_beside
+from pipeline.runtime.trials import run_beside
 from pipeline.training.transformer.model import train_model
 
 
@@ -23,8 +23,8 @@ class TrackedTrial:
         return self.trial.name
 
     @property
-    def failure(self) -> Failure:
-        return self.trial.failure
+    def folders(self) -> list[Path]:
+        return self.trial.folders
 
     @property
     def finished(self) -> bool:
@@ -49,11 +49,6 @@ def run_trial(
     if trial.training is not None:
         train_model(trial.training, on_row=on_row)
     if trial.workers.under_ray_train:
-        run_beside(_measure, trial, resources=trial.workers.resources)
+        run_beside(measure_trial, trial, resources=trial.workers.resources)
     else:
-        measure_trial(trial)
-
-
-def _measure(trial: Trial) -> None:
-    with trial.failure.noted():
         measure_trial(trial)

@@ -7,7 +7,6 @@ from typing import Any
 from pipeline.config.paths import TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.checksums import as_noted
-from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import look_again
 from pipeline.runtime.kept import kept_row
 from pipeline.training.loop import Workers
@@ -56,8 +55,11 @@ class Trial:
         return {"schedule": self.schedule, "seed": self.seed}
 
     @property
-    def failure(self) -> Failure:
-        return Failure(self.folder)
+    def folders(self) -> list[Path]:
+        """The run directories that it reads and writes."""
+        cells = dict.fromkeys(Path(cell.folder) for cell in self.cells + self.crossed)
+        training = [] if self.training is None else self.training.folders
+        return [*cells, *training, Path(self.features)]
 
     def missing(self) -> list[Cell]:
         """The cells that are not measured yet, or whose file is damaged."""

@@ -17,9 +17,9 @@ from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import SampleImages
 from pipeline.experiments.evaluate.neighbours import BLOCK, nearest
+from pipeline.runtime.batches import Alone
 from pipeline.runtime.files import write_npz
 from pipeline.runtime.pictures import grid_picture, save_picture
-from pipeline.runtime.workers import Alone
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model

@@ -22,9 +22,8 @@ from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.evaluation.seen import Seen, keep_row
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
+from pipeline.runtime.batches import Alone, Maker, make_tensors
 from pipeline.runtime.kept import Row, kept_row
-from pipeline.runtime.tensors import make_tensors
-from pipeline.runtime.workers import Alone, Maker
 from pipeline.sampling import Sampler, sample_batches
 from pipeline.training.transformer.likelihood import held_out_nll
 from pipeline.weights.published import load_model

@@ -11,7 +11,7 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import CenterCrops
 from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.uncertainty import disjoint
-from pipeline.runtime.workers import Alone
+from pipeline.runtime.batches import Alone
 
 
 def real_rows(params: Params, workers: Alone) -> list[dict[str, Any]]:

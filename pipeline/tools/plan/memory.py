@@ -22,8 +22,8 @@ from pipeline.decoding import decode_steps, predictor
 from pipeline.evaluation import reconstruction
 from pipeline.evaluation.images import BATCH
 from pipeline.perceptual import pair_bytes
+from pipeline.runtime.batches import OPEN_MAKERS
 from pipeline.runtime.parts import TENSOR_BYTES
-from pipeline.runtime.workers import KEPT
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.allocations import Allocations
@@ -145,7 +145,7 @@ class _Memory:
     def _open(self, replicates: int, extractors: int) -> int:
         """Weights of the networks of each replicate that is open."""
         largest = max(self.weights["transformer"], self.weights["autoregressive"])
-        return min(KEPT, replicates) * (largest + self.weights["tokenizer"] + extractors)
+        return min(OPEN_MAKERS, replicates) * (largest + self.weights["tokenizer"] + extractors)
 
 
 def _peak(run: Callable[[], object]) -> int:

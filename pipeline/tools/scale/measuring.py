@@ -13,12 +13,11 @@ from pipeline.decoding import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.metrics import require_enough, sample_metric_names
 from pipeline.evaluation.seen import Seen
+from pipeline.runtime.batches import Alone, joined
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import tree_hash, value_hash
 from pipeline.runtime.seeds import mix
-from pipeline.runtime.tensors import joined
-from pipeline.runtime.workers import Alone
 from pipeline.sampling import Network, Sampler, sample_batches
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.scale.grid import Decoding, Grid, Training

@@ -50,7 +50,7 @@ def main(package: Path) -> None:
 
 @contextmanager
 def _checkout(remote: Remote) -> Iterator[None]:
-    """Let the current folder work with the remote; the remote's keys are gone from it afterwards."""
+    """Let the current folder work with the remote, whose keys are removed from it afterwards."""
     kept = cache_folder(remote)
     for name in ("cache", "runs", "mlruns"):
         (kept / name).mkdir(parents=True, exist_ok=True)

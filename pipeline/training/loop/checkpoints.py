@@ -14,7 +14,7 @@ from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, remove, remove_temporary, require_file
 from pipeline.runtime.limits import STEPS
 from pipeline.runtime.pytorch_files import require_stored
-from pipeline.runtime.storage import upload
+from pipeline.runtime.storage import download, upload
 from pipeline.training.loop.behind import Behind, snapshot
 
 CHECKPOINT = "checkpoint.pt"  # the newest of a training
@@ -43,6 +43,7 @@ class RunDirSession:
         return row
 
     def load(self) -> dict[str, Any] | None:
+        download(self.folder)
         remove_temporary(self.path.parent)
         first = not is_there(self.before)
         state, damaged = newest_whole([self.path, self.before], first=first)

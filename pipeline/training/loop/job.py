@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 
 from pipeline.config.schema import Ray
-from pipeline.runtime.failures import Failure
 from pipeline.runtime.ranks import Ranks
-from pipeline.runtime.tuning import Needs
+from pipeline.runtime.trials import Needs
 from pipeline.training.loop.train import Task
 
 Recipe = Callable[[Ranks, torch.device], Task]
@@ -75,10 +74,10 @@ class TrainingJob:
         return Path(*Path(self.folder).parts[-2:]).as_posix()
 
     @property
+    def folders(self) -> list[Path]:
+        return [Path(self.folder)]
+
+    @property
     def run_dir(self) -> Path:
         """Where its checkpoints lie; its name and storage path, if it is a Ray Train run."""
         return Path(self.folder, "train") if self.workers.under_ray_train else Path(self.folder)
-
-    @property
-    def failure(self) -> Failure:
-        return Failure(self.folder)

@@ -15,12 +15,12 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.files import temporary_beside
 from pipeline.runtime.limits import CHECKPOINTS
-from pipeline.runtime.machines import note_workers, this_machine
-from pipeline.runtime.node_checkout import this_checkout
+from pipeline.runtime.node_checkout import checkout
 from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.room import wait_for_nodes
 from pipeline.runtime.storage import TRAIN, storage
+from pipeline.runtime.trials import note_machines, this_machine
 from pipeline.training.loop.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from pipeline.training.loop.finite import Diverged, DivergedElsewhere
 from pipeline.training.loop.job import TrainingJob
@@ -46,22 +46,31 @@ def fit(
     from ray.train.torch import TorchTrainer
 
     wait_for_nodes()
-    config = {"job": job, "on_row": on_row, "checkout": this_checkout()}
+    config = {"job": job, "on_row": on_row, "checkout": checkout()}
     try:
-        result = TorchTrainer(_worker, train_loop_config=config, **_ray_config(job)).fit()
+        # Type checkers read version 1 of Ray Train, in which workers return nothing.
+        worker: Any = _worker
+        result: Any = TorchTrainer(worker, train_loop_config=config, **_ray_config(job)).fit()
     except TrainingFailedError as error:
-        if isinstance(inner := innermost(error), UserError):
-            raise inner from error
-        raise UserError(
-            job.name, f"a worker failed ({in_a_line(error)})", "run again to resume"
-        ) from error
+        raise _failed(job, error) from error
     except SystemExit as stopped:  # what Ray Train makes of Ctrl-C
         raise KeyboardInterrupt from stopped
     if "error" in result.return_value:
         raise UserError(*result.return_value["error"])
-    note_workers(Path(job.folder), result.return_value["machines"])
+    note_machines(result.return_value["machines"])
     with result.checkpoint.as_directory() as folder:
         return load_checkpoint(Path(folder, CHECKPOINT))
+
+
+def _failed(job: TrainingJob, error: Exception) -> BaseException:
+    """What is raised of a training that Ray Train gave up: the workers' own error if it is not
+    Ray's, since the other workers have often only lost the one that failed."""
+    workers = getattr(error, "worker_failures", {}).values()
+    found = [innermost(failure) for failure in workers] or [innermost(error)]
+    own = [one for one in found if not type(one).__module__.startswith("ray.")]
+    for one in sorted(own, key=lambda one: not isinstance(one, UserError)):
+        return one
+    return UserError(job.name, f"a worker was lost ({in_a_line(found[0])})", "run again to resume")
 
 
 def _ray_config(job: TrainingJob) -> dict[str, Any]:

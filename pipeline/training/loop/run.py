@@ -1,12 +1,10 @@
 """A training from its beginning, or its last checkpoint, to its end: by one process or several."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.device import worker_device
-from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.ranks import ALONE
 from pipeline.runtime.room import require_resources
 from pipeline.training.loop.checkpoints import RunDirSession
@@ -47,7 +45,6 @@ def run_training(
     if job.workers.under_ray_train:
         return fit(job, on_row)
     device = worker_device(job.workers.use_gpu)
-    note_workers(Path(job.folder), [this_machine()])
     task = job.recipe(ALONE, device)
     session = RunDirSession(job.run_dir, on_row)
     history = train(

@@ -12,9 +12,8 @@ from pipeline.config.paths import TOKENS
 from pipeline.config.replicates import NetworkName
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import BATCH, masked_nll
+from pipeline.runtime.batches import Alone, Maker, tensors_of
 from pipeline.runtime.shares import Share, batch_sum, in_order
-from pipeline.runtime.tensors import tensors_of
-from pipeline.runtime.workers import Alone, Maker
 from pipeline.weights.published import WEIGHTS, load_model
 
 

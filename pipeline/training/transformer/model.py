@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.checksums import write_noted
+from pipeline.runtime.storage import upload
 from pipeline.training.loop import averaged_weights, run_training
 from pipeline.training.transformer.job import TransformerJob
 from pipeline.training.transformer.task import no_look
@@ -42,3 +44,5 @@ def train_model(
     weights = averaged_weights(state["task"]["average"])
     config = transformer_config(job.params, job.recipe.num_classes)
     save_model(job.model, job.network, config, weights)
+    for path in (*Path(job.folder).glob("*.png"), job.trained, *job.model.iterdir()):
+        upload(path)
