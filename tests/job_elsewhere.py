@@ -114,10 +114,11 @@ def run_elsewhere(finished: Project, folder: Path, kill: bool) -> tuple[list[str
     with ExitStack() as stack:
         home = Project.clone(folder / "home")
         shutil.copy2(finished.folder / "params.yaml", home.folder)
-        add_remote(home, stack.enter_context(s3_store()))
+        add_remote(home, url := stack.enter_context(s3_store()))
+        home.set(ray__storage_path="s3://store/runs")
         (folder / "away").mkdir()
         env = environment_of(home, folder / "away")
-        home.env |= TOKEN
+        home.env |= TOKEN | store_environment(url)
         head = stack.enter_context(ray_head(env, cpus=0))
         nodes = [stack.enter_context(node_apart(head, folder, env, number=n)) for n in (2, 3)]
         log = folder / "log"

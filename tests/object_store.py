@@ -1,11 +1,7 @@
 """An object store of one bucket that talks S3, and what lies in it."""
 
-import hashlib
-import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -14,7 +10,6 @@ import pytest
 from tests.project import SECRET
 
 ADDRESS = "s3://store/some/where"
-RUN = "train_transformer/0123456789abcdef"
 
 
 @contextmanager
@@ -36,25 +31,3 @@ def bucket_at(url: str) -> Iterator[Any]:
 
 def names(objects: Any) -> set[str]:
     return {o.key for o in objects.objects.all() if not o.key.endswith("/")}
-
-
-def named(path: str, content: bytes, changed: int) -> str:
-    """The name of a copy."""
-    digest = hashlib.sha256(content).hexdigest()
-    return f"some/where/{path}@{changed}-{len(content)}-{digest}"
-
-
-def lay(folder: Path, content: bytes, changed: int, name: str = "checkpoint.pt") -> Path:
-    """A file as it was written at some time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / ".aside"
-    aside.write_bytes(content)
-    os.utime(aside, ns=(changed, changed))
-    return aside.rename(folder / name)
-
-
-def wait_for(true: Callable[[], Any], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert true()

@@ -10,10 +10,7 @@ import pytest
 
 from analysis import __main__ as analysis
 from pipeline.evaluation import feature_files
-from pipeline.runtime import site as site_module
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.home import OWN_COPY, Project
-from pipeline.runtime.site import here, work_at
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
 
@@ -26,8 +23,6 @@ SAID = (
 def stage(make_params, tmp_path, monkeypatch) -> Stage:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setattr(site_module, "_running", ("", ()))
-    site_module._require_unchanged.cache_clear()
     Path("params.yaml").write_text(json.dumps(make_params().model_dump()))
     for name in ("science", "data/images", "others"):
         Path(name).mkdir(parents=True)
@@ -118,24 +113,6 @@ def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_code_before
         assert stage.folder("training", part=1) == before
 
 
-@pytest.mark.parametrize("in_a_job", [False, True])
-def test_nodes_that_do_not_see_the_project_are_told_the_code_too(
-    stage, monkeypatch, tmp_path, in_a_job
-):
-    """They are, when a stage joins them, before it is entered. A job has pushed what they need."""
-    made = []
-    if in_a_job:
-        monkeypatch.setenv(OWN_COPY, "1")
-    node = SimpleNamespace(get_node_id=lambda: "ab" * 28)
-    actor = SimpleNamespace(remote=lambda *bases, pushed: made.append(pushed))
-    monkeypatch.setattr("ray.get_runtime_context", lambda: node)
-    monkeypatch.setattr("ray.remote", lambda of: SimpleNamespace(options=lambda **_: actor))
-    (tmp_path / "mark").touch()
-    site_module.be_home(tmp_path / "mark")
-    assert made == [in_a_job] and dict(here().project.code).keys() == {"science"}
-    site_module.forget_home()
-
-
 def test_features_have_the_address_of_the_code_that_was_imported(monkeypatch, tmp_path):
     images = SimpleNamespace(content_hash="i")
     extractor = SimpleNamespace(name="n", identity="w")
@@ -196,21 +173,3 @@ def test_the_analysis_fails_too(stage, monkeypatch, capsys, changed):
     assert analysis.main() == 1
     said = SAID.replace("edit", "analysis").replace("^science", f"^error: {changed}")
     assert re.match(said, capsys.readouterr().err)
-
-
-def test_a_worker_that_starts_later_does_not_work_with_other_code(stage):
-    with stage:
-        project = here().project
-        assert dict(project.code).keys() == {"science"}
-        Path("science/a.py").write_text("lr = 2")
-        with pytest.raises(UserError, match=SAID):
-            work_at(project)
-        Path("science/a.py").write_text("lr = 1")
-        work_at(project)
-        Path("science/a.py").write_text("lr = 3")  # after what it imports is in memory
-        work_at(project)
-        Path("science/a.py").write_text("lr = 1")
-
-
-def test_without_a_stage_nothing_is_compared(tmp_path):
-    work_at(Project(str(tmp_path), str(tmp_path)))

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from pipeline.runtime.home import OWN_COPY, own_mark
 from ray import tune
 from ray.autoscaler.v2 import sdk, utils
 from ray.experimental import internal_kv
@@ -18,7 +19,6 @@ from pipeline.runtime import cluster as module
 from pipeline.runtime import tuning
 from pipeline.runtime.cluster import _look, _sees, require_readable
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.home import OWN_COPY, own_mark
 from pipeline.runtime.room import may_grow, require_resources, wait_for_nodes
 from pipeline.runtime.trials import Needs, _concurrent, _tuner
 

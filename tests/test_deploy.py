@@ -13,9 +13,8 @@ from ray.autoscaler._private.kuberay import autoscaling_config
 from pipeline.config.presets import preset_params
 from pipeline.runtime.dag import flatten
 from pipeline.runtime.files import read_yaml
+from pipeline.runtime.node_checkout import Remote, cache_folder
 from pipeline.runtime.process import THREADS
-from pipeline.runtime.remote import Remote
-from pipeline.tools.submit.job import kept_folder
 from tests import rayjob
 from tests.params import PRESET
 from tests.project import ROOT
@@ -199,7 +198,7 @@ def test_what_jobs_keep_lies_where_the_pods_have_room(monkeypatch):
     assert "USER" not in (ROOT / "Containerfile").read_text()
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/root")
-    kept = kept_folder(Remote("store", {"url": "s3://bucket"}))
+    kept = cache_folder(Remote("store", {"url": "s3://bucket"}))
     for pod in pods(read(CLUSTER)["spec"]):
         mounts = {
             mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]

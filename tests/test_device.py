@@ -5,13 +5,13 @@ import re
 
 import pytest
 import torch
+from pipeline.runtime.home import Project
 
 from pipeline.experiments import cas
 from pipeline.runtime import device
 from pipeline.runtime.batches import _Worker, workers_of
 from pipeline.runtime.device import driver_device, pick_device, worker_device
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.home import Project
 from tests.project import ROOT
 from tests.test_cas import cas_job, with_params
 

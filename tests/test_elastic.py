@@ -22,7 +22,6 @@ from pipeline.config.trainings import (
 from pipeline.experiments.ablation.grid import trial_workers, trials
 from pipeline.runtime.files import read_yaml, write_text
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.store import LISTING
 from pipeline.schedules import SCHEDULES, curve_csv
 from pipeline.training import networks
 from pipeline.training.autoregressive import AutoregressiveTask
@@ -61,7 +60,7 @@ def test_a_killed_training_goes_on_with_other_workers(finished, tmp_path, stage,
     shutil.rmtree(runs := project.folder / "runs" / stage)
 
     def listed() -> bool:
-        return any(b"checkpoint_dir_name" in path.read_bytes() for path in runs.rglob(LISTING))
+        return any(b"checkpoint_dir_name" in path.read_bytes() for path in runs.rglob("*_snapshot.json"))
 
     project.kill_stage_when(stage, listed)
     project.set(ray__num_workers=then)

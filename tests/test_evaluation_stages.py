@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pipeline.runtime.parcels import call, pack
 
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import main_replicates
@@ -24,7 +25,6 @@ from pipeline.experiments import speed, temperature
 from pipeline.experiments.evaluate.gallery import write_gallery
 from pipeline.runtime import machines, tracking
 from pipeline.runtime import stage as stage_module
-from pipeline.runtime.parcels import call, pack
 from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images

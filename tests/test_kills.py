@@ -4,9 +4,9 @@ import re
 import shutil
 
 import pytest
+from pipeline.training.loop.checkpoints import CHECKPOINT
 
 from pipeline.runtime.files import file_hash, tree_hash
-from pipeline.training.loop.ray_checkpoints import CHECKPOINT, LISTING
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
     ("stage", "longer", "kept"),
     [
         ("train_tokenizer", {"tokenizer__steps": 36}, (CHECKPOINT, b"")),
-        # Until Ray Train lists a checkpoint, it may be uploaded in part only.
+        # Until Ray Train lists a checkpoint in its snapshot, it may be uploaded in part only.
         (
             "train_transformer",
             {
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
                 "evaluation__seeds": [0],
                 "ray__num_workers": 2,
             },
-            (LISTING, b"checkpoint_dir_name"),
+            ("checkpoint_manager_snapshot.json", b"checkpoint_dir_name"),
         ),
     ],
     ids=["tokenizer", "transformer"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pipeline.training.loop.ray_checkpoints import LISTING, unlisted_checkpoint
 
 from pipeline.config.curves import check_curves
 from pipeline.data.tokens import TokenCache
@@ -23,7 +24,6 @@ from pipeline.runtime.sending import send
 from pipeline.runtime.server import Server
 from pipeline.runtime.sync import sync
 from pipeline.training.loop import RunDirSession
-from pipeline.training.loop.ray_checkpoints import LISTING, unlisted_checkpoint
 from pipeline.training.tokens import write_manifest
 from tests.damage import no_file, within
 from tests.errors import one_line

@@ -17,6 +17,7 @@ from tests.job_elsewhere import (
     outputs,
     run_elsewhere,
     s3_store,
+    store_environment,
     submitted,
 )
 from tests.project import ROOT, SECRET, Project, files_with_secret, free_port
@@ -64,10 +65,11 @@ def test_a_job_elsewhere_survives_a_killed_node_and_leaves_nothing_to_compute(
     home, stage, log = finished.copy(tmp_path / "home"), "sweep", tmp_path / "log"
     forget(home, stage)
     add_remote(home, store)
+    home.set(ray__storage_path="s3://store/runs")
     away = tmp_path / "away"
     away.mkdir()
     away_env = environment_of(home, away)
-    home.env |= TOKEN | AWAY
+    home.env |= TOKEN | AWAY | store_environment(store)
     with ExitStack() as stack:
         head = stack.enter_context(ray_head(away_env, cpus=0))
         lost, _ = [

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pipeline.runtime.home import Project
+from pipeline.runtime.site import Site
 
 from pipeline.evaluation.feature_files import cached_features, extraction, features_path
 from pipeline.evaluation.features import ClassifierExtractor
@@ -17,8 +19,6 @@ from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.runtime import workers as module
 from pipeline.runtime.batches import Alone, Maker, Several, parts_folder, workers_of, write_files
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.home import Project
-from pipeline.runtime.site import Site
 from pipeline.weights.published import load_model
 from tests.fake_ray import (
     BATCHES,

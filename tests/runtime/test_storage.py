@@ -1,0 +1,66 @@
+"""Run directories that are copied to an object store, on a server that talks S3."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.storage import Storage, download, open_storage, storage, upload, use_storage
+from tests.object_store import ADDRESS, names
+from tests.project import SECRET, free_port
+
+
+@pytest.fixture
+def runs(objects, tmp_path):
+    """The folder of run directories, whose copies are in the store."""
+    open_storage(ADDRESS, tmp_path / "runs")
+    yield tmp_path / "runs"
+    use_storage(None)
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_another_machine_gets_what_was_uploaded_and_keeps_what_it_has(runs, objects):
+    here, other = write(runs / "cas/key/a/row.json", "1"), write(runs / "cas/key/b ü", "2")
+    for path in (here, other, write(runs / "cas/other/row.json", "3")):
+        upload(path)
+    assert "some/where/cas/key/a/row.json" in names(objects)
+    here.unlink()
+    other.write_text("newer")
+    (runs / "cas/other/row.json").unlink()
+    download(runs / "cas/key", runs / "sweep/none")
+    assert here.read_text() == "1" and other.read_text() == "newer"
+    assert not (runs / "cas/other/row.json").exists()
+    assert not list(runs.rglob("*.tmp"))
+
+
+def test_a_folder_as_storage_path_copies_nothing(tmp_path):
+    open_storage("runs", tmp_path)
+    assert storage() is None
+    upload(tmp_path / "missing")
+    download(tmp_path)
+
+
+def test_work_goes_on_without_the_store_and_a_stage_does_not_begin(runs, monkeypatch, capsys):
+    away = Storage(ADDRESS, runs, {"endpoint_url": f"http://127.0.0.1:{free_port()}"})
+    use_storage(away)
+    upload(write(runs / "cas/key/row.json", "1"))
+    assert "row.json has no copy: ray.storage_path" in capsys.readouterr().out
+    with pytest.raises(UserError) as error:
+        download(runs / "cas/key")
+    assert error.value.subject == "ray.storage_path" and error.value.way_out
+
+
+def test_keys_are_in_no_text(runs):
+    found = storage()
+    assert found.options["secret"] == SECRET
+    assert SECRET not in f"{found} {found!r} {found.error(ValueError('no'))}"
+
+
+def test_a_protocol_without_a_package_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"ray\.storage_path"):
+        Storage("nothing://bucket/x", tmp_path).download(tmp_path / "a")
