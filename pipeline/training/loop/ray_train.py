@@ -13,7 +13,7 @@ import torch
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost
-from pipeline.runtime.files import temporary_beside
+from pipeline.runtime.files import remove_temporary, temporary_beside
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.node_checkout import checkout
 from pipeline.runtime.process import set_up
@@ -45,6 +45,7 @@ def fit(
     from ray.train import TrainingFailedError
     from ray.train.torch import TorchTrainer
 
+    remove_temporary(job.run_dir)  # of workers that were killed
     wait_for_nodes()
     config = {"job": job, "on_row": on_row, "checkout": checkout()}
     try:
