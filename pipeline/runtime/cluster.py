@@ -18,7 +18,7 @@ from pipeline.runtime.process import end_when_told, tell
 from pipeline.runtime.project import in_project
 from pipeline.runtime.site import be_home, forget_home
 
-# Ray reads these when it is imported or started, here and in its workers.
+# Ray reads these when it is imported, here and in its workers.
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in workers would lead elsewhere
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C would yield a partial grid without an error
@@ -59,7 +59,7 @@ def join_ray() -> None:
             within a minute, or has neither the project nor its code.
     """
     address = cluster_address()
-    os.environ |= _ENVIRONMENT
+    os.environ |= _ENVIRONMENT if address else _ENVIRONMENT | _LOCAL_ENVIRONMENT
     # A failed trial or worker is an exception here, which Ray would also log by the page.
     logging.disable(logging.ERROR)
     import ray
@@ -96,13 +96,12 @@ def cluster_address() -> str:
 
 
 def _prepare_local() -> None:
-    """Set the environment of a local cluster. Create the folder of Ray's sockets and logs, to
-    which Ray lets everyone write, and that of its token, for this user alone.
+    """Create the folder of Ray's sockets and logs, to which Ray lets everyone write, and that of
+    its token, for this user alone.
 
     Raises:
         UserError: a folder is another user's or cannot be written, or its disk is full.
     """
-    os.environ |= _LOCAL_ENVIRONMENT
     os.environ.pop("RAY_ADDRESS", None)
     # By default Gloo listens on the address that the machine's name stands for.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")

@@ -26,7 +26,7 @@ from tests.project import ROOT
 # address, and what a stranger is told who has no token.
 LOCAL = """
 import json, os, sys, time
-import grpc, psutil, ray, requests
+import grpc, psutil, requests
 from pipeline.runtime.cluster import join_ray
 
 CALLS = (
@@ -52,6 +52,7 @@ def ask(method, port, page):
 web = requests.Session()
 web.trust_env = False
 join_ray()
+import ray  # not before: it then listens everywhere
 worker = ray.get(ray.remote(lambda: [sys.executable, os.environ["GLOO_SOCKET_IFNAME"]]).remote())
 me = psutil.Process()
 ports, began = [], time.monotonic()
