@@ -19,13 +19,7 @@ from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_yaml, tree_hash
-from pipeline.runtime.process import (
-    end_quickly,
-    end_when_told,
-    leave,
-    reader_may_leave,
-    was_told,
-)
+from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.project import require_here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.uris import tracking_uri
@@ -66,8 +60,6 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
     except UserError as error:
         sys.exit(f"error: {error}{_way_back()}")
     except KeyboardInterrupt:
-        if was_told() and "ray" in sys.modules:
-            leave(INTERRUPTED)
         sys.exit(INTERRUPTED)
     except Exception as error:
         sys.exit(f"error: {bug(error, _name())}{_way_back()}")

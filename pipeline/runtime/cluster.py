@@ -14,7 +14,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import tree_hash
 from pipeline.runtime.home import OWN_COPY, own_mark
-from pipeline.runtime.process import end_when_told, tell
+from pipeline.runtime.process import end_when_told
 from pipeline.runtime.project import in_project
 from pipeline.runtime.site import be_home, forget_home
 
@@ -77,8 +77,8 @@ def join_ray() -> None:
         options |= {"address": "local", "include_dashboard": False}
     try:
         ray.init(**options)
-    except SystemExit:  # SIGTERM, for which Ray has set its own handler
-        tell()
+    except SystemExit as told:  # SIGTERM, for which Ray has set its own handler
+        raise KeyboardInterrupt from told
     except Exception as error:
         raise _cannot_join(address, str(error).strip() or type(error).__name__) from error
     end_when_told()

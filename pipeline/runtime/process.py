@@ -14,12 +14,9 @@ import threading
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, NoReturn
 
 OPEN_FILES = 16384  # that a process may have
 THREADS = "OMP_NUM_THREADS"  # of every library on the CPU; Ray sets it for its workers
-
-_told = False
 
 
 def set_up() -> None:
@@ -46,34 +43,7 @@ def set_up_worker() -> None:
 def end_when_told() -> None:
     """Let SIGTERM end this process as Ctrl-C does: with one line, keeping what is finished."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, tell)
-
-
-def was_told() -> bool:
-    """Whether SIGTERM, and not Ctrl-C, asked this process to end."""
-    return _told
-
-
-def tell(*_signal: Any) -> NoReturn:
-    """Ask this process to end, as SIGTERM does. (Ray passes on no other exception from its waits,
-    and makes a new one of it: `was_told` tells SIGTERM from Ctrl-C.)"""
-    global _told
-    _told = True
-    raise KeyboardInterrupt
-
-
-def leave(line: str) -> NoReturn:
-    """Print an error and end this process with its children at once. Many schedulers send SIGTERM
-    to all processes of a job and SIGKILL ten seconds later, and Ray waits longer at exit for
-    servers that are gone."""
-    import psutil
-
-    sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-    os._exit(1)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def end_quickly() -> None:

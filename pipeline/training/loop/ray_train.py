@@ -5,7 +5,6 @@ The run's name carries the hash of everything it depends on, since Ray Train tak
 it finds under the same name and storage path.
 """
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,6 @@ from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.parcels import Parcel, pack
-from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.room import wait_for_nodes
 from pipeline.runtime.site import here
@@ -153,11 +151,6 @@ def _ray_config(job: TrainingJob) -> dict[str, Any]:
 
 def _worker(config: dict[str, Any]) -> None:
     """One data-parallel worker."""
-    from ray.train.v2._internal.execution import context
-
-    set_up()  # again: Ray Train has set its loggers since the process began
-    # It logs a page where a checkpoint cannot be written, of which the stage tells in a line.
-    logging.getLogger(context.__file__).addFilter(lambda record: False)
     parcel: Parcel = config["parcel"]
     with parcel.opened() as (job, unlisted, on_row):
         _train(job, unlisted, on_row)
