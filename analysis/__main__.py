@@ -17,12 +17,7 @@ from pipeline.runtime.dag import (
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json, tree_hash
-from pipeline.runtime.process import (
-    end_quickly,
-    end_when_told,
-    reader_may_leave,
-    require_docstrings,
-)
+from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.project import require_here
 from pipeline.runtime.records import described, out_of_date
 from pipeline.runtime.reproduction import log_reproduction
@@ -31,7 +26,6 @@ from pipeline.runtime.reproduction import log_reproduction
 def main() -> int:
     try:
         require_here()
-        require_docstrings()
         deps, listed = (_deps(), stage_params("analysis")) if DVC_FILE.exists() else ((), {})
         params, stale = load_params(), out_of_date()
         written = build(RESULTS, CURVES, Path("analysis"), params, stale)

@@ -19,14 +19,7 @@ from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_yaml, tree_hash
-from pipeline.runtime.local_cluster import leave_if_ended, leave_when_told
-from pipeline.runtime.process import (
-    end_quickly,
-    end_when_told,
-    reader_may_leave,
-    require_docstrings,
-    was_told,
-)
+from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.project import require_here
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.uris import tracking_uri
@@ -46,7 +39,6 @@ def run_stage(main: Callable[[Params], str], curves: Curves = lambda params: ())
     the file that has its traceback.
     """
     end_when_told()
-    leave_when_told(INTERRUPTED)
     with reader_may_leave():
         _run(main, curves)
 
@@ -68,7 +60,6 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
     except UserError as error:
         sys.exit(f"error: {error}{_way_back()}")
     except KeyboardInterrupt:
-        leave_if_ended(INTERRUPTED if was_told() else "")
         sys.exit(INTERRUPTED)
     except Exception as error:
         sys.exit(f"error: {bug(error, _name())}{_way_back()}")
@@ -96,10 +87,8 @@ def _is_known(name: str) -> bool:
 
 
 def _check_surroundings() -> None:
-    """The folders of runs would be made in a project that is not there, nothing be tracked, or
-    Ray not start."""
+    """The folders of runs would be made in a project that is not there, or nothing be tracked."""
     require_here()
-    require_docstrings()
     root = os.environ.get("DVC_ROOT")
     if root and not Path(root, ".dvc").is_dir():
         raise UserError(

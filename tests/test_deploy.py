@@ -15,6 +15,7 @@ from pipeline.runtime.dag import flatten
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.node_checkout import Remote, cache_folder
 from pipeline.runtime.process import THREADS
+from pipeline.runtime.room import AUTOSCALING
 from tests import rayjob
 from tests.params import PRESET
 from tests.project import ROOT
@@ -209,7 +210,7 @@ def test_what_jobs_keep_lies_where_the_pods_have_room(monkeypatch):
 def test_the_jobs_own_process_has_the_heads_cores():
     head, _ = pods(read(CLUSTER)["spec"])
     env = {variable["name"]: variable["value"] for variable in head["containers"][0]["env"]}
-    assert env == {THREADS: limits_of(head)["cpu"]}
+    assert env == {THREADS: limits_of(head)["cpu"], AUTOSCALING: "1"}
 
 
 def test_the_page_names_what_kuberay_calls_after_the_cluster():

@@ -2,26 +2,16 @@
 
 import json
 import os
-import socket
 import sqlite3
-import sys
 from collections import namedtuple
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
-import grpc
 import pytest
 
-from pipeline.runtime import cluster
-from pipeline.runtime.cluster import join_ray, why_no_cluster
-from pipeline.runtime.errors import UserError
 from pipeline.tools.doctor.examine import examine, findings_text
 from tests.command_line import maskgit
 from tests.doctor_project import enter_project, found
-from tests.errors import one_line
 from tests.project import free_port
 
 Usage = namedtuple("Usage", "free total")
@@ -140,23 +130,15 @@ def test_no_project_is_a_note_and_a_broken_check_a_failure(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "gpu, variable, lacking",
     [
-        (True, None, "a C compiler: gcc or clang is no command here"),
-        (False, None, "a C++ compiler: g++ is no command here"),
-        (True, "/opt/cc", "a C compiler: /opt/cc is no command here"),
-        (
-            False,
-            f"{sys.executable} -O2",
-            f"a C++ compiler: {sys.executable} -O2 is no command here",
-        ),
-        (False, sys.executable, "Python's headers: nowhere has no Python.h"),
+        (True, None, "a C compiler, and there is no gcc or clang"),
+        (False, None, "a C++ compiler, and there is no g++"),
+        (True, "/opt/cc", "a C compiler, and there is no /opt/cc"),
     ],
 )
 def test_what_torch_compile_needs(project, monkeypatch, gpu, variable, lacking):
     params = project / "params.yaml"
     text = params.read_text().replace("compile: false", "compile: true")
     params.write_text(text.replace("use_gpu: false", f"use_gpu: {str(gpu).lower()}"))
-    monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr("sysconfig.get_path", lambda kind: "nowhere")
     monkeypatch.setenv("PATH", "")
     for name in ("CC", "CXX"):
         monkeypatch.delenv(name, raising=False)
@@ -187,39 +169,10 @@ def test_a_folder_that_cannot_be_written_is_said(project, monkeypatch):
     assert found("disk")[0] == "fails"
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("head", " ", ":6379", "127.0.0.1", "127.0.0.1:-1", "127.0.0.1:²", "127.0.0.1:99999"),
-        *("ray://", "ray://head", "::1", f"{'a' * 300}:6379", "no such host:6379"),
-    ],
-)
-def test_an_address_that_is_no_clusters_is_seen_at_once(monkeypatch, address):
+@pytest.mark.parametrize("address", ["head", "127.0.0.1:99999"])
+def test_an_address_that_is_no_clusters_is_found(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(UserError, match="cannot join Ray at") as error:
-        join_ray()
-    one_line(error)
     assert found("Ray")[0] == "fails"
-
-
-@pytest.mark.parametrize("host", ["[::1]", "127.0.0.1"])
-def test_a_cluster_may_have_an_address_of_either_kind(host):
-    head = grpc.server(ThreadPoolExecutor(1))
-    port = head.add_insecure_port(f"{host}:0")
-    head.start()
-    assert why_no_cluster(f"{host}:{port}") is None
-    assert why_no_cluster(f"ray://{host}:{port}") is None
-    head.stop(None)
-
-
-def test_another_server_than_rays_is_seen_within_seconds(monkeypatch):
-    monkeypatch.setattr(cluster, "ANSWER", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert "is no Ray" in why_no_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
-    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # as the dashboard
-    Thread(target=server.serve_forever, daemon=True).start()
-    assert "is no Ray" in why_no_cluster(f"127.0.0.1:{server.server_port}")
-    server.shutdown()
 
 
 def test_a_folder_of_another_users_run_is_named(project, monkeypatch):

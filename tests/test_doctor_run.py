@@ -88,7 +88,7 @@ def test_workers_that_there_are_no_devices_for(
 ):
     params_of("smoke", **changed)
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    monkeypatch.setattr("ray._private.utils.get_num_cpus", lambda **quiet: cores)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
     monkeypatch.setenv("RAY_ADDRESS", address)
     state, text = found("workers")
     assert re.search(said, text), text

@@ -60,7 +60,9 @@ def test_a_killed_training_goes_on_with_other_workers(finished, tmp_path, stage,
     shutil.rmtree(runs := project.folder / "runs" / stage)
 
     def listed() -> bool:
-        return any(b"checkpoint_dir_name" in path.read_bytes() for path in runs.rglob("*_snapshot.json"))
+        return any(
+            b"checkpoint_dir_name" in path.read_bytes() for path in runs.rglob("*_snapshot.json")
+        )
 
     project.kill_stage_when(stage, listed)
     project.set(ray__num_workers=then)

@@ -14,8 +14,7 @@ from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregr
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.decoding import DecodingSettings, generate
 from pipeline.evaluation.features import extract, open_extractor
-from pipeline.runtime.compiler import require_compiler
-from pipeline.runtime.device import pick_device
+from pipeline.runtime.device import pick_device, require_compiler
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.sampling import Sampler, sample_batches

@@ -4,9 +4,9 @@ import re
 import shutil
 
 import pytest
-from pipeline.training.loop.checkpoints import CHECKPOINT
 
 from pipeline.runtime.files import file_hash, tree_hash
+from pipeline.training.loop.checkpoints import CHECKPOINT
 
 pytestmark = pytest.mark.slow
 

@@ -117,7 +117,7 @@ def test_a_head_without_a_gpu_lets_its_workers_look(network, tmp_path, monkeypat
     put_in_rays_place(monkeypatch, FakeRay())
     monkeypatch.setattr(workers_module, "worker_device", lambda use_gpu: CPU)  # they have one
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    device._say_no_gpu.cache_clear()
+    device._print_no_gpu.cache_clear()
     ray = with_params(ray={"use_gpu": True, "num_workers": 2, "max_failures": 0}).ray
     of_one, looked = LOOKS[network]
     assert looked(tmp_path / "run", workers_of(ray)) == of_one()

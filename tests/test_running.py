@@ -124,20 +124,6 @@ def test_a_project_that_is_not_there_is_not_made(run, monkeypatch, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("module", ["stages.schedules", "analysis"])
-def test_a_python_without_docstrings_is_refused(module, tmp_path):
-    ended = subprocess.run(
-        (sys.executable, "-OO", "-m", module),
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    said = "Ray and MLflow do not work without docstrings; unset PYTHONOPTIMIZE, leave out -OO"
-    assert (ended.returncode, ended.stderr) == (1, f"error: {said}\n")
-
-
 def test_a_stage_that_ends_at_once_says_one_line(run, tmp_path):
     """MLflow's import, which began ahead, is stopped by the end of the process."""
     shutil.copy(ROOT / "params.yaml", tmp_path)

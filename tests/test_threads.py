@@ -7,7 +7,6 @@ import pytest
 
 from pipeline.data.images import threads
 from pipeline.data.images.threads import in_threads
-from pipeline.runtime import process
 
 
 @pytest.fixture(autouse=True)
@@ -47,11 +46,3 @@ def test_threads_of_others_may_ask_too():
 def test_an_error_comes_through():
     with pytest.raises(ZeroDivisionError):
         in_threads(lambda x: 1 / x, [2, 1, 0, 5])
-
-
-@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("0", None), ("", None), ("x", None)])
-def test_a_process_uses_the_cores_that_it_was_given(monkeypatch, given, expected):
-    """Ray says so by OMP_NUM_THREADS; the machine may have any number more."""
-    monkeypatch.setenv("OMP_NUM_THREADS", given)
-    monkeypatch.setattr(process.os, "sched_getaffinity", lambda pid: set(range(7)), raising=False)
-    assert process.cores() == (expected or 7)

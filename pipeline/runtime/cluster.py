@@ -1,122 +1,110 @@
-"""Joining Ray: the cluster that RAY_ADDRESS names, or a local one."""
+"""Joining Ray: the cluster that RAY_ADDRESS names, or a local one that ends with the stage."""
 
+import logging
 import os
-import re
 import shlex
+import shutil
 import socket
-import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.local_cluster import end_with_it, private_folder
-from pipeline.runtime.process import NO_DASHBOARD, end_when_told, ends_when_told, tell
+from pipeline.runtime.process import end_when_told
 
-# Read by Ray when it is imported or started; see each comment for what happens without.
-_NEEDED = {  # whatever the user has set
+# Ray reads these when it is imported, here and in its workers.
+_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in workers would lead elsewhere
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C would yield a partial grid without an error
-}
-_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # four files a trial that nobody reads
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # each report would wait two seconds
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_DISABLE_WORKER_LOG_PREFIX": "1",  # "(trainable pid=123)", where lines name their training
-    "RAY_DEDUP_LOGS": "0",  # progress lines of trials look alike and are not
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # prints of workers would go through a logger
+    "RAY_DISABLE_WORKER_LOG_PREFIX": "1",  # "(trainable pid=123)"; our lines name their training
+    "RAY_DEDUP_LOGS": "0",  # progress lines of different trials look alike
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would build an environment per worker
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default, which Ray warns of otherwise
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints tables at any verbosity
 }
-
-# Of a local cluster.
 _LOCAL_ENVIRONMENT = {
     # Ray's switch for systems whose firewall asks about every open port: it listens on loopback.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # A machine of one's own is not preempted; the watcher would only log an error.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one's own machine is not preempted
     # Workers that start before they are asked for would not have the environment of workers.
     "RAY_prestart_worker_first_driver": "0",
-    # Gloo would listen on the address that the machine's name stands for.
-    "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
-    # The worker that was asked for first stays: its end in the middle may be an abort, at length.
+    # An idle worker that Ray ends in the middle of a stage may abort and print a page.
     "RAY_idle_worker_killing_time_threshold_ms": str(2**31 - 1),
 }
+# A port where nothing listens: Ray Train asks the dashboard whether its controller lives, and the
+# dashboard of another cluster on Ray's usual port would say no.
+_NO_DASHBOARD = "http://127.0.0.1:9"
 
 ANSWER = 5.0  # seconds that a port may take to answer
+DISK = 2**25  # bytes that Ray's sockets and logs need at least
 
 
 def join_ray() -> None:
     """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster.
 
     Raises:
-        UserError: Ray cannot read its settings, or be reached.
+        UserError: Ray does not start, or cannot be reached.
     """
-    if not (address := cluster_address()):
-        os.environ.pop("RAY_ADDRESS", None)
-    require_readable()
-    os.environ |= _NEEDED
-    for name, value in (_ENVIRONMENT | ({} if address else _LOCAL_ENVIRONMENT)).items():
-        os.environ.setdefault(name, value)
+    address = cluster_address()
+    os.environ |= _ENVIRONMENT if address else _ENVIRONMENT | _LOCAL_ENVIRONMENT
+    # A failed trial or worker is an exception here, which Ray would also log by the page.
+    logging.disable(logging.ERROR)
     import ray
 
     if ray.is_initialized():
         return
     if reason := why_no_cluster(address):
-        raise UserError(_cannot_join(address, reason))
-    quiet: dict[str, Any] = {
-        "log_to_driver": True,
-        "logging_level": "error",
-        "configure_logging": True,
-    }
-    folder, ours = None if address else private_folder(), ends_when_told()
+        raise _cannot_join(address, reason)
+    options: dict[str, Any] = {"runtime_env": _workers_environment()}
+    if not address:
+        _prepare_local()
+        options["runtime_env"]["env_vars"]["RAY_API_SERVER_ADDRESS"] = _NO_DASHBOARD
+        # Starting the dashboard takes seconds of the workers' CPUs.
+        options |= {"address": "local", "include_dashboard": False}
     try:
-        if address:
-            ray.init(runtime_env=_workers_environment(), **quiet)
-        else:
-            env = _workers_environment()
-            # It lives as long as one stage, which MLflow shows: no dashboard, whose start takes
-            # seconds of the workers' CPUs.
-            env["env_vars"]["RAY_API_SERVER_ADDRESS"] = NO_DASHBOARD
-            quiet["_temp_dir"] = folder
-            ray.init(address="local", include_dashboard=False, runtime_env=env, **quiet)
-    except Exception as error:  # a bare one too: that its start took too long
-        raise UserError(_cannot_join(address, _first_line(error))) from error
-    except SystemExit:  # of the handler that Ray puts in the place of ours
-        tell()
-    if ours:
-        end_when_told()
-    end_with_it()
+        ray.init(**options)
+    except SystemExit as told:  # SIGTERM, for which Ray has set its own handler
+        raise KeyboardInterrupt from told
+    except Exception as error:
+        raise _cannot_join(address, str(error).strip() or type(error).__name__) from error
+    end_when_told()
 
 
 def cluster_address() -> str:
-    """What RAY_ADDRESS names; empty where a cluster of this machine alone is to be started."""
+    """The cluster that RAY_ADDRESS names; empty if a stage starts one of its own."""
     address = os.environ.get("RAY_ADDRESS", "")
     return "" if address == "local" else address
 
 
-def require_readable() -> None:
-    """Look, in another process, whether Ray can read its own settings, where some are set: one with
-    letters where a number belongs would end this process without a word.
+def _prepare_local() -> None:
+    """Create the folder of Ray's sockets and logs, to which Ray lets everyone write, and that of
+    its token, for this user alone.
 
     Raises:
-        UserError: it cannot.
+        UserError: a folder is another user's or cannot be written, or its disk is full.
     """
-    given = [name for name in os.environ if re.match("RAY_[a-z]", name)]  # as in its C++
-    if not given or "ray" in sys.modules or _imports_ray(os.environ):
-        return
-    others = {name: value for name, value in os.environ.items() if name not in given}
-    bad = [name for name in given if not _imports_ray(others | {name: os.environ[name]})]
-    if bad:  # else it was ended by something else
-        raise UserError(f"{', '.join(bad)}: Ray cannot read what is set there; correct or unset it")
-
-
-def _imports_ray(environment: Mapping[str, str]) -> bool:
-    command = [sys.executable, "-c", "import ray"]
-    return subprocess.run(command, env=environment, capture_output=True).returncode >= 0
+    os.environ.pop("RAY_ADDRESS", None)
+    # By default Gloo listens on the address that the machine's name stands for.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
+    own = Path("/tmp") / f"ray-{os.getuid()}"  # short: the path of a socket has 107 bytes at most
+    named = Path(os.environ.get("RAY_TMPDIR") or own)
+    os.environ["RAY_TMPDIR"] = str(named)
+    for folder in (Path.home() / ".ray", named):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder != named or named == own:
+                folder.chmod(0o700)
+        except OSError as error:
+            reason = f"cannot be a folder of this user alone ({error.strerror})"
+            way_out = "remove it, or set HOME and RAY_TMPDIR to folders of your own"
+            raise UserError(str(folder), reason, way_out) from error
+    if shutil.disk_usage(named).free < DISK:
+        way_out = "free some space, or set RAY_TMPDIR to a folder on another disk"
+        raise UserError(str(named), "its disk has no room for Ray's sockets and logs", way_out)
 
 
 def _workers_environment() -> dict[str, Any]:
@@ -124,33 +112,40 @@ def _workers_environment() -> dict[str, Any]:
     # They import this project whatever their working directory.
     path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
     environment: dict[str, Any] = {
-        "env_vars": {"PYTHONPATH": path} | {k: os.environ[k] for k in _NEEDED | _ENVIRONMENT},
-        "worker_process_setup_hook": "pipeline.runtime.process.set_up",
+        "env_vars": {"PYTHONPATH": path} | _ENVIRONMENT,
+        "worker_process_setup_hook": "pipeline.runtime.process.set_up_worker",
     }
     if shlex.quote(sys.executable) != sys.executable:
-        # Ray gives it to a shell as it is, and begins again for ever where that finds nothing.
+        # Ray gives it to a shell as it is, and retries for ever where that finds nothing.
         environment["py_executable"] = shlex.quote(sys.executable)
     return environment
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _cannot_join(address: str, reason: str) -> UserError:
+    reason = reason.splitlines()[0]
+    if address:
+        way_out = "start a head with `ray start --head`, or unset RAY_ADDRESS"
+        return UserError("RAY_ADDRESS", f"cannot join Ray at '{address}': {reason}", way_out)
+    way_out = "run again when the machine is less busy" if "timed out" in reason else ""
+    if "AF_UNIX path" in reason:
+        way_out = "set RAY_TMPDIR to a folder with a shorter path"
+    return UserError("Ray", f"cannot start: {reason}", way_out)
 
 
 def why_no_cluster(address: str) -> str | None:
-    """Why there can be no cluster at a RAY_ADDRESS, which Ray would look for at length; None if
-    something listens there, or Ray is to find one itself."""
+    """Why there can be no cluster at a RAY_ADDRESS, for which Ray would wait several minutes; None
+    if Ray may be there."""
     if address in ("", "auto"):
         return None
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isascii() and port.isdigit()):
-        return "it is no host:port"
-    return why_unreachable(host, int(port)) or _why_no_ray(f"{host}:{port}")
+        return "it is not host:port"
+    return why_unreachable(host, int(port)) or _why_not_grpc(f"{host}:{port}")
 
 
-def _why_no_ray(address: str) -> str | None:
-    """Why what listens at host:port is no Ray, which would be waited for: it does not speak gRPC,
-    as the dashboard does not. With TLS nobody looks."""
+def _why_not_grpc(address: str) -> str | None:
+    """Why the server at host:port, which does not speak gRPC, is not Ray; None if it does. With
+    TLS there is no check."""
     if os.environ.get("RAY_USE_TLS", "0") != "0":
         return None
     import grpc
@@ -166,23 +161,11 @@ def _why_no_ray(address: str) -> str | None:
 
 
 def why_unreachable(host: str, port: int) -> str | None:
-    """Why nothing answers on a port; None if something does. A host of IPv6 may be in brackets."""
+    """Why nothing answers on a port; None if something does. An IPv6 host may be in brackets."""
     try:
         socket.create_connection((host.strip("[]"), port), timeout=ANSWER).close()
     except OSError as error:
         return error.strerror or str(error)
-    except (OverflowError, UnicodeError):  # a port above 65535; a name that no host may have
+    except (OverflowError, UnicodeError):  # a port above 65535, an impossible host name
         return "there is no such host or port"
     return None
-
-
-def _cannot_join(address: str, reason: str) -> str:
-    if not address:
-        way_out = "; run again, when the machine is less busy" if "timed out" in reason else ""
-        if "AF_UNIX path" in reason and "RAY_TMPDIR" in os.environ:
-            way_out = "; let RAY_TMPDIR name a folder with a shorter path, or unset it"
-        return f"cannot start Ray: {reason}{way_out}"
-    return (
-        f"cannot join Ray at '{address}': {reason}; start a head with `ray start --head`, or unset "
-        f"RAY_ADDRESS"
-    )

@@ -4,7 +4,6 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-from pipeline.runtime.compiler import require_compiler
 from pipeline.runtime.dag import DVC_FILE, PARAMS_FILE, read_stages, stage_outputs
 from pipeline.runtime.errors import UserError
 from pipeline.tools.doctor.finding import Finding
@@ -42,6 +41,8 @@ def params() -> Finding:
     from pipeline.runtime.cluster import cluster_address
 
     if params.training.compile and not cluster_address():  # else other machines train
+        from pipeline.runtime.device import require_compiler
+
         require_compiler(params.ray.use_gpu)
     return Finding("params", "good", f"preset {params.preset}, data {params.data.source}")
 

@@ -13,7 +13,7 @@ from pipeline.config.trainings import named_by, workers_per_classifier
 from pipeline.data.images.shards import MANIFEST, read_manifest
 from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.prepare.datasets import FOLDERS, open_source
-from pipeline.runtime.cluster import cluster_address, require_readable
+from pipeline.runtime.cluster import cluster_address
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.project import in_project, of_project
@@ -78,7 +78,7 @@ def workers() -> Finding | None:
     key, count = _most_workers(params)
     asked = f"{_of(count, 'worker')} of {_of(cpus, 'core')}{' and a GPU' if gpu else ''}"
     asked += " each" if count > 1 else ""
-    has = {"GPU": torch.cuda.device_count(), "core": _cores()}
+    has = {"GPU": torch.cuda.device_count(), "core": os.cpu_count() or 1}
     needs = {"GPU": count if gpu else 0, "core": count * cpus}
     if cluster_address():  # one worker is the stage's own process, and works here
         needs = {"GPU": int(gpu and params.ray.num_workers == 1), "core": 0}
@@ -92,14 +92,6 @@ def workers() -> Finding | None:
     elif count == 1:
         way_out = f"lower ray.cpus_per_worker, or {CLUSTER}"
     return Finding("workers", "fails", found, way_out)
-
-
-def _cores() -> int:
-    """Those that Ray counts on this machine, or in this container."""
-    require_readable()  # or settings that Ray cannot read would end this process
-    from ray._private.utils import get_num_cpus
-
-    return max(1, int(get_num_cpus(override_docker_cpu_warning=True)))
 
 
 def _most_workers(params: Params) -> tuple[str, int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import load_params
-from pipeline.runtime.cluster import require_readable, why_unreachable
+from pipeline.runtime.cluster import why_unreachable
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
@@ -69,7 +69,6 @@ def _client(address: str) -> Any:
     way_out = "start a head with `ray start --head`, or give the address of one with --address"
     if reason := why_unreachable(*place):
         raise UserError(f"there is no Ray dashboard at {redacted(address)}: {reason}; {way_out}")
-    require_readable()
     from ray.job_submission import JobSubmissionClient
 
     began = time.monotonic()

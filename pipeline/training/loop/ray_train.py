@@ -16,7 +16,6 @@ from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.files import remove_temporary, temporary_beside
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.node_checkout import checkout
-from pipeline.runtime.process import set_up
 from pipeline.runtime.ranks import Ranks
 from pipeline.runtime.room import wait_for_nodes
 from pipeline.runtime.storage import TRAIN, storage
@@ -126,7 +125,6 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     import ray.train
     import ray.train.torch
 
-    set_up()  # again: Ray Train has set its loggers since the process began
     config["checkout"].enter()
     job: TrainingJob = config["job"]
     context = ray.train.get_context()

@@ -14,8 +14,7 @@ from pipeline.config.params import Params
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll, sample_training_mask
 from pipeline.runtime.ahead import Ahead
-from pipeline.runtime.compiler import require_compiler
-from pipeline.runtime.device import autocast, to_device
+from pipeline.runtime.device import autocast, require_compiler, to_device
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import generator, mix

@@ -1,0 +1,297 @@
+"""Starting and joining Ray, and what its cluster has room for."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from pipeline.runtime import cluster as module
+from pipeline.runtime.cluster import join_ray, why_no_cluster
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.room import AUTOSCALING, require_resources, wait_for_nodes
+from tests.project import ROOT
+
+# What a process sees of the local cluster that it has started. Of each port: its process, its
+# address, and what a stranger is told who has no token.
+LOCAL = """
+import json, os, sys, time
+import grpc, psutil, requests
+from pipeline.runtime.cluster import join_ray
+
+CALLS = (
+    "InternalKVGcsService/InternalKVGet", "NodeManagerService/GetNodeStats",
+    "CoreWorkerService/PushTask", "ObjectManagerService/Pull", "ReporterService/GetTraceback",
+)
+PAGES = ("api/job_agent/jobs/", "get_or_create_runtime_env")
+
+def call(port, name):
+    with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(f"/ray.rpc.{name}")(b"", timeout=3)
+            return "OK"
+        except grpc.RpcError as error:
+            return error.code().name
+
+def ask(method, port, page):
+    try:
+        return web.request(method, f"http://127.0.0.1:{port}/{page}", timeout=3).status_code
+    except requests.RequestException:
+        return None
+
+web = requests.Session()
+web.trust_env = False
+join_ray()
+import ray  # not before: it then listens everywhere
+worker = ray.get(ray.remote(lambda: [sys.executable, os.environ["GLOO_SOCKET_IFNAME"]]).remote())
+me = psutil.Process()
+ports, began = [], time.monotonic()
+since = began
+while time.monotonic() - since < 5 and time.monotonic() - began < 60:  # some open theirs late
+    now = [
+        (process.name(), connection.laddr)
+        for process in [me, *me.children(recursive=True)]
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    if len(now) != len(ports):
+        since = time.monotonic()
+    ports = now
+    time.sleep(0.2)
+print(json.dumps({
+    "temp": ray.get_runtime_context().get_temp_dir(),
+    "worker": worker,
+    "ports": [
+        [name, at.ip, [call(at.port, name) for name in CALLS], ask("GET", at.port, ""),
+         [ask("POST", at.port, page) for page in PAGES]]
+        for name, at in ports
+    ],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory) -> dict:
+    """What LOCAL prints, run by a Python in a folder whose name has a space."""
+    folder = tmp_path_factory.mktemp("local") / "a b é"
+    folder.mkdir()
+    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    python = folder / ".venv/bin/python"
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    result = subprocess.run(
+        (python, "-c", LOCAL),
+        cwd=folder,
+        env=env | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
+    assert "traceback" not in (result.stdout + result.stderr).lower()
+    return json.loads(result.stdout.splitlines()[-1]) | {"python": str(python)}
+
+
+@pytest.mark.slow
+def test_a_local_cluster_listens_on_loopback_and_asks_for_its_token(local):
+    """But for metrics, on three ports, as `SECURITY.md` says."""
+    ports = local["ports"]
+    assert {"raylet", "gcs_server"} <= {name for name, *_ in ports}
+    assert {ip.removeprefix("::ffff:") for _, ip, *_ in ports} <= {"127.0.0.1", "::1"}
+    asking = {name for name, _, called, *_ in ports if "UNAUTHENTICATED" in called}
+    assert asking > {"gcs_server", "raylet", "ray::DashboardAgent"}  # and workers, the driver
+    assert all("OK" not in called for _, _, called, *_ in ports)
+    assert [got for *_, got, _ in ports].count(200) <= 3
+    # Where another cluster of this machine has port 52365, the dashboard's agent has no pages.
+    refusing = {name for name, *_, posted in ports if 401 in posted}
+    assert {"ray::RuntimeEnvAgent"} <= refusing <= {"ray::RuntimeEnvAgent", "ray::DashboardAgent"}
+    assert all(status != 200 for *_, got, posted in ports if got != 200 for status in posted)
+
+
+@pytest.mark.slow
+def test_its_files_are_for_its_user_alone_and_its_workers_run_this_python(local):
+    for folder in (Path(local["temp"]).parent, Path.home() / ".ray"):
+        status = folder.stat()
+        assert status.st_mode & 0o077 == 0 and status.st_uid == os.getuid()
+    assert local["worker"] == [local["python"], "lo" if sys.platform == "linux" else "lo0"]
+
+
+TOLD = """
+import os, signal, sys, threading
+from types import SimpleNamespace
+from pipeline.runtime.cluster import join_ray
+from stages import running
+
+def tell():
+    print("told", flush=True)
+    os.killpg(0, signal.SIGTERM) if sys.argv[1] == "all" else os.kill(os.getpid(), signal.SIGTERM)
+
+def work(params):
+    import ray
+    join_ray()
+    waiting = ray.remote(lambda: __import__("time").sleep(60)).remote()
+    threading.Timer(2, tell).start()
+    ray.get(waiting)
+
+running.load_params = lambda: SimpleNamespace()
+running.load_ahead = lambda: None
+running.run_stage(work, curves=lambda params: ())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["all", "the stage"])
+def test_a_stage_that_a_scheduler_ends_prints_one_line(whom):
+    """A scheduler tells all processes of a job, Ray's servers too; others tell the stage alone."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DVC_"))}
+    process = subprocess.Popen(
+        (sys.executable, "-c", TOLD, whom),
+        cwd=ROOT,
+        env=env | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "told\n"
+    told = time.monotonic()
+    printed, said = process.communicate(timeout=45)
+    line = "error: interrupted; run again to go on from the last checkpoint\n"
+    assert (process.returncode, printed, said) == (1, "", line)
+    assert time.monotonic() - told < 25  # 2 s of the stage alone, 9 s of all processes
+
+
+@pytest.fixture
+def starting(monkeypatch, tmp_path):
+    """Start a local cluster whose `ray.init` raises an error."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def start(error: BaseException | None = None) -> None:
+        def init(**options):
+            raise error or AssertionError("started")
+
+        monkeypatch.setattr(ray, "init", init)
+        join_ray()
+
+    yield start
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize(
+    ("said", "way_out"),
+    [
+        ("The current node timed out during startup.\nRead the logs.", "less busy"),
+        ("AF_UNIX path length cannot exceed 107 bytes", "RAY_TMPDIR"),
+        ("something else", ""),
+    ],
+)
+def test_a_cluster_that_does_not_start_is_one_line(starting, said, way_out):
+    with pytest.raises(UserError) as error:
+        starting(Exception(said))
+    assert error.value.subject == "Ray" and said.splitlines()[0] in error.value.reason
+    assert way_out in error.value.way_out and bool(way_out) == bool(error.value.way_out)
+
+
+def test_sigterm_while_ray_starts_ends_the_stage(starting):
+    with pytest.raises(KeyboardInterrupt):
+        starting(SystemExit(15))
+
+
+def test_a_folder_that_cannot_be_rays_is_named(starting, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match="no room") as error:
+        starting()
+    assert error.value.subject == str(tmp_path / "ray")
+    monkeypatch.setenv("RAY_TMPDIR", "/dev/null")
+    with pytest.raises(UserError) as error:
+        starting()
+    assert error.value.subject == "/dev/null"
+
+
+def test_an_address_where_nothing_answers_is_told_at_once(monkeypatch):
+    for address in ("head", "127.0.0.1:99999", "ray://head", "http://no such host:8265"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(UserError, match="cannot join Ray at") as error:
+            join_ray()
+        assert error.value.subject == "RAY_ADDRESS" and "unset" in error.value.way_out
+
+
+def test_another_server_than_rays_is_told_within_seconds(monkeypatch):
+    monkeypatch.setattr(module, "ANSWER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert "is no Ray" in why_no_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # as the dashboard
+    Thread(target=server.serve_forever, daemon=True).start()
+    assert "8265" in why_no_cluster(f"127.0.0.1:{server.server_port}")
+    server.shutdown()
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    """Pretend that a cluster was joined whose nodes have these resources."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    monkeypatch.delenv(AUTOSCALING, raising=False)
+
+    def pretend(*have: dict[str, float]) -> None:
+        alive = [{"Alive": True, "Resources": one} for one in have]
+        kinds = {kind for one in have for kind in one}
+        total = {kind: sum(one.get(kind, 0) for one in have) for kind in kinds}
+        monkeypatch.setattr(ray, "cluster_resources", lambda: total)
+        monkeypatch.setattr(ray, "nodes", lambda: [*alive, alive[0] | {"Alive": False}])
+
+    return pretend
+
+
+def test_workers_that_a_cluster_cannot_hold_are_refused(nodes):
+    """All processors together would do, but no worker has those of two nodes."""
+    nodes({"CPU": 1}, {"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 4})
+    require_resources(4, 4, True, "ray.num_workers")
+    require_resources(2, 8, False, "ray.num_workers")
+    for workers, cpus, gpu, lacking in (
+        (3, 5, False, "room for 2"),
+        (5, 3, True, "room for 4"),
+        (9, 2, False, "need 18 CPUs and the Ray cluster has 17"),
+    ):
+        with pytest.raises(UserError, match=lacking) as error:
+            require_resources(workers, cpus, gpu, "ray.num_workers")
+        assert error.value.subject == "ray.num_workers"
+    nodes({"CPU": 1})
+    with pytest.raises(UserError) as error:
+        require_resources(1, 1, True, "sweep.workers_per_trial")
+    assert error.value.subject == "ray.use_gpu"
+
+
+def test_workers_wait_where_an_autoscaler_may_bring_nodes(nodes, monkeypatch, capsys):
+    """Longer than Ray Train does, to whose processes the time is handed on."""
+    from ray.train.v2._internal.constants import get_env_vars_to_propagate
+
+    def waits() -> float:
+        wait_for_nodes()
+        return float(get_env_vars_to_propagate().get(key, 60))
+
+    key = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+    monkeypatch.setenv(key, "")
+    monkeypatch.delenv(key)
+    nodes({"CPU": 1})
+    assert waits() == 60
+    monkeypatch.setenv(AUTOSCALING, "1")
+    require_resources(1, 1, False, "ray.num_workers")
+    assert not capsys.readouterr().out
+    require_resources(2, 2, True, "ray.num_workers")
+    assert "autoscaler" in capsys.readouterr().out
+    assert waits() > 600
+    monkeypatch.delenv("RAY_ADDRESS")  # a stage's own cluster has no autoscaler
+    with pytest.raises(UserError):
+        require_resources(2, 2, False, "ray.num_workers")
