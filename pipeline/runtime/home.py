@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten, makers, stage_deps
-from pipeline.runtime.errors import UserError, cannot_write
+from pipeline.runtime.errors import cannot_write
 from pipeline.runtime.files import read_yaml, to_disk
 from pipeline.runtime.project import lies_in
 from pipeline.runtime.remote import Output, output_at
@@ -150,6 +150,6 @@ def mark_beside(storage: Path, mark: Path) -> Path:
         storage.mkdir(parents=True, exist_ok=True)
         beside.touch()
     except OSError as error:
-        raise UserError(cannot_write(beside, error)) from error
+        raise cannot_write(beside, error) from error
     atexit.register(beside.unlink, missing_ok=True)
     return beside

@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from pipeline.runtime.dag import PARAMS_FILE, require_unchanged
 from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.files import PARTS, atomic_file, read_yaml, temporary_beside, value_hash
@@ -28,7 +30,6 @@ from pipeline.runtime.home import (
     mark_beside,
     needed,
 )
-from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project, runs_folder
 from pipeline.runtime.remote_files import RemoteFiles
 
@@ -55,11 +56,11 @@ class Site:
             caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             copy = Path(caches, "maskgit/copies", value_hash(project.storage)[:16]).absolute()
             self.bases = (copy / "project", copy / "storage")
-            self._lock = lock_at(copy / ".lock")
+            self._lock = FileLock(copy / ".lock")
             try:
                 self._make()
             except OSError as error:
-                raise UserError(cannot_write(copy, error)) from error
+                raise cannot_write(copy, error) from error
             for place in self.project.inputs:
                 self.bring([place], exact=False)
 

@@ -22,7 +22,6 @@ from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove, value_hash
 from pipeline.runtime.home import OWN_COPY
-from pipeline.runtime.locks import lock_at
 from pipeline.runtime.process import THREADS, set_up
 from pipeline.runtime.remote import Remote
 from pipeline.runtime.uris import is_local, tracking_uri
@@ -90,7 +89,7 @@ def _work_folder(remote: Remote, package: Path) -> Iterator[None]:
 
 def _lock_of(folder: Path) -> FileLock:
     """Held by the job that works in a folder, for as long as it lives."""
-    return lock_at(folder.with_name(f"{folder.name}.lock"))
+    return FileLock(folder.with_name(f"{folder.name}.lock"))
 
 
 def _remove_left(jobs: Path) -> None:

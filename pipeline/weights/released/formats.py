@@ -16,11 +16,9 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import require_file
+from pipeline.runtime.files import distinct, require_file
 from pipeline.runtime.limits import FLAX_BYTES
 from pipeline.runtime.pytorch_files import (
-    MAX_DIMENSIONS,
-    distinct,
     read_safetensors,
     read_state_dict,
     require_dense,
@@ -32,6 +30,7 @@ CHUNKED = "__msgpack_chunked_array__"
 # Longest list or map in a tree of weights; a file that declares a longer one is refused unread.
 MAX_CHILDREN = 1 << 12
 MAX_NODES = 1 << 16  # lists, maps and what they hold, in a whole tree
+MAX_DIMENSIONS = 8  # of an array
 MAX_NAME = 1024  # characters of a weight's name
 DTYPES = {
     name: getattr(torch, name)
