@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -63,15 +62,15 @@ def only_tensors() -> Iterator[None]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a file that `torch.save` wrote, on the CPU. Tensors of a zip, the format since PyTorch
-    1.6, are mapped: they take memory when they are used.
+    """Read what `torch.save` wrote, a zip, on the CPU. Tensors are mapped: they take memory when
+    they are used.
 
     Raises:
         ValueError: it holds anything else than a dict of dense tensors.
         Exception: nearly any other, if the file is damaged.
     """
     with only_tensors():
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(weights, dict):
         raise ValueError(f"it holds a {type(weights).__name__} and not a dict of tensors")
     for name, weight in weights.items():
