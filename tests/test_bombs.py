@@ -1,5 +1,4 @@
-"""Small files that hold gigabytes, and files of the system that say they are empty: one line each,
-without what they hold."""
+"""Small files that hold gigabytes, and folders that are not there: one line each."""
 
 import os
 import subprocess

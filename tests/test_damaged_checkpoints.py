@@ -210,7 +210,7 @@ def test_a_checkpoint_that_cannot_be_read_now_stays(tmp_path, monkeypatch, where
 
     with monkeypatch.context() as patch:
         patch.setattr(*where, failing(getattr(*where), error))
-        with pytest.raises(UserError, match=r"checkpoint.*\.pt cannot be read now .*; run") as said:
+        with pytest.raises(UserError, match=r"\.pt: cannot be read now .*; run") as said:
             RunDirSession(tmp_path).load()
     one_line(said)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -239,8 +239,8 @@ def test_what_is_no_text_file(tmp_path, what):
         path.symlink_to("/dev/zero")
     else:
         path.write_bytes(b"seed: \xff\xfe")
-    words = {"folder": "is a folder", "bytes": "not valid YAML"}
-    assert words.get(what, "is a device or pipe") in message(path)
+    words = {"folder": "a folder", "bytes": "not valid YAML"}
+    assert words.get(what, "a device or pipe") in message(path)
 
 
 def test_a_mistyped_key_is_named_before_the_one_that_is_missing_for_it(tmp_path):

@@ -38,7 +38,7 @@ def test_missing_files_and_strange_ones(tmp_path):
     (tmp_path / "folder").mkdir()
     fails(tmp_path / "folder", TOKENIZER, "folder/model.safetensors is missing")
     (tmp_path / "folder" / "model.safetensors").mkdir()
-    fails(tmp_path / "folder", TOKENIZER, "is a folder, not a regular file")
+    fails(tmp_path / "folder", TOKENIZER, "a folder, not a regular file")
     for name, content in {
         "empty": b"",
         "page": b"<!DOCTYPE html><html><body>Not found</body></html>",

@@ -129,9 +129,9 @@ def require_file(path: Path | str, most: int | None = None) -> None:
         raise UserError(str(path), f"cannot be read ({reason})", "check the path") from error
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "a device or pipe"
-        raise UserError(str(path), f"is {kind}, not a regular file", "give a regular file")
+        raise UserError(str(path), f"{kind}, not a regular file", "give a regular file")
     if most is not None and size > most:
-        reason = f"has {size:,} bytes, more than the limit of {most:,} (docs/limits.md)"
+        reason = f"{size:,} bytes, more than the limit of {most:,} (docs/limits.md)"
         raise UserError(str(path), reason, "give a smaller file")
 
 

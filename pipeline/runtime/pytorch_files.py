@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor
@@ -69,6 +70,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         ValueError: it holds anything else than a dict of dense tensors.
         Exception: nearly any other, if the file is damaged.
     """
+    with ZipFile(path) as archive:  # torch does not check its checksums
+        if broken := archive.testzip():
+            raise ValueError(f"{broken} does not match its checksum")
     with only_tensors():
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(weights, dict):
