@@ -140,6 +140,13 @@ def test_a_description_that_does_not_fit(tmp_path):
         load_pretrained(tmp_path, TRANSFORMER)
 
 
+def test_floats_whose_scale_is_elsewhere_are_refused(tmp_path):
+    weights = MaskGitTransformer(TRANSFORMER).state_dict()
+    small = {k: v.to(torch.float8_e4m3fn) for k, v in weights.items()}
+    save_file(small, tmp_path / "weights")
+    fails(tmp_path / "weights", TRANSFORMER, "is float8_e4m3fn, no weight")
+
+
 def test_the_rows_of_a_checkpoint_are_its_classes(tmp_path):
     save_file({"token_embedding.weight": torch.zeros(10 + CLASSES + 1, 1)}, tmp_path / "weights")
     assert pretrained_num_classes(tmp_path / "weights", 10) == CLASSES

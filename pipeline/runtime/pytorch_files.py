@@ -82,22 +82,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {name: weight.detach() for name, weight in weights.items()}
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        ValueError: its numbers are floats of 8 bits or fewer, whose scale is stored elsewhere.
-        Exception: nearly any other, if the file is damaged.
-    """
-    from safetensors.torch import load_file
-
-    weights = load_file(path)
-    for name, weight in weights.items():
-        if weight.dtype.is_floating_point and weight.dtype.itemsize < 2:
-            raise ValueError(f"{name[:200]} is {weight.dtype}; save it in 16 or 32 bits")
-    return weights
-
-
 def require_dense(name: Any, weight: Any) -> None:
     """Raise a `ValueError` unless a weight has a name and is a dense tensor."""
     if not isinstance(name, str):

@@ -4,7 +4,6 @@ import errno
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -225,8 +224,6 @@ def test_what_people_name_is_a_regular_file_of_a_size(tmp_path):
             require_file(tmp_path / name, most)
         assert error.value.subject == str(tmp_path / name) and error.value.way_out
     require_file(tmp_path / "large", 3)
-    with pytest.raises(FileNotFoundError):
-        require_file(tmp_path / "nothing")
     with pytest.raises(UserError, match="File name too long"):
         require_file(tmp_path / ("x" * 300))
 
@@ -266,12 +263,10 @@ def test_json_and_csv_are_read_as_written(tmp_path):
     [
         ("a: 1\na: 2\n", 'line 2, column 1: found duplicate key "a"'),
         ("a: [1\nb: 2", "line 2, column 2: expected"),
-        ("a:\n\tb: 1", "line 2, column 1: found character"),
         ("a: !!python/name:os.system\n", "line 1, column 4: could not determine a constructor"),
         ("a: 1\n---\nb: 2\n", "line 2, column 1: but found another document"),
         ("a: \0", "special characters are not allowed"),
         ("a: 2001-99-99", "month must be in 1..12"),
-        ("? [[a]]\n: 1\n", "unhashable"),
         ("[" * 5000, "recursion"),
     ],
 )
@@ -299,6 +294,3 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path):
         with pytest.raises(UserError) as error:
             read_yaml(path)
         assert error.value.subject == str(path) and error.value.way_out
-    path.write_text("rows:\n" + "  - {path: results/rows.csv, hash: md5, md5: d41d8cd98f}\n" * 500)
-    started = time.monotonic()
-    assert len(read_yaml(path)["rows"]) == 500 and time.monotonic() - started < 5

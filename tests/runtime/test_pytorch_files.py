@@ -6,16 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from pipeline.evaluation.features import PretrainedExtractor
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.pytorch_files import (
-    downloaded,
-    only_tensors,
-    read_safetensors,
-    read_state_dict,
-)
+from pipeline.runtime.pytorch_files import downloaded, only_tensors, read_state_dict
 
 CONTENT = b"weights"
 HASH = hashlib.sha256(CONTENT).hexdigest()
@@ -102,12 +96,3 @@ def test_what_is_no_dict_of_dense_tensors_is_refused(tmp_path, value, words):
     torch.save(value, tmp_path / "weights")
     with pytest.raises(ValueError, match=words):
         read_state_dict(tmp_path / "weights")
-
-
-def test_floats_whose_scale_is_elsewhere_are_refused(tmp_path):
-    path = tmp_path / "model.safetensors"
-    save_file({"a": torch.ones(2)}, path)
-    assert read_safetensors(path)["a"].tolist() == [1, 1]
-    save_file({"a": torch.ones(2).to(torch.float8_e4m3fn)}, path)
-    with pytest.raises(ValueError, match=r"a is torch\.float8"):
-        read_safetensors(path)
