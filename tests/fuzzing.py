@@ -18,7 +18,7 @@ from typing import NamedTuple
 from tests.project import ROOT
 
 KINDS = (
-    *("params", "pictures", "weights", "image_sets", "caches", "state", "formats"),
+    *("params", "pictures", "weights", "image_sets", "caches", "state"),
     *("api", "commands", "results"),
 )
 SECONDS, BYTES = 20, 4 * 2**30

@@ -59,7 +59,7 @@ def test_nothing_is_removed_where_the_list_of_hashes_cannot_be_read(tmp_path):
     (tmp_path / SUMS).rename(tmp_path / "list")
     (tmp_path / SUMS).mkdir()
     for look in (keep_if_whole, note_hash):
-        with pytest.raises(UserError, match=f"{SUMS} is a folder and not a file: nobody knows"):
+        with pytest.raises(UserError, match=f"{SUMS}: a folder, not a regular file: nobody knows"):
             look(tmp_path / "row.json")
     (tmp_path / SUMS).rmdir()
     (tmp_path / "list").rename(tmp_path / SUMS)

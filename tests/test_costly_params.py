@@ -1,8 +1,7 @@
-"""A params.yaml that would take long to read, or that only a library's own words refused: a line
-in no time, which says what is wrong and what to do."""
+"""Values of params.yaml that only a library's own words refused: a line that says what is wrong and
+what to do."""
 
 import sys
-import time
 from pathlib import Path
 from typing import get_args
 
@@ -13,90 +12,8 @@ from pipeline.config.mistakes import WORDS
 from pipeline.config.params import load_params
 from pipeline.config.presets import preset_names, preset_params
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.yaml import YAML_EVENTS, NotYaml, parse_yaml
 from tests.params import PRESET, make_params
-from tests.project import ROOT
 from tests.test_params import message, write
-
-LARGE = {
-    "a list": "a: [" + "1," * 524_000 + "]",
-    "a key 100,000 times": "a: 1\n" * 100_000,
-    "dashes": "-\n" * 300_000,
-    "no end": "a: [" + "x, " * 200_000,
-    "keys without values": "? \n" * 250_000,
-}
-
-
-@pytest.mark.parametrize("what", LARGE)
-def test_a_large_file_is_refused_in_no_time(what, tmp_path):
-    path = tmp_path / "params.yaml"
-    path.write_text(LARGE[what])
-    assert path.stat().st_size < 2**20  # the limit of bytes is not what refuses it
-    started = time.process_time()
-    assert "more than 20,000 values and lists; shorten it" in message(path)
-    assert time.process_time() - started < 2
-
-
-def test_files_of_ours_are_far_below_the_limit():
-    line = "  - {path: results/rows.csv, hash: md5, md5: d41d8cd98f00b204e9800998ecf8427e}\n"
-    assert len(parse_yaml("outs:\n" + line * 1000)["outs"]) == 1000  # a lock has 400 of them
-    assert YAML_EVENTS == 20_000
-    for path in (ROOT / "dvc.yaml", PRESET):
-        parse_yaml(path.read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a: 1\nb: !foo x\n", "tags (!) are not read, one is at line 2"),
-        ("a: !!python/name:os.system\n", "tags (!) are not read, one is at line 1"),
-        ("a: !!bool 1\n", "tags (!)"),
-        ("a: !!set {a, b}\n", "tags (!)"),
-        ("a: ! 0\n", "tags (!)"),
-        ("a:\n  <<: {flip: true}\n  flip: false\n", "merge keys (<<) are not read, one is at line"),
-        ("<<: {a: 1}\n", "merge keys (<<)"),
-        (f"a: 1\nb: {'9' * 5001}\n", "digits) for integer string conversion: value has 5001 di"),
-        (f"a: 1\nb: {'9' * 5001}\n", "at line 2; correct it"),
-        *(
-            (
-                f"a: 1\nb: {sign}{base}{'1' * 20_000}\n",
-                "bits, more than the limit of 14,000), at line 2",
-            )
-            for sign in ("", "-", "+")
-            for base in ("0x", "0o", "0b")
-        ),
-        (
-            f"a: 1\n? 0x{'f' * 20_000}\n: 2\n",
-            "a whole number of 80,000 bits, more than the limit of",
-        ),
-        *(
-            (f"%YAML {version}\n---\na: yes\n", "asks for another version than 1.2, which alone is")
-            for version in ("1.0", "1.1", "1.3", "1.20", "2.0")
-        ),
-        ("a: 1\n\nb: 2001-99-99\n", "at line 3; correct it"),
-        *(
-            (f"a: 1\n? {key}\n: 2\n", "a key is a list or a mapping")
-            for key in ("[[a]]", "[{b: c}]")
-        ),
-        ("a: 1\n---\nb: 2\n", "a second document begins at line 2; delete the line ---"),
-        ("a: 1\n---\n", "a second document begins at line 2; delete the line ---"),
-        ("a: =\n", "equals signs alone (=) are not read, one is at line 1; write plain values"),
-        ("a: 1\nb: \0\n", "line 2 holds a control character; remove it"),
-        ("a: 1\nb: 2\nc: \x0c\n", "line 3 holds a control character; remove it"),
-    ],
-)
-def test_what_is_not_read_is_named_with_its_line(text, words):
-    with pytest.raises(NotYaml) as error:
-        parse_yaml(text)
-    assert words in str(error.value)
-
-
-def test_the_version_that_is_read_may_be_named():
-    assert parse_yaml("%YAML 1.2\n---\na: yes\n") == {"a": "yes"}  # in YAML 1.1 it is true
-
-
-def test_a_text_that_only_looks_like_a_merge_key_is_a_text():
-    assert parse_yaml("a: '<<'\n") == {"a": "<<"}
 
 
 @pytest.mark.parametrize(

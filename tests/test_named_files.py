@@ -54,7 +54,7 @@ def test_it_is_refused_by_prepare_and_by_the_stage_that_reads_it(key, tmp_path):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(UserError, match=r"^tokenizer.pretrained: .* is a folder and not a file"):
+    with pytest.raises(UserError, match=r"^tokenizer.pretrained: .* a folder, not a regular"):
         checked(naming("tokenizer.pretrained", str(tmp_path)))
 
 

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.limits import CLASSES
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import save_model
-from pipeline.weights.released.checkpoint import load_pretrained
+from pipeline.weights.released.checkpoint import load_pretrained, pretrained_num_classes
 from tests.pretrained_files import TOKENIZER, TRANSFORMER, changed, equal, fails, written
 from tests.release import Port, flax_array, flax_bytes
 
@@ -37,7 +38,7 @@ def test_missing_files_and_strange_ones(tmp_path):
     (tmp_path / "folder").mkdir()
     fails(tmp_path / "folder", TOKENIZER, "folder/model.safetensors is missing")
     (tmp_path / "folder" / "model.safetensors").mkdir()
-    fails(tmp_path / "folder", TOKENIZER, "is a folder and not a file")
+    fails(tmp_path / "folder", TOKENIZER, "a folder, not a regular file")
     for name, content in {
         "empty": b"",
         "page": b"<!DOCTYPE html><html><body>Not found</body></html>",
@@ -130,3 +131,25 @@ def test_values_that_are_no_weights(tmp_path, transformer_tree):
         tree = changed(transformer_tree, lambda key, x, v=value: v if key == where else x)
         written(path, flax_bytes({"params": tree}))
         fails(path, TRANSFORMER, wanted)
+
+
+def test_a_description_that_does_not_fit(tmp_path):
+    save_file(MaskGitTransformer(TRANSFORMER).state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"heads": "3"}')
+    with pytest.raises(UserError, match=r"config\.json does not fit: heads is 3 \(str\) and not 3"):
+        load_pretrained(tmp_path, TRANSFORMER)
+
+
+def test_floats_whose_scale_is_elsewhere_are_refused(tmp_path):
+    weights = MaskGitTransformer(TRANSFORMER).state_dict()
+    small = {k: v.to(torch.float8_e4m3fn) for k, v in weights.items()}
+    save_file(small, tmp_path / "weights")
+    fails(tmp_path / "weights", TRANSFORMER, "is float8_e4m3fn, no weight")
+
+
+def test_the_rows_of_a_checkpoint_are_its_classes(tmp_path):
+    save_file({"token_embedding.weight": torch.zeros(10 + CLASSES + 1, 1)}, tmp_path / "weights")
+    assert pretrained_num_classes(tmp_path / "weights", 10) == CLASSES
+    save_file({"token_embedding.weight": torch.zeros(11 + CLASSES + 1, 1)}, tmp_path / "weights")
+    with pytest.raises(UserError, match="more than 10 codes, 65,536 classes"):
+        pretrained_num_classes(tmp_path / "weights", 10)

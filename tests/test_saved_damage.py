@@ -49,9 +49,9 @@ def test_a_model_that_was_saved_before_its_parts_were_noted_opens(saved):
         (lambda f: (f / "config.json").write_text("nonsense"), r"config\.json is no .*JSON"),
         (
             lambda f: (f / "config.json").write_text(" " * 2**23),
-            r"has 8,388,608 bytes",
+            r": 8,388,608 bytes",
         ),
-        (lambda f: bloat(f / "tokenizer"), r"tokenizer/config\.json has 8,388,\d+ bytes"),
+        (lambda f: bloat(f / "tokenizer"), r"tokenizer/config\.json: 8,388,\d+ bytes"),
         (lambda f: measure(f, fid_classifier=-5.0), "measured: .*fid_classifier cannot be -5"),
         (lambda f: measure(f, precision_classifier=7.0), "precision_classifier cannot be 7"),
         (lambda f: measure(f, kid_classifier=-0.1, fid_infinity_classifier=-1.0), None),

@@ -2,8 +2,7 @@
 training's. One line, or it is made again; nobody waits, and nobody's own file is touched."""
 
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,16 +11,14 @@ from pipeline.training.loop.ray_checkpoints import LISTING, unlisted_checkpoint
 
 from pipeline.config.curves import check_curves
 from pipeline.data.tokens import TokenCache
-from pipeline.runtime.checksums import note_hash, shared_folder
+from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.files import SUMS, file_hash, read_json, tree_hash, value_hash
+from pipeline.runtime.files import SUMS, file_hash
 from pipeline.runtime.folders import atomic_folder
-from pipeline.runtime.limits import JSON_BYTES, RECORD_BYTES
+from pipeline.runtime.limits import RECORD_BYTES
 from pipeline.runtime.outbox import LOG, Outbox, read_records
 from pipeline.runtime.runs import run_dir
-from pipeline.runtime.sending import send
-from pipeline.runtime.server import Server
 from pipeline.runtime.sync import sync
 from pipeline.training.loop import RunDirSession
 from pipeline.training.tokens import write_manifest
@@ -39,47 +36,6 @@ NO_FILES = ("fifo", "folder", "zero")
 def _ends() -> Iterator[None]:
     with within(60):
         yield
-
-
-def _shared(folder: Path) -> None:
-    with shared_folder(folder):
-        pass
-
-
-def _sent(folder: Path) -> None:
-    Outbox(folder).append_open(OPENED)
-    send(folder, Server("sqlite:///none.db"), {})
-
-
-LOCKS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "run directory": (".lock", lambda folder: run_dir("s", {"a": 1}, str(folder.parents[1]))),
-    "shared folder": (".lock", _shared),
-    "outbox": ("log.lock", lambda folder: Outbox(folder).append_open(OPENED)),
-    "sending": ("sending.lock", _sent),
-}
-
-
-@pytest.mark.parametrize("there", [True, False])
-@pytest.mark.parametrize(("name", "take"), LOCKS.values(), ids=list(LOCKS))
-def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path, name, take, there):
-    own = tmp_path / "own.txt"
-    folder = tmp_path / "runs/s" / value_hash({"a": 1})[:16]
-    folder.mkdir(parents=True)
-    if there:
-        own.write_text("mine")
-    (folder / name).symlink_to(own)
-    with pytest.raises(UserError, match=r"lock is a link.* and no lock file; delete it") as error:
-        take(folder)
-    one_line(error)
-    assert own.exists() == there and (not there or own.read_text() == "mine")
-
-
-def test_a_manifest_larger_than_any_is_not_read(tmp_path):
-    with open(tmp_path / "manifest.json", "wb") as file:
-        file.truncate(JSON_BYTES + 1)
-    for read in (lambda: read_json(tmp_path / "manifest.json"), lambda: tree_hash(tmp_path)):
-        with pytest.raises(UserError, match="more than the limit"):
-            read()
 
 
 def test_a_record_longer_than_any_is_left_out(tmp_path):

@@ -164,7 +164,7 @@ def test_pictures_whose_files_torchvision_lists_are_held_to_what_a_folders_are(t
         source.read(1)  # Ghostscript does not start
     last.unlink()
     os.mkfifo(last)
-    with pytest.raises(UserError, match=r"River_1\.jpg is a pipe"):
+    with pytest.raises(UserError, match=r"River_1\.jpg: a device or pipe"):
         source.read(1)
     last.unlink()
     with pytest.raises(UserError, match=r"River_1\.jpg was there .*; unpack the data set again"):

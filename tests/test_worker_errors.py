@@ -5,13 +5,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import torch
 
 from pipeline.runtime import tuning
 from pipeline.runtime.errors import PassingError, UserError
-from pipeline.runtime.failures import Failure, bug, in_a_line
+from pipeline.runtime.failures import Failure
 
 CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 10.00 GiB"
 
@@ -84,21 +82,6 @@ def test_an_interruption_leaves_nothing(failure):
     assert failure.reason(lost="lost") == "lost" and not Path(failure.folder).exists()
 
 
-def test_the_error_inside_of_rays_is_what_is_told():
-    class OfRay(Exception):
-        """As Ray's, which say where the error is in their own ways."""
-
-        def __init__(self, **inside):
-            super().__init__("a page\n\nof traceback\n")
-            self.__dict__.update(inside)
-
-    full = UserError("cannot write a: No space left on device")
-    assert in_a_line(OfRay(worker_failures={1: OfRay(_base_exc=full)})) == str(full)
-    assert in_a_line(OfRay(cause=ValueError("one\ntwo"))) == "ValueError: one"
-    assert in_a_line(OfRay(controller_failure=OfRay(cause=None))) == "OfRay: a page"
-    assert in_a_line(RuntimeError()) == "RuntimeError"
-
-
 def test_it_travels_as_a_plain_value(failure):
     assert failure == Failure(failure.folder) and hash(failure) == hash(Failure(failure.folder))
     with pytest.raises(FrozenInstanceError):
@@ -142,26 +125,6 @@ def test_a_disk_that_is_full_for_tunes_own_notes_is_one_line(
     done: list[SimpleNamespace] = []
     tuning.run_trials(print, [trial], needs, stage="sweep", on_done=done.append)
     assert done == [trial]
-
-
-@pytest.mark.parametrize(
-    "ask, size",
-    [
-        (lambda: torch.empty(10**15), " for 4000000000000000 bytes at once"),
-        (lambda: np.empty(10**15), " for 7.11 PiB at once"),
-        (lambda: [0] * 10**17, ""),
-        (lambda: raise_(torch.OutOfMemoryError(CUDA)), " for 20.00 GiB at once"),
-    ],
-)
-def test_too_little_memory_is_no_bug(ask, size):
-    with pytest.raises((MemoryError, RuntimeError)) as caught:
-        ask()
-    line = bug(caught.value, "stage")
-    assert line.startswith(f"there is not enough memory{size}; ask for less") and "\n" not in line
-
-
-def raise_(error: Exception) -> None:
-    raise error
 
 
 def test_of_the_workers_of_a_job_the_first_says_why(failure):

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from pipeline.api.opening import Opened
 from pipeline.api.saved import weights_hash
@@ -13,7 +14,6 @@ from pipeline.config.paths import RESULTS, TOKENIZER, TRANSFORMER
 from pipeline.config.replicates import main_replicate
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.files import read_json, tree_hash
-from pipeline.runtime.pytorch_files import read_safetensors
 from pipeline.runtime.records import SOURCES, out_of_date
 from pipeline.runtime.result_files import has_param
 
@@ -117,7 +117,7 @@ def _lie_there(opened: Opened, tokenizer: Path, transformer: Path) -> bool:
     """Whether the model's weights are those of these folders: since it was opened either may have
     changed."""
     for network, folder in ((opened.tokenizer, tokenizer), (opened.transformer, transformer)):
-        weights, there = network.state_dict(), read_safetensors(folder / "model.safetensors")
+        weights, there = network.state_dict(), load_file(folder / "model.safetensors")
         if weights.keys() != there.keys():
             return False
         for name, value in weights.items():

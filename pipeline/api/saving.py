@@ -44,7 +44,7 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
         TRANSFORMER_FOLDER: ("transformer", opened.transformer),
     }
     hashes = {}
-    with atomic_folder(folder, _holds_nothing_else) as temporary:
+    with atomic_folder(folder) as temporary:
         for part, (kind, network) in networks.items():
             # In float32, as a model is opened, whatever the caller made of it.
             weights = {k: v.to("cpu", torch.float32) for k, v in network.state_dict().items()}
@@ -58,6 +58,7 @@ def save(opened: Opened, folder: Path, name: str) -> Path:
         description = description.model_copy(update={"weights": hashes})
         write_text(temporary / CONFIG, description.model_dump_json(indent=2) + "\n")
         write_text(temporary / CARD, card(opened, name, values))
+        require_free(folder)  # another process may have made it meanwhile
     return folder
 
 

@@ -73,4 +73,4 @@ def require_place(path: Path, folder: bool = False) -> None:
         tried.mkdir()
         tried.rmdir()
     except OSError as error:
-        raise UserError(cannot_write(path, error)) from error
+        raise cannot_write(path, error) from error

@@ -1,7 +1,6 @@
 """Image sets of others: folders of PNGs, and the `.npz` of the ADM suite."""
 
 import contextlib
-import io
 import math
 import os
 import sys
@@ -24,7 +23,6 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import file_hash, read_file, require_file, value_hash
 from pipeline.runtime.limits import IMAGES, PICTURE_BYTES, PICTURE_PIXELS
-from pipeline.runtime.pytorch_files import ShortReads
 
 ARRAY, LABELS = "arr_0", "arr_1"  # of an `.npz`
 
@@ -109,12 +107,7 @@ class NpzImages:
     def __init__(self, path: Path):
         self.path = path
         self._stream: _Stream | None = None  # of `read`, between two calls
-        # Opened in short reads, its list of entries is held to a limit; the images' are longer.
-        with (
-            _naming(path),
-            ShortReads(io.FileIO(path)) as handle,
-            zipfile.ZipFile(handle) as archive,
-        ):
+        with _naming(path), zipfile.ZipFile(path) as archive:
             entry = array_entry(archive, ARRAY)
             with archive.open(entry) as stream:
                 shape, fortran, dtype = _read_header(stream)

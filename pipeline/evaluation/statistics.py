@@ -1,7 +1,6 @@
 """Mean and covariance of features: all that FID needs to know of a reference set. Sets of images
 that must not be distributed are published in this form."""
 
-import io
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,6 @@ from torch import Tensor
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, require_file
 from pipeline.runtime.limits import FEATURE, STATISTICS_SIZE
-from pipeline.runtime.pytorch_files import ShortReads
 
 BLOCK = 10_000  # rows held in double precision at once
 # Rounding of published covariances, some of them of fewer images than dimensions, to their largest.
@@ -103,7 +101,7 @@ def read_statistics(path: Path) -> ReferenceStatistics:
         NoStatistics: what it holds is none.
         Exception: nearly any other, where it is damaged.
     """
-    with ShortReads(io.FileIO(path)) as handle, zipfile.ZipFile(handle) as archive:
+    with zipfile.ZipFile(path) as archive:
         mu, sigma = (_array(archive, name) for name in ReferenceStatistics._fields)
     if wrong := _no_statistics(mu, sigma):
         raise NoStatistics(f"mu {tuple(mu.shape)}, sigma {tuple(sigma.shape)}: {wrong}")

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.files import (
     PARTS,
@@ -26,7 +28,6 @@ from pipeline.runtime.files import (
 )
 from pipeline.runtime.hashes import hash_now
 from pipeline.runtime.limits import SUMS_BYTES
-from pipeline.runtime.locks import waited_for
 from pipeline.runtime.runs import KEY, own_folder
 
 _NAME = re.compile(r"[0-9a-f]{16}")  # of a run directory
@@ -66,12 +67,12 @@ def shared_folder(folder: Path, lock_file: Path | None = None) -> Iterator[None]
     with contextlib.ExitStack() as held:
         try:
             lock_file.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(waited_for(lock_file))
+            held.enter_context(FileLock(lock_file))
             if folder != lock_file.parent:
                 own_folder(folder)
             remove_temporary(folder)
         except OSError as error:
-            raise UserError(cannot_write(folder, error)) from error
+            raise cannot_write(folder, error) from error
         yield
 
 

@@ -4,74 +4,49 @@ command: as one line."""
 import contextlib
 import errno
 import os
-import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.runtime.dag import DVC_FILE
-from pipeline.runtime.errors import FULL, PassingError, UserError, one_line
+from pipeline.runtime.errors import SYSTEM, WAYS_OUT, PassingError, UserError, one_line
 from pipeline.runtime.files import write_text
 from pipeline.runtime.project import in_project
 from pipeline.runtime.uris import scrubbed
 
-# What a user can do where the system refuses a file or folder, by its number of the error.
-WAYS_OUT = {
-    errno.EACCES: "change its permissions",
-    errno.EPERM: "change its permissions",
-    errno.EROFS: "make its file system writable",
-    errno.ENOTDIR: "a file lies in the place of a folder: delete it",
-    errno.EISDIR: "a folder lies in the place of a file: delete it",
-    errno.ELOOP: "a link leads to itself: delete it",
-}
-
-PASSING = {  # reasons why the system does not read a file now, and may later
-    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY),
-    *(errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
-}
+DAMAGED = (None, errno.ENOENT, errno.EINVAL, errno.EIO)  # of errors of a damaged or missing file
+MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # in torch's messages
 
 
 def bug(error: Exception, name: str) -> str:
-    """The line for an error that no user's mistake explains; its traceback goes into a file, unless
-    the disk is full. In a job, whose files nobody can look at, it is printed too.
+    """The line for an error that is not a `UserError`, at the end of a stage or command. Of a bug
+    it names the file with the traceback, which is printed as well in a submitted job, whose files
+    nobody can open.
 
     Args:
         name: of the stage or command.
 
     Raises:
-        Exception: the error itself, where no file can be written, or a reader has left.
+        Exception: the error itself, if no file can be written, or the output's reader has left.
     """
     if isinstance(error, BrokenPipeError):
         raise error
     inner = innermost(error)
-    if isinstance(inner, OSError) and inner.errno in FULL:
-        return f"{inner.strerror}{f': {inner.filename}' * bool(inner.filename)}; make room"
-    if isinstance(inner, OSError) and inner.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{inner.strerror}; allow more of them (`ulimit -n`)"
-    if isinstance(inner, OSError) and inner.errno in WAYS_OUT and inner.filename:
-        said = f"{inner.filename}: {inner.strerror}; {WAYS_OUT[inner.errno]} and run again"
-        return one_line(scrubbed(said))
     if lacks_memory(inner):
         return in_a_line(inner)
+    if isinstance(inner, OSError) and inner.errno in (WAYS_OUT if inner.filename else SYSTEM):
+        way_out = f"{WAYS_OUT[inner.errno]} and run again"
+        return scrubbed(str(UserError(str(inner.filename or ""), str(inner.strerror), way_out)))
     text = scrubbed("".join(traceback.format_exception(error)))
-    if "MASKGIT_COMMIT" in os.environ:  # a job was sent from another folder (`tools/submit`)
+    if "MASKGIT_COMMIT" in os.environ:  # of `tools/submit`
         print(text, file=sys.stderr)
-    for file in _places(f"traceback-{name}.txt"):
-        with contextlib.suppress(UserError, OSError):
-            write_text(file, text.encode("utf-8", "backslashreplace").decode())
-            return f"{one_line(scrubbed(in_a_line(error)))} (unexpected: traceback in {file})"
+    with contextlib.suppress(UserError, OSError):
+        runs = in_project("runs")
+        folder = runs if runs.is_dir() else Path(tempfile.gettempdir())
+        file = folder / f"traceback-{name}.txt"
+        write_text(file, text.encode("utf-8", "backslashreplace").decode())
+        return f"{one_line(scrubbed(in_a_line(error)))} (unexpected: traceback in {file})"
     raise error
-
-
-def _places(name: str) -> Iterator[Path]:
-    """Where such a file may lie: with the project's runs, or where the system keeps what it will
-    delete."""
-    if in_project(DVC_FILE).exists() and in_project("runs").is_dir():
-        yield in_project("runs") / name
-    with contextlib.suppress(OSError):
-        yield Path(tempfile.gettempdir(), name)
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -85,53 +60,42 @@ def innermost(error: BaseException) -> BaseException:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether memory was asked for that there is not: Python's, NumPy's or PyTorch's, or the
-    system's for a file that is to be mapped."""
-    words = ("can't allocate memory", "not enough memory", "out of memory")
-    mapped = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
-    return (
-        isinstance(error, MemoryError)
-        or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
-        or (mapped and os.strerror(errno.ENOMEM) in str(error))
-    )
+    """Whether there was not enough memory: for Python, NumPy, PyTorch, or a file to be mapped."""
+    words = (*MEMORY, os.strerror(errno.ENOMEM))
+    library = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
+    return isinstance(error, MemoryError) or (library and any(w in str(error) for w in words))
 
 
 def require_readable(path: Path, error: BaseException, instead: str = "") -> None:
-    """Look at why a file, or one in a folder, could not be read.
+    """Tell a file that cannot be read from a damaged one: return if it is damaged or missing.
 
     Args:
+        error: raised when the file, or one in the folder, was read.
         instead: the other way out, as words that follow "run again,".
 
     Raises:
-        PassingError: it may be read at another time: nothing says that it is damaged, and nobody
-            may remove it.
-        UserError: its permissions do not allow it.
+        PassingError: the system cannot read it (permissions, a stale handle, too little memory), so
+            that it must not be removed.
     """
     if isinstance(error.__cause__, OSError):
         error = error.__cause__
-    if isinstance(error, OSError) and error.errno in PASSING:
-        reason = error.strerror
-        if not instead and error.errno in WAYS_OUT:  # nothing is removed, and time mends nothing
-            raise UserError(f"{path} cannot be read ({reason}); {WAYS_OUT[error.errno]}") from error
-    elif lacks_memory(error):
-        reason = "there is not enough memory"
-    else:
-        return
     way_out = f"run again, {instead}" if instead else "run again"
-    raise PassingError(f"{path} cannot be read now ({reason}); {way_out}") from error
+    if lacks_memory(error):
+        raise PassingError(str(path), "cannot be read now (not enough memory)", way_out) from error
+    if isinstance(error, OSError) and error.errno not in DAMAGED:
+        if not instead and error.errno in WAYS_OUT:
+            way_out = f"{WAYS_OUT[error.errno]} and run again"
+        reason = f"cannot be read now ({error.strerror})"
+        raise PassingError(str(path), reason, way_out) from error
 
 
 def in_a_line(error: BaseException) -> str:
-    """The first line of the error inside; with its type, unless it is for the user."""
+    """The first line of the innermost error; with its type, unless it is a `UserError`."""
     inner = innermost(error)
     line, name = str(inner).strip().partition("\n")[0], type(inner).__name__
     if isinstance(inner, UserError):
         return line
     if lacks_memory(inner):
-        found = re.search(r"allocate ([\d.]+ \w+)", line)
-        wanted = f" for {found[1]} at once" if found else ""
-        return (
-            f"there is not enough memory{wanted}; ask for less (a smaller batch_size or network in "
-            f"params.yaml), or use a larger machine"
-        )
+        way_out = "use a smaller batch_size or network (params.yaml), or a larger machine"
+        return str(UserError("there is not enough memory", line, way_out))
     return f"{name}: {line}" if line else name

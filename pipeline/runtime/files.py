@@ -1,11 +1,11 @@
-"""Writes that are whole or do not happen, content hashes, and small file formats."""
+"""Files that are written whole or not at all, content hashes, and small file formats."""
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
 import shutil
-import stat
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError, cannot_write
-from pipeline.runtime.limits import JSON_BYTES, SEED, YAML_BYTES
+from pipeline.runtime.limits import SEED, YAML_BYTES
 
 PARTS = ".parts"  # ends the name of a folder with the batches of a file, until it is whole
 SUMS = "SHA256SUMS"  # hashes of a folder's files: no content of its own
-# What Python, editors and file managers put into folders, as .dvcignore has it.
+# Files that Python, editors and file managers put into folders, as in .dvcignore.
 IGNORED = (
     *("__pycache__", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db"),
     *(".*.sw?", "*~", ".#*", ".nfs*"),
@@ -26,7 +26,7 @@ IGNORED = (
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name, of a file that `remove_temporary` finds where its writer is killed."""
+    """A new name beside `path`; `remove_temporary` finds it if its writer is killed."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
@@ -39,7 +39,7 @@ def remove_temporary(folder: Path, name: str = "*", *, below: bool = False) -> N
 
 
 def remove(path: Path) -> None:
-    """Remove whatever lies at a path: a folder with all in it; of a link the link alone."""
+    """Remove a file, a link, or a folder with its content; nothing if there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -58,8 +58,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def look_again(folder: Path) -> None:
-    """Open a folder, and those in it: only then does a client of NFS ask again for another
-    machine's file that it did not find before."""
+    """List a folder and those in it, so that an NFS client sees other machines' new files."""
     for _ in os.walk(folder):
         pass
 
@@ -78,18 +77,15 @@ def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the final name only if the block succeeds.
 
     Args:
-        durable: wait for the disk, so that a machine that loses power leaves the old content or the
-            new. What is compared with a hash and can be made again need not wait.
+        durable: wait for the disk, so that the file is whole even after a power failure. Files
+            that are checked by a hash and can be made again need not wait.
 
     Raises:
-        UserError: the file cannot be written (disk full, read-only folder), or is a device or pipe,
-            which it would replace.
+        UserError: the file cannot be written (disk full, read-only folder).
     """
     path = Path(path)
     temporary = temporary_beside(path)
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path} is a pipe, socket or device; delete it, or give another path")
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if durable:
@@ -98,7 +94,7 @@ def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
         if durable:
             to_disk(path.parent)
     except OSError as error:
-        raise UserError(cannot_write(path, error)) from error
+        raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -114,33 +110,29 @@ def write_json(path: Path | str, value: Any, durable: bool = True) -> None:
 
 
 def require_file(path: Path | str, most: int | None = None) -> None:
-    """Look at what lies at a path before it is opened: a FIFO would hang, a device never end.
+    """Check a file that a user named before it is opened: a pipe would hang.
 
     Args:
-        most: bytes that the file may have; None for any number.
+        most: limit of its size in bytes; None for no limit.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
-        UserError: it is no regular file, larger than `most`, or cannot be reached.
+        UserError: it is not a regular file, is larger than `most`, or cannot be reached.
     """
+    path = Path(path)
     try:
-        found = os.stat(path)
+        size = path.stat().st_size
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be read ({reason}); check the path") from error
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
-        raise UserError(f"{path} is {kind} and not a file; put the file in its place")
-    # One of the system's says that it is empty, and may never end, or never begin.
-    if not found.st_size and os.path.realpath(path).startswith("/proc/"):
-        raise UserError(f"{path} is a file of the system; put a file of yours in its place")
-    if most is not None and found.st_size > most:
-        raise UserError(
-            f"{path} has {found.st_size:,} bytes, more than the limit of {most:,} "
-            f"(docs/limits.md); give a smaller file"
-        )
+        raise UserError(str(path), f"cannot be read ({reason})", "check the path") from error
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or pipe"
+        raise UserError(str(path), f"{kind}, not a regular file", "give a regular file")
+    if most is not None and size > most:
+        reason = f"{size:,} bytes, more than the limit of {most:,} (docs/limits.md)"
+        raise UserError(str(path), reason, "give a smaller file")
 
 
 def read_file(path: Path | str, most: int | None = None) -> bytes:
@@ -149,24 +141,25 @@ def read_file(path: Path | str, most: int | None = None) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check the path") from error
+        reason = f"cannot be read ({error.strerror})"
+        raise UserError(str(path), reason, "check the path and its permissions") from error
 
 
 def read_json(
     path: Path | str,
     *keys: str,
-    most: int = JSON_BYTES,
+    most: int | None = None,
     way_out: str = "delete it and run again",
 ) -> Any:
     """Read a JSON file.
 
     Args:
-        keys: that the mapping in it has to have.
-        most: bytes that the file may have.
-        way_out: ends the message where it is damaged.
+        keys: that the mapping in it must have.
+        most: limit of its size in bytes.
+        way_out: ends the message if the file is damaged.
 
     Raises:
-        UserError: it is missing, larger, not JSON, has a key twice, or lacks one of the keys.
+        UserError: it is missing, too large, not JSON, has a key twice, or lacks one of the keys.
     """
     try:
         value = json.loads(read_file(path, most).decode("utf-8"), object_pairs_hook=distinct)
@@ -181,10 +174,10 @@ def read_json(
 
 
 def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A mapping of what a file lists. Of two values of one name each reader takes its own.
+    """The mapping of the pairs; of a key that is there twice JSON readers differ on the value.
 
     Raises:
-        ValueError: there are two of one name.
+        ValueError: a key is there twice.
     """
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
@@ -194,25 +187,22 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict:
-    """Read a YAML 1.2 file, as DVC does (so that 1e-4 is a number).
+    """Read a YAML file of sections.
 
     Raises:
         UserError: it is missing, too large, not YAML, or not a mapping.
     """
-    from pipeline.runtime.yaml import NotYaml, parse_yaml
+    from pipeline.runtime.yaml import parse_yaml
 
     try:
-        values = _copied(parse_yaml(read_file(path, YAML_BYTES).decode("utf-8")))
+        values = copy.deepcopy(parse_yaml(read_file(path, YAML_BYTES).decode("utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run from the project's root folder") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not valid YAML: it is no text in UTF-8; save it so") from error
-    except NotYaml as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+    except ValueError as error:  # of the text, or of its encoding
+        raise UserError(str(path), f"not valid YAML ({error})", "correct it there") from error
     if not isinstance(values, dict):
-        raise UserError(
-            f"{path} must hold sections of key: value pairs; `maskgit preset mnist5k` writes one"
-        )
+        reason = "must hold sections of key: value pairs"
+        raise UserError(str(path), reason, "`maskgit preset mnist5k` writes one")
     return values
 
 
@@ -221,27 +211,19 @@ def as_written(value: Any) -> Any:
     return float(f"{value:.10g}") if isinstance(value, float) else value
 
 
-def _copied(value: Any) -> Any:
-    """Nested mappings and lists, five times as fast as by `copy`: a stage reads dvc.yaml again and
-    again."""
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
-
-
 def write_csv(
     path: Path | str, rows: list[dict[str, Any]], columns: list[str] | None = None
 ) -> None:
-    """Write rows as CSV; floats keep 10 significant digits, enough to tell runs apart, and a column
-    of whole numbers all of theirs: seeds may have more.
+    """Write rows as CSV. Floats get 10 significant digits; columns of whole numbers, such as
+    seeds, get all digits.
 
     Args:
-        columns: in order; without them those of the rows. With them no rows give a header.
+        columns: in order; None for those of the rows. With columns, no rows give a header.
     """
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=columns)
-    for name, column in table.select_dtypes("float").items():  # whole ones too, if a cell is empty
+    for name, column in table.select_dtypes("float").items():  # pandas' type if a cell is empty
         if ((column.dropna() % 1 == 0) & (column.dropna().abs() <= SEED)).all():
             table[name] = column.astype("Int64")
     with atomic_file(path) as temporary:
@@ -257,21 +239,20 @@ def write_npz(path: Path | str, arrays: Mapping[str, Any]) -> None:
 
 
 def file_hash(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, as hex; errors are those of `require_file`."""
-    require_file(path)
+    """SHA-256 of a file's bytes, as hex."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> str:
-    """Content hash of a file, or of a folder: of every file in it, but for `IGNORED` ones and those
-    whose own content hashes stand in its `manifest.json`.
+    """Content hash of a file, or of all files in a folder, except for `IGNORED` ones and those
+    whose own hashes are in its `manifest.json`.
 
     Args:
         hash_of: the hash of a file.
 
     Raises:
-        UserError: there is nothing at the path, or no file that can be read.
+        UserError: there is nothing at the path.
     """
     path = Path(path)
     if not path.exists():
@@ -279,18 +260,18 @@ def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> s
     if not path.is_dir():
         return hash_of(path)
     manifest = path / "manifest.json"
-    named = read_file(manifest, JSON_BYTES).decode("utf-8", "replace") if manifest.exists() else ""
+    named = manifest.read_text(encoding="utf-8", errors="replace") if manifest.exists() else ""
     files = (f for f in path.rglob("*") if f.is_file() and f.name != SUMS)
-    files = (f for f in files if not any(map(_is_ignored, f.relative_to(path).parts)))
-    # In quotes, as the manifest names a file: not as a part of another's name.
+    files = (f for f in files if not is_ignored(f.relative_to(path)))
+    # With its quotes, so that a file whose name is a part of another's is hashed.
     hashed = [f for f in sorted(files) if f'"{f.relative_to(path)}"' not in named]
     if hashed == [manifest]:
         return hash_of(manifest)
     return value_hash({str(f.relative_to(path)): hash_of(f) for f in hashed})
 
 
-def _is_ignored(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in IGNORED)
+def is_ignored(path: Path) -> bool:
+    return any(fnmatchcase(part, pattern) for part in path.parts for pattern in IGNORED)
 
 
 def value_hash(value: Any) -> str:

@@ -23,9 +23,6 @@ BACKGROUND = (255, 255, 255)  # what shows through transparent pixels: white
 
 # Parameter files.
 YAML_BYTES = 2**20
-YAML_DEPTH = 20  # nested lists and mappings
-YAML_BITS = 14_000  # of a whole number: 4,214 digits, and Python cannot print 4,301
-YAML_EVENTS = 20_000  # values, keys, and beginnings and ends of lists and mappings
 
 # Params.
 TEXT = 4096  # characters of a text, such as a path
@@ -55,7 +52,6 @@ CONFIG_BYTES = 2**22  # of the config.json of a saved model, or of a network in 
 SUMS_BYTES = 2**26  # of the list of a folder's hashes
 JSON_BYTES = 2**26  # of a manifest, or another JSON file that has no limit of its own
 RECORD_BYTES = 2**24  # of a line of what is to be sent to MLflow
-INDEX_BYTES = 2**21  # of the list of names and shapes in a file of weights
 FLAX_BYTES = 2**32  # of a flax checkpoint, which is read twice; with its optimizer, 2**31
 CLASSES = 2**16  # that a released transformer was trained with
 STATISTICS_SIZE = 4096  # dimensions of reference statistics

@@ -14,10 +14,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock
+
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash
 from pipeline.runtime.limits import RECORD_BYTES
-from pipeline.runtime.locks import waited_for
 from pipeline.runtime.record_kinds import Record, damage_of, is_copy
 
 LOG = "log.jsonl"
@@ -142,7 +143,7 @@ class Outbox:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _check_log(self.log)
-            with waited_for(self.folder / "log.lock"), open(self.log, "ab", buffering=0) as log:
+            with FileLock(self.folder / "log.lock"), open(self.log, "ab", buffering=0) as log:
                 self._forget_others(os.fstat(log.fileno()))
                 for end, record in read_records(self.log, self._read):
                     self._note(record)

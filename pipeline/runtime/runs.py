@@ -28,7 +28,6 @@ from pipeline.runtime.files import (
     value_hash,
     write_json,
 )
-from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project
 from pipeline.runtime.storage import download
 
@@ -82,12 +81,12 @@ def own_folder(folder: Path) -> Path:
             remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(cannot_write(folder, error)) from error
+            raise cannot_write(folder, error) from error
     return folder
 
 
 def _locked(path: Path, stage: str) -> FileLock:
-    lock, owner = lock_at(path / ".lock"), path / ".owner.json"
+    lock, owner = FileLock(path / ".lock"), path / ".owner.json"
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -98,7 +97,7 @@ def _locked(path: Path, stage: str) -> FileLock:
             f"{stage} is running already: {_owner(owner)}; wait until it has ended, or end it"
         ) from None
     except OSError as error:
-        raise UserError(cannot_write(path, error)) from error
+        raise cannot_write(path, error) from error
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     own = {"pid": os.getpid(), "host": platform.node(), "since": since}
     write_json(owner, own, durable=False)  # of no use once this process is gone

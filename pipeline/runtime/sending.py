@@ -9,10 +9,11 @@ from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash, read_json, remove_temporary, write_json
 from pipeline.runtime.limits import NAME, PICTURE_FORMATS
-from pipeline.runtime.locks import lock_at
 from pipeline.runtime.outbox import LOG, Broken, Record, first_open, read_records, remove_copy
 from pipeline.runtime.server import NO_MLFLOW, Gone, Refused, Server, Unsent
 
@@ -53,11 +54,7 @@ def send(folder: Path, server: Server, damaged: dict[int, str]) -> list[str]:
         Broken: nothing can be sent until somebody puts the outbox right.
         filelock.Timeout: another process is sending it.
     """
-    try:
-        lock = lock_at(folder / "sending.lock")
-    except UserError as error:
-        raise Broken(str(error)) from None
-    with lock.acquire(timeout=0):
+    with FileLock(folder / "sending.lock").acquire(timeout=0):
         note = folder / SENT
         if note.exists() and not note.is_file():  # it would never end to send everything again
             raise Broken(f"{note} is no file, but a folder, pipe or device; delete it")

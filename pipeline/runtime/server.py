@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from filelock import FileLock
+
 from pipeline.runtime.errors import UserError, one_line, printable
 from pipeline.runtime.files import remove_temporary, require_file, temporary_folder
-from pipeline.runtime.locks import lock_at
 from pipeline.runtime.project import in_project
 from pipeline.runtime.uris import is_local, own_database, scrubbed, sqlite_file
 
@@ -120,7 +121,7 @@ class Server:
             _check_database(file)
         if self._client is None or _lacks_content(file):  # it may be deleted at any time
             # Two processes that set up one fresh database at once break it for good.
-            beside = lock_at(file.with_name(f".{file.name}.lock")) if file else None
+            beside = FileLock(file.with_name(f".{file.name}.lock")) if file else None
             with beside or contextlib.nullcontext():
                 if file and _lacks_content(file):
                     self._make_database(file)

@@ -15,7 +15,7 @@ from pipeline.data.images.threads import in_threads
 from pipeline.evaluation.images import BATCH, ImageSet, SampleImages
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file
-from pipeline.runtime.folders import atomic_folder, is_empty, require_new
+from pipeline.runtime.folders import atomic_folder, require_new
 from pipeline.runtime.records import require_current
 
 
@@ -64,7 +64,7 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
     """
     folder = Path(folder)
     require_new(folder)
-    with atomic_folder(folder, is_empty) as temporary:
+    with atomic_folder(folder) as temporary:
 
         def save(item: tuple[int, Tensor]) -> None:
             number, image = item
@@ -74,6 +74,7 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
         for batch in images.batches(BATCH):
             in_threads(save, enumerate(batch, start=first))
             first += len(batch)
+        require_new(folder)  # another process may have made it meanwhile
 
 
 def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path | str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -18,7 +19,6 @@ from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import read_json, require_file, write_json
 from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.limits import CONFIG_BYTES
-from pipeline.runtime.pytorch_files import read_safetensors
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.bounds import require_bounds
@@ -45,8 +45,6 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
     Raises:
         UserError: a weight is NaN or infinite; what was published before stays.
     """
-    from safetensors.torch import save
-
     if (name := not_finite(weights)) is not None:
         raise UserError(
             f"{folder}: {name} of the {kind} holds values that are NaN or infinite, so it is not "
@@ -114,7 +112,7 @@ def load_model(
         raise UserError(f"{folder} holds a {found} and not a {kind}; {way_out}")
     model_class, config_class = MODELS[kind]
     try:
-        weights = read_safetensors(folder / WEIGHTS)
+        weights = load_file(folder / WEIGHTS)
         require_bounds(kind, config, len(weights))
         typed = _typed(config, config_class)
         with torch.device("meta"), _NothingDrawn():  # first: a config may ask for all memory

@@ -181,7 +181,7 @@ def _check_shapes(path: Path, kind: str, parts: Parts, weights: dict[str, Tensor
                 f"{part.key} has shape {tuple(found.shape)} and not {part.shape}; make params.yaml "
                 f"agree on {_differing_sizes(kind, parts, weights)}",
             )
-        if not found.is_floating_point():
+        if not found.is_floating_point() or found.itemsize < 2:  # 8 bits have a scale elsewhere
             dtype = str(found.dtype).removeprefix("torch.")
             raise _does_not_fit(path, f"{part.key} is {dtype}, no weight; give the original file")
 

@@ -12,19 +12,14 @@ from typing import Any
 
 import msgpack
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import require_file
+from pipeline.runtime.files import distinct, require_file
 from pipeline.runtime.limits import FLAX_BYTES
-from pipeline.runtime.pytorch_files import (
-    MAX_DIMENSIONS,
-    distinct,
-    read_safetensors,
-    read_state_dict,
-    require_dense,
-)
+from pipeline.runtime.pytorch_files import read_state_dict, require_dense
 
 # Flax's msgpack extension types that hold an array (a complex number would be 2).
 NDARRAY, NUMPY_SCALAR = 1, 3
@@ -32,6 +27,7 @@ CHUNKED = "__msgpack_chunked_array__"
 # Longest list or map in a tree of weights; a file that declares a longer one is refused unread.
 MAX_CHILDREN = 1 << 12
 MAX_NODES = 1 << 16  # lists, maps and what they hold, in a whole tree
+MAX_DIMENSIONS = 8  # of an array
 MAX_NAME = 1024  # characters of a weight's name
 DTYPES = {
     name: getattr(torch, name)
@@ -60,7 +56,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if start[:4] == b"PK\x03\x04":
         read: Callable[[Path], dict[str, Tensor]] = read_state_dict
     elif start[5:] == b"\0\0\0{":  # the high bytes of the header's length, then its JSON
-        read = read_safetensors
+        read = load_file
     elif start[:1] and start[0] in (*range(0x81, 0x90), 0xDE, 0xDF):  # a map that is not empty
         read = _read_flax
     else:

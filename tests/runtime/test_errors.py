@@ -1,0 +1,153 @@
+"""How errors reach the user: as one line that names the thing and the way out."""
+
+import errno
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.runtime import limits
+from pipeline.runtime.errors import ArgumentError, PassingError, UserError, cannot_write, one_line
+from pipeline.runtime.failures import bug, in_a_line, require_readable
+from tests.project import ROOT
+
+SHOW = f"{sys.executable} -m pipeline params"
+CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 10.00 GiB"
+
+
+def system_error(number: int, path: str | None = None) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+def test_an_error_is_its_three_parts_in_one_line():
+    error = UserError("training.lr", "2 is too\nhigh", "use less")
+    assert str(error) == "training.lr: 2 is too high; use less"
+    assert str(UserError("a sentence; with its way out")) == "a sentence; with its way out"
+    for kind in (UserError, PassingError, ArgumentError):  # as Ray passes them on
+        copy = pickle.loads(pickle.dumps(kind("a", "b", "c")))
+        assert (copy.subject, copy.reason, copy.way_out) == ("a", "b", "c")
+    assert isinstance(error, Exception) and issubclass(ArgumentError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain γ 日本", "plain γ 日本"),
+        ("two\nlines\tof\x00it", "two lines of\\x00it"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("\udcff bytes", "\\xff bytes"),
+        ("half \ud800", "half \\ud800"),
+    ],
+)
+def test_a_message_is_one_line_of_what_can_be_printed(text, shown):
+    assert one_line(text) == str(UserError(text)) == shown
+    assert one_line(shown) == shown
+
+
+def test_long_words_and_messages_are_shortened_in_the_middle():
+    path = "/start/" + "x" * 900 + "/end.png"
+    line = one_line(f"{path} is broken; delete it")
+    assert line.startswith("/start/") and "/end.png is broken; delete it" in line
+    assert len(line.split()[0]) == limits.WORD
+    line = one_line("word " * 1000 + "end")
+    assert len(line) == limits.MESSAGE and line.endswith("word end") and one_line(line) == line
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-", "> /dev/full"])
+def test_output_that_cannot_be_written_is_no_traceback(closed):
+    """A closed one is no error at all; under a full disk it is a line."""
+    command = ["bash", "-c", f"{SHOW} {closed}"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    full = "full" in closed
+    assert ended.returncode == full and ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == full and ended.stderr.startswith("error: " * full)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (system_error(errno.ENOSPC, "a/b"), "a/b: No space left on device; make room"),
+        (system_error(errno.ENOSPC), "No space left on device; make room"),
+        (system_error(errno.EACCES, "a/b"), "a/b: Permission denied; change its permissions"),
+        (system_error(errno.EROFS, "a/b"), "a/b: Read-only file system; make its file system"),
+        (system_error(errno.ENOTDIR, "a/b"), "a/b: Not a directory; something else lies in"),
+        (system_error(errno.EMFILE), "Too many open files; allow more of them"),
+        (MemoryError(), "there is not enough memory; use a smaller batch_size"),
+        (torch.OutOfMemoryError(CUDA), f"there is not enough memory: {CUDA}; use a smaller"),
+    ],
+)
+def test_an_error_of_the_system_is_no_bug(error, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert bug(error, "stage").startswith(line) and not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_is_no_bug():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    assert bug(caught.value, "stage").startswith("there is not enough memory")
+
+
+def test_a_bug_names_the_file_with_its_traceback_and_shows_no_password(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    (tmp_path / "runs").mkdir()
+    try:
+        raise TypeError("no http://me:secret@host:1\nand more")
+    except TypeError as error:
+        line = bug(error, "sweep")
+    file = tmp_path / "runs/traceback-sweep.txt"
+    assert line.startswith("TypeError: no ") and line.endswith("traceback-sweep.txt)")
+    assert "test_errors.py" in file.read_text() and "\n" not in line
+    assert "secret" not in line + file.read_text()
+    with pytest.raises(BrokenPipeError):  # the reader of the output has left
+        bug(BrokenPipeError(), "sweep")
+
+
+def test_the_error_inside_of_rays_is_what_is_told():
+    class OfRay(Exception):
+        """As Ray's, which say where the error is in their own ways."""
+
+        def __init__(self, **inside):
+            super().__init__("a page\n\nof traceback\n")
+            self.__dict__.update(inside)
+
+    full = UserError("cannot write a", "No space left on device")
+    assert in_a_line(OfRay(worker_failures={1: OfRay(_base_exc=full)})) == str(full)
+    assert in_a_line(OfRay(cause=ValueError("one\ntwo"))) == "ValueError: one"
+    assert in_a_line(OfRay(controller_failure=OfRay(cause=None))) == "OfRay: a page"
+    assert in_a_line(RuntimeError()) == "RuntimeError"
+
+
+@pytest.mark.parametrize(
+    ("error", "damaged"),
+    [
+        (ValueError("no tensors"), True),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), True),
+        (system_error(errno.EIO), True),  # a bad sector
+        (OSError("Couldn't deserialize thrift"), True),  # a library's, of a damaged file
+        (system_error(errno.ESTALE), False),
+        (system_error(errno.EACCES), False),
+        (MemoryError(), False),
+        (RuntimeError("CPUAllocator: can't allocate memory: you tried"), False),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(error, damaged):
+    if damaged:
+        require_readable(Path("a.pt"), error)
+        return
+    with pytest.raises(PassingError) as raised:
+        require_readable(Path("a.pt"), error, "or delete it")
+    assert raised.value.subject == "a.pt" and raised.value.way_out == "run again, or delete it"
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [(errno.ENOSPC, "make room"), (errno.ENOENT, "was moved"), (errno.EIO, "make room or")],
+)
+def test_what_cannot_be_written_has_a_way_out(number, way_out):
+    error = cannot_write(Path("a/b"), system_error(number))
+    assert error.subject == "cannot write a/b" and way_out in error.way_out

@@ -1,0 +1,296 @@
+"""Writes that are whole or do not happen, hashes, and files that people edit."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime import folders
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import (
+    IGNORED,
+    atomic_file,
+    file_hash,
+    read_json,
+    read_yaml,
+    remove_temporary,
+    require_file,
+    tree_hash,
+    value_hash,
+    write_csv,
+    write_json,
+    write_text,
+)
+from pipeline.runtime.folders import atomic_folder, publish_folder, require_new
+from pipeline.runtime.result_files import has_param, read_csv
+from pipeline.runtime.yaml import NotYaml, parse_yaml
+from tests.project import ROOT
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt: not an Exception."""
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Every file in a folder, hidden ones too."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), Interrupted(), FULL])
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+def test_a_failed_write_keeps_the_old_content(tmp_path, atomic, error):
+    """Also where there was none, in a folder that did not exist."""
+    path = tmp_path / "deep/name"
+    before: dict[str, str] = {}
+    for old in ("", "old"):
+        if old:
+            write_text(path if atomic is atomic_file else path / "a", old)
+            before = content(tmp_path)
+        with pytest.raises((ValueError, Interrupted, UserError)) as caught, atomic(path) as aside:
+            write_text(aside if atomic is atomic_file else aside / "a", "half")
+            raise error
+        assert content(tmp_path) == before
+        if error is FULL:
+            assert caught.value.subject == f"cannot write {path}"
+            assert caught.value.reason == "No space left on device"
+
+
+def test_a_finished_write_replaces_the_old_content(tmp_path):
+    write_text(tmp_path / "file", "old")
+    write_text(tmp_path / "folder/old", "old")
+    with atomic_file(tmp_path / "file") as aside:
+        aside.write_text("new")
+    with atomic_folder(tmp_path / "folder") as aside:
+        (aside / "a").write_text("new")
+    assert content(tmp_path) == {"file": "new", "folder/a": "new"}
+
+
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, atomic):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError) as error, atomic(tmp_path / "file/x"):
+        pass
+    assert error.value.subject == f"cannot write {tmp_path / 'file/x'}"
+    assert "move it away" in error.value.way_out
+
+
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    fsync, rename = os.fsync, os.replace
+
+    def note(what, path):
+        if str(path).startswith(str(tmp_path)):  # other threads of this process write elsewhere
+            done.append(f"{what} {os.path.basename(path)[:6]}")
+
+    def note_fsync(handle):
+        note("fsync", os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    def note_rename(old, new):
+        note("rename to", new)
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_rename)
+    write_text(tmp_path / "content", "x")
+    assert done == ["fsync .conte", "rename to conten", f"fsync {tmp_path.name[:6]}"]
+
+
+SLOW_WRITER = """
+import sys, time
+from pipeline.runtime.files import atomic_file
+with atomic_file(sys.argv[1]) as aside:
+    aside.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_writer_leaves_the_old_content_and_its_temporary_file_is_swept(tmp_path):
+    """And nothing else is."""
+    kept = ["a.txt", "a.txt.tmp", ".a.txt.tmp", "a.0123abcd.tmp", ".x.0123ABCD.tmp"]
+    for name in kept:
+        (tmp_path / name).write_text("old")
+    command = (sys.executable, "-c", SLOW_WRITER, str(tmp_path / "a.txt"))
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == "writing\n"
+        writer.kill()
+    (tmp_path / ".b.89abcdef.tmp").mkdir()
+    (tmp_path / ".b.89abcdef.tmp/half").write_text("half")
+    assert len(content(tmp_path)) == len(kept) + 2
+    remove_temporary(tmp_path)
+    remove_temporary(tmp_path / "nowhere")
+    assert content(tmp_path) == dict.fromkeys(kept, "old")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_folder_is_published_whole_or_not_at_all(tmp_path, monkeypatch, elsewhere):
+    """Also to another file system; a network's disk may say that it is full when it is waited
+    for."""
+    source, target = tmp_path / "runs/made", tmp_path / "data/images"
+    write_text(source / "new", "new")
+    write_text(target / "old", "old")
+    before, replace, to_disk = content(tmp_path), os.replace, folders.to_disk
+
+    def other_file_system(old, new):
+        if elsewhere and Path(old) == source:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        replace(old, new)
+
+    def full(path):
+        if not elsewhere or ".tmp" in str(path):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        to_disk(path)
+
+    monkeypatch.setattr("os.replace", other_file_system)
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "to_disk", full)
+        with pytest.raises(UserError, match="Disk quota exceeded"):
+            publish_folder(source, target)
+    assert content(tmp_path) == before
+    publish_folder(source, target)
+    assert content(tmp_path) == {"data/images/new": "new"} and not source.exists()
+
+
+def test_a_new_folder_is_empty_or_not_there(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "nothing"):
+        require_new(tmp_path / name)
+    write_text(tmp_path / "full/mine", "x")
+    for name in ("full", "full/mine"):
+        with pytest.raises(UserError, match="is there already"):
+            require_new(tmp_path / name)
+
+
+def test_tree_hash_sees_names_and_contents_and_what_dvc_sees(tmp_path):
+    from pathspec import PathSpec
+
+    lines = (ROOT / ".dvcignore").read_text().splitlines()
+    patterns = [line.removesuffix("/") for line in lines if line and line[:2] != "# "]
+    assert patterns == list(IGNORED)
+    dvc = PathSpec.from_lines("gitwildmatch", lines)
+    hashes = []
+    for name, text in [("a", "1"), ("a", "2"), ("sub/b.py", "1"), ("sub/swap.py", ""), ("c", "")]:
+        assert not dvc.match_file(name)
+        write_text(tmp_path / name, text)
+        hashes.append(tree_hash(tmp_path))
+    (tmp_path / "a").rename(tmp_path / "d")
+    hashes.append(tree_hash(tmp_path))
+    assert len(set(hashes)) == len(hashes)
+    beside = ["__pycache__/a.cpython-312.pyc", ".DS_Store", "sub/Thumbs.db", ".a.py.swp"]
+    for name in [*beside, "sub/a.py~", ".#a.py", ".ipynb_checkpoints/a.ipynb", ".nfs0001"]:
+        assert dvc.match_file(name)
+        write_text(tmp_path / name, name)
+    os.utime(tmp_path / "d", (0, 0))
+    assert tree_hash(tmp_path) == hashes[-1]
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    write_text(tmp_path / "abc", "abc")
+    assert tree_hash(tmp_path / "abc") == file_hash(tmp_path / "abc") == known
+    with pytest.raises(UserError, match="is missing"):
+        tree_hash(tmp_path / "nothing")
+
+
+def test_tree_hash_trusts_a_manifest_for_the_files_that_it_names_alone(tmp_path):
+    write_json(tmp_path / "manifest.json", {"shards": [{"file": "a.npy", "hash": "x"}]})
+    hashes = [tree_hash(tmp_path)]
+    write_text(tmp_path / "a.npy", "x")
+    assert [tree_hash(tmp_path)] == hashes == [file_hash(tmp_path / "manifest.json")]
+    write_json(tmp_path / "manifest.json", {"shards": [{"file": "a.npy", "hash": "y"}]})
+    hashes.append(tree_hash(tmp_path))
+    write_text(tmp_path / "npy", "x")  # a part of a name that is there
+    hashes.append(tree_hash(tmp_path))
+    assert len(set(hashes)) == 3
+
+
+def test_value_hash_ignores_key_order_only():
+    assert value_hash({"a": 1, "b": 2}) == value_hash({"b": 2, "a": 1})
+    assert len({value_hash(value) for value in ([1, 2], [2, 1], {"a": 1}, {"a": "1"})}) == 4
+
+
+def test_what_people_name_is_a_regular_file_of_a_size(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    for name, most in (("pipe", None), ("zeros", None), ("folder", None), ("large", 2)):
+        write_text(tmp_path / "large", "abc")
+        with pytest.raises(UserError) as error:
+            require_file(tmp_path / name, most)
+        assert error.value.subject == str(tmp_path / name) and error.value.way_out
+    require_file(tmp_path / "large", 3)
+    with pytest.raises(UserError, match="File name too long"):
+        require_file(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": ', "not valid JSON"),
+        ('{"a": 1, "a": 1}', "a is in its list twice"),
+        ("[1]", "has no key"),
+        (None, "is missing"),
+    ],
+)
+def test_json_that_cannot_be_read_is_one_line(tmp_path, text, words):
+    path = tmp_path / "a.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=words) as error:
+        read_json(path, "key")
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_json_and_csv_are_read_as_written(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": [1.5, None]})
+    assert read_json(tmp_path / "a.json", "a") == {"b": 1, "a": [1.5, None]}
+    write_csv(tmp_path / "t.csv", [{"a": 1, "b": 1 / 3}, {"a": 2, "b": 1e-7}])
+    assert (tmp_path / "t.csv").read_text() == "a,b\n1,0.3333333333\n2,1e-07\n"
+    values = [0.1, 0.1000001, 1 / 3, 0.0, 1e-9]
+    write_csv(tmp_path / "t.csv", [{"label_smoothing": value} for value in [*values, None]])
+    column = read_csv(tmp_path / "t.csv")["label_smoothing"]
+    for row, value in enumerate(values):  # told apart as they are written
+        assert list(column.index[has_param(column, value)]) == [row]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 1\na: 2\n", 'line 2, column 1: found duplicate key "a"'),
+        ("a: [1\nb: 2", "line 2, column 2: expected"),
+        ("a: !!python/name:os.system\n", "line 1, column 4: could not determine a constructor"),
+        ("a: 1\n---\nb: 2\n", "line 2, column 1: but found another document"),
+        ("a: \0", "special characters are not allowed"),
+        ("a: 2001-99-99", "month must be in 1..12"),
+        ("[" * 5000, "recursion"),
+    ],
+)
+def test_yaml_that_is_not_valid_is_named_with_its_line(tmp_path, text, words):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(NotYaml) as parsed:
+        parse_yaml(text)
+    with pytest.raises(UserError) as error:
+        read_yaml(tmp_path / "params.yaml")
+    assert words in str(parsed.value) and words in error.value.reason
+    assert error.value.subject == str(tmp_path / "params.yaml") and "\n" not in str(error.value)
+
+
+def test_yaml_is_read_as_dvc_reads_it(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("rate: 1e-4\non: yes\ndefaults: &d {a: 1}\nown: {<<: *d, b: 2}\n")
+    values = {"rate": 1e-4, "on": "yes", "defaults": {"a": 1}, "own": {"a": 1, "b": 2}}
+    assert read_yaml(path) == values
+    read_yaml(path)["rate"] = 2  # of a copy
+    assert read_yaml(path) == values
+    path.write_bytes(b"a: \xff")
+    for text in (None, "- a\n", ""):
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(UserError) as error:
+            read_yaml(path)
+        assert error.value.subject == str(path) and error.value.way_out

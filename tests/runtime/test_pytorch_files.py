@@ -1,0 +1,98 @@
+"""Published weights are the bytes that were published, and run no code."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.evaluation.features import PretrainedExtractor
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.pytorch_files import downloaded, only_tensors, read_state_dict
+
+CONTENT = b"weights"
+HASH = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def url(tmp_path, monkeypatch) -> str:
+    """Of a file of `CONTENT` whose name has its hash; torch's cache is empty."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
+    path = tmp_path / f"net-{HASH[:8]}.pth"
+    path.write_bytes(CONTENT)
+    return path.as_uri()
+
+
+def test_a_file_is_downloaded_once_and_again_where_it_is_damaged(url, tmp_path, capsys):
+    path = downloaded(url)
+    assert path == tmp_path / "cache/checkpoints" / Path(url).name
+    time = path.stat().st_mtime_ns
+    assert downloaded(url) == path and path.stat().st_mtime_ns == time
+    assert capsys.readouterr().out == ""
+    path.write_bytes(b"Weights")
+    assert downloaded(url).read_bytes() == CONTENT
+    (line,) = capsys.readouterr().out.splitlines()
+    assert str(path) in line and "damaged" in line
+
+
+def test_a_file_of_another_hash_is_refused_and_what_was_there_stays(url, tmp_path):
+    downloaded(url).write_bytes(b"mine")
+    (tmp_path / Path(url).name).write_bytes(b"forged")
+    with pytest.raises(RuntimeError, match="hash"):
+        downloaded(url)
+    (tmp_path / Path(url).name).unlink()
+    with pytest.raises(OSError):
+        downloaded(url)
+    (left,) = (tmp_path / "cache/checkpoints").iterdir()
+    assert left.read_bytes() == b"mine"
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_no_code_of_a_download_is_run(tmp_path, monkeypatch, new):
+    """Of a file in PyTorch's format or in that before 1.6, whatever a library asks for."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"x": Bomb()}, "bomb.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(ValueError, match="more than tensors"), only_tensors():
+        torch.load("bomb.pth", weights_only=False)
+    for name in ("inception", "vgg"):
+        with pytest.raises(UserError, match="more than tensors") as error:
+            PretrainedExtractor(name, "bomb.pth", torch.device("cpu"))
+        assert f"evaluation.{name}_weights" in str(error.value)
+        assert "weights_only" not in str(error.value)  # PyTorch proposes to run it
+    assert not Path("exploded").exists()
+    torch.load("bomb.pth", weights_only=False)
+    assert Path("exploded").exists()  # so it is a bomb, and torch.load as it was
+
+
+def test_tensors_are_read_as_they_were_written(tmp_path):
+    path = tmp_path / "weights"
+    base = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3)).half()
+    weights = {**base.state_dict(), "own": torch.nn.Parameter(torch.rand(3, 4))}
+    weights["part"] = weights["own"][1:, ::2]
+    torch.save(weights, path)
+    found = read_state_dict(path)
+    assert found.keys() == weights.keys() and not any(w.requires_grad for w in found.values())
+    assert all(torch.equal(found[k], weights[k]) for k in found)
+    assert all(found[k].dtype == weights[k].dtype for k in found)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([torch.ones(2)], "a list and not a dict"),
+        ({"a": "text"}, "a is not a dense tensor"),
+        ({"a": torch.ones(2).to_sparse()}, "a is not a dense tensor"),
+        ({"state_dict": {"a": torch.ones(2)}}, "save it by itself"),
+        ({1: torch.ones(2)}, "the name of a weight"),
+    ],
+)
+def test_what_is_no_dict_of_dense_tensors_is_refused(tmp_path, value, words):
+    torch.save(value, tmp_path / "weights")
+    with pytest.raises(ValueError, match=words):
+        read_state_dict(tmp_path / "weights")
