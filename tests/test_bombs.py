@@ -4,19 +4,16 @@ without what they hold."""
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from pipeline.data.images.shards import SCHEMA, ImageShards
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash, read_file, require_file, write_json
 from pipeline.runtime.result_files import read_csv
-from pipeline.training.loop import load_checkpoint, save_checkpoint
 from tests.errors import one_line
 from tests.project import ROOT
 
@@ -43,18 +40,6 @@ def test_a_compressed_shard_is_not_unpacked(tmp_path):
 def test_a_shard_of_no_images_alone_is_one_line(tmp_path):
     with pytest.raises(UserError, match="there are none; run `dvc repro prepare`") as error:
         shards(tmp_path, 0, compression="none")
-    one_line(error)
-
-
-def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
-    path = tmp_path / "checkpoint.pt"
-    save_checkpoint({"weights": torch.zeros(9)}, path)
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("checkpoint/data/9", bytes(2**26))
-    with pytest.raises(
-        UserError, match=r"checkpoint\.pt is damaged \(its entries are comp"
-    ) as error:
-        load_checkpoint(path)
     one_line(error)
 
 

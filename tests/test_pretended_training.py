@@ -57,10 +57,10 @@ def test_a_transformers_step(gpu, tiny, tokens_dir, task, spike_factor, waits, b
 def test_a_look_at_the_losses_waits_once_for_ten_steps(gpu, tiny, tokens_dir):
     """Between checkpoints nothing else does."""
     task = TransformerTask(tiny(), tokens_dir, CLASSES, seed=3, device=pretended_device())
-    finite = FiniteLosses(SimpleNamespace(average=lambda row: row), "training")
+    finite = FiniteLosses(SimpleNamespace(average=lambda row: row), "training", 0)
     gpu.waits.clear()
     for step in range(20):
-        finite.note(step, task.step(step), kept=0)
+        finite.note(step, task.step(step))
     assert gpu.waits == ["copy off", "copy off"]
 
 

@@ -16,7 +16,7 @@ import torch
 from pipeline.runtime.errors import UserError
 from pipeline.training.loop import TrainingJob, Workers, run_training
 from pipeline.training.loop.ray_train import fit
-from tests.damage import flip_weight
+from tests.damage import cut
 from tests.images import write_token_cache
 from tests.interruption import assert_same
 from tests.params import make_params
@@ -216,12 +216,12 @@ def test_a_damaged_checkpoint_of_ray_train_gives_way_to_the_one_before(
         return sorted(run.glob("checkpoint_*/checkpoint.pt"))
 
     assert len(kept()) == 2
-    flip_weight(kept()[-1])
+    cut(kept()[-1])
     assert_same(noted.go_on("run"), whole)
     assert noted.steps.read_text() == "6\n9\n"  # from the third step on, not from the first
     for path in kept()[-2:]:  # both that count are whole
         load_checkpoint(path)
-    flip_weight(kept()[-1])
+    cut(kept()[-1])
     assert_same(noted.go_on("run"), whole)
     assert noted.steps.read_text() == "9\n"
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.config.curves import check_curves
 from pipeline.data.tokens import TokenCache
@@ -22,15 +21,11 @@ from pipeline.runtime.runs import run_dir
 from pipeline.runtime.sending import send
 from pipeline.runtime.server import Server
 from pipeline.runtime.sync import sync
-from pipeline.training.loop import RunDirSession
 from pipeline.training.loop.ray_checkpoints import LISTING, unlisted_checkpoint
 from pipeline.training.tokens import write_manifest
 from tests.damage import no_file, within
 from tests.errors import one_line
-from tests.interruption import Killed, KilledAfter, fit
-from tests.test_loop import ToyTask
 from tests.test_outbox import OPENED, line, opened
-from tests.test_train_classifier import classifier_task
 
 NO_FILES = ("fifo", "folder", "zero")
 
@@ -110,38 +105,6 @@ def test_labels_of_which_no_hash_is_noted_are_refused(tmp_path, params):
     with pytest.raises(UserError, match=r"SHA256SUMS has no hash of val-labels.npy; run") as error:
         TokenCache(tmp_path, "val")
     one_line(error)
-
-
-def test_a_link_to_a_folder_gives_way_to_the_checkpoint_before(tmp_path, capsys):
-    with pytest.raises(Killed):
-        fit(ToyTask(), KilledAfter(tmp_path / "run", 3))
-    own = tmp_path / "own"
-    own.mkdir()
-    (own / "mine").touch()
-    (tmp_path / "run/checkpoint.pt").unlink()
-    (tmp_path / "run/checkpoint.pt").symlink_to(own)
-    assert fit(ToyTask(), RunDirSession(tmp_path / "run"))[-1]["step"] == 11
-    assert (own / "mine").exists()
-
-
-@pytest.mark.parametrize("value", [float("nan"), "text", [1], None, torch.ones(2)], ids=str)
-def test_a_history_of_no_numbers_is_damage(tmp_path, capsys, value):
-    with pytest.raises(Killed):
-        fit(ToyTask(), KilledAfter(tmp_path, 3))
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    state["history"][0]["loss"] = value
-    torch.save(state, tmp_path / "checkpoint.pt")
-    assert RunDirSession(tmp_path).load()["step"] == 6
-    assert "it holds no state of a training" in capsys.readouterr().out
-
-
-def test_a_checkpoint_of_a_shorter_training_is_another_ones(make_params, tmp_path):
-    """Its learning rates end with it."""
-    short, long = (classifier_task(make_params, steps=steps) for steps in (3, 6))
-    fit(short, RunDirSession(tmp_path), steps=3, every=3)
-    with pytest.raises(UserError, match=r"rates are of \[3\] steps and not \[6\]") as error:
-        fit(long, RunDirSession(tmp_path), steps=6, every=3)
-    assert "to train it from the start" in one_line(error)
 
 
 @pytest.mark.parametrize("what", NO_FILES)
