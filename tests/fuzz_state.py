@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from pipeline.data.images.writing import write_shards
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.files import write_json
-from pipeline.training.loop import RunDirSession, Workers
+from pipeline.training.loop import RunDirSession, Workers, load_checkpoint, save_checkpoint
 from tests.fuzz_caches import damage
 from tests.fuzzing import Case
 from tests.images import write_batches
@@ -21,16 +22,26 @@ from tests.interruption import fit
 from tests.test_loop import ToyTask
 from tests.test_shards import FakeSource
 
-ODD = ("empty", "folder")
+ODD = ("empty", "folder", "fifo")
 
 
 def cases(random: random.Random) -> list[Case]:
     made = [Case("good checkpoint", "accept", partial(_checkpoint, [], None))]
     newest, both = ["checkpoint.pt"], ["checkpoint.pt", "checkpoint.before.pt"]
-    for how in [*ODD, "gone"]:
+    for how in [*ODD, "gone", *(random.randrange(2**32) for _ in range(16))]:
         made.append(Case(f"newest checkpoint: {how}", "accept", partial(_checkpoint, newest, how)))
     for how in ODD:
         made.append(Case(f"both checkpoints: {how}", "refuse", partial(_checkpoint, both, how)))
+    for number, state in enumerate(STATES):
+        made.append(
+            Case(f"checkpoint of something else {number}", "refuse", partial(_state, state))
+        )
+    for name, weights in (
+        ("shape", {"weight": torch.ones(9), "bias": torch.ones(2)}),
+        ("keys", {}),
+    ):
+        made.append(Case(f"checkpoint of another {name}", "refuse", partial(_weights, weights)))
+    made.append(Case("checkpoint of another run", "refuse", _another_run))
     for how in ["empty", "gone", *(random.randrange(2**32) for _ in range(12))]:
         made.append(Case(f"shard of a killed run: {how}", "accept", partial(_shard, how)))
         made.append(Case(f"samples of a killed run: {how}", "accept", partial(_samples, how)))
@@ -53,6 +64,23 @@ def _checkpoint(names: list[str], how: int | str | None, folder: Path) -> None:
     assert [row["step"] for row in history] == [3, 6, 9, 12]
     straight = ToyTask()
     assert fit(straight, RunDirSession(folder / "straight"), steps=12) == history
+
+
+def _state(state: Any, folder: Path) -> None:
+    save_checkpoint(state, folder / "checkpoint.pt")
+    fit(ToyTask(), RunDirSession(folder))
+
+
+def _weights(weights: dict[str, torch.Tensor], folder: Path) -> None:
+    fit(ToyTask(), RunDirSession(folder))
+    state = load_checkpoint(folder / "checkpoint.pt")
+    state["task"]["model"] = weights
+    _state(state, folder)
+
+
+def _another_run(folder: Path) -> None:
+    fit(ToyTask(), RunDirSession(folder))
+    _state(load_checkpoint(folder / "checkpoint.pt") | {"run": "another"}, folder)
 
 
 def _shard(how: int | str, folder: Path) -> None:
@@ -111,6 +139,11 @@ def _loss(value: Callable[[int], float], folder: Path) -> None:
     fit(Task(), RunDirSession(folder))
 
 
+STATES: list[Any] = [{}, {"step": 3}, [1, 2], 7, {"task": 1, "step": 3}, torch.ones(3), "text"]
+STATES += [
+    {"task": task, "step": 3, "history": [{"step": 3}], "run": "toy"} for task in (None, {}, [1])
+]
+STATES += [{"task": {}, "step": 3, "history": [{"step": 3}]}]
 CELLS: dict[str, bytes | dict] = {
     "empty": b"",
     "text": b"row",

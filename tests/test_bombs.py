@@ -1,5 +1,4 @@
-"""Small files that hold gigabytes, and files of the system that say they are empty: one line each,
-without what they hold."""
+"""Small files that hold gigabytes, and folders that are not there: one line each."""
 
 import os
 import subprocess
@@ -12,7 +11,7 @@ import pytest
 
 from pipeline.data.images.shards import SCHEMA, ImageShards
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import file_hash, read_file, require_file, write_json
+from pipeline.runtime.files import file_hash, write_json
 from pipeline.runtime.result_files import read_csv
 from tests.errors import one_line
 from tests.project import ROOT
@@ -67,19 +66,6 @@ def test_a_damaged_tail_of_another_kind_warns_of_nothing(tmp_path, recwarn):
     (tmp_path / "rows.csv").write_text("a\n" + "1\n" * 2**20 + "x\n" * 10)
     assert len(read_csv(tmp_path / "rows.csv")) == 2**20 + 10
     assert not recwarn.list
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="there is no /proc")
-def test_a_file_of_the_system_is_not_waited_for(tmp_path):
-    link = tmp_path / "x.png"
-    link.symlink_to("/proc/self/mounts")
-    for path in (Path("/proc/self/mounts"), link):
-        for look in (require_file, read_file, file_hash):
-            with pytest.raises(UserError, match="is a file of the system; put a file of") as error:
-                look(path)
-            one_line(error)
-    (tmp_path / "empty").touch()
-    assert read_file(tmp_path / "empty") == b""
 
 
 @pytest.mark.parametrize("module", ["pipeline", "stages.schedules", "analysis"])

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import atomic_file
 from pipeline.tools.scale.training import CheckpointEachCount
 from pipeline.training.loop import RunDirSession, checkpoints, load_checkpoint, save_checkpoint
 from pipeline.training.loop.behind import snapshot
@@ -67,7 +66,7 @@ def test_a_checkpoint_that_cannot_be_read_now_stays(killed, monkeypatch, error):
     before = {path: path.read_bytes() for path in killed.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(torch, "load", failing(torch.load, error))
-        with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read now"):
+        with pytest.raises(UserError, match="cannot be read now"):
             RunDirSession(killed).load()
     assert {path: path.read_bytes() for path in killed.iterdir()} == before
     assert RunDirSession(killed).load()["step"] == 6
@@ -97,29 +96,6 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path):
     fit(ToyTask(), RunDirSession(tmp_path))
     wanted = sorted([*others, "checkpoint.pt", "checkpoint.before.pt"])
     assert sorted(os.listdir(tmp_path)) == wanted
-
-
-def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    done = []
-    fsync, rename = os.fsync, os.replace
-
-    def note_fsync(handle):
-        note("fsync", os.readlink(f"/proc/self/fd/{handle}"))
-        fsync(handle)
-
-    def note_rename(a, b):
-        note("rename to", b)
-        rename(a, b)
-
-    def note(what, path):
-        if str(path).startswith(str(tmp_path)):  # other threads of this process write elsewhere
-            done.append(f"{what} {os.path.basename(path)[:6]}")
-
-    monkeypatch.setattr(os, "fsync", note_fsync)
-    monkeypatch.setattr(os, "replace", note_rename)
-    with atomic_file(tmp_path / "content") as temporary:
-        temporary.write_text("x")
-    assert done == ["fsync .conte", "rename to conten", f"fsync {tmp_path.name[:6]}"]
 
 
 def test_a_snapshot_is_not_changed_by_what_comes_after():

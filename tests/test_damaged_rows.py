@@ -22,6 +22,8 @@ from pipeline.runtime.kept import kept_row
 from pipeline.runtime.tensors import load_tensors, make_tensors, save_part
 from pipeline.runtime.workers import Maker
 from pipeline.training.loop import Workers
+from pipeline.training.transformer import TransformerTask
+from pipeline.training.transformer.job import TransformerRecipe, transformer_job
 from tests.errors import one_line
 from tests.tiny_project import ALONE
 
@@ -128,6 +130,26 @@ def test_a_whole_cell(tmp_path):
 
 
 STEP = {"step": 5, "loss": 1.5, "val_nll": 2.0}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(5, None, [], ["x"], [{}], [STEP | {"loss": "x"}], [STEP, STEP | {"val_nll": math.inf}]),
+        *([STEP | {"step": None}], [STEP | {"step": 1e30}], [STEP | {"step": 10**30}]),
+        *([STEP | {"val_nll": None}], [STEP | {"loss": 10**400}], [STEP, STEP]),
+    ],
+)
+def test_a_history_of_something_else(tmp_path, params, value):
+    recipe = TransformerRecipe(TransformerTask, params.model_dump(), "tokens", 3, 0)
+    job = transformer_job(
+        params, recipe, network="transformer", name="main", folder=tmp_path, workers=1
+    )
+    write_noted(job.trained, {"history": [STEP], "seconds": 1})
+    assert job.history == [STEP]
+    write_noted(job.trained, {"history": value, "seconds": 1})
+    with pytest.raises(UserError, match=r"training\.json is damaged: it has no history; delete"):
+        job.history  # noqa: B018
 
 
 NEEDED = ("top1", "top5", "training_images")
