@@ -13,8 +13,8 @@ from torch import Tensor
 from pipeline.decoding import gumbel_noise, require_finite_logits
 from pipeline.runtime.device import quick_in_bfloat16
 from pipeline.runtime.parts import in_parts
+from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import generator
-from pipeline.runtime.shares import ALL, Share, sum_over
 from pipeline.transformer import (
     TokenTransformer,
     masked_token_loss,
@@ -152,18 +152,29 @@ def token_nll(
     *,
     batch_size: int = BATCH,
     device: torch.device | str = "cpu",
-    share: Share = ALL,
+    ranks: Ranks = ALONE,
 ) -> float:
     """Mean negative log-likelihood of a token in nats, exact, over the K codes.
 
     Args:
         tokens: (M, N) int64.
         labels: (M,) int64.
-        share: the batches of this worker, where several measure together.
+        ranks: the workers that share the batches.
     """
+    batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
+    nats = ranks.sum_over(batches, lambda _, batch: token_nll_sum(model, *batch, device=device))
+    return nats / len(tokens)
 
-    def measure(_: int, batch: tuple[Tensor, Tensor]) -> float:
-        return in_parts(total, model.config.image_bytes, *batch).sum().item()
+
+@torch.no_grad()
+def token_nll_sum(
+    model: AutoregressiveTransformer,
+    tokens: Tensor,
+    labels: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+) -> float:
+    """What a batch adds to `token_nll`: the sum over its images, in nats."""
 
     def total(tokens: Tensor, labels: Tensor) -> Tensor:
         """The sum over images, (1,)."""
@@ -173,5 +184,4 @@ def token_nll(
         loss = masked_token_loss(logits, tokens.flatten(), sample, count, label_smoothing=0.0)
         return torch.tensor([count * loss.item()], dtype=torch.float64)
 
-    batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
-    return sum_over(batches, measure, share) / len(tokens)
+    return in_parts(total, model.config.image_bytes, tokens, labels).sum().item()

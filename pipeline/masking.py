@@ -2,13 +2,14 @@
 likelihood of held-out tokens under them."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pipeline.runtime.parts import in_parts
+from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import generator
-from pipeline.runtime.shares import ALL, Share, sum_over
 from pipeline.schedules import mask_ratio
 from pipeline.transformer import MaskGitTransformer, masked_token_loss
 
@@ -54,7 +55,7 @@ def masked_nll(
     min_masking_rate: float = 0.0,
     batch_size: int = BATCH,
     device: torch.device | str = "cpu",
-    share: Share = ALL,
+    ranks: Ranks = ALONE,
 ) -> float:
     """Mean negative log-likelihood in nats of masked tokens, beside Table 3's (which the paper
     does not define).
@@ -65,14 +66,39 @@ def masked_nll(
     Args:
         tokens: (M, N) int64.
         labels: (M,) int64.
-        share: the batches of this worker, where several measure together.
+        ranks: the workers that share the batches.
     """
+    measure = partial(
+        masked_nll_sum,
+        schedule=schedule,
+        seed=seed,
+        min_masking_rate=min_masking_rate,
+        device=device,
+    )
+    batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
+    nats = ranks.sum_over(batches, lambda number, batch: measure(model, *batch, number=number))
+    return nats / len(tokens)
 
-    def measure(number: int, batch: tuple[Tensor, Tensor]) -> float:
-        chunk, labels = batch
-        noise = generator(seed, "nll", number)
-        mask = sample_training_mask(len(chunk), chunk.shape[1], schedule, noise, min_masking_rate)
-        return in_parts(total, model.config.image_bytes, chunk, mask, labels).sum().item()
+
+@torch.no_grad()
+def masked_nll_sum(
+    model: MaskGitTransformer,
+    tokens: Tensor,
+    labels: Tensor,
+    *,
+    number: int,
+    schedule: str,
+    seed: int,
+    min_masking_rate: float = 0.0,
+    device: torch.device | str = "cpu",
+) -> float:
+    """What a batch adds to `masked_nll`: the sum over its images, in nats.
+
+    Args:
+        number: of the batch, from which its masks are drawn.
+    """
+    noise = generator(seed, "nll", number)
+    masks = sample_training_mask(len(tokens), tokens.shape[1], schedule, noise, min_masking_rate)
 
     def total(tokens: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         """The sum over images, (1,)."""
@@ -84,5 +110,4 @@ def masked_nll(
         loss = masked_token_loss(logits, target, sample, len(tokens), label_smoothing=0.0)
         return torch.tensor([len(tokens) * loss.item()], dtype=torch.float64)
 
-    batches = list(zip(tokens.split(batch_size), labels.split(batch_size), strict=True))
-    return sum_over(batches, measure, share) / len(tokens)
+    return in_parts(total, model.config.image_bytes, tokens, masks, labels).sum().item()

@@ -2,12 +2,9 @@
 
 import os
 import signal
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
 
 
 @contextmanager
@@ -34,17 +31,6 @@ def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-
-
-def flip_weight(path: Path) -> None:
-    """A bit of a tensor in a checkpoint, which torch loads without a word."""
-    with zipfile.ZipFile(path) as archive:
-        weight = next(info for info in archive.infolist() if "/data/" in info.filename)
-        stored = archive.read(weight)
-    content = bytearray(path.read_bytes())
-    content[content.index(stored)] ^= 1
-    path.write_bytes(content)
-    torch.load(path, weights_only=True)
 
 
 def zero(path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.masking import masked_nll
-from pipeline.runtime.shares import Share
+from pipeline.runtime.ranks import ALONE, Ranks, sum_in_order
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import MaskGitTransformer
@@ -77,11 +77,15 @@ def test_a_likelihood_that_workers_share_is_that_of_one_to_the_last_bit(
     tokens, _, labels = inputs(size=29)
     model, parts = spread(network), []
 
-    def likelihood(share: Share) -> float:
-        return measure(model, tokens, labels, batch_size=5, share=share, **options)
+    class Unconnected(Ranks):
+        def total(self, values):
+            parts.append(values)
+            return values
+
+    def likelihood(ranks: Ranks) -> float:
+        return measure(model, tokens, labels, batch_size=5, ranks=ranks, **options)
 
     for rank in range(workers):
-        likelihood(Share(rank, workers, lambda values: parts.append(values) or values))
-    whole = sum(parts)
+        likelihood(Unconnected(rank, workers))
     assert all((torch.stack(parts) != 0).sum(dim=0) == 1)  # each batch by one worker
-    assert likelihood(Share(0, workers, lambda _: whole)) == likelihood(Share())
+    assert sum_in_order(sum(parts)) / len(tokens) == likelihood(ALONE)

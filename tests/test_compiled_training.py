@@ -13,8 +13,8 @@ from pipeline.runtime.ranks import Ranks
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.transformer import TransformerTask, task
 from pipeline.training.transformer.job import TransformerRecipe
+from tests.runtime.test_ranks import flat
 from tests.several_ranks import with_ranks
-from tests.test_ranks import flat
 from tests.transformer_task import CLASSES, CPU, random_tokens, tiny_params
 
 # MaskGIT's head is given a number of rows that differs from step to step: the second graph is for

@@ -26,9 +26,9 @@ from pipeline.training.transformer.job import TransformerRecipe
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from tests.editing_inputs import F_PIXELS, models, random_images
 from tests.params import make_params as params_of
+from tests.runtime.test_ranks import SMALL, own_rows
 from tests.several_ranks import with_ranks
-from tests.test_pretended_training import TOKENIZERS, WORKERS, classifier_on, tokenizer_on
-from tests.test_ranks import SMALL, own_rows
+from tests.test_pretended_training import TOKENIZERS, classifier_on, tokenizer_on
 from tests.tiny_networks import spread
 from tests.transformer_task import CLASSES, tiny_params
 
@@ -82,11 +82,10 @@ def test_a_transformers_step(device, never_waits, tiny, tokens_dir, task, bf16, 
     assert_as_on_a_cpu(make_task, device, never_waits, tolerance)
 
 
-@pytest.mark.parametrize("ranks", WORKERS)
 @pytest.mark.parametrize("bf16, tolerance", [(False, 1e-3), (True, 5e-2)])
-def test_a_classifiers_step(device, never_waits, make_params, bf16, tolerance, ranks):
+def test_a_classifiers_step(device, never_waits, make_params, bf16, tolerance):
     def make_task(device):
-        return classifier_on(device, make_params, bf16, ranks)
+        return classifier_on(device, make_params, bf16)
 
     assert_as_on_a_cpu(make_task, device, never_waits, tolerance)
 
@@ -227,14 +226,14 @@ def transformer(tokens_dir: str, ranks: Ranks) -> TransformerTask:
 
 
 def classifier(ranks: Ranks) -> ClassifierTask:
-    """Under `Ranks.average_gradients`, with batch norms of all workers' rows."""
+    """With `Ranks.average_gradients` and `SyncBatchNorm`."""
     values = {"steps": 4, "batch_size": 12, "bf16": False, "lr": 1e-9}
     params, rows = params_of(classifier=values).classifier, partial(own_rows, ranks)
     return ClassifierTask(SMALL, params, rows, rows(99), 0, pick_device(), ranks)
 
 
 def gradients(make_task: Callable, ranks: Ranks) -> list[torch.Tensor]:
-    """Of three steps, in which weights hardly move; those after the first send them early."""
+    """Of three steps, in which weights hardly move."""
     task, found = make_task(ranks), []
     for step in range(3):
         task.step(step)

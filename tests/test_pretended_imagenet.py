@@ -26,7 +26,6 @@ from tests.pretended import pretended_device
 from tests.test_pretended_inference import back, moved
 from tests.test_pretended_training import (
     CPU,
-    WORKERS,
     assert_as_on_a_cpu,
     classifier_on,
     tokenizer_on,
@@ -143,10 +142,9 @@ def test_features_of_a_resnet(gpu):
     assert back(gpu) == ["copy off"] * 4  # features and logits of each batch
 
 
-@pytest.mark.parametrize("ranks", WORKERS)
-def test_a_resnets_step(gpu, in_float64, make_params, ranks):
+def test_a_resnets_step(gpu, in_float64, make_params):
     def make_task(device):
-        return classifier_on(device, make_params, False, ranks, RESNET, batches)
+        return classifier_on(device, make_params, False, RESNET, batches)
 
     assert_as_on_a_cpu(make_task, gpu, range(2), tolerance=1e-8)
 

@@ -8,7 +8,6 @@ import torch
 
 from pipeline.classifier import Classifier
 from pipeline.perceptual import open_perceptual
-from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.classifier import ClassifierTask
 from pipeline.training.loop.finite import FiniteLosses
@@ -58,39 +57,24 @@ def test_a_transformers_step(gpu, tiny, tokens_dir, task, spike_factor, waits, b
 def test_a_look_at_the_losses_waits_once_for_ten_steps(gpu, tiny, tokens_dir):
     """Between checkpoints nothing else does."""
     task = TransformerTask(tiny(), tokens_dir, CLASSES, seed=3, device=pretended_device())
-    finite = FiniteLosses(SimpleNamespace(average=lambda row: row), "training")
+    finite = FiniteLosses(SimpleNamespace(average=lambda row: row), "training", 0)
     gpu.waits.clear()
     for step in range(20):
-        finite.note(step, task.step(step), kept=0)
+        finite.note(step, task.step(step))
     assert gpu.waits == ["copy off", "copy off"]
 
 
-class Twins(Ranks):
-    """Two workers with the same rows, of whom one is here."""
-
-    def total(self, values):
-        return 2 * values.detach()
-
-    def start_total(self, values):
-        values.mul_(2)
-        return SimpleNamespace(wait=lambda: None)
-
-
-WORKERS = [ALONE, Twins(0, 2)]
-
-
 def classifier_on(
-    device, make_params, bf16: bool, ranks: Ranks = ALONE, config=CONFIG, batches=image_batches
+    device, make_params, bf16: bool, config=CONFIG, batches=image_batches
 ) -> ClassifierTask:
     params = make_params(classifier={"steps": 6, "batch_size": 6, "bf16": bf16}).classifier
-    return ClassifierTask(config, params, batches, batches(10_000), 0, device, ranks)
+    return ClassifierTask(config, params, batches, batches(10_000), 0, device)
 
 
-@pytest.mark.parametrize("ranks", WORKERS)
 @pytest.mark.parametrize("bf16, tolerance", [(False, 1e-4), (True, 5e-2)])
-def test_a_classifiers_step(gpu, make_params, bf16, tolerance, ranks):
+def test_a_classifiers_step(gpu, make_params, bf16, tolerance):
     def make_task(device):
-        return classifier_on(device, make_params, bf16, ranks)
+        return classifier_on(device, make_params, bf16)
 
     assert_as_on_a_cpu(make_task, gpu, range(3), tolerance=tolerance)
 

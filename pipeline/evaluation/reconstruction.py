@@ -1,6 +1,5 @@
 """How faithfully a tokenizer rebuilds images: PSNR and code usage."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from pipeline.data.images.pixels import as_float, as_uint8
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.runtime.batches import Alone, Maker, tensors_of
-from pipeline.runtime.shares import in_order
+from pipeline.runtime.ranks import sum_in_order
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.quantizer import code_usage
 from pipeline.weights.published import WEIGHTS, load_model
@@ -50,15 +49,9 @@ class Reconstruction:
         own = torch.tensor([self._squared, self._images], dtype=torch.float64)
         return torch.cat([own, self._counts.double()])
 
-    def metrics(
-        self, total: Callable[[Tensor], Tensor] = lambda values: values
-    ) -> dict[str, float]:
-        """`quality` of all images so far.
-
-        Args:
-            total: adds up values (n,) over the workers that share the images.
-        """
-        return quality(total(self.sums()))
+    def metrics(self) -> dict[str, float]:
+        """`quality` of all images so far."""
+        return quality(self.sums())
 
 
 def quality(sums: Tensor) -> dict[str, float]:
@@ -92,4 +85,4 @@ def held_out_quality(folder: Path, params: Params, parts: Path, workers: Alone) 
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
     maker, name = Maker(HeldOutSums, folder, params), "tokenizer: validation"
     sums = tensors_of(folder / WEIGHTS, parts, workers, maker, batches, name)["sums"]
-    return quality(torch.tensor([in_order(column) for column in sums.T], dtype=torch.float64))
+    return quality(torch.tensor([sum_in_order(column) for column in sums.T], dtype=torch.float64))

@@ -1,91 +1,71 @@
-"""The data-parallel workers of a training, as one of them sees the others."""
+"""The data-parallel workers of a training, connected by torch's process group."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-from weakref import WeakKeyDictionary
+from functools import reduce
+from operator import add
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.runtime.board import Board, open_board
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.exchange import Exchange, Sum
-from pipeline.runtime.shares import ALL, Share
 
-FEW = 4096  # numbers that each worker sends to all others at once, in place of round and round
-# Devices whose gradients go in one message after `backward`, which needs all of their cores.
-AFTERWARDS = ("cpu",)
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """A worker and the others, with whom it shares every batch.
+    """One worker of a training, and how many share each batch.
 
-    torch's process group, which Ray Train makes, connects them, and on the CPUs of one machine a
-    `Board`: all of them call the same methods in the same order. A worker that is alone sends
-    nothing, and gets back what it gave.
+    All workers call the same methods in the same order. A worker that is alone sends nothing, and
+    its methods return what they were given.
     """
 
     rank: int = 0
     workers: int = 1
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Ranks, (self.rank, self.workers)  # board and exchanges are no other process's
-
     def rows(self, batch: Any) -> Any:
-        """This worker's rows of a batch: consecutive ones, and (but for one, where they do not
-        divide) as many as any other's.
+        """This worker's rows of a batch: consecutive, and as many as every other worker has (one
+        more or less if the batch does not divide evenly).
 
         Raises:
-            UserError: they are fewer than the workers.
+            UserError: the batch has fewer rows than there are workers.
         """
         if len(batch) < self.workers:
             raise UserError(
-                f"{len(batch)} images are too few for {self.workers} workers to share; lower "
-                f"ray.num_workers, or cas.workers_per_classifier"
+                f"a batch of {len(batch)} images",
+                f"it is too small for {self.workers} workers",
+                "lower ray.num_workers, or cas.workers_per_classifier",
             )
         first, last = (rank * len(batch) // self.workers for rank in (self.rank, self.rank + 1))
         return batch[first:last]
 
     def total(self, values: Tensor) -> Tensor:
-        """The values, added up over the workers: the same bits for all."""
+        """The sum of the values over the workers, with the same bits on each; it has no gradient.
+
+        Under NCCL, which takes no CPU tensors, the sum is computed on the GPU and moved back.
+        """
         if self.workers == 1:
             return values
-        values = values.detach()
-        if values.device.type == "cpu" and self._board is not None:
-            return self._board.total(values)
-        if values.numel() > FEW:
-            values = values.clone()
-            torch.distributed.all_reduce(values)
-            return values
-        # What counts is how often the workers wait for each other: half as often as above.
-        parts = [torch.empty_like(values) for _ in range(self.workers)]
-        torch.distributed.all_gather(parts, values.contiguous())
-        return torch.stack(parts).sum(dim=0, dtype=values.dtype)
-
-    @cached_property
-    def _board(self) -> Board | None:
-        """Opened by the first sum that suits it, which all workers come to at once."""
-        return open_board(self.rank, self.workers)
+        nccl = torch.distributed.get_backend() == "nccl"
+        there = values.detach().to("cuda" if nccl else values.device)
+        summed = there.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(summed)
+        return summed.to(values.device)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Their mean over the workers, through which gradients reach all of them."""
+        """The mean of the values over the workers, through which gradients reach all of them."""
         return values if self.workers == 1 else _Mean.apply(values, self)
 
     def average_gradients(self, module: nn.Module) -> None:
-        """Give every worker the mean of all gradients: after `backward` of a mean over its own
-        rows, that of the mean over the whole batch.
+        """Replace each gradient by its mean over the workers, in one message.
 
-        On a GPU they are sent while `backward` goes on, but for the first time for a module. All
-        workers must call `backward` alike, since what it sends itself has its place in that order.
-        (`DistributedDataParallel` does the same for a network that is one call. It does not suit
-        one whose parts are called apart, or whose gradient is differentiated.)
+        After `backward` of a mean over a worker's rows, that is the gradient of the mean over the
+        whole batch. Unlike `DistributedDataParallel`, it suits networks whose parts are called
+        separately, and gradient penalties.
         """
         if self.workers == 1:
-            return
-        if next(module.parameters()).device.type not in AFTERWARDS:
-            self._exchange(module).average(module.parameters(), self.workers)
             return
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
         flat = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
@@ -93,27 +73,13 @@ class Ranks:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
 
-    def _exchange(self, module: nn.Module) -> Exchange:
-        """The module's, for the parameters that have a gradient at its first call."""
-        if module not in self._exchanges:
-            trained = [p for p in module.parameters() if p.grad is not None]
-            self._exchanges[module] = Exchange(trained, self.start_total)
-        return self._exchanges[module]
-
-    @cached_property
-    def _exchanges(self) -> WeakKeyDictionary[nn.Module, Exchange]:
-        return WeakKeyDictionary()
-
-    def start_total(self, values: Tensor) -> Sum:
-        """Begin to add values up over the workers, in place; they are the total once it is waited
-        for."""
-        return torch.distributed.all_reduce(values, async_op=True)
-
-    def share(self, device: torch.device) -> Share:
-        """This worker's share of what is measured on the device."""
-        if self.workers == 1:
-            return ALL
-        return Share(self.rank, self.workers, lambda values: self.total(values.to(device)).cpu())
+    def sum_over(self, batches: Sequence[Batch], measure: Callable[[int, Batch], float]) -> float:
+        """The sum of measure(number, batch) over the batches, each measured by one worker. It is
+        added up in the order of the batches, so that any number of workers gives the same bits."""
+        values = torch.zeros(len(batches), dtype=torch.float64)
+        for number in range(self.rank, len(batches), self.workers):
+            values[number] = measure(number, batches[number])
+        return sum_in_order(self.total(values))
 
 
 ALONE = Ranks()
@@ -130,3 +96,9 @@ class _Mean(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return ctx.ranks.total(gradients[0]) / ctx.ranks.workers, None
+
+
+def sum_in_order(values: Tensor) -> float:
+    """The sum of values (n,), one after the other: `torch.sum` and Python's `sum` may round
+    differently."""
+    return reduce(add, values.tolist(), 0.0)

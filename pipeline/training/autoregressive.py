@@ -5,7 +5,6 @@ from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.runtime.seeds import generator
-from pipeline.runtime.shares import Share
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import masked_token_loss
 
@@ -27,7 +26,7 @@ class AutoregressiveTask(TransformerTask):
             logits.float(), tokens.flatten(), sample, len(tokens), self.training.label_smoothing
         )
 
-    def _nll(self, share: Share) -> float:
+    def _nll(self) -> float:
         model = self.average.module
         assert isinstance(model, AutoregressiveTransformer)  # `network`
-        return token_nll(model, *self.validation, device=self.device, share=share)
+        return token_nll(model, *self.validation, device=self.device, ranks=self.ranks)

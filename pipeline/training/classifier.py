@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.params import Params
@@ -18,13 +18,11 @@ from pipeline.data.images.loading import prepared
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
-from pipeline.runtime.batch_norm import normalize_together
 from pipeline.runtime.batches import Alone, Maker, tensors_of
 from pipeline.runtime.device import autocast, to_device
 from pipeline.runtime.parts import in_parts
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
-from pipeline.runtime.shares import ALL, Share
 from pipeline.training.loop.spikes import left_out, put_back, shared, spike_guard, total_norm
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import WEIGHTS, load_model
@@ -90,7 +88,7 @@ class ClassifierTask:
     ):
         torch.manual_seed(mix(seed, "init"))
         self.model = new_classifier(config, device)
-        normalize_together(self.model, ranks)
+        normalize_together(self.model, ranks, device)
         self.params, self.batches, self.validation = params, batches, validation
         self.device, self.ranks = device, ranks
         self.optimizer = torch.optim.AdamW(
@@ -128,9 +126,7 @@ class ClassifierTask:
 
     def evaluate(self, step: int) -> dict[str, float]:
         images, labels = self.validation
-        top1, _ = accuracy(
-            self.model, images.split(BATCH), labels, self.device, self.ranks.share(self.device)
-        )
+        top1, _ = accuracy(self.model, images.split(BATCH), labels, self.device, self.ranks)
         skipped = {"skipped_steps": self.guard.skipped} if self.guard else {}
         return {"val_accuracy": top1} | skipped
 
@@ -146,22 +142,69 @@ class ClassifierTask:
             getattr(self, name).load_state_dict(state[name])
 
 
+class _BatchNormTogether(nn.BatchNorm2d):
+    """A batch norm over the rows of all workers, for CPUs: `SyncBatchNorm` runs on GPUs only.
+
+    Args:
+        layer: the batch norm that it replaces; names and values in the state dict stay the same.
+    """
+
+    def __init__(self, layer: nn.BatchNorm2d, ranks: Ranks):
+        super().__init__(layer.num_features, layer.eps, layer.momentum)
+        self.load_state_dict(layer.state_dict())
+        self.ranks = ranks
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
+        # In float64, where the difference of squares keeps the digits of a small variance.
+        variance, mean = variance.double(), mean.double()
+        mean, square = self.ranks.mean(torch.stack([mean, variance + mean**2])).unbind()
+        variance = square - mean**2
+        self._track(mean, variance, rows=x.numel() // len(mean) * self.ranks.workers)
+        scale = self.weight * (variance + self.eps).rsqrt().float()
+        centred = x.float() - mean.float()[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, rows: int) -> None:
+        """Update the running statistics as torch does, with the unbiased variance."""
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.float(), self.momentum)
+        self.running_var.lerp_((variance * rows / (rows - 1)).float(), self.momentum)
+
+
+def normalize_together(network: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
+    """The network, whose batch norms use the statistics of all workers' rows."""
+    if ranks.workers == 1:
+        return network
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, nn.BatchNorm2d):
+            network.set_submodule(name, _BatchNormTogether(layer, ranks))
+    return network
+
+
 @torch.no_grad()
 def accuracy(
     model: Classifier,
     batches: Iterable[Tensor],
     labels: Tensor,
     device: torch.device,
-    share: Share = ALL,
+    ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
     """Top-1 and top-5 accuracy on batches (B, C, H, W) uint8 of images with labels (M,).
 
     Args:
-        share: adds up over the workers, of whom each has images of its own.
+        ranks: the workers, each of which has other images.
     """
     model.eval()
     best = torch.cat([best_classes(model, batch, device) for batch in batches])
-    return _shares_right(best, labels, share)
+    return _right(best, labels, ranks)
 
 
 @torch.no_grad()
@@ -176,10 +219,10 @@ def best_classes(model: Classifier, batch: Tensor, device: torch.device) -> Tens
     return in_parts(classes, model.image_bytes(batch.shape[-1]), batch.to(device)).cpu()
 
 
-def _shares_right(best: Tensor, labels: Tensor, share: Share = ALL) -> tuple[float, float]:
+def _right(best: Tensor, labels: Tensor, ranks: Ranks = ALONE) -> tuple[float, float]:
     hit_Mk = best == labels[:, None]
     hits = [hit_Mk[:, 0].sum(), hit_Mk.any(dim=1).sum(), torch.tensor(len(labels))]
-    top1, top5, images = share.total(torch.stack(hits).double()).tolist()
+    top1, top5, images = ranks.total(torch.stack(hits).double()).tolist()
     return top1 / images, top5 / images
 
 
@@ -209,4 +252,4 @@ def held_out_accuracy(
     batches = [(start, min(start + BATCH, count)) for start in starts]
     maker, name = Maker(Judge, folder, params), "classifier: validation"
     best = tensors_of(folder / WEIGHTS, parts, workers, maker, batches, name)["best"]
-    return _shares_right(best, labels)
+    return _right(best, labels)

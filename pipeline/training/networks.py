@@ -96,8 +96,6 @@ def train_network(
                 _log(training)
         if pending:
             _run([t for t in trainings.values() if not t.finished], params, stage, count)
-        for job in jobs.values():
-            job.require_model()
         with atomic_folder(NETWORKS[network]) as folder:
             for replicate, job in jobs.items():
                 disown(shutil.copytree(job.model, folder / replicate.name))

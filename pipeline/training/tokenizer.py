@@ -26,7 +26,7 @@ from pipeline.discriminator import (
     make_discriminator,
     r1_penalty,
 )
-from pipeline.evaluation.reconstruction import BATCH, Reconstruction
+from pipeline.evaluation.reconstruction import BATCH, Reconstruction, quality
 from pipeline.perceptual import Perceptual, open_perceptual
 from pipeline.runtime.device import autocast, tf32, to_device
 from pipeline.runtime.ranks import ALONE, Ranks
@@ -219,7 +219,7 @@ class TokenizerTask:
         reconstruction = Reconstruction(self.average.module, self.device)
         for images in self.ranks.rows(self.validation).split(BATCH):
             reconstruction(images)
-        metrics = reconstruction.metrics(self.ranks.share(self.device).total)
+        metrics = quality(self.ranks.total(reconstruction.sums()))
         skipped = {"skipped_steps": self.guard.skipped} if self.guard else {}
         return metrics | self._balance(step) | skipped
 

@@ -1,38 +1,8 @@
-"""Writing checkpoints while training goes on."""
+"""Copies of a training's state, for a thread that writes them while training continues."""
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from torch import Tensor
-
-
-class Behind:
-    """Runs functions in a thread, one at a time: whoever gives it another waits for the one before,
-    so that no more than one checkpoint is in memory."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._running: Future | None = None
-
-    def __call__(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Begin function(*arguments).
-
-        Raises:
-            Exception: what the function before raised.
-        """
-        self.settle()
-        self._running = self._pool.submit(function, *arguments)
-
-    def settle(self) -> None:
-        """Wait until nothing runs.
-
-        Raises:
-            Exception: what the last function raised.
-        """
-        running, self._running = self._running, None
-        if running is not None:
-            running.result()
 
 
 def snapshot(state: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Leaving out the batches at which the loss or the gradient spikes, in long runs."""
+"""Skipping the batches at which the loss or the gradient spikes, in long trainings."""
 
 import math
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from pipeline.training.loop.finite import Diverged
 
 DECAY = 0.99  # of the running means: they look back on about 100 steps
 WARM = 100  # steps that are only looked at
-PATIENCE = 20  # batches left out in a row, after which it is no spike
+LONGEST = 20  # batches left out in a row, after which it is no spike
 
 
 class SpikeGuard:
-    """Compares each step's loss and gradient norm with their running means over the steps taken.
+    """Compares each step's loss and gradient norm with their running means.
 
     Args:
         factor: how many times its mean a value may be.
@@ -29,14 +29,14 @@ class SpikeGuard:
         self.taken = self.skipped = self.in_a_row = 0
 
     def skips(self, step: int, values: dict[str, float]) -> bool:
-        """Whether the step is to be left out, as is one with a value that is not finite; it then
-        counts as skipped, and a line says so.
+        """Whether to skip the step: a value is not finite, or too far above its mean. A line says
+        so.
 
         Args:
-            values: the same ones on every worker.
+            values: of the step, the same on every worker.
 
         Raises:
-            Diverged: too many steps in a row were left out.
+            Diverged: too many steps in a row were skipped.
         """
         high = [k for k, v in values.items() if not v <= self.factor * self.means.get(k, v)]
         if high and self.taken >= WARM:
@@ -46,11 +46,10 @@ class SpikeGuard:
             if math.isfinite(value):
                 why, way_out = f"over {self.factor:g} times its mean", f"raise {self.key}"
             text = f"{high[0]} {value:.3g} is {why}"
-            if self.in_a_row > PATIENCE:
-                raise Diverged(
-                    f"training: {text} in {self.in_a_row} steps in a row, up to step {step + 1}; "
-                    f"lower the learning rate, or {way_out}, and run again"
-                )
+            if self.in_a_row > LONGEST:
+                reason = f"{text} in {self.in_a_row} steps in a row, up to step {step + 1}"
+                way_out = f"lower the learning rate, or {way_out}, and run again"
+                raise Diverged("training", reason, way_out)
             print(f"step {step + 1} skipped: {text} ({self.skipped} in all)", flush=True)
             return True
         self.taken, self.in_a_row = self.taken + 1, 0
@@ -68,25 +67,25 @@ class SpikeGuard:
 
 
 def spike_guard(factor: float | None, section: str) -> SpikeGuard | None:
-    """The guard that a section of params.yaml asks for by its `spike_factor`."""
+    """The guard for a section of params.yaml, or None if its `spike_factor` is null."""
     return None if factor is None else SpikeGuard(factor, f"{section}.spike_factor")
 
 
 def total_norm(model: nn.Module) -> Tensor:
-    """Euclidean norm of all of a network's gradients together, a scalar."""
+    """The Euclidean norm of all gradients of a network, a scalar."""
     return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
 def left_out(losses: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """What is logged of a step that was left out: its losses, or nothing where one of them is not
-    finite on any worker. The norm of its gradient moved nothing, and is not logged."""
+    """What is logged of a skipped step: its losses, or nothing if one of them is not finite on some
+    worker."""
     logged = {key: loss for key, loss in losses.items() if key != "gradient_norm"}
     return logged if all(map(math.isfinite, shared(logged, ranks).values())) else {}
 
 
 @torch.no_grad()
 def put_back(tensors: Iterable[Tensor], before: Iterable[Tensor]) -> None:
-    """Give tensors the values that they had before a step that is left out."""
+    """Give tensors the values that they had before a skipped step."""
     for tensor, value in zip(tensors, before, strict=True):
         tensor.copy_(value)
 

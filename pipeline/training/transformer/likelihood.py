@@ -1,19 +1,18 @@
 """How likely a published network finds the validation tokens, measured by all workers."""
 
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pipeline.autoregressive import AutoregressiveTransformer, token_nll
+from pipeline.autoregressive import AutoregressiveTransformer, token_nll_sum
 from pipeline.config.params import Params
 from pipeline.config.paths import TOKENS
 from pipeline.config.replicates import NetworkName
 from pipeline.data.tokens import TokenCache
-from pipeline.masking import BATCH, masked_nll
+from pipeline.masking import BATCH, masked_nll_sum
 from pipeline.runtime.batches import Alone, Maker, tensors_of
-from pipeline.runtime.shares import Share, batch_sum, in_order
+from pipeline.runtime.ranks import sum_in_order
 from pipeline.weights.published import WEIGHTS, load_model
 
 
@@ -34,25 +33,22 @@ class Likelihood:
 
     def __call__(self, number: int) -> dict[str, Tensor]:
         """The sum over the images of a batch, in nats a token, (1,) float64."""
-        return {"nats": batch_sum(self.mean, number, batches(len(self.tokens)))}
-
-    def mean(self, share: Share) -> float:
-        """Mean over the images. MaskGIT's is that of masked tokens."""
+        rows = slice(number * BATCH, (number + 1) * BATCH)
+        batch = self.tokens[rows], self.labels[rows]
         if isinstance(self.model, AutoregressiveTransformer):
-            of_all = partial(token_nll, self.model, self.tokens, self.labels)
-            return of_all(batch_size=BATCH, device=self.device, share=share)
-        training = self.params.training
-        return masked_nll(
-            self.model,
-            self.tokens,
-            self.labels,
-            schedule=training.mask_schedule,
-            min_masking_rate=training.min_masking_rate,
-            batch_size=BATCH,
-            seed=self.seed,
-            device=self.device,
-            share=share,
-        )
+            nats = token_nll_sum(self.model, *batch, device=self.device)
+        else:
+            training = self.params.training
+            nats = masked_nll_sum(
+                self.model,
+                *batch,
+                number=number,
+                schedule=training.mask_schedule,
+                min_masking_rate=training.min_masking_rate,
+                seed=self.seed,
+                device=self.device,
+            )
+        return {"nats": torch.tensor([nats], dtype=torch.float64)}
 
 
 def held_out(params: Params) -> TokenCache:
@@ -87,4 +83,4 @@ def held_out_nll(
     numbers = [(number,) for number in range(batches(images))]
     name = f"likelihood of {network}/{folder.name}"
     nats = tensors_of(folder / WEIGHTS, parts, workers, maker, numbers, name)["nats"]
-    return in_order(nats) / images
+    return sum_in_order(nats) / images

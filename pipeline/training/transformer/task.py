@@ -18,7 +18,6 @@ from pipeline.runtime.device import autocast, require_compiler, to_device
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import generator, mix
-from pipeline.runtime.shares import Share
 from pipeline.training.loop import Average
 from pipeline.training.loop.spikes import left_out, shared, spike_guard
 from pipeline.transformer import (
@@ -168,13 +167,13 @@ class TransformerTask:
         return autocast(self.device, self.training.bf16)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        nll = self._nll(self.ranks.share(self.device))
+        nll = self._nll()
         if self.ranks.rank == 0:
             self.on_evaluate(self.average.module, step)
         skipped = {"skipped_steps": self.guard.skipped} if self.guard else {}
         return {"val_nll": nll, "lr": float(self.warmup.get_last_lr()[0])} | skipped
 
-    def _nll(self, share: Share) -> float:
+    def _nll(self) -> float:
         """NLL of the validation tokens under the averaged model, in nats a token."""
         model = self.average.module
         assert isinstance(model, MaskGitTransformer)  # `network`, or a subclass of it
@@ -185,7 +184,7 @@ class TransformerTask:
             min_masking_rate=self.training.min_masking_rate,
             seed=self.seed,
             device=self.device,
-            share=share,
+            ranks=self.ranks,
         )
 
     def _kept(self) -> tuple[str, ...]:

@@ -1,0 +1,171 @@
+"""Checkpoints: written while training continues, whole or not at all; the one before the newest is
+used when the newest is damaged."""
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.runtime.errors import UserError
+from pipeline.tools.scale.training import CheckpointEachCount
+from pipeline.training.loop import RunDirSession, checkpoints, load_checkpoint, save_checkpoint
+from pipeline.training.loop.behind import snapshot
+from tests.damage import cut, empty, failing, named, zero
+from tests.interruption import Killed, KilledAfter, fit, weight_bytes
+from tests.test_loop import ToyTask
+
+
+@pytest.fixture
+def killed(tmp_path) -> Path:
+    """A training killed after its second checkpoint."""
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path / "killed", 2))
+    return tmp_path / "killed"
+
+
+@pytest.mark.parametrize("damage", [cut, zero, empty], **named)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(killed, tmp_path, capsys, damage):
+    straight, resumed = ToyTask(), ToyTask()
+    history = fit(straight, RunDirSession(tmp_path / "straight"))
+    damage(killed / "checkpoint.pt")
+    assert fit(resumed, RunDirSession(killed)) == history
+    assert "from the checkpoint before, of step 3" in capsys.readouterr().out
+    assert resumed.steps_taken == list(range(3, 11))
+    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+    for name in ("checkpoint.pt", "checkpoint.before.pt"):  # the damaged one is gone
+        load_checkpoint(killed / name)
+
+
+def test_if_the_only_checkpoint_is_damaged_training_starts_again(tmp_path):
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(tmp_path, 1))
+    cut(tmp_path / "checkpoint.pt")
+    assert [row["step"] for row in fit(ToyTask(), RunDirSession(tmp_path))] == [3, 6, 9, 11]
+
+
+def test_two_damaged_checkpoints_are_an_error(killed):
+    for name in ("checkpoint.pt", "checkpoint.before.pt"):
+        cut(killed / name)
+    with pytest.raises(UserError, match="every checkpoint") as error:
+        fit(ToyTask(), RunDirSession(killed))
+    assert error.value.subject == str(killed) and "delete" in error.value.way_out
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(killed):
+    os.replace(killed / "checkpoint.pt", killed / "checkpoint.before.pt")
+    task = ToyTask()
+    fit(task, RunDirSession(killed))
+    assert task.steps_taken[0] == 6
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ESTALE, "Stale file handle"), MemoryError()])
+def test_a_checkpoint_that_cannot_be_read_now_stays(killed, monkeypatch, error):
+    before = {path: path.read_bytes() for path in killed.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", failing(torch.load, error))
+        with pytest.raises(UserError, match="cannot be read now"):
+            RunDirSession(killed).load()
+    assert {path: path.read_bytes() for path in killed.iterdir()} == before
+    assert RunDirSession(killed).load()["step"] == 6
+
+
+def test_a_checkpoint_of_another_run_is_refused(killed):
+    path = killed / "checkpoint.pt"
+    save_checkpoint(load_checkpoint(path) | {"run": "sweep/other"}, path)
+    with pytest.raises(UserError, match="sweep/other's and not toy's"):
+        fit(ToyTask(), RunDirSession(killed))
+
+
+def test_of_a_checkpoint_for_each_step_count_the_one_before_is_as_good(tmp_path):
+    """As `maskgit scale` keeps them."""
+    straight, task = fit(ToyTask(), CheckpointEachCount(tmp_path, 9), steps=9), ToyTask()
+    cut(tmp_path / "step000000009.pt")
+    assert fit(task, CheckpointEachCount(tmp_path, 9), steps=9) == straight
+    assert task.steps_taken == [6, 7, 8]
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    """And nothing else."""
+    others = ["checkpoint.pt.tmp", ".checkpoint.pt.tmp", "a.0123abcd.tmp", ".x.0123ABCD.tmp", "y"]
+    for name in others:
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".checkpoint.pt.0123abcd.tmp").write_bytes(bytes(1000))
+    fit(ToyTask(), RunDirSession(tmp_path))
+    wanted = sorted([*others, "checkpoint.pt", "checkpoint.before.pt"])
+    assert sorted(os.listdir(tmp_path)) == wanted
+
+
+def test_a_snapshot_is_not_changed_by_what_comes_after():
+    weights = torch.arange(6.0).view(2, 3)
+    state = {"a": [weights, (weights[1], 3)], "b": {1: "text", 2: None}}
+    copied = snapshot(state)
+    weights.zero_()
+    assert torch.equal(copied["a"][0], torch.arange(6.0).view(2, 3))
+    assert torch.equal(copied["a"][1][0], torch.tensor([3.0, 4, 5])) and copied["a"][1][1] == 3
+    assert copied["b"] == state["b"]
+
+
+def test_training_continues_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """Each but the last is written only after the next step; one at a time is in memory."""
+    written, write, task = [], checkpoints._write, ToyTask()
+
+    def write_later(state, path):
+        deadline = time.monotonic() + 30
+        while len(task.steps_taken) <= state["step"] < 11:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        written.append(state["step"])
+        write(state, path)
+
+    def snapshot_of(state):
+        assert len(written) == (state["step"] - 1) // 3  # all that were saved before
+        return snapshot(state)
+
+    monkeypatch.setattr(checkpoints, "_write", write_later)
+    monkeypatch.setattr(checkpoints, "snapshot", snapshot_of)
+    fit(task, RunDirSession(tmp_path))
+    assert written == [3, 6, 9, 11]
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert weight_bytes(state["task"]["model"]) == weight_bytes(task.model)
+    assert load_checkpoint(tmp_path / "checkpoint.before.pt")["step"] == 9
+
+
+@pytest.mark.parametrize("at", [3, 11])
+def test_a_full_disk_ends_the_training_in_one_line(tmp_path, monkeypatch, at):
+    save = torch.save
+
+    def full(state, file):
+        if state["step"] == at:
+            Path(file).write_bytes(b"half of it")
+            raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos\nmore")
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    task = ToyTask()
+    with pytest.raises(UserError, match=r"cannot write .*checkpoint\.pt: no space") as error:
+        fit(task, RunDirSession(tmp_path))
+    assert "\n" not in str(error.value)
+    assert len(task.steps_taken) == min(at + 3, 11)
+    assert at == 3 or load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 9
+    assert not list(tmp_path.glob(".*"))
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    made = tmp_path / "made"
+    torch.save({"step": Payload(made)}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="damaged"):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+    assert not made.exists()
