@@ -8,12 +8,10 @@ from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.config.trainings import named_by, workers_per_classifier
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
-from pipeline.runtime.checksums import keep_if_whole
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
 from pipeline.runtime.room import require_resources
-from pipeline.runtime.runs import own_folder
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tasks import run_tasks
 from pipeline.runtime.tuning import run_trials
@@ -26,7 +24,7 @@ KEYS = ("images", "augmentation", "seed", "training_images")
 def main(params: Params) -> str:
     stage = Stage("cas", params)
     jobs = _jobs(params, stage)
-    pending = [j for j in jobs if not keep_if_whole(own_folder(Path(j.folder)) / j.result.name)]
+    pending = [job for job in jobs if not job.finished]
     workers = Workers.of(params.ray, workers_per_classifier(params))
     if pending:
         join_ray()

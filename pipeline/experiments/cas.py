@@ -20,10 +20,9 @@ from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.views import View, to_chw
-from pipeline.runtime.checksums import as_noted, write_noted
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.kept import kept_row
+from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.machines import note_workers, this_machine
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
@@ -65,11 +64,10 @@ class CasJob:
 
     @property
     def finished(self) -> bool:
-        return as_noted(self.result)
+        return self.result.exists()
 
     def row(self) -> dict[str, Any]:
-        own = {"images": self.images, "augmentation": self.augmentation, "seed": self.seed}
-        return kept_row(self.result, own=own, needed=("training_images", "top1", "top5"))
+        return read_json(self.result)
 
 
 def run_cas(job: CasJob) -> None:
@@ -127,7 +125,7 @@ def _measure(job: CasJob, weights: dict[str, Tensor]) -> None:
     count = len(training_pictures(job, params).labels)
     row |= {"training_images": count, "top1": top1, "top5": top5}
     note_workers(Path(job.folder), [this_machine()])
-    write_noted(job.result, row)
+    write_json(job.result, row)
 
 
 class Pictures:

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.runtime.checksums import keep_if_whole, note_hash
 from pipeline.runtime.files import PARTS, atomic_file, remove_temporary
 from pipeline.runtime.progress import PAUSE, progress
-from pipeline.runtime.runs import own_folder
 from pipeline.runtime.workers import Alone, Maker
 
 
@@ -29,7 +27,7 @@ def join_arrays(parts: Sequence[Path], path: Path) -> None:
 
 def save_array(array: Any, path: Path) -> None:
     """Write an array, or a tensor on the CPU, as an .npy."""
-    with atomic_file(path, durable=False) as temporary, open(temporary, "wb") as out:
+    with atomic_file(path) as temporary, open(temporary, "wb") as out:
         np.save(out, np.ascontiguousarray(array))
 
 
@@ -41,7 +39,7 @@ def write_files(
     save: Callable[[Any, Path], None] = save_array,
     join: Callable[[Sequence[Path], Path], None] = join_arrays,
 ) -> None:
-    """Make files, unless an earlier run has and they are whole. Their batches are shared as if they
+    """Make files, unless an earlier run has. Their batches are shared as if they
     were one's.
 
     Each finished batch is kept in `<path>.parts`, so that a run that was killed goes on after it. A
@@ -57,10 +55,9 @@ def write_files(
     Raises:
         UserError: the files cannot be written, or the maker's.
     """
-    missing = {path: batches for path, batches in files.items() if not keep_if_whole(path)}
+    missing = {path: batches for path, batches in files.items() if not path.exists()}
     for path, parts in make_parts(missing, workers, maker, name, save).items():
         join(parts, path)
-        note_hash(path)
     for path in files:
         drop_parts(path)
 
@@ -83,7 +80,7 @@ def make_parts(
     save: Callable[[Any, Path], None],
 ) -> dict[Path, list[Path]]:
     """Of each file the files of its batches, in order, in its `parts_folder`; those that are there
-    and whole are kept.
+    are kept.
 
     Args:
         save: as for `write_files`.
@@ -107,7 +104,7 @@ def making(
     save: Callable[[Any, Path], None],
     before: int = 0,
 ) -> Iterator[Path]:
-    """Make the files of batches, but for those that are there and whole; yields each when it is
+    """Make the files of batches, but for those that are there; yields each when it is
     there, in any order, and can do without it then.
 
     Args:
@@ -116,14 +113,13 @@ def making(
         before: how many batches are not among them, since nobody needs them again.
     """
     for folder in {part.parent for part in parts}:
-        remove_temporary(own_folder(folder))
-    total, missing = before + len(parts), {p: a for p, a in parts.items() if not keep_if_whole(p)}
+        remove_temporary(folder)
+    total, missing = before + len(parts), {p: a for p, a in parts.items() if not p.exists()}
     done = total - len(missing)
     if done:
         print(f"{name}: going on from batch {done} of {total}", flush=True)
     with progress(name, done, total, pause=PAUSE) as bar:
         yield from [part for part in parts if part not in missing]
         for number, part in enumerate(workers.make(maker, missing, save), start=done + 1):
-            note_hash(part)
             bar(number)
             yield part

@@ -17,7 +17,6 @@ from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.limits import JSON_BYTES, SEED, YAML_BYTES
 
 PARTS = ".parts"  # ends the name of a folder with the batches of a file, until it is whole
-SUMS = "SHA256SUMS"  # hashes of a folder's files: no content of its own
 # What Python, editors and file managers put into folders, as .dvcignore has it.
 IGNORED = (
     *("__pycache__", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db"),
@@ -280,8 +279,8 @@ def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> s
         return hash_of(path)
     manifest = path / "manifest.json"
     named = read_file(manifest, JSON_BYTES).decode("utf-8", "replace") if manifest.exists() else ""
-    files = (f for f in path.rglob("*") if f.is_file() and f.name != SUMS)
-    files = (f for f in files if not any(map(_is_ignored, f.relative_to(path).parts)))
+    files = (f for f in path.rglob("*") if f.is_file())
+    files = (f for f in files if not any(map(is_ignored, f.relative_to(path).parts)))
     # In quotes, as the manifest names a file: not as a part of another's name.
     hashed = [f for f in sorted(files) if f'"{f.relative_to(path)}"' not in named]
     if hashed == [manifest]:
@@ -289,7 +288,7 @@ def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> s
     return value_hash({str(f.relative_to(path)): hash_of(f) for f in hashed})
 
 
-def _is_ignored(name: str) -> bool:
+def is_ignored(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in IGNORED)
 
 

@@ -13,22 +13,13 @@ from pipeline.runtime.files import atomic_file, file_hash
 from pipeline.runtime.workers import Alone, Maker
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, durable: bool = True) -> None:
-    """Write named tensors, as safetensors.
-
-    Args:
-        durable: as for `atomic_file`.
-    """
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write named tensors, as safetensors."""
     from safetensors.torch import save
 
     content = save(tensors)
-    with atomic_file(path, durable) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(content)  # the library has an error of its own for a full disk
-
-
-def save_part(tensors: dict[str, Tensor], path: Path) -> None:
-    """The same of a batch, which is compared with its hash, and made again if need be."""
-    save_tensors(tensors, path, durable=False)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -60,7 +51,7 @@ def make_tensors(
         batches: the arguments of each, in order.
         name: names the tensors in messages.
     """
-    return joined(_alike(make_parts({path: batches}, workers, maker, name, save_part)[path]))
+    return joined(_alike(make_parts({path: batches}, workers, maker, name, save_tensors)[path]))
 
 
 def _alike(parts: Sequence[Path]) -> list[dict[str, Tensor]]:
@@ -99,7 +90,7 @@ def write_tensors(
     files: Mapping[Path, Sequence[tuple]], workers: Alone, maker: Maker, name: str
 ) -> dict[Path, dict[str, Tensor]]:
     """Make named tensors of several files and keep them there, as `write_files` does."""
-    write_files(files, workers, maker, name, save_part, _join)
+    write_files(files, workers, maker, name, save_tensors, _join)
     return {path: load_tensors(path) for path in files}
 
 

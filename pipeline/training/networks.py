@@ -21,7 +21,6 @@ from pipeline.config.replicates import (
     replicates,
 )
 from pipeline.data.tokens import TokenCache
-from pipeline.runtime.checksums import disown
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import write_csv, write_json
@@ -97,11 +96,9 @@ def train_network(
                 _log(training)
         if pending:
             _run([t for t in trainings.values() if not t.finished], params, stage, count)
-        for job in jobs.values():
-            job.require_model()
         with atomic_folder(NETWORKS[network]) as folder:
             for replicate, job in jobs.items():
-                disown(shutil.copytree(job.model, folder / replicate.name))
+                shutil.copytree(job.model, folder / replicate.name)
         histories = [trainings[r].history for r in main_replicates(params, network)]
         last = [history[-1] for history in histories]
         metrics = {

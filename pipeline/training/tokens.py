@@ -13,7 +13,6 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.tokens import SHARD, TokenCache
 from pipeline.runtime.arrays import write_files
-from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.device import autocast
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
 from pipeline.runtime.workers import Alone, Maker
@@ -50,7 +49,7 @@ def cache_tokens(
     split: str, crops: int, params: Params, folder: Path, workers: Alone
 ) -> list[dict]:
     """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; files that are
-    there and whole are kept.
+    there are kept.
 
     Args:
         crops: number of views of each image, as for the `Coder`.
@@ -72,7 +71,6 @@ def cache_tokens(
     labels = folder / f"{split}-labels.npy"
     with atomic_file(labels) as temporary, open(temporary, "wb") as handle:
         np.save(handle, images.labels.astype(np.int32))
-    note_hash(labels)
     return [
         {"file": path.name, "count": count, "hash": file_hash(path)}
         for path, count in counts.items()

@@ -12,14 +12,12 @@ from pipeline.config.params import Params
 from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.seen import Seen, keep_row
+from pipeline.evaluation.seen import Row, Seen, keep_row
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
-from pipeline.runtime.kept import Row
 from pipeline.runtime.machines import machines_of, meet_anew, note_workers, this_machine
-from pipeline.runtime.runs import own_folder
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.tensors import make_tensors
 from pipeline.runtime.workers import Alone, Maker, workers_of
@@ -49,7 +47,6 @@ def measure_trial(trial: Trial) -> None:
         device=workers.device,
     )
     for cell in dict.fromkeys(trial.cells + trial.crossed):
-        own_folder(cell.path.parent)
         keep_row(cell.path, partial(_measure_cell, trial, cell, shown, evaluator, nll))
 
 

@@ -4,7 +4,6 @@ training as a whole (`job`, `run`), by one process or by several under Ray Train
 from pipeline.training.loop.average import Average, averaged_weights
 from pipeline.training.loop.checkpoints import (
     RunDirSession,
-    is_history,
     load_checkpoint,
     newest_whole,
     save_checkpoint,
@@ -23,7 +22,6 @@ __all__ = [
     "TrainingJob",
     "Workers",
     "averaged_weights",
-    "is_history",
     "load_checkpoint",
     "newest_whole",
     "require_workers",
