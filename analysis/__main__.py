@@ -24,7 +24,7 @@ from pipeline.runtime.process import (
     require_docstrings,
 )
 from pipeline.runtime.project import require_here
-from pipeline.runtime.records import described, out_of_date
+from pipeline.runtime.provenance import described, out_of_date
 from pipeline.runtime.reproduction import log_reproduction
 
 

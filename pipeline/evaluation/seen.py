@@ -22,7 +22,6 @@ from pipeline.runtime.files import write_json
 from pipeline.runtime.workers import Maker
 from pipeline.weights.published import load_model
 
-
 Row = dict[str, Any]  # of a result file
 
 

@@ -41,6 +41,7 @@ TASKS: dict[str, Callable[[tuple[int, int]], Tensor]] = {
     "outpaint_top": partial(outpaint_mask, side="top", fraction=0.5),
     "outpaint_bottom": partial(outpaint_mask, side="bottom", fraction=0.5),
 }
+KEYS = ("task", "method", "seed", "images")
 PICTURED = 6  # images of each kind of picture
 CLASSES = 10  # classes that a box is regenerated as
 DRAWS = 4  # seeds of one outpainting

@@ -16,7 +16,6 @@ from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregr
 from pipeline.config.params import Params
 from pipeline.decoding import generate
 from pipeline.runtime.device import seconds_of, worker_device
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.machines import note_workers, this_machine

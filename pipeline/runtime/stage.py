@@ -20,7 +20,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, value_hash
 from pipeline.runtime.machines import Machine, machines_of, this_machine
 from pipeline.runtime.project import in_project, is_store, of_project
-from pipeline.runtime.records import write_record
+from pipeline.runtime.provenance import write_record
 from pipeline.runtime.reproduction import open_reproduction, stage_note
 from pipeline.runtime.runs import held, run_dir
 from pipeline.runtime.site import begin

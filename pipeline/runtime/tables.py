@@ -25,7 +25,9 @@ def read_csv(path: Path) -> "pd.DataFrame":
 
     try:
         # Empty cells are missing numbers; the selection "none" and the like are words.
-        return pd.read_csv(io.BytesIO(read_file(path)), keep_default_na=False, na_values=["", "nan"])
+        return pd.read_csv(
+            io.BytesIO(read_file(path)), keep_default_na=False, na_values=["", "nan"]
+        )
     except FileNotFoundError as error:
         raise UserError(str(path), "missing", MISSING) from error
     except ValueError as error:

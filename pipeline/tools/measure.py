@@ -15,7 +15,7 @@ from pipeline.evaluation.images import ImageSet
 from pipeline.evaluation.statistics import statistics
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.records import require_current
+from pipeline.runtime.provenance import require_current
 from pipeline.runtime.workers import Alone
 
 

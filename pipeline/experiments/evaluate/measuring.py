@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
-from pipeline.data.images.samples import draw_samples, are_written, publish_samples
+from pipeline.data.images.samples import are_written, draw_samples, publish_samples
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.images import CenterCrops, SampleImages
