@@ -107,11 +107,11 @@ def _keep_reference(params: Params, workers: Alone) -> None:
     classifier = load_model(CLASSIFIER, "classifier", workers.device)
     extractor = open_extractor(evaluation.extractor, classifier, evaluation, workers.device)
     features = reference_features(extractor, params, workers)
-    size = load_features(features).features.shape
-    require_enough("sweep.samples", params.sweep.samples, size, evaluation)
+    count, dimensions = load_features(features).features.shape
+    require_enough("sweep.samples", params.sweep.samples, (count, dimensions), evaluation)
     if evaluation.reference_statistics:
         published = load_statistics(of_project(evaluation.reference_statistics))
-        require_dimensions(published, size[1])
+        require_dimensions(published, dimensions)
     else:
         kept_statistics(features)
 
