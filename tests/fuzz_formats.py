@@ -12,16 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save
 
-from pipeline.data.images.shards import ROW_GROUP
-from pipeline.runtime.files import file_hash, read_json, write_json
 from pipeline.tokenizer import Tokenizer
 from pipeline.weights.published import load_model
-from tests.fuzz_caches import _images, _read_images
 from tests.fuzz_image_sets import _file
 from tests.fuzz_pictures import READ, _one, encoded
 from tests.fuzz_weights import _model, _pretrained
@@ -40,8 +35,6 @@ def cases(random: random.Random) -> list[Case]:
         run = partial(_pretrained, _rewritten(weights, change))
         made += [Case(f"safetensors: {name}", "refuse", run)]
         made += [Case(f"published: {name}", "refuse", partial(_published, change))]
-    for name, (must, change) in TABLES.items():
-        made.append(Case(f"parquet: {name}", must, partial(_parquet, change)))
     for name, chunk in CHUNKS.items():
         made.append(Case(f"PNG: {name}", "either", partial(_one, _with_chunk(*chunk))))
     for depth, kind in PIXELS:
@@ -78,9 +71,8 @@ def _rewritten(content: bytes, change: Change = lambda *_: 0) -> bytes:
 
 
 def _published(change: Change, folder: Path) -> None:
-    """A model of ours, changed, and no hashes beside it."""
+    """A model of ours, changed."""
     model = _model(folder)
-    (model / "SHA256SUMS").unlink()
     file = model / "model.safetensors"
     file.write_bytes(_rewritten(file.read_bytes(), change))
     load_model(model, "transformer")
@@ -99,42 +91,6 @@ HEADERS: dict[str, Change] = {
     "another name": lambda h, a, b: h.update({"evil": h.pop(a)}),
     "a name with NUL": lambda h, a, b: h.update({"a\0b": h.pop(a)}),
     "a tensor less": lambda h, a, b: h.pop(a),
-}
-
-
-def _parquet(change: Callable[[pa.Table], tuple[pa.Table, int]], folder: Path) -> None:
-    """A shard of another table, with its own hash in the manifest."""
-    cache = _images(folder / "cache")
-    path = cache / "train-00000.parquet"
-    table, rows = change(pq.read_table(path))
-    pq.write_table(table, path, row_group_size=rows, compression="none")
-    manifest = read_json(cache / "manifest.json")
-    manifest["shards"]["train"][0]["hash"] = file_hash(path)
-    write_json(cache / "manifest.json", manifest)
-    _read_images(cache)
-
-
-def _column(name: str, values: Callable[[int], pa.Array]) -> Callable[[pa.Table], Any]:
-    def change(table: pa.Table) -> tuple[pa.Table, int]:
-        place = table.schema.get_field_index(name)
-        return table.set_column(place, name, values(len(table))), ROW_GROUP
-
-    return change
-
-
-TABLES: dict[str, tuple[str, Callable[[pa.Table], tuple[pa.Table, int]]]] = {
-    "a column more": ("accept", lambda t: (t.append_column("x", t["label"]), ROW_GROUP)),
-    "a column twice": ("refuse", lambda t: (t.append_column("label", t["label"]), ROW_GROUP)),
-    "no label": ("refuse", lambda t: (t.drop_columns(["label"]), ROW_GROUP)),
-    "no image": ("refuse", lambda t: (t.drop_columns(["image"]), ROW_GROUP)),
-    "no key": ("refuse", lambda t: (t.drop_columns(["key"]), ROW_GROUP)),
-    "short": ("refuse", lambda t: (t.slice(0, 5), ROW_GROUP)),
-    "small row groups": ("refuse", lambda t: (t, 3)),
-    "labels of text": ("refuse", _column("label", lambda n: pa.array(["a"] * n))),
-    "labels of floats": ("refuse", _column("label", lambda n: pa.array([0.5] * n))),
-    "no labels": ("refuse", _column("label", lambda n: pa.array([None] * n, pa.int32()))),
-    "labels of no class": ("refuse", _column("label", lambda n: pa.array([99] * n, pa.int32()))),
-    "images of numbers": ("refuse", _column("image", lambda n: pa.array([5] * n))),
 }
 
 

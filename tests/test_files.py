@@ -4,7 +4,6 @@ import errno
 import os
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from pipeline.runtime import folders
@@ -21,7 +20,6 @@ from pipeline.runtime.files import (
     write_text,
 )
 from pipeline.runtime.folders import atomic_folder, publish_folder
-from pipeline.runtime.result_files import has_param
 from tests.project import ROOT
 
 
@@ -277,14 +275,6 @@ def test_read_json_errors_are_one_line(tmp_path):
         with pytest.raises(UserError, match=words) as error:
             read_json(tmp_path / name)
         assert name in str(error.value) and "\n" not in str(error.value)
-
-
-def test_values_of_a_param_are_told_apart_in_a_file_of_results(tmp_path):
-    values = [0.1, 0.1000001, 1 / 3, 0.0, 1e-9]
-    write_csv(tmp_path / "t.csv", [{"label_smoothing": value} for value in [*values, None]])
-    column = pd.read_csv(tmp_path / "t.csv")["label_smoothing"]
-    for row, value in enumerate(values):
-        assert list(column.index[has_param(column, value)]) == [row]
 
 
 def test_write_csv(tmp_path):

@@ -5,16 +5,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from pipeline.config.curves import check_curves
-from pipeline.data.tokens import TokenCache
-from pipeline.runtime.checksums import note_hash, shared_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
-from pipeline.runtime.files import SUMS, file_hash, read_json, tree_hash, value_hash
+from pipeline.runtime.files import read_json, tree_hash, value_hash
 from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.limits import JSON_BYTES, RECORD_BYTES
 from pipeline.runtime.outbox import LOG, Outbox, read_records
@@ -24,7 +21,6 @@ from pipeline.runtime.server import Server
 from pipeline.runtime.sync import sync
 from pipeline.training.loop import RunDirSession
 from pipeline.training.loop.ray_checkpoints import LISTING, unlisted_checkpoint
-from pipeline.training.tokens import write_manifest
 from tests.damage import no_file, within
 from tests.errors import one_line
 from tests.interruption import Killed, KilledAfter, fit
@@ -41,11 +37,6 @@ def _ends() -> Iterator[None]:
         yield
 
 
-def _shared(folder: Path) -> None:
-    with shared_folder(folder):
-        pass
-
-
 def _sent(folder: Path) -> None:
     Outbox(folder).append_open(OPENED)
     send(folder, Server("sqlite:///none.db"), {})
@@ -53,7 +44,6 @@ def _sent(folder: Path) -> None:
 
 LOCKS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "run directory": (".lock", lambda folder: run_dir("s", {"a": 1}, str(folder.parents[1]))),
-    "shared folder": (".lock", _shared),
     "outbox": ("log.lock", lambda folder: Outbox(folder).append_open(OPENED)),
     "sending": ("sending.lock", _sent),
 }
@@ -91,25 +81,6 @@ def test_a_record_longer_than_any_is_left_out(tmp_path):
     assert records[-1][0] == len(opened() + long + rest)
     Outbox(tmp_path).append({"tags": {"d": "e"}})  # after what is whole
     assert [record for _, record in read_records(tmp_path / LOG, 0)][-1]["tags"] == {"d": "e"}
-
-
-def test_labels_of_which_no_hash_is_noted_are_refused(tmp_path, params):
-    """Those of others, as many, would pass for them."""
-    for split in ("train", "val"):
-        np.save(tmp_path / f"{split}-00000.npy", np.zeros((4, 1, params.num_tokens), np.uint16))
-        np.save(tmp_path / f"{split}-labels.npy", np.arange(4, dtype=np.int32))
-        note_hash(tmp_path / f"{split}-labels.npy")
-    shards = {
-        split: [{"file": name, "count": 4, "hash": file_hash(tmp_path / name)}]
-        for split in ("train", "val")
-        for name in (f"{split}-00000.npy",)
-    }
-    write_manifest(tmp_path, params, "", shards, 4)
-    assert TokenCache(tmp_path, "val").labels.tolist() == [0, 1, 2, 3]
-    (tmp_path / SUMS).unlink()
-    with pytest.raises(UserError, match=r"SHA256SUMS has no hash of val-labels.npy; run") as error:
-        TokenCache(tmp_path, "val")
-    one_line(error)
 
 
 def test_a_link_to_a_folder_gives_way_to_the_checkpoint_before(tmp_path, capsys):
@@ -172,12 +143,6 @@ def test_what_is_no_listing_of_rays_is_removed(tmp_path, what):
     no_file(what, tmp_path / LISTING)
     assert unlisted_checkpoint(tmp_path) is None
     assert not os.path.lexists(tmp_path / LISTING)
-
-
-def test_a_storage_that_is_a_link_to_itself_is_a_line(tmp_path):
-    (tmp_path / "runs").symlink_to("runs")
-    with pytest.raises(UserError, match="runs is, or lies in, a link to itself; delete it"):
-        run_dir("s", {}, str(tmp_path / "runs"))
 
 
 def test_sync_tells_of_a_ruined_database_that_had_everything(tmp_path, monkeypatch):

@@ -118,13 +118,19 @@ def out_of_date(root: Path = HERE) -> OutOfDate:
     Code that was edited since is no reason (`dvc commit` may have accepted it). Nothing is out of
     date without a dvc.lock: no stage was run by DVC yet.
     """
-    if not (root / LOCK_FILE).exists():
+    if not (locked := _locked(root)):
         return {}
-    locked, made_by = read_yaml(root / LOCK_FILE).get("stages", {}), makers(root)
+    made_by = makers(root)
     stages = [s for s in read_stages(root) if SOURCES / f"{s}.json" in stage_outputs(s, root)]
     found = {stage: _reason(stage, locked, made_by, root) for stage in stages}
     stale = stages_from(*(s for s, reason in found.items() if reason != Reason()), root=root)
     return {stage: found[stage] for stage in stages if stage in stale}
+
+
+def _locked(root: Path) -> dict[str, Any]:
+    """The stages of dvc.lock; none without one."""
+    path = root / LOCK_FILE
+    return read_yaml(path).get("stages", {}) if path.exists() else {}
 
 
 def _reason(stage: str, locked: dict[str, Any], made_by: dict[str, str], root: Path) -> Reason:
@@ -170,16 +176,14 @@ def dvc_hash(path: Path) -> str:
 
 
 def has_inputs(stage: str, folders: Sequence[Path], root: Path = HERE) -> bool:
-    """Whether a stage's results are of what lies in these folders now, as far as it reads them.
-    False if DVC did not run the stage, or a folder is gone."""
-    if not (root / LOCK_FILE).exists() or stage in out_of_date(root):
+    """Whether a stage is up to date, and its inputs lie in these folders as it read them. False if
+    DVC did not run the stage."""
+    locked = _locked(root)
+    if stage not in locked or stage in out_of_date(root):
         return False
-    inputs = _hashes(read_yaml(root / LOCK_FILE)["stages"][stage], "deps")
-    return all(
-        (root / path).exists() and dvc_hash(root / path) == known
-        for path, known in inputs.items()
-        if Path(path) in folders
-    )
+    inputs = _hashes(locked[stage], "deps").items()
+    there = [(root / path, known) for path, known in inputs if Path(path) in folders]
+    return all(path.exists() and dvc_hash(path) == known for path, known in there)
 
 
 def described(stages: OutOfDate) -> str:
