@@ -19,7 +19,7 @@ from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json, tree_hash
 from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.project import require_here
-from pipeline.runtime.records import described, out_of_date
+from pipeline.runtime.provenance import described, out_of_date
 from pipeline.runtime.reproduction import log_reproduction
 
 

@@ -5,10 +5,8 @@ from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import workers_of
-from pipeline.runtime.checksums import disown
 from pipeline.runtime.files import tree_hash, write_json
 from pipeline.runtime.folders import publish_folder
-from pipeline.runtime.runs import own_folder
 from pipeline.runtime.stage import Stage
 from pipeline.training.tokens import cache_tokens, cached_code_usage, write_manifest
 from stages.running import run_stage
@@ -17,7 +15,7 @@ from stages.running import run_stage
 def main(params: Params) -> str:
     workers = workers_of(params.ray)
     with Stage("cache_tokens", params) as stage:
-        folder = own_folder(stage.folder() / "tokens")
+        folder = stage.folder() / "tokens"
         crops = {"train": params.tokens.crops_per_image, "val": 0}
         shards = {
             split: cache_tokens(split, number, params, folder, workers)
@@ -34,7 +32,6 @@ def main(params: Params) -> str:
         stage.run.log_group("tokens", metrics)
         # Last: DVC deletes what is published where the stage fails after all.
         publish_folder(folder, TOKENS)
-        disown(TOKENS)
     return f"cache_tokens: {metrics['train_grids']} training grids in {TOKENS}"
 
 

@@ -8,12 +8,10 @@ from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.config.trainings import named_by, workers_per_classifier
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
-from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.cluster import join_ray
-from pipeline.runtime.files import write_csv
+from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.progress import Countdown
 from pipeline.runtime.room import require_resources
-from pipeline.runtime.runs import own_folder
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.trials import run_trials
 from pipeline.training.loop import Workers
@@ -25,7 +23,7 @@ KEYS = ("images", "augmentation", "seed", "training_images")
 def main(params: Params) -> str:
     stage = Stage("cas", params)
     jobs = _jobs(params, stage)
-    pending = [j for j in jobs if not keep_if_whole(own_folder(Path(j.folder)) / j.result.name)]
+    pending = [job for job in jobs if not job.finished]
     workers = Workers.of(params.ray, workers_per_classifier(params))
     if pending:
         join_ray()
@@ -36,7 +34,7 @@ def main(params: Params) -> str:
         count = Countdown("cas", "classifiers", len(jobs), len(pending))
 
         def keep(job: CasJob, row: dict[str, Any]) -> None:
-            write_noted(job.result, row)
+            write_json(job.result, row)
             count.done(job.name)
 
         if pending:

@@ -12,11 +12,9 @@ from pipeline.data.images.views import View
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import require_training_images, stratified_split
-from pipeline.runtime.checksums import disown
 from pipeline.runtime.files import tree_hash, value_hash, write_json
 from pipeline.runtime.folders import publish_folder
 from pipeline.runtime.pictures import grid_picture, save_picture
-from pipeline.runtime.runs import own_folder
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
 
@@ -30,7 +28,7 @@ def main(params: Params) -> str:
         # A folder of images may change under the same params. Shards of a killed run are used again
         # only if the items are the same, in the same order, and no image was written since.
         items = value_hash([source.items, source.version])
-        folder = own_folder(stage.folder(items=items) / "shards")
+        folder = stage.folder(items=items) / "shards"
         shards = {
             split: write_shards(source, indices, split, params.data.shard_size, folder)
             for split, indices in splits.items()
@@ -48,7 +46,6 @@ def main(params: Params) -> str:
         stage.run.log_dataset(params.data.source, tree_hash(folder), str(IMAGES.absolute()))
         # Last: DVC deletes what is published where the stage fails after all.
         publish_folder(folder, IMAGES)
-        disown(IMAGES)
     total = sum(sum(counts.values()) for counts in manifest["counts"].values())
     return f"prepare: {total} images of {len(source.class_names)} classes in {IMAGES}"
 

@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, RESULTS
 from pipeline.config.trainings import named_by
-from pipeline.evaluation.feature_files import features_size, kept_statistics, reference_features
+from pipeline.evaluation.feature_files import kept_statistics, load_features, reference_features
 from pipeline.evaluation.features import open_extractor
 from pipeline.evaluation.fid import require_dimensions
 from pipeline.evaluation.metrics import require_enough
@@ -107,11 +107,11 @@ def _keep_reference(params: Params, workers: Alone) -> None:
     classifier = load_model(CLASSIFIER, "classifier", workers.device)
     extractor = open_extractor(evaluation.extractor, classifier, evaluation, workers.device)
     features = reference_features(extractor, params, workers)
-    size = features_size(features)
-    require_enough("sweep.samples", params.sweep.samples, size, evaluation)
+    count, dimensions = load_features(features).features.shape
+    require_enough("sweep.samples", params.sweep.samples, (count, dimensions), evaluation)
     if evaluation.reference_statistics:
         published = load_statistics(of_project(evaluation.reference_statistics))
-        require_dimensions(published, size[1])
+        require_dimensions(published, dimensions)
     else:
         kept_statistics(features)
     for path in features.parent.glob("[!.]*.*"):

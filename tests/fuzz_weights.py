@@ -69,7 +69,6 @@ def _published(folder: Path) -> None:
 
 def _config(change: dict[str, Any], folder: Path) -> None:
     model = _model(folder)
-    (model / "SHA256SUMS").unlink()
     config = read_json(model / "config.json") | change
     write_json(model / "config.json", {k: v for k, v in config.items() if v != "gone"})
     load_model(model, "transformer")
@@ -89,7 +88,6 @@ def _publish_bad(name: str, value: float, folder: Path) -> None:
 
 def _load_bad(name: str, value: float, folder: Path) -> None:
     model = _model(folder)
-    (model / "SHA256SUMS").unlink()
     weights = {k: v.contiguous() for k, v in _bad(name, value).state_dict().items()}
     (model / "model.safetensors").write_bytes(save(weights))
     load_model(model, "transformer")

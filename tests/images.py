@@ -101,7 +101,9 @@ def write_token_cache(
             for name, shard in zip(names, shards, strict=True)
         ]
         np.save(folder / f"{split}-labels.npy", labels[split].astype(np.int32))
-    write_json(folder / "manifest.json", {"codebook_size": codes, "shards": manifest})
+    classes = int(max(of.max() for of in labels.values())) + 1
+    own = {"codebook_size": codes, "classes": classes}
+    write_json(folder / "manifest.json", own | {"shards": manifest})
     return folder
 
 

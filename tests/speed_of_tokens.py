@@ -26,7 +26,8 @@ def write_cache(folder: Path) -> None:
         np.save(path, rng.integers(0, CODES, (count, VIEWS, TOKENS), np.uint16))
         shards.append({"file": path.name, "count": count, "hash": file_hash(path)})
     np.save(folder / "train-labels.npy", rng.integers(0, CLASSES, IMAGES, np.int32))
-    write_json(folder / "manifest.json", {"codebook_size": CODES, "shards": {"train": shards}})
+    own = {"codebook_size": CODES, "classes": CLASSES}
+    write_json(folder / "manifest.json", own | {"shards": {"train": shards}})
 
 
 def grids_per_second(tokens: TokenCache, rng: np.random.Generator) -> float:

@@ -121,6 +121,9 @@ def write_source(folder: Path, stage: str, **changes) -> None:
         "cpus": 2,
         "memory_gib": 16.0,
         "gpus": [],
+        "params": {},
+        "workers": [],
+        "versions": {},
     }
     (folder / "sources").mkdir(exist_ok=True)
     (folder / f"sources/{stage}.json").write_text(json.dumps(source | changes))

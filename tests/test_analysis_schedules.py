@@ -139,10 +139,10 @@ def test_schedules_that_are_not_swept_need_no_curve(results, swept):
 def test_a_damaged_curve_and_a_missing_folder_are_named(results):
     path = curves_of(results) / "cosine.csv"
     curve(2.0).drop(columns="gamma_256").to_csv(path, index=False)
-    with pytest.raises(UserError, match=r"cosine.csv lacks the column gamma_256"):
+    with pytest.raises(UserError, match=r"cosine.csv: no column gamma_256"):
         read_results(results, curves_of(results))
     path.write_text("")
-    with pytest.raises(UserError, match=re.escape(f"{path} is not valid CSV")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: no valid CSV")):
         read_results(results, curves_of(results))
-    with pytest.raises(UserError, match="nowhere is missing; run dvc repro first"):
+    with pytest.raises(UserError, match="nowhere: missing; run `dvc repro`"):
         read_results(results, results / "nowhere")

@@ -15,7 +15,7 @@ from analysis.report.build import build
 from analysis.report.contents import PLACES
 from analysis.report.provenance import STAGES as BEHIND
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.records import Reason
+from pipeline.runtime.provenance import Reason
 from tests.synthetic_results import curves_of, write_source
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -14,9 +14,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
 
-SAID = (
-    r"^science changed while edit ran, so its results would mix the old and the new; run it again$"
-)
+SAID = r"^science: changed while edit ran, so its results would mix both; run it again$"
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def test_a_stage_whose_code_changed_meanwhile_fails_and_leaves_no_record(stage):
 
 
 def test_params_that_are_edited_meanwhile_do_not_pass_for_those_it_ran_with(stage, make_params):
-    said = r"^editing.feather became 7 in params.yaml while edit ran with \d+; run it again$"
+    said = r"^editing.feather: became 7 in params.yaml while edit ran with \d+; run it again$"
     before = Path("params.yaml").read_text()
     with pytest.raises(UserError, match=said), stage:
         Path("params.yaml").write_text(json.dumps(make_params(editing={"feather": 7}).model_dump()))
@@ -67,7 +65,7 @@ def test_params_that_change_before_the_stage_looks_are_told_too(
             return "made of the old ones"
 
     monkeypatch.setattr("sys.argv", ["stages/edit.py"])
-    with pytest.raises(SystemExit, match=r"^error: editing.feather became 7 in params.yaml while"):
+    with pytest.raises(SystemExit, match=r"^error: editing.feather: became 7 in params.yaml while"):
         run_stage(main)
     assert "made of" not in capsys.readouterr().out
 
@@ -79,7 +77,7 @@ def test_a_file_that_params_name_has_changed_too(stage, make_params):
     stages = json.loads(Path("dvc.yaml").read_text())
     stages["stages"]["edit"]["params"] = ["evaluation"]
     Path("dvc.yaml").write_text(json.dumps(stages))
-    with pytest.raises(UserError, match=r"^a\.npz changed while edit ran"), Stage("edit", params):
+    with pytest.raises(UserError, match=r"^a\.npz: changed while edit ran"), Stage("edit", params):
         Path("a.npz").write_text("22")
 
 
@@ -133,7 +131,7 @@ def test_params_that_change_during_the_analysis_fail_it(stage, make_params, monk
     monkeypatch.setattr(analysis, "build", build)
     monkeypatch.setattr(analysis, "out_of_date", list)
     assert analysis.main() == 1
-    said = "error: seed became 9 in params.yaml while analysis ran with 0; run it again\n"
+    said = "error: seed: became 9 in params.yaml while analysis ran with 0; run it again\n"
     assert capsys.readouterr().err == said
 
 
@@ -147,7 +145,7 @@ def test_of_other_code_and_of_what_is_no_code_any_may_change(stage, changed):
 
 
 def test_an_error_of_the_stage_is_told_too(stage):
-    said = r"^science changed while edit ran, .* \(it has failed: loss became nan\)$"
+    said = r"^science: changed while edit ran, .* \(it has failed: loss became nan\)$"
     with pytest.raises(UserError, match=said), stage:
         Path("science/a.py").write_text("lr = 2")
         raise UserError("loss became nan")

@@ -129,9 +129,16 @@ def test_a_model_of_other_params_is_said_to_be_of_an_earlier_run(run, project, t
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train_transformer": stage}}))
     record = folder / "results/sources/train_transformer.json"
     options = ("sample", "--count", "1", "--output", str(tmp_path / "a.png"), "--model")
-    write_json(record, {"params": {"training.lr": with_params().training.lr}})
+    write_json(record, {})
+
+    def locked(lr: float) -> None:
+        entry = {"cmd": "x", "params": {"params.yaml": {"training.lr": lr}}}
+        lock = {"stages": {"train_transformer": entry}}
+        (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+
+    locked(with_params().training.lr)
     assert run(*options, str(folder)).err == ""
-    write_json(record, {"params": {"training.lr": 123.0}})
+    locked(123.0)
     done = run(*options, str(folder))
     assert done.code == 0 and done.err.count("\n") == 1
     assert done.err.startswith("note: the model is of an earlier run: train_transformer ran with")

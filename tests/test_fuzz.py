@@ -8,7 +8,7 @@ import pytest
 from tests.fuzzing import KINDS, Outcome, cases, outcomes
 
 SEED = 0
-QUICK = ("caches", "state", "api")
+QUICK = ("api",)
 AT_LEAST = 400
 
 

@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 import pytest
 
 from analysis.report.provenance import commit
-from pipeline.runtime.records import Record
 from tests.params import make_params
 from tests.synthetic_results import analyse, number_of_figures, write_results
 from tests.synthetic_tables import evaluation_rows
@@ -87,7 +86,7 @@ def test_what_was_run_is_told(report):
     ("dirty", "told"), [(False, "abc"), (True, "abc (changed)"), (None, "abc (changes unknown)")]
 )
 def test_whether_the_code_was_changed_is_told_as_far_as_it_is_known(dirty, told):
-    assert commit(Record(commit="abc", dirty=dirty)) == told
+    assert commit({"commit": "abc", "dirty": dirty}) == told
 
 
 def test_a_run_without_records_says_what_it_knows(tmp_path):

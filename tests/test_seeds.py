@@ -4,9 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import write_csv
-from pipeline.runtime.result_files import require_cells
 from pipeline.runtime.seeds import generator, mix
 
 
@@ -47,6 +45,4 @@ def test_seeds_that_are_times_are_told_apart_in_tables_of_results(tmp_path, firs
     write_csv(path, [{"images": "a", "seed": seed} for seed in seeds] + [{"images": "real"}])
     rows = pd.read_csv(path)
     assert path.read_text().split()[1:4] == [f"a,{seed}" for seed in seeds]
-    require_cells(path, rows, {"images": ["a"], "seed": seeds})
-    with pytest.raises(UserError, match=f"no row of images a, seed {first + 1}"):
-        require_cells(path, rows.drop(1), {"images": ["a"], "seed": seeds})
+    assert rows["seed"].dropna().tolist() == seeds

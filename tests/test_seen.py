@@ -104,7 +104,7 @@ def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
         patch.setattr(Networks, "__call__", counted)
         looked(path, ALONE)
     parts = {part.name: part for part in parts_folder(path).iterdir()}
-    assert parts.keys() == {"000000.safetensors", "000001.safetensors", "SHA256SUMS"}
+    assert parts.keys() == {"000000.safetensors", "000001.safetensors"}
     before = parts["000000.safetensors"].stat()
     found = looked(path, ALONE)
     assert parts["000000.safetensors"].stat() == before

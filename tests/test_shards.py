@@ -21,7 +21,6 @@ from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.source import Item
 from pipeline.prepare.split import stratified_split
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import write_json
 from tests.images import noise_image
 
 
@@ -148,16 +147,6 @@ def test_two_classes_of_one_name_are_counted_together(tmp_path):
     assert len(ImageShards(tmp_path, "train")) == 9
 
 
-def test_classes_of_other_sizes_than_the_manifest_says_are_refused(tmp_path):
-    source = FakeSource([3, 4])
-    shards = {"train": write_shards(source, list(range(7)), "train", 4, tmp_path)}
-    manifest = write_manifest(tmp_path, source.class_names, "fake", shards)
-    manifest["shards"]["train"].pop()
-    write_json(tmp_path / "manifest.json", manifest)
-    with pytest.raises(UserError, match="classes of other sizes than in the manifest"):
-        ImageShards(tmp_path, "train")
-
-
 def test_interrupted_write_goes_on_without_rewriting(tmp_path):
     indices = list(range(10))
     whole = write_shards(FakeSource([10]), indices, "train", 4, tmp_path / "whole")
@@ -165,7 +154,7 @@ def test_interrupted_write_goes_on_without_rewriting(tmp_path):
     folder.mkdir()
     with pytest.raises(KeyboardInterrupt):
         write_shards(FakeSource([10], fail_at=6), indices, "train", 4, folder)
-    assert sorted(p.name for p in folder.iterdir()) == ["SHA256SUMS", "train-00000.parquet"]
+    assert sorted(p.name for p in folder.iterdir()) == ["train-00000.parquet"]
     before = (folder / "train-00000.parquet").stat().st_mtime_ns
     source = FakeSource([10])
     resumed = write_shards(source, indices, "train", 4, folder)

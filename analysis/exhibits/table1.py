@@ -23,7 +23,7 @@ from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.sets import sets_of
 from analysis.exhibits.statistics import beside, real_images
 from pipeline.config.params import Params
-from pipeline.runtime.result_files import has_param
+from pipeline.runtime.tables import has_param
 
 
 def table(results: Results, params: Params) -> Table:

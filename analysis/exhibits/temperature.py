@@ -14,7 +14,7 @@ from analysis.exhibits.inputs.results import Results
 from analysis.exhibits.statistics import over_seeds, real_images
 from analysis.exhibits.style import BLUE, NARROW, figure, legend_place, panels
 from pipeline.config.params import Params
-from pipeline.runtime.result_files import has_param
+from pipeline.runtime.tables import has_param
 
 
 def table(results: Results, params: Params) -> Table:

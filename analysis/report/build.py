@@ -14,7 +14,7 @@ from analysis.report.provenance import write_sources
 from pipeline.config.params import Params
 from pipeline.runtime.errors import UserError, printable
 from pipeline.runtime.files import atomic_file, remove_temporary, temporary_folder, write_json
-from pipeline.runtime.records import OutOfDate, described
+from pipeline.runtime.provenance import OutOfDate, described
 
 FOLDERS = ("tables", "timings", "sources", "figures")
 METRICS, REPORT = "metrics.json", "report.html"

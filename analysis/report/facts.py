@@ -7,7 +7,7 @@ from analysis.exhibits.formatting import count, extent, listed, millions, number
 from analysis.exhibits.inputs.results import Results
 from analysis.report.provenance import commit
 from pipeline.config.params import Params
-from pipeline.runtime.records import Record
+from pipeline.runtime.provenance import Record
 
 
 def data_name(params: Params) -> str:
@@ -79,29 +79,29 @@ def _run(results: Results) -> list[tuple[str, str]]:
         return []
     commits = sorted({commit(entry) for entry in entries})
     machines = sorted({_machine(entry) for entry in entries})
-    hours = sum(entry.seconds for entry in entries) / 3600
+    hours = sum(entry["seconds"] for entry in entries) / 3600
     duration = f"{hours:.1f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
     return [
         ("Machine", listed(machines)),
         *_workers(entries),
         ("Cost", f"{duration} in {len(entries)} stages, one after the other"),
         ("Commit", listed(commits)),
-        ("Finished", max(entry.finished for entry in entries)),
+        ("Finished", max(entry["finished"] for entry in entries)),
     ]
 
 
 def _machine(entry: Record) -> str:
-    gpus = [f"{entry.gpus.count(name)} × {name}" for name in sorted(set(entry.gpus))]
-    return ", ".join([f"{entry.cpus} CPUs", f"{entry.memory_gib:g} GiB", *gpus])
+    gpus = [f"{entry['gpus'].count(name)} × {name}" for name in sorted(set(entry["gpus"]))]
+    return ", ".join([f"{entry['cpus']} CPUs", f"{entry['memory_gib']:g} GiB", *gpus])
 
 
 def _workers(entries: list[Record]) -> list[tuple[str, str]]:
     """The machines that worked for the stages' own, if others did."""
     found = {
-        (worker.host, worker.device)
+        (worker["host"], worker["device"])
         for entry in entries
-        for worker in entry.workers
-        if worker.host != entry.host
+        for worker in entry["workers"]
+        if worker["host"] != entry["host"]
     }
     if not found:
         return []

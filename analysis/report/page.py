@@ -18,7 +18,7 @@ from analysis.report.layout import layout
 from analysis.report.provenance import runs
 from pipeline.config.params import Params
 from pipeline.runtime.files import write_text
-from pipeline.runtime.records import OutOfDate, described
+from pipeline.runtime.provenance import OutOfDate, described
 
 HERE = Path(__file__).parent
 CSS_DPI = 96  # pixels of an inch, by definition

@@ -8,7 +8,7 @@ from analysis.exhibits.base import Table
 from analysis.exhibits.formatting import number
 from analysis.exhibits.inputs.results import Results
 from pipeline.runtime.files import file_hash, write_json
-from pipeline.runtime.records import Record
+from pipeline.runtime.provenance import Record
 
 TRAINED = [
     "schedules",
@@ -44,11 +44,7 @@ def write_sources(table: Table, results: Results, folder: Path) -> Path:
         path,
         {
             "files": {name: file_hash(results.folder / name) for name in table.files},
-            "stages": {
-                stage: record and record.as_written()
-                for stage in stages
-                for record in [results.sources.get(stage)]
-            },
+            "stages": {stage: results.sources.get(stage) for stage in stages},
         },
     )
     return path
@@ -56,8 +52,8 @@ def write_sources(table: Table, results: Results, folder: Path) -> Path:
 
 def commit(entry: Record) -> str:
     """The commit that a stage's record names, and whether the code was changed since."""
-    state = {False: "", True: " (changed)", None: " (changes unknown)"}[entry.dirty]
-    return f"{entry.commit[:12]}{state}"
+    state = {False: "", True: " (changed)", None: " (changes unknown)"}[entry["dirty"]]
+    return f"{entry['commit'][:12]}{state}"
 
 
 def runs(results: Results) -> pd.DataFrame:
@@ -66,10 +62,10 @@ def runs(results: Results) -> pd.DataFrame:
         {
             "stage": stage,
             "commit": commit(entry),
-            "run": entry.run_id[:12],
-            "params and inputs": entry.key[:12],
-            "seconds": number(entry.seconds),
-            "finished": entry.finished,
+            "run": entry["run_id"][:12],
+            "params and inputs": entry["key"][:12],
+            "seconds": number(entry["seconds"]),
+            "finished": entry["finished"],
         }
         for stage, entry in results.sources.items()
     ]

@@ -13,12 +13,10 @@ from pipeline.config.params import load_params
 from pipeline.config.paths import RESULTS, TOKENIZER, TRANSFORMER
 from pipeline.config.replicates import main_replicate
 from pipeline.runtime.dag import PARAMS_FILE
-from pipeline.runtime.files import read_json, tree_hash
-from pipeline.runtime.records import SOURCES, out_of_date
-from pipeline.runtime.result_files import has_param
+from pipeline.runtime.provenance import has_inputs
+from pipeline.runtime.tables import has_param
 
 ROWS = RESULTS / "evaluation/rows.csv"
-MODELS = (TOKENIZER.as_posix(), TRANSFORMER.as_posix())
 # Columns of the rows, or how they begin, in the card's order; a name ends with its extractor.
 SHOWN = {
     "class_accuracy": "samples recognised as their class",
@@ -85,7 +83,7 @@ def measured(opened: Opened) -> dict[str, float]:
 
     params = load_params(root / PARAMS_FILE)
     changed = opened.seed is not None and opened.seed not in params.evaluation.seeds
-    if changed or not _of_these_models(root):
+    if changed or not has_inputs("evaluate", (TOKENIZER, TRANSFORMER), root):
         return {}
     transformer = root / main_replicate(params, "transformer", opened.seed).folder
     if not _lie_there(opened, root / TOKENIZER, transformer):
@@ -100,17 +98,6 @@ def measured(opened: Opened) -> dict[str, float]:
         for name, value in own.iloc[0].items()
         if _title(str(name)) and not math.isnan(value)
     }
-
-
-def _of_these_models(root: Path) -> bool:
-    """Whether the results of a project are up to date, and of the models that lie there."""
-    record = root / SOURCES / "evaluate.json"
-    if not record.exists() or "evaluate" in out_of_date(root):
-        return False
-    deps = read_json(record).get("deps", {})
-    models = [path for path in deps if path.startswith(MODELS)]
-    there = bool(models) and all((root / path).exists() for path in models)
-    return there and all(tree_hash(root / path) == deps[path] for path in models)
 
 
 def _lie_there(opened: Opened, tokenizer: Path, transformer: Path) -> bool:

@@ -26,11 +26,11 @@ from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.presets import preset_params
 from pipeline.config.replicates import main_replicate
 from pipeline.data.images.shards import MANIFEST, read_manifest
-from pipeline.runtime.checksums import require_hash
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import ArgumentError, UserError
+from pipeline.runtime.files import file_hash
 from pipeline.runtime.limits import SIDE
-from pipeline.runtime.records import described, out_of_date
+from pipeline.runtime.provenance import described, out_of_date
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.published import WAY_OUT, load_model, require_float32
@@ -40,8 +40,8 @@ TRAINING = ("train_tokenizer", "cache_tokens", "train_transformer")  # stages be
 
 
 class EarlierRun(UserWarning):
-    """The networks were trained with other params than params.yaml has now, or are not those that
-    the project's training left."""
+    """The networks were trained with other params than params.yaml has now, or from other inputs
+    than the project has now."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,9 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
         wrong = f"{len(description.classes)} names of {count} classes"
     if wrong:
         raise UserError(f"{folder} is damaged: {wrong}; {AGAIN}")
-    for part, written in description.weights.items():  # else it may be another saved model's
-        require_hash(folder / part / WEIGHTS, AGAIN, written)
+    for part, written in description.weights.items():
+        if file_hash(weights := folder / part / WEIGHTS) != written:
+            raise UserError(str(weights), "not the weights that were saved with this model", AGAIN)
     classes, defaults = tuple(description.classes), description.defaults
     now = identity(tokenizer.config, transformer.config, classes, defaults.decoding)
     # Else a file was edited since, and what was measured is not this model's.
@@ -214,15 +215,13 @@ def _warn_if_stale(root: Path) -> bool:
     """Whether the networks are of an `EarlierRun`, of which a warning is given then."""
     stale = out_of_date(root)
     ours = {k: v for k, v in stale.items() if k in TRAINING and not v.missing}
-    earlier = any(reason.params or reason.inputs for reason in ours.values())
     if ours:
-        what = "of an earlier run" if earlier else "not as this project trained it"
         warnings.warn(
-            f"the model is {what}: {described(ours)}; `dvc repro` makes it new",
+            f"the model is of an earlier run: {described(ours)}; `dvc repro` trains it again",
             EarlierRun,
             stacklevel=4,
         )
-    return earlier
+    return bool(ours)
 
 
 def _absolute(params: Params, root: Path) -> Params:

@@ -11,17 +11,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from pipeline.api.defaults import Defaults
-from pipeline.config.values import Extractor, Seed, Text
+from pipeline.config.values import Seed, Text
 from pipeline.decoding import DecodingSettings
 from pipeline.runtime import limits
-from pipeline.runtime.bounds import bounds_of
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import distinct, read_file, value_hash
 from pipeline.tokenizer import TokenizerConfig
@@ -31,17 +30,9 @@ CONFIG = "config.json"
 CARD = "README.md"
 TOKENIZER_FOLDER, TRANSFORMER_FOLDER = "tokenizer", "transformer"
 WEIGHTS = "model.safetensors"
-PARTS = ("config.json", WEIGHTS, "SHA256SUMS")
+PARTS = ("config.json", WEIGHTS)
 AGAIN = "save or download it again"  # the way out where a file of it is damaged
 FILES = [CONFIG, CARD, *(f"{d}/{f}" for d in (TOKENIZER_FOLDER, TRANSFORMER_FOLDER) for f in PARTS)]
-
-
-def _measurable(values: dict[str, float]) -> dict[str, float]:
-    """Refuse what a metric of features, which are named by their extractor, cannot be."""
-    for name, value in values.items():
-        if name.endswith(get_args(Extractor)) and not bounds_of(name).hold(value):
-            raise ValueError(f"{name} cannot be {value:g}")
-    return values
 
 
 class Description(BaseModel):
@@ -60,7 +51,7 @@ class Description(BaseModel):
     defaults: Defaults
     preset: Text
     seed: Seed | None
-    measured: Annotated[dict[Text, float], AfterValidator(_measurable)]
+    measured: dict[Text, float]
     # SHA-256 of each part's weights; of models that were saved before there is none.
     weights: dict[Literal["tokenizer", "transformer"], Text] = {}
     measured_with: Text = ""  # `identity` then; of models that were saved before ""

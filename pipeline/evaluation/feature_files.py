@@ -4,15 +4,13 @@ from there stays on the disk until it is used, and so those of ImageNet need no 
 
 import contextlib
 import json
-import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from pipeline.config.params import Params
@@ -22,15 +20,19 @@ from pipeline.evaluation.images import BATCH, CenterCrops, ImageSet
 from pipeline.evaluation.statistics import (
     ReferenceStatistics,
     load_statistics,
-    read_statistics,
     save_statistics,
     statistics,
 )
-from pipeline.runtime.batches import Alone, Maker, make_parts, parts_folder, save_tensors
-from pipeline.runtime.checksums import as_noted, keep_if_whole, note_hash, shared_folder
-from pipeline.runtime.errors import UserError, one_line
+from pipeline.runtime.batches import (
+    Alone,
+    Maker,
+    drop_parts,
+    make_parts,
+    save_tensors,
+)
+from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import atomic_file, require_file, tree_hash, value_hash
+from pipeline.runtime.files import atomic_file, remove_temporary, tree_hash, value_hash
 from pipeline.runtime.project import in_project
 from pipeline.weights.published import load_model
 
@@ -44,7 +46,6 @@ CODE = (
 )
 STATISTICS = "evaluation/statistics.py"
 PART = 8 * BATCH  # images whose features are made by one worker and kept together
-CHUNK = 2**24  # bytes of a file that are looked at at once
 
 _imported = cache(tree_hash)  # of code as it was imported: it may be edited while a stage runs
 for name in (*CODE, STATISTICS):
@@ -60,87 +61,32 @@ def load_features(path: Path) -> Features:
     """Read what `save_features` wrote; what is not used is left on the disk.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: it cannot be read.
     """
-    try:
-        require_file(path)
-        return _read(path)
-    except Exception as error:  # a damaged file makes its reader raise nearly anything
-        require_readable(path, error)
-        raise UserError(f"{path} holds no features ({error}); delete it and run again") from error
-
-
-def _read(path: Path) -> Features:
     from safetensors.torch import load_file
 
-    features = Features(**load_file(path))
-    tensors = [tensor for tensor in features if tensor is not None]
-    sizes = {(tensor.ndim, tensor.dtype, len(tensor)) for tensor in tensors}
-    if sizes != {(2, torch.float32, len(features.features))}:
-        raise ValueError("not a row of numbers for each image")
-    if not _all_finite(path):
-        raise ValueError("some are NaN or infinite")
-    return features
+    try:
+        return Features(**load_file(path))
+    except Exception as error:  # a damaged file makes its reader raise nearly anything
+        require_readable(path, error)
+        raise UserError(str(path), "damaged", "delete it and run again") from error
 
 
-Kept = TypeVar("Kept")
-
-
-def _kept(path: Path, read: Callable[[], Kept]) -> Kept | None:
-    """What is kept in a file; None where it has to be made: it is not there yet, or it is damaged
-    or not what is asked for. Then it is removed, and a line says so.
-
-    Args:
-        read: gives it, or raises any error where it is not what is asked for.
-    """
-    with contextlib.suppress(Exception):
-        if as_noted(path):
-            return read()
-    with shared_folder(path.parent):  # another process may just have written or noted it
-        if not keep_if_whole(path):
-            return None
-        try:
-            return read()
-        except Exception as error:  # a damaged file makes its reader raise nearly anything
-            require_readable(path, error)
-            reason = one_line(str(error))[:200]
-            print(f"{path} is not what is asked for ({reason}); it is made again", flush=True)
-            path.unlink()
-            return None
-
-
-def _features_of(path: Path, images: ImageSet, extractor: Extractor) -> Features:
-    """Features of the images, as the extractor gives them, in a file.
+@contextlib.contextmanager
+def _making(path: Path) -> Iterator[None]:
+    """While a file that several stages share is made: one process at a time is in the block.
 
     Raises:
-        ValueError: they are of another number of images or other dimensions; or as `_read`.
+        UserError: the folder cannot be written.
     """
-    found = _read(path)
-    none = extract(extractor, [torch.zeros(0, *images.shape, dtype=torch.uint8)])
-    widths = [[None if t is None else t.shape[1] for t in each] for each in (found, none)]
-    if len(found.features) != len(images):
-        raise ValueError(f"of {len(found.features)} images and not {len(images)}")
-    if widths[0] != widths[1]:
-        raise ValueError(f"features and logits of {widths[0]} dimensions and not {widths[1]}")
-    return found
-
-
-def features_size(path: Path) -> tuple[int, int]:
-    """Number of the images and of the dimensions of the features in a file, which are not read."""
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        count, dimensions = file.get_slice("features").get_shape()
-    return count, dimensions
-
-
-def _all_finite(path: Path) -> bool:
-    """Whether every number in a file is finite; read through a small buffer, so that the tensors,
-    which are mapped, take no memory yet."""
-    with open(path, "rb") as file:
-        file.seek(8 + struct.unpack("<Q", file.read(8))[0])  # behind the header
-        chunks = iter(lambda: file.read(CHUNK), b"")
-        return all(np.isfinite(np.frombuffer(chunk, "<f4")).all() for chunk in chunks)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.stem}.lock")).acquire()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with lock:
+        remove_temporary(path.parent, path.name)
+        yield
 
 
 def features_path(images: ImageSet, extractor: Extractor, cache_dir: Path) -> Path:
@@ -182,7 +128,7 @@ def cached_features(
     workers: Alone | None = None,
     maker: Maker | None = None,
 ) -> Features:
-    """Features of an image set, read from their file, or computed if it is missing or damaged.
+    """Features of an image set, read from their file, or computed if it is missing.
 
     Args:
         workers: who computes them; this process if None.
@@ -192,25 +138,16 @@ def cached_features(
         UserError: the images cannot be read, or the features not written.
     """
     path = features_path(images, extractor, cache_dir)
-    kept = _kept(path, lambda: _features_of(path, images, extractor))
-    if kept is not None:
-        return kept
-    maker = maker or Maker(Extraction, extractor, images, here=Extraction(extractor, images))
-    batches = [(start, min(start + PART, len(images))) for start in range(0, len(images), PART)]
-    workers, folder = workers or Alone(torch.device("cpu")), parts_folder(path)
-    # Another process may be at it.
-    with shared_folder(folder, cache_dir / f".{path.stem}.lock"):
-        if not as_noted(path):
-            name = f"features: {extractor.name}"
-            parts = make_parts({path: batches}, workers, maker, name, save_features)
-            with shared_folder(cache_dir):
+    if not path.exists():
+        maker = maker or Maker(Extraction, extractor, images, here=Extraction(extractor, images))
+        batches = [(start, min(start + PART, len(images))) for start in range(0, len(images), PART)]
+        workers, name = workers or Alone(torch.device("cpu")), f"features: {extractor.name}"
+        with _making(path):
+            if not path.exists():  # another process may just have made it
+                parts = make_parts({path: batches}, workers, maker, name, save_features)
                 _join(parts[path], path)
-                note_hash(path)
-        shutil.rmtree(folder, ignore_errors=True)
-    found = load_features(path)
-    if len(found.features) != len(images):  # the next run finds that, and makes it again
-        raise UserError(f"{path}: made of parts that an earlier run left damaged; run again")
-    return found
+            drop_parts(path)
+    return load_features(path)
 
 
 def _join(parts: list[Path], path: Path) -> None:
@@ -267,24 +204,8 @@ def kept_statistics(path: Path) -> ReferenceStatistics:
     """Mean and covariance of the features in a file, computed once and kept beside it."""
     code = _imported(PACKAGE / STATISTICS)[:8]
     target = path.with_name(f"{path.stem}-{code}.npz")
-    kept = _kept(target, lambda: _statistics_of(target, path))
-    if kept is not None:
-        return kept
-    found = statistics(load_features(path).features)
-    with shared_folder(path.parent):
-        save_statistics(found, target)
-        note_hash(target)
+    if not target.exists():
+        found = statistics(load_features(path).features)
+        with _making(target):
+            save_statistics(found, target)
     return load_statistics(target)
-
-
-def _statistics_of(target: Path, features: Path) -> ReferenceStatistics:
-    """Statistics of the features in a file.
-
-    Raises:
-        ValueError: they are of other dimensions; or as `read_statistics`.
-    """
-    found = read_statistics(target)
-    _, dimensions = features_size(features)
-    if len(found.mu) != dimensions:
-        raise ValueError(f"of {len(found.mu)} dimensions and not {dimensions}")
-    return found

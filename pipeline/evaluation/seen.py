@@ -3,7 +3,7 @@ measured, and not the images: 50,000 of 256×256 take 10 GB."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,9 +18,10 @@ from pipeline.evaluation.features import (
 )
 from pipeline.evaluation.images import BATCH
 from pipeline.runtime.batches import Maker, drop_parts
-from pipeline.runtime.checksums import keep_if_whole, write_noted
-from pipeline.runtime.kept import Row
+from pipeline.runtime.files import write_json
 from pipeline.weights.published import load_model
+
+Row = dict[str, Any]  # of a result file
 
 
 class Seen(NamedTuple):
@@ -117,13 +118,13 @@ class Shown:
 
 
 def keep_row(cell: Path, measure: Callable[[Path], Row]) -> None:
-    """Measure a row and keep it in its file, unless an earlier run has and the file is whole.
+    """Measure a row and keep it in its file, unless an earlier run has.
 
     Args:
         measure: gives the row; what it sees in images may lie at the path that it is given until
             the row is kept.
     """
     path = cell.with_suffix(".safetensors")
-    if not keep_if_whole(cell):
-        write_noted(cell, measure(path))
+    if not cell.exists():
+        write_json(cell, measure(path))
     drop_parts(path)

@@ -20,9 +20,8 @@ from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.views import View, to_chw
-from pipeline.runtime.checksums import as_noted
 from pipeline.runtime.device import worker_device
-from pipeline.runtime.kept import kept_row
+from pipeline.runtime.files import read_json
 from pipeline.runtime.order import BatchOrder
 from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.runtime.seeds import mix
@@ -63,11 +62,10 @@ class CasJob:
 
     @property
     def finished(self) -> bool:
-        return as_noted(self.result)
+        return self.result.exists()
 
     def row(self) -> dict[str, Any]:
-        own = {"images": self.images, "augmentation": self.augmentation, "seed": self.seed}
-        return kept_row(self.result, own=own, needed=("training_images", "top1", "top5"))
+        return read_json(self.result)
 
 
 def run_cas(job: CasJob) -> dict[str, Any]:

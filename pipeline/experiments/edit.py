@@ -25,10 +25,10 @@ from pipeline.editing import (
 )
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.holes import open_distances
-from pipeline.evaluation.seen import Seen, keep_row
+from pipeline.evaluation.seen import Row, Seen, keep_row
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.runtime.batches import Alone, Maker, make_tensors
-from pipeline.runtime.kept import Row, kept_row
+from pipeline.runtime.files import read_json
 from pipeline.runtime.seeds import mix
 from pipeline.weights.published import load_model
 
@@ -173,13 +173,9 @@ class Table:
             return self.evaluator.scores(Seen.of(found), self.editor.labels) | far
 
         keep_row(cell, measure)
-        return self._kept(cell, *distances)
-
-    def _kept(self, cell: Path, *needed: str) -> Row:
-        name = self.evaluator.extractor.name
-        needed, nullable = (f"is_{name}", "class_accuracy", *needed), (f"fid_{name}",)
-        row = kept_row(cell, needed=needed, nullable=nullable, absent=KEYS)
-        return {"images": len(self.editor.labels)} | {k: row[k] for k in (*nullable, *needed)}
+        row, name = read_json(cell), self.evaluator.extractor.name
+        columns = (f"fid_{name}", f"is_{name}", "class_accuracy", *distances)
+        return {"images": len(self.editor.labels)} | {column: row[column] for column in columns}
 
 
 def _name(task: str | None, seed: int | None) -> str:

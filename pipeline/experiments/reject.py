@@ -18,11 +18,10 @@ from pipeline.evaluation.features import Features
 from pipeline.evaluation.images import SampleImages
 from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.metrics import manifold_metrics
-from pipeline.evaluation.seen import Seen
+from pipeline.evaluation.seen import Row, Seen
 from pipeline.evaluation.statistics import BLOCK
 from pipeline.runtime.batches import Alone
-from pipeline.runtime.checksums import keep_if_whole, write_noted
-from pipeline.runtime.kept import Row, kept_rows
+from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.seeds import generator
 
 KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
@@ -44,9 +43,9 @@ def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: A
         candidates = Candidates(replicate, evaluator)
         for acceptance in params.rejection.acceptance:
             cell = folder / f"{acceptance}.json"
-            if not keep_if_whole(cell):
-                write_noted(cell, candidates.rows(acceptance, folder))
-            for row in _kept(cell, replicate, acceptance, evaluator.extractor.name):
+            if not cell.exists():
+                write_json(cell, candidates.rows(acceptance, folder))
+            for row in read_json(cell):
                 rows.append({k: row[k] for k in KEYS} | row)
                 print(
                     f"reject: {row['network']} seed {row['seed']}, {row['selection']} "
@@ -55,18 +54,6 @@ def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: A
                     flush=True,
                 )
     return rows
-
-
-def _kept(cell: Path, replicate: Replicate, acceptance: float, name: str) -> list[Row]:
-    """The rows of a cell.
-
-    Args:
-        name: of the extractor.
-    """
-    own = {"network": replicate.network, "seed": replicate.seed, "acceptance": acceptance}
-    owns = [own | {"selection": selection} for selection in SELECTIONS]
-    needed = ("candidates", "samples", f"is_{name}", "class_accuracy")
-    return kept_rows(cell, owns, needed, nullable=(f"fid_{name}",))
 
 
 class Candidates:

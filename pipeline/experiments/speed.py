@@ -15,28 +15,18 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.config.params import Params
 from pipeline.decoding import generate
-from pipeline.runtime.checksums import keep_if_whole, write_noted
 from pipeline.runtime.device import seconds_of, worker_device
-from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
-from pipeline.runtime.kept import kept_rows
+from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.seeds import mix
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
 from pipeline.weights.configs import transformer_config
 
 METHODS = ("maskgit", "ar_cached", "ar_uncached")
-MEASURED = ("iterations", "seconds_per_image", "low", "high", "repeats", "parameters", "threads")
 
 
 def count_classes(images: Path) -> int:
-    """Of a prepared data set. Raises: UserError: its manifest is missing or damaged."""
-    names = read_json(images / "manifest.json", "class_names")["class_names"]
-    if not isinstance(names, list):
-        raise UserError(
-            f"{images}/manifest.json is damaged: its class_names are no list; run `dvc repro "
-            f"prepare` to make it again (if that runs nothing, delete it first)"
-        )
-    return len(names)
+    """The number of classes of a prepared data set."""
+    return len(read_json(images / "manifest.json", "class_names")["class_names"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +59,9 @@ def run_speed(job: SpeedJob) -> list[dict[str, Any]]:
     for grid in params.speed.grids:
         # Times are compared within a grid, so that all of them are of one process.
         cell = folder / f"{name}-{torch.get_num_threads()}-{grid}.json"
-        if not keep_if_whole(cell):
-            write_noted(cell, speed_rows(params, grid, job.num_classes, device))
-        rows += kept_speed_rows(cell, params, grid, device)
+        if not cell.exists():
+            write_json(cell, speed_rows(params, grid, job.num_classes, device))
+        rows += read_json(cell)
     return rows
 
 
@@ -150,27 +140,6 @@ def speed_rows(
                 flush=True,
             )
     return rows
-
-
-def kept_speed_rows(
-    path: Path, params: Params, grid: int, device: torch.device
-) -> list[dict[str, Any]]:
-    """The same from a file, of a run that was killed.
-
-    Raises:
-        UserError: the file holds something else.
-    """
-    owns = [
-        {
-            "method": method,
-            "tokens": grid**2,
-            "batch_size": batch_size,
-            "device": device_name(device),
-        }
-        for batch_size in params.speed.batch_sizes
-        for method in METHODS
-    ]
-    return kept_rows(path, owns, MEASURED)
 
 
 def device_name(device: torch.device) -> str:

@@ -12,7 +12,7 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.evaluation.seen import Seen, keep_row
 from pipeline.runtime.batches import Alone, Maker, make_tensors
-from pipeline.runtime.kept import kept_row
+from pipeline.runtime.files import read_json
 from pipeline.runtime.seeds import mix
 from pipeline.sampling import sample_batches
 
@@ -29,19 +29,13 @@ def temperature_rows(
         folders: of each replicate; keeps the rows that are finished, `<value>.json`.
     """
     evaluator, count = Evaluator(params, workers), params.temperature.samples
-    name = evaluator.extractor.name
     scores = {}
     for replicate, folder in folders.items():
         shown = evaluator.shown(sampler_of(replicate))
         for value in params.temperature.values:
             cell = folder / f"{value}.json"
             keep_row(cell, partial(_score, value, replicate.seed, shown, evaluator))
-            scores[value, replicate.seed] = kept_row(
-                cell,
-                needed=(f"is_{name}", "class_accuracy"),
-                nullable=(f"fid_{name}",),
-                absent=KEYS,
-            )
+            scores[value, replicate.seed] = read_json(cell)
             recognised = scores[value, replicate.seed]["class_accuracy"]
             print(
                 f"temperature: {value:g} seed {replicate.seed}: {recognised:.1%} recognised",

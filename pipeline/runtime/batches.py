@@ -28,7 +28,6 @@ from pipeline.runtime.files import PARTS, atomic_file, file_hash, remove_tempora
 from pipeline.runtime.node_checkout import Checkout, checkout
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.room import require_resources
-from pipeline.runtime.runs import own_folder
 from pipeline.runtime.trials import Machine, note_machines, this_machine
 
 OPEN_MAKERS = 4  # that a worker keeps: those that it used last
@@ -245,7 +244,8 @@ def making(
         before: the number of batches that were made before, and are not needed again.
     """
     for folder in {part.parent for part in batches}:
-        remove_temporary(own_folder(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_temporary(folder)
     missing = {part: own for part, own in batches.items() if not part.exists()}
     total, done = before + len(batches), before + len(batches) - len(missing)
     if done:

@@ -1,23 +1,21 @@
-"""The params and dependencies that dvc.yaml lists for a stage: their values and contents."""
+"""The stages of dvc.yaml: their params by value, their dependencies by content, their outputs."""
 
-import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_yaml, tree_hash
-from pipeline.runtime.hashes import hash_now
+from pipeline.runtime.files import file_hash, read_yaml, tree_hash
 from pipeline.runtime.project import lies_in, of_project
 
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
 HERE = Path()  # the project's root folder, from which stages run
-BRING_BACK = f"bring it back (`git checkout {DVC_FILE}`)"
 
-# Params that name a file, whose content matters and not only its name.
+# Params that name a file: a stage depends on the file's content too.
 FILE_PARAMS = (
     "tokenizer.pretrained",
     "transformer.pretrained",
@@ -26,7 +24,7 @@ FILE_PARAMS = (
     "evaluation.reference_statistics",
 )
 
-# How a training's batch is shared: what changes with it is the order of sums, and dropout.
+# How a training's batch is split among workers: it changes the order of sums, and dropout.
 WHO = (
     *("ray.num_workers", "ray.cpus_per_worker", "training.accumulate"),
     *("sweep.workers_per_trial", "cas.workers_per_classifier"),
@@ -71,6 +69,16 @@ def _named(params: Mapping[str, Any]) -> list[str]:
     return [str(params[name]) for name in FILE_PARAMS if params.get(name)]
 
 
+def project_key() -> dict[str, Any]:
+    """Everything that the DAG as a whole depends on: all params, and the code that stages list."""
+    listed = {dep for stage in read_stages() for dep in stage_deps(stage)}
+    code = sorted(listed - makers().keys())
+    return {
+        "params": flatten(read_yaml(PARAMS_FILE)),
+        "deps": {dep: _hash(dep) for dep in code if Path(dep).exists()},
+    }
+
+
 def stage_code(stage: str) -> tuple[tuple[str, str], ...]:
     """The files and folders of code that dvc.yaml lists for a stage, and the hash of each."""
     made = makers()
@@ -78,104 +86,84 @@ def stage_code(stage: str) -> tuple[tuple[str, str], ...]:
 
 
 def _hash(path: Path | str) -> str:
-    """Of a file or folder; a large one is read once."""
-    return tree_hash(path, hash_now)
+    """The hash of a file or folder; a file is read again only if its size or time changed."""
+    return tree_hash(path, lambda file: _file_hash(file.absolute(), *_state(file)))
+
+
+@lru_cache(maxsize=10_000)
+def _file_hash(path: Path, size: int, modified: int) -> str:
+    return file_hash(path)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
-    """Refuse dependencies that are no longer what they were when the stage began.
+    """Refuse dependencies that changed since the stage began: DVC looks only after the stage has
+    ended, and would take its results for those of the new files.
 
     Args:
         deps: the path and the hash of each then.
 
     Raises:
-        UserError: some are not; the line names the first.
+        UserError: one changed or is gone; its path is the subject.
     """
-    changed = next((dep for dep, known in deps if not _has_hash(dep, known)), None)
-    if changed:
-        raise UserError(
-            f"{changed} changed while {stage} ran, so its results would mix the old and the new; "
-            f"run it again"
-        )
+    for path, known in deps:
+        try:
+            same = _hash(path) == known
+        except (UserError, OSError):  # it is gone
+            same = False
+        if not same:
+            raise UserError(
+                path, f"changed while {stage} ran, so its results would mix both", "run it again"
+            )
 
 
 def require_params(params: Mapping[str, Any], stage: str) -> None:
-    """Refuse params that are no longer what they were when the stage began.
+    """Refuse params that changed in params.yaml since the stage began.
 
     Args:
         params: as `stage_params` gave them then.
 
     Raises:
-        UserError: some are not; the line names the first.
+        UserError: one changed; its key is the subject.
     """
-    now = stage_params(stage)
-    for key in sorted(now.keys() | params.keys()):
-        if now.get(key) != params.get(key):
-            raise UserError(
-                f"{key} became {str(now.get(key))[:80]} in {PARAMS_FILE} while {stage} ran with "
-                f"{str(params.get(key))[:80]}; run it again"
-            )
+    for key, (was, now) in differences(params, stage_params(stage)).items():
+        raise UserError(
+            key,
+            f"became {str(now)[:80]} in {PARAMS_FILE} while {stage} ran with {str(was)[:80]}",
+            "run it again",
+        )
 
 
-def _has_hash(path: str, known: str) -> bool:
-    try:
-        return _hash(path) == known
-    except (UserError, OSError):  # it is gone, or some file in it just now
-        return False
+def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The params that differ, each with both values; None for one that is missing."""
+    keys = sorted(was.keys() | now.keys())
+    return {k: (was.get(k), now.get(k)) for k in keys if was.get(k) != now.get(k)}
 
 
 def read_stages(root: Path = HERE) -> dict[str, dict[str, Any]]:
     """The stages of dvc.yaml, in order.
 
     Raises:
-        UserError: it is missing, or has none.
+        UserError: the file is missing, or has no stages.
     """
     file = root / DVC_FILE
     stages = read_yaml(file).get("stages")
-    if not (isinstance(stages, dict) and stages) or not all(
-        isinstance(name, str) and isinstance(stage, dict) for name, stage in stages.items()
-    ):
-        raise UserError(f"{file} has no stages; {BRING_BACK}")
+    if not isinstance(stages, dict) or not all(isinstance(s, dict) for s in stages.values()):
+        raise UserError(str(file), "has no stages", f"restore it (`git checkout {DVC_FILE}`)")
     return stages
 
 
 def _stage(name: str, root: Path = HERE) -> dict[str, Any]:
     stages = read_stages(root)
     if name not in stages:
-        raise UserError(f"{DVC_FILE} has no stage '{name}'; it has {', '.join(stages)}")
+        raise UserError(
+            str(DVC_FILE), f"has no stage '{name}'", f"its stages are {', '.join(stages)}"
+        )
     return stages[name]
-
-
-def _listed(stage: str, kind: str, root: Path) -> list[Any]:
-    """What dvc.yaml lists for a stage under `params`, `deps` or a kind of outputs, which alone may
-    be mappings: of a name to how DVC keeps that output.
-
-    Raises:
-        UserError: it is no list of names.
-    """
-    entries = _stage(stage, root).get(kind)
-    if entries is None:
-        return []
-    if not isinstance(entries, list):
-        raise UserError(f"{DVC_FILE}: {kind} of the stage {stage} is no list; {BRING_BACK}")
-    for entry in entries:
-        named = isinstance(entry, dict) and len(entry) == 1 and kind not in ("params", "deps")
-        if not (isinstance(name := next(iter(entry)) if named else entry, str) and name):
-            raise UserError(
-                f"{DVC_FILE}: {kind} of the stage {stage} lists {str(entry)[:80]}, which is no "
-                f"name; {BRING_BACK}"
-            )
-    return entries
-
-
-def project_key() -> dict[str, Any]:
-    """Everything that the DAG as a whole depends on: all params, and the code that stages list."""
-    listed = {dep for stage in read_stages() for dep in stage_deps(stage)}
-    code = sorted(listed - makers().keys())
-    return {
-        "params": flatten(read_yaml(PARAMS_FILE)),
-        "deps": {dep: tree_hash(dep) for dep in code if Path(dep).exists()},
-    }
 
 
 def stage_description(stage: str) -> str:
@@ -185,8 +173,9 @@ def stage_description(stage: str) -> str:
 
 def stage_params(stage: str, root: Path = HERE) -> dict[str, Any]:
     """The params that dvc.yaml lists for a stage, by dotted key."""
-    declared, values = _listed(stage, "params", root), read_yaml(root / PARAMS_FILE)
-    return flatten({name: _look_up(values, name, stage) for name in declared})
+    values = read_yaml(root / PARAMS_FILE)
+    listed = _stage(stage, root).get("params", [])
+    return flatten({name: _look_up(values, name, stage) for name in listed})
 
 
 def stage_deps(stage: str, root: Path = HERE) -> list[str]:
@@ -194,52 +183,44 @@ def stage_deps(stage: str, root: Path = HERE) -> list[str]:
     values = read_yaml(root / PARAMS_FILE)
     return [
         re.sub(r"\$\{([\w.]+)\}", lambda match: str(_look_up(values, match[1], stage)), dep)
-        for dep in _listed(stage, "deps", root)
+        for dep in _stage(stage, root).get("deps", [])
     ]
 
 
 def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
-    """The files and folders that dvc.yaml lists as what a stage makes, from the root folder."""
-    kinds = ("outs", "metrics", "plots")
-    entries = [entry for kind in kinds for entry in _listed(stage, kind, root)]
+    """The files and folders that dvc.yaml lists as outputs of a stage, relative to the root."""
+    listed = _stage(stage, root)
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in listed.get(kind) or []]
     return [Path(next(iter(e)) if isinstance(e, dict) else e) for e in entries]
 
 
 def output_around(path: Path) -> Path | None:
-    """The output of another stage that a path is, or lies in; None where there is none, or no
-    project of ours."""
+    """The output of another stage that a path is, or lies in; None where there is none."""
     # DVC puts the file before the name of a stage whose dvc.yaml lies in a subfolder.
     own = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
     for root in projects_around(path):
         try:
             others = [stage for stage in read_stages(root) if stage != own]
             outputs = [root / output for s in others for output in stage_outputs(s, root)]
-            found = next((output for output in outputs if lies_in(path, output)), None)
-        except (UserError, ValueError, OSError):  # it is another's
+        except (UserError, ValueError, OSError):  # a dvc.yaml of another project
             continue
-        if found:
+        if found := next((output for output in outputs if lies_in(path, output)), None):
             return found
     return None
 
 
 def projects_around(path: Path) -> list[Path]:
-    """The root folders of projects: the current folder, and that which a path lies in, by its name
-    and by what links lead to."""
-    found = [HERE] if os.path.exists(DVC_FILE) else []
-    with contextlib.suppress(OSError):  # the current folder was deleted
-        for way in (os.path.abspath(path), os.path.realpath(path)):
-            root = project_around(Path(way))
-            found += [root] if root and root != Path.cwd() else []
+    """The root folders of projects: the current folder, and the nearest folder with a dvc.yaml
+    around a path, by its name and with links resolved."""
+    found = [HERE] if DVC_FILE.exists() else []
+    for way in (Path(os.path.abspath(path)), Path(os.path.realpath(path))):
+        root = next((parent for parent in way.parents if (parent / DVC_FILE).exists()), HERE)
+        found += [root] if root not in (HERE, Path.cwd()) else []
     return list(dict.fromkeys(found))
 
 
-def project_around(path: Path) -> Path | None:
-    """The nearest folder around a path that has a dvc.yaml."""
-    return next((root for root in path.parents if os.path.exists(root / DVC_FILE)), None)
-
-
 def makers(root: Path = HERE) -> dict[str, str]:
-    """Which stage makes what another depends on, by the dependency's path; code is made by none."""
+    """The stage that makes each dependency of another, by the dependency's path; code has none."""
     stages = read_stages(root)
     outputs = {output: stage for stage in stages for output in stage_outputs(stage, root)}
     needed = dict.fromkeys(dep for stage in stages for dep in stage_deps(stage, root))
@@ -252,7 +233,7 @@ def makers(root: Path = HERE) -> dict[str, str]:
 
 
 def stages_up_to(stage: str | None) -> list[str]:
-    """A stage and those that it stands on, each after what it needs; all of them for None.
+    """A stage and those that it depends on, each after what it needs; all of them for None.
 
     Raises:
         UserError: dvc.yaml has no such stage.
@@ -268,11 +249,11 @@ def stages_up_to(stage: str | None) -> list[str]:
     return [name for name in order if name in needed]
 
 
-def stages_from(stage: str) -> set[str]:
-    """A stage and those that stand on it."""
-    made_by, found = makers(), {stage}
-    for name in read_stages():  # dvc.yaml lists a stage after those that it needs
-        if any(made_by.get(dep) in found for dep in stage_deps(name)):
+def stages_from(*stages: str, root: Path = HERE) -> set[str]:
+    """Stages and those that depend on them."""
+    made_by, found = makers(root), set(stages)
+    for name in read_stages(root):  # dvc.yaml lists a stage after those that it needs
+        if any(made_by.get(dep) in found for dep in stage_deps(name, root)):
             found.add(name)
     return found
 
@@ -281,8 +262,7 @@ def _look_up(values: Any, dotted: str, stage: str) -> Any:
     for part in dotted.split("."):
         if not isinstance(values, dict) or part not in values:
             raise UserError(
-                f"{DVC_FILE}: the stage {stage} lists the param {dotted}, which {PARAMS_FILE} does "
-                f"not have; add it there, or bring {DVC_FILE} back (`git checkout {DVC_FILE}`)"
+                dotted, f"missing in {PARAMS_FILE}, and {stage} in {DVC_FILE} lists it", "add it"
             )
         values = values[part]
     return values

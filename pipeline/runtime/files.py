@@ -17,7 +17,6 @@ from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.limits import SEED, YAML_BYTES
 
 PARTS = ".parts"  # ends the name of a folder with the batches of a file, until it is whole
-SUMS = "SHA256SUMS"  # hashes of a folder's files: no content of its own
 # Files that Python, editors and file managers put into folders, as in .dvcignore.
 IGNORED = (
     *("__pycache__", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db"),
@@ -261,7 +260,7 @@ def tree_hash(path: Path | str, hash_of: Callable[[Path], str] = file_hash) -> s
         return hash_of(path)
     manifest = path / "manifest.json"
     named = manifest.read_text(encoding="utf-8", errors="replace") if manifest.exists() else ""
-    files = (f for f in path.rglob("*") if f.is_file() and f.name != SUMS)
+    files = (f for f in path.rglob("*") if f.is_file())
     files = (f for f in files if not is_ignored(f.relative_to(path)))
     # With its quotes, so that a file whose name is a part of another's is hashed.
     hashed = [f for f in sorted(files) if f'"{f.relative_to(path)}"' not in named]

@@ -2,87 +2,52 @@
 
 DVC deletes a stage's outputs before it runs the stage. A checkpoint that must survive a kill is
 therefore kept elsewhere, in `runs/<stage>/<key>/`. The key is a hash of the params and dependencies
-that dvc.yaml lists for the stage, so that a run only goes on from a checkpoint of the same run.
+that dvc.yaml lists for the stage, so that a run resumes only from a checkpoint of the same run.
 
-A run directory belongs to one process at a time, by a lock that the system takes from a dead one.
+A run directory belongs to one process at a time, by a lock that the system frees when it dies.
 """
 
-import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pipeline.runtime.errors import UserError, cannot_write
-from pipeline.runtime.files import (
-    read_json,
-    remove,
-    remove_temporary,
-    tree_hash,
-    value_hash,
-    write_json,
-)
+from pipeline.runtime.files import read_json, remove_temporary, tree_hash, value_hash, write_json
 from pipeline.runtime.project import in_project
 from pipeline.runtime.storage import download
 
 KEY = "key.json"  # of a run directory
 GIT = 20.0  # seconds that git may take
-_silent: set[str] = set()  # commands of git that did not answer in time
+_silent: set[str] = set()  # git commands that timed out
 
 _held: dict[Path, FileLock] = {}
 
 
 def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
-    """The absolute run directory of that key, which is this process's until it ends. A new one is
-    made, with the key in `key.json`; what a killed process left half written in another is removed.
+    """The absolute run directory of that key, which this process holds until it ends. A new one is
+    made, with the key in `key.json`; in an old one, partly written files of a killed process are
+    removed.
 
     Args:
         folder: of all run directories.
 
     Raises:
-        UserError: another process has it, it is another run's, or the store does not answer.
+        UserError: another process holds it, or the store does not answer.
     """
     path = in_project(folder) / stage / value_hash(key)[:16]
     if path not in _held:
         _held[path] = _locked(path, stage)
         remove_temporary(path, below=True)
         download(path)
-    _note_key(path, key)
+    if not (path / KEY).exists():  # for people
+        write_json(path / KEY, key, durable=False)
     return path
-
-
-def _note_key(path: Path, key: dict[str, Any]) -> None:
-    """Note the key, for people, unless it is there. A folder that was moved has another's."""
-    note = path / KEY
-    if not note.exists():
-        write_json(note, key, durable=False)
-    known = wanted = json.loads(json.dumps(key))
-    with suppress(UserError):  # damaged, which is no harm
-        known = read_json(note)
-    if known != wanted:
-        raise UserError(f"{path} is another run's, as its key.json says; delete it and run again")
-
-
-def own_folder(folder: Path) -> Path:
-    """A folder in a run directory, made where there is none. A link or a file in its place is
-    removed: what it leads to is none of ours.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    if folder.is_symlink() or not folder.is_dir():
-        try:
-            remove(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
-    return folder
 
 
 def _locked(path: Path, stage: str) -> FileLock:
@@ -90,11 +55,9 @@ def _locked(path: Path, stage: str) -> FileLock:
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-        if owner.exists() and not owner.is_file():
-            remove(owner)
     except Timeout:
         raise UserError(
-            f"{stage} is running already: {_owner(owner)}; wait until it has ended, or end it"
+            stage, f"running already, {_owner(owner)}", "wait until it has ended, or end it"
         ) from None
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -105,11 +68,11 @@ def _locked(path: Path, stage: str) -> FileLock:
 
 
 def _owner(note: Path) -> str:
-    """Which process has a run directory, as it noted there."""
+    """Which process holds a run directory, as it noted there."""
     try:
         by = read_json(note, "pid", "host", "since")
-    except UserError:  # it is about to note it, or the note is damaged
-        return "by a process that left no note of itself"
+    except UserError:  # it is about to write the note
+        return "by another process"
     return f"process {by['pid']} on {by['host']}, since {by['since']}"
 
 
@@ -136,8 +99,8 @@ def provenance() -> dict[str, str]:
 
 
 def _git(command: str, *options: str) -> str | None:
-    """What git says; None where there is no git, or no repository that it can read. A command that
-    does not answer in time, as of a disk far away, is asked no more."""
+    """The output of a git command; None without git or a repository. A command that timed out, as
+    on a slow network disk, is not run again."""
     if command in _silent:
         return None
     try:

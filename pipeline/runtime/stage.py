@@ -20,7 +20,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, value_hash
 from pipeline.runtime.node_checkout import begin
 from pipeline.runtime.project import in_project, of_project
-from pipeline.runtime.records import write_record
+from pipeline.runtime.provenance import write_record
 from pipeline.runtime.reproduction import open_reproduction, stage_note
 from pipeline.runtime.runs import run_dir
 from pipeline.runtime.storage import open_storage

@@ -16,7 +16,7 @@ from pipeline.evaluation.images import BATCH, ImageSet, SampleImages
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file
 from pipeline.runtime.folders import atomic_folder, require_new
-from pipeline.runtime.records import require_current
+from pipeline.runtime.provenance import require_current
 
 
 def export_samples(

@@ -16,7 +16,7 @@ from pipeline.evaluation.statistics import statistics
 from pipeline.runtime.batches import Alone
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.records import require_current
+from pipeline.runtime.provenance import require_current
 
 
 def measured(params: Params, path: Path) -> dict[str, float | None]:

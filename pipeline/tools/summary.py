@@ -2,20 +2,13 @@
 
 import math
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import RESULTS
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.records import described, out_of_date
-from pipeline.runtime.result_files import (
-    Damaged,
-    has_param,
-    read_numbers,
-    read_rows,
-    require_cells,
-)
+from pipeline.runtime.provenance import described, out_of_date
+from pipeline.runtime.tables import has_param, read_metrics, read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +43,7 @@ def summary() -> str:
         "tokenizer": (_tokenizer, ("train_tokenizer", "evaluate")),
         "MaskGIT": (lambda p: _network(p, "transformer"), ("evaluate", "cas")),
         "VQGAN*": (lambda p: _network(p, "autoregressive"), ("evaluate", "cas")),
-        "real images": (lambda p: _cas(p, "real"), ("cas",)),
+        "real images": (lambda p: _cas("real"), ("cas",)),
         "ablation": (_ablation, ("sweep",)),
     }
     current = {
@@ -79,9 +72,8 @@ def summary() -> str:
 def _tokenizer(params: Params) -> list[str]:
     rfid = f"rfid_{params.evaluation.extractor}"
     every = _rows("evaluation", rfid)
-    require_cells(_path("evaluation"), every, {"images": ["reconstruction"]})
     rebuilt = every[every["images"] == "reconstruction"].iloc[0]
-    tokenizer = read_numbers(RESULTS / "tokenizer/metrics.json", ["psnr", "code_usage"])
+    tokenizer = read_metrics(RESULTS / "tokenizer/metrics.json", "psnr", "code_usage")
     return [
         f"PSNR {tokenizer['psnr']:.1f} dB, rFID ({params.evaluation.extractor}) "
         f"{_shown(rebuilt[rfid])}, {tokenizer['code_usage']:.0%} of codes used"
@@ -93,10 +85,8 @@ def _network(params: Params, key: str) -> list[str]:
     metrics = [f"{kind}_{name}" for kind in ("fid", "is", "precision", "recall")]
     every = _rows("evaluation", "class_accuracy", *metrics)
     of = every[_main(every, params) & (every["images"] == key)]
-    wanted: dict[str, Any] = {"images": [key], "seed": params.evaluation.seeds}
-    require_cells(_path("evaluation"), of, wanted)
     fid, score, precision, recall = (over_seeds(of[metric]) for metric in metrics)
-    data = read_numbers(RESULTS / "prepare/metrics.json", ["classes", "largest_class"])
+    data = read_metrics(RESULTS / "prepare/metrics.json", "classes", "largest_class")
     uniform = params.evaluation.labels == "uniform"
     chance = 1 / data["classes"] if uniform else data["largest_class"]
     return [
@@ -104,7 +94,7 @@ def _network(params: Params, key: str) -> list[str]:
         f"(guessing: {100 * chance:.3g}%)",
         f"FID ({name}) {fid}, IS {score}",
         f"precision {precision}, recall {recall}",
-        *_cas(params, key),
+        *_cas(key),
     ]
 
 
@@ -113,11 +103,9 @@ def _main(rows: "pd.DataFrame", params: Params) -> "pd.Series":
     return has_param(rows["label_smoothing"], params.training.label_smoothing)
 
 
-def _cas(params: Params, images: str) -> list[str]:
+def _cas(images: str) -> list[str]:
     """Both accuracies, by the names and in the form that Tables 1 and 5 have."""
     rows = _rows("cas", "top1")
-    wanted: dict[str, Any] = {"augmentation": list(WAYS), "seed": params.evaluation.seeds}
-    require_cells(_path("cas"), rows, {"images": [images]} | wanted)
     top1 = rows[rows["images"] == images].set_index("augmentation")["top1"]
     return [
         f"CAS top-1 {over_seeds(top1[[way]], '.3f')} {word} RandAugment"
@@ -128,13 +116,6 @@ def _cas(params: Params, images: str) -> list[str]:
 def _ablation(params: Params) -> list[str]:
     name, sweep = params.evaluation.extractor, params.sweep
     rows = _rows("sweep", f"fid_{name}")
-    require_cells(
-        _path("sweep"),
-        rows,
-        {"schedule": sweep.schedules, "iterations": sweep.iterations, "seed": sweep.seeds},
-    )
-    if rows[f"fid_{name}"].isna().any():
-        raise Damaged(_path("sweep"), "has a cell without a FID")
     cells = rows.groupby(["schedule", "iterations"])[f"fid_{name}"].mean()
     seeds = "1 seed" if len(sweep.seeds) == 1 else f"{len(sweep.seeds)} seeds"
     (schedule, iterations), best = cells.idxmin(), cells.min()
@@ -144,13 +125,8 @@ def _ablation(params: Params) -> list[str]:
     ]
 
 
-def _path(experiment: str) -> Path:
-    return RESULTS / experiment / "rows.csv"
-
-
 def _rows(experiment: str, *values: str) -> "pd.DataFrame":
-    unseeded = ("real", "reconstruction") if experiment == "evaluation" else ()
-    return read_rows(_path(experiment), KEYS[experiment], list(values), unseeded=unseeded)
+    return read_rows(RESULTS / experiment / "rows.csv", KEYS[experiment], list(values))
 
 
 def summary_values() -> dict[str, Any]:
@@ -169,19 +145,17 @@ def summary_values() -> dict[str, Any]:
         "networks": {name: {} for name in NETWORKS},
     }
     if "train_tokenizer" not in stale:
-        tokenizer = read_numbers(RESULTS / "tokenizer/metrics.json", ["psnr"])
+        tokenizer = read_metrics(RESULTS / "tokenizer/metrics.json", "psnr")
         values["tokenizer"] = {name: _or_null(value) for name, value in tokenizer.items()}
     for name, metrics in values["networks"].items():
         if "evaluate" not in stale:
             rows = _rows("evaluation")
             rows = rows[_main(rows, params)]
-            require_cells(_path("evaluation"), rows, {"images": [name]})
             own = rows[rows["images"] == name].set_index("seed").select_dtypes("number")
             own = own.drop(columns="label_smoothing")
             metrics |= {str(column): _by_seed(own[column]) for column in own}
         if "cas" not in stale:
             rows = _rows("cas", "top1")
-            require_cells(_path("cas"), rows, {"images": [name]})
             for way, own in rows[rows["images"] == name].groupby("augmentation"):
                 metrics[f"cas_top1_{way}"] = _by_seed(own.set_index("seed")["top1"])
     return values

@@ -22,7 +22,6 @@ from pipeline.config.replicates import (
 )
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import workers_of
-from pipeline.runtime.checksums import disown
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.folders import atomic_folder
@@ -98,7 +97,7 @@ def train_network(
             _run([t for t in trainings.values() if not t.finished], params, stage, count)
         with atomic_folder(NETWORKS[network]) as folder:
             for replicate, job in jobs.items():
-                disown(shutil.copytree(job.model, folder / replicate.name))
+                shutil.copytree(job.model, folder / replicate.name)
         histories = [trainings[r].history for r in main_replicates(params, network)]
         last = [history[-1] for history in histories]
         metrics = {

@@ -13,7 +13,6 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.tokens import SHARD, TokenCache
 from pipeline.runtime.batches import Alone, Maker, write_files
-from pipeline.runtime.checksums import note_hash
 from pipeline.runtime.device import autocast
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
 from pipeline.tokenizer.quantizer import code_usage
@@ -67,13 +66,10 @@ def cache_tokens(
         counts[path] = stop - start
         batches[path] = [(first, min(first + size, stop)) for first in range(start, stop, size)]
     write_files(batches, workers, Maker(Coder, split, crops, params), f"tokens: {split}")
-    for path in counts:
-        note_hash(path)
     print(f"tokens: {split} {len(images)} images", flush=True)
     labels = folder / f"{split}-labels.npy"
     with atomic_file(labels) as temporary, open(temporary, "wb") as handle:
         np.save(handle, images.labels.astype(np.int32))
-    note_hash(labels)
     return [
         {"file": path.name, "count": count, "hash": file_hash(path)}
         for path, count in counts.items()

@@ -1,6 +1,5 @@
 """Published models: a folder with `model.safetensors` and the `config.json` that builds it."""
 
-import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -13,10 +12,9 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
-from pipeline.runtime.checksums import note_hash, require_hash
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import read_json, require_file, write_json
+from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.limits import CONFIG_BYTES
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
@@ -55,8 +53,6 @@ def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Te
         content = save({k: v.contiguous() for k, v in weights.items()})
         (temporary / WEIGHTS).write_bytes(content)
         write_json(temporary / "config.json", {"kind": kind} | dataclasses.asdict(config))
-        for name in ("config.json", WEIGHTS):
-            note_hash(temporary / name)
 
 
 def require_float32() -> None:
@@ -99,10 +95,6 @@ def load_model(
     """
     require_float32()
     folder = Path(folder)
-    with contextlib.suppress(FileNotFoundError):
-        require_file(folder / "config.json", CONFIG_BYTES)  # or its hash might never come
-    for name in ("config.json", WEIGHTS):
-        require_hash(folder / name, way_out)
     try:
         config = read_json(folder / "config.json", "kind", most=CONFIG_BYTES)
     except UserError as error:  # whose way out is that of a result

@@ -9,7 +9,7 @@ from analysis.exhibits.comparisons.inference import separation, welch
 from analysis.exhibits.comparisons.seeds import by_seed
 from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER, MODELS, NETWORKS, metric_label
 from analysis.exhibits.inputs.results import Results
-from pipeline.runtime.result_files import has_param
+from pipeline.runtime.tables import has_param
 
 # Of fewer no order is rarer than one in twenty: all of 3 are below 3 others in 1 of 10, two-sided.
 FEWEST_TIMINGS = 4

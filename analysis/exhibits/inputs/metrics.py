@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.config.params import Params
-from pipeline.runtime.result_files import Damaged
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.tables import DAMAGED
 
 # Metrics whose value depends on the network that extracts the features. One more line here, and
 # table 1 and the sweep's show it, and table 4 where rejection measures it (docs/extend.md).
@@ -59,7 +60,7 @@ def find_extractor(names: Iterable[str], path: Path) -> str:
     for name in names:
         if match := re.fullmatch(r"fid_([^_]+)", name):
             return match[1]
-    raise Damaged(path, "has no fid_<extractor>")
+    raise UserError(str(path), "no fid_<extractor>", DAMAGED)
 
 
 def find_second_extractor(names: Iterable[str], extractor: str, path: Path) -> str:
@@ -72,7 +73,7 @@ def find_second_extractor(names: Iterable[str], extractor: str, path: Path) -> s
         match = re.fullmatch(r"precision_([^_]+)", name)
         if match and match[1] != extractor:
             return match[1]
-    raise Damaged(path, "has no second precision_<extractor>")
+    raise UserError(str(path), "no second precision_<extractor>", DAMAGED)
 
 
 def measure_note(params: Params, extractor: str) -> str:

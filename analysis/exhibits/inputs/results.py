@@ -1,42 +1,24 @@
 """Reading the result files: all of them, before anything is written."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.exhibits.inputs.arrays import (
-    MASKS,
-    NAMES,
-    NUMBERS,
-    PICTURES,
-    Arrays,
-    Shape,
-    read_arrays,
-)
-from analysis.exhibits.inputs.grids import require_grids
+from analysis.exhibits.inputs.arrays import Arrays, read_arrays
 from analysis.exhibits.inputs.metrics import (
     MODELS,
-    NETWORKS,
     find_extractor,
     find_second_extractor,
     metric_column,
 )
 from analysis.exhibits.inputs.sweep import Sweep, read_curves, read_sweep
-from pipeline.runtime.bounds import bounds_of
-from pipeline.runtime.records import Record, read_records
-from pipeline.runtime.result_files import (
-    Damaged,
-    metrics_in,
-    read_numbers,
-    read_rows,
-    read_values,
-)
+from pipeline.runtime.files import read_json
+from pipeline.runtime.provenance import Record, read_records
+from pipeline.runtime.tables import DAMAGED, read_metrics, read_rows, with_nan
 
 # Fields of `Results`, the files that they are read from, and what must be in them: the keys that
-# name a row, and values, with {x} for the extractor; arrays, each with its kind and axes. What a
-# number can be at all says `pipeline.runtime.bounds`.
+# name a row, and values, with {x} for the extractor; the arrays of an .npz.
 SCORES = ["fid_{x}", "is_{x}"]
 MANIFOLD = ["precision_{x}", "recall_{x}", "density_{x}", "coverage_{x}"]
 MACHINE = ["parameters", "threads", "device"]
@@ -83,63 +65,27 @@ TABLES: dict[str, tuple[str, list[str], list[str]]] = {
         ["iterations", "seconds_per_image", "low", "high", "repeats", *MACHINE],
     ),
 }
-# Words of images that no network drew: their rows have no seed.
-UNSEEDED = {"rows": ["real", "reconstruction"], "editing": ["original", "nearest"]}
-MAY_BE_EMPTY = ("real", "crossing")  # too few validation images; nothing is to be crossed
-ARRAYS: dict[str, tuple[str, dict[str, Shape]]] = {
+ARRAYS = {
     "class_grid": (
         "evaluation/class_grid.npz",
-        {
-            "class_names": Shape(NAMES, "c"),
-            "transformer": Shape(PICTURES, "c n h w k"),
-            "autoregressive": Shape(PICTURES, "c n h w k"),
-            "real": Shape(PICTURES, "c m h w k"),
-        },
+        ("class_names", "transformer", "autoregressive", "real"),
     ),
-    "decoding": (
-        "evaluation/decoding.npz",
-        {"images": Shape(PICTURES, "t n h w k"), "masked": Shape(MASKS, "t n g g")},
-    ),
-    "neighbours": (
-        "evaluation/neighbours.npz",
-        {
-            "samples": Shape(PICTURES, "n h w k"),
-            "nearest": Shape(PICTURES, "n m h w k"),
-            "distance": Shape(NUMBERS, "n m"),
-        },
-    ),
+    "decoding": ("evaluation/decoding.npz", ("images", "masked")),
+    "neighbours": ("evaluation/neighbours.npz", ("samples", "nearest", "distance")),
     "edits": (
         "editing/pictures.npz",
-        {
-            "inpainting": Shape(PICTURES, "n m h w k"),
-            "class_edit_labels": Shape(NAMES, "c"),
-            "class_edit": Shape(PICTURES, "e c+2 h w k"),
-            "outpainting": Shape(PICTURES, "o s h w k"),
-            "panorama": Shape(PICTURES, "p h v k"),
-        },
+        ("inpainting", "class_edit_labels", "class_edit", "outpainting", "panorama"),
     ),
     "rebuilt": (
         "reconstruction/pictures.npz",
-        {
-            "originals": Shape(PICTURES, "n h w k"),
-            "inputs": Shape(PICTURES, "r n h w k"),
-            "samples": Shape(PICTURES, "r n h w k"),
-            "medians": Shape(PICTURES, "r n h w k"),
-            "hidden": Shape(NUMBERS, "r"),
-        },
+        ("originals", "inputs", "samples", "medians", "hidden"),
     ),
 }
-# What exhibits need of the metrics of a set of images, and of a network's.
-MEASURED = ["samples", "class_accuracy", "fid_{x}", "is_{x}"]
-COSTS = ["parameters", "steps"]
-# What the report says of a stage's run.
-SHOWN = ["run_id", "key", "commit", "dirty", "finished", "seconds", "host", "cpus", "memory_gib"]
-SHOWN += ["gpus"]
 
 
 @dataclass(frozen=True, eq=False)  # one is the same as itself alone, and so can be a key
 class Results:
-    """What the stages left behind, read and checked; the files are described in the stages."""
+    """What the stages left behind, read; the files are described in the stages."""
 
     folder: Path
     sweep: Sweep
@@ -186,32 +132,18 @@ def read_results(folder: Path, curves: Path) -> Results:
         curves: folder with γ of each schedule as numbers.
 
     Raises:
-        UserError: one is missing or damaged, or lacks a column; one line that names it.
+        UserError: one is missing or damaged, or lacks a column.
     """
-    sweep_file = folder / "sweep/rows.csv"
-    sweep = read_sweep(sweep_file)
+    sweep = read_sweep(folder / "sweep/rows.csv")
     metrics_file = folder / "evaluation/metrics.json"
     evaluation = read_evaluation(metrics_file)
     metrics = list(evaluation["transformer"])
     extractor = find_extractor(metrics, metrics_file)
     tables = {
-        field: read_rows(
-            folder / name,
-            keys,
-            [value.format(x=extractor) for value in values],
-            may_be_empty=field in MAY_BE_EMPTY,
-            unseeded=UNSEEDED.get(field, ()),
-        )
+        field: read_rows(folder / name, keys, [value.format(x=extractor) for value in values])
         for field, (name, keys, values) in TABLES.items()
     }
-    if lacking := MODELS.keys() - set(tables["rows"]["images"]):
-        raise Damaged(folder / TABLES["rows"][0], f"has no rows of {min(lacking)}")
-    _require_metrics(metrics_file, evaluation, extractor)
-    arrays = {field: read_arrays(folder / name, shapes) for field, (name, shapes) in ARRAYS.items()}
-    sources = read_records(folder / "sources", SHOWN)
-    paths = {field: folder / name for field, (name, *_) in TABLES.items()}
-    every, files = tables | {"sweep": sweep.rows}, paths | {"sweep": sweep_file}
-    require_grids(every, files, sources, folder / "sources")
+    arrays = {field: read_arrays(folder / name, names) for field, (name, names) in ARRAYS.items()}
     return Results(
         folder=folder,
         sweep=sweep,
@@ -219,12 +151,15 @@ def read_results(folder: Path, curves: Path) -> Results:
         evaluation=evaluation,
         extractor=extractor,
         second_extractor=find_second_extractor(metrics, extractor, metrics_file),
-        data=read_numbers(
+        data=read_metrics(
             folder / "prepare/metrics.json",
-            ["train_images", "val_images", "classes", "largest_class"],
+            "train_images",
+            "val_images",
+            "classes",
+            "largest_class",
         ),
-        tokenizer=read_numbers(folder / "tokenizer/metrics.json", ["psnr", "code_usage"]),
-        sources=sources,
+        tokenizer=read_metrics(folder / "tokenizer/metrics.json", "psnr", "code_usage"),
+        sources=read_records(folder / "sources"),
         left_out=frozenset(),
         **tables,
         **arrays,
@@ -237,17 +172,5 @@ def read_evaluation(path: Path) -> dict[str, dict[str, float]]:
     Raises:
         UserError: the file is missing or damaged, or lacks a set.
     """
-    metrics = read_values(path)
-    for name in MODELS:
-        if not isinstance(metrics, dict) or name not in metrics:
-            raise Damaged(path, f"has no metrics of {name}")
-    return {name: metrics_in(path, values, f" of {name}") for name, values in metrics.items()}
-
-
-def _require_metrics(path: Path, sets: dict[str, dict[str, float]], extractor: str) -> None:
-    for name in MODELS:
-        wanted = [metric.format(x=extractor) for metric in MEASURED]
-        for metric in wanted + (COSTS if name in NETWORKS else []):
-            value = sets[name].get(metric)
-            if value is None or (bounds_of(metric).always and math.isnan(value)):
-                raise Damaged(path, f"has no {metric} of {name}")
+    metrics = read_json(path, *MODELS, way_out=DAMAGED)
+    return {name: with_nan(values) for name, values in metrics.items()}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.exhibits.inputs.metrics import find_extractor, metric_column
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.result_files import Damaged, read_csv, read_rows
+from pipeline.runtime.tables import MISSING, read_csv, read_rows
 
 KEYS = ["schedule", "iterations", "seed", "samples"]
 CURVE_TOKENS = 256  # N of the curves that are drawn: the paper's at 256×256
@@ -44,14 +44,14 @@ def read_sweep(path: Path) -> Sweep:
     """Read the sweep's rows.
 
     Raises:
-        UserError: the file is missing, unreadable, empty, or lacks a column or a value.
+        UserError: the file is missing, no CSV, or lacks a column or a value.
     """
     extractor = find_extractor(read_csv(path).columns, path)
     wanted = Sweep(pd.DataFrame(), extractor)
     rows = read_rows(path, keys=KEYS[:-1], values=[KEYS[-1], *wanted.table_metrics])
     ranked = rows[[wanted.column(kind) for kind in ("fid", "is", "nll")]]
     if not np.isfinite(ranked.to_numpy(dtype=float)).all():
-        raise Damaged(path, "has a cell without a finite FID, IS or NLL (see the sweep's log)")
+        raise UserError(str(path), "a cell without a finite FID, IS or NLL", "see the sweep's log")
     return Sweep(rows, extractor)
 
 
@@ -66,13 +66,12 @@ def read_curves(folder: Path, schedules: Iterable[str]) -> dict[str, pd.DataFram
         removed from the code since.
 
     Raises:
-        UserError: the folder is missing, or a curve is damaged.
+        UserError: the folder is missing, or a curve cannot be read.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is missing; run dvc repro first")
+        raise UserError(str(folder), "missing", MISSING)
     gamma = f"gamma_{CURVE_TOKENS}"
-    names = [name for name in schedules if Path(name).name == name]  # and no path out of it
-    paths = {name: folder / f"{name}.csv" for name in names}
+    paths = {name: folder / f"{name}.csv" for name in schedules}
     return {
         name: read_rows(path, ["r"], [gamma])[["r", gamma]].rename(columns={gamma: "gamma"})
         for name, path in paths.items()

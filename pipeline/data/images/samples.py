@@ -18,10 +18,8 @@ from pipeline.data.images.shards import MANIFEST, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
 from pipeline.runtime.batches import Alone, Maker, making, parts_folder
-from pipeline.runtime.checksums import disown, keep_if_whole, note_hash, require_hash
-from pipeline.runtime.files import SUMS, atomic_file, read_json, remove_temporary
+from pipeline.runtime.files import atomic_file, read_json, remove_temporary
 from pipeline.runtime.folders import atomic_folder
-from pipeline.runtime.runs import own_folder
 
 SPLIT = "samples"
 LEVEL = 1  # of zlib's effort: a third of the default's time, for a tenth more bytes
@@ -41,7 +39,7 @@ class _Samples:
         self.labels, self.folder = labels, folder
         self.batches = range(0, len(labels), batch_size)  # where each begins
         self.shards = list(plan_shards(len(labels), SPLIT, shard_size, folder))
-        self.missing = [shard for shard in self.shards if not keep_if_whole(shard[0])]
+        self.missing = [shard for shard in self.shards if not shard[0].exists()]
 
     def part(self, batch: int) -> Path:
         """The file of a batch, until its shards are there."""
@@ -96,7 +94,7 @@ def draw_samples(
     Raises:
         UserError: a file cannot be written, or the maker's.
     """
-    remove_temporary(own_folder(folder))
+    remove_temporary(folder)
     samples = _Samples(labels, batch_size, shard_size, folder)
     waiting = samples.needed
     parts = {samples.part(batch): batches[batch] for batch in sorted(waiting)}
@@ -109,7 +107,6 @@ def draw_samples(
                 samples.write(shard)
     shards = [shard_entry(path, stop - start) for path, start, stop in samples.shards]
     write_manifest(folder, class_names, SPLIT, {SPLIT: shards})
-    note_hash(folder / MANIFEST)
     shutil.rmtree(parts_folder(folder), ignore_errors=True)
 
 
@@ -138,25 +135,9 @@ def _read_batch(path: Path) -> list[bytes]:
     return pq.read_table(path, partitioning=None).column("image").to_pylist()
 
 
-def keep_if_all_written(folder: Path) -> bool:
-    """Whether samples of an earlier, killed run are there and whole. Damaged files are removed, so
-    that they are made again, and a line says so."""
-    manifest = own_folder(folder) / MANIFEST
-    if not keep_if_whole(manifest):
-        return False
-    try:
-        files = [folder / shard["file"] for shard in read_json(manifest)["shards"][SPLIT]]
-    except (LookupError, TypeError):
-        files = []
-    # Of another name it could be any file of the user's, which is not to be removed.
-    if not files or files != [path for path, *_ in plan_shards(len(files), SPLIT, 1, folder)]:
-        print(f"{manifest} is damaged: it names other files; it is made again", flush=True)
-        files = []
-    whole = [keep_if_whole(file) for file in files]
-    if not all(whole) or not files:
-        manifest.unlink()
-        return False
-    return True
+def are_written(folder: Path) -> bool:
+    """Whether all samples of an earlier, killed run are there: the manifest is written last."""
+    return (folder / MANIFEST).exists()
 
 
 def publish_samples(samples: Path, folder: Path, copy: bool = True) -> None:
@@ -173,8 +154,6 @@ def publish_samples(samples: Path, folder: Path, copy: bool = True) -> None:
     with atomic_folder(folder) as temporary:
         for name in (*(shard["file"] for shard in shards), MANIFEST):
             _publish(samples / name, temporary / name, copy)
-        shutil.copyfile(samples / SUMS, temporary / SUMS)
-        disown(temporary)
 
 
 def _publish(file: Path, target: Path, copy: bool) -> None:
@@ -186,10 +165,9 @@ def _publish(file: Path, target: Path, copy: bool) -> None:
 
 
 def open_samples(folder: Path) -> ImageShards:
-    """Published samples. A shard is compared with its hash when its first image is read.
+    """Published samples.
 
     Raises:
-        UserError: they are missing, or not those that were published.
+        UserError: they are missing, or cannot be read.
     """
-    require_hash(folder / MANIFEST, WAY_OUT)
     return ImageShards(folder, SPLIT, WAY_OUT)

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from pipeline.data.images.shards import MANIFEST, ROW_GROUP, SCHEMA, count_classes, read_labels
 from pipeline.data.images.threads import in_threads
-from pipeline.runtime.checksums import keep_if_whole, note_hash
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
 from pipeline.runtime.progress import PAUSE, progress
@@ -44,7 +43,7 @@ class Pictures(Protocol):
 def write_shards(
     source: Pictures, indices: Sequence[int], split: str, shard_size: int, folder: Path
 ) -> list[dict]:
-    """Write one split as `<split>-00000.parquet` …; a shard that exists and is whole is kept.
+    """Write one split as `<split>-00000.parquet` …; a shard that exists is kept.
 
     Args:
         indices: of the split's items, in order.
@@ -58,7 +57,7 @@ def write_shards(
     with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:
         for path, start, stop in plan_shards(len(indices), split, shard_size, folder):
             chosen = indices[start:stop]
-            if not keep_if_whole(path):
+            if not path.exists():
                 write_shard(
                     path, [source.items[i] for i in chosen], _read_in_groups(source, chosen)
                 )
@@ -105,7 +104,6 @@ def write_shard(path: Path, items: Sequence[Labelled], images: Iterable[bytes]) 
                 "image": list(islice(rest, len(group))),
             }
             file.write_table(pa.table(columns, schema=SCHEMA))
-    note_hash(path)
 
 
 def shard_entry(path: Path, count: int) -> dict:

@@ -12,14 +12,12 @@ from pipeline.config.params import Params
 from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.seen import Seen, keep_row
+from pipeline.evaluation.seen import Row, Seen, keep_row
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
 from pipeline.runtime.batches import Alone, Maker, make_tensors, workers_of
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
-from pipeline.runtime.kept import Row
-from pipeline.runtime.runs import own_folder
 from pipeline.runtime.seeds import mix
 from pipeline.runtime.storage import download, upload
 from pipeline.sampling import Sampler, sample_batches
@@ -48,7 +46,6 @@ def measure_trial(trial: Trial) -> None:
         device=workers.device,
     )
     for cell in dict.fromkeys(trial.cells + trial.crossed):
-        own_folder(cell.path.parent)
         keep_row(cell.path, partial(_measure_cell, trial, cell, shown, evaluator, nll))
         upload(cell.path)
 

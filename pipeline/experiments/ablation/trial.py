@@ -6,9 +6,7 @@ from typing import Any
 
 from pipeline.config.paths import TOKENS
 from pipeline.data.tokens import TokenCache
-from pipeline.runtime.checksums import as_noted
-from pipeline.runtime.files import look_again
-from pipeline.runtime.kept import kept_row
+from pipeline.runtime.files import look_again, read_json
 from pipeline.training.loop import Workers
 from pipeline.training.transformer.job import TransformerJob
 
@@ -62,8 +60,8 @@ class Trial:
         return [*cells, *training, Path(self.features)]
 
     def missing(self) -> list[Cell]:
-        """The cells that are not measured yet, or whose file is damaged."""
-        return [c for c in dict.fromkeys(self.cells + self.crossed) if not as_noted(c.path)]
+        """The cells that are not measured yet."""
+        return [c for c in dict.fromkeys(self.cells + self.crossed) if not c.path.exists()]
 
     @property
     def finished(self) -> bool:
@@ -73,29 +71,20 @@ class Trial:
 
     def rows(self) -> list[dict[str, Any]]:
         """The measured row of every T, in order."""
-        return [self._row(cell) for cell in self.cells]
+        return [read_json(cell.path)["row"] for cell in self.cells]
 
     def crossing(self) -> list[dict[str, Any]]:
         """The measured row of every schedule that the model is decoded with."""
         rows = []
         for cell in self.crossed:
-            row = self._row(cell)
+            row = read_json(cell.path)["row"]
             first = {"schedule": row.pop("schedule"), "decoding_schedule": cell.schedule}
             rows.append(first | row)
         return rows
 
     def timings(self) -> list[dict[str, Any]]:
         """The seconds of every T, in order."""
-        needed = ("train_seconds", "decode_seconds", "seconds")
-        return [kept_row(c.path, "timing", own=self._own(c), needed=needed) for c in self.cells]
-
-    def _row(self, cell: Cell) -> dict[str, Any]:
-        name = self.params["evaluation"]["extractor"]
-        needed = (f"fid_{name}", f"is_{name}", "class_accuracy", "samples")
-        return kept_row(cell.path, "row", own=self._own(cell), needed=needed)
-
-    def _own(self, cell: Cell) -> dict[str, Any]:
-        return self.identity | {"iterations": cell.iterations}
+        return [read_json(cell.path)["timing"] for cell in self.cells]
 
     def history(self) -> list[dict[str, float]]:
         """The history of its training; empty where released weights took its place."""

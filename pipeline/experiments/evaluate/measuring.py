@@ -13,17 +13,17 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
-from pipeline.data.images.samples import draw_samples, keep_if_all_written, publish_samples
+from pipeline.data.images.samples import are_written, draw_samples, publish_samples
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.images import CenterCrops, SampleImages
 from pipeline.evaluation.metrics import require_enough, unless_few
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Seen, keep_row
+from pipeline.evaluation.seen import Row, Seen, keep_row
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
 from pipeline.runtime.batches import Alone, Maker, make_tensors
-from pipeline.runtime.kept import Row, kept_row
+from pipeline.runtime.files import read_json
 from pipeline.sampling import Sampler, sample_batches
 from pipeline.training.transformer.likelihood import held_out_nll
 from pipeline.weights.published import load_model
@@ -74,10 +74,7 @@ def _replicate_row(
     if replicate.main:
         publish_samples(folder / ENCODED, replicate.samples, copy=params.evaluation.keep_samples)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
-    name = evaluator.extractor.name
-    needed = (f"fid_{name}", f"is_{name}", "class_accuracy", "samples")
-    row = kept_row(finished, needed=needed, absent=IDENTITY)
-    return {"images": replicate.network} | own | row
+    return {"images": replicate.network} | own | read_json(finished)
 
 
 def _measured(
@@ -141,7 +138,7 @@ def _draw(
     Args:
         names: of the classes.
     """
-    if keep_if_all_written(folder / ENCODED):
+    if are_written(folder / ENCODED):
         return
     params = evaluator.params
     labels, batches, name = _drawing(replicate, sampler, evaluator)
@@ -222,8 +219,7 @@ def _reconstruction_row(real: CenterCrops, folder: Path, evaluator: Evaluator) -
         return evaluator.metrics_of(seen, real.labels) | _rfid(evaluator, seen, real)
 
     keep_row(finished, measure)
-    needed = (f"is_{evaluator.extractor.name}", "class_accuracy", "samples")
-    return {"images": "reconstruction"} | kept_row(finished, needed=needed, absent=IDENTITY)
+    return {"images": "reconstruction"} | read_json(finished)
 
 
 def _rfid(evaluator: Evaluator, rebuilt: Seen, real: CenterCrops) -> Row:

@@ -13,7 +13,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import read_json, tree_hash, value_hash
-from pipeline.runtime.records import SOURCES
+from pipeline.runtime.provenance import SOURCES
 from pipeline.runtime.sending import RUN_KEY
 from pipeline.runtime.server import Server
 from pipeline.runtime.server_errors import way_out

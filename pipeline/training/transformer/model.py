@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.checksums import write_noted
+from pipeline.runtime.files import write_json
 from pipeline.runtime.storage import upload
 from pipeline.training.loop import averaged_weights, run_training
 from pipeline.training.transformer.job import TransformerJob
@@ -33,14 +33,11 @@ def train_model(
     """
     if job.finished:
         return
-    if job.model.exists():
-        what = f"{job.model}, or {job.trained.name} beside it,"
-        print(f"{what} is damaged; it is made again from the last checkpoint", flush=True)
     started = time.monotonic()
     watched = replace(job, recipe=replace(job.recipe, on_evaluate=on_evaluate))
     state = run_training(watched, on_row)
     seconds = round(time.monotonic() - started, 2)
-    write_noted(job.trained, {"history": state["history"], "seconds": seconds})
+    write_json(job.trained, {"history": state["history"], "seconds": seconds})
     weights = averaged_weights(state["task"]["average"])
     config = transformer_config(job.params, job.recipe.num_classes)
     save_model(job.model, job.network, config, weights)

@@ -1,8 +1,7 @@
-"""A run directory belongs to one process at a time, and is swept when another takes it up."""
+"""A run directory belongs to one process at a time, and is cleaned when another takes it over."""
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +24,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def other(tmp_path):
-    """Another process that has the run directory of seed 0."""
+    """Another process that holds the run directory of seed 0."""
     process = subprocess.Popen(
         (sys.executable, "-c", HOLD, str(tmp_path)),
         stdin=subprocess.PIPE,
@@ -39,26 +38,22 @@ def other(tmp_path):
     process.communicate()
 
 
-def test_the_second_is_told_who_has_it(other, tmp_path):
-    with pytest.raises(UserError, match=rf"evaluate is running already: process {other.pid} on "):
+def test_one_process_holds_it_until_it_is_killed(other, tmp_path):
+    with pytest.raises(UserError) as error:
         run_dir("evaluate", {"seed": 0}, str(tmp_path))
+    assert error.value.subject == "evaluate" and f"process {other.pid} on" in error.value.reason
     assert run_dir("evaluate", {"seed": 1}, str(tmp_path)) != other.folder
+    other.send_signal(signal.SIGKILL)
+    other.communicate()
+    folder = run_dir("evaluate", {"seed": 0}, str(tmp_path))
+    assert folder == other.folder == run_dir("evaluate", {"seed": 0}, str(tmp_path))
+    assert json.loads((folder / ".owner.json").read_text())["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
-def test_whoever_has_ended_has_it_no_more(other, tmp_path, end):
-    if end:
-        other.send_signal(end)
-    other.communicate()  # its end of input ends it, too
-    assert run_dir("evaluate", {"seed": 0}, str(tmp_path)) == other.folder
-    assert json.loads((other.folder / ".owner.json").read_text())["pid"] == os.getpid()
-
-
-def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
-    (folder := tmp_path / "evaluate").mkdir()
-    kept = run_dir("other", {"seed": 0}, str(tmp_path))
-    mine = folder / run_dir("name", {"seed": 0}, str(tmp_path)).name
-    for parent in (mine, mine / "deep", kept):
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    held = run_dir("other", {"seed": 0}, str(tmp_path))
+    mine = tmp_path / "evaluate" / held.name
+    for parent in (mine, mine / "deep", held):
         parent.mkdir(parents=True, exist_ok=True)
         (parent / ".checkpoint.pt.0123abcd.tmp").write_bytes(b"half")
         (parent / "checkpoint.pt").write_bytes(b"whole")
@@ -67,24 +62,7 @@ def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
     assert run_dir("evaluate", {"seed": 0}, str(tmp_path)) == mine
     left = sorted(str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file())
     assert left == [".lock", ".owner.json", "checkpoint.pt", "deep/checkpoint.pt", "key.json"]
-    assert (kept / ".checkpoint.pt.0123abcd.tmp").exists()  # not the directory that was taken up
-
-
-def test_a_folder_that_was_put_in_the_place_of_anothers_is_refused(tmp_path):
-    first, second = (run_dir("stage", {"seed": seed}, str(tmp_path)) for seed in (0, 1))
-    for folder in (first, second):
-        runs._held.pop(folder).release()
-    shutil.rmtree(second)
-    first.rename(second)
-    with pytest.raises(UserError, match=rf"^{second} is another run's, as its key\.json says; del"):
-        run_dir("stage", {"seed": 1}, str(tmp_path))
-    (second / "key.json").write_text("damaged")  # of which nobody can tell
-    assert run_dir("stage", {"seed": 1}, str(tmp_path)) == second
-
-
-def test_a_process_may_ask_again(tmp_path):
-    first = run_dir("evaluate", {"seed": 0}, str(tmp_path))
-    assert run_dir("evaluate", {"seed": 0}, str(tmp_path)) == first
+    assert (held / ".checkpoint.pt.0123abcd.tmp").exists()  # in another run directory
 
 
 MANY = """
@@ -98,8 +76,7 @@ print(len({run_dir("sweep", {"seed": seed}, sys.argv[1]) for seed in range(200)}
 """
 
 
-def test_a_stage_may_have_more_of_them_than_files_are_usually_open(tmp_path):
-    """Each has a lock, which is an open file; 1,024 is usual."""
+def test_a_stage_may_hold_more_of_them_than_the_usual_limit_of_open_files(tmp_path):
     command = (sys.executable, "-c", MANY, str(tmp_path))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -117,11 +94,22 @@ def test_a_git_that_does_not_answer_is_waited_for_once(hangs, tmp_path, monkeypa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(runs, "GIT", 2.0)
     monkeypatch.setattr(runs, "_silent", set())
+    lost = {"rev-parse": "git.commit", "status": "git.dirty"}[hangs]
     for _ in range(2):
-        tags = runs.provenance()
-        lost = {"rev-parse": "git.commit", "status": "git.dirty"}[hangs]
-        assert {name: tags[name] == "unknown" for name in ("git.commit", "git.dirty")} == {
-            name: name == lost for name in ("git.commit", "git.dirty")
-        }
-    assert (tmp_path / "git.calls").read_text().count(hangs) == 1
-    assert capsys.readouterr().err.count(f"note: git {hangs} took more than 2 s") == 1
+        assert runs.provenance()[lost] == "unknown"
+    assert (tmp_path / "git.calls").read_text().split().count(hangs) == 1
+    assert capsys.readouterr().err.count("note: git") == 1
+
+
+def test_file_names_that_are_not_utf8_do_not_hide_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run((*git, "init", "--quiet"), check=True)
+    subprocess.run((*git, "config", "core.quotepath", "false"), check=True)
+    file = Path(b"caf\xe9.txt".decode("utf-8", "surrogateescape"))
+    file.write_text("a")
+    subprocess.run((*git, "add", "."), check=True)
+    subprocess.run((*git, "commit", "--quiet", "-m", "a"), check=True)
+    assert runs.provenance()["git.dirty"] == "false"
+    file.write_text("b")
+    assert runs.provenance()["git.dirty"] == "true"

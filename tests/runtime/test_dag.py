@@ -1,0 +1,195 @@
+"""What dvc.yaml says of a stage, and the run directories that its key names."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime.dag import (
+    flatten,
+    makers,
+    output_around,
+    part_of_key,
+    project_key,
+    require_params,
+    require_unchanged,
+    stage_code,
+    stage_deps,
+    stage_description,
+    stage_key,
+    stage_outputs,
+    stage_params,
+    stages_from,
+    stages_up_to,
+)
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_yaml
+from pipeline.runtime.runs import run_dir
+from tests.project import ROOT
+
+DVC = """
+stages:
+  train:
+    cmd: python train.py
+    desc: A network
+    deps: [code.py, inputs]
+    params: [seed, training, data.size]
+    outs: [models]
+  evaluate:
+    cmd: python evaluate.py
+    deps: [code.py, models/main, "curves/${training.schedule}.csv", "${data.folder}/${data.name}"]
+    metrics: [results/rows.csv: {cache: false}]
+  other:
+    deps: [code.py]
+"""
+PARAMS = """
+seed: 0
+training: {lr: 1e-3, steps: 10, schedule: cosine}
+data: {size: 8, flip: true, folder: inputs, name: x}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").write_text(DVC)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "code.py").write_text("1")
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "x").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_stage_key_holds_what_dvc_watches(project):
+    key = stage_key("train")
+    training = {"training.lr": 1e-3, "training.steps": 10, "training.schedule": "cosine"}
+    assert key["params"] == training | {"seed": 0, "data.size": 8}
+    assert set(key["deps"]) == {"code.py", "inputs"}
+    for ignored in (["training.steps"], ["training", "dat"], ["inputs"]):
+        assert stage_key("train", ignored) == part_of_key(key, ignored)
+    assert set(stage_key("train", ["training", "dat"])["params"]) == {"seed", "data.size"}
+    assert set(project_key()["deps"]) == {"code.py", "inputs", "inputs/x"}  # no stage makes them
+
+
+def test_the_lists_of_a_stage(project):
+    assert (
+        stage_deps("train") == ["code.py", "inputs"] and stage_description("train") == "A network"
+    )
+    assert stage_deps("evaluate")[2:] == ["curves/cosine.csv", "inputs/x"]
+    assert stage_params("evaluate") == {} and stage_description("evaluate") == ""
+    assert stage_outputs("evaluate") == [Path("results/rows.csv")] and stage_outputs("other") == []
+    assert makers() == {"models/main": "train"}
+    assert dict(stage_code("train")).keys() == {"code.py", "inputs"}
+    assert stages_up_to("evaluate") == ["train", "evaluate"] and stages_up_to("other") == ["other"]
+    assert stages_up_to(None) == ["train", "evaluate", "other"]
+    assert stages_from("train") == {"train", "evaluate"}
+    (project / "params.yaml").write_text(PARAMS.replace("cosine", "linear"))
+    assert stage_deps("evaluate")[2] == "curves/linear.csv"
+
+
+def test_the_transformers_training_depends_on_the_curve_of_its_own_schedule_alone(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    schedule = read_yaml("params.yaml")["training"]["mask_schedule"]
+    curves = [dep for dep in stage_deps("train_transformer") if "schedules" in dep]
+    assert curves == [f"data/schedules/{schedule}.csv"]
+
+
+def test_stage_key_holds_the_content_of_files_that_params_name(project):
+    (project / "dvc.yaml").write_text(DVC.replace("data.size", "evaluation"))
+    text = PARAMS + "evaluation: {vgg_weights: null, reference_statistics: reference.npz}"
+    (project / "params.yaml").write_text(text)
+    keys = [stage_key("train")]
+    for content in ("one", "other"):
+        (project / "reference.npz").write_text(content)
+        keys.append(stage_key("train"))
+    assert keys[0] != keys[1] != keys[2]
+    ignored = [stage_key("train", ignore=["evaluation"])]
+    (project / "reference.npz").unlink()
+    assert ignored == [stage_key("train", ignore=["evaluation"])]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "same"),
+    [
+        ("params.yaml", "lr: 1e-3", "lr: 0.001", True),
+        ("params.yaml", "flip: true", "flip: false", True),
+        ("params.yaml", "lr: 1e-3", "lr: 2e-3", False),
+        ("params.yaml", "seed: 0", "seed: 1", False),
+        ("code.py", "1", "22", False),
+        ("inputs/x", "x", "yy", False),
+    ],
+)
+def test_run_dir_changes_with_what_the_run_depends_on(project, file, old, new, same):
+    before = run_dir("train", stage_key("train"))
+    assert before.is_absolute() and (before / "key.json").exists()
+    path = project / file
+    path.write_text(path.read_text().replace(old, new))
+    assert (run_dir("train", stage_key("train")) == before) == same
+
+
+def test_params_and_code_that_change_while_a_stage_runs_are_named(project):
+    key = stage_key("train")
+    require_params(key["params"], "train")
+    require_unchanged(key["deps"].items(), "train")
+    (project / "params.yaml").write_text(PARAMS.replace("steps: 10", "steps: 11"))
+    with pytest.raises(UserError) as error:
+        require_params(key["params"], "train")
+    assert error.value.subject == "training.steps" and "became 11" in error.value.reason
+    (project / "code.py").write_text("22")
+    with pytest.raises(UserError) as error:
+        require_unchanged(key["deps"].items(), "train")
+    assert error.value.subject == "code.py"
+    (project / "code.py").unlink()
+    with pytest.raises(UserError):
+        require_unchanged(key["deps"].items(), "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "subject"),
+    [
+        ("stages: 5\n", "dvc.yaml"),
+        ("stages:\n  train:\n", "dvc.yaml"),
+        ("stages:\n  other: {cmd: x}\n", "dvc.yaml"),  # no such stage
+        ("stages:\n  train: {deps: ['data/${b.nope}.csv']}\n", "b.nope"),
+    ],
+)
+def test_a_dvc_yaml_that_was_edited_is_one_line(project, text, subject):
+    (project / "dvc.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        stage_deps("train")
+    assert error.value.subject == subject and error.value.way_out
+
+
+def test_what_lies_in_the_output_of_a_stage(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert output_around(Path("data/a.png")) is None  # no project
+    Path("dvc.yaml").write_text("plots: []\n")  # another project's
+    assert output_around(Path("data/a.png")) is None
+    Path("dvc.yaml").write_text(
+        "stages:\n  a:\n    outs: [data, {b/c: {cache: false}}]\n  x:\n    outs:\n"
+    )
+    Path("link").symlink_to("data")
+    for path in ("data/a.png", "data", "./x/../data/y", str(tmp_path / "data/a"), "link/a.png"):
+        assert output_around(Path(path)) == Path("data")
+    assert output_around(Path("b/c/d")) == Path("b/c")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    for place in ("elsewhere", ".."):
+        with monkeypatch.context() as away:
+            away.chdir(tmp_path / place)
+            assert output_around(tmp_path / "data/a.png") == tmp_path / "data"
+            assert output_around(Path(os.path.relpath(tmp_path / "b/c/d"))) == tmp_path / "b/c"
+    for stage in ("a", "sub/dvc.yaml:a"):  # its own output, as DVC names it
+        monkeypatch.setenv("DVC_STAGE", stage)
+        assert output_around(Path("b/c/d")) is None
+    monkeypatch.delenv("DVC_STAGE")
+    for path in ("b", "database/a.png", "/data/a.png", "../data"):
+        assert output_around(Path(path)) is None
+
+
+def test_flatten():
+    assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {
+        "a.b": 1,
+        "a.c.d": [2],
+        "e": None,
+    }

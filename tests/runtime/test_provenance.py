@@ -1,0 +1,182 @@
+"""Results of other params or other inputs are told apart, by what the real DVC locked."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_yaml
+from pipeline.runtime.provenance import (
+    described,
+    dvc_hash,
+    has_inputs,
+    out_of_date,
+    read_records,
+    require_current,
+    write_record,
+)
+from tests.project import ROOT
+
+DVC = str(Path(sys.executable).parent / "dvc")
+PARAMS = {"side": 28, "train": {"steps": 900, "lr": 1e-4}, "samples": 10}
+
+
+def stage(name: str, made: str, **listed: list[str]) -> dict:
+    """A stage that writes its params to a file, and a record."""
+    record, folder = f"results/sources/{name}.json", Path(made).parent
+    value = {"side": "side", "train": "steps", "samples": "samples"}[listed["params"][0]]
+    command = f"mkdir -p {folder} results/sources; grep {value} params.yaml > {made}"
+    outs = [made if folder.name == "results" else made.partition("/")[0], record]
+    return {"cmd": f"{command}; echo '{{}}' > {record}", "outs": outs, **listed}
+
+
+STAGES = {
+    "prepare": stage("prepare", "data/a", params=["side"], deps=["code.py"]),
+    "train": stage("train", "models/main/x", params=["train"], deps=["data"]),
+    "speed": stage("speed", "results/speed.csv", params=["side"], deps=["code.py"]),
+    # It reads a part of what another stage makes.
+    "evaluate": stage("evaluate", "results/rows.csv", params=["samples"], deps=["models/main"]),
+    "analysis": {"cmd": "true", "deps": ["results/rows.csv", "results/speed.csv"]},
+}
+
+
+def dvc(*command: str) -> None:
+    subprocess.run((DVC, *command), check=True, capture_output=True)
+
+
+def set_params(**changes) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump(PARAMS | changes, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory) -> Path:
+    """A project in which `dvc repro` has run."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("dvc.yaml").write_text(json.dumps({"stages": STAGES}))
+        Path("code.py").write_text("1")
+        set_params()
+        shutil.copy(ROOT / ".dvcignore", ".")
+        dvc("init", "--no-scm", "--quiet")
+        dvc("repro", "--quiet")
+    return folder
+
+
+@pytest.fixture
+def project(reproduced, tmp_path, monkeypatch) -> Path:
+    folder = shutil.copytree(reproduced, tmp_path / "project")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_one_repro_is_current_and_edited_code_is_no_reason(project):
+    assert out_of_date() == {}
+    require_current("prepare", "train", "speed", "evaluate")
+    Path("code.py").write_text("2")  # `dvc commit` may accept it
+    assert out_of_date() == {}
+
+
+def test_a_changed_param_makes_its_stage_and_those_that_depend_on_it_out_of_date(project):
+    set_params(train={"steps": 300, "lr": 0.0001})
+    stale = out_of_date()
+    assert list(stale) == ["train", "evaluate"]
+    assert stale["train"].params == {"train.steps": (900, 300)}
+    assert described(stale) == (
+        "train ran with other params (train.steps: 900, now 300); evaluate depends on these"
+    )
+    require_current("prepare", "speed")
+    with pytest.raises(UserError) as error:
+        require_current("evaluate")
+    assert "evaluate" in error.value.subject and error.value.way_out == "run `dvc repro evaluate`"
+
+
+def test_params_that_came_or_went_are_named(project):
+    set_params(train={"lr": 1e-4, "warmup": 5})
+    assert out_of_date()["train"].params == {
+        "train.steps": (900, None),
+        "train.warmup": (None, 5),
+    }
+
+
+def test_a_stage_that_ran_alone_leaves_those_that_read_it_out_of_date(project):
+    set_params(side=16)
+    dvc("repro", "prepare")
+    stale = out_of_date()
+    assert list(stale) == ["train", "speed", "evaluate"] and stale["train"].inputs == ("data",)
+    dvc("repro")
+    assert out_of_date() == {}
+    set_params(side=16, train={"steps": 300, "lr": 1e-4})
+    dvc("repro", "train")
+    assert described(out_of_date()) == "evaluate was made from another models/main"
+
+
+def test_a_stage_that_failed_or_never_ran_left_no_results(project):
+    Path("results/sources/train.json").unlink()  # DVC deletes it before the stage runs
+    assert described(out_of_date()) == "train left no results; evaluate depends on these"
+    lock = read_yaml(Path("dvc.lock"))
+    del lock["stages"]["prepare"]
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
+    assert [name for name, reason in out_of_date().items() if reason.missing] == [
+        *("prepare", "train")
+    ]
+
+
+def test_a_project_is_judged_from_any_folder_and_not_before_dvc_ran_there(project, monkeypatch):
+    set_params(samples=4)
+    monkeypatch.chdir(project.parent)
+    assert list(out_of_date(project)) == ["evaluate"]
+    (project / "dvc.lock").unlink()
+    assert out_of_date(project) == {} and not has_inputs("evaluate", [Path("models")], project)
+
+
+def test_a_dvc_lock_with_a_merge_conflict_is_one_line(project):
+    lock = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(f"<<<<<<< HEAD\n{lock}=======\n{lock}>>>>>>> other\n")
+    with pytest.raises(UserError, match=r"dvc\.lock"):
+        out_of_date()
+
+
+def test_hashes_are_those_of_dvc(project):
+    for name in ("é", "a.b", "a/z", "a0", "__pycache__/x.pyc", "x.py~", "é/.DS_Store"):
+        path = Path("tree", f"{name}.d", "x") if "/" not in name else Path("tree", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    listed = {"cmd": "echo > out", "deps": ["tree", "code.py"], "outs": ["out"]}
+    Path("dvc.yaml").write_text(json.dumps({"stages": {"hash": listed}}))
+    dvc("repro")
+    for dep in read_yaml(Path("dvc.lock"))["stages"]["hash"]["deps"]:
+        assert dvc_hash(Path(dep["path"])) == dep["md5"], dep["path"]
+
+
+def test_inputs_that_were_replaced_are_seen(project):
+    folders = [Path("models/main"), Path("models/other")]
+    assert has_inputs("evaluate", folders)
+    Path("models/main/x").write_text("of another training")
+    assert out_of_date()["evaluate"].inputs == ("models/main",)
+    assert not has_inputs("evaluate", folders) and not has_inputs("sweep", folders)
+
+
+def test_a_record_names_machines_and_versions(project):
+    key = {"params": {"steps": 1}, "deps": {}, "files": {}}
+    worker = {"host": "b", "device": "cpu"}
+    write_record("train", "run", key, started=0.0, workers=[worker])
+    Path("results/sources/gone.json").write_text("[]")  # a stage of an earlier version
+    for name in ("prepare", "speed", "evaluate"):
+        Path(f"results/sources/{name}.json").unlink()
+    assert list(read_records()) == ["train"]
+    record = read_records()["train"]
+    assert record["run_id"] == "run" and record["params"] == {"steps": 1}
+    assert record["host"] == platform.node() and record["workers"] == [worker]
+    assert record["dirty"] is None and record["commit"] == "unknown"  # no git here
+    assert record["versions"]["torch"] == torch.__version__ and record["seconds"] > 0
+    Path("results/sources/train.json").write_text("{}")
+    with pytest.raises(UserError, match=r"train\.json"):
+        read_records()
