@@ -11,11 +11,11 @@ from typing import Any
 
 import psutil
 from mlflow import MlflowClient
+from pipeline.runtime.outbox import LOG, SYSTEM, read_records
+from pipeline.runtime.sending import sent_part
 
 from pipeline.runtime.dag import stage_outputs
 from pipeline.runtime.files import tree_hash
-from pipeline.runtime.outbox import LOG, SYSTEM, read_records
-from pipeline.runtime.sending import sent_part
 from tests.failing_proxy import FailingProxy
 from tests.project import SECRET, Project, files_with_secret
 

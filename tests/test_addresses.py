@@ -7,10 +7,10 @@ import sys
 from importlib.metadata import EntryPoint
 
 import pytest
-
-from pipeline.runtime import server_errors as module
 from pipeline.runtime.server_errors import fault_of, ruined, way_out
 from pipeline.runtime.uris import DATABASE
+
+from pipeline.runtime import server_errors as module
 from pipeline.tools.doctor.services import tracking
 
 SLIPS = [

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pipeline.runtime.outbox import LOG
 
 from pipeline.api.opening import EarlierRun, open_folder
 from pipeline.runtime.checksums import as_noted, disown, keep_if_whole, note_hash, write_noted
 from pipeline.runtime.dag import stage_outputs
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import SUMS, read_yaml, tree_hash, write_json
-from pipeline.runtime.outbox import LOG
 from pipeline.runtime.runs import run_dir
 from pipeline.weights.published import load_model, save_model
 from tests.images import write_batches

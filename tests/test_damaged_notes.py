@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-
 from pipeline.runtime.delivery import Delivery
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.sending import NOTHING, sent_part
 from pipeline.runtime.sync import sync
+
+from pipeline.runtime.errors import UserError
 from tests.tracking_server import FakeServer, check_everything, fake_server, log_everything
 
 

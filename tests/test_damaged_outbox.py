@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from pipeline.runtime.delivery import Delivery
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.outbox import LOG, Outbox
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import Run, open_run
+
+from pipeline.runtime.errors import UserError
 from tests.damage import within
 from tests.test_outbox import COPY, DAMAGED, OPENED, line
 from tests.tracking_server import FakeServer

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from pipeline.runtime import delivery, sending
 from pipeline.runtime.delivery import Delivery
-from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import temporary_beside
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import open_run
+
+from pipeline.runtime import delivery, sending
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import temporary_beside
 from tests.tracking_server import FakeServer, check_everything, fake_server, log_everything
 
 URI = "http://user:s3cr%2Ft@127.0.0.1:5000"

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-from pipeline.runtime import server
 from pipeline.runtime.server import Server, Unsent
 from pipeline.runtime.server_errors import way_out
+
+from pipeline.runtime import server
 
 
 def left(file: Path, *commands: str) -> Server:

@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pipeline.runtime.outbox import LOG, read_records
 
 from pipeline.runtime.files import tree_hash
-from pipeline.runtime.outbox import LOG, read_records
 from tests.project import SECRET, Project, files_with_secret
 
 pytestmark = pytest.mark.slow

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import open_run
 from pipeline.runtime.uris import DATABASE
+
+from pipeline.runtime.errors import UserError
 from tests.project import ROOT
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pipeline.runtime.outbox import LOG, Outbox, _lines, read_records
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.outbox import LOG, Outbox, _lines, read_records
 
 OPENED: dict[str, Any] = {
     "uri": "u",

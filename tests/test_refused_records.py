@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import open_run
+
+from pipeline.runtime.errors import UserError
 from tests.tracking_server import check_everything, log_everything
 
 

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from pipeline.runtime.outbox import Outbox
 
 from pipeline.runtime import delivery
 from pipeline.runtime import stage as stage_module
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.outbox import Outbox
 from pipeline.runtime.stage import Stage
 
 

@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pipeline.runtime.outbox import LOG, Outbox, read_records
+from pipeline.runtime.sending import send
+from pipeline.runtime.server import Server
+from pipeline.runtime.sync import sync
 
 from pipeline.config.curves import check_curves
 from pipeline.data.tokens import TokenCache
@@ -17,11 +21,7 @@ from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import SUMS, file_hash, read_json, tree_hash, value_hash
 from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.limits import JSON_BYTES, RECORD_BYTES
-from pipeline.runtime.outbox import LOG, Outbox, read_records
 from pipeline.runtime.runs import run_dir
-from pipeline.runtime.sending import send
-from pipeline.runtime.server import Server
-from pipeline.runtime.sync import sync
 from pipeline.training.loop import RunDirSession
 from pipeline.training.loop.ray_checkpoints import LISTING, unlisted_checkpoint
 from pipeline.training.tokens import write_manifest

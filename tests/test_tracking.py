@@ -9,12 +9,12 @@ from pathlib import Path
 import mlflow
 import pytest
 from PIL import Image
-
-from pipeline.runtime import tracking
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.reproduction import log_reproduction, open_reproduction
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import Run, open_run
+
+from pipeline.runtime import tracking
+from pipeline.runtime.errors import UserError
 from tests.damage import DAMAGE, named
 from tests.tracking_server import FakeServer
 
@@ -244,8 +244,9 @@ def test_the_last_stage_logs_what_all_came_to(server, folder, tmp_path):
 
 def test_runs_of_an_experiment_in_a_copy_are_kept_in_the_project(server, tmp_path, monkeypatch):
     from pipeline.runtime.delivery import outbox_folder
-    from pipeline.runtime.runs import run_dir
     from pipeline.runtime.uris import tracking_uri
+
+    from pipeline.runtime.runs import run_dir
 
     project = tmp_path / "project"
     monkeypatch.setenv("DVC_ROOT", str(project))

@@ -13,11 +13,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-
 from pipeline.runtime.delivery import Delivery, load_mlflow
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.sync import sync
 from pipeline.runtime.tracking import Run, open_run
+
+from pipeline.runtime.errors import UserError
 from tests.failing_proxy import FailingProxy
 from tests.mlflow_server import mlflow_server
 

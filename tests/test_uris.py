@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pytest
-
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.uris import (
     OWN,
     is_place,
@@ -14,6 +12,8 @@ from pipeline.runtime.uris import (
     shown_uri,
     tracking_uri,
 )
+
+from pipeline.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 import requests
 from mlflow.exceptions import MlflowException, RestException
 from PIL import Image
+from pipeline.runtime.tracking import open_run
 
 from pipeline.runtime import delivery
-from pipeline.runtime.tracking import open_run
 
 
 class FakeServer:

@@ -7,8 +7,8 @@ from pathlib import Path
 from threading import Event, Thread
 
 from pipeline.runtime.limits import CHECKPOINTS
+from pipeline.runtime.secrets import redacted
 from pipeline.runtime.store import Copy, Store, StoreError, newest_checkpoints
-from pipeline.runtime.uris import scrubbed
 
 ROUND = 10.0  # seconds between two looks into the run directories
 PAUSE = 300.0  # seconds between two attempts at most, where the store does not answer
@@ -75,7 +75,7 @@ class Courier:
             except StoreError as error:
                 return str(error)
             except Exception as error:  # as of a file that cannot be read
-                problem = scrubbed(str(error))
+                problem = redacted(str(error))
         return problem
 
     def _look_at(self, folder: Path) -> str | None:

@@ -19,7 +19,7 @@ from pipeline.runtime.errors import FULL, PassingError, UserError, one_line
 from pipeline.runtime.files import look_again, read_file, remove, write_text
 from pipeline.runtime.limits import JSON_BYTES
 from pipeline.runtime.project import in_project
-from pipeline.runtime.uris import scrubbed
+from pipeline.runtime.secrets import redacted
 
 # What a user can do where the system refuses a file or folder, by its number of the error.
 WAYS_OUT = {
@@ -139,16 +139,16 @@ def bug(error: Exception, name: str) -> str:
         return f"{inner.strerror}; allow more of them (`ulimit -n`)"
     if isinstance(inner, OSError) and inner.errno in WAYS_OUT and inner.filename:
         said = f"{inner.filename}: {inner.strerror}; {WAYS_OUT[inner.errno]} and run again"
-        return one_line(scrubbed(said))
+        return one_line(redacted(said))
     if lacks_memory(inner):
         return in_a_line(inner)
-    text = scrubbed("".join(traceback.format_exception(error)))
+    text = redacted("".join(traceback.format_exception(error)))
     if "MASKGIT_COMMIT" in os.environ:  # a job was sent from another folder (`tools/submit`)
         print(text, file=sys.stderr)
     for file in _places(f"traceback-{name}.txt"):
         with contextlib.suppress(UserError, OSError):
             write_text(file, text.encode("utf-8", "backslashreplace").decode())
-            return f"{one_line(scrubbed(in_a_line(error)))} (unexpected: traceback in {file})"
+            return f"{one_line(redacted(in_a_line(error)))} (unexpected: traceback in {file})"
     raise error
 
 

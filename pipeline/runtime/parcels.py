@@ -16,7 +16,7 @@ import cloudpickle
 from pipeline.runtime.home import Place, Project
 from pipeline.runtime.site import Site, here, work_at
 
-OUTBOX = "outbox"  # what is logged: the stage logs it again at home
+OUTBOX = "log"  # what is logged: the stage logs it again at home
 
 
 @dataclass(frozen=True)

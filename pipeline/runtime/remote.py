@@ -8,7 +8,7 @@ from urllib.parse import quote
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.files import read_yaml
-from pipeline.runtime.uris import SHORTEST, redacted
+from pipeline.runtime.secrets import SHORTEST, redacted
 
 SECRETS = ("key", "secret", "token", "pass", "connection_string")  # in names of DVC's settings
 

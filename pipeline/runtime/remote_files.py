@@ -19,7 +19,7 @@ from pipeline.runtime.home import Stamp
 from pipeline.runtime.limits import JSON_BYTES
 from pipeline.runtime.patience import LOOK, unless_late
 from pipeline.runtime.remote import Output
-from pipeline.runtime.uris import redacted
+from pipeline.runtime.secrets import redacted
 
 AT_ONCE = 8  # files that are fetched beside one another
 REFUSED = 16  # files in a row that are not given: nor are others

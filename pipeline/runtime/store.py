@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, file_hash, remove
-from pipeline.runtime.uris import scrubbed
+from pipeline.runtime.secrets import redacted
 
 CHECKPOINT = "checkpoint.pt"  # the newest of a training; under Ray Train in a folder for each
 BEFORE = "checkpoint.before.pt"  # the one before, where they have no folders of their own
@@ -198,7 +198,7 @@ class Store:
             yield
         except (OSError, ValueError, ArrowException) as error:
             raise StoreError(
-                f"ray.storage_path: {self.address} {failed} ({scrubbed(str(error))}); look at its "
+                f"ray.storage_path: {self.address} {failed} ({redacted(str(error))}); look at its "
                 f"bucket, keys, region and endpoint (docs/cluster.md), or give a folder"
             ) from error
 

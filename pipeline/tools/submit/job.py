@@ -23,9 +23,9 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove, value_hash
 from pipeline.runtime.home import OWN_COPY
 from pipeline.runtime.locks import lock_at
+from pipeline.runtime.mlflow_sync import is_local, tracking_uri
 from pipeline.runtime.process import THREADS, set_up
 from pipeline.runtime.remote import Remote
-from pipeline.runtime.uris import is_local, tracking_uri
 from pipeline.tools.submit.order import FILE, Order
 from pipeline.tools.submit.remote import LOCAL_CONFIG, push, use_remote
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.remote import Remote
-from pipeline.runtime.uris import redacted
+from pipeline.runtime.secrets import redacted
 
 LOCAL_CONFIG = Path(".dvc/config.local")
 # A link has the time of the cache's file, the same in each job: by it a node knows what it has. A
