@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import methodcaller
 from pathlib import Path
 from threading import Event, Thread
@@ -111,10 +111,9 @@ class Server:
 
     def __init__(self, uri: str):
         self.uri = uri
-        self.refused: list[str] = []
-        self.since: float | None = None  # when the request under way began
-        self.took = 0.0  # seconds of the last request
-        self._experiments: dict[str, Any] = {}
+        self.refused: list[str] = []  # why MLflow accepts a value or file never
+        self.since, self.took = 0.0, 0.0  # when the request under way began; how long the last took
+        self.experiments: dict[str, Any] = {}
         self._client: Any = None
 
     def ask(self, request: Callable[[Any], Any]) -> Any:
@@ -129,11 +128,11 @@ class Server:
         except Exception as error:  # of MLflow, the network and the database, which have many
             raise _kind(error)(_reason(error)) from None
         finally:
-            self.took, self.since = time.monotonic() - self.since, None
+            self.took, self.since = time.monotonic() - (self.since or time.monotonic()), 0.0
 
     def experiment(self, name: str) -> Any:
         """MLflow's experiment of that name, found or created."""
-        if name not in self._experiments:
+        if name not in self.experiments:
             found = self.ask(methodcaller("get_experiment_by_name", name))
             if found is None:
                 # MLflow's artifact paths follow the working directory unless they are absolute.
@@ -141,19 +140,20 @@ class Server:
                 location = here if is_local(self.uri) else None
                 self.ask(methodcaller("create_experiment", name, location))
                 found = self.ask(methodcaller("get_experiment_by_name", name))
-            self._experiments[name] = found
-        return self._experiments[name]
+            self.experiments[name] = found
+        return self.experiments[name]
 
-    def forget(self) -> None:
-        """Ask again for the experiments, whose database may have been replaced."""
-        self._experiments.clear()
+    def delay(self) -> float:
+        """Seconds that the request under way takes until now, or the last one took."""
+        since = self.since
+        return time.monotonic() - since if since else self.took
 
     def _connected(self) -> Any:
         from mlflow import MlflowClient
 
         file = sqlite_file(self.uri)
         if file and not (file.exists() and file.stat().st_size):  # it may be deleted at any time
-            self.since = None  # nobody is late: setting up a database is this machine's own work
+            self.since = 0.0  # nobody is late: setting up a database is this machine's own work
             _make_database(Path(os.path.realpath(file)))
             self.since, self._client = time.monotonic(), None
         if self._client is None:
@@ -207,8 +207,8 @@ def project(folder: Path, server: Server) -> bool:
     with FileLock(folder / ".sent.lock").acquire(timeout=0):
         try:
             return _Projection(folder, server).send()
-        except Gone:
-            server.forget()
+        except Gone:  # the next call sends everything again
+            server.experiments.clear()
             (folder / SENT).unlink(missing_ok=True)
             raise
 
@@ -222,19 +222,22 @@ class _Projection:
         self.experiment = server.experiment(self.run["experiment"])
         # The time of its creation tells an experiment from one in another database.
         database = [self.experiment.experiment_id, self.experiment.creation_time]
-        self.sent = read_sent(folder)
-        if self.sent["database"] != database:
-            self.sent = NOTHING | {"database": database, "artifacts": {}}
+        self.sent = read_json(folder / SENT) if (folder / SENT).exists() else {}
+        if self.sent.get("database") != database:
+            self.sent = {"database": database, "run_id": "", "run": None, "bytes": 0}
+            self.sent |= {"artifacts": {}}
 
     def send(self) -> bool:
-        described = self.sent["run"] == self.run
+        described, artifacts = self.sent["run"] == self.run, self.sent["artifacts"]
         if not described:
             self._describe()
         self._send_metrics()
-        for name, path in artifacts(self.folder):
-            if self.sent["artifacts"].get(name) != (changed := path.stat().st_mtime_ns):
+        for path in sorted((self.folder / ARTIFACTS).rglob("*")):
+            name = path.relative_to(self.folder / ARTIFACTS).as_posix()
+            changed = path.stat().st_mtime_ns
+            if path.suffix != ".tmp" and path.is_file() and artifacts.get(name) != changed:
                 self._upload(path, name.rpartition("/")[0] or None)
-                self._note(artifacts=self.sent["artifacts"] | {name: changed})
+                self._note(artifacts=(artifacts := artifacts | {name: changed}))
         if not described:
             if self.run["status"] != "RUNNING":
                 self._remove_duplicates()
@@ -255,16 +258,11 @@ class _Projection:
         from mlflow.entities import Dataset, DatasetInput, Param, RunTag
 
         run, tags = self.run, {RUN_KEY: self.run["key"], **self.run["tags"]}
-        if parent := self._parent_id():
-            tags["mlflow.parentRunId"] = parent
+        if parent := self._runs(run["parent"]):
+            tags["mlflow.parentRunId"] = parent[0].info.run_id
         if not self.sent["run_id"]:
-            found = self._found() or [
-                self.server.ask(
-                    lambda client: client.create_run(
-                        self.experiment.experiment_id, run["start"], tags, run["name"]
-                    )
-                )
-            ]
+            new = (self.experiment.experiment_id, run["start"], tags, run["name"])
+            found = self._own_runs() or [self.server.ask(methodcaller("create_run", *new))]
             self._note(run_id=found[0].info.run_id)
         if run["status"] == "RUNNING":
             self._ask("update_run", status="RUNNING")
@@ -276,28 +274,20 @@ class _Projection:
         if datasets := [Dataset(source_type="local", **each) for each in run["datasets"]]:
             self._ask("log_inputs", datasets=[DatasetInput(each, []) for each in datasets])
 
-    def _found(self) -> list[Any]:
+    def _runs(self, key: str) -> list[Any]:
+        where, query = [self.experiment.experiment_id], f"tags.`{RUN_KEY}` = '{key}'"
+        return self.server.ask(methodcaller("search_runs", where, query)) if key else []
+
+    def _own_runs(self) -> list[Any]:
         """MLflow's runs for this log: a request to create one that failed may have succeeded."""
-        where, query = [self.experiment.experiment_id], f"tags.`{RUN_KEY}` = '{self.run['key']}'"
-        found = self.server.ask(methodcaller("search_runs", where, query))
+        found = self._runs(self.run["key"])
         return [each for each in found if each.info.start_time == self.run["start"]]
 
     def _remove_duplicates(self) -> None:
         """Delete the empty runs of requests that timed out: a server that hung obeys them later."""
-        for run in self._found():
+        for run in self._own_runs():
             if run.info.run_id != self.sent["run_id"] and not (run.data.metrics or run.data.params):
                 self.server.ask(methodcaller("delete_run", run.info.run_id))
-
-    def _parent_id(self) -> str | None:
-        """MLflow's id of the parent run; None if it was deleted or is in another experiment."""
-        parent = Path(os.path.normpath(self.folder / (self.run["parent"] or "")))
-        if parent == self.folder or not (parent / RUN).exists():
-            return None
-        if read_json(parent / RUN)["experiment"] != self.run["experiment"]:
-            return None
-        if (sent := read_sent(parent))["database"] != self.sent["database"]:
-            raise Unsent("its parent run is not there yet")
-        return sent["run_id"] or None
 
     def _send_metrics(self) -> None:
         from mlflow.entities import Metric
@@ -341,47 +331,18 @@ class _Projection:
                 raise Unsent(f"MLflow does not have {path.name} as it was sent")
 
 
-NOTHING = {"database": None, "run_id": "", "run": None, "bytes": 0, "artifacts": {}}
-
-
-def read_sent(folder: Path) -> dict[str, Any]:
-    """What MLflow has of a log."""
-    note = folder / SENT
-    return read_json(note) if note.exists() else dict(NOTHING)
-
-
-def artifacts(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The artifacts of a log, by the name that MLflow shows."""
-    for path in sorted((folder / ARTIFACTS).rglob("*")):
-        if path.is_file() and path.suffix != ".tmp":
-            yield path.relative_to(folder / ARTIFACTS).as_posix(), path
-
-
-def _is_complete(folder: Path) -> bool:
-    sent = read_sent(folder)
-    return (
-        sent["run"] == read_json(folder / RUN)
-        and next(read_rows(folder / METRICS, sent["bytes"]), None) is None
-        and all(
-            sent["artifacts"].get(name) == p.stat().st_mtime_ns for name, p in artifacts(folder)
-        )
-    )
-
-
 class Sync:
-    """Sends the logs below a folder of run directories, from a thread."""
+    """Sends the logs below a folder of run directories, from a thread, until it is closed."""
 
     def __init__(self, folder: Path):
         self.folder, self.server = folder, Server(tracking_uri())
-        self.problem, self.sent = "it answers slowly", 0
-        self._done: dict[Path, tuple[int, ...]] = {}
-        self._closing, self._loaded = Event(), Event()
+        self.problem = "it answers slowly"  # why something is not sent; "" after a whole round
+        self.sent = 0  # logs of which something was sent
+        self.closing, self._loaded = Event(), Event()
+        self._done: dict[Path, list[int]] = {}
         self._began = time.monotonic()
-
-    def start(self) -> "Sync":
-        self._thread = Thread(target=self._run, name="mlflow", daemon=True)
-        self._thread.start()
-        return self
+        self.thread = Thread(target=self._run, name="mlflow", daemon=True)
+        self.thread.start()
 
     def close(self, most: float = LONGEST) -> str:
         """Send the rest, as long as MLflow answers quickly.
@@ -390,74 +351,60 @@ class Sync:
             most: seconds to wait at most.
 
         Returns:
-            What remains to be sent, and why; "" if nothing does.
+            What is not sent, and why; "" if everything is.
         """
-        self._closing.set()
+        self.closing.set()
         local, until = is_local(self.server.uri), time.monotonic() + most
         self._loaded.wait(most)
-        patience = most if local else max(LAST, SHARE * (time.monotonic() - self._began))
-        until = min(until, time.monotonic() + patience)
-        while self._thread.is_alive() and time.monotonic() < until:
-            since = self.server.since or time.monotonic()
-            if max(self.server.took, time.monotonic() - since) > ANSWER[local]:
+        share = max(LAST, SHARE * (time.monotonic() - self._began))
+        until = until if local else min(until, time.monotonic() + share)
+        while self.thread.is_alive() and time.monotonic() < until:
+            if self.server.delay() > ANSWER[local]:
                 break
-            self._thread.join(0.05)
+            self.thread.join(0.05)
         said = [f"MLflow refused a record: {reason}" for reason in self.server.refused]
-        if left := sum(not _is_complete(log) for log in self._waiting()):
+        if self.thread.is_alive() or self.problem:
             said.append(
-                f"{left} runs are still to be sent to {redacted(self.server.uri)} "
-                f"({self.problem}); the next stage or `maskgit sync` sends them"
+                f"logs are still to be sent to {redacted(self.server.uri)} ({self.problem}); the "
+                f"next stage or `maskgit sync` sends them"
             )
         return "; ".join(said)
-
-    def send(self) -> None:
-        """Send everything once.
-
-        Raises:
-            Unsent: not everything could be sent.
-        """
-        try:
-            self._send_all()
-        except Gone:  # the database was deleted or replaced: every log is looked at again
-            self._done.clear()
-            self._send_all()
-
-    def _send_all(self) -> None:
-        problem = ""
-        for log, stamp in self._waiting().items():
-            try:
-                self.sent += project(log, self.server)
-                self._done[log] = stamp
-            except Timeout:
-                problem = "another process is sending them"
-            except (UserError, OSError) as error:
-                problem = str(error)
-        if problem:
-            raise Unsent(problem)
-
-    def _waiting(self) -> dict[Path, tuple[int, ...]]:
-        """The logs that changed since they were sent, parents first, each with when it changed."""
-        logs = [run.parent for each in LOGS for run in sorted(self.folder.glob(f"{each}/{RUN}"))]
-        stamps = {log: _stamp(log) for log in logs}
-        return {log: stamp for log, stamp in stamps.items() if self._done.get(log) != stamp}
 
     def _run(self) -> None:
         load_mlflow()
         self._loaded.set()
         pause, closing = ROUND, False
         while not closing:
-            closing = self._closing.is_set()  # one more round after that
+            closing = self.closing.is_set()  # one more round after that
             try:
-                self.send()
-                pause = ROUND
-            except Exception as error:  # nothing that the stage should stop for
+                try:
+                    self._send()
+                except Gone:  # the database may have been replaced: every log is sent again
+                    self._done.clear()
+                    self._send()
+                self.problem, pause = "", ROUND
+            except Exception as error:  # the stage goes on, whatever it is
                 self.problem, pause = redacted(str(error)), min(PAUSE, 2 * pause)
-            self._closing.wait(pause)
+            self.closing.wait(pause)
 
-
-def _stamp(log: Path) -> tuple[int, ...]:
-    files = (log / RUN, log / METRICS, log / ARTIFACTS, log / ARTIFACTS / IMAGES)
-    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+    def _send(self) -> None:
+        """Send what the logs got since they were sent, of parents first."""
+        problem = ""
+        for run in [run for each in LOGS for run in sorted(self.folder.glob(f"{each}/{RUN}"))]:
+            log = run.parent
+            files = (run, log / METRICS, log / ARTIFACTS, log / ARTIFACTS / IMAGES)
+            changed = [file.stat().st_mtime_ns for file in files if file.exists()]
+            if self._done.get(log) == changed:
+                continue
+            try:
+                self.sent += project(log, self.server)
+                self._done[log] = changed
+            except Timeout:
+                problem = "another process is sending them"
+            except (UserError, OSError) as error:
+                problem = str(error)
+        if problem:
+            raise Unsent(problem)
 
 
 def sync(folder: Path) -> str:
@@ -466,23 +413,14 @@ def sync(folder: Path) -> str:
     Raises:
         UserError: MLflow does not have everything.
     """
-    everything, failed = Sync(folder), list[Exception]()
-
-    def run() -> None:
-        try:
-            everything.send()
-        except Exception as error:
-            failed.append(error)
-
-    server, thread = everything.server, Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive() and not failed:
-        thread.join(0.2)
-        if server.since and time.monotonic() - server.since > STUCK:
-            failed.append(Unsent(f"it did not answer in {STUCK:.0f} s"))
-    shown = redacted(server.uri)
-    if failed:
-        reason = redacted(str(failed[0]))
-        raise UserError(f"MLflow at {shown}", reason, f"{way_out(reason)}, and run this again")
-    refused = [f"refused for good: {reason}" for reason in server.refused]
-    return "; ".join([f"{everything.sent} runs sent to {shown}", *refused])
+    work = Sync(folder)
+    work.closing.set()
+    while work.thread.is_alive() and work.server.delay() < STUCK:
+        work.thread.join(0.1)
+    shown, refused = redacted(work.server.uri), work.server.refused
+    if work.thread.is_alive() or work.problem:
+        raise UserError(
+            f"MLflow at {shown}", work.problem, f"{way_out(work.problem)}, and run this again"
+        )
+    said = [f"{work.sent} runs sent to {shown}", *(f"refused for good: {each}" for each in refused)]
+    return "; ".join(said)

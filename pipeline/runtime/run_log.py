@@ -52,7 +52,7 @@ class RunLog:
         folder: of the log; absolute.
         key: tells the run from all others.
         params: by dotted key. A run that is resumed keeps the first value of each.
-        parent: the path of the parent's log, relative to `folder`; None for a run without a parent.
+        parent: the parent's key; "" for a run without a parent.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class RunLog:
     experiment: str
     params: Mapping[str, Any]
     tags: Mapping[str, str]
-    parent: str | None = None
+    parent: str = ""
     _read: int = field(default=0, init=False, repr=False)  # bytes of metrics.jsonl
     _known: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False)
 
@@ -81,18 +81,11 @@ class RunLog:
         with self._edited() as run:
             remove_temporary(self.folder, below=True)
             params = {name: str(value) for name, value in self.params.items()}
-            run |= {
-                "key": self.key,
-                "name": self.name,
-                "experiment": self.experiment,
-                "parent": self.parent,
-                "params": params | run.get("params", {}),
-                "tags": run.get("tags", {}) | dict(self.tags),
-                "datasets": run.get("datasets", []),
-                "status": "RUNNING",
-                "start": run.get("start", _now()),
-                "end": None,
-            }
+            run |= {"key": self.key, "name": self.name, "parent": self.parent}
+            run |= {"experiment": self.experiment, "status": "RUNNING", "end": None}
+            run |= {"start": run.get("start", _now()), "datasets": run.get("datasets", [])}
+            run |= {"params": params | run.get("params", {})}
+            run |= {"tags": run.get("tags", {}) | dict(self.tags)}
         return self
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -192,7 +185,7 @@ class RunLog:
     def child(self, key: str, name: str, params: Mapping[str, Any], note: str = "") -> "RunLog":
         """The child run with that key; call `begin` where its work begins."""
         folder, tags = self.folder / CHILDREN / name.replace("/", "-"), {**self.tags, NOTE: note}
-        return RunLog(folder, key, name, self.experiment, params, tags, parent="../..")
+        return RunLog(folder, key, name, self.experiment, params, tags, self.key)
 
     def finish(self, ok: bool) -> None:
         """End the run, if it has begun."""
@@ -226,11 +219,10 @@ def open_run(
     experiment: str,
     params: Mapping[str, Any],
     tags: Mapping[str, str],
-    parent: RunLog | None = None,
+    parent: str = "",
 ) -> RunLog:
     """Begin or resume a run, with the tags that say where it comes from, and params.yaml."""
-    above = os.path.relpath(parent.folder, folder) if parent else None
-    run = RunLog(folder, key, name, experiment, params, {**_origin(), **tags}, above).begin()
+    run = RunLog(folder, key, name, experiment, params, {**_origin(), **tags}, parent).begin()
     run.log_artifact(PARAMS_FILE)
     return run
 

@@ -95,9 +95,9 @@ class Stage:
             experiment,
             stage_params(self.name),
             {NOTE: f"{stage_description(self.name)}.\n\n{_how_to_repeat(self.name)}"},
-            parent=self._reproduction,
+            parent=self._reproduction.key,
         )
-        self._sync = Sync(runs).start()
+        self._sync = Sync(runs)
         self._courier = _courier(self.params.ray)
         self._monitor = MachineMonitor(self.run)
         return self
@@ -235,7 +235,7 @@ def log_reproduction(
     Returns:
         What remains to be sent, as `Sync.close`.
     """
-    run, sync = open_reproduction(runs, experiment), Sync(runs).start()
+    run, sync = open_reproduction(runs, experiment), Sync(runs)
     for group, values in metrics.items():
         run.log_group(group, values)
         run.log_tags({f"{group}.{k}": v for k, v in values.items() if isinstance(v, str)})
