@@ -292,17 +292,11 @@ class _Projection:
     def _send_metrics(self) -> None:
         from mlflow.entities import Metric
 
-        file, batch, end = self.folder / METRICS, list[Any](), 0
-        start = self.sent["bytes"]
-        for end, row in read_rows(file, start):
-            batch += [Metric(k, v, row["time"], row["step"]) for k, v in row["metrics"].items()]
-            if len(batch) >= MOST["metrics"]:
-                self._log("metrics", batch)
-                self._note(bytes=end)
-                batch = []
-        if batch:
-            self._log("metrics", batch)
-            self._note(bytes=end)
+        rows = list(read_rows(self.folder / METRICS, self.sent["bytes"]))
+        values = [(row, *value) for _, row in rows for value in row["metrics"].items()]
+        self._log("metrics", [Metric(k, v, row["time"], row["step"]) for row, k, v in values])
+        if rows:
+            self._note(bytes=rows[-1][0])
 
     def _log(self, kind: str, values: list[Any]) -> None:
         """Log metrics, params or tags; halve a batch that MLflow refuses, to find what it means."""
@@ -313,9 +307,9 @@ class _Projection:
             except Refused as error:
                 if len(batch) == 1:
                     self.server.refused.append(str(error))
-                else:
-                    self._log(kind, batch[: len(batch) // 2])
-                    self._log(kind, batch[len(batch) // 2 :])
+                    continue
+                for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                    self._log(kind, half)
 
     def _upload(self, path: Path, folder: str | None) -> None:
         try:
