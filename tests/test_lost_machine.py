@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pipeline.runtime.outbox import LOG, read_records
 
 from pipeline.runtime.files import tree_hash
+from pipeline.runtime.run_log import read_rows
 from tests.project import SECRET, Project, files_with_secret
 
 pytestmark = pytest.mark.slow
@@ -30,9 +30,9 @@ def machine(finished: Project, folder: Path) -> Project:
 
 def logged_steps(project: Project) -> list[int]:
     """Of the training's loss, as they were logged."""
-    logs = (project.folder / "runs/outbox").glob(f"*/{LOG}")
-    records = [record for log in logs for _, record in read_records(log, 0)]
-    return [r["step"] for r in records if "train/loss" in r.get("metrics", {})]
+    logs = (project.folder / "runs").glob("*/*/log/metrics.jsonl")
+    rows = [row for log in logs for _, row in read_rows(log)]
+    return [row["step"] for row in rows if "train/loss" in row["metrics"]]
 
 
 def test_a_training_goes_on_where_the_lost_machine_was(finished, tmp_path, objects):

@@ -8,10 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipeline.runtime.outbox import LOG, Outbox, read_records
-from pipeline.runtime.sending import send
-from pipeline.runtime.server import Server
-from pipeline.runtime.sync import sync
 
 from pipeline.config.curves import check_curves
 from pipeline.data.tokens import TokenCache
@@ -20,7 +16,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import SUMS, file_hash, read_json, tree_hash, value_hash
 from pipeline.runtime.folders import atomic_folder
-from pipeline.runtime.limits import JSON_BYTES, RECORD_BYTES
+from pipeline.runtime.limits import JSON_BYTES
 from pipeline.runtime.runs import run_dir
 from pipeline.training.loop import RunDirSession
 from pipeline.training.loop.ray_checkpoints import LISTING, unlisted_checkpoint
@@ -29,7 +25,6 @@ from tests.damage import no_file, within
 from tests.errors import one_line
 from tests.interruption import Killed, KilledAfter, fit
 from tests.test_loop import ToyTask
-from tests.test_outbox import OPENED, line, opened
 from tests.test_train_classifier import classifier_task
 
 NO_FILES = ("fifo", "folder", "zero")
@@ -46,16 +41,9 @@ def _shared(folder: Path) -> None:
         pass
 
 
-def _sent(folder: Path) -> None:
-    Outbox(folder).append_open(OPENED)
-    send(folder, Server("sqlite:///none.db"), {})
-
-
 LOCKS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "run directory": (".lock", lambda folder: run_dir("s", {"a": 1}, str(folder.parents[1]))),
     "shared folder": (".lock", _shared),
-    "outbox": ("log.lock", lambda folder: Outbox(folder).append_open(OPENED)),
-    "sending": ("sending.lock", _sent),
 }
 
 
@@ -80,17 +68,6 @@ def test_a_manifest_larger_than_any_is_not_read(tmp_path):
     for read in (lambda: read_json(tmp_path / "manifest.json"), lambda: tree_hash(tmp_path)):
         with pytest.raises(UserError, match="more than the limit"):
             read()
-
-
-def test_a_record_longer_than_any_is_left_out(tmp_path):
-    long = line({"time": 1, "tags": {"a": "x" * RECORD_BYTES}})
-    rest = line({"time": 1, "tags": {"b": "c"}})
-    (tmp_path / LOG).write_bytes(opened() + long + rest + long[:-1])
-    records = list(read_records(tmp_path / LOG, 0))
-    assert [record.get("damaged") for _, record in records] == [None, "it is no JSON", None]
-    assert records[-1][0] == len(opened() + long + rest)
-    Outbox(tmp_path).append({"tags": {"d": "e"}})  # after what is whole
-    assert [record for _, record in read_records(tmp_path / LOG, 0)][-1]["tags"] == {"d": "e"}
 
 
 def test_labels_of_which_no_hash_is_noted_are_refused(tmp_path, params):
@@ -178,18 +155,6 @@ def test_a_storage_that_is_a_link_to_itself_is_a_line(tmp_path):
     (tmp_path / "runs").symlink_to("runs")
     with pytest.raises(UserError, match="runs is, or lies in, a link to itself; delete it"):
         run_dir("s", {}, str(tmp_path / "runs"))
-
-
-def test_sync_tells_of_a_ruined_database_that_had_everything(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{tmp_path}/mlflow.db")
-    Outbox(tmp_path / "outbox/a").append_open(OPENED | {"uri": uri})
-    assert "1 records sent" in sync(tmp_path / "outbox")
-    (tmp_path / "mlflow.db").write_bytes(b"no database" * 999)
-    with pytest.raises(UserError, match=r"cannot be used: .*is damaged: put a whole copy"):
-        sync(tmp_path / "outbox")
-    (tmp_path / "mlflow.db").unlink()
-    assert "1 records sent" in sync(tmp_path / "outbox")
 
 
 @pytest.mark.parametrize("what", NO_FILES)

@@ -28,7 +28,9 @@ def tracking() -> Finding:
         way_out = "correct MLFLOW_TRACKING_URI, or move the file away: `maskgit sync` makes another"
         return Finding("tracking", "note", f"{found} is not a database", way_out)
     if uri.startswith("http") and place is None:
-        return Finding("tracking", "note", f"{found} is not an address", "correct it")
+        return Finding(
+            "tracking", "note", f"{found} is not an address", "correct MLFLOW_TRACKING_URI"
+        )
     if place and (reason := why_unreachable(*place)):
         way_out = "runs go on and keep what they log; `maskgit sync` sends it once it answers"
         return Finding("tracking", "note", f"{found}: {reason}", way_out)
