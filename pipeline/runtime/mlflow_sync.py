@@ -219,9 +219,10 @@ class _Projection:
     def __init__(self, folder: Path, server: Server):
         self.folder, self.server, self.noted = folder, server, False
         self.run = read_json(folder / RUN)
-        self.experiment = server.experiment(self.run["experiment"])
+        experiment = server.experiment(self.run["experiment"])
+        self.where = experiment.experiment_id
         # The time of its creation tells an experiment from one in another database.
-        database = [self.experiment.experiment_id, self.experiment.creation_time]
+        database = [self.where, experiment.creation_time]
         self.sent = read_json(folder / SENT) if (folder / SENT).exists() else {}
         if self.sent.get("database") != database:
             self.sent = {"database": database, "run_id": "", "run": None, "bytes": 0}
@@ -261,8 +262,8 @@ class _Projection:
         if parent := self._runs(run["parent"]):
             tags["mlflow.parentRunId"] = parent[0].info.run_id
         if not self.sent["run_id"]:
-            new = (self.experiment.experiment_id, run["start"], tags, run["name"])
-            found = self._own_runs() or [self.server.ask(methodcaller("create_run", *new))]
+            create = methodcaller("create_run", self.where, run["start"], tags, run["name"])
+            found = self._own_runs() or [self.server.ask(create)]
             self._note(run_id=found[0].info.run_id)
         if run["status"] == "RUNNING":
             self._ask("update_run", status="RUNNING")
@@ -275,8 +276,8 @@ class _Projection:
             self._ask("log_inputs", datasets=[DatasetInput(each, []) for each in datasets])
 
     def _runs(self, key: str) -> list[Any]:
-        where, query = [self.experiment.experiment_id], f"tags.`{RUN_KEY}` = '{key}'"
-        return self.server.ask(methodcaller("search_runs", where, query)) if key else []
+        search = methodcaller("search_runs", [self.where], f"tags.`{RUN_KEY}` = '{key}'")
+        return self.server.ask(search) if key else []
 
     def _own_runs(self) -> list[Any]:
         """MLflow's runs for this log: a request to create one that failed may have succeeded."""
