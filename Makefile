@@ -68,5 +68,6 @@ submit: env ## Run STAGE (or all) as a Ray job on ADDRESS, and take what came ou
 	python -m pipeline submit $(STAGE) --address "$(ADDRESS)"
 	! dvc config core.remote > /dev/null 2>&1 || dvc repro --pull $(filter-out all,$(STAGE))
 
-clean: ## Delete live checkpoints and finished trials (DVC's cache and what MLflow still gets stay)
-	test ! -d runs || find -H runs -mindepth 1 -maxdepth 1 ! -name outbox -exec rm -rf {} +
+clean: ## Send MLflow what it lacks, then delete live checkpoints and finished trials (DVC's cache stays)
+	test ! -d runs || python -m pipeline sync
+	test ! -d runs || find -H runs -mindepth 1 -maxdepth 1 -exec rm -rf {} +

@@ -15,14 +15,13 @@ from pipeline.config.params import Params, load_params
 from pipeline.config.paths import SAMPLES
 from pipeline.config.replicates import NETWORKS, Replicate
 from pipeline.runtime.dag import DVC_FILE, read_stages, require_params, stage_deps, stage_params
-from pipeline.runtime.delivery import load_ahead
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_yaml, tree_hash
+from pipeline.runtime.mlflow_sync import load_mlflow
 from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.project import require_here
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.uris import tracking_uri
 
 INTERRUPTED = "error: interrupted; run again to go on from the last checkpoint"
 
@@ -53,7 +52,7 @@ def _run(main: Callable[[Params], str], curves: Curves) -> None:
         if _is_known(_name()):
             check_networks(stage_deps(_name()))
             check_files(_name())
-        Thread(target=load_ahead).start()  # while a stage that uses Ray waits for it
+        Thread(target=load_mlflow).start()  # while a stage that uses Ray waits for it
         summary = main(params)
         if asked:
             require_params(asked, _name())
@@ -94,7 +93,6 @@ def _check_surroundings() -> None:
         raise UserError(
             f"DVC_ROOT: {root} is no project of DVC's; unset it, DVC sets it for its stages"
         )
-    tracking_uri()
 
 
 def _way_back() -> str:

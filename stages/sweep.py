@@ -20,9 +20,9 @@ from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
 from pipeline.runtime.project import of_project
 from pipeline.runtime.room import require_resources
+from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.storage import storage, upload
-from pipeline.runtime.tracking import Run
 from pipeline.runtime.trials import run_trials
 from pipeline.weights.published import load_model
 from stages.running import run_stage
@@ -68,7 +68,7 @@ def main(params: Params) -> str:
     return f"sweep: {len(rows)} cells (schedule × T × seed) in {RESULTS / 'sweep/rows.csv'}"
 
 
-def _child(stage: Stage, trial: Trial) -> Run:
+def _child(stage: Stage, trial: Trial) -> RunLog:
     note = (
         "A training with this schedule and seed (`train/`, by step), decoded with every T: "
         "`samples/`, whose step is T. `samples_best/` is over T."
@@ -141,7 +141,7 @@ def _iterations(row: dict[str, Any]) -> int:
     return row["iterations"]
 
 
-def _log_best(rows: list[dict[str, Any]], run: Run, fid: str) -> None:
+def _log_best(rows: list[dict[str, Any]], run: RunLog, fid: str) -> None:
     """Log the cell (schedule, T) with the lowest mean over seeds, which is chosen on its own
     samples: the schedule as a tag, since a metric is a number."""
     cells: dict[tuple[str, int], list[float]] = {}

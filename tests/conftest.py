@@ -26,7 +26,6 @@ from tests.transformer_task import random_tokens, tiny_params
 if TYPE_CHECKING:
     from pipeline import MaskGIT
     from tests.pretended import Pretended
-    from tests.tracking_server import FakeServer
 
 torch.set_num_threads(1)  # the tensors of tests are small: threads would only wait for each other
 os.environ |= FAIR
@@ -109,14 +108,6 @@ def gpu() -> Iterator["Pretended"]:
     pretended.pretended_device()
     with pretended.Pretended() as mode:
         yield mode
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path) -> "FakeServer":
-    """A tracking server of a project in `tmp_path`, the test's working directory."""
-    from tests.tracking_server import fake_server
-
-    return fake_server(monkeypatch, tmp_path, "http://127.0.0.1:5000")
 
 
 @pytest.fixture

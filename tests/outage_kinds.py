@@ -66,7 +66,6 @@ def began_anew(trial: Trial) -> None:
     trial.proxy.mode = "refused"
     trial.wait(0.5)
     trial.proxy.target, trial.proxy.mode = trial.other, "open"
-    trial.forgot = True
     trial.end(process)
 
 
@@ -109,7 +108,6 @@ def deleted(trial: Trial) -> None:
     trial.wait(0.5)
     trial.wait_for_database(process)
     trial.database.unlink(missing_ok=True)
-    trial.forgot = True
     trial.end(process)
 
 

@@ -7,15 +7,13 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 from mlflow import MlflowClient
 
 from pipeline.runtime.dag import stage_outputs
-from pipeline.runtime.files import tree_hash
-from pipeline.runtime.outbox import LOG, SYSTEM, read_records
-from pipeline.runtime.sending import sent_part
+from pipeline.runtime.files import read_json, read_yaml, tree_hash
+from pipeline.runtime.run_log import SYSTEM, read_rows
 from tests.failing_proxy import FailingProxy
 from tests.project import SECRET, Project, files_with_secret
 
@@ -47,7 +45,6 @@ class Trial:
     made: dict[str, str | None] = field(default_factory=dict)  # its outputs in the end
     points: Points = field(default_factory=dict)  # what it had logged in the end
     delivered: int = 0  # points that the server has of it, the machine's load too
-    forgot: bool = False  # the server lost what it had; of that, pictures are not sent again
 
     @property
     def uri(self) -> str:
@@ -145,7 +142,7 @@ class Trial:
             and path.name not in NOT_KEPT
             and not path.name.endswith(".txt")
             and not any(part.endswith(".tmp") for part in path.parts)
-            and "tune" not in path.parts  # Ray Tune's notes, which are not read again
+            and not {"tune", "log"} & {*path.parts}  # what no stage goes on from
         ]
         return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
@@ -165,59 +162,45 @@ class Trial:
         return tree_hash(self.project.folder / path)
 
     def logged(self) -> Points:
-        """Every point of a metric in the outboxes, but the machine's load and times."""
-        points: Points = {}
-        for _, name, records in self._outboxes():
-            for record in records:
-                for metric, value in record.get("metrics", {}).items():
-                    if not metric.startswith(SYSTEM) and "second" not in metric:
-                        points[name, metric, record["step"]] = value
-        return points
+        """Every point of a metric in the logs, but the machine's load and times."""
+        return {
+            (read_json(log / "run.json")["name"], metric, row["step"]): value
+            for log in self._logs()
+            for _, row in read_rows(log / "metrics.jsonl")
+            for metric, value in row["metrics"].items()
+            if not metric.startswith(SYSTEM) and "second" not in metric
+        }
 
     def count(self) -> int:
         """The number of points that the server has: all that were logged, each once, in a run for
-        each outbox."""
+        each log."""
         client, count, runs = MlflowClient(self.uri), 0, {}
-        for folder, _, records in self._outboxes():
-            run_id = sent_part(folder)["run_id"]
+        for log in self._logs():
+            run_id = read_json(log / "sent.json")["run_id"]
             wanted: dict[str, set[tuple[int, float]]] = {}
-            for record in records:
-                for metric, value in record.get("metrics", {}).items():
-                    wanted.setdefault(metric, set()).add((record["step"], value))
+            for _, row in read_rows(log / "metrics.jsonl"):
+                for metric, value in row["metrics"].items():
+                    wanted.setdefault(metric, set()).add((row["step"], value))
             for metric, points in wanted.items():
                 found = client.get_metric_history(run_id, metric)
                 assert {(p.step, p.value) for p in found} == points, (metric, found)
-                assert len(found) == len(points), f"{metric} was delivered twice"
+                assert len(found) == len(points), f"{metric} was sent twice"
                 count += len(points)
-            self._check_pictures(client, run_id, records)
+            for path in filter(Path.is_file, (log / "artifacts").rglob("*")):
+                name = path.relative_to(log / "artifacts")
+                there = client.list_artifacts(run_id, "images" if len(name.parts) > 1 else None)
+                assert str(name) in [file.path for file in there]
             runs[run_id] = client.get_run(run_id).info
             assert runs[run_id].status == "FINISHED"
-            assert list(folder.glob("files/*/*")) == [], "artifacts that were not sent"
         experiments = {info.experiment_id for info in runs.values()}
         assert {run.info.run_id for run in client.search_runs(list(experiments))} == set(runs)
         return count
 
-    def _check_pictures(
-        self, client: MlflowClient, run_id: str, records: list[dict[str, Any]]
-    ) -> None:
-        """Each is there once, with the small copy that MLflow shows."""
-        logged = [r for r in records if "image" in r]
-        there = [file.path for file in client.list_artifacts(run_id, "images")] if logged else []
-        for record in logged:
-            own = f"images/{record['image']}+step+{record['step']}+timestamp+{record['time']}+"
-            kinds = sorted(Path(path).suffix for path in there if path.startswith(own))
-            assert kinds == [".png", ".webp"] or (self.forgot and not kinds), (own, kinds)
-            if kinds:
-                assert client.get_run(run_id).data.tags["mlflow.loggedImages"] == "True"
-
-    def _outboxes(self) -> list[tuple[Path, str, list[dict[str, Any]]]]:
-        """Folder, name of the run, and records of each."""
-        found = []
-        for log in sorted((self.project.folder / "runs/outbox").glob(f"*/{LOG}")):
-            records = [record for _, record in read_records(log, 0)]
-            name = next(r["open"]["name"] for r in records if "open" in r)
-            found.append((log.parent, name, records))
-        return found
+    def _logs(self) -> list[Path]:
+        """The folders of the logs of this experiment's runs: the stage's, and those around it."""
+        found = (self.project.folder / "runs").rglob("run.json")
+        own = read_yaml(self.project.folder / "params.yaml")["mlflow"]["experiment"]
+        return sorted(f.parent for f in found if read_json(f)["experiment"] == own)
 
     def no_password(self) -> None:
         """Neither in what was printed nor in a file."""
@@ -233,7 +216,7 @@ class Trial:
 def fresh(finished: Project, stage: str, folder: Path, proxy: FailingProxy | None) -> Trial:
     """A copy of the project at `folder / "project"`, without what the stage, and MLflow, have."""
     target = folder / "project"
-    left_out = {"": {".git", ".dvc", "mlflow.db", "mlruns"}, "runs": {"outbox", stage}}
+    left_out = {"": {".git", ".dvc", "mlflow.db", "mlruns"}, "runs": {"reproduction", stage}}
 
     def ignored(parent: str, names: list[str]) -> set[str]:
         inside = Path(parent).relative_to(finished.folder).as_posix().removeprefix(".")

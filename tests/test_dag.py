@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.runtime.files import file_hash, read_yaml
-from pipeline.runtime.outbox import SYSTEM
+from pipeline.runtime.run_log import SYSTEM
 from tests.project import Project, trained
 
 pytestmark = pytest.mark.slow

@@ -2,9 +2,7 @@
 
 import json
 import os
-import sqlite3
 from collections import namedtuple
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -51,12 +49,6 @@ def test_each_thing_that_would_stop_a_run_fails_with_a_way_out(project, capsys, 
         assert state == "fails" and said in text, text
 
 
-def test_a_database_in_a_folder_that_is_not_there_is_noted(project, monkeypatch, tmp_path):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/slip/runs.db")
-    state, text = found("tracking")
-    assert state == "note" and "its folder is new" in text and not (tmp_path / "slip").exists()
-
-
 @pytest.mark.parametrize("damaged", ["stages: [", "stages: {}\nvars: 3", "stages: {a: {outs: 3}}"])
 def test_a_damaged_dag_would_stop_a_run(project, damaged):
     Path("dvc.yaml").write_text(damaged)
@@ -64,27 +56,10 @@ def test_a_damaged_dag_would_stop_a_run(project, damaged):
     assert state == "fails" and "dvc.yaml" in text
 
 
-def test_a_damaged_database_is_noted(project):
-    with closing(sqlite3.connect("mlflow.db")) as database:
-        database.execute("CREATE TABLE runs (name TEXT)")
-        database.executemany("INSERT INTO runs VALUES (?)", [("x" * 1000,)] * 100)
-        database.commit()
-    assert found("tracking")[0] == "good"
-    content = Path("mlflow.db").read_bytes()
-    for damaged in (content[: len(content) // 2], bytes(len(content)), content[:100] + bytes(9000)):
-        Path("mlflow.db").write_bytes(damaged)
-        state, text = found("tracking")
-        assert state == "note" and "is damaged: put a whole copy" in text
-        assert "`maskgit sync` sends all runs that are kept" in text
-
-
-def test_a_project_whose_folder_no_database_can_lie_in_fails_with_a_way_out(project, monkeypatch):
-    odd = project / "a?b"
-    odd.mkdir()
-    monkeypatch.chdir(odd)
-    (finding,) = [each for each in examine() if each.subject == "tracking"]
-    assert finding.state == "fails" and finding.found.endswith("a folder with ? in its name")
-    assert finding.way_out == "rename the folder, or set MLFLOW_TRACKING_URI"
+def test_a_file_that_is_not_a_database_is_noted(project):
+    Path("mlflow.db").write_bytes(b"text, of which nobody makes a database")
+    state, text = found("tracking")
+    assert state == "note" and "is not a database" in text and "`maskgit sync`" in text
 
 
 def test_a_tracking_server_that_is_away_stops_nothing(project, monkeypatch):
@@ -100,7 +75,7 @@ def test_a_tracking_server_without_an_address_is_told_from_a_broken_installation
     for uri in ("http://server:port", "http://[server", "http://server:99999"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         state, text = found("tracking")
-        assert state == "note" and "is no address" in text and "MLFLOW_TRACKING_URI" in text
+        assert state == "note" and "is not an address" in text and "MLFLOW_TRACKING_URI" in text
 
 
 def test_a_requirement_that_is_not_met_is_named(project, monkeypatch):

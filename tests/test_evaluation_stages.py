@@ -23,8 +23,9 @@ from pipeline.decoding import DecodingSettings, generate
 from pipeline.experiments import edit as edits
 from pipeline.experiments import speed, temperature
 from pipeline.experiments.evaluate.gallery import write_gallery
-from pipeline.runtime import machines, tracking
+from pipeline.runtime import machines
 from pipeline.runtime import stage as stage_module
+from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
@@ -112,10 +113,10 @@ RESULTS = {
 }
 
 
-class Run(tracking.Run):
-    """Stands for MLflow's, for the monitor of the machine and for the delivery to the server."""
+class Run(RunLog):
+    """Stands for a run's log, for the monitor of the machine and for what sends to MLflow."""
 
-    run_id, workers = "run", f"{platform.node()} (cpu)"
+    run_id, key, workers = "run", "key", f"{platform.node()} (cpu)"
 
     def __init__(self):
         self.metrics, self.artifacts, self.ended = {}, [], []
@@ -132,8 +133,8 @@ class Run(tracking.Run):
     def finish(self, ok=None):
         self.ended.append(ok)
 
-    def close(self, patience):
-        return None
+    def close(self, most):
+        return ""
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def run_stage_main(in_tiny_project, monkeypatch):
     def start(stage: str, **sections) -> tuple[str, Run]:
         params, run = with_params(**sections), Run()
         Path("params.yaml").write_text(json.dumps(params.model_dump()))
-        for opened in ("open_reproduction", "open_run", "MachineMonitor", "Delivery"):
+        for opened in ("open_reproduction", "open_run", "MachineMonitor", "Sync"):
             monkeypatch.setattr(stage_module, opened, lambda *_, **__: run)
         return importlib.import_module(f"stages.{stage}").main(params), run
 
@@ -248,4 +249,4 @@ def test_speed_is_measured_by_a_worker_where_the_stage_has_no_gpu(run_stage_main
     run_stage_main("speed", ray=own)
     assert set(pd.read_csv("results/speed_timings.csv")["device"]) == {"H100"}
     record = json.loads(Path("results/sources/speed.json").read_bytes())
-    assert record["workers"] == [machine] and not list(Path("runs/speed").iterdir())
+    assert record["workers"] == [machine] and not list(Path("runs/speed").glob("*/*.json"))

@@ -38,11 +38,11 @@ def test_a_tracking_server_that_is_away_stops_nothing_and_no_password_is_left(pr
     ray = Path(f"/tmp/rf{os.getpid()}")  # Ray's logs, in a folder with a short name
     copy.set(sweep__schedules=["cosine"], sweep__iterations=[2], sweep__crossed=[])
     output = copy.stage("cache_tokens", **away) + copy.stage("sweep", **away, RAY_TMPDIR=str(ray))
-    assert output.count("records are still to be sent to http://me:***@127.0.0.1:9") == 2
+    assert output.count("logs are still to be sent to http://me:***@127.0.0.1:9") == 2
     assert (copy.folder / "data/tokens/manifest.json").exists()
     assert (copy.folder / "results/sweep/rows.csv").exists()
     synced = copy.run("python", "-m", "pipeline", "sync", ok=False, **away)
-    assert "start the server and run this again" in error_line(synced)
+    assert "start the server, and run this again" in error_line(synced)
     assert SECRET not in output + synced
     assert files_with_secret(copy.folder, ray) == []
 

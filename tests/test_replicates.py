@@ -14,7 +14,7 @@ import pytest
 from pipeline.config.paths import TOKENS
 from pipeline.config.replicates import main_replicates, replicates
 from pipeline.runtime import stage as stage_module
-from pipeline.runtime import tracking
+from pipeline.runtime.run_log import RunLog
 from pipeline.training import networks
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.loop import RunDirSession, train
@@ -29,10 +29,10 @@ TASKS = {"transformer": TransformerTask, "autoregressive": AutoregressiveTask}
 TRAINING = {"steps": 4, "batch_size": 6, "checkpoint_every": 2, "bf16": False}
 
 
-class Run(tracking.Run):
-    """Stands for MLflow's, for the monitor of the machine and for the delivery to the server."""
+class Run(RunLog):
+    """Stands for a run's log, for the monitor of the machine and for what sends to MLflow."""
 
-    run_id = "run"
+    run_id, key = "run", "key"
 
     def __init__(self):
         self.rows, self.pictures, self.children, self.ended = [], [], {}, []
@@ -59,8 +59,8 @@ class Run(tracking.Run):
         if ok is not None:  # the monitor says nothing of how it went
             self.ended.append(ok)
 
-    def close(self, patience):
-        return None
+    def close(self, most):
+        return ""
 
 
 def params_with(seeds=(0, 1), smoothing=0.1, others=(0.2,)):
@@ -99,7 +99,7 @@ def train_stage(tiny_project, tmp_path, monkeypatch):
     def run(params, network="transformer"):
         trained.clear()
         stage_run = Run()
-        for opened in ("open_reproduction", "open_run", "MachineMonitor", "Delivery"):
+        for opened in ("open_reproduction", "open_run", "MachineMonitor", "Sync"):
             monkeypatch.setattr(stage_module, opened, lambda *_, **__: stage_run)
         Path("params.yaml").write_text(json.dumps(params.model_dump()))
         metrics = networks.train_network(params, network, TASKS[network])
@@ -215,7 +215,7 @@ def test_every_training_is_logged_as_a_child_of_the_stage(train_stage):
     for children in (run.children, again.children):
         for replicate in main_replicates(params, "transformer"):
             child = children[replicate.name]
-            # By its worker and at its end: an outbox keeps one of each.
+            # By its worker and at its end: a log keeps one of each.
             assert once(step for step, _ in child.rows) == [2, 4] and child.ended == [True]
             assert once(child.pictures) == ["samples_0000002.png", "samples_0000004.png"]
     assert run.children["main/seed0"].rows == 2 * again.children["main/seed0"].rows

@@ -196,7 +196,7 @@ def test_trials_are_trained_again_by_what_trains_them(finished, tmp_path):
     ("file", "expected"),
     [
         ("analysis/exhibits/table1.py", {"analysis"}),
-        ("pipeline/runtime/tracking.py", set()),
+        ("pipeline/runtime/run_log.py", set()),
         ("pipeline/editing.py", {"edit"}),
         ("pipeline/prepare/datasets.py", {"prepare"}),
     ],

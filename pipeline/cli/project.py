@@ -68,9 +68,7 @@ def _require_project() -> None:
 def params(as_json: AsJson = False) -> None:
     """Validate params.yaml and print it resolved, as JSON."""
     from pipeline.config.params import load_params
-    from pipeline.runtime.uris import tracking_uri
 
-    tracking_uri()  # `make repro` asks here, before DVC deletes anything, what stages would refuse
     print(load_params().model_dump_json(indent=2))
 
 

@@ -100,13 +100,13 @@ def measure(
 def sync() -> None:
     """Send MLflow what it did not get while it was away.
 
-    Ends with 1 where nothing of a run can be read or sent, or the server does not take what is.
+    Ends with 1 if MLflow does not have everything afterwards.
     """
     from pipeline.config.params import load_params
-    from pipeline.runtime.delivery import outbox_folder
-    from pipeline.runtime.sync import sync as send
+    from pipeline.runtime.mlflow_sync import sync as send
+    from pipeline.runtime.stage import logs_folder
 
-    print(send(outbox_folder(load_params().ray.folder)))
+    print(send(logs_folder(load_params().ray.folder)))
 
 
 def register(replicate: Replicate = None) -> None:

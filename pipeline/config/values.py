@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from pipeline.runtime import limits
 from pipeline.runtime.files import as_written
 from pipeline.runtime.project import folder_named, is_store
-from pipeline.runtime.uris import redacted
+from pipeline.runtime.secrets import redacted
 
 JOINERS = "\u200c\u200d"
 Extractor = Literal["classifier", "inception"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.runtime.errors import SYSTEM, WAYS_OUT, PassingError, UserError, one_line
 from pipeline.runtime.files import write_text
 from pipeline.runtime.project import in_project
-from pipeline.runtime.uris import scrubbed
+from pipeline.runtime.secrets import redacted
 
 DAMAGED = (None, errno.ENOENT, errno.EINVAL, errno.EIO)  # of errors of a damaged or missing file
 MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # in torch's messages
@@ -36,8 +36,8 @@ def bug(error: Exception, name: str) -> str:
         return in_a_line(inner)
     if isinstance(inner, OSError) and inner.errno in (WAYS_OUT if inner.filename else SYSTEM):
         way_out = f"{WAYS_OUT[inner.errno]} and run again"
-        return scrubbed(str(UserError(str(inner.filename or ""), str(inner.strerror), way_out)))
-    text = scrubbed("".join(traceback.format_exception(error)))
+        return redacted(str(UserError(str(inner.filename or ""), str(inner.strerror), way_out)))
+    text = redacted("".join(traceback.format_exception(error)))
     if "MASKGIT_COMMIT" in os.environ:  # of `tools/submit`
         print(text, file=sys.stderr)
     with contextlib.suppress(UserError, OSError):
@@ -45,7 +45,7 @@ def bug(error: Exception, name: str) -> str:
         folder = runs if runs.is_dir() else Path(tempfile.gettempdir())
         file = folder / f"traceback-{name}.txt"
         write_text(file, text.encode("utf-8", "backslashreplace").decode())
-        return f"{one_line(scrubbed(in_a_line(error)))} (unexpected: traceback in {file})"
+        return f"{one_line(redacted(in_a_line(error)))} (unexpected: traceback in {file})"
     raise error
 
 

@@ -19,8 +19,8 @@ from filelock import FileLock
 from pipeline.runtime.dag import makers, require_unchanged, stage_deps
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import value_hash
+from pipeline.runtime.secrets import redacted
 from pipeline.runtime.storage import Storage, storage, use_storage
-from pipeline.runtime.uris import redacted
 
 JOB = "MASKGIT_JOB"  # set in a job whose nodes have checkouts of their own
 LINKS = ["hardlink", "symlink"]  # how DVC takes files out of its cache

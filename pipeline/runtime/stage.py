@@ -1,30 +1,34 @@
 """A running stage: its key, its run directories and its MLflow run."""
 
+import os
 import platform
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from pipeline.runtime.dag import (
+    DVC_FILE,
     part_of_key,
+    project_key,
     require_params,
     require_unchanged,
     stage_code,
+    stage_description,
     stage_key,
     stage_outputs,
     stage_params,
 )
-from pipeline.runtime.delivery import PATIENCE, Delivery, outbox_folder
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import remove_temporary, value_hash
+from pipeline.runtime.mlflow_sync import LONGEST, Sync
 from pipeline.runtime.node_checkout import begin
 from pipeline.runtime.project import in_project, of_project
 from pipeline.runtime.provenance import write_record
-from pipeline.runtime.reproduction import open_reproduction, stage_note
+from pipeline.runtime.run_log import LOG, NOTE, MachineMonitor, RunLog, open_run
 from pipeline.runtime.runs import run_dir
 from pipeline.runtime.storage import open_storage
-from pipeline.runtime.tracking import NOTE, MachineMonitor, Run, open_run
 from pipeline.runtime.trials import Machine, machines
 
 INTERRUPTED = 1.0  # seconds that a stage waits for the tracking server after Ctrl-C
@@ -49,7 +53,7 @@ class Stage:
         name: the stage's name in dvc.yaml.
     """
 
-    run: Run  # within the context
+    run: RunLog  # within the context
 
     def __init__(self, name: str, params: StageParams):
         self.name, self.params = name, params
@@ -81,19 +85,18 @@ class Stage:
         self.folder()  # no other process may run the same
         for output in stage_outputs(self.name):
             remove_temporary(output.parent, output.name)
-        outboxes = outbox_folder(self.params.ray.folder)
-        experiment = self.params.mlflow.experiment
-        self._whole = open_reproduction(experiment, outboxes)
+        runs, experiment = logs_folder(self.params.ray.folder), self.params.mlflow.experiment
+        self._reproduction = open_reproduction(runs, experiment)
         self.run = open_run(
+            self.folder() / LOG,
             self.hash,
             self.name,
-            stage_params(self.name),
             experiment,
-            outboxes,
-            parent=self._whole,
-            tags={NOTE: stage_note(self.name)},
+            stage_params(self.name),
+            {NOTE: f"{stage_description(self.name)}.\n\n{_how_to_repeat(self.name)}"},
+            parent=self._reproduction.key,
         )
-        self._delivery = Delivery(outboxes)
+        self._sync = Sync(runs)
         self._monitor = MachineMonitor(self.run)
         return self
 
@@ -123,7 +126,7 @@ class Stage:
         interrupted = error is not None and not isinstance(error, Exception)
         changed = None if interrupted else self._changed()
         try:
-            self._end(error or changed, INTERRUPTED if interrupted else PATIENCE)
+            self._end(error or changed, INTERRUPTED if interrupted else LONGEST)
         finally:
             begin("", ())  # none runs
         if changed and isinstance(error, UserError):  # perhaps of workers that refused other code
@@ -155,8 +158,8 @@ class Stage:
             if error is None:
                 self.run.log_tags({"workers": "; ".join(map(_text, workers))})
             self.run.finish(ok=error is None)
-            self._whole.finish(ok=error is None)
-            left = self._delivery.close(patience)
+            self._reproduction.finish(ok=error is None)
+            left = self._sync.close(patience)
         except (UserError, OSError) as unlogged:  # it must hide neither results nor error
             left = str(unlogged)
         if left:
@@ -167,3 +170,68 @@ class Stage:
 
 def _text(machine: Machine) -> str:
     return f"{machine.get('host')} ({machine.get('device')})"
+
+
+def logs_folder(storage: str) -> Path:
+    """The folder that holds the logs of all runs, in their run directories.
+
+    Args:
+        storage: `ray.folder` of the params.
+    """
+    return Path(os.path.realpath(in_project(storage)))
+
+
+def open_reproduction(runs: Path, experiment: str) -> RunLog:
+    """Begin or resume the run of a whole `dvc repro`, the parent of its stages' runs.
+
+    Its key is what all stages depend on, params and code: a `dvc repro` that is killed and run
+    again goes on in the same run, and a changed param begins another.
+
+    Args:
+        runs: `logs_folder`.
+    """
+    key = project_key()
+    digest = value_hash(key)
+    name = os.environ.get("DVC_EXP_NAME") or f"{key['params'].get('preset', 'run')}-{digest[:6]}"
+    tags = {
+        NOTE: f"One state of params and code, reproduced by `dvc repro`. Its children are the "
+        f"stages that ran; what DVC had in its cache is under the run that made it.\n\n"
+        f"{_how_to_repeat()}",
+        "maskgit.kind": "reproduction",
+        "mlflow.source.name": DVC_FILE.name,
+        "dvc.stage": "",
+    }
+    folder = runs / "reproduction" / digest[:16]
+    return open_run(folder, f"reproduction/{digest}", name, experiment, key["params"], tags)
+
+
+def log_reproduction(
+    runs: Path,
+    experiment: str,
+    metrics: Mapping[str, Mapping[str, Any]],
+    files: Iterable[Path],
+) -> str:
+    """Log the results of all stages, from the last one, which has no run of its own.
+
+    Args:
+        metrics: by group; those that are text become tags.
+
+    Returns:
+        What remains to be sent, as `Sync.close`.
+    """
+    run, sync = open_reproduction(runs, experiment), Sync(runs)
+    for group, values in metrics.items():
+        run.log_group(group, values)
+        run.log_tags({f"{group}.{k}": v for k, v in values.items() if isinstance(v, str)})
+    for file in files:
+        run.log_artifact(file)
+    run.finish(ok=True)
+    return sync.close()
+
+
+def _how_to_repeat(stage: str = "") -> str:
+    command = f"dvc repro {stage}".strip()
+    return (
+        f"To repeat it: check out the commit of the tag `git.commit`, put `params.yaml` from the "
+        f"artifacts in place, and `{command}`."
+    )

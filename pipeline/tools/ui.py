@@ -6,9 +6,8 @@ from urllib.parse import quote
 
 from pipeline.config.params import load_params
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.server import Server, Unsent
-from pipeline.runtime.server_errors import way_out
-from pipeline.runtime.uris import redacted, server_of, sqlite_file, tracking_uri
+from pipeline.runtime.mlflow_sync import Server, Unsent, sqlite_file, tracking_uri, way_out
+from pipeline.runtime.secrets import redacted, server_of
 from pipeline.tools.ports import free_port
 
 HOST, PORT = "127.0.0.1", 5000

@@ -28,8 +28,8 @@ from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.progress import Countdown
 from pipeline.runtime.room import require_resources
+from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.tracking import Run
 from pipeline.runtime.trials import run_trials
 from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
@@ -126,7 +126,7 @@ def _job(
     )
 
 
-def _child(stage: Stage, replicate: Replicate, params: Params) -> Run:
+def _child(stage: Stage, replicate: Replicate, params: Params) -> RunLog:
     values = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
     note = f"One training of the {replicate.network}: its curves (`train/`), and samples by step."
     return stage.run.child(f"{stage.hash}/{replicate.name}", replicate.name, values, note)
@@ -187,7 +187,7 @@ def convert_transformer(params: Params) -> dict[str, float]:
 
 
 def _write_results(
-    network: str, history: list[dict[str, Any]], metrics: dict[str, float], run: Run
+    network: str, history: list[dict[str, Any]], metrics: dict[str, float], run: RunLog
 ) -> None:
     others = [name for name in history[0] if name not in ("step", "loss")]
     write_csv(RESULTS / network / "history.csv", history, columns=["step", "loss", *others])
@@ -207,7 +207,7 @@ def preview_size(classes: int) -> int:
 class Observer:
     """Logs, on the first worker, the curve of a training and a grid of samples."""
 
-    def __init__(self, run: Run, job: TransformerJob):
+    def __init__(self, run: RunLog, job: TransformerJob):
         self.run, self.job, self.params = run, job, job.params
         self.tokenizer = TOKENIZER.absolute()
 

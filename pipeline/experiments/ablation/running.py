@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.experiments.ablation.measuring import measure_trial
 from pipeline.experiments.ablation.trial import Trial
-from pipeline.runtime.tracking import Run
+from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.trials import run_beside
 from pipeline.training.transformer.model import train_model
 
@@ -16,7 +16,7 @@ class TrackedTrial:
     """A trial and its MLflow run, which begins as it does and gets its curve while it trains."""
 
     trial: Trial
-    run: Run
+    run: RunLog
 
     @property
     def name(self) -> str:

@@ -2,9 +2,8 @@
 
 from importlib import metadata
 
-from pipeline.runtime.server import damage_of
-from pipeline.runtime.server_errors import HOSTED, fault_of, mend_file
-from pipeline.runtime.uris import redacted, server_of, sqlite_file, tracking_uri
+from pipeline.runtime.mlflow_sync import is_database, sqlite_file, tracking_uri
+from pipeline.runtime.secrets import redacted, server_of
 from pipeline.tools.doctor.finding import Finding
 
 
@@ -22,26 +21,17 @@ def ray() -> Finding:
 def tracking() -> Finding:
     from pipeline.runtime.cluster import why_unreachable
 
-    version, uri = f"MLflow {metadata.version('mlflow')}", tracking_uri()
-    if fault := fault_of(uri):
-        return Finding("tracking", "note", f"{version}; {redacted(uri)} {fault[0]}", fault[1])
-    if (file := sqlite_file(uri)) is not None:
-        if not file.absolute().parent.exists():
-            found = f"{version}; {redacted(uri)}: its folder is new, a run makes it"
-            return Finding("tracking", "note", found, "mend MLFLOW_TRACKING_URI if it is a slip")
-        if damage := damage_of(file):
-            found = f"{version}; {redacted(uri)}: {damage}"
-            return Finding("tracking", "note", found, mend_file(file))
-        return Finding("tracking", "good", f"{version}; {redacted(uri)}")
-    place = server_of(uri)
-    if uri.startswith(HOSTED):
-        way_out = "give it the credentials that `databricks configure` asks for, if it lacks them"
-        found = f"{version}; {redacted(uri)}: its credentials are not looked at here"
-        return Finding("tracking", "note", found, way_out)
-    if place is None:
-        return Finding("tracking", "good", f"{version}; {redacted(uri)}")
-    if reason := why_unreachable(*place):
-        found = f"{version}; {redacted(uri)}: {reason}"
+    uri = tracking_uri()
+    shown, file, place = redacted(uri), sqlite_file(uri), server_of(uri)
+    found = f"MLflow {metadata.version('mlflow')}; {shown}"
+    if file and not is_database(file):
+        way_out = "correct MLFLOW_TRACKING_URI, or move the file away: `maskgit sync` makes another"
+        return Finding("tracking", "note", f"{found} is not a database", way_out)
+    if uri.startswith("http") and place is None:
+        return Finding(
+            "tracking", "note", f"{found} is not an address", "correct MLFLOW_TRACKING_URI"
+        )
+    if place and (reason := why_unreachable(*place)):
         way_out = "runs go on and keep what they log; `maskgit sync` sends it once it answers"
-        return Finding("tracking", "note", found, way_out)
-    return Finding("tracking", "good", f"{version}; {redacted(uri)} answers")
+        return Finding("tracking", "note", f"{found}: {reason}", way_out)
+    return Finding("tracking", "good", f"{found} answers" if place else found)

@@ -13,11 +13,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import read_json, tree_hash, value_hash
+from pipeline.runtime.mlflow_sync import RUN_KEY, Server, tracking_uri, way_out
 from pipeline.runtime.provenance import SOURCES
-from pipeline.runtime.sending import RUN_KEY
-from pipeline.runtime.server import Server
-from pipeline.runtime.server_errors import way_out
-from pipeline.runtime.uris import redacted, scrubbed, tracking_uri
+from pipeline.runtime.secrets import redacted
 
 if TYPE_CHECKING:
     from pipeline.api.model import MaskGIT
@@ -85,7 +83,7 @@ def register(params: Params, seed: int | None = None) -> str:
         except UserError:
             raise
         except Exception as error:  # of the network and the database, which have many
-            reason = scrubbed(one_line(str(error)))[:200]
+            reason = redacted(one_line(str(error)))[:200]
             raise UserError(
                 f"MLflow at {redacted(tracking_uri())}: {reason}; {way_out(reason)}"
             ) from error

@@ -9,10 +9,11 @@ import os
 import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from pipeline.config.params import load_params
@@ -21,11 +22,10 @@ from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.node_checkout import Remote, default_remote
-from pipeline.runtime.patience import unless_late
 from pipeline.runtime.process import THREADS
 from pipeline.runtime.runs import provenance
+from pipeline.runtime.secrets import redacted, server_of
 from pipeline.runtime.storage import S3_ENVIRONMENT
-from pipeline.runtime.uris import redacted, server_of
 from pipeline.tools.submit.follow import PREFERRED, followed
 from pipeline.tools.submit.order import KEY, Order
 from pipeline.tools.submit.package import tracked_files, write_package
@@ -71,12 +71,18 @@ def _client(address: str) -> Any:
         raise UserError(f"there is no Ray dashboard at {redacted(address)}: {reason}; {way_out}")
     from ray.job_submission import JobSubmissionClient
 
-    began = time.monotonic()
-    try:  # Ray itself waits for an answer without an end
-        with _without(PREFERRED):
-            return unless_late(
-                lambda: JobSubmissionClient(address), lambda: time.monotonic() - began > CONNECT
-            )
+    connected: Future[Any] = Future()
+
+    def connect() -> None:
+        try:
+            connected.set_result(JobSubmissionClient(address))
+        except BaseException as error:
+            connected.set_exception(error)
+
+    try:
+        with _without(PREFERRED):  # in a thread, since Ray itself would wait for ever
+            Thread(target=connect, daemon=True).start()
+            return connected.result(timeout=CONNECT)
     except TimeoutError:
         raise UserError(
             f"what is at {redacted(address)} did not answer in {CONNECT:g} s; {way_out}"

@@ -10,7 +10,7 @@ from aiohttp import ClientError
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
-from pipeline.runtime.uris import redacted
+from pipeline.runtime.secrets import redacted
 from pipeline.tools.submit.order import KEY
 
 PREFERRED = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # by Ray, to the address that it is given

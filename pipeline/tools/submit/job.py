@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.mlflow_sync import is_local, tracking_uri
 from pipeline.runtime.node_checkout import JOB, Remote, cache_folder
 from pipeline.runtime.process import THREADS, set_up
-from pipeline.runtime.uris import is_local, tracking_uri
 from pipeline.tools.submit.order import FILE, Order
 from pipeline.tools.submit.remote import LOCAL_CONFIG, push, use_remote
 

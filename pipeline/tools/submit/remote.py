@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.node_checkout import Remote
-from pipeline.runtime.uris import redacted
+from pipeline.runtime.secrets import redacted
 
 LOCAL_CONFIG = Path(".dvc/config.local")
 

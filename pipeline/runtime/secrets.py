@@ -1,0 +1,51 @@
+"""Addresses and messages without the passwords in them, and the host of an address."""
+
+import os
+import re
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
+
+SHORTEST = 4  # characters of a secret that is looked for outside of an address
+_ENVIRONMENT = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+# Databases accept a slash or an @ in a password, so the longest match is the password.
+_PASSWORD = re.compile(r"(://[^/@]*?):(?:\S*|[^/]*)@")
+_NO_SCHEME = re.compile(r"^([\w.+-]+):(?!//)\S*@")
+_TOKEN = re.compile(r"(https?://)[^/@:\s]+@")
+_IN_QUERY = re.compile(
+    r"([?&;](?:(?:[^=&;\s]*[_.-])?(?:\w*pass(?:word|wd|phrase)?|pwd|\w*token|\w*secret|"
+    r"(?:api|access|secret)_?key|sig|signature|odbc_connect)|key)=)([^&;\s]*)",
+    re.IGNORECASE,
+)
+
+
+def redacted(text: str) -> str:
+    """An address, or a message that repeats one, with *** in place of passwords and tokens."""
+    text = _NO_SCHEME.sub(r"\1:***@", _PASSWORD.sub(r"\1:***@", text))
+    text = _IN_QUERY.sub(r"\1***", _TOKEN.sub(r"\1***@", text))
+    for secret in sorted(_secrets(), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _secrets() -> set[str]:
+    """The secrets that MLflow is given, in every spelling that an error may repeat."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    secrets = [os.environ.get(name, "") for name in _ENVIRONMENT]
+    secrets += [value for _, value in _IN_QUERY.findall(uri)]
+    if found := re.search(r"://[^/@]*?:(.*)@", uri):
+        secrets.append(found[1])
+    spelled = {
+        spelling
+        for secret in secrets
+        for spelling in (secret, unquote(secret), unquote_plus(secret), quote(unquote(secret), ""))
+    }
+    return {secret for secret in spelled if len(secret) >= SHORTEST}
+
+
+def server_of(uri: str) -> tuple[str, int] | None:
+    """Host and port of an http(s) address; None if it is no such address."""
+    try:
+        url = urlsplit(uri)
+        port = url.port or (443 if url.scheme == "https" else 80)
+    except ValueError:  # the port is not a number, or a bracket is missing
+        return None
+    return (url.hostname, port) if url.scheme in ("http", "https") and url.hostname else None

@@ -1,0 +1,403 @@
+"""MLflow gets every row of the logs once, whatever fails; requests go to a real database."""
+
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException, RestException
+from PIL import Image
+
+from pipeline.runtime import mlflow_sync
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.mlflow_sync import Sync, load_mlflow, sync, tracking_uri
+from pipeline.runtime.run_log import RunLog, open_run
+from tests.failing_proxy import FailingProxy
+from tests.mlflow_server import mlflow_server
+from tests.project import SECRET
+
+ROWS = 5
+
+
+class FailingClient:
+    """A client of a real database. `fails` is asked before each request: "down" raises an error
+    instead, "lost" after the request, and a number is the seconds that the request takes."""
+
+    def __init__(self, real: MlflowClient):
+        self.real, self.requests = real, 0
+        self.fails: Callable[[str], Any] = lambda request: None
+
+    def __getattr__(self, request: str) -> Any:
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            self.requests += 1
+            failure = self.fails(request)
+            if failure == "down":
+                raise MlflowException(f"API request to {tracking_uri()} failed: refused")
+            if isinstance(failure, float):
+                time.sleep(failure)
+            if isinstance(failure, Exception):
+                raise failure
+            result = getattr(self.real, request)(*args, **kwargs)
+            if failure == "lost":
+                raise MlflowException(f"API request to {tracking_uri()} failed: reset")
+            return result
+
+        return answer
+
+
+@pytest.fixture(scope="module")
+def fresh_database(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("fresh") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, fresh_database) -> Path:
+    """A project that logs to its own database."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(mlflow_sync, "ROUND", 0.02)
+    Path("params.yaml").write_text("a: 1\n")
+    shutil.copy(fresh_database, "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture
+def server(project, monkeypatch) -> FailingClient:
+    """A server that fails; what it has is in the project's database."""
+    client = FailingClient(MlflowClient(f"sqlite:///{project}/mlflow.db"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:5000")
+    monkeypatch.setattr(mlflow, "MlflowClient", lambda uri: client)
+    return client
+
+
+def log_everything(runs: Path, rows: int = ROWS) -> tuple[RunLog, RunLog, RunLog]:
+    """A reproduction, a stage and a trial."""
+    kind = {"maskgit.kind": "reproduction"}
+    whole = open_run(runs / "reproduction/0", "whole", "smoke", "exp", {"seed": 0}, kind)
+    stage = open_run(runs / "sweep/1/log", "stage", "sweep", "exp", {"a.b": 1}, {}, whole.key)
+    trial = stage.child("stage/trial", "cosine/seed0", {"seed": 3}, "A trial.").begin()
+    for step in range(rows):
+        stage.log_metrics({"loss": step / 7, "nll": 1.5}, step)
+        trial.log_training({"step": step, "loss": step / 3})
+    stage.log_dataset("digits", "abc", "/data")
+    for step in (10, 20):
+        Image.new("L", (30 + step, 4)).save("samples.png")
+        trial.log_image("samples.png", "samples", step)
+    trial.finish(ok=False)
+    stage.finish(ok=True)
+    whole.finish(ok=True)
+    return whole, stage, trial
+
+
+def history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, float]]:
+    return sorted((p.step, p.value) for p in client.get_metric_history(run_id, name))
+
+
+def check_everything(client: MlflowClient, rows: int = ROWS) -> None:
+    experiment = client.get_experiment_by_name("exp")
+    found = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    assert set(found) == {"smoke", "sweep", "cosine/seed0"}
+    assert len(client.search_runs([experiment.experiment_id])) == 3
+    whole, stage, trial = found["smoke"], found["sweep"], found["cosine/seed0"]
+    assert history(client, stage.info.run_id, "loss") == [(s, s / 7) for s in range(rows)]
+    assert history(client, stage.info.run_id, "nll") == [(s, 1.5) for s in range(rows)]
+    assert history(client, trial.info.run_id, "train/loss") == [(s, s / 3) for s in range(rows)]
+    assert stage.data.params == {"a.b": "1"} and trial.data.params == {"seed": "3"}
+    assert [r.info.status for r in (whole, stage, trial)] == ["FINISHED", "FINISHED", "FAILED"]
+    assert stage.data.tags["mlflow.parentRunId"] == whole.info.run_id
+    assert trial.data.tags["mlflow.parentRunId"] == stage.info.run_id
+    assert trial.data.tags["mlflow.note.content"] == "A trial."
+    assert [d.dataset.name for d in stage.inputs.dataset_inputs] == ["digits"]
+    files = [f.path for f in client.list_artifacts(stage.info.run_id)]
+    pictures = [f.path for f in client.list_artifacts(trial.info.run_id, "images")]
+    assert files == ["params.yaml"] and len(pictures) == 4
+    assert trial.data.tags["mlflow.loggedImages"] == "True"
+
+
+def test_everything_is_sent_once_and_a_second_sync_sends_nothing(server, project):
+    runs = project / "runs"
+    whole, stage, trial = log_everything(runs)
+    assert sync(runs) == "3 runs sent to http://me:***@127.0.0.1:5000"
+    check_everything(server.real)
+    assert all(run.run_id for run in (whole, stage, trial))
+    before = server.requests
+    assert sync(runs).startswith("0 runs sent") and server.requests == before + 1
+
+
+def test_what_is_sent_twice_is_there_once(server, project):
+    runs = project / "runs"
+    log_everything(runs)
+    sync(runs)
+    for note in runs.rglob("sent.json"):
+        note.unlink()
+    assert sync(runs).startswith("3 runs sent")
+    check_everything(server.real)
+
+
+@pytest.mark.parametrize("failure", ["down", "lost"])
+@pytest.mark.parametrize("at", range(0, 48, 8))
+def test_a_request_that_fails_is_repeated_and_costs_nothing(server, project, failure, at):
+    runs = project / "runs"
+    log_everything(runs)
+    count = iter(range(1000))
+    # Each request from then on, until the outage is over: the second round fails too.
+    server.fails = lambda request: failure if at <= next(count) < at + 8 else None
+    for _ in range(4):
+        try:
+            sync(runs)
+        except UserError as error:
+            assert error.subject == "MLflow at http://me:***@127.0.0.1:5000"
+            assert "start the server" in error.way_out and SECRET not in str(error)
+    check_everything(server.real)
+    assert not list(project.rglob("*.tmp"))
+
+
+def test_rows_are_sent_while_the_stage_works_and_the_rest_at_its_end(project):
+    runs = project / "runs"
+    run = open_run(runs / "train/1/log", "k", "train", "exp", {}, {})
+    work = Sync(runs)
+    run.log_metrics({"loss": 1.0}, 1)
+    client, deadline = MlflowClient(tracking_uri()), time.monotonic() + 30
+    while not (run.run_id and history(client, run.run_id, "loss")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert client.get_run(run.run_id).info.status == "RUNNING"
+    run.log_metrics({"loss": 0.5}, 2)
+    run.finish(ok=True)
+    assert work.close() == ""
+    assert history(client, run.run_id, "loss") == [(1, 1.0), (2, 0.5)]
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+    assert client.get_run(run.run_id).info.artifact_uri.startswith((project / "mlruns").as_uri())
+
+
+def test_a_resumed_run_goes_on_in_the_same_one_under_its_new_parent(server, project):
+    runs = project / "runs"
+    _, stage, _ = log_everything(runs)
+    sync(runs)
+    before = stage.run_id
+    other = open_run(runs / "reproduction/9", "other", "next", "exp", {}, {})
+    again = open_run(stage.folder, "stage", "sweep", "exp", {"a.b": 2}, {}, other.key)
+    again.log_metrics({"loss": 9.0}, 9)
+    sync(runs)
+    found = server.real.get_run(before)
+    assert again.run_id == before and found.info.status == "RUNNING"
+    assert found.data.tags["mlflow.parentRunId"] == other.run_id
+    assert found.data.params == {"a.b": "1"}  # MLflow would refuse the new value
+    assert len(history(server.real, before, "loss")) == ROWS + 1
+
+
+def test_a_run_that_begins_anew_is_another_one(server, project):
+    """As after `make clean`: its rows would be in the curves twice, measured at other times."""
+    runs = project / "runs"
+    log_everything(runs)
+    sync(runs)
+    shutil.rmtree(runs)
+    time.sleep(0.002)
+    _, stage, _ = log_everything(runs)
+    sync(runs)
+    assert len(server.real.search_runs(["1"])) == 6
+    assert len(history(server.real, stage.run_id, "loss")) == ROWS
+
+
+@pytest.mark.parametrize("lost", ["database", "run"])
+def test_what_mlflow_lost_is_sent_again(project, lost):
+    runs = project / "runs"
+    _, stage, _ = log_everything(runs)
+    sync(runs)
+    if lost == "database":
+        Path("mlflow.db").unlink()
+    else:
+        MlflowClient(tracking_uri()).delete_run(stage.run_id)
+    stage.log_metrics({"loss": ROWS / 7, "nll": 1.5}, ROWS)
+    trial = stage.child("stage/trial", "cosine/seed0", {}, "A trial.")
+    trial.log_training({"step": ROWS, "loss": ROWS / 3})
+    sync(runs)
+    client = MlflowClient(tracking_uri())
+    found = client.search_runs(["1"], "attributes.run_name = 'sweep'")
+    assert [r.info.status for r in found] == ["FINISHED"]
+    assert len(history(client, found[0].info.run_id, "loss")) == ROWS + 1
+
+
+def test_another_address_gets_everything(project, monkeypatch, fresh_database):
+    runs = project / "runs"
+    log_everything(runs)
+    sync(runs)
+    shutil.copy(fresh_database, "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    assert sync(runs) == f"3 runs sent to sqlite:///{project}/other.db"
+    check_everything(MlflowClient(f"sqlite:///{project}/other.db"))
+
+
+def test_what_mlflow_refuses_for_good_is_named_and_stops_nothing_else(server, project):
+    runs = project / "runs"
+    _, stage, _ = log_everything(runs)
+    stage.log_metrics({"bad$name": 1.0}, 0)
+    too_large = MlflowException("413 Client Error")
+    too_large.response = type("Response", (), {"status_code": 413})
+    server.fails = lambda request: too_large if request == "log_artifact" else None
+    said = sync(runs)
+    assert said.count("refused for good") == 7 and "bad$name" in said and "413" in said
+    server.fails = lambda request: None
+    assert sync(runs).startswith("0 runs sent")
+    assert history(server.real, stage.run_id, "loss") == [(s, s / 7) for s in range(ROWS)]
+
+
+def test_a_run_of_a_request_that_was_given_up_is_deleted(server, project):
+    """A server that hung creates it when it goes on."""
+    runs = project / "runs"
+    _, stage, _ = log_everything(runs)
+    sync(runs)
+    start = server.real.get_run(stage.run_id).info.start_time
+    server.real.create_run("1", start, {"maskgit.run": "stage"}, "sweep")
+    stage.finish(ok=True)
+    sync(runs)
+    check_everything(server.real)
+
+
+def test_an_upload_that_never_arrived_is_repeated(server, project, monkeypatch):
+    """A login page answers an upload as a server would."""
+    runs = project / "runs"
+    log_everything(runs)
+    upload = server.real.log_artifact
+    monkeypatch.setattr(server.real, "log_artifact", lambda *_: None)
+    with pytest.raises(UserError, match="does not have"):
+        sync(runs)
+    monkeypatch.setattr(server.real, "log_artifact", upload)
+    sync(runs)
+    check_everything(server.real)
+
+
+def test_a_slow_server_holds_up_no_stage(server, project, monkeypatch):
+    load_mlflow()
+    server.fails = lambda request: 3.0
+    work = Sync(project / "runs")
+    log_everything(project / "runs")
+    before = time.monotonic()
+    said = work.close()
+    assert time.monotonic() - before < 2.5
+    assert "still to be sent to http://me:***@127.0.0.1:5000" in said and "maskgit sync" in said
+    monkeypatch.setattr(mlflow_sync, "STUCK", 0.3)
+    with pytest.raises(UserError, match="slowly"):
+        sync(project / "runs")
+
+
+@pytest.mark.parametrize("content", ["text", "folder"])
+def test_what_is_not_a_database_stays_as_it_is(project, monkeypatch, content):
+    load_mlflow()
+    Path("text").write_text("mine, and not yours")
+    Path("folder").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{content}")
+    log_everything(project / "runs")
+    before = time.monotonic()
+    with pytest.raises(UserError, match="not a database"):
+        sync(project / "runs")
+    assert "not a database" in Sync(project / "runs").close()
+    assert time.monotonic() - before < 5
+    assert Path("text").read_text() == "mine, and not yours"
+
+
+def test_an_address_without_a_server_behind_it_is_one_line(project, monkeypatch):
+    log_everything(project / "runs")
+    for uri, way_out in (("http://127.0.0.1:9", "start the server"), ("ftp://x", "check MLFLOW")):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(UserError) as error:
+            sync(project / "runs")
+        assert way_out in error.value.way_out and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "absolute"),
+    [
+        ("", "sqlite:///{}/mlflow.db"),
+        (" http://127.0.0.1:5000 ", "http://127.0.0.1:5000"),
+        ("sqlite:///s", "sqlite:///{}/s"),
+        ("sqlite:///logs/a.db?timeout=5", "sqlite:///{}/logs/a.db?timeout=5"),
+        ("sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
+    ],
+)
+def test_a_database_by_a_relative_path_lies_in_the_project(project, monkeypatch, given, absolute):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    assert tracking_uri() == absolute.format(project)
+    monkeypatch.setenv("DVC_ROOT", "/project")  # as in `dvc exp run --temp`
+    assert tracking_uri() == absolute.format("/project")
+
+
+def _send(folder: Path, number: int) -> None:
+    os.chdir(folder)
+    open_run(folder / f"runs/s{number}/1/log", f"k{number}", f"s{number}", "exp", {}, {})
+    said = Sync(folder / "runs").close()
+    assert not said or "another process" in said, said
+
+
+@pytest.mark.slow
+def test_processes_that_set_up_one_database_at_once_break_nothing(project):
+    Path("mlflow.db").unlink()
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=_send, args=(project, number)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    sync(project / "runs")
+    names = [run.info.run_name for run in MlflowClient(tracking_uri()).search_runs(["1"])]
+    assert sorted(names) == ["s0", "s1", "s2", "s3"] and not list(project.glob(".mlflow.db.*.tmp"))
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory) -> Iterator[int]:
+    with mlflow_server(tmp_path_factory.mktemp("server")) as port:
+        yield port
+
+
+@pytest.mark.slow
+@pytest.mark.timed
+@pytest.mark.parametrize("mode", ["refused", "silent", "errors", "lost", "page"])
+def test_an_outage_of_a_real_server_loses_nothing(port, project, monkeypatch, capfd, mode):
+    load_mlflow()
+    proxy = FailingProxy(port)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    runs, key = project / "runs", f"key {mode}"
+    try:
+        run = open_run(runs / "train/1/log", key, "train", mode, {"a": 1}, {})
+        work = Sync(runs)
+        for step in range(30):
+            run.log_metrics({"loss": step / 7}, step)
+            time.sleep(0.05)
+            if step == 10:
+                proxy.mode = mode
+        run.finish(ok=True)
+        before = time.monotonic()
+        assert "still to be sent" in work.close()
+        assert time.monotonic() - before < 2.5
+        proxy.mode = "open"
+        work.thread.join(10)  # a stage's process has ended by now
+        sync(runs)
+    finally:
+        proxy.close()
+    client = MlflowClient(f"http://127.0.0.1:{port}")
+    (found,) = client.search_runs([client.get_experiment_by_name(mode).experiment_id])
+    assert history(client, found.info.run_id, "loss") == [(step, step / 7) for step in range(30)]
+    assert found.info.status == "FINISHED"
+    assert [f.path for f in client.list_artifacts(found.info.run_id)] == ["params.yaml"]
+    assert SECRET not in "".join(capfd.readouterr())
+
+
+def test_a_rest_error_of_a_gone_run_is_told_from_a_refusal():
+    for code, text, kind in (
+        ("RESOURCE_DOES_NOT_EXIST", "Run not found", mlflow_sync.Gone),
+        ("INVALID_PARAMETER_VALUE", "The run must be in the 'active' state", mlflow_sync.Gone),
+        ("INVALID_PARAMETER_VALUE", "Invalid value", mlflow_sync.Refused),
+        ("INTERNAL_ERROR", "", mlflow_sync.Unsent),
+    ):
+        error = RestException({"error_code": code, "message": text})
+        assert mlflow_sync._kind(error) is kind

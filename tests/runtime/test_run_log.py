@@ -1,0 +1,201 @@
+"""The log of a run on disk: what is in it after kills, full disks and several writers."""
+
+import json
+import multiprocessing
+import pickle
+import resource
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.runtime import run_log
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.run_log import MachineMonitor, RunLog, open_run, read_rows
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunLog:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("a: 1\n")
+    return open_run(tmp_path / "runs/train/k/log", "k", "train", "exp", {"a.b": 1}, {"tag": "t"})
+
+
+def rows(run: RunLog) -> list[tuple[str, int, float]]:
+    found = (row for _, row in read_rows(run.folder / "metrics.jsonl"))
+    return [(name, row["step"], v) for row in found for name, v in row["metrics"].items()]
+
+
+def described(run: RunLog) -> dict:
+    return json.loads((run.folder / "run.json").read_bytes())
+
+
+def test_only_finite_numbers_are_logged(run):
+    run.log_metrics({"loss": 0.5, "note": "text", "broken": float("nan"), "far": float("inf")}, 3)
+    assert rows(run) == [("loss", 3, 0.5)]
+
+
+def test_a_training_is_a_group_of_curves_without_its_step(run):
+    run.log_training({"step": 50.0, "loss": 2.0})
+    run.log_group("network", {"val_nll": 3.0, "note": "text"})
+    assert rows(run) == [("train/loss", 50, 2.0), ("network/val_nll", 0, 3.0)]
+
+
+def test_a_value_is_logged_once_by_all_processes_together(run):
+    run.log_metrics({"loss": 0.5, "nll": 1.0}, 3)
+    worker = pickle.loads(pickle.dumps(run))  # as it travels to a worker
+    worker.log_metrics({"loss": 0.5, "nll": 2.0}, 3)
+    run.log_metrics({"loss": 0.5, "nll": 2.0}, 3)
+    assert rows(run) == [("loss", 3, 0.5), ("nll", 3, 1.0), ("nll", 3, 2.0)]
+
+
+def _log_many(run: RunLog, process: int) -> None:
+    for step in range(50):
+        run.log_metrics({f"loss{process}": step / 7, "shared": step}, step)
+
+
+def test_processes_that_log_at_once_lose_nothing(run):
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=_log_many, args=(run, number)) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    expected = {(f"loss{n}", s, s / 7) for n in range(2) for s in range(50)}
+    assert len(rows(run)) == 150 and expected < set(rows(run))
+
+
+def test_a_line_that_a_killed_process_left_unfinished_is_cut_off(run):
+    run.log_metrics({"loss": 0.5}, 0)
+    with open(run.folder / "metrics.jsonl", "ab") as file:
+        file.write(b'{"time": 1, "step')
+    assert rows(run) == [("loss", 0, 0.5)]
+    run.log_metrics({"loss": 0.25}, 1)
+    assert rows(run) == [("loss", 0, 0.5), ("loss", 1, 0.25)]
+
+
+def test_a_damaged_line_is_one_error_with_a_way_out(run):
+    (run.folder / "metrics.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(UserError) as error:
+        run.log_metrics({"loss": 0.5}, 0)
+    assert error.value.subject.endswith("metrics.jsonl") and "delete" in error.value.way_out
+
+
+@pytest.mark.parametrize("room", [0, 5])
+def test_a_full_disk_is_one_error_and_costs_no_row(run, room):
+    run.log_metrics({"loss": 0.5}, 0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (run.folder / "metrics.jsonl").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"No space left|too large") as error:
+            run.log_metrics({"loss": 0.25}, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(run.folder) in str(error.value)
+    assert rows(run) == [("loss", 0, 0.5)]
+    run.log_metrics({"loss": 0.25}, 1)
+    assert rows(run) == [("loss", 0, 0.5), ("loss", 1, 0.25)]
+
+
+def test_a_run_that_is_resumed_keeps_its_start_and_the_first_value_of_a_param(run, tmp_path):
+    start = described(run)["start"]
+    run.log_tags({"best": 3})
+    run.finish(ok=False)
+    assert described(run)["status"] == "FAILED" and described(run)["end"] >= start
+    time.sleep(0.002)
+    again = open_run(run.folder, "k", "train", "other", {"a.b": 2, "c": 3}, {"tag": "u"}, "above")
+    found = described(again)
+    assert (found["start"], found["status"], found["end"]) == (start, "RUNNING", None)
+    assert found["params"] == {"a.b": "1", "c": "3"}
+    assert found["tags"]["tag"] == "u" and found["tags"]["best"] == "3"
+    assert (found["experiment"], found["parent"]) == ("other", "above")
+
+
+def test_source_and_user_are_those_that_mlflow_shows(run, monkeypatch):
+    tags = described(run)["tags"]
+    assert tags["mlflow.source.git.commit"] == tags["git.commit"] and tags["mlflow.user"]
+    monkeypatch.setenv("DVC_STAGE", "train")
+    again = open_run(run.folder, "k", "train", "exp", {}, {})
+    assert described(again)["tags"]["mlflow.source.name"] == "dvc.yaml:train"
+
+
+def test_an_artifact_is_a_copy_of_the_file_as_it_was(run, tmp_path):
+    for text in ("first", "second"):
+        (tmp_path / "report.html").write_text(text)
+        run.log_artifact(tmp_path / "report.html")
+    (tmp_path / "report.html").write_text("third")
+    assert (run.folder / "artifacts/report.html").read_text() == "second"
+    assert (run.folder / "artifacts/params.yaml").read_text() == "a: 1\n"
+    (run.folder / "artifacts/.report.html.01234567.tmp").write_text("of a killed process")
+    run.begin()
+    assert not list(run.folder.rglob("*.tmp"))
+
+
+def test_a_picture_of_each_step_is_there_once_with_a_preview(run, tmp_path):
+    for step in (10, 20):
+        Image.new("L", (300 + step, 4)).save(tmp_path / "samples.png")
+        for _ in range(2):  # by the worker, and by the stage at the training's end
+            run.log_image(tmp_path / "samples.png", "samples", step)
+    images = run.folder / "artifacts/images"
+    found = sorted(images.iterdir())
+    assert [file.name.partition("+timestamp+")[0] for file in found] == [
+        *("samples+step+10",) * 2,
+        *("samples+step+20",) * 2,
+    ]
+    sizes = [Image.open(file).size for file in found]
+    assert sizes == [(256, 3), (310, 4), (256, 3), (320, 4)]
+    next(images.glob("*20*.png")).unlink()  # as after a kill between the two files
+    run.log_image(tmp_path / "samples.png", "samples", 20)
+    assert sorted(images.iterdir()) == found
+
+
+def test_rows_that_differ_in_their_seed_are_one_point_of_a_curve(run):
+    table = [
+        {"kept": 0.29, "seed": 0, "fid": 1.0, "kid": None, "near": 1.0},  # which the next lacks
+        {"kept": 0.29, "seed": 1, "fid": 2.0, "kid": 1.0},
+        {"kept": 1.0, "seed": 0, "fid": 4.0, "kid": 3.0},
+    ]
+    run.log_means(table, lambda row: "best", ("kept", "seed"), lambda row: 100 * row["kept"])
+    assert set(rows(run)) == {("best/fid", 29, 1.5), ("best/fid", 100, 4.0), ("best/kid", 100, 3.0)}
+
+
+def test_rows_whose_steps_are_close_stay_apart(run):
+    table = [{"kept": kept, "fid": fid} for kept, fid in ((0.05, 2.0), (0.052, 4.0), (1.0, 6.0))]
+    run.log_means(table, lambda row: "net", ("kept",), lambda row: 100 * row["kept"])
+    assert rows(run) == [("net/fid", 50, 2.0), ("net/fid", 52, 4.0), ("net/fid", 1000, 6.0)]
+
+
+def test_a_child_begins_where_it_is_worked_on(run):
+    child = run.child("k/cosine/seed0", "cosine/seed0", {"seed": 3}, "What it is.")
+    child.finish(ok=False)  # as where the stage failed before the child began
+    assert not child.folder.exists()
+    pickle.loads(pickle.dumps(child)).begin()
+    found = described(child)
+    assert child.folder.parent == run.folder / "runs" and found["parent"] == "k"
+    assert (
+        found["params"] == {"seed": "3"} and found["tags"]["mlflow.note.content"] == "What it is."
+    )
+    assert found["tags"]["tag"] == "t"
+
+
+def test_a_copy_on_another_machine_begins_anew(run, tmp_path):
+    run.log_metrics({"loss": 0.5}, 0)
+    run.folder = tmp_path / "elsewhere"  # as a worker there finds its own path
+    run.log_metrics({"loss": 0.5}, 0)
+    assert rows(run) == [("loss", 0, 0.5)]
+
+
+def test_the_machines_load_is_logged_by_the_second(run, monkeypatch, capfd):
+    import psutil
+
+    monkeypatch.setattr(psutil, "net_io_counters", lambda: None)  # as some containers have it
+    monkeypatch.setattr(run_log, "SAMPLED", 0.05)
+    monitor, deadline = MachineMonitor(run), time.monotonic() + 30
+    while "system/cpu_utilization_percentage" not in {name for name, *_ in rows(run)}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    monitor.finish()
+    assert "system/disk_usage_percentage" in {name for name, *_ in rows(run)}
+    assert capfd.readouterr().err == ""
