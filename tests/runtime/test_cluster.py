@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import ray
@@ -176,37 +176,23 @@ def starting(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    handler = signal.getsignal(signal.SIGTERM)
 
-    def start(error: BaseException | None = None) -> None:
-        def init(**options):
-            raise error or AssertionError("started")
-
-        monkeypatch.setattr(ray, "init", init)
+    def start(error: str = "started") -> None:
+        monkeypatch.setattr(ray, "init", Mock(side_effect=Exception(error)))
         join_ray()
 
-    yield start
-    signal.signal(signal.SIGTERM, handler)
+    return start
 
 
 @pytest.mark.parametrize(
     ("said", "way_out"),
-    [
-        ("The current node timed out during startup.\nRead the logs.", "less busy"),
-        ("AF_UNIX path length cannot exceed 107 bytes", "RAY_TMPDIR"),
-        ("something else", ""),
-    ],
+    [("timed out during startup.\nRead", "less busy"), ("AF_UNIX path is too long", "RAY_TMPDIR")],
 )
 def test_a_cluster_that_does_not_start_is_one_line(starting, said, way_out):
     with pytest.raises(UserError) as error:
-        starting(Exception(said))
+        starting(said)
     assert error.value.subject == "Ray" and said.splitlines()[0] in error.value.reason
-    assert way_out in error.value.way_out and bool(way_out) == bool(error.value.way_out)
-
-
-def test_sigterm_while_ray_starts_ends_the_stage(starting):
-    with pytest.raises(KeyboardInterrupt):
-        starting(SystemExit(15))
+    assert way_out in error.value.way_out
 
 
 def test_a_folder_that_cannot_be_rays_is_named(starting, monkeypatch, tmp_path):
@@ -274,7 +260,6 @@ def test_workers_that_a_cluster_cannot_hold_are_refused(nodes):
 
 
 def test_workers_wait_where_an_autoscaler_may_bring_nodes(nodes, monkeypatch, capsys):
-    """Longer than Ray Train does, to whose processes the time is handed on."""
     from ray.train.v2._internal.constants import get_env_vars_to_propagate
 
     def waits() -> float:

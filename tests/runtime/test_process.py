@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,11 +13,11 @@ from tests.project import ROOT
 
 ENV = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT)}
 PRINTING = """
-import sys, time
+import time
 from pipeline.runtime.process import reader_may_leave
 with reader_may_leave():
-    print(sys.argv[1])
-    time.sleep(float(sys.argv[2]))
+    print('a')
+    time.sleep(3)
     print("b")
 """
 
@@ -45,30 +44,17 @@ runpy.run_module({module!r}, run_name="__main__")
 
 
 def test_a_line_is_shown_at_once_and_a_reader_that_leaves_is_no_error():
-    command = [sys.executable, "-c", PRINTING, "a", "3"]
-    began = time.monotonic()
+    command = [sys.executable, "-c", PRINTING]
     with subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as it:
         assert it.stdout.readline() == b"a\n" and it.poll() is None
         it.stdout.close()
         said = it.stderr.read()
         assert (it.wait(timeout=60), said) == (1, b"")
-    assert time.monotonic() - began > 3
 
 
 def test_another_pipe_that_breaks_is_an_error():
     with pytest.raises(BrokenPipeError), reader_may_leave():
         raise BrokenPipeError
-
-
-@pytest.mark.parametrize(
-    ("encoding", "said"),
-    [("ascii", b"4\\xd74 \\udcff\nb\n"), ("utf-8", b"4\xc3\x974 \\udcff\nb\n")],
-)
-def test_letters_that_a_terminal_lacks_are_escaped(encoding, said):
-    command = [sys.executable, "-c", PRINTING.replace("sys.argv[1]", "'4×4 \\udcff'"), "", "0"]
-    env = ENV | {"PYTHONIOENCODING": encoding}
-    ended = subprocess.run(command, env=env, capture_output=True, timeout=60)
-    assert (ended.returncode, ended.stdout) == (0, said)
 
 
 def test_errors_of_libraries_are_logged_but_not_by_workers():
