@@ -163,20 +163,6 @@ def test_a_damaged_picture_is_the_same_line(where, loaders):
     assert ready(4)[0].item() == 4
 
 
-def test_a_shard_that_changed_is_named(tmp_path):
-    for shard in IMAGES.glob("train*.parquet"):
-        content = bytearray(shard.read_bytes())
-        content[100] ^= 1
-        (tmp_path / shard.name).write_bytes(content)
-    images = ImageShards(IMAGES, "train")
-    images._files = [tmp_path / file.name for file in images._files]
-    ready = prepared(ImageBatches(images, with_params().data, 12, 1), 1, CPU)
-    with pytest.raises(UserError, match=r"train.*parquet is damaged.*dvc repro prepare") as error:
-        ready(0)
-    one_line(error)
-    del error
-
-
 def test_a_loader_that_is_killed_is_a_line():
     ready = prepared(Strange(killed_at=1), 2, CPU)
     with pytest.raises(UserError, match=r"lost.*lower ray\.loaders_per_worker.*run again") as error:

@@ -138,7 +138,7 @@ def test_of_two_sweeps_the_second_is_told_of_the_first(finished, tmp_path):
     codes = [process.returncode for process in both]
     assert sorted(codes) == [0, 1]
     (second,) = said[codes.index(1)].splitlines()  # nothing of what it began to do
-    assert second.startswith("error: sweep is running already: process ")
+    assert second.startswith("error: sweep: running already, process ")
     trials = [line for line in said[codes.index(0)].splitlines() if " done, " in line]
     assert len(trials) == len(set(trials)) == 3  # each was trained once
     assert rows.read_bytes() == expected
@@ -157,6 +157,6 @@ def test_two_dvc_repro_end_with_the_same_bytes(finished, tmp_path):
     assert first.poll() is None
     said = [process.communicate(timeout=300)[0] for process in (first, second)]
     assert first.returncode == 0, said[0]
-    assert second.returncode == 0 or "lock" in said[1] or "is running already" in said[1]
+    assert second.returncode == 0 or "lock" in said[1] or "running already" in said[1]
     assert "traceback" not in (said[0] + said[1]).lower()
     assert made.read_bytes() == expected

@@ -20,7 +20,6 @@ from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.loop import RunDirSession, train
 from pipeline.training.transformer import TransformerTask
 from pipeline.weights.published import load_model
-from tests.damage import flip
 from tests.images import write_token_cache
 from tests.interruption import weight_bytes
 from tests.tiny_project import CHANGES, CLASSES, CODES, CPU, GRID, with_params
@@ -189,17 +188,6 @@ def test_killed_trainings_go_on_and_end_with_the_same_bytes(train_stage, monkeyp
     assert "train_transformer: 4 trainings, 1 finished before" in said
     assert "transformer/main/seed1: going on from step 2 of 4" in said
     assert "main/seed0: going on" not in said and len(trained) == 3
-    assert published(params) == straight
-
-
-def test_a_damaged_finished_model_is_made_again(train_stage, capsys):
-    params = params_with(others=[])
-    train_stage(params)
-    straight = published(params)
-    flip(sorted(Path("runs/train_transformer").rglob("model.safetensors"))[0])
-    capsys.readouterr()
-    trained, _, _ = train_stage(params)
-    assert len(trained) == 1 and "is damaged; it is made again" in capsys.readouterr().out
     assert published(params) == straight
 
 

@@ -29,21 +29,3 @@ def test_damaged_token_cache_is_one_line(tokens_dir):
     with pytest.raises(UserError, match=r"train-00001\.npy.*dvc repro") as error:
         TokenCache(tokens_dir, "train")
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["train-00000.npy", "train-labels.npy"])
-def test_a_file_with_a_tail_is_not_hashed_for_minutes(tokens_dir, name):
-    with open(tokens_dir / name, "r+b") as file:
-        file.truncate(2**36)  # of which the disk has a page
-    with pytest.raises(UserError, match=rf"{name} is longer than its header says.*dvc repro"):
-        TokenCache(tokens_dir, "train")
-
-
-def test_a_file_is_looked_through_when_its_tokens_are_asked_for(tokens_dir):
-    """Not when the cache is opened: ImageNet's has 6 GiB."""
-    path = tokens_dir / "train-00001.npy"  # images 13 to 19
-    np.save(path, np.load(path)[::-1])
-    cache = TokenCache(tokens_dir, "train")
-    cache.batch(np.arange(13), np.zeros(13, int))
-    with pytest.raises(UserError, match=r"train-00001\.npy is damaged"):
-        cache.batch(np.array([2, 15]), np.zeros(2, int))

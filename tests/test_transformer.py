@@ -254,7 +254,7 @@ def test_published_model_round_trip_and_its_errors(tmp_path):
         load_model(tmp_path / "model", "tokenizer")
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"model\.safetensors is damaged") as error:
+    with pytest.raises(UserError, match="does not load as a transformer") as error:
         load_model(tmp_path / "model", "transformer")
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="is missing"):

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +88,15 @@ def stage_code(stage: str) -> tuple[tuple[str, str], ...]:
 
 def _hash(path: Path | str) -> str:
     """The hash of a file or folder; a file is read again only if its size or time changed."""
-    return tree_hash(path, lambda file: _file_hash(file.absolute(), *_state(file)))
+    return tree_hash(path, lambda file: _file_hash(file.absolute(), *_size_and_time(file.stat())))
+
+
+_size_and_time = attrgetter("st_size", "st_mtime_ns")
 
 
 @lru_cache(maxsize=10_000)
 def _file_hash(path: Path, size: int, modified: int) -> str:
     return file_hash(path)
-
-
-def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
 
 
 def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:

@@ -49,12 +49,9 @@ SMALLEST = 1e-12  # one that must be positive
 # State.
 CHECKPOINTS = 2  # kept: the newest, and the one before in case that it is damaged
 CONFIG_BYTES = 2**22  # of the config.json of a saved model, or of a network in it
-SUMS_BYTES = 2**26  # of the list of a folder's hashes
 JSON_BYTES = 2**26  # of a manifest, or another JSON file that has no limit of its own
 FLAX_BYTES = 2**32  # of a flax checkpoint, which is read twice; with its optimizer, 2**31
 CLASSES = 2**16  # that a released transformer was trained with
 STATISTICS_SIZE = 4096  # dimensions of reference statistics
 FEATURE = 1e12  # a mean of features in them; a FID of larger ones says nothing
 RESULT_BYTES = 2**24  # of a CSV or JSON file of results; the largest presets' have less than 2**20
-RESULT_COLUMNS = 1000  # of a CSV file of results
-RESULT_ARRAYS = 2**29  # bytes of the arrays in a file of results; 512×512 images' have 2**28

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from pipeline.runtime.dag import (
     DVC_FILE,
@@ -36,22 +36,7 @@ SOURCES = Path("results/sources")
 SHOWN = 3  # params that a message names
 
 
-class Record(TypedDict):
-    """What made a stage's results."""
-
-    run_id: str  # of MLflow
-    key: str  # hash of all that the stage depends on
-    params: dict[str, Any]
-    commit: str
-    dirty: bool | None  # null: unknown
-    finished: str
-    seconds: float
-    workers: list[Machine]
-    host: str
-    cpus: int | None
-    memory_gib: float
-    gpus: list[str]
-    versions: dict[str, str]
+Record = dict[str, Any]  # what made a stage's results, as `write_record` has it
 
 
 @dataclass(frozen=True)
@@ -80,12 +65,12 @@ def write_record(
     import torch
 
     tags = provenance()
-    record: Record = {
+    record = {
         "run_id": run_id,
         "key": value_hash(key),
         "params": key["params"],
         "commit": tags["git.commit"],
-        "dirty": {"true": True, "false": False}.get(tags["git.dirty"]),
+        "dirty": {"true": True, "false": False}.get(tags["git.dirty"]),  # null: unknown
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.monotonic() - started, 1),
         "workers": workers,
@@ -107,7 +92,7 @@ def read_records(folder: Path = SOURCES) -> dict[str, Record]:
     """The records of the stages in dvc.yaml, by stage."""
     stages = read_stages() if DVC_FILE.exists() else None
     paths = [path for path in sorted(folder.glob("*.json")) if not stages or path.stem in stages]
-    return {path.stem: read_json(path, *Record.__annotations__) for path in paths}
+    return {path.stem: read_json(path) for path in paths}
 
 
 def out_of_date(root: Path = HERE) -> OutOfDate:

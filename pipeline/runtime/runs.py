@@ -10,7 +10,6 @@ A run directory belongs to one process at a time, by a lock that the system free
 import os
 import platform
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from pipeline.runtime.storage import download
 
 KEY = "key.json"  # of a run directory
 GIT = 20.0  # seconds that git may take
-_silent: set[str] = set()  # git commands that timed out
 
 _held: dict[Path, FileLock] = {}
 
@@ -98,26 +96,17 @@ def provenance() -> dict[str, str]:
     }
 
 
-def _git(command: str, *options: str) -> str | None:
-    """The output of a git command; None without git or a repository. A command that timed out, as
-    on a slow network disk, is not run again."""
-    if command in _silent:
-        return None
+def _git(*command: str) -> str | None:
+    """The output of a git command; None without git or a repository, or if it takes too long."""
     try:
         result = subprocess.run(
-            ("git", command, *options),
+            ("git", *command),
             capture_output=True,
             text=True,
             errors="replace",
             check=False,
             timeout=GIT,
         )
-    except subprocess.TimeoutExpired:
-        _silent.add(command)
-        lost = "which commit made them" if command == "rev-parse" else "whether files were changed"
-        note = f"note: git {command} took more than {GIT:.0f} s; results do not say {lost}"
-        print(note, file=sys.stderr)
-        return None
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return None
     return None if result.returncode else result.stdout.strip()

@@ -177,6 +177,6 @@ def test_a_record_names_machines_and_versions(project):
     assert record["host"] == platform.node() and record["workers"] == [worker]
     assert record["dirty"] is None and record["commit"] == "unknown"  # no git here
     assert record["versions"]["torch"] == torch.__version__ and record["seconds"] > 0
-    Path("results/sources/train.json").write_text("{}")
+    Path("results/sources/train.json").write_text("{")
     with pytest.raises(UserError, match=r"train\.json"):
         read_records()

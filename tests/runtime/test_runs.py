@@ -83,22 +83,13 @@ def test_a_stage_may_hold_more_of_them_than_the_usual_limit_of_open_files(tmp_pa
     assert done.stdout == "200\n", done.stderr
 
 
-@pytest.mark.parametrize("hangs", ["status", "rev-parse"])
-def test_a_git_that_does_not_answer_is_waited_for_once(hangs, tmp_path, monkeypatch, capsys):
-    git = tmp_path / "git"
-    command = f'#!/bin/sh\necho $1 >> "$0.calls"\n[ $1 = {hangs} ] && exec sleep 30\necho c0ffee\n'
-    git.write_text(command)
-    git.chmod(0o755)
+def test_a_git_that_does_not_answer_stops_nothing(tmp_path, monkeypatch):
+    (tmp_path / "git").write_text("#!/bin/sh\nexec sleep 30\n")
+    (tmp_path / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for name in ("MASKGIT_COMMIT", "MASKGIT_DIRTY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(runs, "GIT", 2.0)
-    monkeypatch.setattr(runs, "_silent", set())
-    lost = {"rev-parse": "git.commit", "status": "git.dirty"}[hangs]
-    for _ in range(2):
-        assert runs.provenance()[lost] == "unknown"
-    assert (tmp_path / "git.calls").read_text().split().count(hangs) == 1
-    assert capsys.readouterr().err.count("note: git") == 1
+    monkeypatch.setattr(runs, "GIT", 0.2)
+    tags = runs.provenance()
+    assert tags["git.commit"] == tags["git.dirty"] == "unknown"
 
 
 def test_file_names_that_are_not_utf8_do_not_hide_changes(tmp_path, monkeypatch):
