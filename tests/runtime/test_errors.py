@@ -95,6 +95,7 @@ def test_a_bug_names_the_file_with_its_traceback_and_shows_no_password(tmp_path,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     (tmp_path / "runs").mkdir()
+    (tmp_path / "dvc.yaml").touch()
     try:
         raise TypeError("no http://me:secret@host:1\nand more")
     except TypeError as error:
