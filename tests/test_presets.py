@@ -132,7 +132,7 @@ def test_a_preset_that_is_no_file_of_values_hangs_nobody(tmp_path, monkeypatch, 
     path = tmp_path / "own.yaml"
     if how in ("folder", "fifo"):
         no_file(how, path)
-        with pytest.raises(UserError, match=r"own\.yaml is a ") as error:
+        with pytest.raises(UserError, match=r"own\.yaml: a ") as error:
             presets.preset_summary("own")
         one_line(error)
     else:

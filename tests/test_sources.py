@@ -122,7 +122,7 @@ def test_broken_files_are_named(tmp_path):
     assert source.read(0) == good.read_bytes()
     bad = "truncated or not an image"
     words = {"1.png": bad, "2.png": bad, "3.jpg": bad, "4.png": bad}
-    words |= {"5.png": "broken link", "6.png": "is a folder"}
+    words |= {"5.png": "broken link", "6.png": "a folder, not a regular"}
     for index, name in enumerate(words, 1):
         with pytest.raises(UserError, match=words[name]) as error:
             source.read(index)

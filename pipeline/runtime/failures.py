@@ -42,7 +42,8 @@ def bug(error: Exception, name: str) -> str:
         print(text, file=sys.stderr)
     with contextlib.suppress(UserError, OSError):
         runs = in_project("runs")
-        folder = runs if runs.is_dir() else Path(tempfile.gettempdir())
+        known = runs.is_dir() and in_project("dvc.yaml").exists()  # other programs have runs, too
+        folder = runs if known else Path(tempfile.gettempdir())
         file = folder / f"traceback-{name}.txt"
         write_text(file, text.encode("utf-8", "backslashreplace").decode())
         return f"{one_line(redacted(in_a_line(error)))} (unexpected: traceback in {file})"

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 from zipfile import ZipFile
 
 import torch
@@ -78,15 +77,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict):
         raise ValueError(f"it holds a {type(weights).__name__} and not a dict of tensors")
     for name, weight in weights.items():
-        require_dense(name, weight)
-    return {name: weight.detach() for name, weight in weights.items()}
-
-
-def require_dense(name: Any, weight: Any) -> None:
-    """Raise a `ValueError` unless a weight has a name and is a dense tensor."""
-    if not isinstance(name, str):
-        raise ValueError(f"the name of a weight is not text but {str(name)[:80]}")
-    if isinstance(weight, dict):
-        raise ValueError(f"{name[:200]} is a dict of weights: save it by itself")
-    if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.is_meta:
-        raise ValueError(f"{name[:200]} is not a dense tensor")
+        if isinstance(weight, dict):
+            raise ValueError(f"{str(name)[:200]} is a dict of weights: save it by itself")
+        if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.is_meta:
+            raise ValueError(f"{str(name)[:200]} is not a dense tensor")
+    return {str(name): weight.detach() for name, weight in weights.items()}

@@ -91,22 +91,6 @@ def test_too_little_memory_is_no_bug():
     assert bug(caught.value, "stage").startswith("there is not enough memory")
 
 
-def test_a_bug_names_the_file_with_its_traceback_and_shows_no_password(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    (tmp_path / "runs").mkdir()
-    try:
-        raise TypeError("no http://me:secret@host:1\nand more")
-    except TypeError as error:
-        line = bug(error, "sweep")
-    file = tmp_path / "runs/traceback-sweep.txt"
-    assert line.startswith("TypeError: no ") and line.endswith("traceback-sweep.txt)")
-    assert "test_errors.py" in file.read_text() and "\n" not in line
-    assert "secret" not in line + file.read_text()
-    with pytest.raises(BrokenPipeError):  # the reader of the output has left
-        bug(BrokenPipeError(), "sweep")
-
-
 def test_the_error_inside_of_rays_is_what_is_told():
     class OfRay(Exception):
         """As Ray's, which say where the error is in their own ways."""

@@ -89,7 +89,6 @@ def test_tensors_are_read_as_they_were_written(tmp_path):
         ({"a": "text"}, "a is not a dense tensor"),
         ({"a": torch.ones(2).to_sparse()}, "a is not a dense tensor"),
         ({"state_dict": {"a": torch.ones(2)}}, "save it by itself"),
-        ({1: torch.ones(2)}, "the name of a weight"),
     ],
 )
 def test_what_is_no_dict_of_dense_tensors_is_refused(tmp_path, value, words):
