@@ -213,6 +213,7 @@ def test_fewer_images_than_workers_are_refused():
 
 
 def test_a_sum_is_in_order():
-    """1 is lost beside 10¹⁶ each time, but not where both are added first."""
-    assert sum_in_order(torch.tensor([1e16, 1.0, 1.0], dtype=torch.float64)) == 1e16
-    assert sum_in_order(torch.tensor([1.0, 1.0, 1e16], dtype=torch.float64)) == 1e16 + 2
+    """Beside 10¹⁶ each 1 is lost, unless others were added to it before."""
+    ones = [1.0] * 100
+    assert sum_in_order(torch.tensor([1e16, *ones], dtype=torch.float64)) == 1e16
+    assert sum_in_order(torch.tensor([*ones, 1e16], dtype=torch.float64)) == 1e16 + 100
