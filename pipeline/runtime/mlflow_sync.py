@@ -365,8 +365,8 @@ class Sync:
         if self.thread.is_alive() or self.problem:
             shown, reason = redacted(self.server.uri), self.problem or SLOW
             said.append(
-                f"logs are still to be sent to {shown} ({reason}); the next stage or `maskgit sync` "
-                f"sends them"
+                f"logs are still to be sent to {shown} ({reason}); the next stage or "
+                f"`maskgit sync` sends them"
             )
         return "; ".join(said)
 
