@@ -209,6 +209,7 @@ def project(folder: Path, server: Server) -> bool:
         filelock.Timeout: another process is sending this log.
     """
     with FileLock(folder / ".sent.lock").acquire(timeout=0):
+        remove_temporary(folder, SENT)
         try:
             return _Projection(folder, server).send()
         except Gone:  # the next call sends everything again
