@@ -5,10 +5,10 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
-from tests.damage import cut, flip, zero
+from tests.damage import flip
 from tests.outage_trial import Trial
 
 MIB = 2**20
@@ -22,17 +22,6 @@ time.time = lambda: _time() - (86400 if time.monotonic() - _began > {after} else
 def gone_briefly(trial: Trial) -> None:
     """The server goes in the middle, and comes back before the stage ends."""
     _server(trial, "refused", 0.3, 0.7)
-
-
-def gone_a_minute(trial: Trial) -> None:
-    """Or until the stage ends, where that is sooner."""
-    process = trial.start()
-    trial.wait(0.2)
-    trial.proxy.mode = "refused"
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=60)
-    trial.proxy.mode = "open"
-    trial.end(process)
 
 
 def gone_for_good(trial: Trial) -> None:
@@ -140,16 +129,8 @@ def killed(trial: Trial) -> None:
     _killed(trial, lambda path: None)
 
 
-def killed_and_cut(trial: Trial) -> None:
-    """What the killed stage kept last, a checkpoint most often, is damaged then."""
-    _killed(trial, cut)
-
-
-def killed_and_zeroed(trial: Trial) -> None:
-    _killed(trial, zero)
-
-
 def killed_and_flipped(trial: Trial) -> None:
+    """What the killed stage kept last, a checkpoint most often, is damaged then."""
     _killed(trial, flip)
 
 
@@ -201,7 +182,6 @@ def _resize(folder: Path, size: int) -> None:
 OF_SERVER: tuple[Callable[[Trial], None], ...] = (
     *(
         gone_briefly,
-        gone_a_minute,
         gone_for_good,
         silent,
         errors,
@@ -214,7 +194,7 @@ OF_SERVER: tuple[Callable[[Trial], None], ...] = (
 )
 OF_MACHINE: tuple[Callable[[Trial], None], ...] = (
     *(locked, deleted, worker_killed, ray_killed, ray_head_killed, full_disk),
-    *(killed, killed_and_cut, killed_and_zeroed, killed_and_flipped, clock_back),
+    *(killed, killed_and_flipped, clock_back),
 )
 OF_RAY = (worker_killed, ray_killed, ray_head_killed)
 OUTAGES = {outage.__name__: outage for outage in OF_SERVER + OF_MACHINE}

@@ -1,21 +1,11 @@
-"""Outages during any stage: the server, the disk, a kill, the clock.
+"""Outages during any stage: the server, the disk, a kill, the clock. All of them take two hours."""
 
-`python -m tests.outages PROJECT [--stages …] [--outages …]` tries them on a copy of a project in
-which `dvc repro` has run, and prints a table; all of them take two hours on 2 cores. So do the same
-ones as tests, `ALL_OUTAGES=1 pytest tests/test_outages.py`. How long a stage of a few seconds takes
-differs by a third: `--times 5` compares medians, of runs with an outage and without in turn.
-"""
-
-import argparse
-import statistics
 import subprocess
 import tempfile
-import traceback
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.failing_proxy import FailingProxy
-from tests.mlflow_server import mlflow_server
 from tests.outage_kinds import MIB, OF_RAY, OF_SERVER, OUTAGES, full_disk
 from tests.outage_trial import LONGER, Trial, fresh
 from tests.project import Project
@@ -94,44 +84,3 @@ class Bench:
         trial = fresh(self.finished, stage, folder, proxy)
         trial.other = self.other
         return trial
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("project", type=Path)
-    parser.add_argument("--stages", nargs="*", default=STAGES)
-    parser.add_argument("--outages", nargs="*", default=list(OUTAGES))
-    parser.add_argument("--times", type=int, default=1)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="outages") as name, ExitStack() as stack:
-        folder = Path(name)
-        servers = [0, 0]
-        if any(OUTAGES[outage] in OF_SERVER for outage in arguments.outages):
-            places = [Path(tempfile.mkdtemp(dir=folder)) for _ in servers]
-            servers = [stack.enter_context(mlflow_server(place)) for place in places]
-        bench = Bench(Project(arguments.project.absolute()), folder, *servers)
-        for stage, outage in cells():
-            if stage in arguments.stages and outage in arguments.outages:
-                print(_row(bench, stage, outage, arguments.times), flush=True)
-
-
-def _row(bench: Bench, stage: str, outage: str, times: int) -> str:
-    trials = []
-    try:
-        for _ in range(times):
-            if times > 1:
-                bench.plain.clear()
-            trials.append(bench.attempt(stage, outage))
-    except Exception as error:
-        traceback.print_exc()
-        return f"{stage:21}{outage:20}FAILED  {' '.join(str(error).split())[:200]}"
-    trial = trials[-1]
-    took = statistics.median(trial.took for trial in trials)
-    plain = statistics.median(trial.plain for trial in trials)
-    slower = f"{took / plain - 1:+.0%} of {plain:.0f} s" if trial.took else ""
-    notes = [s for s in trial.said if s.startswith(("damaged", "killed")) or s.endswith("few")]
-    return f"{stage:21}{outage:20}ok  {trial.delivered:5} points  {slower:14}{', '.join(notes)}"
-
-
-if __name__ == "__main__":
-    main()

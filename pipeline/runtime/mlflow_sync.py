@@ -35,11 +35,15 @@ RUN_KEY = "maskgit.run"  # the tag by which a run is found
 LOGS = ("reproduction/*", f"*/*/{LOG}", f"*/*/{LOG}/runs/*")  # below the runs folder, parents first
 MOST = {"metrics": 1000, "params": 100, "tags": 100}  # of a request; MLflow's limits
 ROUND, PAUSE = 1.0, 30.0  # seconds between two rounds; at most, while the server does not answer
-ANSWER = {True: 3.0, False: 1.0}  # seconds that a local database, or a server, takes to answer a
-LAST, SHARE = 2.0, 0.04  # stage that has ended; seconds, or share of its time, that it waits in all
-LONGEST = 60.0  # seconds that it waits for a local database
+# A stage that has ended waits as long as each answer takes at most these seconds, of a local
+# database (True) or a server; in all LONGEST for a database, and for a server LAST seconds or the
+# SHARE of the stage's own time.
+ANSWER, LONGEST, LAST, SHARE = {True: 3.0, False: 1.0}, 60.0, 2.0, 0.04
 STUCK = 120.0  # seconds that `maskgit sync` waits for one answer
+SLOW = "it answers slowly"
 WAYS_OUT = {  # by what the reason says
+    r"another process": "wait until it has ended",
+    r"delete it": "do so",
     r"'active' state": "restore it in MLflow, or choose another mlflow.experiment in params.yaml",
     r"out-of-date database": "upgrade a copy of it with `mlflow db upgrade`, or install its MLflow",
     r"not a database|malformed|no such (table|column)": "move it away: every run is sent anew",
@@ -111,7 +115,7 @@ class Server:
 
     def __init__(self, uri: str):
         self.uri = uri
-        self.refused: list[str] = []  # why MLflow accepts a value or file never
+        self.refused: list[str] = []  # why it will never accept a value or file
         self.since, self.took = 0.0, 0.0  # when the request under way began; how long the last took
         self.experiments: dict[str, Any] = {}
         self._client: Any = None
@@ -205,6 +209,7 @@ def project(folder: Path, server: Server) -> bool:
         filelock.Timeout: another process is sending this log.
     """
     with FileLock(folder / ".sent.lock").acquire(timeout=0):
+        remove_temporary(folder, SENT)
         try:
             return _Projection(folder, server).send()
         except Gone:  # the next call sends everything again
@@ -331,10 +336,10 @@ class Sync:
 
     def __init__(self, folder: Path):
         self.folder, self.server = folder, Server(tracking_uri())
-        self.problem = "it answers slowly"  # why something is not sent; "" after a whole round
+        self.problem = ""  # why the last round did not send everything
         self.sent = 0  # logs of which something was sent
         self.closing, self._loaded = Event(), Event()
-        self._done: dict[Path, list[int]] = {}
+        self._done: dict[Path, list[tuple[int, int, int]]] = {}
         self._began = time.monotonic()
         self.thread = Thread(target=self._run, name="mlflow", daemon=True)
         self.thread.start()
@@ -359,9 +364,10 @@ class Sync:
             self.thread.join(0.05)
         said = [f"MLflow refused a record: {reason}" for reason in self.server.refused]
         if self.thread.is_alive() or self.problem:
+            shown, reason = redacted(self.server.uri), self.problem or SLOW
             said.append(
-                f"logs are still to be sent to {redacted(self.server.uri)} ({self.problem}); the "
-                f"next stage or `maskgit sync` sends them"
+                f"logs are still to be sent to {shown} ({reason}); the next stage or "
+                f"`maskgit sync` sends them"
             )
         return "; ".join(said)
 
@@ -388,7 +394,8 @@ class Sync:
         for run in [run for each in LOGS for run in sorted(self.folder.glob(f"{each}/{RUN}"))]:
             log = run.parent
             files = (run, log / METRICS, log / ARTIFACTS, log / ARTIFACTS / IMAGES)
-            changed = [file.stat().st_mtime_ns for file in files if file.exists()]
+            stats = [file.stat() for file in files if file.exists()]
+            changed = [(each.st_ino, each.st_size, each.st_mtime_ns) for each in stats]
             if self._done.get(log) == changed:
                 continue
             try:
@@ -415,7 +422,9 @@ def sync(folder: Path) -> str:
     shown, refused = redacted(work.server.uri), work.server.refused
     if work.thread.is_alive() or work.problem:
         raise UserError(
-            f"MLflow at {shown}", work.problem, f"{way_out(work.problem)}, and run this again"
+            f"MLflow at {shown}",
+            work.problem or SLOW,
+            f"{way_out(work.problem)}, and run this again",
         )
     said = [f"{work.sent} runs sent to {shown}", *(f"refused for good: {each}" for each in refused)]
     return "; ".join(said)

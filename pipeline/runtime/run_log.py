@@ -79,7 +79,8 @@ class RunLog:
     def begin(self) -> "RunLog":
         """Begin the run, or resume it."""
         with self._edited() as run:
-            remove_temporary(self.folder, below=True)
+            remove_temporary(self.folder, RUN)
+            remove_temporary(self.folder / ARTIFACTS, below=True)
             params = {name: str(value) for name, value in self.params.items()}
             run |= {"key": self.key, "name": self.name, "parent": self.parent}
             run |= {"experiment": self.experiment, "status": "RUNNING", "end": None}

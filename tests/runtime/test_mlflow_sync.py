@@ -149,7 +149,7 @@ def test_a_request_that_fails_is_repeated_and_costs_nothing(server, project, fai
     log_everything(runs)
     count = iter(range(1000))
     # Each request from then on, until the outage is over: the second round fails too.
-    server.fails = lambda request: failure if at <= next(count) < at + 8 else None
+    server.fails = lambda request: failure if at <= next(count) < at + 3 else None
     for _ in range(4):
         try:
             sync(runs)
