@@ -35,8 +35,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(killed, tmp_path, cap
     assert "from the checkpoint before, of step 3" in capsys.readouterr().out
     assert resumed.steps_taken == list(range(3, 11))
     assert weight_bytes(resumed.model) == weight_bytes(straight.model)
-    for name in ("checkpoint.pt", "checkpoint.before.pt"):  # the damaged one is gone
-        load_checkpoint(killed / name)
+
+
+def test_a_damaged_checkpoint_does_not_become_the_one_before(killed):
+    cut(killed / "checkpoint.pt")
+    with pytest.raises(Killed):
+        fit(ToyTask(), KilledAfter(killed, 1))
+    names = ("checkpoint.pt", "checkpoint.before.pt")
+    assert [load_checkpoint(killed / name)["step"] for name in names] == [6, 3]
 
 
 def test_if_the_only_checkpoint_is_damaged_training_starts_again(tmp_path):
