@@ -11,13 +11,13 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.dag import stage_key
-from pipeline.runtime.files import remove, tree_hash
+from pipeline.runtime.files import tree_hash
 from pipeline.runtime.runs import run_dir
 from pipeline.sampling import Network
 from pipeline.tools.scale.grid import BASELINE, Training
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.loop import save_checkpoint, train
-from pipeline.training.loop.checkpoints import newest_whole
+from pipeline.training.loop.checkpoints import newest_checkpoint
 from pipeline.training.transformer import TransformerTask
 
 # What a training here does not share with the stage of its network: values of its own, and how the
@@ -68,10 +68,7 @@ class CheckpointEachCount:
     def load(self) -> dict[str, Any] | None:
         found = sorted(self.folder.glob("step*.pt"), reverse=True)
         last = self._path(self.steps).name
-        state, damaged = newest_whole(path for path in found if path.name <= last)
-        for path in damaged:
-            remove(path)
-        return state
+        return newest_checkpoint(path for path in found if path.name <= last)
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
         save_checkpoint(state, self._path(state["step"]))

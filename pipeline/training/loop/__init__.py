@@ -5,7 +5,6 @@ from pipeline.training.loop.average import Average, averaged_weights
 from pipeline.training.loop.checkpoints import (
     RunDirSession,
     load_checkpoint,
-    newest_whole,
     save_checkpoint,
 )
 from pipeline.training.loop.finite import Diverged
@@ -23,7 +22,6 @@ __all__ = [
     "Workers",
     "averaged_weights",
     "load_checkpoint",
-    "newest_whole",
     "require_workers",
     "run_training",
     "save_checkpoint",

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, remove, remove_temporary
 from pipeline.runtime.storage import download, upload
-from pipeline.training.loop.behind import snapshot
 
 CHECKPOINT = "checkpoint.pt"  # the newest of a training
 BEFORE = "checkpoint.before.pt"  # the one before
-INSTEAD = "or delete it to do without it"  # of reading a checkpoint
 
 
 class Damaged(UserError):
@@ -43,11 +42,7 @@ class RunDirSession:
     def load(self) -> dict[str, Any] | None:
         download(self.folder)
         remove_temporary(self.path.parent)
-        first = not self.before.exists()
-        state, damaged = newest_whole([self.path, self.before], first=first)
-        for path in damaged:  # else it would become the one before
-            remove(path)
-        return state
+        return newest_checkpoint([self.path, self.before])
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
         self.on_row(row)  # first: a kill in between repeats the row, which is logged once
@@ -67,40 +62,33 @@ class RunDirSession:
         upload(self.path)
 
 
-def newest_whole(
-    paths: Iterable[Path], say: Callable[[str], None] = print, first: bool = False
-) -> tuple[dict[str, Any] | None, list[Path]]:
-    """Load the first checkpoint that can be loaded.
+def snapshot(state: Any) -> Any:
+    """A copy of a state in the processor's memory, which the next step does not change."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: snapshot(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(snapshot(value) for value in state)
+    return state
+
+
+def newest_checkpoint(paths: Iterable[Path]) -> dict[str, Any] | None:
+    """Load the newest of a training's checkpoints; None if there is none. A damaged one is removed,
+    and the one before it is loaded.
 
     Args:
         paths: the checkpoints, newest first; they need not exist.
-        say: is called with a line for each damaged checkpoint.
-        first: the training has saved only one checkpoint: if that is damaged, train from the start.
-
-    Returns:
-        The state, or None if there is no checkpoint, and the damaged checkpoints that are newer.
-
-    Raises:
-        UserError: there are checkpoints, and all of them are damaged.
     """
-    damaged: list[Path] = []
     for path in paths:
         try:
-            state = load_checkpoint(path)
+            return load_checkpoint(path)
         except FileNotFoundError:
             continue
         except Damaged as error:
-            say(str(error))
-            damaged.append(path)
-            continue
-        if damaged:
-            say(f"resuming from the checkpoint before, of step {state['step']}")
-        return state, damaged
-    if damaged and not first:
-        folder = damaged[0].parent
-        way_out = "restore one of them, or delete the folder to train from the start"
-        raise UserError(str(folder), "every checkpoint in it is damaged", way_out)
-    return None, damaged
+            print(f"{error}; it is removed, the one before it is used if there is one", flush=True)
+            remove(path)
+    return None
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -133,6 +121,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises many types
-        require_readable(path, error, INSTEAD)
+        require_readable(path, error, "or delete it to do without it")
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise Damaged(str(path), f"the checkpoint is damaged ({reason})") from error

@@ -79,7 +79,3 @@ class FiniteLosses:
         way_out = "lower the learning rate (or turn bf16 off) and run again"
         saved = f"; the checkpoint of step {self.saved} stays" * (self.saved > 0)
         return Diverged(self.name, reason, way_out + saved)
-
-
-class DivergedElsewhere(Diverged):
-    """Never raised any more; `ray_train` still imports it."""

@@ -21,7 +21,7 @@ from pipeline.runtime.room import wait_for_nodes
 from pipeline.runtime.storage import TRAIN, storage
 from pipeline.runtime.trials import note_machines, this_machine
 from pipeline.training.loop.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
-from pipeline.training.loop.finite import Diverged, DivergedElsewhere
+from pipeline.training.loop.finite import Diverged
 from pipeline.training.loop.job import TrainingJob
 from pipeline.training.loop.train import train
 
@@ -130,7 +130,9 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     worker_device(job.workers.use_gpu)  # there is one, and it repeats
-    machines = _gathered(this_machine(), ranks)
+    machines = [this_machine()] * ranks.workers
+    if ranks.workers > 1:
+        torch.distributed.all_gather_object(machines, machines[0])
     try:
         train(
             job.recipe(ranks, ray.train.torch.get_device()),
@@ -142,17 +144,8 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
             session=RayTrainSession(job, config["on_row"], ranks),
         )
     except Diverged as error:
-        own = None if isinstance(error, DivergedElsewhere) else error.args
-        return {"error": next(filter(None, _gathered(own, ranks)))}
+        return {"error": error.args}
     return {"machines": machines}
-
-
-def _gathered(value: Any, ranks: Ranks) -> list[Any]:
-    """The value of each worker."""
-    values = [value] * ranks.workers
-    if ranks.workers > 1:
-        torch.distributed.all_gather_object(values, value)
-    return values
 
 
 class RayTrainSession:
@@ -163,12 +156,7 @@ class RayTrainSession:
         self.who: Mapping[str, float] = job.workers.named
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
-        if self.ranks.workers == 1:
-            return row
-        import ray.train.torch
-
-        device = ray.train.torch.get_device()
-        values = torch.tensor(list(row.values()), dtype=torch.float64, device=device)
+        values = torch.tensor(list(row.values()), dtype=torch.float64)
         means = self.ranks.total(values) / self.ranks.workers
         return dict(zip(row, means.tolist(), strict=True))
 
