@@ -125,7 +125,8 @@ def test_training_continues_while_a_checkpoint_is_written(tmp_path, monkeypatch)
         write(state, path)
 
     def snapshot_of(state):
-        assert len(written) == (state["step"] - 1) // 3  # all that were saved before
+        if isinstance(state, dict) and "run" in state:  # the whole, and not a part of it
+            assert len(written) == (state["step"] - 1) // 3  # all that were saved before
         return snapshot(state)
 
     monkeypatch.setattr(checkpoints, "_write", write_later)
