@@ -43,7 +43,7 @@ def note_machines(machines: Iterable[Machine]) -> None:
 def machines() -> list[Machine]:
     """The machines that worked for this process: those of its workers, or its own."""
     found = _machines or [this_machine()]
-    return sorted(found, key=lambda machine: sorted(machine.items()))
+    return sorted(found, key=lambda machine: (machine["host"], sorted(machine.items())))
 
 
 class Trial(Protocol):
@@ -119,7 +119,7 @@ def _raise(subject: str, reason: Any) -> None:
     from ray.exceptions import RayTaskError
 
     if isinstance(reason, RayTaskError) and not isinstance(innermost(reason), UserError):
-        reason.add_note(f"{subject}; finished trials are kept")
+        print(subject, flush=True)
         raise reason
     if isinstance(reason, Exception):
         lost = "" if isinstance(reason, RayTaskError) else "a worker was lost: "
