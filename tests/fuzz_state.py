@@ -1,13 +1,11 @@
 """Hostile state of runs: checkpoints, finished parts of a killed run, cells, curves."""
 
-import contextlib
 import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.data.images.writing import write_shards
@@ -17,7 +15,6 @@ from pipeline.runtime.files import write_json
 from pipeline.training.loop import RunDirSession, Workers, load_checkpoint, save_checkpoint
 from tests.fuzz_caches import damage
 from tests.fuzzing import Case
-from tests.images import write_batches
 from tests.interruption import fit
 from tests.test_loop import ToyTask
 from tests.test_shards import FakeSource
@@ -44,7 +41,6 @@ def cases(random: random.Random) -> list[Case]:
     made.append(Case("checkpoint of another run", "refuse", _another_run))
     for how in ["empty", "gone", *(random.randrange(2**32) for _ in range(12))]:
         made.append(Case(f"shard of a killed run: {how}", "accept", partial(_shard, how)))
-        made.append(Case(f"samples of a killed run: {how}", "accept", partial(_samples, how)))
     for name, content in CELLS.items():
         for noted in (False, True):
             must = "refuse" if noted else "accept"  # it is measured again
@@ -89,25 +85,6 @@ def _shard(how: int | str, folder: Path) -> None:
     damage(folder / "killed/train-00001.parquet", how)
     again = write_shards(FakeSource([10]), list(range(10)), "train", 4, folder / "killed")
     assert again == whole
-
-
-def _samples(how: int | str, folder: Path) -> None:
-    images = torch.arange(6 * 64).reshape(6, 1, 8, 8).to(torch.uint8)
-
-    def make(number: int, last: int) -> torch.Tensor:
-        if number == last:
-            raise KeyboardInterrupt
-        return images[2 * number : 2 * number + 2]
-
-    def run(last: int) -> None:
-        batches = [partial(make, number, last) for number in range(3)]
-        write_batches(folder / "set.npy", batches, "set")
-
-    with contextlib.suppress(KeyboardInterrupt):
-        run(last=2)
-    damage(folder / "set.npy.parts/000001.npy", how)
-    run(last=-1)
-    assert np.array_equal(np.load(folder / "set.npy"), images)
 
 
 def _cell(content: bytes | dict, noted: bool, folder: Path) -> None:

@@ -25,7 +25,7 @@ from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
 from pipeline.runtime.batches import Alone, Maker, Several, save_array
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.process import set_up
-from pipeline.runtime.trials import run_tasks
+from pipeline.runtime.trials import Needs, run_trials
 from pipeline.sampling import balanced_labels, sample_batches
 from pipeline.training.tokens import Coder
 
@@ -82,9 +82,10 @@ def seconds(work: tuple[Maker, list[tuple], Callable], workers: Alone) -> float:
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{number:06d}.npy") for number in range(len(batches))]
         named = dict(zip(files, batches, strict=True))
-        list(workers.make(maker, dict(list(named.items())[:4]), save))
+        list(workers.make(maker, dict(list(named.items())[:4])))
         started = time.perf_counter()
-        assert len(list(workers.make(maker, named, save))) == len(batches)
+        for path, made in workers.make(maker, named):
+            save(made, path)
         return time.perf_counter() - started
 
 
@@ -109,7 +110,8 @@ def cas_seconds(params: Params, two: bool) -> float:
         ]
         started = time.perf_counter()
         if two:
-            run_tasks(run_cas, jobs, cpus=1, gpus=0, max_retries=0, on_done=lambda job: None)
+            needs = Needs(1, {"CPU": 1}, 0, Path(folder))
+            run_trials(run_cas, jobs, needs, stage="cas", on_done=lambda job, row: None)
         else:
             for job in jobs:
                 run_cas(job)

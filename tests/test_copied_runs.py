@@ -5,10 +5,8 @@ import json
 import shutil
 import subprocess
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline.api.opening import EarlierRun, open_folder
@@ -19,7 +17,6 @@ from pipeline.runtime.files import SUMS, read_yaml, tree_hash, write_json
 from pipeline.runtime.outbox import LOG
 from pipeline.runtime.runs import run_dir
 from pipeline.weights.published import load_model, save_model
-from tests.images import write_batches
 from tests.outage_trial import TIMED
 from tests.project import Project
 from tests.test_damaged_outbox import begin, check, end, not_all_sent
@@ -64,44 +61,6 @@ def test_nothing_is_removed_where_the_list_of_hashes_cannot_be_read(tmp_path):
     (tmp_path / SUMS).rmdir()
     (tmp_path / "list").rename(tmp_path / SUMS)
     assert keep_if_whole(tmp_path / "row.json")
-
-
-@pytest.mark.parametrize("below", ["", "cells"])
-@pytest.mark.parametrize("killed", [False, True])
-def test_batches_of_another_run_are_made_again(two, below, killed):
-    made = []
-
-    def batches(value: int):
-        return [lambda n=n: made.append(n) or np.full((2, 3), value) for n in range(3)]
-
-    def dies():
-        raise KeyboardInterrupt
-
-    for value, folder in enumerate(two):
-        some = [*batches(value)[:2], dies] if killed else batches(value)
-        with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
-            write_batches(folder / below / "set.npy", some, "set")
-    shutil.copytree(two[1], two[0], dirs_exist_ok=True, ignore=lambda *_: OWN)
-    made.clear()
-    path = two[0] / below / "set.npy"
-    write_batches(path, batches(0), "set")
-    assert made == [0, 1, 2] and not np.load(path).any()
-
-
-def test_parts_of_another_file_are_made_again(two, tmp_path):
-    """Also where no run directory is."""
-    made = []
-    for folder in (two[0], tmp_path / "features"):
-        for name in ("one.npy", "other.npy"):
-            batches = [lambda: made.append(1) or np.zeros((1, 2)), lambda: made[99]]
-            with pytest.raises(IndexError):
-                write_batches(folder / name, batches, name)
-        shutil.rmtree(folder / "one.npy.parts")
-        shutil.copytree(folder / "other.npy.parts", folder / "one.npy.parts")
-        made.clear()
-        write_batches(folder / "one.npy", batches[:1], "one")
-        write_batches(folder / "other.npy", batches[:1], "other")
-        assert made == [1]
 
 
 def test_a_list_that_names_no_run_is_taken_where_none_is(two, tmp_path):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.writing import write_manifest, write_shards
@@ -18,7 +17,6 @@ from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.published import MODELS, load_model, save_model
 from tests.damage import DAMAGE, flip, named
 from tests.errors import one_line
-from tests.images import write_batches
 from tests.pretrained_files import PUBLISHED
 from tests.test_shards import FakeSource
 from tests.transformer_task import transformer_task
@@ -140,36 +138,6 @@ def test_a_damaged_shard_of_a_killed_run_is_made_again(tmp_path, capsys, damage)
     assert write_shards(source, list(range(10)), "train", 4, folder) == whole
     assert sorted(source.was_read) == [4, 5, 6, 7]
     assert "train-00001.parquet is damaged" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("damage", DAMAGE, **named)
-def test_a_damaged_batch_of_samples_is_made_again(tmp_path, capsys, damage):
-    images = torch.randint(256, (6, 1, 8, 8), generator=torch.Generator().manual_seed(0))
-    images = images.to(torch.uint8)
-    made = []
-
-    def batches(fail: bool):
-        def make(number: int):
-            if fail and number == 2:
-                raise KeyboardInterrupt
-            made.append(number)
-            return images[2 * number : 2 * number + 2]
-
-        return [lambda n=n: make(n) for n in range(3)]
-
-    path = tmp_path / "set.npy"
-    with pytest.raises(KeyboardInterrupt):
-        write_batches(path, batches(True), "set")
-    damage(tmp_path / "set.npy.parts" / "000001.npy")
-    made.clear()
-    write_batches(path, batches(False), "set")
-    assert made == [1, 2] and np.array_equal(np.load(path), images)
-    assert "000001.npy is damaged" in capsys.readouterr().out
-    damage(path)  # the finished set
-    write_batches(path, batches(False), "set")
-    assert np.array_equal(np.load(path), images)
-    assert sorted(os.listdir(tmp_path)) == ["SHA256SUMS", "set.npy"]
-    assert "set.npy is damaged" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import math
-import struct
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,13 @@ from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.experiments.cas import CasJob
 from pipeline.experiments.reject import _kept
 from pipeline.experiments.speed import kept_speed_rows, speed_rows
-from pipeline.runtime.batches import Maker, load_tensors, make_tensors, parts_folder, save_part
-from pipeline.runtime.checksums import note_hash, write_noted
+from pipeline.runtime.checksums import write_noted
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.kept import kept_row
 from pipeline.training.loop import Workers
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerRecipe, transformer_job
 from tests.errors import one_line
-from tests.tiny_project import ALONE
 
 KEPT = {"class_accuracy": 1.0, "samples": 8, "fid_classifier": 2.5, "is_classifier": 1.5}
 IMPOSSIBLE = [
@@ -172,27 +169,6 @@ def test_a_result_of_another_classifier(tmp_path, value):
     with pytest.raises(UserError, match=r"result\.json is damaged.*delete it, run again") as error:
         cas_row(tmp_path)
     one_line(error)
-
-
-@pytest.mark.parametrize("content", [b"", b"no tensors" * 99, struct.pack("<Q", 2) + b"[]"])
-def test_a_file_of_no_tensors(tmp_path, content):
-    (tmp_path / "a.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.safetensors is damaged .*delete it, run again"):
-        load_tensors(tmp_path / "a.safetensors")
-
-
-@pytest.mark.parametrize(
-    "odd", [{}, {"b": torch.zeros(2, 3)}, {"a": torch.zeros(2, 4)}, {"a": torch.zeros(2, 3).int()}]
-)
-def test_a_part_of_other_tensors(tmp_path, odd):
-    path = tmp_path / "a.safetensors"
-    part = parts_folder(path) / "000001.safetensors"
-    part.parent.mkdir()
-    save_part(odd, part)
-    note_hash(part)
-    maker = Maker(object, here=lambda number: {"a": torch.zeros(2, 3)})
-    with pytest.raises(UserError, match=r"000001\.safetensors is damaged: .*delete its folder"):
-        make_tensors(path, ALONE, maker, [(0,), (1,)], "tensors")
 
 
 def names(*files: object) -> dict:

@@ -1,17 +1,15 @@
 """The device that a process takes, on a machine that says it has a GPU."""
 
 import importlib
-import re
 
 import pytest
 import torch
 
 from pipeline.experiments import cas
 from pipeline.runtime import device
-from pipeline.runtime.batches import _Worker, workers_of
+from pipeline.runtime.batches import workers_of
 from pipeline.runtime.device import driver_device, pick_device, worker_device
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.home import Project
 from tests.project import ROOT
 from tests.test_cas import cas_job, with_params
 
@@ -47,17 +45,11 @@ def test_without_one_a_command_takes_the_cpu(without_gpu):
     assert pick_device() == CPU
 
 
-def test_params_that_ask_for_one_are_refused_where_there_is_none(
-    without_gpu, tmp_path, monkeypatch
-):
+def test_params_that_ask_for_one_are_refused_where_there_is_none(without_gpu):
     for ask in (worker_device, lambda use_gpu: driver_device(use_gpu, workers=1)):
         assert ask(False) == CPU
         with pytest.raises(UserError, match=NO_GPU):
             ask(True)
-    # A worker of Ray's, which is told of one that PyTorch does not see.
-    project = Project(str(tmp_path), str(tmp_path / "runs"))
-    monkeypatch.chdir(tmp_path)
-    assert re.match(NO_GPU, _Worker(use_gpu=True).started(project))
 
 
 def test_a_head_without_one_leaves_the_work_to_the_workers_and_says_so(without_gpu, capsys):
@@ -121,5 +113,4 @@ def test_cas_leaves_a_gpu_alone_that_ray_gave_it_none_of(with_gpu, tmp_path):
         ray={"use_gpu": False}, classifier={"steps": 1, "batch_size": 4, "checkpoint_every": 1}
     )
     job = cas_job(params, cas.REAL, "none", tmp_path)
-    cas.run_cas(job)  # asking this torch for a GPU would fail
-    assert job.result.exists()
+    assert cas.run_cas(job)["top1"] <= 1  # asking this torch for a GPU would fail

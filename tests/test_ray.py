@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pipeline.runtime.errors import UserError
-from pipeline.training.loop import TrainingJob, Workers, run_training
+from pipeline.training.loop import TrainingJob, run_training
 from pipeline.training.loop.ray_train import fit
 from tests.damage import flip_weight
 from tests.images import write_token_cache
@@ -93,7 +93,7 @@ def straight(tokens_dir, tmp_path_factory) -> tuple[TrainingJob, dict[str, Any]]
 
 def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, straight, tmp_path):
     """Without dropout and in float32, DDP over two workers is the same optimisation."""
-    from pipeline.runtime.trials import machines_of
+    from pipeline.runtime import trials
 
     job, two = straight
     one = run_training(_job(_small_params(), tokens_dir, tmp_path / "one"))  # in this process
@@ -105,7 +105,7 @@ def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, straigh
     assert val[0] == pytest.approx(val[1], rel=1e-4)
     # A finished run of that name is taken up, not trained again.
     assert again["history"] == two["history"]
-    (machine,) = machines_of([Path(job.folder)])  # each once
+    (machine,) = trials.machines()  # each once
     assert machine["host"] == platform.node() and machine["device"] == "cpu"
 
 
@@ -224,40 +224,3 @@ def test_a_damaged_checkpoint_of_ray_train_gives_way_to_the_one_before(
     flip_weight(kept()[-1])
     assert_same(noted.go_on("run"), whole)
     assert noted.steps.read_text() == "9\n"
-
-
-def test_sweep_stops_where_a_finished_trial_cannot_be_logged(tmp_path):
-    """As on a full disk: no trial is begun after that, and the error comes out."""
-    from pipeline.experiments.ablation.running import run_trial
-    from pipeline.experiments.ablation.trial import Trial
-    from pipeline.runtime.trials import Needs, run_trials
-
-    params = make_params(ray={"storage_path": str(tmp_path / "runs")})
-
-    def trial(seed: int) -> Trial:
-        """Nothing to measure, and a model that is there but cannot be opened: ends at once."""
-        folder = tmp_path / str(seed)
-        (folder / "model").mkdir(parents=True)
-        return Trial(
-            seed=seed,
-            cells=[],
-            crossed=[],
-            folder=str(folder),
-            training=_job(params, tmp_path / "project/data/tokens", folder),
-            workers=Workers.of(params.ray, 1),
-            params=params.model_dump(),
-            root=str(tmp_path / "project"),
-            features=str(tmp_path / "features"),
-        )
-
-    trials, logged = [trial(seed) for seed in range(12)], []
-
-    def log(trial: Trial) -> None:
-        logged.append(trial.name)
-        raise UserError("no space for the log")
-
-    needs = Needs(1, {"CPU": 1}, params.ray.max_failures, tmp_path / "runs")
-    with pytest.raises(UserError, match="no space for the log"):
-        run_trials(run_trial, trials, needs, stage="sweep", on_done=log)
-    assert len(logged) == 1 and not (tmp_path / "runs/tune").exists()
-    assert sum(trial.failure.read() is not None for trial in trials) < len(trials)

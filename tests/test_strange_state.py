@@ -13,7 +13,6 @@ from pipeline.config.curves import check_curves
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.checksums import note_hash, shared_folder
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.failures import Failure
 from pipeline.runtime.files import SUMS, file_hash, read_json, tree_hash, value_hash
 from pipeline.runtime.folders import atomic_folder
 from pipeline.runtime.limits import JSON_BYTES, RECORD_BYTES
@@ -142,16 +141,6 @@ def test_a_checkpoint_of_a_shorter_training_is_another_ones(make_params, tmp_pat
     with pytest.raises(UserError, match=r"rates are of \[3\] steps and not \[6\]") as error:
         fit(long, RunDirSession(tmp_path), steps=6, every=3)
     assert "to train it from the start" in one_line(error)
-
-
-@pytest.mark.parametrize("what", NO_FILES)
-def test_what_a_worker_cannot_have_left_is_no_error_of_it(tmp_path, what):
-    failure = Failure(str(tmp_path))
-    for name in ("error.txt", "traceback.txt"):
-        no_file(what, tmp_path / name)
-    assert failure.read() is None and failure.reason("it was lost") == "it was lost"
-    failure.clear()
-    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("what", [*NO_FILES, "bytes"])

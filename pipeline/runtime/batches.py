@@ -258,6 +258,20 @@ def making(
             yield part
 
 
+def load_part(path: Path, load: Callable[[Path], Any]) -> Any:
+    """Read a file of batches, `load(path)`.
+
+    Raises:
+        UserError: it is damaged, as after a loss of power.
+    """
+    try:
+        return load(path)
+    except Exception as error:  # a damaged file makes its reader raise nearly anything
+        require_readable(path, error)
+        reason = f"it is damaged ({one_line(str(error))[:150]})"
+        raise UserError(str(path), reason, "delete it and run again") from error
+
+
 def save_array(array: Any, path: Path, durable: bool = False) -> None:
     """Write an array, or a tensor on the CPU, as .npy."""
     with atomic_file(path, durable) as temporary, open(temporary, "wb") as out:
@@ -266,7 +280,8 @@ def save_array(array: Any, path: Path, durable: bool = False) -> None:
 
 def join_arrays(parts: Sequence[Path], path: Path) -> None:
     """Join .npy files along the first axis."""
-    save_array(np.concatenate([np.load(part) for part in parts]), path, durable=True)
+    arrays = [load_part(part, np.load) for part in parts]
+    save_array(np.concatenate(arrays), path, durable=True)
 
 
 def write_files(
@@ -304,19 +319,10 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, durable: bool = False) 
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read what `save_tensors` wrote.
-
-    Raises:
-        UserError: it holds something else.
-    """
+    """Read what `save_tensors` wrote; raises as `load_part`."""
     from safetensors.torch import load_file
 
-    try:
-        return load_file(path)
-    except Exception as error:  # a damaged file makes its reader raise nearly anything
-        require_readable(path, error)
-        reason = f"it is damaged ({one_line(str(error))[:150]})"
-        raise UserError(str(path), reason, "delete it and run again") from error
+    return load_part(path, load_file)
 
 
 def make_tensors(

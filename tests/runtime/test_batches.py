@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,6 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config.params import Params
+from pipeline.config.replicates import NETWORKS, replicates
+from pipeline.experiments.edit import edit_rows
+from pipeline.experiments.evaluate.measuring import evaluate_all
+from pipeline.experiments.reconstruct import reconstruct_hidden
+from pipeline.experiments.temperature import temperature_rows
 from pipeline.runtime import trials
 from pipeline.runtime.batches import (
     OPEN_MAKERS,
@@ -22,7 +29,8 @@ from pipeline.runtime.batches import (
     write_files,
 )
 from pipeline.runtime.errors import UserError
-from tests.tiny_project import ALONE, CPU, with_params
+from pipeline.training.tokens import cache_tokens, write_manifest
+from tests.tiny_project import ALONE, CPU, folders_of, make_project, with_params
 
 BATCHES = [(start, min(start + 4, 22)) for start in range(0, 22, 4)]
 
@@ -180,3 +188,41 @@ def test_a_batch_that_kills_every_worker_is_one_line(tmp_path, workers):
     assert "\n" not in str(error.value) and error.value.way_out == "run again to go on"
     assert len(noted(tmp_path / "set/12")) == 2
     assert parts_folder(tmp_path / "set/set.npy").exists()
+
+
+def made(folder: Path, params: Params, workers: Alone) -> dict[str, bytes]:
+    """Everything that the stages make of batches, as files of the folder."""
+    (tokens := folder / "tokens").mkdir(parents=True)
+    crops = {"train": 2, "val": 0}
+    shards = {s: cache_tokens(s, n, params, tokens, workers) for s, n in crops.items()}
+    write_manifest(tokens, params, "of the tokenizer", shards, classes=3)
+    shutil.copytree(tokens, "data/tokens", dirs_exist_ok=True)
+    shutil.rmtree("runs", ignore_errors=True)
+    every = [r for network in NETWORKS for r in replicates(params, network)]
+    own = {r: folder / r.network / r.name for r in every}
+    rows = evaluate_all(params, own, folder, workers)
+    edits = folders_of(folder / "edit", params)
+    rows += edit_rows(params, edits, folder / "nearest", workers)
+    rows += temperature_rows(params, folders_of(folder / "temperature", params), workers)
+    more, pictures = reconstruct_hidden(params, folders_of(folder / "rebuilt", params), workers)
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*.*")}
+    files |= {f"features/{path.name}": path for path in Path("runs/features").glob("*.s*")}
+    content = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+    return content | {"rows": repr(rows + more).encode(), "pictures": pictures["samples"].tobytes()}
+
+
+@pytest.mark.slow
+def test_stages_make_the_same_bytes_with_two_workers(workers, tmp_path, monkeypatch):
+    workers.end()  # the folder is another
+    monkeypatch.chdir(make_project(tmp_path))
+    params = with_params(
+        evaluation={"samples": 80, "seeds": [0, 1]},
+        cas={"samples": 80},
+        tokens={"batch_size": 16},
+        training={"batch_size": 64, "other_label_smoothings": []},
+        ray={"num_workers": 2},
+    )
+    here = made(tmp_path / "alone", params, ALONE)
+    there = made(tmp_path / "several", params, workers)
+    assert sorted(there) == sorted(here)
+    assert [name for name in here if here[name] != there[name]] == []
