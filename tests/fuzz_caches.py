@@ -12,10 +12,11 @@ import torch
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.data.tokens import TokenCache
-from pipeline.evaluation.feature_files import load_features, save_features
+from pipeline.evaluation.feature_files import load_features
 from pipeline.evaluation.features import Features
 from pipeline.runtime.files import file_hash, read_json, write_json
 from tests.fuzzing import Case
+from tests.images import save_features
 from tests.test_shards import FakeSource
 from tests.transformer_task import random_tokens
 

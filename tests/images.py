@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.images.samples import draw_samples
-from pipeline.runtime.batches import Alone, Maker
+from pipeline.evaluation.features import Features
+from pipeline.runtime.batches import Alone, Maker, save_tensors
 from pipeline.runtime.files import file_hash, write_json
 
 
@@ -103,3 +104,7 @@ def write_token_cache(
         np.save(folder / f"{split}-labels.npy", labels[split].astype(np.int32))
     write_json(folder / "manifest.json", {"codebook_size": codes, "shards": manifest})
     return folder
+
+
+def save_features(features: Features, path: Path) -> None:
+    save_tensors({k: v for k, v in features._asdict().items() if v is not None}, path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.runtime.batches import Maker, save_array, workers_of
+from pipeline.runtime.batches import Maker, workers_of
 from pipeline.runtime.cluster import join_ray
 
 BATCHES, WORKERS = 200, 2
@@ -30,7 +30,7 @@ class Saved:
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         for path, number in zip(rows["path"], rows["number"], strict=True):
-            save_array(batch(number), Path(path))
+            np.save(path, batch(number))
         return rows
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     def by_workers(files: list[Path]) -> None:
         numbers = {path: (number,) for number, path in enumerate(files)}
         for path, made in workers.make(Maker(opened), numbers):
-            save_array(made, path)
+            np.save(path, made)
 
     for make in (by_workers, by_ray_data):
         for _ in range(3):

@@ -136,7 +136,7 @@ def test_trials_ask_for_room_where_it_can_be_made(
     waited = []
     monkeypatch.setattr(trials_module, "wait_longer", waited.append)
     monkeypatch.delenv("RAY_ADDRESS")
-    monkeypatch.setattr(trials_module, "_call", lambda *given: (None, []))
+    monkeypatch.setattr(trials_module, "_call", lambda *given: {})
     monkeypatch.setattr(tune, "report", lambda result: None)
     made["function"]({"trial": "0"})
     assert bool(waited) == (waits and at_once == 8)

@@ -16,13 +16,12 @@ from pipeline.evaluation.feature_files import (
     cached_features,
     features_path,
     kept_statistics,
-    save_features,
 )
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.images import ArrayImages, CenterCrops
 from pipeline.runtime.checksums import note_hash
 from tests.damage import empty, flip, no_file
-from tests.images import noise_array
+from tests.images import noise_array, save_features
 from tests.tiny_project import with_params
 
 
@@ -55,7 +54,7 @@ def test_a_worker_that_makes_a_part_hashes_no_image_set(in_tiny_project, monkeyp
     for images in (array, crops):
         sent = pickle.loads(pickle.dumps(images))
         part = Extraction(Pixels(most=10), sent)(3, 13)
-        assert torch.equal(part.features, images.read(3, 13).flatten(1).float())
+        assert torch.equal(part["features"], images.read(3, 13).flatten(1).float())
 
 
 def test_statistics_are_computed_once_and_again_where_they_are_damaged(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from pipeline.evaluation.statistics import (
     save_statistics,
     statistics,
 )
-from pipeline.runtime.batches import Alone, Maker, make_parts, parts_folder, save_tensors
+from pipeline.runtime.batches import Alone, Maker, make_parts, parts_folder
 from pipeline.runtime.checksums import as_noted, keep_if_whole, note_hash, shared_folder
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.failures import require_readable
@@ -51,13 +51,8 @@ for name in (*CODE, STATISTICS):
     _imported(PACKAGE / name)
 
 
-def save_features(features: Features, path: Path) -> None:
-    found = {k: v for k, v in features._asdict().items() if v is not None}
-    save_tensors(found, path, durable=True)
-
-
 def load_features(path: Path) -> Features:
-    """Read what `save_features` wrote; what is not used is left on the disk.
+    """Read a file of features; what is not used is left on the disk.
 
     Raises:
         UserError: it is missing or damaged.
@@ -157,9 +152,10 @@ class Extraction:
     def __init__(self, extractor: Extractor, images: ImageSet):
         self.extractor, self.images = extractor, images
 
-    def __call__(self, start: int, stop: int) -> Features:
-        """Features of the images from `start` to before `stop`."""
-        return extract(self.extractor, _batches(self.images, start, stop))
+    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
+        """`Features` of the images from `start` to before `stop`, by name."""
+        found = extract(self.extractor, _batches(self.images, start, stop))
+        return {k: v for k, v in found._asdict().items() if v is not None}
 
 
 def _batches(images: ImageSet, start: int, stop: int) -> Iterator[Tensor]:
@@ -202,7 +198,7 @@ def cached_features(
     with shared_folder(folder, cache_dir / f".{path.stem}.lock"):
         if not as_noted(path):
             name = f"features: {extractor.name}"
-            parts = make_parts({path: batches}, workers, maker, name, save_features)
+            parts = make_parts({path: batches}, workers, maker, name)
             with shared_folder(cache_dir):
                 _join(parts[path], path)
                 note_hash(path)

@@ -6,9 +6,9 @@ import shutil
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS, replicates
@@ -24,6 +24,7 @@ from pipeline.runtime.batches import (
     load_tensors,
     make_tensors,
     parts_folder,
+    save_tensors,
     tensors_of,
     workers_of,
     write_files,
@@ -53,12 +54,12 @@ class Squares:
             file.write(f"{os.getpid()}\n")
         return len(noted(self.notes / f"{what}"))
 
-    def __call__(self, start: int, stop: int) -> np.ndarray:
+    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
         if self._note(start) <= self.dies.get(start, 0):
             os.kill(os.getpid(), signal.SIGKILL)
         if start > 90:
             raise UserError("start", f"{start} is too large", "use a smaller one")
-        return np.arange(start, stop) ** 2
+        return {"squares": torch.arange(start, stop) ** 2}
 
 
 def noted(file: Path) -> list[str]:
@@ -74,8 +75,8 @@ def squares(folder: Path, workers: Alone, given=BATCHES, **dies: int) -> Path:
     """The file of squares in a folder, with the notes of those who made it."""
     folder.mkdir(exist_ok=True)
     maker = Maker(Squares, folder, {int(start[1:]): often for start, often in dies.items()})
-    write_files({folder / "set.npy": given}, workers, maker, "squares")
-    return folder / "set.npy"
+    write_files({folder / "set.safetensors": given}, workers, maker, "squares", save_tensors)
+    return folder / "set.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_one_worker_is_this_process():
 
 def test_a_killed_run_goes_on_after_its_last_batch(tmp_path, capsys):
     straight = squares(tmp_path / "straight", ALONE)
-    assert np.load(straight).tolist() == [n**2 for n in range(22)]
+    assert load_tensors(straight)["squares"].tolist() == [n**2 for n in range(22)]
     with pytest.raises(UserError):
         squares(tmp_path / "stopped", ALONE, [*BATCHES[:2], (99, 100), *BATCHES[3:]])
     path = squares(tmp_path / "stopped", ALONE)
@@ -106,15 +107,15 @@ def test_a_killed_run_goes_on_after_its_last_batch(tmp_path, capsys):
 
 def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "run").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot write .*set\.npy\.parts"):
-        maker = Maker(object, here=lambda: np.zeros(1))
-        write_files({tmp_path / "run/set.npy": [()]}, ALONE, maker, "set")
+    with pytest.raises(UserError, match=r"cannot write .*set\.safetensors\.parts"):
+        maker = Maker(object, here=lambda: {"a": torch.ones(1)})
+        write_files({tmp_path / "run/set.safetensors": [()]}, ALONE, maker, "set", save_tensors)
 
 
 def test_named_tensors_of_other_weights_are_made_anew(tmp_path):
     weights, made = tmp_path / "weights", []
 
-    def double(number: int) -> dict[str, torch.Tensor]:
+    def double(number: int) -> dict[str, Tensor]:
         made.append(number)
         if len(made) == 3:
             raise KeyboardInterrupt
@@ -161,7 +162,9 @@ def test_workers_keep_the_makers_that_they_used_last(tmp_path, workers):
     (folder := tmp_path / "shared").mkdir()
     sampler = Maker(Squares, folder, {})
     for number in range(OPEN_MAKERS + 1):
-        write_files({folder / f"{number}.npy": BATCHES}, workers, sampler, "samples")
+        write_files(
+            {folder / f"{number}.safetensors": BATCHES}, workers, sampler, "samples", save_tensors
+        )
         squares(tmp_path / f"{number}", workers)
     assert len(noted(folder / "opened")) == 2
 
@@ -171,7 +174,7 @@ def test_an_error_of_the_maker_is_the_users_and_its_batches_are_kept(tmp_path, w
     with pytest.raises(UserError) as error:
         squares(tmp_path / "set", workers, [*BATCHES[:5], (99, 100)])
     assert (error.value.subject, error.value.way_out) == ("start", "use a smaller one")
-    kept = len(list(parts_folder(tmp_path / "set/set.npy").glob("*.npy")))
+    kept = len(list(parts_folder(tmp_path / "set/set.safetensors").glob("*.safetensors")))
     assert kept >= 3
     squares(tmp_path / "set", workers)
     made = sum(len(noted(tmp_path / f"set/{start}")) for start, _ in BATCHES)
@@ -187,7 +190,7 @@ def test_a_batch_that_kills_every_worker_is_one_line(tmp_path, workers):
     assert error.value.subject == "a worker was lost" and "max_failures: 1" in error.value.reason
     assert "\n" not in str(error.value) and error.value.way_out == "run again to go on"
     assert len(noted(tmp_path / "set/12")) == 2
-    assert parts_folder(tmp_path / "set/set.npy").exists()
+    assert parts_folder(tmp_path / "set/set.safetensors").exists()
 
 
 def made(folder: Path, params: Params, workers: Alone) -> dict[str, bytes]:
