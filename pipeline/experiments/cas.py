@@ -20,7 +20,6 @@ from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.views import View, to_chw
-from pipeline.runtime.checksums import as_noted
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.kept import kept_row
 from pipeline.runtime.order import BatchOrder
@@ -56,10 +55,6 @@ class CasJob:
     @property
     def result(self) -> Path:
         return Path(self.folder) / "result.json"
-
-    @property
-    def finished(self) -> bool:
-        return as_noted(self.result)
 
     def row(self) -> dict[str, Any]:
         own = {"images": self.images, "augmentation": self.augmentation, "seed": self.seed}
