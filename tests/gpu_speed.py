@@ -3,19 +3,20 @@ one. Prints the process that made them, the GPUs that Ray gave it, and the stage
 
 import os
 import tempfile
+from typing import Any
 
 from pipeline.experiments import speed
-from pipeline.runtime.files import read_json
+from pipeline.runtime.trials import run_beside
 from stages import speed as stage
 from tests.tiny_project import CPU, with_params
 
 
-def run_speed(job: speed.SpeedJob) -> None:
+def run_speed(job: speed.SpeedJob) -> list[dict[str, Any]]:
     import ray
 
     speed.worker_device = lambda use_gpu: CPU
     speed.device_name = lambda device: f"{os.getpid()} {ray.get_gpu_ids()}"
-    speed.run_speed(job)
+    return speed.run_speed(job)
 
 
 def main() -> None:
@@ -26,10 +27,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         params = with_params(ray={"use_gpu": True})
         job = speed.SpeedJob(params.model_dump(), 3, folder)
-        stage._run_on_a_worker(job, params)
-        (device,) = {row["device"] for row in read_json(job.result)}
+        (device,) = {row["device"] for row in stage._run_on_a_worker(job, params)}
+        beside = {run_beside(os.getpid, resources={"CPU": 1, "GPU": 1}) for _ in range(3)}
     ray.shutdown()  # which prints what workers say, perhaps in the middle of this line
     print(f"by {device} for {os.getpid()}")
+    print(f"beside by {len(beside)} processes")
 
 
 if __name__ == "__main__":

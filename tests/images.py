@@ -1,7 +1,7 @@
 """Images, and caches of their tokens, to test with."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.images.samples import draw_samples
-from pipeline.runtime.batches import Alone, Maker, write_files
+from pipeline.evaluation.features import Features
+from pipeline.runtime.batches import Alone, Maker, save_tensors
 from pipeline.runtime.files import file_hash, write_json
 
 
@@ -107,7 +108,5 @@ def write_token_cache(
     return folder
 
 
-def write_batches(path: Path, batches: Sequence[Callable[[], Tensor]], name: str) -> None:
-    """`write_files` of what these functions give, in this process."""
-    alone, maker = Alone(torch.device("cpu")), Maker(object, here=lambda make: make())
-    write_files({path: [(make,) for make in batches]}, alone, maker, name)
+def save_features(features: Features, path: Path) -> None:
+    save_tensors({k: v for k, v in features._asdict().items() if v is not None}, path)

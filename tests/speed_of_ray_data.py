@@ -1,5 +1,5 @@
 """Why Ray Data does not make the batches: `python -m tests.speed_of_ray_data`. 200 batches of 16
-numbers are each written to a file by two processes: those of `pipeline.runtime.workers`, and the
+numbers are each written to a file by two processes: those of `pipeline.runtime.batches`, and the
 actors of `map_batches`. Both are asked three times, as a stage asks for array after array."""
 
 import tempfile
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.runtime.batches import Maker, save_array, workers_of
+from pipeline.runtime.batches import Maker, workers_of
 from pipeline.runtime.cluster import join_ray
 
 BATCHES, WORKERS = 200, 2
@@ -30,7 +30,7 @@ class Saved:
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         for path, number in zip(rows["path"], rows["number"], strict=True):
-            save_array(batch(number), Path(path))
+            np.save(path, batch(number))
         return rows
 
 
@@ -52,7 +52,8 @@ def main() -> None:
 
     def by_workers(files: list[Path]) -> None:
         numbers = {path: (number,) for number, path in enumerate(files)}
-        list(workers.make(Maker(opened), numbers, save_array))
+        for path, made in workers.make(Maker(opened), numbers):
+            np.save(path, made)
 
     for make in (by_workers, by_ray_data):
         for _ in range(3):

@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
@@ -18,14 +17,14 @@ from pipeline.config.params import Params, load_params
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.config.replicates import main_replicates
 from pipeline.data.images.shards import ImageShards
-from pipeline.evaluation.feature_files import PART, open_extraction, save_features
+from pipeline.evaluation.feature_files import PART, open_extraction
 from pipeline.evaluation.images import CenterCrops
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
-from pipeline.runtime.batches import Alone, Maker, Several, save_array
+from pipeline.runtime.batches import Alone, Maker, Several
 from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.process import set_up
-from pipeline.runtime.trials import run_tasks
+from pipeline.runtime.trials import Needs, run_trials
 from pipeline.sampling import balanced_labels, sample_batches
 from pipeline.training.tokens import Coder
 
@@ -34,28 +33,28 @@ REPEATS = 3
 KEPT = tempfile.TemporaryDirectory()
 
 
-def token_cache(params: Params) -> tuple[Maker, list[tuple], Callable]:
+def token_cache(params: Params) -> tuple[Maker, list[tuple]]:
     count = len(ImageShards("data/images", "train"))
     size = params.tokens.batch_size
     batches = [(start, min(start + size, count)) for start in range(0, count, size)]
-    return Maker(Coder, "train", 8, params), batches, save_array
+    return Maker(Coder, "train", 8, params), batches
 
 
-def sampling(params: Params) -> tuple[Maker, list[tuple], Callable]:
+def sampling(params: Params) -> tuple[Maker, list[tuple]]:
     labels, size = balanced_labels(12 * params.decoding.batch_size, 10), params.decoding.batch_size
     batches = sample_batches(params.decoding_settings(), labels, batch_size=size, seed=0)
-    return sampler_of(main_replicates(params, "transformer")[0]), list(batches), save_array
+    return sampler_of(main_replicates(params, "transformer")[0]), list(batches)
 
 
-def features(params: Params) -> tuple[Maker, list[tuple], Callable]:
+def features(params: Params) -> tuple[Maker, list[tuple]]:
     images = CenterCrops(Path("data/images"), "train", params.data)
     starts = range(0, len(images) - PART, PART)
     batches = [(start, start + PART) for start in starts] * 16
     maker = Maker(open_extraction, "classifier", images, params, Path.cwd())
-    return maker, batches, save_features
+    return maker, batches
 
 
-def inception_features(params: Params) -> tuple[Maker, list[tuple], Callable]:
+def inception_features(params: Params) -> tuple[Maker, list[tuple]]:
     """The paper's extractor, which sees 299 × 299 pixels, with random weights."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -71,20 +70,20 @@ def inception_features(params: Params) -> tuple[Maker, list[tuple], Callable]:
     own = params.model_copy(update={"evaluation": evaluation})
     images = CenterCrops(Path("data/images"), "train", own.data)
     batches = [(start, start + 16) for start in range(0, 192, 16)]
-    return Maker(open_extraction, "inception", images, own, Path.cwd()), batches, save_features
+    return Maker(open_extraction, "inception", images, own, Path.cwd()), batches
 
 
 WORK = {work.__name__: work for work in (token_cache, sampling, features, inception_features)}
 
 
-def seconds(work: tuple[Maker, list[tuple], Callable], workers: Alone) -> float:
-    maker, batches, save = work
+def seconds(work: tuple[Maker, list[tuple]], workers: Alone) -> float:
+    maker, batches = work
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{number:06d}.npy") for number in range(len(batches))]
         named = dict(zip(files, batches, strict=True))
-        list(workers.make(maker, dict(list(named.items())[:4]), save))
+        list(workers.make(maker, dict(list(named.items())[:4])))
         started = time.perf_counter()
-        assert len(list(workers.make(maker, named, save))) == len(batches)
+        assert len(list(workers.make(maker, named))) == len(batches)
         return time.perf_counter() - started
 
 
@@ -109,7 +108,8 @@ def cas_seconds(params: Params, two: bool) -> float:
         ]
         started = time.perf_counter()
         if two:
-            run_tasks(run_cas, jobs, cpus=1, gpus=0, max_retries=0, on_done=lambda job: None)
+            needs = Needs(1, {"CPU": 1}, 0, Path(folder))
+            run_trials(run_cas, jobs, needs, stage="cas", on_done=lambda job, row: None)
         else:
             for job in jobs:
                 run_cas(job)

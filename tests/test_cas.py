@@ -111,8 +111,7 @@ def test_cas_made_anew_is_the_same(tmp_path, images, count):
     rows = []
     for name in ("first", "second"):
         job = cas_job(params, images, "randaugment", tmp_path / name)
-        cas.run_cas(job)
-        rows.append(job.row())
+        rows.append(cas.run_cas(job))
     assert rows[0] == rows[1] and rows[0]["training_images"] == count
     assert 0 <= rows[0]["top1"] <= rows[0]["top5"] <= 1
 
@@ -130,9 +129,9 @@ def test_accuracy_is_of_the_validation_images(tmp_path, monkeypatch):
     monkeypatch.setattr(cas, "accuracy", noted)
     params = with_params(classifier={"steps": 4, "batch_size": 20, "checkpoint_every": 2})
     job = cas_job(params, "transformer", "none", tmp_path)
-    cas.run_cas(job)
+    row = cas.run_cas(job)
     ((images, labels, top1),) = shown[-1:]
     held_out = ImageShards(IMAGES, "val")
     assert torch.equal(images, validation(len(held_out))[0])
     assert labels.tolist() == held_out.labels.tolist()
-    assert job.row()["top1"] == pytest.approx(top1)
+    assert row["top1"] == pytest.approx(top1)

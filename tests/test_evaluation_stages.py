@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pipeline.runtime.parcels import call, pack
 
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import main_replicates
@@ -23,10 +22,11 @@ from pipeline.decoding import DecodingSettings, generate
 from pipeline.experiments import edit as edits
 from pipeline.experiments import speed, temperature
 from pipeline.experiments.evaluate.gallery import write_gallery
-from pipeline.runtime import machines
 from pipeline.runtime import stage as stage_module
+from pipeline.runtime import trials
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.seeds import mix
+from pipeline.runtime.trials import note_machines
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
@@ -230,20 +230,20 @@ def test_killed_speed_keeps_its_grids_until_it_is_done(run_stage_main, monkeypat
 def test_speed_is_measured_by_a_worker_where_the_stage_has_no_gpu(run_stage_main, monkeypatch):
     stage, machine = importlib.import_module("stages.speed"), {"host": "b", "device": "H100"}
 
-    def run_tasks(function, jobs, *, cpus, gpus, max_retries, on_done):
-        assert (cpus, gpus, max_retries) == (3, 1, 2)
+    def run_trials(function, trials, needs, *, stage, on_done):
+        assert (needs.resources, needs.max_failures) == ({"CPU": 3, "GPU": 1}, 2)
         with monkeypatch.context() as there:
             there.setattr(speed, "worker_device", lambda use_gpu: torch.device("cpu"))
             there.setattr(speed, "device_name", lambda device: machine["device"])
-            there.setattr(speed, "this_machine", lambda: machine)
-            for job in jobs:
-                call(function, pack(job))
+            for trial in trials:
+                note_machines([machine])
+                on_done(trial, function(trial))
 
-    monkeypatch.setattr(machines, "_met", [])  # by other tests
+    monkeypatch.setattr(trials, "_machines", [])  # of other tests
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(stage, "join_ray", lambda: None)
     monkeypatch.setattr(stage, "require_resources", lambda *needs: None)
-    monkeypatch.setattr(stage, "run_tasks", run_tasks)
+    monkeypatch.setattr(stage, "run_trials", run_trials)
     monkeypatch.setattr(Run, "workers", "b (H100)")
     own = {"use_gpu": True, "num_workers": 2, "cpus_per_worker": 3, "max_failures": 2}
     run_stage_main("speed", ray=own)

@@ -49,7 +49,7 @@ def test_a_worker_that_makes_a_part_hashes_no_image_set(in_tiny_project, monkeyp
     for images in (array, crops):
         sent = pickle.loads(pickle.dumps(images))
         part = Extraction(Pixels(most=10), sent)(3, 13)
-        assert torch.equal(part.features, images.read(3, 13).flatten(1).float())
+        assert torch.equal(part["features"], images.read(3, 13).flatten(1).float())
 
 
 def test_statistics_are_computed_once(tmp_path, monkeypatch):

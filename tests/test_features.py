@@ -19,7 +19,6 @@ from pipeline.evaluation.feature_files import (
     cached_features,
     features_path,
     load_features,
-    save_features,
 )
 from pipeline.evaluation.features import (
     ClassifierExtractor,
@@ -30,7 +29,7 @@ from pipeline.evaluation.features import (
 from pipeline.evaluation.images import ArrayImages
 from pipeline.runtime.errors import UserError
 from tests.errors import one_line
-from tests.images import noise_array
+from tests.images import noise_array, save_features
 
 
 class Means:

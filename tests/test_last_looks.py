@@ -17,14 +17,11 @@ from pipeline.data.images.views import View
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation import reconstruction
 from pipeline.masking import masked_nll
-from pipeline.runtime import device
-from pipeline.runtime import workers as workers_module
-from pipeline.runtime.batches import Alone, workers_of
+from pipeline.runtime.batches import Alone
 from pipeline.runtime.errors import UserError
 from pipeline.training import classifier
 from pipeline.training.transformer import likelihood
 from pipeline.weights.published import load_model, save_model
-from tests.fake_ray import FakeRay, put_in_rays_place, ray_params
 from tests.images import write_token_cache
 from tests.tiny_project import ALONE, CLASSES, CODES, CPU, GRID, Dies, with_params
 
@@ -99,28 +96,11 @@ LOOKS: dict[str, tuple[Callable, Callable]] = {
 
 
 @pytest.mark.parametrize("network", LOOKS)
-def test_a_look_has_the_bits_of_one_process_whoever_looks(network, tmp_path, monkeypatch):
+def test_a_look_in_batches_has_the_bits_of_one_pass(network, tmp_path):
     of_one, looked = LOOKS[network]
     parts, wanted = tmp_path / "run", of_one()
     assert looked(parts, ALONE) == wanted
-    for count in (2, 4):
-        ray = put_in_rays_place(monkeypatch, FakeRay())
-        assert looked(parts, workers_of(ray_params(count))) == wanted
-        assert len({worker for worker, _ in ray.made}) == count
     assert list((tmp_path / "run").iterdir()) == []
-
-
-@pytest.mark.parametrize("network", LOOKS)
-def test_a_head_without_a_gpu_lets_its_workers_look(network, tmp_path, monkeypatch, capsys):
-    """As it also takes released weights."""
-    put_in_rays_place(monkeypatch, FakeRay())
-    monkeypatch.setattr(workers_module, "worker_device", lambda use_gpu: CPU)  # they have one
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    device._print_no_gpu.cache_clear()
-    ray = with_params(ray={"use_gpu": True, "num_workers": 2, "max_failures": 0}).ray
-    of_one, looked = LOOKS[network]
-    assert looked(tmp_path / "run", workers_of(ray)) == of_one()
-    assert "whose own part is done on its CPU" in capsys.readouterr().out
 
 
 def test_a_killed_look_is_not_taken_up_with_other_weights(tmp_path, monkeypatch):

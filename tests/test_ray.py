@@ -92,7 +92,7 @@ def straight(tokens_dir, tmp_path_factory) -> tuple[TrainingJob, dict[str, Any]]
 
 def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, straight, tmp_path):
     """Without dropout and in float32, DDP over two workers is the same optimisation."""
-    from pipeline.runtime.trials import machines
+    from pipeline.runtime import trials
 
     job, two = straight
     one = run_training(_job(_small_params(), tokens_dir, tmp_path / "one"))  # in this process
@@ -104,7 +104,7 @@ def test_two_workers_train_as_one_with_the_same_global_batch(tokens_dir, straigh
     assert val[0] == pytest.approx(val[1], rel=1e-4)
     # A finished run of that name is taken up, not trained again.
     assert again["history"] == two["history"]
-    (machine,) = machines()  # each once
+    (machine,) = trials.machines()  # each once
     assert machine["host"] == platform.node() and machine["device"] == "cpu"
 
 

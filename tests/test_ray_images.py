@@ -149,10 +149,9 @@ def test_a_classifier_of_cas_has_two_workers_and_is_measured_beside_them(cluster
         )
         for workers in (1, 2)
     ]
-    run_cas(jobs[0])
-    needs, done = Needs(2, {"CPU": 1}, 1, tmp_path, waits=True), []
-    run_trials(run_cas, jobs[1:], needs, stage="cas", on_done=done.append)
-    assert done == jobs[1:] and jobs[1].finished
-    one, two = (job.row() for job in jobs)
+    rows = [run_cas(jobs[0])]
+    needs = Needs(2, {"CPU": 1}, 1, tmp_path, waits=True)
+    run_trials(run_cas, jobs[1:], needs, stage="cas", on_done=lambda job, row: rows.append(row))
+    one, two = rows
     assert two["top1"] == pytest.approx(one["top1"], abs=0.1) and two["top5"] == 1
     assert two["training_images"] == one["training_images"]

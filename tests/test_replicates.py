@@ -89,9 +89,9 @@ def train_stage(tiny_project, tmp_path, monkeypatch):
 
     def run_trials(function, trials, needs, *, stage, on_done):
         for trial in trials:
-            function(trial)
+            value = function(trial)
             trained.append(trial.name)
-            on_done(trial)
+            on_done(trial, value)
 
     monkeypatch.setattr(networks, "run_trials", run_trials)
 

@@ -111,8 +111,8 @@ def test_the_same_samples_are_the_same_bytes_however_they_were_drawn(tmp_path, b
 class Backwards(Alone):
     """Makes the last batch first, as several workers might."""
 
-    def make(self, maker, batches, save):
-        return super().make(maker, dict(reversed(batches.items())), save)
+    def make(self, maker, batches):
+        return super().make(maker, dict(reversed(batches.items())))
 
 
 def test_batches_may_come_in_any_order(tmp_path, monkeypatch):

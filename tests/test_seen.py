@@ -19,11 +19,9 @@ from pipeline.runtime.batches import (
     drop_parts,
     make_tensors,
     parts_folder,
-    workers_of,
 )
 from pipeline.runtime.errors import UserError
 from pipeline.sampling import balanced_labels, sample_batches
-from tests.fake_ray import FakeRay, put_in_rays_place, ray_params
 from tests.tiny_project import ALONE, CLASSES, CPU, SIDE, with_params
 
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
@@ -81,15 +79,6 @@ def test_what_is_seen_is_what_the_kept_images_show(tmp_path, drawn):
     assert measured == pytest.approx(wanted, rel=1e-4, abs=1e-6) and measured["samples"] == COUNT
 
 
-def test_it_is_the_same_bits_whoever_makes_them(tmp_path, monkeypatch):
-    alone = looked(tmp_path / "alone.safetensors", ALONE)
-    for count in (2, 4):
-        ray = put_in_rays_place(monkeypatch, FakeRay())
-        found = looked(tmp_path / f"{count}.safetensors", workers_of(ray_params(count)))
-        assert found.keys() == alone.keys() and len(ray.made) >= 3
-        assert all(torch.equal(found[name], alone[name]) for name in alone)
-
-
 def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
     path, draw = tmp_path / "killed.safetensors", []
     plain = Networks.__call__
@@ -105,9 +94,9 @@ def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
         looked(path, ALONE)
     parts = {part.name: part for part in parts_folder(path).iterdir()}
     assert parts.keys() == {"000000.safetensors", "000001.safetensors"}
-    before = parts["000000.safetensors"].stat()
+    before = parts["000000.safetensors"].stat().st_mtime_ns
     found = looked(path, ALONE)
-    assert parts["000000.safetensors"].stat() == before
+    assert parts["000000.safetensors"].stat().st_mtime_ns == before
     whole = looked(tmp_path / "whole.safetensors", ALONE)
     assert all(torch.equal(found[name], whole[name]) for name in whole)
     seen = Evaluator(with_params(), ALONE).judge(torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8))

@@ -14,9 +14,10 @@ from pipeline.config.replicates import main_replicates
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings, generate
 from pipeline.experiments.ablation.grid import trial_workers
-from pipeline.experiments.ablation.measuring import measure_trial
+from pipeline.experiments.ablation.measuring import _workers, measure_trial
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
+from pipeline.runtime.batches import Alone
 from pipeline.runtime.files import write_json
 from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels
@@ -80,3 +81,18 @@ def test_every_cell_is_of_its_own_schedule_and_steps(root):
         assert row["nll"] == pytest.approx(nll, rel=1e-6) and row["samples"] == COUNT
     assert rows[-1]["decoding_schedule"] == "linear"
     assert len({row["fid_classifier"] for row in rows}) == 3
+
+
+@pytest.mark.parametrize(("each", "decode"), [(1, 1), (2, 1), (4, 3), (16, 15)])
+def test_a_trials_cells_are_decoded_by_its_workers_but_for_one(make_params, each, decode):
+    """That one measures."""
+    params = make_params(
+        training={"batch_size": 16},
+        sweep={"workers_per_trial": each},
+        ray={"num_workers": 16},
+        tokenizer={"batch_size": 16},
+        classifier={"batch_size": 48},
+    )
+    workers = _workers(SimpleNamespace(workers=trial_workers(params)), params)
+    assert (type(workers) is Alone) == (decode == 1)
+    assert decode == 1 or workers._ray.num_workers == decode

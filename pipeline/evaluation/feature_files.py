@@ -23,13 +23,7 @@ from pipeline.evaluation.statistics import (
     save_statistics,
     statistics,
 )
-from pipeline.runtime.batches import (
-    Alone,
-    Maker,
-    drop_parts,
-    make_parts,
-    save_tensors,
-)
+from pipeline.runtime.batches import Alone, Maker, drop_parts, make_parts
 from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, remove_temporary, tree_hash, value_hash
@@ -52,13 +46,8 @@ for name in (*CODE, STATISTICS):
     _imported(PACKAGE / name)
 
 
-def save_features(features: Features, path: Path) -> None:
-    found = {k: v for k, v in features._asdict().items() if v is not None}
-    save_tensors(found, path, durable=True)
-
-
 def load_features(path: Path) -> Features:
-    """Read what `save_features` wrote; what is not used is left on the disk.
+    """Read a file of features; what is not used is left on the disk.
 
     Raises:
         UserError: it cannot be read.
@@ -103,9 +92,10 @@ class Extraction:
     def __init__(self, extractor: Extractor, images: ImageSet):
         self.extractor, self.images = extractor, images
 
-    def __call__(self, start: int, stop: int) -> Features:
-        """Features of the images from `start` to before `stop`."""
-        return extract(self.extractor, _batches(self.images, start, stop))
+    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
+        """`Features` of the images from `start` to before `stop`, by name."""
+        found = extract(self.extractor, _batches(self.images, start, stop))
+        return {k: v for k, v in found._asdict().items() if v is not None}
 
 
 def _batches(images: ImageSet, start: int, stop: int) -> Iterator[Tensor]:
@@ -144,7 +134,7 @@ def cached_features(
         workers, name = workers or Alone(torch.device("cpu")), f"features: {extractor.name}"
         with _making(path):
             if not path.exists():  # another process may just have made it
-                parts = make_parts({path: batches}, workers, maker, name, save_features)
+                parts = make_parts({path: batches}, workers, maker, name)
                 _join(parts[path], path)
             drop_parts(path)
     return load_features(path)

@@ -1,6 +1,7 @@
 """Figure 10: validation images from a part of their tokens (paper, appendix A)."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from pipeline.perceptual import open_perceptual, pair_bytes
 from pipeline.runtime.batches import (
     Alone,
     Maker,
-    join_tensors,
     load_tensors,
     save_tensors,
     write_files,
@@ -152,7 +152,7 @@ def _rebuild(
     ratios = {folder / f"{ratio}.safetensors": ratio for ratio in params.reconstruction.mask_ratios}
     batches = {path: bench.batch_arguments(ratio) for path, ratio in ratios.items()}
     name = f"reconstruct: seed {replicate.seed}"
-    write_files(batches, workers, maker, name, save_tensors, join_tensors)
+    write_files(batches, workers, maker, name, partial(save_tensors, durable=True))
     rows, columns, shares = [], [], []
     for path, ratio in ratios.items():
         found, hidden = load_tensors(path), bench.hidden(ratio)

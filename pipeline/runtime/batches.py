@@ -9,14 +9,12 @@ Finished batches of a file lie in `<file>.parts` until the file is whole, so tha
 killed goes on after them.
 """
 
-import pickle
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,19 +107,14 @@ class Several(Alone):
     def make(self, maker: Maker, batches: Batches) -> Iterator[tuple[Path, Any]]:
         if not batches:
             return
-        import cloudpickle
         import ray
         from ray.util import ActorPool
 
         self._start(len(batches))
-        pickled = ray.put(cloudpickle.dumps(maker))
-
-        def ask(actor: Any, batch: tuple[Path, tuple]) -> Any:
-            return actor.make.remote(maker.name, pickled, *batch)
-
+        sent, pool = ray.put(maker), ActorPool(self._actors)
         try:
-            for path, value, machine in ActorPool(self._actors).map_unordered(
-                ask, list(batches.items())
+            for path, value, machine in pool.map_unordered(
+                lambda actor, batch: actor.make.remote(sent, *batch), list(batches.items())
             ):
                 note_machines([machine])
                 yield path, value
@@ -130,10 +123,8 @@ class Several(Alone):
             if isinstance(inner := innermost(error), UserError):
                 raise inner from None
             if isinstance(error, ray.exceptions.RayActorError):
-                most = f"ray.max_failures: {self._ray.max_failures}"
-                raise UserError(
-                    "a worker was lost", f"{in_a_line(error)} ({most})", "run again to go on"
-                ) from None
+                reason = f"{in_a_line(error)} (ray.max_failures: {self._ray.max_failures})"
+                raise UserError("a worker was lost", reason, "run again to go on") from None
             raise
 
     def end(self) -> None:
@@ -169,19 +160,12 @@ class _Worker:
         self._device: torch.device | None = None
         self._open: dict[str, Maker] = {}
 
-    def make(
-        self, name: str, pickled: bytes, path: Path, arguments: tuple
-    ) -> tuple[Path, Any, Machine]:
-        """Make a batch.
-
-        Args:
-            name: of the maker, which is in `pickled`.
-        """
+    def make(self, maker: Maker, path: Path, arguments: tuple) -> tuple[Path, Any, Machine]:
+        """Make a batch; returns it with its file, and the machine that made it."""
         if self._device is None:  # not when it starts: Ray tells of an error there at length
             self._project.enter()
             self._device = worker_device(self._use_gpu)
-        maker = self._open.pop(name, None) or pickle.loads(pickled)
-        self._open[name] = maker
+        self._open[maker.name] = maker = self._open.pop(maker.name, maker)
         for other in list(self._open)[:-OPEN_MAKERS]:
             del self._open[other]
         return path, maker.open(self._device)(*arguments), this_machine()
@@ -198,32 +182,27 @@ def drop_parts(path: Path) -> None:
 
 
 def make_parts(
-    files: Mapping[Path, Sequence[tuple]],
-    workers: Alone,
-    maker: Maker,
-    name: str,
-    save: Callable[[Any, Path], None],
+    files: Mapping[Path, Sequence[tuple]], workers: Alone, maker: Maker, name: str
 ) -> dict[Path, list[Path]]:
-    """Make the batches of files, except those that are there; returns the files of each, in order.
-    They are shared among the workers as if they were batches of one file.
+    """Make the batches of files, except those that are there; returns the batches' own files, in
+    order. They are shared among the workers as if all were batches of one file.
 
     Args:
         files: the arguments of each batch, in order.
-        maker: makes the batches.
+        maker: makes named tensors.
         name: names the files in messages.
-        save: writes a batch to its file, whole or not at all.
 
     Raises:
         UserError: a batch cannot be written, or the maker raised it.
     """
     parts = {
-        path: [parts_folder(path) / f"{n:06d}{path.suffix}" for n in range(len(batches))]
+        path: [parts_folder(path) / f"{n:06d}.safetensors" for n in range(len(batches))]
         for path, batches in files.items()
     }
-    every: dict[Path, tuple] = {}
-    for path, batches in files.items():
-        every |= zip(parts[path], batches, strict=True)
-    for _ in making(every, workers, maker, name, save):
+    every = {
+        part: own for path in files for part, own in zip(parts[path], files[path], strict=True)
+    }
+    for _ in making(every, workers, maker, name, save_tensors):
         pass
     return parts
 
@@ -240,7 +219,7 @@ def making(
     order. The caller may delete it then.
 
     Args:
-        save: as in `make_parts`.
+        save: writes a batch to its file, whole or not at all.
         before: the number of batches that were made before, and are not needed again.
     """
     for folder in {part.parent for part in batches}:
@@ -258,36 +237,18 @@ def making(
             yield part
 
 
-def save_array(array: Any, path: Path, durable: bool = False) -> None:
-    """Write an array, or a tensor on the CPU, as .npy."""
-    with atomic_file(path, durable) as temporary, open(temporary, "wb") as out:
-        np.save(out, np.ascontiguousarray(array))
+def load_part(path: Path, load: Callable[[Path], Any]) -> Any:
+    """Read a file of batches, `load(path)`.
 
-
-def join_arrays(parts: Sequence[Path], path: Path) -> None:
-    """Join .npy files along the first axis."""
-    save_array(np.concatenate([np.load(part) for part in parts]), path, durable=True)
-
-
-def write_files(
-    files: Mapping[Path, Sequence[tuple]],
-    workers: Alone,
-    maker: Maker,
-    name: str,
-    save: Callable[[Any, Path], None] = save_array,
-    join: Callable[[Sequence[Path], Path], None] = join_arrays,
-) -> None:
-    """Make files batch by batch, except those that are there; the arguments are those of
-    `make_parts`.
-
-    Args:
-        join: writes a file from the files of its batches.
+    Raises:
+        UserError: it is damaged, as after a loss of power.
     """
-    missing = {path: batches for path, batches in files.items() if not path.exists()}
-    for path, parts in make_parts(missing, workers, maker, name, save).items():
-        join(parts, path)
-    for path in files:
-        drop_parts(path)
+    try:
+        return load(path)
+    except Exception as error:  # a damaged file makes its reader raise nearly anything
+        require_readable(path, error)
+        reason = f"it is damaged ({one_line(str(error))[:150]})"
+        raise UserError(str(path), reason, "delete it and run again") from error
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, durable: bool = False) -> None:
@@ -304,33 +265,39 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, durable: bool = False) 
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read what `save_tensors` wrote.
-
-    Raises:
-        UserError: it holds something else.
-    """
+    """Read what `save_tensors` wrote; raises as `load_part`."""
     from safetensors.torch import load_file
 
-    try:
-        return load_file(path)
-    except Exception as error:  # a damaged file makes its reader raise nearly anything
-        require_readable(path, error)
-        reason = f"it is damaged ({one_line(str(error))[:150]})"
-        raise UserError(str(path), reason, "delete it and run again") from error
+    return load_part(path, load_file)
 
 
 def make_tensors(
     path: Path, workers: Alone, maker: Maker, batches: Sequence[tuple], name: str
 ) -> dict[str, Tensor]:
-    """Make named tensors batch by batch; the arguments are those of `make_parts`. There is no file
-    but the batches, which the caller deletes when nothing goes on after them."""
-    parts = make_parts({path: batches}, workers, maker, name, save_tensors)[path]
+    """Make the named tensors of a file, which is not written: its batches are kept until the caller
+    deletes them. The arguments are those of `make_parts`."""
+    parts = make_parts({path: batches}, workers, maker, name)[path]
     return joined([load_tensors(part) for part in parts])
 
 
-def join_tensors(parts: Sequence[Path], path: Path) -> None:
-    """Join files of named tensors along the first axis."""
-    save_tensors(joined([load_tensors(part) for part in parts]), path, durable=True)
+def write_files(
+    files: Mapping[Path, Sequence[tuple]],
+    workers: Alone,
+    maker: Maker,
+    name: str,
+    save: Callable[[dict[str, Tensor], Path], None],
+) -> None:
+    """Make files batch by batch, except those that are there; the arguments are those of
+    `make_parts`.
+
+    Args:
+        save: writes the tensors of all batches to their file.
+    """
+    missing = {path: batches for path, batches in files.items() if not path.exists()}
+    for path, parts in make_parts(missing, workers, maker, name).items():
+        save(joined([load_tensors(part) for part in parts]), path)
+    for path in files:
+        drop_parts(path)
 
 
 def tensors_of(

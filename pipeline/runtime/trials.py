@@ -8,7 +8,7 @@ from importlib.metadata import version
 from json import JSONDecodeError
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import in_a_line, innermost
@@ -44,22 +44,8 @@ def note_machines(machines: Iterable[Machine]) -> None:
 def machines() -> list[Machine]:
     """The machines that worked for this process: those of its workers, or its own."""
     found = _machines or [this_machine()]
-    return sorted(found, key=lambda machine: sorted(machine.items()))
+    return sorted(found, key=lambda machine: (machine["host"], sorted(machine.items())))
 
-
-class Trial(Protocol):
-    """A job, as a value that can be pickled."""
-
-    @property
-    def name(self) -> str:
-        """Unique among the trials that run together."""
-
-    @property
-    def folders(self) -> Iterable[Path]:
-        """The run directories that it reads and writes."""
-
-
-AnyTrial = TypeVar("AnyTrial", bound=Trial)
 
 # What Tune raises if it cannot write its notes, or reads one that was cut short.
 UNKEPT = (OSError, EOFError, UnpicklingError, JSONDecodeError)
@@ -78,17 +64,19 @@ class Needs:
 
 
 def run_trials(
-    function: Callable[[AnyTrial], Any],
-    trials: Sequence[AnyTrial],
+    function: Callable[[Any], Any],
+    trials: Sequence[Any],
     needs: Needs,
     *,
     stage: str,
-    on_done: Callable[[AnyTrial, Any], None],
+    on_done: Callable[[Any, Any], None],
 ) -> None:
     """Run `function(trial)` for each trial, as many at once as the cluster has room for.
 
     Args:
         function: importable; its value travels back to this process.
+        trials: values that can be pickled, each with a unique `name`, and `folders`, the run
+            directories that it reads and writes.
         stage: names the stage in messages.
         on_done: called in this process with each finished trial and its value, whatever happens to
             the other trials.
@@ -99,46 +87,39 @@ def run_trials(
     """
     watch, notes = _watch(trials, on_done), needs.folder / "tune"
     shutil.rmtree(notes, ignore_errors=True)  # of a process that was killed
-    unkept = None
+    reason = "it did not end"
     try:
         _tuner(function, trials, needs, notes, watch).fit()
     except UNKEPT as error:
-        unkept = error
+        reason = f"Ray Tune cannot keep its notes in {notes} ({in_a_line(error)}); make room"
     finally:
         shutil.rmtree(notes, ignore_errors=True)
     if watch.error:
         raise watch.error
-    for name in (trial.name for trial in trials if trial.name not in watch.done):
-        reason = watch.failed.get(name)
-        if reason is None and unkept:
-            reason = f"Ray Tune cannot keep its notes in {notes} ({in_a_line(unkept)}); make room"
-        _raise(f"{stage}: trial {name} failed", reason)
+    for trial in trials:
+        if trial.name not in watch.done:
+            _fail(f"{stage}: trial {trial.name} failed", watch.failed.get(trial.name, reason))
 
 
-def _raise(subject: str, reason: Any) -> None:
+def _fail(subject: str, reason: Any) -> None:
     """Raise the error of a trial.
 
     Args:
-        reason: the line for the user, or Ray's error; None if the trial did not end.
+        reason: the line for the user, or Ray's error.
     """
     from ray.exceptions import RayTaskError
 
     if isinstance(reason, RayTaskError) and not isinstance(innermost(reason), UserError):
-        reason.add_note(f"{subject}; finished trials are kept")
+        print(subject, flush=True)
         raise reason
     if isinstance(reason, Exception):
         lost = "" if isinstance(reason, RayTaskError) else "a worker was lost: "
         reason = f"{lost}{in_a_line(reason)}"
-    way_out = "finished trials are kept, run again to go on"
-    raise UserError(subject, reason or "it did not end", way_out)
+    raise UserError(subject, reason, "finished trials are kept, run again to go on")
 
 
 def _tuner(
-    function: Callable[[AnyTrial], Any],
-    trials: Sequence[AnyTrial],
-    needs: Needs,
-    notes: Path,
-    watch: Any,
+    function: Callable[[Any], Any], trials: Sequence[Any], needs: Needs, notes: Path, watch: Any
 ) -> Any:
     from ray import tune
 
@@ -148,14 +129,10 @@ def _tuner(
     def trainable(config: dict[str, Any]) -> None:
         if needs.waits and grows:
             wait_longer(QUEUE)
-        try:
-            value, worked = _call(project, function, by_name[config["trial"]])
-        except PassingError:  # Ray tries again
-            raise
-        except UserError as error:
-            tune.report({"error": str(error)})
-        else:
-            tune.report({"value": value, "machines": worked})
+        result = _call(project, function, by_name[config["trial"]])
+        if isinstance(error := result.get("error"), PassingError):
+            raise error  # Ray tries again
+        tune.report(result)
 
     # A trial of Ray Train only waits for its workers. If it reserved even a part of a CPU, they
     # might not fit beside it and would wait forever. It reserves a little memory instead (Tune
@@ -180,7 +157,7 @@ def _tuner(
     )
 
 
-def _watch(trials: Sequence[AnyTrial], on_done: Callable[[AnyTrial, Any], None]) -> Any:
+def _watch(trials: Sequence[Any], on_done: Callable[[Any, Any], None]) -> Any:
     """The callback that collects what trials return. Tune only logs what a callback raises: a
     `UserError` of `on_done` is therefore kept as `error`, and stops all trials."""
     from ray import tune
@@ -191,14 +168,14 @@ def _watch(trials: Sequence[AnyTrial], on_done: Callable[[AnyTrial, Any], None])
         def __init__(self) -> None:
             self.error: UserError | None = None
             self.done = set[str]()
-            self.failed: dict[str, Any] = {}  # by the trial's name, as `_raise` takes them
+            self.failed: dict[str, Any] = {}  # the reason by the trial's name
 
         def on_trial_complete(self, iteration, trials, trial, **info):
             name, result = trial.config["trial"], trial.last_result
             if self.error or not result:  # all trials were stopped
                 return
             if "error" in result:
-                self.failed[name] = result["error"]
+                self.failed[name] = str(result["error"])
                 return
             self.done.add(name)
             note_machines(result["machines"])
@@ -238,20 +215,22 @@ def run_beside(
     # Given here, and not by `options`: then a process that had a GPU is never used again. The
     # trial's placement group, which is the default, has no room for it.
     task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT")(_call)
-    try:
-        value, worked = ray.get(task.remote(checkout(), function, *arguments))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(inner := innermost(error), UserError):
-            raise inner from None
-        raise
-    note_machines(worked)
-    return value
+    result = ray.get(task.remote(checkout(), function, *arguments))
+    if "error" in result:
+        raise result["error"]
+    note_machines(result["machines"])
+    return result["value"]
 
 
-def _call(
-    project: Checkout, function: Callable[..., Any], *arguments: Any
-) -> tuple[Any, list[Machine]]:
-    """Call a function in a worker; its value, and the machines that worked for it."""
-    project.enter()
+def _call(project: Checkout, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """Call a function in a worker.
+
+    Returns:
+        Its `value`, and the `machines` that worked for it; or the `error`, if that is the user's.
+    """
     _machines.clear()  # of the job that this process did before
-    return function(*arguments), machines()
+    try:
+        project.enter()
+        return {"value": function(*arguments), "machines": machines()}
+    except UserError as error:
+        return {"error": error}

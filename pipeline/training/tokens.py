@@ -31,17 +31,17 @@ class Coder:
         self.view = View(ImageShards(IMAGES, split), params.data, params.seed)
         self.crops, self.device, self.bf16 = crops, device, params.tokens.bf16
 
-    def __call__(self, start: int, stop: int) -> np.ndarray:
+    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
         """Tokens (B, views, N) uint16 of the images from `start` to before `stop`."""
         chosen = range(start, stop)
         views = [self.view.crops(chosen, draw) for draw in range(self.crops)]
         grids = [self._tokens(images) for images in views or [self.view.centers(chosen)]]
-        return np.stack(grids, axis=1)
+        return {"tokens": torch.stack(grids, dim=1)}
 
-    def _tokens(self, images: Tensor) -> np.ndarray:
+    def _tokens(self, images: Tensor) -> Tensor:
         with autocast(self.device, self.bf16):
             grid = self.tokenizer.encode(as_float(images).to(self.device))
-        return grid.flatten(1).cpu().numpy().astype(np.uint16)
+        return grid.flatten(1).cpu().to(torch.uint16)
 
 
 def cache_tokens(
@@ -65,15 +65,24 @@ def cache_tokens(
         stop = min(start + SHARD, len(images))
         counts[path] = stop - start
         batches[path] = [(first, min(first + size, stop)) for first in range(start, stop, size)]
-    write_files(batches, workers, Maker(Coder, split, crops, params), f"tokens: {split}")
+    maker = Maker(Coder, split, crops, params)
+    write_files(batches, workers, maker, f"tokens: {split}", _save_tokens)
     print(f"tokens: {split} {len(images)} images", flush=True)
     labels = folder / f"{split}-labels.npy"
-    with atomic_file(labels) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, images.labels.astype(np.int32))
+    _save_array(images.labels.astype(np.int32), labels)
     return [
         {"file": path.name, "count": count, "hash": file_hash(path)}
         for path, count in counts.items()
     ]
+
+
+def _save_tokens(made: dict[str, Tensor], path: Path) -> None:
+    _save_array(made["tokens"].numpy(), path)
+
+
+def _save_array(array: np.ndarray, path: Path) -> None:
+    with atomic_file(path) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, array)
 
 
 def write_manifest(

@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from pipeline.data.images.png import encode_png, from_chw
 from pipeline.data.images.shards import MANIFEST, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
-from pipeline.runtime.batches import Alone, Maker, making, parts_folder
+from pipeline.runtime.batches import Alone, Maker, load_part, making, parts_folder
 from pipeline.runtime.files import atomic_file, read_json, remove_temporary
 from pipeline.runtime.folders import atomic_folder
 
@@ -132,7 +133,8 @@ def save_batch(encoded: list[bytes], path: Path) -> None:
 
 
 def _read_batch(path: Path) -> list[bytes]:
-    return pq.read_table(path, partitioning=None).column("image").to_pylist()
+    table = load_part(path, partial(pq.read_table, partitioning=None))
+    return table.column("image").to_pylist()
 
 
 def are_written(folder: Path) -> bool:

@@ -1,0 +1,231 @@
+"""Batches by this process and by Ray's actors: the same bytes, though workers are killed."""
+
+import os
+import platform
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.config.params import Params
+from pipeline.config.replicates import NETWORKS, replicates
+from pipeline.experiments.edit import edit_rows
+from pipeline.experiments.evaluate.measuring import evaluate_all
+from pipeline.experiments.reconstruct import reconstruct_hidden
+from pipeline.experiments.temperature import temperature_rows
+from pipeline.runtime import trials
+from pipeline.runtime.batches import (
+    OPEN_MAKERS,
+    Alone,
+    Maker,
+    load_tensors,
+    make_tensors,
+    parts_folder,
+    save_tensors,
+    tensors_of,
+    workers_of,
+    write_files,
+)
+from pipeline.runtime.errors import UserError
+from pipeline.training.tokens import cache_tokens, write_manifest
+from tests.tiny_project import ALONE, CPU, folders_of, make_project, with_params
+
+BATCHES = [(start, min(start + 4, 22)) for start in range(0, 22, 4)]
+
+
+class Squares:
+    """Makes the squares of a range, and notes in a folder what it was asked for.
+
+    Args:
+        dies: at which start it is killed, as often as it may be.
+    """
+
+    def __init__(self, notes: Path, dies: dict[int, int], device: torch.device):
+        assert device == CPU
+        self.notes, self.dies = notes, dies
+        self._note("opened")
+
+    def _note(self, what: object) -> int:
+        """How often that was noted by now."""
+        with open(self.notes / f"{what}", "a") as file:
+            file.write(f"{os.getpid()}\n")
+        return len(noted(self.notes / f"{what}"))
+
+    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
+        if self._note(start) <= self.dies.get(start, 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if start > 90:
+            raise UserError("start", f"{start} is too large", "use a smaller one")
+        return {"squares": torch.arange(start, stop) ** 2}
+
+
+def noted(file: Path) -> list[str]:
+    """The process of each note."""
+    return file.read_text().split()
+
+
+def several(**ray: int) -> Alone:
+    return workers_of(with_params(ray={"num_workers": 2, "max_failures": 2} | ray).ray)
+
+
+def squares(folder: Path, workers: Alone, given=BATCHES, **dies: int) -> Path:
+    """The file of squares in a folder, with the notes of those who made it."""
+    folder.mkdir(exist_ok=True)
+    maker = Maker(Squares, folder, {int(start[1:]): often for start, often in dies.items()})
+    write_files({folder / "set.safetensors": given}, workers, maker, "squares", save_tensors)
+    return folder / "set.safetensors"
+
+
+@pytest.fixture(scope="module")
+def workers(ray):
+    pool = several()
+    yield pool
+    pool.end()
+
+
+def test_one_worker_is_this_process():
+    alone = workers_of(with_params(ray={"num_workers": 1}).ray)
+    assert type(alone) is Alone and alone.device == CPU
+
+
+def test_a_killed_run_goes_on_after_its_last_batch(tmp_path, capsys):
+    straight = squares(tmp_path / "straight", ALONE)
+    assert load_tensors(straight)["squares"].tolist() == [n**2 for n in range(22)]
+    with pytest.raises(UserError):
+        squares(tmp_path / "stopped", ALONE, [*BATCHES[:2], (99, 100), *BATCHES[3:]])
+    path = squares(tmp_path / "stopped", ALONE)
+    assert "squares: going on from batch 2 of 6" in capsys.readouterr().out
+    assert path.read_bytes() == straight.read_bytes()
+    assert not parts_folder(path).exists()
+    before = path.stat()
+    assert squares(tmp_path / "stopped", ALONE).stat() == before
+    assert len(noted(tmp_path / "stopped/0")) == 1
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "run").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot write .*set\.safetensors\.parts"):
+        maker = Maker(object, here=lambda: {"a": torch.ones(1)})
+        write_files({tmp_path / "run/set.safetensors": [()]}, ALONE, maker, "set", save_tensors)
+
+
+def test_named_tensors_of_other_weights_are_made_anew(tmp_path):
+    weights, made = tmp_path / "weights", []
+
+    def double(number: int) -> dict[str, Tensor]:
+        made.append(number)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return {"twice": torch.tensor([2 * number])}
+
+    def run() -> list[int]:
+        maker, numbers = Maker(object, here=double), [(n,) for n in range(4)]
+        return tensors_of(weights, tmp_path / "run", ALONE, maker, numbers, "set")["twice"].tolist()
+
+    weights.write_text("first")
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    weights.write_text("second")
+    assert run() == [0, 2, 4, 6] and made == [0, 1, 2, 0, 1, 2, 3]
+
+
+def test_a_damaged_file_of_tensors_is_named(tmp_path):
+    path = tmp_path / "a.safetensors"
+    make_tensors(path, ALONE, Maker(object, here=lambda: {"a": torch.ones(2)}), [()], "set")
+    (part,) = parts_folder(path).iterdir()
+    assert load_tensors(part)["a"].tolist() == [1, 1]
+    part.write_bytes(part.read_bytes()[:-3])
+    with pytest.raises(UserError) as error:
+        load_tensors(part)
+    assert error.value.subject == str(part) and "damaged" in error.value.reason
+
+
+@pytest.mark.slow
+def test_workers_make_the_bytes_of_one_process_and_stay(tmp_path, workers, monkeypatch):
+    monkeypatch.setattr(trials, "_machines", [])
+    wanted = squares(tmp_path / "alone", ALONE).read_bytes()
+    for name in ("first", "second"):
+        assert squares(tmp_path / name, workers).read_bytes() == wanted
+    assert squares(tmp_path / "killed", workers, _8=1).read_bytes() == wanted
+    first, second = (sorted(noted(tmp_path / name / "opened")) for name in ("first", "second"))
+    assert first == second and len(set(first)) == 2
+    assert len(noted(tmp_path / "killed/8")) == 2
+    (machine,) = trials.machines()
+    assert machine["host"] == platform.node() and machine["device"] == "cpu"
+
+
+@pytest.mark.slow
+def test_workers_keep_the_makers_that_they_used_last(tmp_path, workers):
+    (folder := tmp_path / "shared").mkdir()
+    sampler = Maker(Squares, folder, {})
+    for number in range(OPEN_MAKERS + 1):
+        write_files(
+            {folder / f"{number}.safetensors": BATCHES}, workers, sampler, "samples", save_tensors
+        )
+        squares(tmp_path / f"{number}", workers)
+    assert len(noted(folder / "opened")) == 2
+
+
+@pytest.mark.slow
+def test_an_error_of_the_maker_is_the_users_and_its_batches_are_kept(tmp_path, workers):
+    with pytest.raises(UserError) as error:
+        squares(tmp_path / "set", workers, [*BATCHES[:5], (99, 100)])
+    assert (error.value.subject, error.value.way_out) == ("start", "use a smaller one")
+    kept = len(list(parts_folder(tmp_path / "set/set.safetensors").glob("*.safetensors")))
+    assert kept >= 3
+    squares(tmp_path / "set", workers)
+    made = sum(len(noted(tmp_path / f"set/{start}")) for start, _ in BATCHES)
+    assert made <= 2 * len(BATCHES) - kept
+
+
+@pytest.mark.slow
+def test_a_batch_that_kills_every_worker_is_one_line(tmp_path, workers):
+    workers.end()  # the others need their CPUs
+    pool = several(max_failures=1)
+    with pytest.raises(UserError) as error:
+        squares(tmp_path / "set", pool, _12=9)
+    assert error.value.subject == "a worker was lost" and "max_failures: 1" in error.value.reason
+    assert "\n" not in str(error.value) and error.value.way_out == "run again to go on"
+    assert len(noted(tmp_path / "set/12")) == 2
+    assert parts_folder(tmp_path / "set/set.safetensors").exists()
+
+
+def made(folder: Path, params: Params, workers: Alone) -> dict[str, bytes]:
+    """Everything that the stages make of batches, as files of the folder."""
+    (tokens := folder / "tokens").mkdir(parents=True)
+    crops = {"train": 2, "val": 0}
+    shards = {s: cache_tokens(s, n, params, tokens, workers) for s, n in crops.items()}
+    write_manifest(tokens, params, "of the tokenizer", shards, classes=3)
+    shutil.copytree(tokens, "data/tokens", dirs_exist_ok=True)
+    shutil.rmtree("runs", ignore_errors=True)
+    every = [r for network in NETWORKS for r in replicates(params, network)]
+    own = {r: folder / r.network / r.name for r in every}
+    rows = evaluate_all(params, own, folder, workers)
+    edits = folders_of(folder / "edit", params)
+    rows += edit_rows(params, edits, folder / "nearest", workers)
+    rows += temperature_rows(params, folders_of(folder / "temperature", params), workers)
+    more, pictures = reconstruct_hidden(params, folders_of(folder / "rebuilt", params), workers)
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*.*")}
+    files |= {f"features/{path.name}": path for path in Path("runs/features").glob("*.s*")}
+    content = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+    return content | {"rows": repr(rows + more).encode(), "pictures": pictures["samples"].tobytes()}
+
+
+@pytest.mark.slow
+def test_stages_make_the_same_bytes_with_two_workers(workers, tmp_path, monkeypatch):
+    workers.end()  # the folder is another
+    monkeypatch.chdir(make_project(tmp_path))
+    params = with_params(
+        evaluation={"samples": 80, "seeds": [0, 1]},
+        cas={"samples": 80},
+        tokens={"batch_size": 16},
+        training={"batch_size": 64, "other_label_smoothings": []},
+        ray={"num_workers": 2},
+    )
+    here = made(tmp_path / "alone", params, ALONE)
+    there = made(tmp_path / "several", params, workers)
+    assert sorted(there) == sorted(here)
+    assert [name for name in here if here[name] != there[name]] == []

@@ -1,0 +1,195 @@
+"""Trials of Ray Tune: what they return, how they fail, and which machines they were on."""
+
+import os
+import platform
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pipeline.runtime import device, trials
+from pipeline.runtime.errors import PassingError, UserError
+from pipeline.runtime.failures import bug, in_a_line, innermost
+from pipeline.runtime.trials import (
+    Needs,
+    machines,
+    note_machines,
+    run_beside,
+    run_trials,
+    this_machine,
+)
+
+A, B = {"host": "a", "device": "cpu"}, {"host": "b", "device": "NVIDIA H100"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Does what its name says, in a folder in which each attempt leaves a file."""
+
+    name: str
+    folder: Path
+
+    @property
+    def attempts(self) -> int:
+        return len(list(self.folder.glob(f"{self.name}-*")))
+
+
+def work(job: Job) -> dict[str, object]:
+    (job.folder / f"{job.name}-{job.attempts}").touch()
+    if job.name == "refuses":
+        raise UserError("lr", "it is too high", "lower it")
+    if job.name == "passes" and job.attempts == 1:
+        raise PassingError("the file cannot be read now; run again")
+    if (job.name == "lost once" and job.attempts == 1) or job.name == "lost":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job.name == "bug":
+        len(3)  # type: ignore[arg-type]
+    return {"name": job.name, "none": None}
+
+
+class Ran:
+    """Trials that ran, and what they returned."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.values = folder, dict[str, object]()
+
+    def __call__(self, *names: str, waits: bool = False) -> dict[str, object]:
+        needs = Needs(1, {"CPU": 1}, max_failures=1, folder=self.folder, waits=waits)
+        jobs = [Job(name, self.folder) for name in names]
+        run_trials(work, jobs, needs, stage="sweep", on_done=self.done)
+        return self.values
+
+    def done(self, job: Job, value: object) -> None:
+        assert job.name not in self.values
+        self.values[job.name] = value
+        if job.name == "unlogged":
+            raise UserError("no space for the log")
+
+    def attempts(self, name: str) -> int:
+        return Job(name, self.folder).attempts
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Ran:
+    monkeypatch.setattr(trials, "_machines", [])
+    return Ran(tmp_path)
+
+
+@pytest.mark.slow
+def test_trials_return_values_though_a_worker_is_lost_or_a_file_cannot_be_read(ray, run):
+    names = ("plain", "lost once", "passes")
+    assert run(*names) == {name: {"name": name, "none": None} for name in names}
+    assert [run.attempts(name) for name in names] == [1, 2, 2]
+    (machine,) = machines()
+    assert machine["host"] == platform.node()
+    assert not (run.folder / "tune").exists()
+
+
+@pytest.mark.slow
+def test_a_users_error_is_not_tried_again_and_the_others_end(ray, run):
+    with pytest.raises(UserError) as error:
+        run("refuses", "plain", "more")
+    assert error.value.subject == "sweep: trial refuses failed"
+    assert error.value.reason == "lr: it is too high; lower it" and "kept" in error.value.way_out
+    assert run.attempts("refuses") == 1 and run.values.keys() == {"plain", "more"}
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_too_often_is_one_line(ray, run):
+    with pytest.raises(UserError, match="trial lost failed: a worker was lost") as error:
+        run("lost")
+    assert "\n" not in str(error.value) and run.attempts("lost") == 2
+
+
+@pytest.mark.slow
+def test_a_bug_is_raised_with_its_traceback(ray, run, tmp_path, monkeypatch):
+    with pytest.raises(TypeError) as error:
+        run("bug")
+    assert isinstance(innermost(error.value), TypeError)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    line = bug(error.value, "sweep")
+    assert line.startswith("TypeError: object of type 'int' has no len() (unexpected: traceback in")
+    assert "len(3)" in Path(line.rpartition(" ")[2].rstrip(")")).read_text()
+
+
+@pytest.mark.slow
+def test_all_trials_stop_where_a_finished_one_cannot_be_logged(ray, run):
+    others = [f"other{number}" for number in range(8)]
+    with pytest.raises(UserError, match="no space for the log"):
+        run("unlogged", *others)
+    assert sum(run.attempts(name) for name in others) < len(others)
+
+
+def refuse() -> None:
+    raise UserError("lr", "it is too high", "lower it")
+
+
+def on_machine() -> int:
+    note_machines([A])
+    return os.getpid()
+
+
+@pytest.mark.slow
+def test_a_job_beside_a_trial_returns_its_value_its_machines_or_its_error(ray, run):
+    assert run_beside(on_machine, resources={"CPU": 1}) != os.getpid()
+    assert machines() == [A]
+    with pytest.raises(UserError) as error:
+        run_beside(refuse, resources={"CPU": 1})
+    assert (error.value.subject, error.value.way_out) == ("lr", "lower it")
+
+
+def test_a_trial_that_did_not_end_is_an_error(run, monkeypatch):
+    """Ray Tune may return a part of the trials without an error, as after Ctrl-C."""
+    monkeypatch.setattr(trials, "_tuner", lambda *given: SimpleNamespace(fit=lambda: None))
+    with pytest.raises(UserError, match="trial plain failed: it did not end"):
+        run("plain")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), EOFError("no input")])
+def test_a_disk_without_room_for_tunes_notes_is_one_line(run, monkeypatch, error):
+    def fit() -> None:
+        raise error
+
+    monkeypatch.setattr(trials, "_tuner", lambda *given: SimpleNamespace(fit=fit))
+    with pytest.raises(UserError, match="cannot keep its notes") as said:
+        run("plain")
+    assert str(error) in said.value.reason and "make room" in said.value.reason
+
+
+class OfRay(Exception):
+    """As Ray's, which say where the error is in their own ways."""
+
+    def __init__(self, **inside: object):
+        super().__init__("a page\n\nof traceback\n")
+        self.__dict__.update(inside)
+
+
+def test_the_error_inside_of_rays_is_what_is_told():
+    full = UserError("cannot write a: No space left on device")
+    assert in_a_line(OfRay(worker_failures={1: OfRay(_base_exc=full)})) == str(full)
+    assert in_a_line(OfRay(cause=ValueError("one\ntwo"))) == "ValueError: one"
+    assert in_a_line(OfRay(controller_failure=OfRay(cause=None))) == "OfRay: a page"
+
+
+@pytest.mark.parametrize("ask", [lambda: torch.empty(10**15), lambda: [0] * 10**17])
+def test_too_little_memory_is_no_bug(ask):
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        ask()
+    line = bug(caught.value, "stage")
+    assert line.startswith("there is not enough memory") and "\n" not in line
+
+
+def test_the_machines_of_the_workers_or_this_one(run, monkeypatch):
+    assert machines() == [this_machine()]
+    found = this_machine()
+    assert found["host"] == platform.node() and found["torch"] == torch.__version__
+    note_machines([B, A, A])
+    note_machines([A])
+    assert machines() == [A, B]
+    monkeypatch.setattr(device, "_picked", [torch.device("cuda")])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda of: "NVIDIA H100")
+    assert this_machine()["device"] == "NVIDIA H100"
