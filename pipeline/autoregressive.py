@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pipeline.data.microbatches import in_parts
+from pipeline.data.ranks import ALONE, Ranks
+from pipeline.data.seeds import generator
 from pipeline.decoding import gumbel_noise, require_finite_logits
 from pipeline.runtime.device import quick_in_bfloat16
-from pipeline.runtime.parts import in_parts
-from pipeline.runtime.ranks import ALONE, Ranks
-from pipeline.runtime.seeds import generator
 from pipeline.transformer import (
     TokenTransformer,
     masked_token_loss,

@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from pipeline.data.microbatches import in_parts
+from pipeline.data.seeds import generator
 from pipeline.runtime.device import quick_in_bfloat16
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.limits import LARGEST
-from pipeline.runtime.parts import in_parts
-from pipeline.runtime.seeds import generator
 from pipeline.schedules import SCHEDULES, mask_ratio
 from pipeline.transformer import MaskGitTransformer, with_bfloat16_linears
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.runtime.ranks import ALONE, Ranks
+from pipeline.data.ranks import ALONE, Ranks
 
 WIDEST = 512  # channels that no convolution of StyleGAN's discriminator exceeds
 SMALLEST = 4  # side in pixels of the map that it judges

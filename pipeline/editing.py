@@ -14,9 +14,9 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from pipeline.data.images.pixels import as_float
+from pipeline.data.seeds import generator, mix
 from pipeline.decoding import DecodingSettings, decode, predictor
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pipeline.runtime.parts import in_parts
-from pipeline.runtime.ranks import ALONE, Ranks
-from pipeline.runtime.seeds import generator
+from pipeline.data.microbatches import in_parts
+from pipeline.data.ranks import ALONE, Ranks
+from pipeline.data.seeds import generator
 from pipeline.schedules import mask_ratio
 from pipeline.transformer import MaskGitTransformer, masked_token_loss
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
+from pipeline.data.seeds import mix
 from pipeline.decoding import DecodingSettings, generate
-from pipeline.runtime.seeds import mix
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 

@@ -5,8 +5,7 @@ from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER, TOKENS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import workers_of
-from pipeline.runtime.files import tree_hash, write_json
-from pipeline.runtime.folders import publish_folder
+from pipeline.runtime.files import publish_folder, tree_hash, write_json
 from pipeline.runtime.stage import Stage
 from pipeline.training.tokens import cache_tokens, cached_code_usage, write_manifest
 from stages.running import run_stage

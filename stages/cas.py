@@ -8,10 +8,9 @@ from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.config.trainings import named_by, workers_per_classifier
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
-from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.progress import Countdown
-from pipeline.runtime.room import require_resources
+from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.trials import run_trials
 from pipeline.training.loop import Workers

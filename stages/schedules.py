@@ -3,8 +3,7 @@ alone, and not on the file that holds them all."""
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES
-from pipeline.runtime.files import write_text
-from pipeline.runtime.folders import atomic_folder
+from pipeline.runtime.files import atomic_folder, write_text
 from pipeline.runtime.stage import Stage
 from pipeline.schedules import SCHEDULES, curve_csv
 from stages.running import run_stage

@@ -6,11 +6,10 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
 from pipeline.experiments.speed import SpeedJob, count_classes, run_speed
-from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.device import driver_device
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.mlflow_sync import load_mlflow
-from pipeline.runtime.room import require_resources
+from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.trials import Needs, run_trials
 from stages.running import main_schedule, run_stage

@@ -15,11 +15,10 @@ from pipeline.experiments.ablation.grid import trial_workers, trials
 from pipeline.experiments.ablation.running import TrackedTrial, run_tracked
 from pipeline.experiments.ablation.trial import Trial
 from pipeline.runtime.batches import Alone, workers_of
-from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
 from pipeline.runtime.project import of_project
-from pipeline.runtime.room import require_resources
+from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.storage import storage, upload

@@ -4,12 +4,12 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, TOKENIZER
+from pipeline.data.image_grid import grid_picture, save_picture
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.evaluation.reconstruction import Reconstruction, held_out_quality
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
-from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.runtime.stage import Stage
 from pipeline.tokenizer import Tokenizer
 from pipeline.training.loop import (

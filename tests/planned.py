@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.runtime.seeds import generator
+from pipeline.data.seeds import generator
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.networks import DataSize, Network
 from pipeline.training.autoregressive import AutoregressiveTask

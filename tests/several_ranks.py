@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pipeline.runtime.ranks import Ranks
+from pipeline.data.ranks import Ranks
 
 WORKERS = 2
 

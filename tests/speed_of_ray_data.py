@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.runtime.batches import Maker, workers_of
-from pipeline.runtime.cluster import join_ray
+from pipeline.runtime.ray_cluster import join_ray
 
 BATCHES, WORKERS = 200, 2
 

@@ -22,8 +22,8 @@ from pipeline.evaluation.images import CenterCrops
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
 from pipeline.runtime.batches import Alone, Maker, Several
-from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.process import set_up
+from pipeline.runtime.ray_cluster import join_ray
 from pipeline.runtime.trials import Needs, run_trials
 from pipeline.sampling import balanced_labels, sample_batches
 from pipeline.training.tokens import Coder

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
+from pipeline.data.ranks import ALONE, Ranks, sum_in_order
 from pipeline.masking import masked_nll
-from pipeline.runtime.ranks import ALONE, Ranks, sum_in_order
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import MaskGitTransformer

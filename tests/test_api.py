@@ -16,9 +16,9 @@ from pipeline.api.labels import class_labels
 from pipeline.config.paths import TOKENIZER
 from pipeline.data.images.crops import center_crop
 from pipeline.data.images.opening import as_seen, decode_image
+from pipeline.data.seeds import mix
 from pipeline.decoding import generate
 from pipeline.runtime.errors import ArgumentError, UserError
-from pipeline.runtime.seeds import mix
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
 from tests.tiny_project import CLASSES, CODES, GRID, SIDE, validation, with_params

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from pipeline.config.params import Params
-from pipeline.runtime.ranks import Ranks
+from pipeline.data.ranks import Ranks
 from pipeline.training.transformer import TransformerTask
 from pipeline.training.transformer.job import TransformerRecipe
 from tests.several_ranks import with_ranks

@@ -10,8 +10,8 @@ from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES
 from pipeline.data.images import shards, writing
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
+from pipeline.data.ranks import ALONE, Ranks
 from pipeline.experiments import cas
-from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.training.classifier import accuracy
 from tests.images import samples_in
 from tests.tiny_project import (

@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from pipeline import MaskGIT
+from pipeline.data.image_grid import grid_picture
 from pipeline.runtime.files import write_json
-from pipeline.runtime.pictures import grid_picture
 from tests.command_line import maskgit
 from tests.tiny_project import SIDE, with_params
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pipeline.config.params import Params
+from pipeline.data.ranks import Ranks
 from pipeline.runtime import device
-from pipeline.runtime.ranks import Ranks
 from pipeline.training.autoregressive import AutoregressiveTask
 from pipeline.training.transformer import TransformerTask, task
 from pipeline.training.transformer.job import TransformerRecipe

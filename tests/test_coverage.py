@@ -12,12 +12,12 @@ import torch
 
 from analysis.exhibits.comparisons.inference import half_width, student
 from pipeline.config.params import load_params
+from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
 from pipeline.runtime.batches import Alone
 from pipeline.runtime.process import cores
-from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model

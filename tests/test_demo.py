@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from pipeline import MaskGIT
+from pipeline.data.image_grid import grid_picture
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.pictures import grid_picture
 from pipeline.tools.demo import drawing, serving
 from pipeline.tools.ports import free_port
 from tests.command_line import maskgit

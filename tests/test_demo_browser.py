@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.runtime.pictures import grid_picture
+from pipeline.data.image_grid import grid_picture
 from pipeline.tools.demo import drawing
 from tests.project import ROOT
 from tests.tiny_project import SIDE

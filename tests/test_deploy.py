@@ -15,7 +15,7 @@ from pipeline.runtime.dag import flatten
 from pipeline.runtime.files import read_yaml
 from pipeline.runtime.node_checkout import Remote, cache_folder
 from pipeline.runtime.process import THREADS
-from pipeline.runtime.room import AUTOSCALING
+from pipeline.runtime.ray_cluster import AUTOSCALING
 from tests import rayjob
 from tests.params import PRESET
 from tests.project import ROOT

@@ -17,6 +17,12 @@ STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 NOT_LISTED = (
     "pipeline/__init__.py",
     "pipeline/config",
+    "pipeline/data/image_grid.py",
+    "pipeline/data/microbatches.py",
+    "pipeline/data/order.py",
+    "pipeline/data/prefetch.py",
+    "pipeline/data/ranks.py",
+    "pipeline/data/seeds.py",
     "pipeline/runtime",
     "pipeline/weights/configs.py",
     "pipeline/weights/published.py",

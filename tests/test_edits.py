@@ -13,11 +13,11 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, TOKENIZER
 from pipeline.config.replicates import main_replicates
 from pipeline.data.images.pixels import as_float
+from pipeline.data.seeds import mix
 from pipeline.decoding import DecodingSettings
 from pipeline.editing import edit, feather_weight, outpaint_mask
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments import edit as edits
-from pipeline.runtime.seeds import mix
 from pipeline.weights.published import load_model
 from tests.tiny_project import (
     ALONE,

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch_fidelity import calculate_metrics
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
+from pipeline.data.seeds import mix
 from pipeline.evaluation.feature_files import cached_features
 from pipeline.evaluation.features import Features, extract, open_extractor
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_files import open_images
 from pipeline.evaluation.images import ArrayImages
 from pipeline.evaluation.metrics import inception_score, kid, manifolds
-from pipeline.runtime.seeds import mix
 from pipeline.tools.export import export_npz, export_pngs
 
 CPU = torch.device("cpu")

@@ -18,6 +18,7 @@ from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import main_replicates
 from pipeline.data.images import shards
 from pipeline.data.images.views import View
+from pipeline.data.seeds import mix
 from pipeline.decoding import DecodingSettings, generate
 from pipeline.experiments import edit as edits
 from pipeline.experiments import speed, temperature
@@ -25,7 +26,6 @@ from pipeline.experiments.evaluate.gallery import write_gallery
 from pipeline.runtime import stage as stage_module
 from pipeline.runtime import trials
 from pipeline.runtime.run_log import RunLog
-from pipeline.runtime.seeds import mix
 from pipeline.runtime.trials import note_machines
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images

@@ -12,11 +12,11 @@ from torch.utils._triton import has_triton
 
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.data.ranks import ALONE, Ranks
 from pipeline.decoding import DecodingSettings, generate
 from pipeline.evaluation.features import extract, open_extractor
 from pipeline.runtime.device import pick_device, require_compiler
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.sampling import Sampler, sample_batches
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.training.autoregressive import AutoregressiveTask

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
+from pipeline.data.seeds import generator
 from pipeline.decoding import DecodingSettings, decode, generate, predictor
-from pipeline.runtime.seeds import generator
 from pipeline.sampling import sampler
 from pipeline.transformer import MaskGitTransformer, TransformerConfig, with_bfloat16_linears
 from tests.test_params import message, write

@@ -23,10 +23,10 @@ from pipeline.data.images import threads as decoding
 from pipeline.data.images.batches import Batches, ImageBatches
 from pipeline.data.images.loading import prepared
 from pipeline.data.images.shards import ImageShards
+from pipeline.data.ranks import ALONE, Ranks
 from pipeline.experiments import cas
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import THREADS
-from pipeline.runtime.ranks import ALONE, Ranks
 from pipeline.training.classifier import ClassifierRecipe
 from pipeline.training.loop import TrainingJob, Workers, run_training, train
 from pipeline.training.tokenizer import TokenizerRecipe

@@ -6,9 +6,9 @@ import torch
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torchmetrics.image.inception import InceptionScore
 
+from pipeline.data.seeds import mix
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import class_accuracy, inception_score
-from pipeline.runtime.seeds import mix
 from tests.gaussians import gaussian
 
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.ranks import Ranks
 from pipeline.masking import sample_training_mask
-from pipeline.runtime.ranks import Ranks
 from pipeline.schedules import SCHEDULES
 from tests.test_schedules import gamma
 

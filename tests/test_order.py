@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.runtime.order import BatchOrder
-from pipeline.runtime.ranks import Ranks
+from pipeline.data.order import BatchOrder
+from pipeline.data.ranks import Ranks
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.seeds import mix
 from pipeline.editing import SIDES, edit, outpaint_beyond, outpaint_mask
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.seeds import mix
 from tests.editing_inputs import DECODING, F_PIXELS, models, random_images
 
 

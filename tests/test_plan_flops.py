@@ -9,9 +9,9 @@ from torch import nn
 
 from pipeline.classifier import Classifier
 from pipeline.config.presets import preset_params
+from pipeline.data.seeds import generator
 from pipeline.discriminator import r1_penalty
 from pipeline.masking import sample_training_mask
-from pipeline.runtime.seeds import generator
 from pipeline.schedules import SCHEDULES
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs

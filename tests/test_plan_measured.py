@@ -10,7 +10,7 @@ from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from pipeline.classifier import Classifier
 from pipeline.config.presets import preset_params
-from pipeline.runtime.seeds import generator
+from pipeline.data.seeds import generator
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.data import data_size
 from pipeline.tools.plan.measured import extractor_flops, measured_sets

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from pipeline import microbatches as parts
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.classifier import Classifier
 from pipeline.config.presets import PRESETS, preset_params
@@ -13,7 +14,6 @@ from pipeline.evaluation.features import ClassifierExtractor
 from pipeline.evaluation.images import BATCH
 from pipeline.masking import masked_nll
 from pipeline.perceptual import classifier_distance
-from pipeline.runtime import parts
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import memory

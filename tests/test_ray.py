@@ -29,7 +29,7 @@ def cluster() -> Iterator[None]:
     """Ray on this machine, whose workers find the tests."""
     import ray
 
-    from pipeline.runtime.cluster import join_ray
+    from pipeline.runtime.ray_cluster import join_ray
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)

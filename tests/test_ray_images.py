@@ -27,7 +27,7 @@ STEPS = {"steps": 6, "checkpoint_every": 2, "batch_size": 12, "bf16": False}
 def cluster():
     import ray
 
-    from pipeline.runtime.cluster import join_ray
+    from pipeline.runtime.ray_cluster import join_ray
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)  # where workers find this module

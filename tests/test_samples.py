@@ -18,11 +18,11 @@ from pipeline.data.images.samples import (
     publish_samples,
 )
 from pipeline.data.images.views import View
+from pipeline.data.order import BatchOrder
 from pipeline.evaluation.images import SampleImages
 from pipeline.experiments import cas
 from pipeline.runtime.batches import Alone, parts_folder
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.order import BatchOrder
 from tests.damage import empty
 from tests.errors import one_line
 from tests.images import samples_in, write_samples

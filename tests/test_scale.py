@@ -12,12 +12,12 @@ import torch
 
 from pipeline.__main__ import main
 from pipeline.config.paths import CURVES, TOKENIZER, TOKENS
+from pipeline.data.seeds import mix
 from pipeline.decoding import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.images import ArrayImages
 from pipeline.evaluation.statistics import ReferenceStatistics, save_statistics
 from pipeline.runtime.files import write_csv
-from pipeline.runtime.seeds import mix
 from pipeline.sampling import Sampler, balanced_labels, sample_batches
 from pipeline.schedules import curve_csv
 from pipeline.tools.scale import BASELINE, Training, measuring

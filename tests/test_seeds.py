@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline.data.seeds import generator, mix
 from pipeline.runtime.files import write_csv
-from pipeline.runtime.seeds import generator, mix
 
 
 def test_seeds_are_named_by_all_their_parts():

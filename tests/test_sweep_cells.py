@@ -11,6 +11,7 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.config.replicates import main_replicates
+from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings, generate
 from pipeline.experiments.ablation.grid import trial_workers
@@ -19,7 +20,6 @@ from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
 from pipeline.runtime.batches import Alone
 from pipeline.runtime.files import write_json
-from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model

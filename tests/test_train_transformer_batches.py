@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.data.ranks import Ranks
 from pipeline.data.tokens import TokenCache
-from pipeline.runtime.ranks import Ranks
 from tests.transformer_task import calls, transformer_task
 
 

@@ -8,10 +8,10 @@ import weakref
 import pytest
 import torch
 
+from pipeline.data.prefetch import Prefetch
+from pipeline.data.ranks import Ranks
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll
-from pipeline.runtime.ahead import Ahead
-from pipeline.runtime.ranks import Ranks
 from tests.interruption import straight_and_resumed, weight_bytes
 from tests.transformer_task import transformer_task
 
@@ -37,7 +37,7 @@ def test_a_task_ends_with_its_training(tiny, tokens_dir, ahead):
     """In a process that goes on to the next one: a GPU would hold both."""
     task = transformer_task(tiny(), tokens_dir)
     if ahead:  # as on a GPU
-        task._inputs = Ahead(task._inputs)
+        task._inputs = Prefetch(task._inputs)
     task.step(0)
     model = weakref.ref(task.model)
     gc.disable()

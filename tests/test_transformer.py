@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pipeline.data.seeds import generator
 from pipeline.decoding import DecodingSettings, generate
 from pipeline.masking import masked_nll, sample_training_mask
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.seeds import generator
 from pipeline.sampling import balanced_labels
 from pipeline.transformer import MaskGitTransformer, TransformerConfig, masked_token_loss
 from pipeline.transformer.cpu import Dropout

@@ -18,10 +18,10 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.images.writing import write_manifest, write_shards
+from pipeline.data.seeds import mix
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split
 from pipeline.runtime.batches import Alone
-from pipeline.runtime.seeds import mix
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig

@@ -13,10 +13,10 @@ from pipeline.api.labels import Classes, labels_of
 from pipeline.api.networks import Networks
 from pipeline.api.numbers import elements, shown, whole
 from pipeline.api.pictures import Box, Mask, Pictures
+from pipeline.data.seeds import mix
 from pipeline.editing import Side, edit, outpaint_beyond
 from pipeline.runtime.errors import ArgumentError
 from pipeline.runtime.limits import SIDE
-from pipeline.runtime.seeds import mix
 
 
 class Editor(Networks):

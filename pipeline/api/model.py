@@ -17,10 +17,10 @@ from pipeline.api.numbers import a_path, whole
 from pipeline.api.opening import open_folder, open_released
 from pipeline.api.saving import save
 from pipeline.api.surroundings import require_plain_torch
+from pipeline.data.seeds import mix
 from pipeline.decoding import DecodingSettings, generate_steps
 from pipeline.runtime.device import pick_device, repeatable
 from pipeline.runtime.errors import ArgumentError
-from pipeline.runtime.seeds import mix
 from pipeline.sampling import Sampler, sample_batches
 from pipeline.tokenizer import tokens_to_images
 

@@ -12,9 +12,9 @@ from pipeline.api.numbers import whole
 from pipeline.api.opening import Opened
 from pipeline.api.pictures import Pictures
 from pipeline.api.surroundings import note_process, require_plain_torch
+from pipeline.data.image_grid import grid_picture
 from pipeline.data.images.pixels import as_float
 from pipeline.runtime.errors import ArgumentError
-from pipeline.runtime.pictures import grid_picture
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 

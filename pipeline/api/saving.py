@@ -21,8 +21,7 @@ from pipeline.api.saved import (
     mistake,
 )
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import file_hash, write_text
-from pipeline.runtime.folders import atomic_folder
+from pipeline.runtime.files import atomic_folder, file_hash, write_text
 from pipeline.weights.published import not_finite, save_model
 
 

@@ -149,7 +149,7 @@ def decoding(
 
 def _set_param(text: str) -> tuple[str, Any]:
     """The name in the API, and the value, of KEY=VALUE."""
-    from pipeline.runtime.yaml import NotYaml, parse_yaml
+    from pipeline.runtime.files import NotYaml, parse_yaml
 
     key, _, value = text.partition("=")
     try:

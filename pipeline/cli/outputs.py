@@ -5,8 +5,7 @@ from pathlib import Path
 
 from pipeline.api.numbers import a_path, require_apart, require_name
 from pipeline.runtime.errors import UserError, cannot_write
-from pipeline.runtime.files import temporary_beside
-from pipeline.runtime.folders import require_new
+from pipeline.runtime.files import require_new, temporary_beside
 
 SAMPLES = (".png", ".gif", ".npz", "")
 

@@ -6,9 +6,9 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER
 from pipeline.data.images.pixels import as_float
+from pipeline.data.microbatches import in_parts
 from pipeline.evaluation.images import BATCH
 from pipeline.perceptual import Perceptual, open_distance_map, pair_bytes
-from pipeline.runtime.parts import in_parts
 from pipeline.weights.published import load_model
 
 

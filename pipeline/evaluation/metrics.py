@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from pipeline.config.schema import Evaluation
+from pipeline.data.seeds import generator, mix
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.statistics import ReferenceStatistics, TooFew
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.seeds import generator, mix
 
 BLOCK = 1000  # samples whose distances to all the others are held at once
 SCORED = 10_000  # samples whose class probabilities are held at once

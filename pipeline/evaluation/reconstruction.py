@@ -10,8 +10,8 @@ from pipeline.config.paths import IMAGES
 from pipeline.data.images.pixels import as_float, as_uint8
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.data.ranks import sum_in_order
 from pipeline.runtime.batches import Alone, Maker, tensors_of
-from pipeline.runtime.ranks import sum_in_order
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.quantizer import code_usage
 from pipeline.weights.published import WEIGHTS, load_model

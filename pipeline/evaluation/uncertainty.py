@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.data.seeds import generator
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.statistics import SAMPLES, ReferenceStatistics, TooFew
-from pipeline.runtime.seeds import generator
 
 SIZES = 10  # numbers of samples that FID∞ is extrapolated from
 DRAWS = 3  # subsets of each

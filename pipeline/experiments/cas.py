@@ -20,11 +20,11 @@ from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.views import View, to_chw
+from pipeline.data.order import BatchOrder
+from pipeline.data.ranks import ALONE, Ranks
+from pipeline.data.seeds import mix
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.files import read_json
-from pipeline.runtime.order import BatchOrder
-from pipeline.runtime.ranks import ALONE, Ranks
-from pipeline.runtime.seeds import mix
 from pipeline.runtime.trials import run_beside
 from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy, new_classifier
 from pipeline.training.loop import TrainingJob, Workers, run_training

@@ -15,6 +15,7 @@ from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, main_replicates
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.data.seeds import mix
 from pipeline.editing import (
     center_mask,
     edit,
@@ -29,7 +30,6 @@ from pipeline.evaluation.seen import Row, Seen, keep_row
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.runtime.batches import Alone, Maker, make_tensors
 from pipeline.runtime.files import read_json
-from pipeline.runtime.seeds import mix
 from pipeline.weights.published import load_model
 
 # Pixels (H, W) that are unknown; the first two are Table 2's.

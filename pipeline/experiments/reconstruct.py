@@ -16,6 +16,8 @@ from pipeline.config.replicates import Replicate
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.data.microbatches import in_parts
+from pipeline.data.seeds import generator
 from pipeline.decoding import decode, predictor
 from pipeline.evaluation.reconstruction import psnr
 from pipeline.perceptual import open_perceptual, pair_bytes
@@ -26,8 +28,6 @@ from pipeline.runtime.batches import (
     save_tensors,
     write_files,
 )
-from pipeline.runtime.parts import in_parts
-from pipeline.runtime.seeds import generator
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
+from pipeline.data.seeds import generator
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.images import SampleImages
@@ -22,7 +23,6 @@ from pipeline.evaluation.seen import Row, Seen
 from pipeline.evaluation.statistics import BLOCK
 from pipeline.runtime.batches import Alone
 from pipeline.runtime.files import read_json, write_json
-from pipeline.runtime.seeds import generator
 
 KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
 SELECTIONS = ("rejection", "random")

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.config.params import Params
+from pipeline.data.seeds import mix
 from pipeline.decoding import generate
 from pipeline.runtime.device import seconds_of, worker_device
 from pipeline.runtime.files import read_json, write_json
-from pipeline.runtime.seeds import mix
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
 from pipeline.weights.configs import transformer_config
 

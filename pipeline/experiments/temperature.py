@@ -8,12 +8,12 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
+from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.evaluation.seen import Seen, keep_row
 from pipeline.runtime.batches import Alone, Maker, make_tensors
 from pipeline.runtime.files import read_json
-from pipeline.runtime.seeds import mix
 from pipeline.sampling import sample_batches
 
 KEYS = ("choice_temperature", "seed", "samples")

@@ -18,14 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.runtime.cluster import join_ray
 from pipeline.runtime.device import driver_device, worker_device
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.failures import in_a_line, innermost, require_readable
 from pipeline.runtime.files import PARTS, atomic_file, file_hash, remove_temporary
 from pipeline.runtime.node_checkout import Checkout, checkout
 from pipeline.runtime.progress import PAUSE, progress
-from pipeline.runtime.room import require_resources
+from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.trials import Machine, note_machines, this_machine
 
 OPEN_MAKERS = 4  # that a worker keeps: those that it used last

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +193,7 @@ def read_yaml(path: Path) -> dict:
     Raises:
         UserError: it is missing, too large, not YAML, or not a mapping.
     """
-    from pipeline.runtime.yaml import parse_yaml
+    from pipeline.runtime.files import parse_yaml
 
     try:
         values = copy.deepcopy(parse_yaml(read_file(path, YAML_BYTES).decode("utf-8")))
@@ -276,3 +278,99 @@ def is_ignored(path: Path) -> bool:
 def value_hash(value: Any) -> str:
     """SHA-256 of a JSON-serialisable value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Like `atomic_file`, for a folder; an existing folder of that name is replaced.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = temporary_beside(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        _take_place(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_new(folder: Path) -> None:
+    """Raise a `UserError` unless there is nothing at the path, or an empty folder."""
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} is there already and no empty folder; give a new one")
+
+
+def publish_folder(source: Path, target: Path) -> None:
+    """Move a finished folder to `target`, replacing what is there. It is renamed, or copied if the
+    target is on another file system; until the target is whole, the source stays.
+
+    Raises:
+        UserError: the target cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _take_place(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise cannot_write(target, error) from error
+        with atomic_folder(target) as temporary:
+            shutil.copytree(source, temporary, symlinks=True, dirs_exist_ok=True)
+        remove(source)
+
+
+def _take_place(finished: Path, path: Path) -> None:
+    """Give a finished folder its final name, once its content is on the disk. The old one is moved
+    aside until then, and comes back if the new one cannot take its place."""
+    for folder, _, names in os.walk(finished):
+        for name in (*names, "."):
+            to_disk(Path(folder, name))
+    old = temporary_beside(path)
+    try:
+        if os.path.lexists(path):
+            os.replace(path, old)
+        os.replace(finished, path)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(path):
+            os.replace(old, path)
+        raise
+    to_disk(path.parent)
+    remove(old)
+
+
+def entries(folder: Path) -> list[Path]:
+    """The sorted content of a folder; nothing if there is no folder.
+
+    Raises:
+        OSError: something else lies there, or the folder cannot be read.
+    """
+    return sorted(folder.iterdir()) if os.path.lexists(folder) else []
+
+
+class NotYaml(ValueError):
+    """A text is not valid YAML. The message says where, and what is wrong."""
+
+
+@lru_cache(maxsize=4)  # a stage reads dvc.yaml and params.yaml again and again
+def parse_yaml(text: str) -> Any:
+    """Parse a YAML document. Callers share the value, so they must not change it.
+
+    Raises:
+        NotYaml: the text is not valid YAML, or names a key twice.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise NotYaml(f"{where}{error.problem or error.context}") from error
+    # Of a value that its type refuses, such as a date in month 13 or a key that is a list.
+    except Exception as error:
+        raise NotYaml(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.node_checkout import Checkout, checkout
-from pipeline.runtime.room import may_grow, room_for, wait_longer
+from pipeline.runtime.ray_cluster import may_grow, room_for, wait_longer
 from pipeline.runtime.storage import download
 
 Machine = dict[str, str]

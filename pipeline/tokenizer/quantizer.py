@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.data.ranks import ALONE, Ranks
 from pipeline.runtime.device import to_device
-from pipeline.runtime.ranks import ALONE, Ranks
 
 
 class Quantized(NamedTuple):

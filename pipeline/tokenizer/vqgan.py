@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.data.images.pixels import as_uint8
-from pipeline.runtime.parts import in_parts
+from pipeline.data.microbatches import in_parts
 from pipeline.tokenizer.quantizer import Quantized, VectorQuantizer
 
 GROUPS = 32

@@ -14,8 +14,7 @@ from pipeline.data.images.png import from_chw
 from pipeline.data.images.threads import in_threads
 from pipeline.evaluation.images import BATCH, ImageSet, SampleImages
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import atomic_file
-from pipeline.runtime.folders import atomic_folder, require_new
+from pipeline.runtime.files import atomic_file, atomic_folder, require_new
 from pipeline.runtime.provenance import require_current
 
 

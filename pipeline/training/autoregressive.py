@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
-from pipeline.runtime.seeds import generator
+from pipeline.data.seeds import generator
 from pipeline.training.transformer import TransformerTask
 from pipeline.transformer import masked_token_loss
 

@@ -18,11 +18,11 @@ from pipeline.data.images.loading import prepared
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.data.microbatches import in_parts
+from pipeline.data.ranks import ALONE, Ranks
+from pipeline.data.seeds import mix
 from pipeline.runtime.batches import Alone, Maker, tensors_of
 from pipeline.runtime.device import autocast, to_device
-from pipeline.runtime.parts import in_parts
-from pipeline.runtime.ranks import ALONE, Ranks
-from pipeline.runtime.seeds import mix
 from pipeline.training.loop.spikes import left_out, put_back, shared, spike_guard, total_norm
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import WEIGHTS, load_model

@@ -20,14 +20,12 @@ from pipeline.config.replicates import (
     main_replicates,
     replicates,
 )
+from pipeline.data.image_grid import grid_picture, save_picture
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.batches import workers_of
-from pipeline.runtime.cluster import join_ray
-from pipeline.runtime.files import write_csv, write_json
-from pipeline.runtime.folders import atomic_folder
-from pipeline.runtime.pictures import grid_picture, save_picture
+from pipeline.runtime.files import atomic_folder, write_csv, write_json
 from pipeline.runtime.progress import Countdown
-from pipeline.runtime.room import require_resources
+from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.trials import run_trials

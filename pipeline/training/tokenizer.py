@@ -17,6 +17,8 @@ from pipeline.data.images.loading import prepared
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.data.ranks import ALONE, Ranks
+from pipeline.data.seeds import generator, mix
 from pipeline.discriminator import (
     adaptive_weight,
     adversarial_ramp,
@@ -29,8 +31,6 @@ from pipeline.discriminator import (
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction, quality
 from pipeline.perceptual import Perceptual, open_perceptual
 from pipeline.runtime.device import autocast, tf32, to_device
-from pipeline.runtime.ranks import ALONE, Ranks
-from pipeline.runtime.seeds import generator, mix
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
 from pipeline.training.loop import Average

@@ -14,8 +14,7 @@ from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import read_json, write_json
-from pipeline.runtime.folders import atomic_folder
+from pipeline.runtime.files import atomic_folder, read_json, write_json
 from pipeline.runtime.limits import CONFIG_BYTES
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig

@@ -11,7 +11,7 @@ from tests.project import ROOT
 def ray() -> Iterator:
     import ray
 
-    from pipeline.runtime.cluster import join_ray
+    from pipeline.runtime.ray_cluster import join_ray
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)  # where workers find the tests

@@ -16,10 +16,15 @@ from unittest.mock import Mock
 import pytest
 import ray
 
-from pipeline.runtime import cluster as module
-from pipeline.runtime.cluster import join_ray, why_no_cluster
+from pipeline.runtime import ray_cluster as module
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.room import AUTOSCALING, require_resources, wait_for_nodes
+from pipeline.runtime.ray_cluster import (
+    AUTOSCALING,
+    join_ray,
+    require_resources,
+    wait_for_nodes,
+    why_no_cluster,
+)
 from tests.project import ROOT
 
 # What a process sees of the local cluster that it has started. Of each port: its process, its
@@ -27,7 +32,7 @@ from tests.project import ROOT
 LOCAL = """
 import json, os, sys, time
 import grpc, psutil, requests
-from pipeline.runtime.cluster import join_ray
+from pipeline.runtime.ray_cluster import join_ray
 
 CALLS = (
     "InternalKVGcsService/InternalKVGet", "NodeManagerService/GetNodeStats",
@@ -128,7 +133,7 @@ def test_its_files_are_for_its_user_alone_and_its_workers_run_this_python(local)
 TOLD = """
 import os, signal, sys, threading
 from types import SimpleNamespace
-from pipeline.runtime.cluster import join_ray
+from pipeline.runtime.ray_cluster import join_ray
 from stages import running
 
 def tell():

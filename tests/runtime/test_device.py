@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline.runtime.machines import this_machine
 
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.decoding import generate
@@ -21,6 +20,7 @@ from pipeline.runtime.device import (
 )
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.stage import Stage
+from pipeline.runtime.trials import this_machine
 from pipeline.transformer import MaskGitTransformer
 from tests.interruption import weight_bytes
 from tests.params import make_params

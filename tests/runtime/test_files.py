@@ -8,25 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime import folders
+from pipeline.runtime import files as folders
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import (
     IGNORED,
+    NotYaml,
     atomic_file,
+    atomic_folder,
     file_hash,
+    parse_yaml,
+    publish_folder,
     read_json,
     read_yaml,
     remove_temporary,
     require_file,
+    require_new,
     tree_hash,
     value_hash,
     write_csv,
     write_json,
     write_text,
 )
-from pipeline.runtime.folders import atomic_folder, publish_folder, require_new
-from pipeline.runtime.result_files import has_param, read_csv
-from pipeline.runtime.yaml import NotYaml, parse_yaml
+from pipeline.runtime.tables import has_param, read_csv
 from tests.project import ROOT
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.data.ranks import ALONE, Ranks, sum_in_order
 from pipeline.perceptual import open_perceptual
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.ranks import ALONE, Ranks, sum_in_order
 from pipeline.training.classifier import ClassifierTask, normalize_together
 from pipeline.training.tokenizer import TokenizerTask
 from pipeline.weights.configs import tokenizer_config

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.views import Encoded, ImageParams, View
-from pipeline.runtime.order import BatchOrder
-from pipeline.runtime.ranks import ALONE, Ranks
+from pipeline.data.order import BatchOrder
+from pipeline.data.ranks import ALONE, Ranks
 
 Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,) int64
 

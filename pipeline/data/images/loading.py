@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.images.batches import Batch, Batches
-from pipeline.runtime.ahead import Ahead
+from pipeline.data.prefetch import Prefetch
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import cores, set_up
 
@@ -47,7 +47,7 @@ class ByThread:
 
     def __init__(self, batches: Batches):
         self._batches = batches
-        self._cropped = Ahead(lambda step: batches.crop(step, batches.read(step)))
+        self._cropped = Prefetch(lambda step: batches.crop(step, batches.read(step)))
 
     def __call__(self, step: int) -> Batch:
         return self._batches.finish(step, self._cropped(step))
@@ -63,7 +63,7 @@ class ByLoaders:
 
     def __init__(self, batches: Batches, loaders: int, device: torch.device):
         self._batches, self._loaders, self._device = batches, loaders, device
-        self._read = Ahead(batches.read)
+        self._read = Prefetch(batches.read)
         self._coming: Iterator[Any] = iter(())
         self._next = -1  # the step of what comes next
 
@@ -132,7 +132,7 @@ class _Maker(Dataset):
             return error
 
 
-def _stored(read: Ahead, first: int) -> Iterator[tuple[int, Any]]:
+def _stored(read: Prefetch, first: int) -> Iterator[tuple[int, Any]]:
     """Each step from the first on, and what is stored of its pictures, or the error of reading it:
     that is raised when its step has come."""
     for step in count(first):

@@ -19,8 +19,7 @@ from pipeline.data.images.shards import MANIFEST, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
 from pipeline.runtime.batches import Alone, Maker, load_part, making, parts_folder
-from pipeline.runtime.files import atomic_file, read_json, remove_temporary
-from pipeline.runtime.folders import atomic_folder
+from pipeline.runtime.files import atomic_file, atomic_folder, read_json, remove_temporary
 
 SPLIT = "samples"
 LEVEL = 1  # of zlib's effort: a third of the default's time, for a tenth more bytes

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import TOKENIZER, TOKENS
+from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.seen import Row, Seen, keep_row
@@ -18,7 +19,6 @@ from pipeline.masking import masked_nll
 from pipeline.runtime.batches import Alone, Maker, make_tensors, workers_of
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
-from pipeline.runtime.seeds import mix
 from pipeline.runtime.storage import download, upload
 from pipeline.sampling import Sampler, sample_batches
 from pipeline.transformer import MaskGitTransformer

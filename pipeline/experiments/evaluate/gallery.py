@@ -11,6 +11,7 @@ import torch
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, Replicate, main_replicates
+from pipeline.data.image_grid import grid_picture, save_picture
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.decoding import generate
@@ -19,7 +20,6 @@ from pipeline.evaluation.images import SampleImages
 from pipeline.experiments.evaluate.neighbours import BLOCK, nearest
 from pipeline.runtime.batches import Alone
 from pipeline.runtime.files import write_npz
-from pipeline.runtime.pictures import grid_picture, save_picture
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model

@@ -14,9 +14,9 @@ from pipeline.autoregressive import (
     generate_autoregressive,
     next_token_logits,
 )
+from pipeline.data.order import BatchOrder
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings, generate
-from pipeline.runtime.order import BatchOrder
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.bench.subjects import (

@@ -12,9 +12,9 @@ from pipeline.api import pictures as convert
 from pipeline.api.defaults import Decoding
 from pipeline.api.model import GREY, MaskGIT
 from pipeline.config.paths import IMAGES
+from pipeline.data.image_grid import grid_picture
 from pipeline.data.images.shards import ImageShards
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.pictures import grid_picture
 
 # Bounds of the memory of a filling, of which every canvas is kept for the slider.
 SAMPLES, PIXELS, ITERATIONS = 25, 2**19, 64

@@ -38,7 +38,7 @@ def params() -> Finding:
             check_files()
     except UserError as error:
         return Finding("params", "fails", str(error), "mend it, or take a preset: maskgit preset")
-    from pipeline.runtime.cluster import cluster_address
+    from pipeline.runtime.ray_cluster import cluster_address
 
     if params.training.compile and not cluster_address():  # else other machines train
         from pipeline.runtime.device import require_compiler

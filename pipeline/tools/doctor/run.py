@@ -13,10 +13,10 @@ from pipeline.config.trainings import named_by, workers_per_classifier
 from pipeline.data.images.shards import MANIFEST, read_manifest
 from pipeline.experiments.ablation.grid import trial_workers
 from pipeline.prepare.datasets import FOLDERS, open_source
-from pipeline.runtime.cluster import cluster_address
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.project import in_project, of_project
+from pipeline.runtime.ray_cluster import cluster_address
 from pipeline.tools.doctor.finding import GB, Finding
 
 CLUSTER = "run on a cluster (docs/cluster.md)"

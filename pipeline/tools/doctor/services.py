@@ -8,7 +8,7 @@ from pipeline.tools.doctor.finding import Finding
 
 
 def ray() -> Finding:
-    from pipeline.runtime.cluster import cluster_address, why_no_cluster
+    from pipeline.runtime.ray_cluster import cluster_address, why_no_cluster
 
     version, address = f"Ray {metadata.version('ray')}", cluster_address()
     if reason := why_no_cluster(address):
@@ -19,7 +19,7 @@ def ray() -> Finding:
 
 
 def tracking() -> Finding:
-    from pipeline.runtime.cluster import why_unreachable
+    from pipeline.runtime.ray_cluster import why_unreachable
 
     uri = tracking_uri()
     shown, file, place = redacted(uri), sqlite_file(uri), server_of(uri)

@@ -18,12 +18,12 @@ from pipeline.autoregressive import CACHE_BYTES, AutoregressiveTransformer, cach
 from pipeline.config.params import Params
 from pipeline.config.replicates import NETWORKS, replicates
 from pipeline.config.trainings import workers_per_classifier, workers_per_trial
+from pipeline.data.microbatches import TENSOR_BYTES
 from pipeline.decoding import decode_steps, predictor
 from pipeline.evaluation import reconstruction
 from pipeline.evaluation.images import BATCH
 from pipeline.perceptual import pair_bytes
 from pipeline.runtime.batches import OPEN_MAKERS
-from pipeline.runtime.parts import TENSOR_BYTES
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.allocations import Allocations

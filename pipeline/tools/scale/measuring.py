@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.config.curves import check_curves
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES, TOKENIZER, TOKENS
+from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.decoding import DecodingSettings
 from pipeline.evaluation.evaluator import Evaluator
@@ -17,7 +18,6 @@ from pipeline.runtime.batches import Alone, joined
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.files import tree_hash, value_hash
-from pipeline.runtime.seeds import mix
 from pipeline.sampling import Network, Sampler, sample_batches
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.scale.grid import Decoding, Grid, Training

@@ -17,12 +17,12 @@ from threading import Thread
 from typing import Any
 
 from pipeline.config.params import load_params
-from pipeline.runtime.cluster import why_unreachable
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.node_checkout import Remote, default_remote
 from pipeline.runtime.process import THREADS
+from pipeline.runtime.ray_cluster import why_unreachable
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.secrets import redacted, server_of
 from pipeline.runtime.storage import S3_ENVIRONMENT

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from pipeline.config.schema import Ray
-from pipeline.runtime.ranks import Ranks
+from pipeline.data.ranks import Ranks
 from pipeline.runtime.trials import Needs
 from pipeline.training.loop.train import Task
 

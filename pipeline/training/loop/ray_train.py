@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
+from pipeline.data.ranks import Ranks
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.files import remove_temporary, temporary_beside
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.node_checkout import checkout
-from pipeline.runtime.ranks import Ranks
-from pipeline.runtime.room import wait_for_nodes
+from pipeline.runtime.ray_cluster import wait_for_nodes
 from pipeline.runtime.storage import TRAIN, storage
 from pipeline.runtime.trials import note_machines, this_machine
 from pipeline.training.loop.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint

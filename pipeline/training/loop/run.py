@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.runtime.cluster import join_ray
+from pipeline.data.ranks import ALONE
 from pipeline.runtime.device import worker_device
-from pipeline.runtime.ranks import ALONE
-from pipeline.runtime.room import require_resources
+from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.training.loop.checkpoints import RunDirSession
 from pipeline.training.loop.job import TrainingJob, Workers
 from pipeline.training.loop.ray_train import fit

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.runtime.ranks import Ranks
+from pipeline.data.ranks import Ranks
 from pipeline.training.loop.finite import Diverged
 
 DECAY = 0.99  # of the running means: they look back on about 100 steps

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pipeline.data.seeds import mix
 from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.progress import progress
-from pipeline.runtime.seeds import mix
 from pipeline.training.loop.finite import FiniteLosses
 
 

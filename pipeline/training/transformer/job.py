@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from pipeline.config.params import Params
+from pipeline.data.ranks import Ranks
 from pipeline.runtime.files import read_json
-from pipeline.runtime.ranks import Ranks
 from pipeline.training.loop import TrainingJob, Workers
 from pipeline.training.transformer.task import TransformerTask, no_look
 

@@ -9,10 +9,10 @@ from pipeline.autoregressive import AutoregressiveTransformer, token_nll_sum
 from pipeline.config.params import Params
 from pipeline.config.paths import TOKENS
 from pipeline.config.replicates import NetworkName
+from pipeline.data.ranks import sum_in_order
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import BATCH, masked_nll_sum
 from pipeline.runtime.batches import Alone, Maker, tensors_of
-from pipeline.runtime.ranks import sum_in_order
 from pipeline.weights.published import WEIGHTS, load_model
 
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.params import Params
+from pipeline.data.order import BatchOrder
+from pipeline.data.prefetch import Prefetch
+from pipeline.data.ranks import ALONE, Ranks
+from pipeline.data.seeds import generator, mix
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import masked_nll, sample_training_mask
-from pipeline.runtime.ahead import Ahead
 from pipeline.runtime.device import autocast, require_compiler, to_device
-from pipeline.runtime.order import BatchOrder
-from pipeline.runtime.ranks import ALONE, Ranks
-from pipeline.runtime.seeds import generator, mix
 from pipeline.training.loop import Average
 from pipeline.training.loop.spikes import left_out, shared, spike_guard
 from pipeline.transformer import (
@@ -92,7 +92,7 @@ class TransformerTask:
             return me._draw_inputs(step)
 
         # A GPU does not wait for the processor to draw them: it has those of the next step by then.
-        self._inputs = Ahead(inputs) if device.type != "cpu" else inputs
+        self._inputs = Prefetch(inputs) if device.type != "cpu" else inputs
         self.guard = spike_guard(self.training.spike_factor, "training")
         self.validation = TokenCache(tokens_dir, "val").everything()
 

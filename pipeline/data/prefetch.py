@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 
-class Ahead:
+class Prefetch:
     """Calls `load` for a step in a thread, while the result for the step before is in use.
 
     Args:
