@@ -98,6 +98,11 @@ def deleted(trial: Trial) -> None:
     trial.wait_for_database(process)
     trial.database.unlink(missing_ok=True)
     trial.end(process)
+    try:
+        trial.sync()
+    except AssertionError as error:  # MLflow was setting it up again as the stage ended
+        assert "move the file away" in str(error)
+        trial.database.unlink()
 
 
 def worker_killed(trial: Trial) -> None:

@@ -46,7 +46,7 @@ WAYS_OUT = {  # by what the reason says
     r"delete it": "do so",
     r"'active' state": "restore it in MLflow, or choose another mlflow.experiment in params.yaml",
     r"out-of-date database": "upgrade a copy of it with `mlflow db upgrade`, or install its MLflow",
-    r"not a database|malformed|no such (table|column)": "move it away: every run is sent anew",
+    r"not a database|malformed|no such (table|column)|_alembic_": "move the file away",
     r"Permission denied|readonly|Read-only": "change its permissions",
     r"disk is full|No space left|quota": "make room on its disk",
     r"\b40[13]\b": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN",

@@ -32,7 +32,7 @@ class Coder:
         self.crops, self.device, self.bf16 = crops, device, params.tokens.bf16
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Tokens (B, views, N) uint16 of the images from `start` to before `stop`."""
+        """Tokens (B, views, N) int32 of the images from `start` to before `stop`."""
         chosen = range(start, stop)
         views = [self.view.crops(chosen, draw) for draw in range(self.crops)]
         grids = [self._tokens(images) for images in views or [self.view.centers(chosen)]]
@@ -41,7 +41,7 @@ class Coder:
     def _tokens(self, images: Tensor) -> Tensor:
         with autocast(self.device, self.bf16):
             grid = self.tokenizer.encode(as_float(images).to(self.device))
-        return grid.flatten(1).cpu().to(torch.uint16)
+        return grid.flatten(1).cpu().to(torch.int32)  # Ray cannot pickle torch's uint16
 
 
 def cache_tokens(
@@ -77,7 +77,7 @@ def cache_tokens(
 
 
 def _save_tokens(made: dict[str, Tensor], path: Path) -> None:
-    _save_array(made["tokens"].numpy(), path)
+    _save_array(made["tokens"].numpy().astype(np.uint16), path)
 
 
 def _save_array(array: np.ndarray, path: Path) -> None:
