@@ -65,6 +65,7 @@ class BFloat16Linear(nn.Module):
         on_cpu = weight.device.type == "cpu" and type(weight) is Tensor  # and none without content
         self.laid_out = on_cpu and onednn_takes_bfloat16()
         if self.laid_out:
+            # Private: torch offers no public way to keep weights as oneDNN's products read them.
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.weight = nn.Parameter(weight, requires_grad=False)
 
@@ -73,6 +74,7 @@ class BFloat16Linear(nn.Module):
         if self.laid_out:
             after: tuple[str, list[float], str]
             after = ("gelu", [], "tanh") if self.gelu else ("none", [], "")
+            # Private, as above: the product with such weights.
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *after)
         y = F.linear(x, self.weight, self.bias)
         return F.gelu(y, approximate="tanh") if self.gelu else y

@@ -4,7 +4,7 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -31,8 +31,8 @@ class Average(AveragedModel, Generic[Network]):
         """To be called after each step. (torch's own copies its count to the weights' device, and
         so waits for that at every step.)"""
         step = int(self.n_averaged) - 1
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(_tensors(self.module), _tensors(model), weight)
+        average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
+        average(_tensors(self.module), _tensors(model), step)
         self.n_averaged += 1
 
 
