@@ -10,7 +10,7 @@ export NO_MKDOCS_2_WARNING := true
 export RAY_AUTH_MODE ?= token
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro smoke check test bench plots ui docs submit analysis clean
+.PHONY: help env repro smoke check test soak bench plots ui docs submit analysis clean
 
 help: ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ test: env ## Run all the tests: the quick ones, then the slow ones, then the tim
 	pytest -m "not slow" --numprocesses auto
 	OMP_NUM_THREADS=1 pytest -m "slow and not timed" --numprocesses 3 --dist worksteal # they wait for half of it
 	pytest -m timed
+
+soak: env ## Try every outage in every stage, and 20 kills of a run, in about 3 hours
+	ALL_OUTAGES=1 KILLS=20 pytest tests/test_outages.py tests/test_random_kills.py
 
 bench: env ## Time training and decoding here, in about 10 minutes (results/bench.json)
 	python -m pipeline bench
