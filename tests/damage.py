@@ -63,5 +63,4 @@ def failing(real: Callable, error: Exception) -> Callable:
     return call
 
 
-DAMAGE = [cut, flip, zero, empty]
 named = {"ids": lambda function: function.__name__}

@@ -70,7 +70,7 @@ def test_tokens_are_made_in_bfloat16_where_it_is_asked_for(in_tiny_project, quic
         return torch.zeros(len(pictures), GRID, GRID, dtype=torch.long)
 
     coder.tokenizer.encode = encode
-    assert coder(0, 5).shape == (5, 2, GRID**2)
+    assert coder(0, 5)["tokens"].shape == (5, 2, GRID**2)
     assert seen == 2 * [bf16 and quick]
 
 

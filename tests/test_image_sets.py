@@ -133,7 +133,7 @@ def test_exported_are_the_samples_that_were_measured_or_all(
         evaluation={"seeds": [3, 5], "samples": 6, "kid_subset_size": 3},
         classifier={"architecture": "torchvision:resnet18"},  # whose features are not counted
     )
-    with pytest.raises(UserError, match="dvc repro evaluate") as error:
+    with pytest.raises(UserError, match="dvc repro") as error:
         export_samples(params, "transformer", Path("set.npz"))
     one_line(error)
     array = np.random.default_rng(0).integers(256, size=(9, 1, 28, 28), dtype=np.uint8)

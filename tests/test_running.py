@@ -19,7 +19,7 @@ def run(make_params, tmp_path, monkeypatch):
     """Run a stage that decodes with the cosine schedule."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(running, "load_params", make_params)
-    monkeypatch.setattr(running, "load_ahead", lambda: None)
+    monkeypatch.setattr(running, "load_mlflow", lambda: None)
     return lambda: running.run_stage(lambda params: "done", curves=running.main_schedule)
 
 

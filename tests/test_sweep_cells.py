@@ -45,7 +45,8 @@ def trial_of(root: Path, params: Params) -> Trial:
     """Decoded with its own schedule in one step and in three, and with another's in three."""
     (model, *_) = main_replicates(params, "transformer")
     write_json(root / "training.json", {"seconds": 1.0})
-    training = SimpleNamespace(model=root / model.folder, trained=root / "training.json")
+    trained = root / "training.json"
+    training = SimpleNamespace(model=root / model.folder, trained=trained, folders=[])
     cells = [Cell(name, steps, str(root / "cells" / name)) for name, steps in CELLS]
     given = params.model_dump()
     folders = {"folder": str(root / "cells"), "root": str(root), "features": str(root / "features")}

@@ -105,13 +105,6 @@ def test_a_killed_run_goes_on_after_its_last_batch(tmp_path, capsys):
     assert len(noted(tmp_path / "stopped/0")) == 1
 
 
-def test_what_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "run").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot write .*set\.safetensors\.parts"):
-        maker = Maker(object, here=lambda: {"a": torch.ones(1)})
-        write_files({tmp_path / "run/set.safetensors": [()]}, ALONE, maker, "set", save_tensors)
-
-
 def test_named_tensors_of_other_weights_are_made_anew(tmp_path):
     weights, made = tmp_path / "weights", []
 

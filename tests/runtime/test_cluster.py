@@ -148,7 +148,7 @@ def work(params):
     ray.get(waiting)
 
 running.load_params = lambda: SimpleNamespace()
-running.load_ahead = lambda: None
+running.load_mlflow = lambda: None
 running.run_stage(work, curves=lambda params: ())
 """
 

@@ -37,8 +37,7 @@ class Trial:
     workers: Workers  # of the training; then all but one decode, and that one measures
     params: dict[str, Any]  # with the trial's own schedule and steps under `training`
     root: str  # the project's folder
-    features: str  # the folder with those of the training images; its path makes a trial's parcel
-    # bring it where no folder is shared, so that they are not computed again
+    features: str  # the folder with the features of the training images
 
     @property
     def schedule(self) -> str:
