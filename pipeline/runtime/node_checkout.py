@@ -1,8 +1,7 @@
 """The project as a worker sees it: the driver's folder, or this node's own checkout.
 
-In a job that `maskgit submit` sent with a DVC remote, nodes share no folder: Ray unpacks the code on
-each node, workers pull what earlier stages made, and checkpoints are in the store of
-`ray.storage_path`.
+In a job that `maskgit submit` sent with a DVC remote, nodes share no folder: Ray unpacks the code,
+workers pull what earlier stages made, and checkpoints are in the store of `ray.storage_path`.
 """
 
 import os

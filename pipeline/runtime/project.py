@@ -46,7 +46,7 @@ def folder_named(name: str) -> str:
 
 
 def runs_folder(storage_path: str) -> str:
-    """The folder of run directories: `ray.storage_path`, or `runs` where that is an object store."""
+    """The folder of run directories: `ray.storage_path`, or `runs` if that is an object store."""
     return RUNS if is_store(storage_path) else folder_named(storage_path)
 
 

@@ -51,7 +51,7 @@ def use_storage(storage: Storage | None) -> None:
 
 
 def open_storage(storage_path: str, runs: Path) -> None:
-    """Use the store at `ray.storage_path`; raises a `UserError` if no installed package opens it."""
+    """Use the store at `ray.storage_path`. Raises a `UserError` if no package for it is there."""
     use_storage(None)
     if "://" in storage_path:
         names = S3_ENVIRONMENT if storage_path.startswith("s3://") else {}
@@ -78,16 +78,17 @@ def upload(path: Path) -> None:
 
 
 def download(*folders: Path) -> None:
-    """Fetch the files of folders that the store, if there is one, has and this machine lacks; raises
-    a `UserError` if the store does not answer."""
-    for folder in folders if _storage is not None else ():
-        try:
-            for copy in _storage.files.find(_storage.place(folder)):
-                path = _storage.runs / copy.removeprefix(f"{_storage.folder}/")
-                if not path.exists():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    temporary = temporary_beside(path)
-                    _storage.files.get_file(copy, str(temporary))
-                    os.replace(temporary, path)
-        except Exception as error:  # each kind of store has errors of its own
-            raise _error(error) from error
+    """Fetch the files of folders that the store, if there is one, has and this machine lacks.
+    Raises a `UserError` if the store does not answer."""
+    if (store := _storage) is None:
+        return
+    try:
+        for copy in [copy for own in folders for copy in store.files.find(store.place(own))]:
+            path = store.runs / copy.removeprefix(f"{store.folder}/")
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = temporary_beside(path)
+                store.files.get_file(copy, str(temporary))
+                os.replace(temporary, path)
+    except Exception as error:  # each kind of store has errors of its own
+        raise _error(error) from error

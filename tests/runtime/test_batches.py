@@ -18,7 +18,6 @@ from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.experiments.temperature import temperature_rows
 from pipeline.runtime import trials
 from pipeline.runtime.batches import (
-    OPEN_MAKERS,
     Alone,
     Maker,
     load_tensors,
@@ -105,13 +104,6 @@ def test_a_killed_run_goes_on_after_its_last_batch(tmp_path, capsys):
     assert len(noted(tmp_path / "stopped/0")) == 1
 
 
-def test_what_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "run").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot write .*set\.safetensors\.parts"):
-        maker = Maker(object, here=lambda: {"a": torch.ones(1)})
-        write_files({tmp_path / "run/set.safetensors": [()]}, ALONE, maker, "set", save_tensors)
-
-
 def test_named_tensors_of_other_weights_are_made_anew(tmp_path):
     weights, made = tmp_path / "weights", []
 
@@ -155,18 +147,6 @@ def test_workers_make_the_bytes_of_one_process_and_stay(tmp_path, workers, monke
     assert len(noted(tmp_path / "killed/8")) == 2
     (machine,) = trials.machines()
     assert machine["host"] == platform.node() and machine["device"] == "cpu"
-
-
-@pytest.mark.slow
-def test_workers_keep_the_makers_that_they_used_last(tmp_path, workers):
-    (folder := tmp_path / "shared").mkdir()
-    sampler = Maker(Squares, folder, {})
-    for number in range(OPEN_MAKERS + 1):
-        write_files(
-            {folder / f"{number}.safetensors": BATCHES}, workers, sampler, "samples", save_tensors
-        )
-        squares(tmp_path / f"{number}", workers)
-    assert len(noted(folder / "opened")) == 2
 
 
 @pytest.mark.slow

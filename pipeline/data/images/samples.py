@@ -18,7 +18,7 @@ from pipeline.data.images.png import encode_png, from_chw
 from pipeline.data.images.shards import MANIFEST, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
-from pipeline.runtime.batches import Alone, Maker, load_part, making, parts_folder
+from pipeline.runtime.batches import Alone, Maker, drop_parts, load_part, making, parts_folder
 from pipeline.runtime.files import atomic_file, atomic_folder, read_json, remove_temporary
 
 SPLIT = "samples"
@@ -107,7 +107,7 @@ def draw_samples(
                 samples.write(shard)
     shards = [shard_entry(path, stop - start) for path, start, stop in samples.shards]
     write_manifest(folder, class_names, SPLIT, {SPLIT: shards})
-    shutil.rmtree(parts_folder(folder), ignore_errors=True)
+    drop_parts(folder)
 
 
 class Encoded:
