@@ -145,15 +145,10 @@ def drop_parts(path: Path) -> None:
 
 
 def making(
-    batches: Batches,
-    workers: Alone,
-    maker: Maker,
-    name: str,
-    save: Callable[[Any, Path], None],
-    before: int = 0,
+    batches: Batches, workers: Alone, maker: Maker, name: str, save: Callable[[Any, Path], None]
 ) -> Iterator[Path]:
     """Make the files of batches, except those that are there; yields each once it is there, in any
-    order. The caller may delete it then. Messages count the batches `before` these, too.
+    order. The caller may delete it then.
 
     Args:
         name: names the batches in messages.
@@ -163,7 +158,7 @@ def making(
         folder.mkdir(parents=True, exist_ok=True)
         remove_temporary(folder)
     missing = {part: own for part, own in batches.items() if not part.exists()}
-    total, done = before + len(batches), before + len(batches) - len(missing)
+    total, done = len(batches), len(batches) - len(missing)
     if done:
         print(f"{name}: going on from batch {done} of {total}", flush=True)
     with progress(name, done, total, pause=PAUSE) as bar:

@@ -136,11 +136,10 @@ def checkout() -> Checkout:
         return here
     import ray
 
-    made = makers()
     return replace(
         here,
         node=ray.get_runtime_context().get_node_id(),
         lock=Path("dvc.lock").read_text(),
-        inputs=tuple(dep for dep in stage_deps(os.environ["DVC_STAGE"]) if dep in made),
+        inputs=tuple(sorted(makers().keys() & set(stage_deps(os.environ["DVC_STAGE"])))),
         remote=default_remote(),
     )

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from pipeline.runtime.errors import UserError
 
@@ -35,19 +34,6 @@ def of_project(path: Path | str) -> Path:
     (`dvc exp run --temp`) it is the project's own, if that has one."""
     own = in_project(path)
     return own if in_project("") != Path.cwd() and os.path.exists(own) else Path(path)
-
-
-def folder_named(name: str) -> str:
-    """The path of a folder that may begin with `~` or `file://`."""
-    address = urlsplit(name)
-    if address.scheme == "file" and address.netloc in ("", "localhost") and address.path:
-        name = unquote(address.path)
-    return os.path.expanduser(name)
-
-
-def runs_folder(storage_path: str) -> str:
-    """The folder of run directories: `ray.storage_path`, or `runs` if that is an object store."""
-    return RUNS if is_store(storage_path) else folder_named(storage_path)
 
 
 def is_store(storage_path: str) -> bool:

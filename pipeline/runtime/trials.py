@@ -15,7 +15,6 @@ from pipeline.runtime.ray_cluster import may_grow, room_for, wait_longer
 from pipeline.runtime.storage import download
 
 Machine = dict[str, str]
-
 QUEUE = 365 * 86400.0  # seconds that a trial waits for its workers: others may have them for weeks
 _machines: list[Machine] = []  # that worked for this process
 

@@ -98,9 +98,7 @@ def draw_samples(
     samples = _Samples(labels, batch_size, shard_size, folder)
     waiting = samples.needed
     parts = {samples.part(batch): batches[batch] for batch in sorted(waiting)}
-    encoded = Maker(Encoded, maker)
-    made = making(parts, workers, encoded, name, save_batch, before=len(batches) - len(parts))
-    for part in made:
+    for part in making(parts, workers, Maker(Encoded, maker), name, save_batch):
         waiting.remove(batch := int(part.stem))
         for shard in [s for s in samples.missing if batch in samples.batches_of(s)]:
             if waiting.isdisjoint(samples.batches_of(shard)):
