@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from pipeline.runtime.dag import makers, require_unchanged, stage_deps
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import value_hash
+from pipeline.runtime.files import value_hash, write_text
 from pipeline.runtime.secrets import redacted
 from pipeline.runtime.storage import Storage, storage, use_storage
 
@@ -110,7 +110,7 @@ def _pull(project: Checkout) -> None:
         folder.symlink_to(Path.cwd())
     os.chdir(folder)
     with FileLock(".dvc/tmp/checkout.lock"):
-        Path("dvc.lock").write_text(project.lock)
+        write_text("dvc.lock", project.lock, durable=False)  # another worker may read it
         try:
             with Repo(".", config=remote.config(cache_folder(remote) / "cache")) as repo:
                 repo.pull(targets=list(project.inputs))
