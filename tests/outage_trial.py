@@ -27,7 +27,7 @@ LONGER: dict[str, dict[str, int]] = {
     "train_autoregressive": {"autoregressive__steps": 120},
 }
 # Beside what a stage goes on from; who works there is noted after each checkpoint.
-NOT_KEPT = {".lock", ".owner.json", "key.json"}
+NOT_KEPT = {".lock", ".owner", "key.json"}
 Points = dict[tuple[str, str, int], float]
 
 

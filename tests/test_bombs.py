@@ -10,18 +10,6 @@ from tests.project import ROOT
 
 
 @pytest.mark.parametrize("module", ["pipeline", "stages.schedules", "analysis"])
-def test_a_folder_whose_name_is_not_utf_8_is_one_line(tmp_path, module):
-    folder = os.fsencode(tmp_path) + b"/pr\xff"
-    os.mkdir(folder)
-    command = (sys.executable, "-m", module, "params")
-    given = os.environ | {"PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True)
-    line = "error: the current folder's path is not UTF-8; rename the folder"
-    assert ended.returncode == 1 and ended.stderr.startswith(line)
-    assert ended.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("module", ["pipeline", "stages.schedules", "analysis"])
 def test_a_deleted_folder_is_one_line(tmp_path, module):
     (tmp_path / "gone").mkdir()
     script = f"cd {tmp_path}/gone && rmdir ../gone && exec {sys.executable} -m {module} params"
@@ -29,5 +17,5 @@ def test_a_deleted_folder_is_one_line(tmp_path, module):
     given.pop("DVC_ROOT", None)
     ended = subprocess.run(["bash", "-c", script], env=given, capture_output=True, text=True)
     assert ended.returncode == 1
-    line = "error: the current folder cannot be read (No such file or directory); cd to the project"
+    line = "error: the current folder: cannot be read (No such file or directory); cd to"
     assert ended.stderr.startswith(line) and ended.stderr.count("\n") == 1

@@ -65,12 +65,6 @@ def test_a_key_that_would_be_taken_for_another_is_shown_in_quotes(written, shown
     assert message(path).startswith(f"{path}: {shown}: unknown key; remove it or check")
 
 
-@pytest.mark.parametrize("given", ["http://[::1", "//[x"])
-def test_a_broken_address_of_a_folder_has_a_way_out(given, tmp_path):
-    text = message(write(tmp_path, {"ray.storage_path": given}))
-    assert f"ray.storage_path: '{given}' is no folder but a broken address; give a folder" in text
-
-
 def test_the_table_names_mistakes_as_pydantic_does():
     assert set(WORDS) <= set(get_args(ErrorType))
 

@@ -3,13 +3,11 @@
 import pytest
 
 from pipeline.config import values
-from pipeline.runtime.project import runs_folder
 
 
 @pytest.mark.parametrize("given", ["s3://bucket", "s3://my.bucket-1/a/b_c=d+e/", "gs://bu_cket/x"])
 def test_an_address_is_a_storage_path(given):
     assert values._storage(given) == given
-    assert runs_folder(given) == "runs"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ from pipeline.config.values import (
 )
 from pipeline.runtime import limits
 from pipeline.runtime.dag import WHO
-from pipeline.runtime.project import runs_folder
+from pipeline.runtime.project import RUNS, is_store
 
 
 class Section(BaseModel):
@@ -169,8 +169,8 @@ class Ray(Section):
 
     @property
     def folder(self) -> str:
-        """Where run directories lie."""
-        return runs_folder(self.storage_path)
+        """Where run directories lie: an object store only gets copies."""
+        return RUNS if is_store(self.storage_path) else self.storage_path
 
     @property
     def not_in_key(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from pipeline.runtime import limits
 from pipeline.runtime.files import as_written
-from pipeline.runtime.project import folder_named, is_store
+from pipeline.runtime.project import is_store
 from pipeline.runtime.secrets import redacted
 
 JOINERS = "\u200c\u200d"
@@ -43,11 +43,8 @@ def _plain(text: str) -> str:
 
 
 def _folder(path: str) -> str:
-    """As `folder_named`; an address is none."""
-    try:
-        found = folder_named(path)
-    except ValueError as error:  # a bracket, which an address may have around its host alone
-        raise ValueError(f"'{path}' is no folder but a broken address; give a folder") from error
+    """The path of a folder, which may begin with `~`."""
+    found = os.path.expanduser(path)
     if _is_address(found):
         raise ValueError(
             f"'{redacted(path)}' is no folder but an address, and none of s3:// and gs://; give "

@@ -23,9 +23,8 @@ from pipeline.evaluation.statistics import (
     save_statistics,
     statistics,
 )
-from pipeline.runtime.batches import Alone, Maker, drop_parts, make_parts
-from pipeline.runtime.errors import UserError, cannot_write
-from pipeline.runtime.failures import require_readable
+from pipeline.runtime.batches import Alone, Maker, drop_parts, load_tensors, make_parts
+from pipeline.runtime.errors import cannot_write
 from pipeline.runtime.files import atomic_file, remove_temporary, tree_hash, value_hash
 from pipeline.runtime.project import in_project
 from pipeline.weights.published import load_model
@@ -47,18 +46,8 @@ for name in (*CODE, STATISTICS):
 
 
 def load_features(path: Path) -> Features:
-    """Read a file of features; what is not used is left on the disk.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    from safetensors.torch import load_file
-
-    try:
-        return Features(**load_file(path))
-    except Exception as error:  # a damaged file makes its reader raise nearly anything
-        require_readable(path, error)
-        raise UserError(str(path), "damaged", "delete it and run again") from error
+    """Read a file of features; what is not used is left on the disk. Raises as `load_tensors`."""
+    return Features(**load_tensors(path))
 
 
 @contextlib.contextmanager

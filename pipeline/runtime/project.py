@@ -1,9 +1,7 @@
-"""Where the project lies, whose folder outlives every run."""
+"""The folder of the project, which outlives every run, and paths that params name."""
 
 import os
-import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from pipeline.runtime.errors import UserError
 
@@ -12,54 +10,32 @@ RUNS = "runs"  # run directories, where `ray.storage_path` names no folder
 
 def lies_in(path: Path, folder: Path) -> bool:
     """Whether a path lies in a folder, by its name or by what links lead to."""
-    ways = (Path(os.path.abspath(path)), Path(os.path.realpath(path)))
-    places = (os.path.abspath(folder), os.path.realpath(folder))
-    return any(way.is_relative_to(place) for way in ways for place in places)
+    forms = (os.path.abspath, os.path.realpath)
+    return any(Path(a(path)).is_relative_to(b(folder)) for a in forms for b in forms)
 
 
 def in_project(path: Path | str) -> Path:
-    """The absolute path of a file or folder that must outlive the run.
-
-    `dvc exp run --temp` and `--queue` run in a copy of the project, which they delete in the end;
-    DVC_ROOT, which DVC sets for every stage, names the project itself.
-    """
+    """The absolute path of a file or folder that must outlive the run: `dvc exp run --temp` and
+    `--queue` delete the copy of the project that they run in. DVC_ROOT names the project itself."""
     return Path(os.environ.get("DVC_ROOT") or "", path).absolute()
 
 
 def require_here() -> None:
-    """Raises: UserError: the current folder was deleted, may not be looked at, or has a name that
-    files of models and records cannot hold."""
+    """Raise a `UserError` if the current folder was deleted or cannot be read."""
     try:
-        os.getcwd().encode()
-    except UnicodeEncodeError as error:
-        raise UserError("the current folder's path is not UTF-8; rename the folder") from error
+        os.getcwd()
     except OSError as error:
-        raise UserError(
-            f"the current folder cannot be read ({error.strerror}); cd to the project's"
-        ) from error
+        reason = f"cannot be read ({error.strerror})"
+        raise UserError("the current folder", reason, "cd to the project") from error
 
 
 def of_project(path: Path | str) -> Path:
-    """A file or folder that params name. Git and DVC need not know it, or all that is in it: in a
-    copy of the project (`dvc exp run --temp`) it is the project's own, if that has one."""
+    """A file or folder that params name, which git and DVC need not know: in a copy of the project
+    (`dvc exp run --temp`) it is the project's own, if that has one."""
     own = in_project(path)
     return own if in_project("") != Path.cwd() and os.path.exists(own) else Path(path)
 
 
-def folder_named(name: str) -> str:
-    """A folder as the system takes it, from a path, one that begins with `~`, or a `file://`."""
-    address = urlsplit(name)
-    if address.scheme == "file" and address.netloc in ("", "localhost") and address.path:
-        name = unquote(address.path)
-    return os.path.expanduser(name)
-
-
 def is_store(storage_path: str) -> bool:
     """Whether `ray.storage_path` is the address of an object store."""
-    return re.match(r"(?:s3|gs)://", storage_path) is not None
-
-
-def runs_folder(storage_path: str) -> str:
-    """The folder of run directories: `ray.storage_path`, or `runs` where that is an object store,
-    which gets copies of checkpoints."""
-    return RUNS if is_store(storage_path) else folder_named(storage_path)
+    return storage_path.startswith(("s3://", "gs://"))

@@ -1,77 +1,57 @@
 """Run directories, which hold live checkpoints, and where a run comes from.
 
-DVC deletes a stage's outputs before it runs the stage. A checkpoint that must survive a kill is
-therefore kept elsewhere, in `runs/<stage>/<key>/`. The key is a hash of the params and dependencies
-that dvc.yaml lists for the stage, so that a run resumes only from a checkpoint of the same run.
-
-A run directory belongs to one process at a time, by a lock that the system frees when it dies.
+DVC deletes a stage's outputs before it runs the stage. What must survive a kill is therefore kept
+in `runs/<stage>/<key>/`, where the key is a hash of the params and dependencies that dvc.yaml lists
+for the stage: a run resumes only from a checkpoint of the same run. A lock, which the system frees
+when its process dies, gives a run directory to one process at a time.
 """
 
 import os
 import platform
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pipeline.runtime.errors import UserError, cannot_write
-from pipeline.runtime.files import read_json, remove_temporary, tree_hash, value_hash, write_json
+from pipeline.runtime.files import remove_temporary, tree_hash, value_hash, write_json
 from pipeline.runtime.project import in_project
 from pipeline.runtime.storage import download
 
-KEY = "key.json"  # of a run directory
 GIT = 20.0  # seconds that git may take
 
-_held: dict[Path, FileLock] = {}
+_locks: dict[Path, FileLock] = {}  # of the run directories that this process holds
 
 
 def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
-    """The absolute run directory of that key, which this process holds until it ends. A new one is
-    made, with the key in `key.json`; in an old one, partly written files of a killed process are
-    removed.
+    """The absolute run directory of a key, which this process holds until it ends. The key is
+    written to `key.json`, for people; files that a killed process left half written are removed.
 
     Args:
         folder: of all run directories.
 
     Raises:
-        UserError: another process holds it, or the store does not answer.
+        UserError: another process holds it, it cannot be written, or the store does not answer.
     """
     path = in_project(folder) / stage / value_hash(key)[:16]
-    if path not in _held:
-        _held[path] = _locked(path, stage)
-        remove_temporary(path, below=True)
-        download(path)
-    if not (path / KEY).exists():  # for people
-        write_json(path / KEY, key, durable=False)
-    return path
-
-
-def _locked(path: Path, stage: str) -> FileLock:
-    lock, owner = FileLock(path / ".lock"), path / ".owner.json"
+    if path in _locks:
+        return path
+    lock, owner = FileLock(path / ".lock"), path / ".owner"
     try:
-        path.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        owner.write_text(f"process {os.getpid()} on {platform.node()}")
     except Timeout:
-        raise UserError(
-            stage, f"running already, {_owner(owner)}", "wait until it has ended, or end it"
-        ) from None
+        by = owner.read_text() if owner.exists() else "process unknown"
+        way_out = "wait until it has ended, or end it"
+        raise UserError(stage, f"running already, {by}", way_out) from None
     except OSError as error:
         raise cannot_write(path, error) from error
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    own = {"pid": os.getpid(), "host": platform.node(), "since": since}
-    write_json(owner, own, durable=False)  # of no use once this process is gone
-    return lock
-
-
-def _owner(note: Path) -> str:
-    """Which process holds a run directory, as it noted there."""
-    try:
-        by = read_json(note, "pid", "host", "since")
-    except UserError:  # it is about to write the note
-        return "by another process"
-    return f"process {by['pid']} on {by['host']}, since {by['since']}"
+    remove_temporary(path, below=True)
+    download(path)
+    write_json(path / "key.json", key, durable=False)
+    _locks[path] = lock
+    return path
 
 
 def provenance() -> dict[str, str]:
@@ -80,15 +60,12 @@ def provenance() -> dict[str, str]:
     A job gets commit and flag from where it was submitted, since git's history does not travel. The
     flag is "unknown" where nothing can tell.
     """
-    commit, dirty = os.environ.get("MASKGIT_COMMIT"), os.environ.get("MASKGIT_DIRTY")
-    commit = commit or _git("rev-parse", "HEAD") or "unknown"
-    if not dirty:
-        changed = _git("status", "--porcelain", "--untracked-files=no")
-        dirty = "unknown" if changed is None else str(bool(changed)).lower()
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    dirty = "unknown" if changed is None else str(bool(changed)).lower()
     lock = Path("dvc.lock")
     return {
-        "git.commit": commit,
-        "git.dirty": dirty,
+        "git.commit": os.environ.get("MASKGIT_COMMIT") or _git("rev-parse", "HEAD") or "unknown",
+        "git.dirty": os.environ.get("MASKGIT_DIRTY") or dirty,
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
         "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
         "dvc.lock": tree_hash(lock)[:16] if lock.exists() else "none",
@@ -97,16 +74,9 @@ def provenance() -> dict[str, str]:
 
 
 def _git(*command: str) -> str | None:
-    """The output of a git command; None without git or a repository, or if it takes too long."""
+    """The output of a git command; None if it fails, or takes too long."""
+    given: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace"}
     try:
-        result = subprocess.run(
-            ("git", *command),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=GIT,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.run(("git", *command), check=True, timeout=GIT, **given).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
         return None
-    return None if result.returncode else result.stdout.strip()

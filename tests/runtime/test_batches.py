@@ -18,7 +18,6 @@ from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.experiments.temperature import temperature_rows
 from pipeline.runtime import trials
 from pipeline.runtime.batches import (
-    OPEN_MAKERS,
     Alone,
     Maker,
     load_tensors,
@@ -148,18 +147,6 @@ def test_workers_make_the_bytes_of_one_process_and_stay(tmp_path, workers, monke
     assert len(noted(tmp_path / "killed/8")) == 2
     (machine,) = trials.machines()
     assert machine["host"] == platform.node() and machine["device"] == "cpu"
-
-
-@pytest.mark.slow
-def test_workers_keep_the_makers_that_they_used_last(tmp_path, workers):
-    (folder := tmp_path / "shared").mkdir()
-    sampler = Maker(Squares, folder, {})
-    for number in range(OPEN_MAKERS + 1):
-        write_files(
-            {folder / f"{number}.safetensors": BATCHES}, workers, sampler, "samples", save_tensors
-        )
-        squares(tmp_path / f"{number}", workers)
-    assert len(noted(folder / "opened")) == 2
 
 
 @pytest.mark.slow

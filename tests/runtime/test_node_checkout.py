@@ -13,8 +13,8 @@ from dvc.repo import Repo
 from pipeline.runtime import node_checkout
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash
-from pipeline.runtime.node_checkout import JOB, Checkout, Remote, checkout, default_remote
-from pipeline.runtime.storage import Storage, use_storage
+from pipeline.runtime.node_checkout import JOB, Checkout, Remote, checkout, default_remote, enter
+from pipeline.runtime.storage import open_storage, use_storage
 from tests.project import SECRET
 
 DAG = """
@@ -31,7 +31,7 @@ def node(monkeypatch):
     context = SimpleNamespace(get_node_id=lambda: here.id)
     ray = SimpleNamespace(get_runtime_context=lambda: context)
     monkeypatch.setitem(sys.modules, "ray", ray)
-    node_checkout._enter.cache_clear()
+    node_checkout.enter.cache_clear()
     monkeypatch.setattr(node_checkout, "_running", Checkout(""))  # not a stage of another test
     yield here
     use_storage(None)
@@ -54,7 +54,7 @@ def job(tmp_path, monkeypatch) -> Checkout:
     monkeypatch.setenv(JOB, "1")
     monkeypatch.setenv("DVC_STAGE", "two")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    use_storage(Storage("memory://runs", home / "runs"))
+    open_storage("memory://runs", home / "runs")
     return checkout()
 
 
@@ -71,37 +71,37 @@ def other(node, job, tmp_path, monkeypatch) -> Path:
 
 
 def test_a_node_pulls_what_the_stage_needs_once(other, job, tmp_path):
-    job.enter()
+    enter(job)
     assert Path.cwd() == other and Path(job.folder).samefile(other)
     assert (other / "made/b").read_text() == "2\n" and not (other / "two").exists()
     shutil.rmtree(tmp_path / "store")
-    node_checkout._enter.cache_clear()  # another worker of the node
-    job.enter()
+    node_checkout.enter.cache_clear()  # another worker of the node
+    enter(job)
     assert (other / "made/a").read_text() == "1\n"
 
 
 def test_a_node_without_common_storage_is_refused(other, job):
     with pytest.raises(UserError) as error:
-        replace(job, storage=None).enter()
+        enter(replace(job, storage=None))
     assert error.value.subject == "ray.storage_path"
 
 
 def test_a_remote_that_does_not_answer_is_one_line_without_its_password(other, job):
     remote = Remote("store", {"url": f"s3://me:{SECRET}@nowhere/x", "secret": SECRET})
     with pytest.raises(UserError, match="cannot pull from it") as error:
-        replace(job, remote=remote).enter()
+        enter(replace(job, remote=remote))
     assert SECRET not in f"{error.value} {remote}"
 
 
 def test_the_drivers_own_node_works_in_its_folder(job, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    job.enter()
+    enter(job)
     assert str(Path.cwd()) == job.folder
 
 
 def test_a_folder_that_a_node_does_not_see_is_one_line(tmp_path):
     with pytest.raises(UserError) as error:
-        Checkout(str(tmp_path / "none")).enter()
+        enter(Checkout(str(tmp_path / "none")))
     assert error.value.subject == str(tmp_path / "none") and "DVC remote" in error.value.way_out
 
 
@@ -109,11 +109,11 @@ def test_code_that_changed_since_the_stage_began_is_refused(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     Path("code.py").write_text("1")
     begun = Checkout(str(tmp_path), "two", (("code.py", file_hash("code.py")),))
-    begun.enter()
-    node_checkout._enter.cache_clear()
+    enter(begun)
+    node_checkout.enter.cache_clear()
     Path("code.py").write_text("2")
     with pytest.raises(UserError, match=r"code\.py"):
-        begun.enter()
+        enter(begun)
 
 
 def test_the_default_remote_is_dvcs(job, monkeypatch):

@@ -117,11 +117,10 @@ def test_a_bug_is_raised_with_its_traceback(ray, run, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_all_trials_stop_where_a_finished_one_cannot_be_logged(ray, run):
-    others = [f"other{number}" for number in range(8)]
-    with pytest.raises(UserError, match="no space for the log"):
-        run("unlogged", *others)
-    assert sum(run.attempts(name) for name in others) < len(others)
+def test_a_finished_trial_that_cannot_be_logged_stops_no_other(ray, run):
+    with pytest.raises(UserError, match="trial unlogged failed: no space for the log"):
+        run("unlogged", "plain")
+    assert run.values.keys() == {"unlogged", "plain"}
 
 
 def refuse() -> None:
@@ -155,9 +154,9 @@ def test_a_disk_without_room_for_tunes_notes_is_one_line(run, monkeypatch, error
         raise error
 
     monkeypatch.setattr(trials, "_tuner", lambda *given: SimpleNamespace(fit=fit))
-    with pytest.raises(UserError, match="cannot keep its notes") as said:
+    with pytest.raises(UserError, match="Ray Tune failed") as said:
         run("plain")
-    assert str(error) in said.value.reason and "make room" in said.value.reason
+    assert str(error) in said.value.reason
 
 
 class OfRay(Exception):

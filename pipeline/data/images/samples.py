@@ -18,7 +18,7 @@ from pipeline.data.images.png import encode_png, from_chw
 from pipeline.data.images.shards import MANIFEST, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
-from pipeline.runtime.batches import Alone, Maker, load_part, making, parts_folder
+from pipeline.runtime.batches import Alone, Maker, drop_parts, load_part, making, parts_folder
 from pipeline.runtime.files import atomic_file, atomic_folder, read_json, remove_temporary
 
 SPLIT = "samples"
@@ -98,16 +98,14 @@ def draw_samples(
     samples = _Samples(labels, batch_size, shard_size, folder)
     waiting = samples.needed
     parts = {samples.part(batch): batches[batch] for batch in sorted(waiting)}
-    encoded = Maker(Encoded, maker)
-    made = making(parts, workers, encoded, name, save_batch, before=len(batches) - len(parts))
-    for part in made:
+    for part in making(parts, workers, Maker(Encoded, maker), name, save_batch):
         waiting.remove(batch := int(part.stem))
         for shard in [s for s in samples.missing if batch in samples.batches_of(s)]:
             if waiting.isdisjoint(samples.batches_of(shard)):
                 samples.write(shard)
     shards = [shard_entry(path, stop - start) for path, start, stop in samples.shards]
     write_manifest(folder, class_names, SPLIT, {SPLIT: shards})
-    shutil.rmtree(parts_folder(folder), ignore_errors=True)
+    drop_parts(folder)
 
 
 class Encoded:

@@ -24,7 +24,6 @@ from pipeline.decoding import decode_steps, predictor
 from pipeline.evaluation import reconstruction
 from pipeline.evaluation.images import BATCH
 from pipeline.perceptual import pair_bytes
-from pipeline.runtime.batches import OPEN_MAKERS
 from pipeline.tokenizer import Tokenizer
 from pipeline.tools.plan import costs
 from pipeline.tools.plan.allocations import Allocations
@@ -35,6 +34,7 @@ from pipeline.training.networks import preview_size
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.configs import tokenizer_config, transformer_config
 
+OPEN = 4  # replicates whose networks are open at once, at most
 PREDICTING = 6  # largest tensors that are alive at once in a network that predicts in parts
 VGG_WIDTH = 64  # channels of VGG's first stage, which `pair_bytes` is of
 
@@ -146,7 +146,7 @@ class _Memory:
     def _open(self, replicates: int, extractors: int) -> int:
         """Weights of the networks of each replicate that is open."""
         largest = max(self.weights["transformer"], self.weights["autoregressive"])
-        return min(OPEN_MAKERS, replicates) * (largest + self.weights["tokenizer"] + extractors)
+        return min(OPEN, replicates) * (largest + self.weights["tokenizer"] + extractors)
 
 
 def _peak(run: Callable[[], object]) -> int:

@@ -16,9 +16,9 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.files import remove_temporary, temporary_beside
 from pipeline.runtime.limits import CHECKPOINTS
-from pipeline.runtime.node_checkout import checkout
+from pipeline.runtime.node_checkout import checkout, enter
 from pipeline.runtime.ray_cluster import wait_for_nodes
-from pipeline.runtime.storage import TRAIN, storage
+from pipeline.runtime.storage import storage
 from pipeline.runtime.trials import note_machines, this_machine
 from pipeline.training.loop.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from pipeline.training.loop.finite import Diverged
@@ -111,7 +111,7 @@ def _place(run: Path) -> dict[str, Any]:
 
     return {
         "name": "-".join(run.relative_to(store.runs).parts),
-        "storage_path": f"{store.folder}/{TRAIN}",
+        "storage_path": f"{store.folder}/ray-train",
         "storage_filesystem": PyFileSystem(FSSpecHandler(store.files)),
     }
 
@@ -125,7 +125,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     import ray.train
     import ray.train.torch
 
-    config["checkout"].enter()
+    enter(config["checkout"])
     job: TrainingJob = config["job"]
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
