@@ -1,8 +1,5 @@
-"""Which run made a stage's results, and which results are out of date.
-
-Each stage writes `results/sources/<stage>.json`: run, commit, params, machines, versions and times.
-Whether a stage is out of date follows from DVC's own records in `dvc.lock`.
-"""
+"""Which run made a stage's results (`results/sources/<stage>.json`), and which results are out of
+date (by dvc.lock)."""
 
 import hashlib
 import json
@@ -13,23 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.dag import (
-    HERE,
-    PARAMS_FILE,
-    differences,
-    flatten,
-    makers,
-    read_stages,
-    stage_deps,
-    stage_outputs,
-    stage_params,
-)
+from pipeline.runtime import dag
+from pipeline.runtime.dag import HERE, PARAMS_FILE
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import is_ignored, read_json, read_yaml, value_hash, write_json
+from pipeline.runtime.files import is_ignored, read_yaml, value_hash, write_json
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.trials import Machine
 
-LOCK_FILE = Path("dvc.lock")
 SOURCES = Path("results/sources")
 SHOWN = 3  # params that a message names
 
@@ -41,11 +28,8 @@ NO_RESULTS = "left no results"  # it never ran, or failed
 def write_record(
     stage: str, run_id: str, key: dict[str, Any], started: float, workers: list[Machine]
 ) -> None:
-    """Write what made a stage's results, so that every cell of a table can be traced.
-
-    Args:
-        key: the stage's key when it began, at `started` (by `time.monotonic`).
-    """
+    """Write what made a stage's results, so that every cell of a table can be traced. The stage
+    began at `started`, by `time.monotonic`, with that key."""
     import psutil
     import torch
 
@@ -63,19 +47,10 @@ def write_record(
         "cpus": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,  # with its build
-            "ray": version("ray"),
-            "mlflow": version("mlflow"),
-        },
+        "versions": {"python": platform.python_version(), "torch": torch.__version__}
+        | {name: version(name) for name in ("ray", "mlflow")},
     }
     write_json(SOURCES / f"{stage}.json", record)
-
-
-def read_records(folder: Path = SOURCES) -> dict[str, Record]:
-    """The record of each stage."""
-    return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
 
 
 def out_of_date(root: Path = HERE) -> OutOfDate:
@@ -85,42 +60,40 @@ def out_of_date(root: Path = HERE) -> OutOfDate:
     Edited code is no reason (`dvc commit` may have accepted it). Without a dvc.lock no stage is out
     of date.
     """
-    found: OutOfDate = {}
-    locked, made = _locked(root), makers(root)
-    for stage in read_stages(root) if locked else ():
-        if SOURCES / f"{stage}.json" not in stage_outputs(stage, root):
+    if not (locked := _locked(root)):
+        return {}
+    made, found = dag.makers(root), OutOfDate()
+    current = {k: v for entry in locked.values() for k, v in _hashes(entry, "outs").items()}
+    for path in made:  # of a part of an output dvc.lock has no hash
+        if path not in current and (root / path).exists():
+            current[path] = dvc_hash(root / path)
+    for stage in dag.read_stages(root):
+        if SOURCES / f"{stage}.json" not in dag.stage_outputs(stage, root):
             continue  # the analysis, which shows the results of the others
-        if reason := _reason(stage, locked, made, root):
+        if reason := _reason(stage, locked, current, root):
             found[stage] = reason
-        elif any(made.get(dep) in found for dep in stage_deps(stage, root)):
+        elif any(made.get(dep) in found for dep in dag.stage_deps(stage, root)):
             found[stage] = "used results of these"
     return found
 
 
-def _reason(stage: str, locked: dict[str, Any], made: dict[str, str], root: Path) -> str:
+def _reason(stage: str, locked: dict[str, Any], current: dict[str, str], root: Path) -> str:
     """Why a stage itself is out of date; empty if it is not."""
     if stage not in locked or not (root / SOURCES / f"{stage}.json").exists():
         return NO_RESULTS
-    params = flatten(locked[stage].get("params", {}).get(PARAMS_FILE.name, {}))
-    changes = differences(params, stage_params(stage, root)).items()
+    params = dag.flatten(locked[stage].get("params", {}).get(PARAMS_FILE.name, {}))
+    changes = dag.differences(params, dag.stage_params(stage, root)).items()
     if shown := [f"{key}: {was}, now {now}" for key, (was, now) in changes]:
         shown[SHOWN:] = ["…"] if len(shown) > SHOWN else []
         return f"ran with other params ({'; '.join(shown)})"
-    outputs = {k: v for entry in locked.values() for k, v in _hashes(entry, "outs").items()}
-
-    def now(path: str, known: str) -> str:
-        if path in made and path not in outputs and (root / path).exists():
-            return dvc_hash(root / path)  # dvc.lock has only the hash of the whole output
-        return outputs.get(path, known)
-
     inputs = _hashes(locked[stage], "deps").items()
-    changed = [path for path, known in inputs if now(path, known) != known]
+    changed = [path for path, known in inputs if current.get(path, known) != known]
     return f"read another {', '.join(changed)}" if changed else ""
 
 
 def _locked(root: Path) -> dict[str, Any]:
     """The stages of dvc.lock; none without one."""
-    path = root / LOCK_FILE
+    path = root / "dvc.lock"
     return read_yaml(path).get("stages", {}) if path.exists() else {}
 
 
@@ -133,12 +106,8 @@ def dvc_hash(path: Path) -> str:
     if path.is_file():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
-    names = {f.relative_to(path).as_posix(): f for f in path.rglob("*") if f.is_file()}
-    listed = [
-        {"md5": dvc_hash(names[name]), "relpath": name}
-        for name in sorted(names)
-        if not is_ignored(Path(name))
-    ]
+    names = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file())
+    listed = [{"md5": dvc_hash(path / n), "relpath": n} for n in names if not is_ignored(Path(n))]
     return f"{hashlib.md5(json.dumps(listed).encode()).hexdigest()}.dir"
 
 
