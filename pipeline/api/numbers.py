@@ -16,7 +16,7 @@ from pipeline.config.paths import CODE
 from pipeline.config.places import KEPT
 from pipeline.runtime.dag import DVC_FILE, read_stages, stage_outputs
 from pipeline.runtime.errors import ArgumentError, UserError, one_line
-from pipeline.runtime.limits import BATCH, FOLDERS, IMAGES
+from pipeline.runtime.limits import BATCH, IMAGES
 from pipeline.runtime.project import lies_in
 
 PROJECT = "train_transformer"  # a stage by which this project's dvc.yaml is known
@@ -115,8 +115,6 @@ def a_path(name: str, given: Any) -> Path:
             raise ValueError("it is empty")  # which Python reads as the current folder
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.stat(Path(given))
-        if len(Path(given).parts) > FOLDERS:
-            raise ValueError(f"more than {FOLDERS} folders, one in the other")
         return Path(given)
     except (TypeError, ValueError, OSError) as error:  # as of NUL in it, or of a name too long
         reason = getattr(error, "strerror", None) or error
