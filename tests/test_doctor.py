@@ -49,9 +49,8 @@ def test_each_thing_that_would_stop_a_run_fails_with_a_way_out(project, capsys, 
         assert state == "fails" and said in text, text
 
 
-@pytest.mark.parametrize("damaged", ["stages: [", "stages: {}\nvars: 3", "stages: {a: {outs: 3}}"])
-def test_a_damaged_dag_would_stop_a_run(project, damaged):
-    Path("dvc.yaml").write_text(damaged)
+def test_a_damaged_dag_would_stop_a_run(project):
+    Path("dvc.yaml").write_text("stages: [")
     state, text = found("project")
     assert state == "fails" and "dvc.yaml" in text
 
