@@ -15,12 +15,12 @@ from analysis.report.build import build
 from analysis.report.contents import PLACES
 from analysis.report.provenance import STAGES as BEHIND
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.provenance import Reason
+from pipeline.runtime.provenance import NO_RESULTS
 from tests.synthetic_results import curves_of, write_source
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-SWEPT = {"sweep": Reason(params={"sweep.steps": (300, 20)})}
+SWEPT = {"sweep": "ran with other params (sweep.steps: 300, now 20)"}
 EVERY = {stage for stages in BEHIND.values() for stage in stages}
 
 
@@ -91,15 +91,15 @@ def test_leaving_out_claims_decides_no_other(analysed):
 
 
 def test_other_images_give_the_page_no_name(analysed):
-    report = (analysed({"prepare": Reason(missing=True)}) / "report.html").read_text()
+    report = (analysed({"prepare": NO_RESULTS}) / "report.html").read_text()
     assert "<title>MaskGIT</title>" in report and "training and" not in report
 
 
 def test_a_report_of_nothing_is_refused_and_the_last_one_stays(analysed, tmp_path):
     before = (analysed({}) / "report.html").read_bytes()
-    params = Reason(params={"data.image_size": (28, 16)})
+    reason = "ran with other params (data.image_size: 28, now 16)"
     with pytest.raises(UserError, match=r"image_size: 28, now 16\); run `dvc repro`"):
-        analysed(dict.fromkeys(EVERY, params))
+        analysed(dict.fromkeys(EVERY, reason))
     assert (tmp_path / "out/report.html").read_bytes() == before
 
 
@@ -156,7 +156,7 @@ def test_a_sweep_near_chance_decides_nothing_of_schedules(results, params):
     assert words["MaskGIT outperforms VQGAN∗ by FID (classifier)"] == "shown here"
 
 
-@pytest.mark.parametrize(("stale", "told"), [({}, 2), (SWEPT, 1), ({"evaluate": Reason()}, 0)])
+@pytest.mark.parametrize(("stale", "told"), [({}, 2), (SWEPT, 1), ({"evaluate": NO_RESULTS}, 0)])
 def test_of_samples_that_are_out_of_date_nothing_is_told(results, analysed, stale, told):
     worsen(results, "evaluation/rows.csv", "images == 'transformer'", 0.33)
     worsen(results, "sweep/rows.csv", "seed >= 0", 0.34)

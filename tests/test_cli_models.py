@@ -246,10 +246,9 @@ def test_an_error_is_one_line_and_1(run, photo, arguments, line):
     assert (done.code, done.out, done.err) == (1, "", f"error: {line}\n")
 
 
-@pytest.mark.parametrize("name", ["x/" * 1900, "x" * 300], ids=["deep", "long"])
-def test_an_output_that_no_path_can_be_is_refused(run, photo, name):
+def test_an_output_that_no_path_can_be_is_refused(run, photo):
     for command in (["sample", "--count", "1"], ["edit", str(photo), "--class", "0"]):
-        done = run(*command, "--output", f"{name}.png")
+        done = run(*command, "--output", f"{'x' * 300}.png")
         assert done.code == 1 and done.err.count("\n") == 1
         assert done.err.startswith("error: --output: ") and "; give one" in done.err
 

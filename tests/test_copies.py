@@ -77,6 +77,6 @@ def test_a_run_depends_on_what_is_in_them(copy):
     own = copy.parent / "project/w.pth"
     own.write_text("one")
     before = stage_key("sweep")["files"]
-    assert before == {"w.pth": file_hash(own)}
+    assert before == {"evaluation.vgg_weights": file_hash(own)}
     own.write_text("two")
     assert stage_key("sweep")["files"] != before

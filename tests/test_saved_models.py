@@ -280,7 +280,6 @@ def test_an_empty_path_is_not_the_current_folder(saved, monkeypatch):
         MaskGIT.from_pretrained("")
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "x/" * 2000])
-def test_a_path_that_none_can_have_is_one_line_before_the_model_is_opened(name, tmp_path):
+def test_a_path_that_none_can_have_is_one_line_before_the_model_is_opened(tmp_path):
     with pytest.raises(UserError, match=r"folder: .*is no path \(.*\); give one"):
-        require_free(tmp_path / name)
+        require_free(tmp_path / ("x" * 300))

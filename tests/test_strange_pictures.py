@@ -108,7 +108,7 @@ def test_transparent_pixels_show_the_background(mode, channels):
                 image.putpalette([0] * 768)
             content = encoded(image, "GIF" if mode == "GIF" else "PNG", transparency=0)
     shown = np.asarray(decode_image(content, channels))
-    assert (shown[:, :4] == limits.BACKGROUND[0]).all() and (shown[:, 4:] <= 1).all()
+    assert (shown[:, :4] == 255).all() and (shown[:, 4:] <= 1).all()
 
 
 def test_half_transparent_pixels_are_mixed_with_the_background():

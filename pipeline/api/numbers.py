@@ -14,11 +14,12 @@ from typing import Any
 
 from pipeline.config.paths import CODE
 from pipeline.config.places import KEPT
-from pipeline.runtime.dag import output_around, projects_around, read_stages, stage_deps
+from pipeline.runtime.dag import DVC_FILE, read_stages, stage_outputs
 from pipeline.runtime.errors import ArgumentError, UserError, one_line
-from pipeline.runtime.limits import BATCH, FOLDERS, IMAGES
+from pipeline.runtime.limits import BATCH, IMAGES
 from pipeline.runtime.project import lies_in
 
+PROJECT = "train_transformer"  # a stage by which this project's dvc.yaml is known
 SHOWN = 80  # characters of a value that a message has
 
 
@@ -114,8 +115,6 @@ def a_path(name: str, given: Any) -> Path:
             raise ValueError("it is empty")  # which Python reads as the current folder
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.stat(Path(given))
-        if len(Path(given).parts) > FOLDERS:
-            raise ValueError(f"more than {FOLDERS} folders, one in the other")
         return Path(given)
     except (TypeError, ValueError, OSError) as error:  # as of NUL in it, or of a name too long
         reason = getattr(error, "strerror", None) or error
@@ -123,28 +122,25 @@ def a_path(name: str, given: Any) -> Path:
 
 
 def require_apart(key: str, path: Path) -> None:
-    """Refuse an output where DVC deletes what a stage has made, among the project's code, which DVC
-    hashes, and in what git and DVC keep.
+    """Refuse an output that lies where DVC deletes what a stage made, among the files of git and
+    DVC, or among this project's code, which DVC hashes.
 
     Raises:
         UserError: it lies there.
     """
-    if folder := output_around(path):
-        raise UserError(
-            f"{key}: {path} lies in {folder}, which a stage makes and DVC deletes; name another"
-        )
-    for root in projects_around(path):
-        if own := next((f for f in (*_code(root), *KEPT) if lies_in(path, root / f)), None):
-            raise UserError(f"{key}: {path} lies in {own}, which is the project's; name another")
-
-
-def _code(root: Path) -> list[Path]:
-    """The folders of code that a project's stages depend on; none of another's."""
-    try:
-        deps = {Path(dep).parts[0] for s in read_stages(root) for dep in stage_deps(s, root)}
-    except (UserError, ValueError, OSError):
-        return []
-    return [folder for folder in CODE if folder.name in deps]
+    around = (Path.cwd(), *Path(os.path.abspath(path)).parents, *path.resolve().parents)
+    own = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # may write its own outputs
+    for root in (folder for folder in around if (folder / DVC_FILE).exists()):
+        stages = read_stages(root)
+        made = [output for s in stages if s != own for output in stage_outputs(s, root)]
+        code = CODE if PROJECT in stages else ()  # another project's folders may have these names
+        folder = next((f for f in (*made, *code, *KEPT) if lies_in(path, root / f)), None)
+        if folder in made:
+            raise UserError(
+                f"{key}: {path} lies in {folder}, which a stage makes and DVC deletes; name another"
+            )
+        if folder:
+            raise UserError(f"{key}: {path} lies in {folder}, which is the project's; name another")
 
 
 def require_name(key: str, path: Path) -> None:

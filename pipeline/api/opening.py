@@ -30,7 +30,7 @@ from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.files import file_hash
 from pipeline.runtime.limits import SIDE
-from pipeline.runtime.provenance import described, out_of_date
+from pipeline.runtime.provenance import NO_RESULTS, described, out_of_date
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.published import WAY_OUT, load_model, require_float32
@@ -214,7 +214,7 @@ def _require_asked_for(
 def _warn_if_stale(root: Path) -> bool:
     """Whether the networks are of an `EarlierRun`, of which a warning is given then."""
     stale = out_of_date(root)
-    ours = {k: v for k, v in stale.items() if k in TRAINING and not v.missing}
+    ours = {k: v for k, v in stale.items() if k in TRAINING and v != NO_RESULTS}
     if ours:
         warnings.warn(
             f"the model is of an earlier run: {described(ours)}; `dvc repro` trains it again",

@@ -10,7 +10,6 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CURVES
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_file
-from pipeline.runtime.limits import RESULT_BYTES
 from pipeline.schedules import curve_csv
 
 
@@ -56,7 +55,7 @@ def _numbers(text: str) -> dict[str, tuple[float, ...]]:
 
 
 def _content(path: Path) -> bytes:
-    """Of a file; none where it is missing, too large or no file."""
+    """Of a file; none where it is missing or no file."""
     with suppress(FileNotFoundError, UserError):
-        return read_file(path, RESULT_BYTES)
+        return read_file(path)
     return b""

@@ -24,7 +24,6 @@ from pipeline.config.values import (
     Name,
     NonNegative,
     Pair,
-    Place,
     Positive,
     Ratio,
     Schedule,
@@ -73,7 +72,7 @@ class Classifier(Section):
 
 
 class Tokenizer(Section):
-    pretrained: Place | None
+    pretrained: Text | None
     filters: Annotated[int, Field(ge=32, multiple_of=32, le=limits.WIDTH)]
     multipliers: Annotated[list[Width], Field(min_length=1, max_length=limits.LEVELS)]
     res_blocks: Layers
@@ -114,7 +113,7 @@ class Tokens(Section):
 
 
 class Transformer(Section):
-    pretrained: Place | None
+    pretrained: Text | None
     layers: Layers
     hidden: Annotated[Width, Field(ge=2)]  # one number alone is normalised to nothing
     heads: Width
@@ -200,9 +199,9 @@ class Sweep(Section):
 class Evaluation(Section):
     extractor: Extractor
     second_extractor: Literal["random", "classifier", "inception", "vgg"]
-    inception_weights: Place | None
-    vgg_weights: Place | None
-    reference_statistics: Place | None
+    inception_weights: Text | None
+    vgg_weights: Text | None
+    reference_statistics: Text | None
     bf16: bool
     seeds: Grid[Seed]
     samples: Images
@@ -231,7 +230,7 @@ class Cas(Section):
 
 
 class Temperature(Section):
-    values: Grid[Annotated[NonNegative, Field(le=limits.TEMPERATURE)]]
+    values: Grid[NonNegative]
     samples: Images
 
 
@@ -260,7 +259,7 @@ class Speed(Section):
 
 
 class Analysis(Section):
-    dpi: Annotated[int, Field(ge=10, le=limits.DPI)]
+    dpi: Annotated[int, Field(ge=10)]
     best_by: Literal["fid", "is"]
 
 

@@ -1,9 +1,7 @@
 """The kinds of values that params have, each with its bounds (pipeline/runtime/limits.py)."""
 
-import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from unicodedata import category
 
@@ -52,7 +50,7 @@ def _folder(path: str) -> str:
         )
     if found.startswith("~"):
         raise ValueError(f"'{path}' begins with the home of a user that is not here; write it out")
-    return _place(_plain(found))
+    return _plain(found)
 
 
 def _is_address(path: str) -> bool:
@@ -81,19 +79,7 @@ def _store(address: str) -> str:
         )
     if ".." in address or any(not part.strip(".") for part in address.split("/")[2:] if part):
         raise ValueError(f"'{address}' has a name of dots in it; write it out")
-    return _place(address)
-
-
-def _place(path: str) -> str:
-    """A path that there may be: the system has an error of its own for any other, wherever it is
-    looked for."""
-    parts = Path(path).parts
-    if len(parts) > limits.FOLDERS or any(len(os.fsencode(p)) > limits.FILE_NAME for p in parts):
-        raise ValueError(
-            f"a name in it has more than {limits.FILE_NAME} bytes, or it more than "
-            f"{limits.FOLDERS} folders (docs/limits.md); give a shorter path"
-        )
-    return path
+    return address
 
 
 def _distinct(values: Sequence) -> Sequence:
@@ -159,14 +145,13 @@ Text = Annotated[
 Name = Annotated[
     str, Field(min_length=1, max_length=limits.NAME, pattern=r"\S"), AfterValidator(_plain)
 ]
-Place = Annotated[Text, AfterValidator(_place)]
-Downloads = Annotated[Place, AfterValidator(_downloads)]
+Downloads = Annotated[Text, AfterValidator(_downloads)]
 Storage = Annotated[Text, AfterValidator(_storage)]
 Source = Annotated[Text, AfterValidator(_known_source)]
 Architecture = Annotated[Text, AfterValidator(_known_architecture)]
 Schedule = Annotated[Text, AfterValidator(_known_schedule)]
 # Values to do something with, one after the other; a grid has one at least.
-Listed = Annotated[list[Value], Field(max_length=limits.LIST), AfterValidator(_distinct)]
+Listed = Annotated[list[Value], AfterValidator(_distinct)]
 Grid = Annotated[Listed[Value], Field(min_length=1)]
 Side = Annotated[int, Field(ge=1, le=limits.SIDE)]
 Channels = Annotated[int, AfterValidator(_grey_or_rgb)]  # a Literal would take True for 1

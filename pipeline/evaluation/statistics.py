@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, require_file
-from pipeline.runtime.limits import FEATURE, STATISTICS_SIZE
+from pipeline.runtime.limits import STATISTICS_SIZE
 
 BLOCK = 10_000  # rows held in double precision at once
 # Rounding of published covariances, some of them of fewer images than dimensions, to their largest.
@@ -150,8 +150,6 @@ def _no_statistics(mu: Tensor, sigma: Tensor) -> str | None:
     if not (mu.isfinite().all() and sigma.isfinite().all()):
         return "some of it is NaN or infinite"
     scale = sigma.abs().max()
-    if mu.abs().max() > FEATURE or scale > 4 * FEATURE**2:
-        return "larger than any of features can be"
     if ((sigma - sigma.T).abs() > TOLERANCE * scale).any():
         return "sigma is not symmetric, so no covariance"
     if not scale:

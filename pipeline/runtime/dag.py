@@ -4,13 +4,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash, read_yaml, tree_hash
-from pipeline.runtime.project import lies_in, of_project
+from pipeline.runtime.project import of_project
 
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
@@ -40,58 +39,46 @@ def stage_key(stage: str, ignore: Iterable[str] = ()) -> dict[str, Any]:
         ignore: params and dependencies, or sections and folders of them, to leave out (one trial of
             the sweep does not depend on the sweep's grid).
     """
-    params = {k: v for k, v in stage_params(stage).items() if not _is_in(k, ignore)}
-    named = {name: of_project(name) for name in _named(params)}
-    return {
+    params = stage_params(stage)
+    files = {name: of_project(params[name]) for name in FILE_PARAMS if params.get(name)}
+    key = {
         "params": params,
-        "deps": {d: _hash(d) for d in stage_deps(stage) if not _is_in(d, ignore)},
-        # A file that is missing is left out: the code that loads it reports that.
-        "files": {name: _hash(file) for name, file in named.items() if os.path.exists(file)},
+        "deps": {dep: _hash(dep) for dep in stage_deps(stage) if not _is_in(dep, ignore)},
+        # A missing file is left out: the code that loads it reports that.
+        "files": {name: _hash(file) for name, file in files.items() if os.path.exists(file)},
     }
+    return part_of_key(key, ignore)
 
 
 def part_of_key(key: Mapping[str, Any], ignore: Iterable[str]) -> dict[str, Any]:
-    """What `stage_key` leaves of a stage's whole key."""
-    params, deps = (
-        {name: value for name, value in key[kind].items() if not _is_in(name, ignore)}
-        for kind in ("params", "deps")
-    )
-    named = _named(params)
-    files = {name: known for name, known in key["files"].items() if name in named}
-    return {"params": params, "deps": deps, "files": files}
+    """The key of a stage without the ignored params and dependencies, as from `stage_key`."""
+    return {
+        kind: {name: value for name, value in known.items() if not _is_in(name, ignore)}
+        for kind, known in key.items()
+    }
 
 
-def _is_in(name: str, dropped: Iterable[str]) -> bool:
-    return any(name == d or name.startswith((f"{d}.", f"{d}/")) for d in dropped)
-
-
-def _named(params: Mapping[str, Any]) -> list[str]:
-    """The files that params name."""
-    return [str(params[name]) for name in FILE_PARAMS if params.get(name)]
+def _is_in(name: str, listed: Iterable[str]) -> bool:
+    return any(name == entry or name.startswith((f"{entry}.", f"{entry}/")) for entry in listed)
 
 
 def project_key() -> dict[str, Any]:
     """Everything that the DAG as a whole depends on: all params, and the code that stages list."""
-    listed = {dep for stage in read_stages() for dep in stage_deps(stage)}
-    code = sorted(listed - makers().keys())
+    code = {dep for stage in read_stages() for dep in stage_deps(stage)} - makers().keys()
     return {
         "params": flatten(read_yaml(PARAMS_FILE)),
-        "deps": {dep: _hash(dep) for dep in code if Path(dep).exists()},
+        "deps": {dep: _hash(dep) for dep in sorted(code) if Path(dep).exists()},
     }
-
-
-def stage_code(stage: str) -> tuple[tuple[str, str], ...]:
-    """The files and folders of code that dvc.yaml lists for a stage, and the hash of each."""
-    made = makers()
-    return tuple((dep, _hash(dep)) for dep in stage_deps(stage) if dep not in made)
 
 
 def _hash(path: Path | str) -> str:
     """The hash of a file or folder; a file is read again only if its size or time changed."""
-    return tree_hash(path, lambda file: _file_hash(file.absolute(), *_size_and_time(file.stat())))
 
+    def known_hash(file: Path) -> str:
+        state = file.stat()
+        return _file_hash(file.absolute(), state.st_size, state.st_mtime_ns)
 
-_size_and_time = attrgetter("st_size", "st_mtime_ns")
+    return tree_hash(path, known_hash)
 
 
 @lru_cache(maxsize=10_000)
@@ -100,35 +87,17 @@ def _file_hash(path: Path, size: int, modified: int) -> str:
 
 
 def require_unchanged(deps: Iterable[tuple[str, str]], stage: str) -> None:
-    """Refuse dependencies that changed since the stage began: DVC looks only after the stage has
-    ended, and would take its results for those of the new files.
-
-    Args:
-        deps: the path and the hash of each then.
-
-    Raises:
-        UserError: one changed or is gone; its path is the subject.
-    """
+    """Raise a `UserError` if a dependency no longer has the hash that it had when the stage began:
+    DVC would take the results for those of the new content."""
     for path, known in deps:
-        try:
-            same = _hash(path) == known
-        except (UserError, OSError):  # it is gone
-            same = False
-        if not same:
+        if not os.path.exists(path) or _hash(path) != known:
             raise UserError(
                 path, f"changed while {stage} ran, so its results would mix both", "run it again"
             )
 
 
 def require_params(params: Mapping[str, Any], stage: str) -> None:
-    """Refuse params that changed in params.yaml since the stage began.
-
-    Args:
-        params: as `stage_params` gave them then.
-
-    Raises:
-        UserError: one changed; its key is the subject.
-    """
+    """Raise a `UserError` if params.yaml no longer has the params with which the stage began."""
     for key, (was, now) in differences(params, stage_params(stage)).items():
         raise UserError(
             key,
@@ -144,105 +113,57 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tup
 
 
 def read_stages(root: Path = HERE) -> dict[str, dict[str, Any]]:
-    """The stages of dvc.yaml, in order.
-
-    Raises:
-        UserError: the file is missing, or has no stages.
-    """
-    file = root / DVC_FILE
-    stages = read_yaml(file).get("stages")
-    if not isinstance(stages, dict) or not all(isinstance(s, dict) for s in stages.values()):
-        raise UserError(str(file), "has no stages", f"restore it (`git checkout {DVC_FILE}`)")
-    return stages
-
-
-def _stage(name: str, root: Path = HERE) -> dict[str, Any]:
-    stages = read_stages(root)
-    if name not in stages:
-        raise UserError(
-            str(DVC_FILE), f"has no stage '{name}'", f"its stages are {', '.join(stages)}"
-        )
-    return stages[name]
-
-
-def stage_description(stage: str) -> str:
-    """What dvc.yaml says that a stage is; empty if it says nothing."""
-    return _stage(stage).get("desc", "")
+    """The stages of dvc.yaml, in order; each comes after those that it depends on."""
+    return read_yaml(root / DVC_FILE).get("stages", {})
 
 
 def stage_params(stage: str, root: Path = HERE) -> dict[str, Any]:
     """The params that dvc.yaml lists for a stage, by dotted key."""
-    values = read_yaml(root / PARAMS_FILE)
-    listed = _stage(stage, root).get("params", [])
-    return flatten({name: _look_up(values, name, stage) for name in listed})
+    listed = read_stages(root)[stage].get("params", [])
+    values = flatten(read_yaml(root / PARAMS_FILE))
+    return {name: value for name, value in values.items() if _is_in(name, listed)}
 
 
 def stage_deps(stage: str, root: Path = HERE) -> list[str]:
     """The files and folders that dvc.yaml lists for a stage; `${key}` is that param's value."""
-    values = read_yaml(root / PARAMS_FILE)
-    return [
-        re.sub(r"\$\{([\w.]+)\}", lambda match: str(_look_up(values, match[1], stage)), dep)
-        for dep in _stage(stage, root).get("deps", [])
-    ]
+    values = flatten(read_yaml(root / PARAMS_FILE))
+    listed = read_stages(root)[stage].get("deps", [])
+    return [re.sub(r"\$\{([\w.]+)\}", lambda m: str(values.get(m[1])), dep) for dep in listed]
 
 
 def stage_outputs(stage: str, root: Path = HERE) -> list[Path]:
     """The files and folders that dvc.yaml lists as outputs of a stage, relative to the root."""
-    listed = _stage(stage, root)
+    listed = read_stages(root)[stage]
     entries = [entry for kind in ("outs", "metrics", "plots") for entry in listed.get(kind) or []]
     return [Path(next(iter(e)) if isinstance(e, dict) else e) for e in entries]
-
-
-def output_around(path: Path) -> Path | None:
-    """The output of another stage that a path is, or lies in; None where there is none."""
-    # DVC puts the file before the name of a stage whose dvc.yaml lies in a subfolder.
-    own = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
-    for root in projects_around(path):
-        try:
-            others = [stage for stage in read_stages(root) if stage != own]
-            outputs = [root / output for s in others for output in stage_outputs(s, root)]
-        except (UserError, ValueError, OSError):  # a dvc.yaml of another project
-            continue
-        if found := next((output for output in outputs if lies_in(path, output)), None):
-            return found
-    return None
-
-
-def projects_around(path: Path) -> list[Path]:
-    """The root folders of projects: the current folder, and the nearest folder with a dvc.yaml
-    around a path, by its name and with links resolved."""
-    found = [HERE] if DVC_FILE.exists() else []
-    for way in (Path(os.path.abspath(path)), Path(os.path.realpath(path))):
-        root = next((parent for parent in way.parents if (parent / DVC_FILE).exists()), HERE)
-        found += [root] if root not in (HERE, Path.cwd()) else []
-    return list(dict.fromkeys(found))
 
 
 def makers(root: Path = HERE) -> dict[str, str]:
     """The stage that makes each dependency of another, by the dependency's path; code has none."""
     stages = read_stages(root)
     outputs = {output: stage for stage in stages for output in stage_outputs(stage, root)}
-    needed = dict.fromkeys(dep for stage in stages for dep in stage_deps(stage, root))
     return {
         dep: outputs[place]
-        for dep in needed
+        for stage in stages
+        for dep in stage_deps(stage, root)
         for place in (Path(dep), *Path(dep).parents)
         if place in outputs
     }
 
 
 def stages_up_to(stage: str | None) -> list[str]:
-    """A stage and those that it depends on, each after what it needs; all of them for None.
+    """A stage and those that it depends on, in order; all stages for None.
 
     Raises:
         UserError: dvc.yaml has no such stage.
     """
     order, made_by = list(read_stages()), makers()
-    if stage is None:
-        return order
-    _stage(stage)
-    needed = {stage}
-    for name in reversed(order):  # dvc.yaml lists a stage after those that it needs
+    if stage not in (None, *order):
+        raise UserError(
+            str(DVC_FILE), f"has no stage '{stage}'", f"its stages are {', '.join(order)}"
+        )
+    needed = {stage} if stage else set(order)
+    for name in reversed(order):
         if name in needed:
             needed |= {made_by[dep] for dep in stage_deps(name) if dep in made_by}
     return [name for name in order if name in needed]
@@ -251,20 +172,10 @@ def stages_up_to(stage: str | None) -> list[str]:
 def stages_from(*stages: str, root: Path = HERE) -> set[str]:
     """Stages and those that depend on them."""
     made_by, found = makers(root), set(stages)
-    for name in read_stages(root):  # dvc.yaml lists a stage after those that it needs
+    for name in read_stages(root):
         if any(made_by.get(dep) in found for dep in stage_deps(name, root)):
             found.add(name)
     return found
-
-
-def _look_up(values: Any, dotted: str, stage: str) -> Any:
-    for part in dotted.split("."):
-        if not isinstance(values, dict) or part not in values:
-            raise UserError(
-                dotted, f"missing in {PARAMS_FILE}, and {stage} in {DVC_FILE} lists it", "add it"
-            )
-        values = values[part]
-    return values
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,12 +1,8 @@
-"""Every limit that an input of the pipeline is held to, in one place; docs/limits.md explains them.
+"""Every limit that an input of the pipeline is held to; docs/limits.md explains them. They lie far
+above what real data and real models need; raising one changes no result."""
 
-They refuse what is damaged, hostile or a slip of the keyboard, and lie far above what real data and
-real models need. Raising one changes no result.
-"""
-
-# Messages, in characters.
-MESSAGE = 600  # of a whole message
-WORD = 160  # of a word in it, such as a path
+MESSAGE = 600  # characters of a whole message
+WORD = 160  # characters of a word in it, such as a path
 
 # Pictures of a data set, and of the image sets that `measure` reads.
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's
@@ -14,22 +10,15 @@ PICTURE_BYTES = 128 * 2**20  # of an encoded picture
 PICTURE_PIXELS = 2**26  # width × height, 67 million
 PICTURE_ASPECT = 20  # longer side / shorter side
 PICTURE_PIECES = 512  # tags of a directory (TIFF, EXIF), segments of a JPEG
-PICTURE_NUMBERS = 2**17  # in all tags, texts and bytes aside; a tall TIFF has two for each row
 PICTURE_EXIF = 2**18  # bytes of a JPEG's EXIF data
 PICTURE_SCANNED = 2**30  # pixels × scans of a JPEG; pixels in all strips of a TIFF
-PICTURE_HEAD_READS = 2**14  # pieces that Pillow reads before the pixels; of a PPM's head, bytes
+PICTURE_HEAD_READS = 2**14  # pieces that Pillow reads before the pixels; of a PPM, bytes
 PICTURE_READS = 2**20  # pieces that it reads from there on
-BACKGROUND = (255, 255, 255)  # what shows through transparent pixels: white
-
-# Parameter files.
-YAML_BYTES = 2**20
 
 # Params.
+YAML_BYTES = 2**20  # of a file of params
 TEXT = 4096  # characters of a text, such as a path
 NAME = 500  # of the name of an experiment; MLflow takes no more
-FOLDERS = 256  # of a path, one in the other
-FILE_NAME = 255  # bytes of a name in it, as Linux and macOS take them
-LIST = 1000  # values of a list
 CODES = 2**16 - 1  # of a tokenizer: two bytes in the token cache, and one code more is the mask
 LEVELS = 12  # of a tokenizer: each after the first halves the side
 STEPS = 10**9  # steps, and whatever else has no limit of its own
@@ -37,20 +26,15 @@ IMAGES = 10**8  # images or samples of a set
 BATCH = 10**6  # images of a batch or shard; resampled sets, subsets, neighbours, repetitions
 SIDE = 8192  # pixels of an image's side
 GRID = 256  # tokens along a side of an image
-DPI = 600  # dots per inch of a figure; the largest then takes 1.4 GB
 WIDTH = 2**16  # channels or dimensions of a network
 LAYERS = 128  # layers, blocks or levels of a network
 WORKERS = 10**5  # processes, or CPUs or loaders of one
 SEED = 2**53 - 1  # the largest that every reader of a CSV or JSON file tells from its neighbours
-TEMPERATURE = 1e6  # of choice: the noise is by far larger than any confidence
 LARGEST = 1e30  # a number that is no count, such as a weight or a rate
 SMALLEST = 1e-12  # one that must be positive
 
 # State.
-CHECKPOINTS = 2  # kept: the newest, and the one before in case that it is damaged
+CHECKPOINTS = 2  # the newest, and the one before in case that it is damaged
 CONFIG_BYTES = 2**22  # of the config.json of a saved model, or of a network in it
 FLAX_BYTES = 2**32  # of a flax checkpoint, which is read twice; with its optimizer, 2**31
-CLASSES = 2**16  # that a released transformer was trained with
 STATISTICS_SIZE = 4096  # dimensions of reference statistics
-FEATURE = 1e12  # a mean of features in them; a FID of larger ones says nothing
-RESULT_BYTES = 2**24  # of a CSV or JSON file of results; the largest presets' have less than 2**20

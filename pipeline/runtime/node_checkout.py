@@ -18,8 +18,9 @@ from pipeline.runtime.dag import makers, require_unchanged, stage_deps
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import value_hash, write_text
 from pipeline.runtime.secrets import redacted
-from pipeline.runtime.storage import Storage, storage, use_storage
+from pipeline.runtime.storage import S3_ENVIRONMENT, Storage, storage, use_storage
 
+KEYS = (*S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")  # by which nodes use store and remote
 JOB = "MASKGIT_JOB"  # set in a job whose nodes have checkouts of their own
 
 
@@ -76,6 +77,7 @@ class Checkout:
     lock: str = ""  # the content of dvc.lock
     inputs: tuple[str, ...] = ()  # the outputs of earlier stages that the stage depends on
     remote: Remote | None = None
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)  # environment
 
 
 @lru_cache(maxsize=1)  # a worker does one job after the other
@@ -85,6 +87,7 @@ def enter(project: Checkout) -> None:
     import ray
 
     use_storage(project.storage)
+    os.environ.update(project.keys)
     if project.node and project.node != ray.get_runtime_context().get_node_id():
         return _pull(project)
     try:
@@ -142,4 +145,5 @@ def checkout() -> Checkout:
         lock=Path("dvc.lock").read_text(),
         inputs=tuple(sorted(makers().keys() & set(stage_deps(os.environ["DVC_STAGE"])))),
         remote=default_remote(),
+        keys={name: os.environ[name] for name in KEYS if name in os.environ},
     )

@@ -1,5 +1,4 @@
-"""How far work has come: a bar on a terminal, sparse lines in a log; and how many of a stage's
-trainings are done."""
+"""How far work has come: a bar on a terminal, a few lines in a log."""
 
 import sys
 import time
@@ -18,10 +17,6 @@ def progress(
 
     On a terminal this is a bar, which appears after `pause` seconds. In a log it is a line for each
     fifth of the work at most, `pause` seconds or more after the line before (or the start).
-
-    Args:
-        start: amount done before, where a run goes on.
-        enabled: False shows nothing.
     """
     from tqdm import tqdm
 
@@ -33,10 +28,9 @@ def progress(
         def update(done: int, text: str = "") -> None:
             nonlocal next_line, said
             bar.update(done - bar.n)
-            bar.set_postfix_str(text[:100], refresh=False)
+            bar.set_postfix_str(text, refresh=False)
             now = time.monotonic()
-            due = done >= next_line or done == total
-            if lines and due and now - said >= pause:
+            if lines and (done >= next_line or done == total) and now - said >= pause:
                 print(f"{name} {done}/{total}  {text}".rstrip(), flush=True)
                 next_line, said = done + total // 5, now
 
@@ -44,12 +38,7 @@ def progress(
 
 
 class Countdown:
-    """Print how many trainings of a stage are done, and how long the others will take at this pace.
-
-    Args:
-        what: the trainings, as in "21 trials".
-        pending: how many of `total` are still to be done.
-    """
+    """Print how many trainings of a stage are done, and how long the others will take."""
 
     def __init__(self, stage: str, what: str, total: int, pending: int):
         self.stage, self.total, self.pending = stage, total, pending
@@ -59,18 +48,8 @@ class Countdown:
     def done(self, name: str) -> None:
         """Count the training of that name."""
         self.pending, self._here = self.pending - 1, self._here + 1
-        left = (time.monotonic() - self._started) / self._here * self.pending
-        text = f", about {duration(left)} left" if self.pending else ""
+        minutes = round((time.monotonic() - self._started) / self._here * self.pending / 60)
+        left = f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
         count = f"{self.total - self.pending} of {self.total}"
-        print(f"{self.stage}: {name} done, {count}{text}", flush=True)
-
-
-def duration(seconds: float) -> str:
-    """A time in words: "40 s", "12 min", "3 h 20 min", "2 days 4 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"
+        text = f"{self.stage}: {name} done, {count}"
+        print(f"{text}, about {left} left" if self.pending else text, flush=True)

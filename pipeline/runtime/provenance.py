@@ -1,66 +1,35 @@
-"""Which run made a stage's results, and which results are out of date.
-
-Each stage writes `results/sources/<stage>.json`: run, commit, params, machines, versions and times.
-Whether a stage is out of date follows from DVC's own records in `dvc.lock`.
-"""
+"""Which run made a stage's results (`results/sources/<stage>.json`), and which results are out of
+date (by dvc.lock)."""
 
 import hashlib
 import json
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.dag import (
-    DVC_FILE,
-    HERE,
-    PARAMS_FILE,
-    differences,
-    flatten,
-    makers,
-    read_stages,
-    stage_outputs,
-    stage_params,
-    stages_from,
-)
+from pipeline.runtime import dag
+from pipeline.runtime.dag import HERE, PARAMS_FILE
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import is_ignored, read_json, read_yaml, value_hash, write_json
+from pipeline.runtime.files import is_ignored, read_yaml, value_hash, write_json
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.trials import Machine
 
-LOCK_FILE = Path("dvc.lock")
 SOURCES = Path("results/sources")
 SHOWN = 3  # params that a message names
 
-
 Record = dict[str, Any]  # what made a stage's results, as `write_record` has it
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why a stage is out of date; all empty if only a stage that it depends on is."""
-
-    missing: bool = False  # it was never run, or failed
-    params: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # what each was, and is now
-    inputs: tuple[str, ...] = ()  # dependencies that were made again since
-
-
-OutOfDate = dict[str, Reason]
+OutOfDate = dict[str, str]  # why each stage is out of date
+NO_RESULTS = "left no results"  # it never ran, or failed
 
 
 def write_record(
     stage: str, run_id: str, key: dict[str, Any], started: float, workers: list[Machine]
 ) -> None:
-    """Write what made a stage's results, so that every cell of a table can be traced.
-
-    Args:
-        key: the stage's key, as it was when the stage began.
-        started: when that was, by `time.monotonic`.
-        workers: the machines that did the work.
-    """
+    """Write what made a stage's results, so that every cell of a table can be traced. The stage
+    began at `started`, by `time.monotonic`, with that key."""
     import psutil
     import torch
 
@@ -78,71 +47,58 @@ def write_record(
         "cpus": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,  # with its build
-            "ray": version("ray"),
-            "mlflow": version("mlflow"),
-        },
+        "versions": {"python": platform.python_version(), "torch": torch.__version__}
+        | {name: version(name) for name in ("ray", "mlflow")},
     }
     write_json(SOURCES / f"{stage}.json", record)
 
 
-def read_records(folder: Path = SOURCES) -> dict[str, Record]:
-    """The records of the stages in dvc.yaml, by stage."""
-    stages = read_stages() if DVC_FILE.exists() else None
-    paths = [path for path in sorted(folder.glob("*.json")) if not stages or path.stem in stages]
-    return {path.stem: read_json(path) for path in paths}
-
-
 def out_of_date(root: Path = HERE) -> OutOfDate:
-    """The stages that dvc.lock has no results of, or results of other params than params.yaml has
-    now, or of other inputs than its makers left; and the stages that depend on these. In the order
-    of dvc.yaml.
+    """The stages, in the order of dvc.yaml, that have no results in dvc.lock, or results of other
+    params or inputs than the project has now; and the stages that depend on these.
 
-    Code that was edited since is no reason (`dvc commit` may have accepted it). Nothing is out of
-    date without a dvc.lock: no stage was run by DVC yet.
+    Edited code is no reason (`dvc commit` may have accepted it). Without a dvc.lock no stage is out
+    of date.
     """
     if not (locked := _locked(root)):
         return {}
-    made_by = makers(root)
-    stages = [s for s in read_stages(root) if SOURCES / f"{s}.json" in stage_outputs(s, root)]
-    found = {stage: _reason(stage, locked, made_by, root) for stage in stages}
-    stale = stages_from(*(s for s, reason in found.items() if reason != Reason()), root=root)
-    return {stage: found[stage] for stage in stages if stage in stale}
+    made, found = dag.makers(root), OutOfDate()
+    current = {k: v for entry in locked.values() for k, v in _hashes(entry, "outs").items()}
+    for path in made:  # of a part of an output dvc.lock has no hash
+        if path not in current and (root / path).exists():
+            current[path] = dvc_hash(root / path)
+    for stage in dag.read_stages(root):
+        if SOURCES / f"{stage}.json" not in dag.stage_outputs(stage, root):
+            continue  # the analysis, which shows the results of the others
+        if reason := _reason(stage, locked, current, root):
+            found[stage] = reason
+        elif any(made.get(dep) in found for dep in dag.stage_deps(stage, root)):
+            found[stage] = "used results of these"
+    return found
+
+
+def _reason(stage: str, locked: dict[str, Any], current: dict[str, str], root: Path) -> str:
+    """Why a stage itself is out of date; empty if it is not."""
+    if stage not in locked or not (root / SOURCES / f"{stage}.json").exists():
+        return NO_RESULTS
+    params = dag.flatten(locked[stage].get("params", {}).get(PARAMS_FILE.name, {}))
+    changes = dag.differences(params, dag.stage_params(stage, root)).items()
+    if shown := [f"{key}: {was}, now {now}" for key, (was, now) in changes]:
+        shown[SHOWN:] = ["…"] if len(shown) > SHOWN else []
+        return f"ran with other params ({'; '.join(shown)})"
+    inputs = _hashes(locked[stage], "deps").items()
+    changed = [path for path, known in inputs if current.get(path, known) != known]
+    return f"read another {', '.join(changed)}" if changed else ""
 
 
 def _locked(root: Path) -> dict[str, Any]:
     """The stages of dvc.lock; none without one."""
-    path = root / LOCK_FILE
+    path = root / "dvc.lock"
     return read_yaml(path).get("stages", {}) if path.exists() else {}
-
-
-def _reason(stage: str, locked: dict[str, Any], made_by: dict[str, str], root: Path) -> Reason:
-    if stage not in locked or not (root / SOURCES / f"{stage}.json").exists():
-        return Reason(missing=True)
-    was = flatten(locked[stage].get("params", {}).get(PARAMS_FILE.name, {}))
-    inputs = _hashes(locked[stage], "deps")
-    changed = [
-        path
-        for path, known in inputs.items()
-        if made_by.get(path) in locked
-        and (now := _output(path, _hashes(locked[made_by[path]], "outs"), root)) is not None
-        and now != known
-    ]
-    return Reason(params=differences(was, stage_params(stage, root)), inputs=tuple(changed))
 
 
 def _hashes(stage: dict[str, Any], kind: str) -> dict[str, str]:
     return {entry["path"]: entry["md5"] for entry in stage.get(kind, ()) if "md5" in entry}
-
-
-def _output(path: str, outputs: dict[str, str], root: Path) -> str | None:
-    """The hash of what a stage left at a path; None if nothing tells."""
-    if path in outputs:
-        return outputs[path]
-    # dvc.lock has the hash of the folder that it lies in alone.
-    return dvc_hash(root / path) if (root / path).exists() else None
 
 
 def dvc_hash(path: Path) -> str:
@@ -150,51 +106,28 @@ def dvc_hash(path: Path) -> str:
     if path.is_file():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
-    names = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
-    listed = [
-        {"md5": dvc_hash(file), "relpath": name.as_posix()}
-        for name, file in names.items()
-        if not is_ignored(name)
-    ]
-    listed.sort(key=lambda entry: entry["relpath"])
-    return f"{hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest()}.dir"
+    names = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file())
+    listed = [{"md5": dvc_hash(path / n), "relpath": n} for n in names if not is_ignored(Path(n))]
+    return f"{hashlib.md5(json.dumps(listed).encode()).hexdigest()}.dir"
 
 
 def has_inputs(stage: str, folders: Sequence[Path], root: Path = HERE) -> bool:
-    """Whether a stage is up to date, and its inputs lie in these folders as it read them. False if
-    DVC did not run the stage."""
-    locked = _locked(root)
-    if stage not in locked or stage in out_of_date(root):
-        return False
-    inputs = _hashes(locked[stage], "deps").items()
-    there = [(root / path, known) for path, known in inputs if Path(path) in folders]
-    return all(path.exists() and dvc_hash(path) == known for path, known in there)
+    """Whether DVC ran a stage, it is up to date, and these of its inputs are as it read them."""
+    inputs = _hashes(_locked(root).get(stage, {}), "deps").items()
+    same = (dvc_hash(root / path) == known for path, known in inputs if Path(path) in folders)
+    return bool(inputs) and stage not in out_of_date(root) and all(same)
 
 
 def described(stages: OutOfDate) -> str:
     """In one sentence which stages are out of date, and why."""
-    parts = []
-    if missing := [stage for stage, reason in stages.items() if reason.missing]:
-        parts.append(f"{', '.join(missing)} left no results")
-    if others := [stage for stage, reason in stages.items() if reason.params]:
-        keys = {k: v for stage in others for k, v in stages[stage].params.items()}
-        shown = [f"{k}: {was}, now {now}" for k, (was, now) in list(keys.items())[:SHOWN]]
-        more = [f"{len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
-        parts.append(f"{', '.join(others)} ran with other params ({'; '.join(shown + more)})")
+    groups: dict[str, list[str]] = {}
     for stage, reason in stages.items():
-        if reason.inputs and not reason.params:
-            parts.append(f"{stage} was made from another {', '.join(reason.inputs)}")
-    if after := [stage for stage, reason in stages.items() if reason == Reason()]:
-        parts.append(f"{', '.join(after)} depend{'s' * (len(after) == 1)} on these")
-    return "; ".join(parts)
+        groups.setdefault(reason, []).append(stage)
+    return "; ".join(f"{', '.join(names)} {reason}" for reason, names in groups.items())
 
 
 def require_current(*stages: str) -> None:
-    """Refuse to use what one of these stages made if it is out of date.
-
-    Raises:
-        UserError: it is.
-    """
+    """Raise a `UserError` if the results of one of these stages are out of date."""
     stale = out_of_date()
     if found := [stage for stage in stages if stage in stale]:
         raise UserError(

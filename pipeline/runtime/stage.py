@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 from pipeline.runtime.dag import (
     DVC_FILE,
+    makers,
     part_of_key,
     project_key,
+    read_stages,
     require_params,
     require_unchanged,
-    stage_code,
-    stage_description,
     stage_key,
     stage_outputs,
     stage_params,
@@ -60,7 +60,8 @@ class Stage:
         self._key = stage_key(name)
         self._keys: dict[tuple[str, ...], dict[str, Any]] = {}
         self.hash = value_hash(self._part())
-        begin(name, stage_code(name))
+        made = makers()
+        begin(name, tuple(dep for dep in self._key["deps"].items() if dep[0] not in made))
         open_storage(params.ray.storage_path, in_project(params.ray.folder))
 
     def folder(self, *ignore: str, **identity: Any) -> Path:
@@ -93,7 +94,7 @@ class Stage:
             self.name,
             experiment,
             stage_params(self.name),
-            {NOTE: f"{stage_description(self.name)}.\n\n{_how_to_repeat(self.name)}"},
+            {NOTE: f"{read_stages()[self.name].get('desc', '')}.\n\n{_how_to_repeat(self.name)}"},
             parent=self._reproduction.key,
         )
         self._sync = Sync(runs)
@@ -140,7 +141,7 @@ class Stage:
         key = self._key
         try:
             require_params(key["params"], self.name)
-            files = {str(of_project(name)): known for name, known in key["files"].items()}
+            files = {str(of_project(key["params"][k])): h for k, h in key["files"].items()}
             require_unchanged((key["deps"] | files).items(), self.name)
         except UserError as changed:
             return changed

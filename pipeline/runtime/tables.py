@@ -1,5 +1,6 @@
 """Reading result files, with an error of one line if one is missing or damaged."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,55 +10,38 @@ from pipeline.runtime.files import as_written, read_file, read_json
 if TYPE_CHECKING:
     import pandas as pd
 
-MISSING = "run `dvc repro` to make it"  # the way out if a file of the project is not there
+MISSING = "run `dvc repro` to make it"
 DAMAGED = "delete it and run `dvc repro`"
 
 
-def read_csv(path: Path) -> "pd.DataFrame":
-    """Read a CSV as it is.
+def read_rows(path: Path, keys: list[str], values: list[str]) -> "pd.DataFrame":
+    """Read a CSV that has these columns, sorted by its keys. Empty cells are NaN.
 
     Raises:
-        UserError: the file is missing or no CSV.
+        UserError: the file is missing or damaged.
     """
-    import io
-
     import pandas as pd
 
     try:
-        # Empty cells are missing numbers; the selection "none" and the like are words.
-        return pd.read_csv(
-            io.BytesIO(read_file(path)), keep_default_na=False, na_values=["", "nan"]
-        )
+        content = io.BytesIO(read_file(path))
+        # Without pandas' default, by which the selection "none" would be NaN too.
+        rows = pd.read_csv(content, keep_default_na=False, na_values=["", "nan"])
     except FileNotFoundError as error:
         raise UserError(str(path), "missing", MISSING) from error
     except ValueError as error:
         raise UserError(str(path), f"no valid CSV ({error})", DAMAGED) from error
-
-
-def read_rows(path: Path, keys: list[str], values: list[str]) -> "pd.DataFrame":
-    """Read a CSV, sorted by its keys, so that nothing depends on which trial ended first.
-
-    Raises:
-        UserError: the file is missing, no CSV, or lacks one of the columns.
-    """
-    rows = read_csv(path)
-    for name in keys + values:
-        if name not in rows.columns:
-            raise UserError(str(path), f"no column {name}", DAMAGED)
+    if missing := [name for name in keys + values if name not in rows.columns]:
+        raise UserError(str(path), f"no column {missing[0]}", DAMAGED)
     return rows.sort_values(keys).reset_index(drop=True)
 
 
 def read_metrics(path: Path, *names: str) -> dict[str, float]:
-    """Read a JSON file of metrics; null, which was not measured, is NaN.
-
-    Raises:
-        UserError: the file is missing, not JSON, or lacks one of the named metrics.
-    """
+    """Read a JSON file that has these metrics. Raises a `UserError` if it is missing or damaged."""
     return with_nan(read_json(path, *names, way_out=DAMAGED))
 
 
 def with_nan(metrics: dict[str, float | None]) -> dict[str, float]:
-    """Metrics with NaN for None."""
+    """Metrics with NaN for None, which was not measured."""
     return {name: float("nan") if v is None else v for name, v in metrics.items()}
 
 

@@ -12,13 +12,12 @@ import torch
 import yaml
 
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_yaml
+from pipeline.runtime.files import read_json, read_yaml
 from pipeline.runtime.provenance import (
     described,
     dvc_hash,
     has_inputs,
     out_of_date,
-    read_records,
     require_current,
     write_record,
 )
@@ -86,11 +85,8 @@ def test_one_repro_is_current_and_edited_code_is_no_reason(project):
 
 def test_a_changed_param_makes_its_stage_and_those_that_depend_on_it_out_of_date(project):
     set_params(train={"steps": 300, "lr": 0.0001})
-    stale = out_of_date()
-    assert list(stale) == ["train", "evaluate"]
-    assert stale["train"].params == {"train.steps": (900, 300)}
-    assert described(stale) == (
-        "train ran with other params (train.steps: 900, now 300); evaluate depends on these"
+    assert described(out_of_date()) == (
+        "train ran with other params (train.steps: 900, now 300); evaluate used results of these"
     )
     require_current("prepare", "speed")
     with pytest.raises(UserError) as error:
@@ -100,33 +96,29 @@ def test_a_changed_param_makes_its_stage_and_those_that_depend_on_it_out_of_date
 
 def test_params_that_came_or_went_are_named(project):
     set_params(train={"lr": 1e-4, "warmup": 5})
-    assert out_of_date()["train"].params == {
-        "train.steps": (900, None),
-        "train.warmup": (None, 5),
-    }
+    reason = out_of_date()["train"]
+    assert "train.steps: 900, now None; train.warmup: None, now 5" in reason
 
 
 def test_a_stage_that_ran_alone_leaves_those_that_read_it_out_of_date(project):
     set_params(side=16)
     dvc("repro", "prepare")
     stale = out_of_date()
-    assert list(stale) == ["train", "speed", "evaluate"] and stale["train"].inputs == ("data",)
+    assert list(stale) == ["train", "speed", "evaluate"] and stale["train"] == "read another data"
     dvc("repro")
     assert out_of_date() == {}
     set_params(side=16, train={"steps": 300, "lr": 1e-4})
     dvc("repro", "train")
-    assert described(out_of_date()) == "evaluate was made from another models/main"
+    assert described(out_of_date()) == "evaluate read another models/main"
 
 
 def test_a_stage_that_failed_or_never_ran_left_no_results(project):
     Path("results/sources/train.json").unlink()  # DVC deletes it before the stage runs
-    assert described(out_of_date()) == "train left no results; evaluate depends on these"
+    assert described(out_of_date()) == "train left no results; evaluate used results of these"
     lock = read_yaml(Path("dvc.lock"))
     del lock["stages"]["prepare"]
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
-    assert [name for name, reason in out_of_date().items() if reason.missing] == [
-        *("prepare", "train")
-    ]
+    assert described(out_of_date()).startswith("prepare, train left no results")
 
 
 def test_a_project_is_judged_from_any_folder_and_not_before_dvc_ran_there(project, monkeypatch):
@@ -160,7 +152,7 @@ def test_inputs_that_were_replaced_are_seen(project):
     folders = [Path("models/main"), Path("models/other")]
     assert has_inputs("evaluate", folders)
     Path("models/main/x").write_text("of another training")
-    assert out_of_date()["evaluate"].inputs == ("models/main",)
+    assert out_of_date()["evaluate"] == "read another models/main"
     assert not has_inputs("evaluate", folders) and not has_inputs("sweep", folders)
 
 
@@ -168,15 +160,8 @@ def test_a_record_names_machines_and_versions(project):
     key = {"params": {"steps": 1}, "deps": {}, "files": {}}
     worker = {"host": "b", "device": "cpu"}
     write_record("train", "run", key, started=0.0, workers=[worker])
-    Path("results/sources/gone.json").write_text("[]")  # a stage of an earlier version
-    for name in ("prepare", "speed", "evaluate"):
-        Path(f"results/sources/{name}.json").unlink()
-    assert list(read_records()) == ["train"]
-    record = read_records()["train"]
+    record = read_json(Path("results/sources/train.json"))
     assert record["run_id"] == "run" and record["params"] == {"steps": 1}
     assert record["host"] == platform.node() and record["workers"] == [worker]
     assert record["dirty"] is None and record["commit"] == "unknown"  # no git here
     assert record["versions"]["torch"] == torch.__version__ and record["seconds"] > 0
-    Path("results/sources/train.json").write_text("{")
-    with pytest.raises(UserError, match=r"train\.json"):
-        read_records()

@@ -14,7 +14,7 @@ from analysis.exhibits.inputs.metrics import (
 )
 from analysis.exhibits.inputs.sweep import Sweep, read_curves, read_sweep
 from pipeline.runtime.files import read_json
-from pipeline.runtime.provenance import Record, read_records
+from pipeline.runtime.provenance import Record
 from pipeline.runtime.tables import DAMAGED, read_metrics, read_rows, with_nan
 
 # Fields of `Results`, the files that they are read from, and what must be in them: the keys that
@@ -159,7 +159,7 @@ def read_results(folder: Path, curves: Path) -> Results:
             "largest_class",
         ),
         tokenizer=read_metrics(folder / "tokenizer/metrics.json", "psnr", "code_usage"),
-        sources=read_records(folder / "sources"),
+        sources={f.stem: read_json(f) for f in sorted((folder / "sources").glob("*.json"))},
         left_out=frozenset(),
         **tables,
         **arrays,

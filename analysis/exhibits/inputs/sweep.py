@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.exhibits.inputs.metrics import find_extractor, metric_column
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.tables import MISSING, read_csv, read_rows
+from pipeline.runtime.tables import MISSING, read_rows
 
 KEYS = ["schedule", "iterations", "seed", "samples"]
 CURVE_TOKENS = 256  # N of the curves that are drawn: the paper's at 256×256
@@ -46,7 +46,7 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         UserError: the file is missing, no CSV, or lacks a column or a value.
     """
-    extractor = find_extractor(read_csv(path).columns, path)
+    extractor = find_extractor(read_rows(path, KEYS, []).columns, path)
     wanted = Sweep(pd.DataFrame(), extractor)
     rows = read_rows(path, keys=KEYS[:-1], values=[KEYS[-1], *wanted.table_metrics])
     ranked = rows[[wanted.column(kind) for kind in ("fid", "is", "nll")]]

@@ -12,7 +12,6 @@ from pipeline.data.images.tags import INNER, Block, after_prefix, as_block, numb
 from pipeline.runtime.limits import (
     PICTURE_EXIF,
     PICTURE_HEAD_READS,
-    PICTURE_NUMBERS,
     PICTURE_PIECES,
     PICTURE_PIXELS,
     PICTURE_READS,
@@ -21,7 +20,6 @@ from pipeline.runtime.limits import (
 
 WAY_OUT = "(docs/limits.md); save it anew as PNG, or delete it"
 
-_OPAQUE = (1, 2, 7)  # kinds of values that Pillow keeps as they are: bytes and texts
 _PLAIN = (b"P1", b"P2", b"P3")
 _SCAN, _END, _EXIF, _SEVERAL = 0xDA, 0xD9, 0xE1, 0xE2  # markers of a JPEG
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -71,27 +69,22 @@ def check_costs(content: bytes) -> None:
 
 def _check_tags(block: Block | None) -> None:
     if block:
-        left = _check_directory(block, block.first, PICTURE_NUMBERS, deeper=2)
-        if left < 0:
-            raise Costly(f"of more than {PICTURE_NUMBERS:,} numbers in its tags {WAY_OUT}")
+        _check_directory(block, block.first, deeper=2)
 
 
-def _check_directory(block: Block, place: int, left: int, deeper: int) -> int:
-    """How many of `left` numbers are left after those of the directory and the ones in it."""
+def _check_directory(block: Block, place: int, deeper: int) -> None:
     inner: dict[int, int] = {}
     size = 0
     for count, tag in enumerate(tags_at(block, place), start=1):
         if count > PICTURE_PIECES:
             raise Costly(f"of more than {PICTURE_PIECES} tags {WAY_OUT}")
         size += tag.size
-        left -= tag.values if tag.size and tag.kind not in _OPAQUE else 0
         if tag.name in INNER and (found := number(block, tag)) is not None:
             inner[tag.name] = found
     if size > len(block.content):
         raise Costly(f"of tags that share their bytes {WAY_OUT}")
     for further in inner.values() if deeper else ():
-        left = _check_directory(block, further, left, deeper - 1)
-    return left
+        _check_directory(block, further, deeper - 1)
 
 
 def _check_jpeg(content: bytes) -> None:

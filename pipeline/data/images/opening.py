@@ -30,7 +30,6 @@ from pipeline.data.images.png import lacks_rows, odd_chunks
 from pipeline.data.images.tags import TAGS, orientation
 from pipeline.data.images.threads import Allowance
 from pipeline.runtime.limits import (
-    BACKGROUND,
     PICTURE_ASPECT,
     PICTURE_FORMATS,
     PICTURE_PIXELS,
@@ -90,7 +89,7 @@ def picture_suffixes() -> frozenset[str]:
 
 def open_image(content: bytes, *, whole: bool = False, opaque: bool = False) -> Image.Image:
     """A picture as people see it: turned as its EXIF data say (or else its XMP), opaque on
-    `BACKGROUND`, the first frame of several; of 8 bits, grey (mode L) or RGB.
+    white, the first frame of several; of 8 bits, grey (mode L) or RGB.
 
     Args:
         whole: look whether a PNG has all of its rows, for which it is inflated twice: of a file
@@ -230,7 +229,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _opaque(image: Image.Image, refuse: bool) -> Image.Image:
-    """Transparent pixels on the background, or refused. (`convert` alone would show what lies in
+    """Transparent pixels on white, or refused. (`convert` alone would show what lies in
     them.)"""
     if not image.has_transparency_data:
         return image
@@ -239,5 +238,5 @@ def _opaque(image: Image.Image, refuse: bool) -> Image.Image:
     colours = colours.convert("RGBA")
     if refuse and np.asarray(colours.getchannel("A")).min() < 255:
         raise BadPicture("partly transparent; paint it in black and white alone")
-    ground = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+    ground = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(ground, colours).convert("L" if grey else "RGB")

@@ -26,7 +26,6 @@ _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 class Tag(NamedTuple):
     name: int
     kind: int  # of its values, as TIFF numbers them
-    values: int  # how many
     place: int  # of its first value, in the block
     size: int  # bytes of its values; 0 where they do not lie in the block
 
@@ -68,7 +67,7 @@ def tags_at(block: Block, place: int) -> Iterator[Tag]:
         size = values * BYTES.get(kind, 0)
         inside = size <= len(value)  # else it is the place of the values
         where = at + step - len(value) if inside else struct.unpack(address, value)[0]
-        yield Tag(name, kind, values, where, size if where + size <= len(block.content) else 0)
+        yield Tag(name, kind, where, size if where + size <= len(block.content) else 0)
 
 
 def number(block: Block, tag: Tag) -> int | None:

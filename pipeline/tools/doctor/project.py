@@ -4,7 +4,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-from pipeline.runtime.dag import DVC_FILE, PARAMS_FILE, read_stages, stage_outputs
+from pipeline.runtime.dag import DVC_FILE, PARAMS_FILE, read_stages
 from pipeline.runtime.errors import UserError
 from pipeline.tools.doctor.finding import Finding
 
@@ -16,8 +16,7 @@ def project() -> Finding:
             "models of other places can be used here (--model); a run needs the clone's folder"
         )
         return Finding("project", "note", found, way_out)
-    for stage in read_stages():  # which refuses a dvc.yaml that is damaged
-        stage_outputs(stage)
+    read_stages()  # refuses a damaged dvc.yaml
     if not Path(".git").exists():
         way_out = "git init && git add -A && git commit, so that results name their commit"
         return Finding("project", "note", "this folder is no git repository", way_out)

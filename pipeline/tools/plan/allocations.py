@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+
 # Every operation is seen by a dispatch mode alone, which torch documents under these names.
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

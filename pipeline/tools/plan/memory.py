@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import islice
 
 import torch
+
 # torch has no public name for networks without memory that still compute on their own device.
 from torch._subclasses.fake_tensor import FakeTensorMode
 

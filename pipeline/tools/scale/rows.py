@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.api.numbers import a_path
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_file
-from pipeline.runtime.limits import RESULT_BYTES
 
 # The columns that name a cell; metrics follow.
 CELL = (
@@ -62,7 +61,7 @@ class Rows:
         """
         self.path = path
         try:
-            text = read_file(path, RESULT_BYTES).decode("utf-8")
+            text = read_file(path).decode("utf-8")
             whole = text[: text.rfind("\n") + 1]
             lines = csv.DictReader(whole.splitlines())
             self.columns = list(lines.fieldnames or ())

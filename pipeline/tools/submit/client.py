@@ -20,12 +20,11 @@ from pipeline.config.params import load_params
 from pipeline.runtime.dag import stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line
-from pipeline.runtime.node_checkout import Remote, default_remote
+from pipeline.runtime.node_checkout import KEYS, Remote, default_remote
 from pipeline.runtime.process import THREADS
 from pipeline.runtime.ray_cluster import why_unreachable
 from pipeline.runtime.runs import provenance
 from pipeline.runtime.secrets import redacted, server_of
-from pipeline.runtime.storage import S3_ENVIRONMENT
 from pipeline.tools.submit.follow import PREFERRED, followed
 from pipeline.tools.submit.order import KEY, Order
 from pipeline.tools.submit.package import tracked_files, write_package
@@ -110,7 +109,7 @@ def _environment() -> dict[str, str]:
     """What the job's stages are told: of MLflow and the object store, of the threads that they
     would have here, and of the commit where .git does not travel."""
     origin = provenance()
-    names = (THREADS, *S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")
+    names = (THREADS, *KEYS)
     told = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_") or k in names}
     return told | {"MASKGIT_COMMIT": origin["git.commit"], "MASKGIT_DIRTY": origin["git.dirty"]}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
-from pipeline.runtime.limits import CLASSES, CONFIG_BYTES
+from pipeline.runtime.limits import CONFIG_BYTES
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.released.formats import read_weights
@@ -91,8 +91,7 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
     The token embedding has a row per code, per class, and one for [MASK] (release).
 
     Raises:
-        UserError: as `load_pretrained`, or the rows are too few for the codebook, or more than
-            `CLASSES` too many.
+        UserError: as `load_pretrained`, or the rows are too few for the codebook.
     """
     path = _file(path)
     weights = read_weights(path)
@@ -105,12 +104,6 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
                     path,
                     f"{key} has {len(weights[key])} rows, too few for {codebook_size} codes, a "
                     f"class and [MASK]; make params.yaml agree on tokenizer.codebook_size",
-                )
-            if classes > CLASSES:
-                raise _does_not_fit(
-                    path,
-                    f"{key} has {len(weights[key]):,} rows, more than {codebook_size} codes, "
-                    f"{CLASSES:,} classes and [MASK]; give the original file",
                 )
             return classes
     raise _does_not_fit(path, "it lacks the token embedding; give a complete checkpoint")
