@@ -1,7 +1,6 @@
 """Figure 10: validation images from a part of their tokens (paper, appendix A)."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +151,7 @@ def _rebuild(
     ratios = {folder / f"{ratio}.safetensors": ratio for ratio in params.reconstruction.mask_ratios}
     batches = {path: bench.batch_arguments(ratio) for path, ratio in ratios.items()}
     name = f"reconstruct: seed {replicate.seed}"
-    write_files(batches, workers, maker, name, partial(save_tensors, durable=True))
+    write_files(batches, workers, maker, name, save_tensors)
     rows, columns, shares = [], [], []
     for path, ratio in ratios.items():
         found, hidden = load_tensors(path), bench.hidden(ratio)

@@ -21,7 +21,7 @@ from torch import Tensor
 from pipeline.runtime.device import driver_device, worker_device
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.failures import in_a_line, innermost, require_readable
-from pipeline.runtime.files import PARTS, atomic_file, file_hash, remove_temporary
+from pipeline.runtime.files import atomic_file, file_hash, remove_temporary
 from pipeline.runtime.node_checkout import Checkout, checkout
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.ray_cluster import join_ray, require_resources
@@ -172,7 +172,7 @@ class _Worker:
 
 def parts_folder(path: Path) -> Path:
     """Where the batches of a file lie until it is whole."""
-    return path.with_name(f"{path.name}{PARTS}")
+    return path.with_name(f"{path.name}.parts")
 
 
 def drop_parts(path: Path) -> None:
@@ -250,16 +250,12 @@ def load_part(path: Path, load: Callable[[Path], Any]) -> Any:
         raise UserError(str(path), reason, "delete it and run again") from error
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, durable: bool = False) -> None:
-    """Write named tensors, as safetensors.
-
-    Args:
-        durable: as for `atomic_file`.
-    """
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write named tensors, as safetensors."""
     from safetensors.torch import save
 
     content = save(tensors)
-    with atomic_file(path, durable) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(content)  # the library has an error of its own for a full disk
 
 

@@ -44,7 +44,7 @@ def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
         remove_temporary(path, below=True)
         download(path)
     if not (path / KEY).exists():  # for people
-        write_json(path / KEY, key, durable=False)
+        write_json(path / KEY, key)
     return path
 
 
@@ -61,7 +61,7 @@ def _locked(path: Path, stage: str) -> FileLock:
         raise cannot_write(path, error) from error
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     own = {"pid": os.getpid(), "host": platform.node(), "since": since}
-    write_json(owner, own, durable=False)  # of no use once this process is gone
+    write_json(owner, own)
     return lock
 
 
