@@ -110,7 +110,7 @@ def test_more_workers_than_the_cluster_has(project, tmp_path):
     copy.set(ray__num_workers=4096, **sizes)
     for stage in ("train_transformer", "train_tokenizer"):
         line = error_line(copy.stage(stage, ok=False))
-        assert "ray.num_workers: 4096 workers need 4096 CPUs" in line
+        assert "ray.num_workers: 4096 workers of 1 CPUs each" in line
 
 
 def test_nan_loss_under_ray_names_the_steps_and_keeps_the_checkpoint(project, tmp_path):

@@ -105,27 +105,6 @@ def test_a_flax_checkpoint_of_more_bytes_than_any_is_not_read(tmp_path):
     fails(path, TOKENIZER, "4,294,967,297 bytes, more than the limit")
 
 
-def mapping(*pairs: tuple[str, bytes]) -> bytes:
-    """A map of msgpack, whose names may be the same, of what is packed already."""
-    return bytes([0x80 + len(pairs)]) + b"".join(msgpack.packb(k) + v for k, v in pairs)
-
-
-@pytest.mark.parametrize("where", ["params", "params/encoder", "params/encoder/Conv_0"])
-def test_a_name_that_a_flax_tree_has_twice_is_refused(tmp_path, tokenizer_tree, where):
-    """Each reader would take its own of the two."""
-    *outer, name = where.split("/")
-    node = {"params": tokenizer_tree}
-    for key in outer:
-        node = node[key]
-    junk, whole = flax_bytes({"x": torch.ones(2)}), flax_bytes(node[name])
-    rest = [(key, flax_bytes(value)) for key, value in node.items() if key != name]
-    content = mapping((name, junk), (name, whole), *rest)
-    for key in reversed(outer):
-        content = mapping((key, content))
-    message = fails(written(tmp_path / "flax", content), TOKENIZER, f"{name} is in its list twice")
-    assert "download or copy it again" in message
-
-
 def test_a_weight_that_a_flax_tree_names_in_two_ways_is_refused(tmp_path, tokenizer_tree):
     tree = tokenizer_tree | {"encoder/Conv_0/kernel": torch.ones(2)}
     path = written(tmp_path / "flax", flax_bytes({"params": tree}))

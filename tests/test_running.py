@@ -60,19 +60,12 @@ def test_a_damaged_lock_does_not_hide_the_error(run, monkeypatch, text):
         run()
 
 
-@pytest.mark.parametrize("in_project", [True, False])
-def test_a_bug_is_a_line_that_names_the_file_of_its_traceback(
-    run, monkeypatch, tmp_path, in_project
-):
-    os.mkdir("runs")  # other programs have folders of that name
-    if in_project:
-        write_text("dvc.yaml", "stages: {cas: {cmd: x}}\n")
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+def test_a_bug_is_a_line_that_names_the_file_of_its_traceback(run, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["stages/edit.py"])
     with pytest.raises(SystemExit) as caught:
         running.run_stage(lambda params: len(3))
     line = str(caught.value)
-    file = tmp_path / ("runs" if in_project else "") / "traceback-edit.txt"
+    file = tmp_path / "runs/traceback-edit.txt"
     assert line == (
         f"error: TypeError: object of type 'int' has no len() (unexpected: traceback in {file})"
     )
@@ -81,16 +74,12 @@ def test_a_bug_is_a_line_that_names_the_file_of_its_traceback(
 
 
 def test_where_no_file_can_be_written_a_bug_is_raised(run, monkeypatch, tmp_path):
-    def full() -> str:
-        raise FileNotFoundError("No usable temporary directory found")
-
-    monkeypatch.setattr("tempfile.gettempdir", full)
+    write_text("runs", "a file in its place")
     with pytest.raises(TypeError):
         running.run_stage(lambda params: len(3))
 
 
 def test_the_line_of_a_bug_shows_no_password_and_no_control_character(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@host")
     monkeypatch.setenv("MASKGIT_COMMIT", "a job, whose files nobody sees")
 
@@ -99,20 +88,18 @@ def test_the_line_of_a_bug_shows_no_password_and_no_control_character(run, monke
 
     with pytest.raises(SystemExit) as caught:
         running.run_stage(fail)
-    (file,) = tmp_path.glob("traceback-*.txt")
+    (file,) = tmp_path.glob("runs/traceback-*.txt")
     shown = str(caught.value) + file.read_text()
     assert "s3cret" not in shown and "\x1b" not in str(caught.value)
 
 
 def test_a_reader_that_leaves_a_stage_is_no_bug(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-
     def fail(params):
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
         running._run(fail, lambda params: ())
-    assert not [*tmp_path.glob("traceback-*")]
+    assert not [*tmp_path.rglob("traceback-*")]
 
 
 def test_a_project_that_is_not_there_is_not_made(run, monkeypatch, tmp_path):

@@ -22,7 +22,7 @@ from pipeline.config.values import Seed, Text
 from pipeline.decoding import DecodingSettings
 from pipeline.runtime import limits
 from pipeline.runtime.errors import UserError, one_line
-from pipeline.runtime.files import distinct, read_file, value_hash
+from pipeline.runtime.files import read_file, value_hash
 from pipeline.tokenizer import TokenizerConfig
 from pipeline.transformer import TransformerConfig
 
@@ -64,9 +64,7 @@ def read_description(path: Path) -> Description:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; give a folder that save_pretrained wrote") from error
     try:
-        description = Description.model_validate_json(content)
-        json.loads(content, object_pairs_hook=distinct)  # of two of one key pydantic takes the last
-        return description
+        return Description.model_validate_json(content)
     except ValidationError as error:
         raise UserError(
             f"{path} is no {CONFIG} of a saved model ({mistake(error)}); {AGAIN}"

@@ -149,12 +149,12 @@ def decoding(
 
 def _set_param(text: str) -> tuple[str, Any]:
     """The name in the API, and the value, of KEY=VALUE."""
-    from pipeline.runtime.files import NotYaml, parse_yaml
+    from pipeline.runtime.files import parse_yaml
 
     key, _, value = text.partition("=")
     try:
         parsed = parse_yaml(value)
-    except NotYaml as error:
+    except ValueError as error:
         raise UserError(f"-S: the value of {key}: {error}") from None
     if key not in PARAMS or parsed is None:
         raise UserError(f"-S: '{text}' sets no param of decoding; use {', '.join(PARAMS)} (=VALUE)")

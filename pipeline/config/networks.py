@@ -9,7 +9,6 @@ from pipeline.config.paths import AUTOREGRESSIVE, CLASSIFIER, IMAGES, TOKENIZER,
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json, read_yaml
-from pipeline.runtime.limits import CONFIG_BYTES
 
 # The section of the params that describes a network, by its kind.
 SECTIONS = {
@@ -76,5 +75,5 @@ def _classes() -> int:
 def _config(file: Path) -> dict[str, Any]:
     """Nothing where it is damaged: who loads the network says so."""
     with suppress(UserError, OSError):
-        return dict(read_json(file, "kind", most=CONFIG_BYTES))
+        return dict(read_json(file, "kind"))
     return {}

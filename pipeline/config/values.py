@@ -1,5 +1,6 @@
 """The kinds of values that params have, each with its bounds (pipeline/runtime/limits.py)."""
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar

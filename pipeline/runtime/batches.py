@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.runtime.device import driver_device, worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost, require_readable
-from pipeline.runtime.files import PARTS, atomic_file, file_hash, remove_temporary
+from pipeline.runtime.files import atomic_file, file_hash, remove_temporary
 from pipeline.runtime.node_checkout import Checkout, checkout, enter
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.runtime.ray_cluster import join_ray, require_resources
@@ -136,7 +136,7 @@ class _Worker:
 
 def parts_folder(path: Path) -> Path:
     """Where the batches of a file lie until it is whole."""
-    return path.with_name(f"{path.name}{PARTS}")
+    return path.with_name(f"{path.name}.parts")
 
 
 def drop_parts(path: Path) -> None:
@@ -219,7 +219,7 @@ def joined(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write named tensors, as safetensors."""
     content = safetensors.torch.save(tensors)
-    with atomic_file(path, durable=False) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(content)  # the library has an error of its own for a full disk
 
 

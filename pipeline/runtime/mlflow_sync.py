@@ -257,7 +257,7 @@ class _Projection:
     def _note(self, **sent: Any) -> None:
         self.sent |= sent
         self.noted = True
-        write_json(self.folder / SENT, self.sent, durable=False)
+        write_json(self.folder / SENT, self.sent)
 
     def _describe(self) -> None:
         """Find or create the run, and send its tags, params and data sets."""

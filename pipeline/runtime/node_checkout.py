@@ -113,7 +113,7 @@ def _pull(project: Checkout) -> None:
         folder.symlink_to(Path.cwd())
     os.chdir(folder)
     with FileLock(".dvc/tmp/checkout.lock"):
-        write_text("dvc.lock", project.lock, durable=False)  # another worker may read it
+        write_text("dvc.lock", project.lock)  # another worker may read it
         try:
             with Repo(".", config=remote.config(cache_folder(remote) / "cache")) as repo:
                 repo.pull(targets=list(project.inputs))

@@ -1,5 +1,6 @@
 """Joining Ray: the cluster that RAY_ADDRESS names, or a local one that ends with the stage."""
 
+import errno
 import logging
 import os
 import shlex
@@ -28,7 +29,7 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints tables at any verbosity
 }
 _LOCAL_ENVIRONMENT = {
-    # Ray's switch for systems whose firewall asks about every open port: it listens on loopback.
+    # Ray listens on loopback, as by default on Windows and macOS.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one's own machine is not preempted
     # Workers that start before they are asked for would not have the environment of workers.
@@ -36,20 +37,16 @@ _LOCAL_ENVIRONMENT = {
     # An idle worker that Ray ends in the middle of a stage may abort and print a page.
     "RAY_idle_worker_killing_time_threshold_ms": str(2**31 - 1),
 }
-# A port where nothing listens: Ray Train asks the dashboard whether its controller lives, and the
-# dashboard of another cluster on Ray's usual port would say no.
-_NO_DASHBOARD = "http://127.0.0.1:9"
-
+# Set to 1 where an autoscaler may bring nodes (deploy/raycluster.yaml): no public API of Ray says.
+AUTOSCALING = "MASKGIT_AUTOSCALING"
+NODES = 1800.0  # seconds that a training waits for nodes
 ANSWER = 5.0  # seconds that a port may take to answer
 DISK = 2**25  # bytes that Ray's sockets and logs need at least
 
 
 def join_ray() -> None:
-    """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster.
-
-    Raises:
-        UserError: Ray does not start, or cannot be reached.
-    """
+    """Connect to RAY_ADDRESS (or to the job's cluster), else start a local cluster; a `UserError`
+    if Ray does not start or cannot be reached."""
     address = cluster_address()
     os.environ |= _ENVIRONMENT if address else _ENVIRONMENT | _LOCAL_ENVIRONMENT
     # A failed trial or worker is an exception here, which Ray would also log by the page.
@@ -58,14 +55,22 @@ def join_ray() -> None:
 
     if ray.is_initialized():
         return
-    if reason := why_no_cluster(address):
-        raise _cannot_join(address, reason)
-    options: dict[str, Any] = {"runtime_env": _workers_environment()}
+    # Workers import this project whatever their folder.
+    path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
+    variables = {"PYTHONPATH": path} | _ENVIRONMENT
+    hook = "pipeline.runtime.process.set_up_worker"
+    environment: dict[str, Any] = {"env_vars": variables, "worker_process_setup_hook": hook}
+    if (quoted := shlex.quote(sys.executable)) != sys.executable:
+        environment["py_executable"] = quoted  # Ray gives it to a shell as it is
+    options: dict[str, Any] = {"runtime_env": environment}
     if not address:
         _prepare_local()
-        options["runtime_env"]["env_vars"]["RAY_API_SERVER_ADDRESS"] = _NO_DASHBOARD
+        # Nothing listens there: Ray Train would ask another cluster's dashboard for its controller.
+        variables["RAY_API_SERVER_ADDRESS"] = "http://127.0.0.1:9"
         # Starting the dashboard takes seconds of the workers' CPUs.
         options |= {"address": "local", "include_dashboard": False}
+    elif reason := why_no_cluster(address):
+        raise _cannot_join(address, reason)
     try:
         ray.init(**options)
     except SystemExit as told:  # SIGTERM, for which Ray has set its own handler
@@ -82,133 +87,80 @@ def cluster_address() -> str:
 
 
 def _prepare_local() -> None:
-    """Create the folder of Ray's sockets and logs, to which Ray lets everyone write, and that of
-    its token, for this user alone.
-
-    Raises:
-        UserError: a folder is another user's or cannot be written, or its disk is full.
-    """
+    """Create the folders of Ray's token, and of its sockets and logs, for this user alone: Ray
+    itself lets everyone write to them. A RAY_TMPDIR that is there keeps its permissions."""
     os.environ.pop("RAY_ADDRESS", None)
     # By default Gloo listens on the address that the machine's name stands for.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
-    own = Path("/tmp") / f"ray-{os.getuid()}"  # short: the path of a socket has 107 bytes at most
-    named = Path(os.environ.get("RAY_TMPDIR") or own)
-    os.environ["RAY_TMPDIR"] = str(named)
-    for folder in (Path.home() / ".ray", named):
-        try:
+    own = f"/tmp/ray-{os.getuid()}"  # short: the path of a socket has 107 bytes at most
+    sockets, token = Path(os.environ.setdefault("RAY_TMPDIR", own)), Path.home() / ".ray"
+    try:
+        for folder in (token, sockets):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if folder != named or named == own:
+            if folder in (token, Path(own)):
                 folder.chmod(0o700)
-        except OSError as error:
-            reason = f"cannot be a folder of this user alone ({error.strerror})"
-            way_out = "remove it, or set HOME and RAY_TMPDIR to folders of your own"
-            raise UserError(str(folder), reason, way_out) from error
-    if shutil.disk_usage(named).free < DISK:
-        way_out = "free some space, or set RAY_TMPDIR to a folder on another disk"
-        raise UserError(str(named), "its disk has no room for Ray's sockets and logs", way_out)
-
-
-def _workers_environment() -> dict[str, Any]:
-    """The runtime environment of workers, as Ray takes it."""
-    # They import this project whatever their working directory.
-    path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
-    environment: dict[str, Any] = {
-        "env_vars": {"PYTHONPATH": path} | _ENVIRONMENT,
-        "worker_process_setup_hook": "pipeline.runtime.process.set_up_worker",
-    }
-    if shlex.quote(sys.executable) != sys.executable:
-        # Ray gives it to a shell as it is, and retries for ever where that finds nothing.
-        environment["py_executable"] = shlex.quote(sys.executable)
-    return environment
+        if shutil.disk_usage(sockets).free < DISK:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(sockets))
+    except OSError as error:
+        reason = f"cannot be Ray's folder, of this user alone ({error.strerror})"
+        way_out = "remove it or make room, or set HOME and RAY_TMPDIR to other folders of your own"
+        raise UserError(str(error.filename), reason, way_out) from error
 
 
 def _cannot_join(address: str, reason: str) -> UserError:
-    reason = reason.splitlines()[0]
     if address:
         way_out = "start a head with `ray start --head`, or unset RAY_ADDRESS"
         return UserError("RAY_ADDRESS", f"cannot join Ray at '{address}': {reason}", way_out)
-    way_out = "run again when the machine is less busy" if "timed out" in reason else ""
-    if "AF_UNIX path" in reason:
-        way_out = "set RAY_TMPDIR to a folder with a shorter path"
-    return UserError("Ray", f"cannot start: {reason}", way_out)
+    way_out = "run again when the machine is less busy, or set RAY_TMPDIR to a shorter path"
+    return UserError("Ray", f"cannot start: {reason.splitlines()[0]}", way_out)
 
 
 def why_no_cluster(address: str) -> str | None:
-    """Why there can be no cluster at a RAY_ADDRESS, for which Ray would wait several minutes; None
-    if Ray may be there."""
+    """Why Ray cannot be at a RAY_ADDRESS, for which Ray itself would wait several minutes."""
     if address in ("", "auto"):
         return None
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isascii() and port.isdigit()):
         return "it is not host:port"
-    return why_unreachable(host, int(port)) or _why_not_grpc(f"{host}:{port}")
-
-
-def _why_not_grpc(address: str) -> str | None:
-    """Why the server at host:port, which does not speak gRPC, is not Ray; None if it does. With
-    TLS there is no check."""
-    if os.environ.get("RAY_USE_TLS", "0") != "0":
-        return None
+    if (reason := why_unreachable(host, int(port))) or os.environ.get("RAY_USE_TLS", "0") != "0":
+        return reason
     import grpc
 
-    channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])  # as Ray's own
-    try:
-        grpc.channel_ready_future(channel).result(timeout=ANSWER)
-        return None
-    except grpc.FutureTimeoutError:
-        return "what answers is no Ray, whose port is 6379 (8265 is its dashboard's)"
-    finally:
-        channel.close()
+    direct = [("grpc.enable_http_proxy", 0)]  # as Ray's own
+    with grpc.insecure_channel(f"{host}:{port}", direct) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER)
+        except grpc.FutureTimeoutError:
+            return "what answers is no Ray, whose port is 6379 (8265 is its dashboard's)"
+    return None
 
 
 def why_unreachable(host: str, port: int) -> str | None:
     """Why nothing answers on a port; None if something does. An IPv6 host may be in brackets."""
     try:
         socket.create_connection((host.strip("[]"), port), timeout=ANSWER).close()
-    except OSError as error:
-        return error.strerror or str(error)
-    except (OverflowError, UnicodeError):  # a port above 65535, an impossible host name
-        return "there is no such host or port"
+    except (OSError, OverflowError, UnicodeError) as error:  # also of impossible ports and names
+        return getattr(error, "strerror", None) or str(error)
     return None
 
 
-# Set to 1 where an autoscaler may bring nodes (deploy/raycluster.yaml): no public API of Ray says.
-AUTOSCALING = "MASKGIT_AUTOSCALING"
-NODES = 1800.0  # seconds that a training waits for nodes, each of four times
-
-
 def require_resources(workers: int, cpus_per_worker: int, use_gpu: bool, key: str) -> None:
-    """Check, before any work, that the cluster can hold the workers. Where an autoscaler may bring
-    nodes, print that the workers wait for them.
-
-    Args:
-        key: the param that sets the number of workers, for the error.
-
-    Raises:
-        UserError: the cluster can never hold the workers.
-    """
+    """Check, before any work, that the cluster can hold the workers, whose number the param `key`
+    sets: a `UserError`, or a printed line where an autoscaler may bring nodes."""
     import ray
 
-    have, each = ray.cluster_resources(), {"CPU": cpus_per_worker, "GPU": int(use_gpu)}
-    short = [kind for kind, need in each.items() if workers * need > have.get(kind, 0)]
-    if short:
-        kind = short[0]
-        found = f"the Ray cluster has {have.get(kind, 0):g}"
-        lacking = f"{workers} workers need {workers * each[kind]} {kind}s and {found}"
-    elif (room := room_for(each)) < workers:
-        size = f"{cpus_per_worker} CPUs{' and a GPU' if use_gpu else ''} each"
-        lacking = (
-            f"{workers} workers of {size}, and the nodes of the Ray cluster have room for {room}"
-        )
-    else:
+    if (found := room_for({"CPU": cpus_per_worker, "GPU": int(use_gpu)})) >= workers:
         return
+    size = f"{cpus_per_worker} CPUs{' and a GPU' if use_gpu else ''} each"
+    reason = f"{workers} workers of {size}, and the nodes of the Ray cluster have room for {found}"
+    way_out = "lower it, or join a larger cluster by RAY_ADDRESS"
     if may_grow():
-        print(f"{key}: {lacking}; they wait for nodes of its autoscaler", flush=True)
+        print(f"{key}: {reason}; they wait for nodes of its autoscaler", flush=True)
         return
-    if short == ["GPU"] and not have.get("GPU"):
-        key, lacking = "ray.use_gpu", "the Ray cluster has no GPU"
-        raise UserError(key, lacking, "set it to false, or join a cluster with GPUs by RAY_ADDRESS")
-    raise UserError(key, lacking, "lower it, or join a larger cluster by RAY_ADDRESS")
+    if use_gpu and not ray.cluster_resources().get("GPU"):
+        key, reason = "ray.use_gpu", "the Ray cluster has no GPU"
+        way_out = "set it to false, or join a cluster with GPUs by RAY_ADDRESS"
+    raise UserError(key, reason, way_out)
 
 
 def room_for(each: Mapping[str, float]) -> int:
@@ -227,13 +179,6 @@ def may_grow() -> bool:
     return bool(cluster_address()) and os.environ.get(AUTOSCALING) == "1"
 
 
-def wait_for_nodes() -> None:
-    """Let workers that Ray Train starts wait for the nodes that an autoscaler may bring."""
-    if may_grow():
-        wait_longer(NODES)
-
-
 def wait_longer(seconds: float) -> None:
-    """Let Ray Train wait for its workers longer than the minute after which it tries again, three
-    times."""
+    """Let Ray Train wait for its workers longer than a minute, each of four times."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(seconds))

@@ -49,7 +49,7 @@ def run_dir(stage: str, key: dict[str, Any], folder: str = "runs") -> Path:
         raise cannot_write(path, error) from error
     remove_temporary(path, below=True)
     download(path)
-    write_json(path / "key.json", key, durable=False)
+    write_json(path / "key.json", key)
     _locks[path] = lock
     return path
 

@@ -15,7 +15,6 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_folder, read_json, write_json
-from pipeline.runtime.limits import CONFIG_BYTES
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.bounds import require_bounds
@@ -95,7 +94,7 @@ def load_model(
     require_float32()
     folder = Path(folder)
     try:
-        config = read_json(folder / "config.json", "kind", most=CONFIG_BYTES)
+        config = read_json(folder / "config.json", "kind")
     except UserError as error:  # whose way out is that of a result
         raise UserError(f"{str(error).rpartition(';')[0]}; {way_out}") from error
     found = config.pop("kind")

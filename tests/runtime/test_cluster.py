@@ -20,9 +20,11 @@ from pipeline.runtime import ray_cluster as module
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.ray_cluster import (
     AUTOSCALING,
+    NODES,
     join_ray,
+    may_grow,
     require_resources,
-    wait_for_nodes,
+    wait_longer,
     why_no_cluster,
 )
 from tests.project import ROOT
@@ -189,20 +191,16 @@ def starting(monkeypatch, tmp_path):
     return start
 
 
-@pytest.mark.parametrize(
-    ("said", "way_out"),
-    [("timed out during startup.\nRead", "less busy"), ("AF_UNIX path is too long", "RAY_TMPDIR")],
-)
-def test_a_cluster_that_does_not_start_is_one_line(starting, said, way_out):
+def test_a_cluster_that_does_not_start_is_one_line(starting):
     with pytest.raises(UserError) as error:
-        starting(said)
-    assert error.value.subject == "Ray" and said.splitlines()[0] in error.value.reason
-    assert way_out in error.value.way_out
+        starting("timed out during startup.\nRead")
+    assert error.value.subject == "Ray" and "\n" not in error.value.reason
+    assert "less busy" in error.value.way_out
 
 
 def test_a_folder_that_cannot_be_rays_is_named(starting, monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(UserError, match="no room") as error:
+    with pytest.raises(UserError, match="No space left") as error:
         starting()
     assert error.value.subject == str(tmp_path / "ray")
     monkeypatch.setenv("RAY_TMPDIR", "/dev/null")
@@ -253,7 +251,7 @@ def test_workers_that_a_cluster_cannot_hold_are_refused(nodes):
     for workers, cpus, gpu, lacking in (
         (3, 5, False, "room for 2"),
         (5, 3, True, "room for 4"),
-        (9, 2, False, "need 18 CPUs and the Ray cluster has 17"),
+        (9, 2, False, "room for 8"),
     ):
         with pytest.raises(UserError, match=lacking) as error:
             require_resources(workers, cpus, gpu, "ray.num_workers")
@@ -267,21 +265,19 @@ def test_workers_that_a_cluster_cannot_hold_are_refused(nodes):
 def test_workers_wait_where_an_autoscaler_may_bring_nodes(nodes, monkeypatch, capsys):
     from ray.train.v2._internal.constants import get_env_vars_to_propagate
 
-    def waits() -> float:
-        wait_for_nodes()
-        return float(get_env_vars_to_propagate().get(key, 60))
-
     key = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
     monkeypatch.setenv(key, "")
     monkeypatch.delenv(key)
     nodes({"CPU": 1})
-    assert waits() == 60
+    assert not may_grow()
     monkeypatch.setenv(AUTOSCALING, "1")
     require_resources(1, 1, False, "ray.num_workers")
     assert not capsys.readouterr().out
     require_resources(2, 2, True, "ray.num_workers")
     assert "autoscaler" in capsys.readouterr().out
-    assert waits() > 600
+    assert may_grow()
+    wait_longer(NODES)
+    assert float(get_env_vars_to_propagate()[key]) == NODES
     monkeypatch.delenv("RAY_ADDRESS")  # a stage's own cluster has no autoscaler
     with pytest.raises(UserError):
         require_resources(2, 2, False, "ray.num_workers")

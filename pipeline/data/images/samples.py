@@ -1,8 +1,6 @@
 """The samples of a main replicate: shards as the data set's, of PNGs. `evaluate` writes and
 publishes them, and other stages read them as they read the data set."""
 
-import contextlib
-import os
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +17,13 @@ from pipeline.data.images.shards import MANIFEST, ImageShards
 from pipeline.data.images.threads import in_threads
 from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
 from pipeline.runtime.batches import Alone, Maker, drop_parts, load_part, making, parts_folder
-from pipeline.runtime.files import atomic_file, atomic_folder, read_json, remove_temporary
+from pipeline.runtime.files import (
+    atomic_file,
+    atomic_folder,
+    link_or_copy,
+    read_json,
+    remove_temporary,
+)
 
 SPLIT = "samples"
 LEVEL = 1  # of zlib's effort: a third of the default's time, for a tenth more bytes
@@ -125,7 +129,7 @@ class Encoded:
 
 def save_batch(encoded: list[bytes], path: Path) -> None:
     """Write a batch of PNGs."""
-    with atomic_file(path, durable=False) as temporary:
+    with atomic_file(path) as temporary:
         pq.write_table(pa.table({"image": encoded}), temporary, compression="none")
 
 
@@ -152,15 +156,7 @@ def publish_samples(samples: Path, folder: Path, copy: bool = True) -> None:
     shards = read_json(samples / MANIFEST)["shards"][SPLIT]
     with atomic_folder(folder) as temporary:
         for name in (*(shard["file"] for shard in shards), MANIFEST):
-            _publish(samples / name, temporary / name, copy)
-
-
-def _publish(file: Path, target: Path, copy: bool) -> None:
-    if not copy:
-        with contextlib.suppress(OSError):  # on another file system, or one without links
-            os.link(file, target)
-            return
-    shutil.copyfile(file, target)
+            (shutil.copyfile if copy else link_or_copy)(samples / name, temporary / name)
 
 
 def open_samples(folder: Path) -> ImageShards:

@@ -1,12 +1,13 @@
 """A trial of the ablation: where it lies and what it has made."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.paths import TOKENS
 from pipeline.data.tokens import TokenCache
-from pipeline.runtime.files import look_again, read_json
+from pipeline.runtime.files import read_json
 from pipeline.training.loop import Workers
 from pipeline.training.transformer.job import TransformerJob
 
@@ -65,7 +66,7 @@ class Trial:
     @property
     def finished(self) -> bool:
         for folder in {cell.folder for cell in self.cells + self.crossed}:
-            look_again(Path(folder))
+            list(os.walk(folder))  # so that an NFS client sees other machines' new files
         return not self.missing()
 
     def rows(self) -> list[dict[str, Any]]:

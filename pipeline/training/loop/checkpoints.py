@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import atomic_file, remove, remove_temporary
+from pipeline.runtime.files import atomic_file, remove_temporary
 from pipeline.runtime.storage import download, upload
 
 CHECKPOINT = "checkpoint.pt"  # the newest of a training
@@ -87,7 +87,7 @@ def newest_checkpoint(paths: Iterable[Path]) -> dict[str, Any] | None:
             continue
         except Damaged as error:
             print(f"{error}; it is removed, the one before it is used if there is one", flush=True)
-            remove(path)
+            path.unlink(missing_ok=True)
     return None
 
 
@@ -121,6 +121,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises many types
-        require_readable(path, error, "or delete it to do without it")
+        require_readable(path, error)
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise Damaged(str(path), f"the checkpoint is damaged ({reason})") from error

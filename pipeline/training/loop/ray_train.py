@@ -17,7 +17,7 @@ from pipeline.runtime.failures import in_a_line, innermost
 from pipeline.runtime.files import remove_temporary, temporary_beside
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.node_checkout import checkout, enter
-from pipeline.runtime.ray_cluster import wait_for_nodes
+from pipeline.runtime.ray_cluster import NODES, may_grow, wait_longer
 from pipeline.runtime.storage import storage
 from pipeline.runtime.trials import note_machines, this_machine
 from pipeline.training.loop.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
@@ -45,7 +45,8 @@ def fit(
     from ray.train.torch import TorchTrainer
 
     remove_temporary(job.run_dir)  # of workers that were killed
-    wait_for_nodes()
+    if may_grow():
+        wait_longer(NODES)
     config = {"job": job, "on_row": on_row, "checkout": checkout()}
     try:
         # Type checkers read version 1 of Ray Train, in which workers return nothing.

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_json
-from pipeline.runtime.limits import CONFIG_BYTES
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.released.formats import read_weights
@@ -192,7 +191,7 @@ def _differing_sizes(kind: str, parts: Parts, weights: dict[str, Tensor]) -> str
 def _check_description(path: Path, kind: str, config: TokenizerConfig | TransformerConfig) -> None:
     """Compare what names and shapes of the weights do not tell with the `config.json` beside a
     published model."""
-    description = read_json(path, most=CONFIG_BYTES) if path.exists() else None
+    description = read_json(path) if path.exists() else None
     if isinstance(description, dict):
         ours = {"kind": kind} | dataclasses.asdict(config)
         for key in ("kind", "heads", "codebook_size"):

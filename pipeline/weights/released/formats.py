@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import distinct, require_file
+from pipeline.runtime.files import require_file
 from pipeline.runtime.limits import FLAX_BYTES
 from pipeline.runtime.pytorch_files import read_state_dict
 
@@ -131,7 +131,7 @@ def _unpacked(packed: bytes | mmap.mmap, most: int, longest: int, raw: bool = Fa
         return msgpack.unpackb(
             packed,
             raw=raw,
-            object_pairs_hook=lambda pairs: distinct(counted(pairs)),
+            object_pairs_hook=lambda pairs: dict(counted(pairs)),
             list_hook=counted,
             max_bin_len=len(packed) if raw else 0,
             max_array_len=longest,
