@@ -150,7 +150,7 @@ def test_other_zip_files(tmp_path):
     torch.save({"quantize.embedding.weight": "text"}, path)
     fails(path, TOKENIZER, "quantize.embedding.weight is not a dense tensor")
     torch.save({"state_dict": {"quantize.embedding.weight": torch.ones(2, 2)}}, path)
-    fails(path, TOKENIZER, "state_dict is a dict of weights: save it by itself")
+    fails(path, TOKENIZER, "if it is a dict of weights, save it by itself")
     torch.save({"quantize.embedding.weight": torch.ones(2, 2).to_sparse()}, path)
     fails(path, TOKENIZER, "quantize.embedding.weight is not a dense tensor")
     with zipfile.ZipFile(path, "w") as archive:

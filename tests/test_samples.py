@@ -1,6 +1,7 @@
 """Published samples: the pixels and labels that were drawn, in their order, in shards as the data
 set's, and what CAS makes of them."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -162,7 +163,7 @@ def test_published_samples_that_cannot_be_read_name_their_stage(tmp_path, damage
 @pytest.mark.parametrize("copy", [True, False])
 def test_samples_are_published_whole_or_not_at_all(tmp_path, monkeypatch, copy):
     run, target = write(tmp_path / "run"), tmp_path / "published/seed0"
-    by = (samples.shutil, "copyfile") if copy else (samples.os, "link")
+    by = (samples.shutil, "copyfile") if copy else (os, "link")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(*by, Dies(getattr(*by), calls=2))
         publish_samples(run, target, copy)

@@ -91,14 +91,6 @@ def test_what_is_damaged_is_one_line(saved, change, message):
         MaskGIT.from_pretrained(saved)
 
 
-def bloat(network: Path) -> None:
-    rewrite(network, (network / "config.json").read_text() + " " * 2**23)
-
-
-def twice(config: Path) -> None:
-    config.write_text(config.read_text().replace('"seed":', '"seed": 7, "seed":'))
-
-
 def rewrite(network: Path, text: str) -> None:
     (network / "config.json").write_text(text)
 

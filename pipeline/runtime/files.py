@@ -108,7 +108,7 @@ def link_or_copy(source: Path | str, target: Path | str) -> None:
 def to_disk(path: Path) -> None:
     """Wait until a file is on the disk: renamed earlier, it might be lost with the power."""
     with open(path, "rb") as file:
-        os.fsync(file)
+        os.fsync(file.fileno())
 
 
 def require_new(folder: Path) -> None:
