@@ -59,8 +59,8 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 
 def onednn_takes_bfloat16() -> bool:
-    """Whether oneDNN computes `F.linear` in bfloat16 on this CPU, though it may be slow. (Nothing
-    public says what it does with this build and ONEDNN_MAX_CPU_ISA.)"""
+    """Whether oneDNN computes `F.linear` in bfloat16 on this CPU, though it may be slow."""
+    # Private: nothing public says what oneDNN does with this build and ONEDNN_MAX_CPU_ISA.
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

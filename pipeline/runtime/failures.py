@@ -42,6 +42,7 @@ def bug(error: Exception, name: str) -> str:
 def innermost(error: BaseException) -> BaseException:
     """The error inside of Ray's, which wrap it several times."""
     inside = [*getattr(error, "worker_failures", {}).values()]
+    # Private: Ray Train offers the error that it wraps under no public name.
     inside += [getattr(error, name, None) for name in ("controller_failure", "cause", "_base_exc")]
     causes = [cause for cause in inside if isinstance(cause, BaseException)]
     return innermost(causes[0]) if causes else error

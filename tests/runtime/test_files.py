@@ -91,7 +91,8 @@ def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
             done.append(f"{what} {os.path.basename(path)[:6]}")
 
     def note_fsync(handle):
-        note("fsync", os.readlink(f"/proc/self/fd/{handle}"))
+        number = handle if isinstance(handle, int) else handle.fileno()
+        note("fsync", os.readlink(f"/proc/self/fd/{number}"))
         fsync(handle)
 
     def note_rename(old, new):
