@@ -131,8 +131,11 @@ def _tuner(
                 except Exception as error:
                     ended[name] = error
 
-        def on_trial_error(self, iteration, trials, trial, **info):
-            ended[trial.config["trial"]] = trial.get_pickled_error() or trial.get_error()
+        def on_experiment_end(self, trials, **info):  # not before are the errors in their files
+            for trial in trials:
+                error = trial.get_pickled_error() or trial.get_error()
+                if error and trial.status == trial.ERROR:
+                    ended[trial.config["trial"]] = error
 
     # A trial that waits for its workers reserves a little memory, since Tune requires something:
     # beside a reserved CPU, or a part of one, its workers might never fit.

@@ -31,6 +31,7 @@ class Job:
 
     name: str
     folder: Path
+    folders = ()
 
     @property
     def attempts(self) -> int:
