@@ -101,11 +101,7 @@ class Server:
         self._client: Any = None
 
     def ask(self, request: Callable[[Any], Any]) -> Any:
-        """`request(client)`, with an MLflow client.
-
-        Raises:
-            Unsent: the request failed; the message is one line, without secrets.
-        """
+        """`request(client)`; raises `Unsent` if it fails, with one line that holds no secrets."""
         try:
             client = self._connected()
             self.asked = time.monotonic()
@@ -170,11 +166,7 @@ def _reason(error: Exception) -> str:
 
 def project(folder: Path, server: Server) -> None:
     """Make MLflow agree with the log in a folder. `sent.json` notes what MLflow has, to save
-    requests: MLflow ignores a row with the key, step, time and value of another.
-
-    Raises:
-        Unsent: not everything could be sent.
-    """
+    requests: MLflow ignores a row with the key, step, time and value of another."""
     with FileLock(folder / ".sent.lock"):
         remove_temporary(folder, SENT)
         try:
@@ -194,9 +186,10 @@ class _Projection:
         self.where = experiment.experiment_id
         # The time of its creation tells an experiment from one in another database.
         database = [self.where, experiment.creation_time]
-        self.sent = {"database": database, "run_id": "", "run": None, "bytes": 0, "artifacts": {}}
-        if (folder / SENT).exists() and (sent := read_json(folder / SENT))["database"] == database:
-            self.sent = sent
+        self.sent: dict[str, Any] = read_json(folder / SENT) if (folder / SENT).exists() else {}
+        if self.sent.get("database") != database:
+            self.sent = {"database": database, "run_id": "", "run": None, "bytes": 0}
+            self.sent["artifacts"] = {}
 
     def send(self) -> None:
         described = self.sent["run"] == self.run
@@ -204,11 +197,15 @@ class _Projection:
             self._describe()
         self._send_metrics()
         self._send_artifacts()
-        if not described:
-            if self.run["status"] != "RUNNING":
-                self._delete_duplicates()
-                self._ask("set_terminated", self.run["status"], self.run["end"])
-            self._note(run=self.run)
+        if described:
+            return
+        if self.run["status"] != "RUNNING":
+            for run in self._own_runs():  # of requests that timed out, and were obeyed later
+                empty = not (run.data.metrics or run.data.params)
+                if empty and run.info.run_id != self.sent["run_id"]:
+                    self.server.ask(methodcaller("delete_run", run.info.run_id))
+            self._ask("set_terminated", self.run["status"], self.run["end"])
+        self._note(run=self.run)
 
     def _ask(self, request: str, *arguments: Any, **named: Any) -> Any:
         return self.server.ask(methodcaller(request, self.sent["run_id"], *arguments, **named))
@@ -242,12 +239,6 @@ class _Projection:
     def _own_runs(self) -> list[Any]:
         return self._runs(self.run["key"], f" AND attributes.start_time = {self.run['start']}")
 
-    def _delete_duplicates(self) -> None:
-        """Delete the empty runs of requests that timed out: a server that hung obeys them later."""
-        for run in self._own_runs():
-            if run.info.run_id != self.sent["run_id"] and not (run.data.metrics or run.data.params):
-                self.server.ask(methodcaller("delete_run", run.info.run_id))
-
     def _send_metrics(self) -> None:
         from mlflow.entities import Metric
 
@@ -276,8 +267,10 @@ class _Projection:
     def _send_artifacts(self) -> None:
         for path in sorted((self.folder / ARTIFACTS).rglob("*.*")):
             name = path.relative_to(self.folder / ARTIFACTS).as_posix()
+            if path.suffix == ".tmp":  # it is being written
+                continue
             changed = path.stat().st_mtime_ns
-            if path.suffix == ".tmp" or self.sent["artifacts"].get(name) == changed:
+            if self.sent["artifacts"].get(name) == changed:
                 continue
             try:
                 self._upload(path, name.rpartition("/")[0] or None)
@@ -359,7 +352,7 @@ class Sync:
 
 
 def sync(folder: Path) -> str:
-    """Send all logs below a folder of run directories; returns a line that says what was done.
+    """Send all logs below a folder of run directories; returns a line that says so.
 
     Raises:
         UserError: MLflow does not have everything.
