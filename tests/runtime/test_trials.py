@@ -31,6 +31,7 @@ class Job:
 
     name: str
     folder: Path
+    folders: tuple[Path, ...] = ()
 
     @property
     def attempts(self) -> int:
