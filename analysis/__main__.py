@@ -20,7 +20,7 @@ from pipeline.runtime.files import read_json, tree_hash
 from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.project import require_here
 from pipeline.runtime.provenance import described, out_of_date
-from pipeline.runtime.stage import log_reproduction, logs_folder
+from pipeline.runtime.stage import log_reproduction
 
 
 def main() -> int:
@@ -59,12 +59,7 @@ def _log(params: Params, report: Path) -> None:
     """Log the report, and the few numbers that stand for all, to MLflow."""
     metrics = RESULTS / "metrics.json"
     try:
-        left = log_reproduction(
-            logs_folder(params.ray.folder),
-            params.mlflow.experiment,
-            read_json(metrics),
-            [metrics, report],
-        )
+        left = log_reproduction(params, read_json(metrics), [metrics, report])
     except UserError as unlogged:  # as of a full disk: the report is there all the same
         left = str(unlogged)
     if left:

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from pipeline.runtime.dag import stage_outputs
 from pipeline.runtime.files import read_json, read_yaml, tree_hash
-from pipeline.runtime.run_log import SYSTEM, read_rows
+from pipeline.runtime.run_log import read_rows
 from tests.failing_proxy import FailingProxy
 from tests.project import SECRET, Project, files_with_secret
 
@@ -168,7 +168,7 @@ class Trial:
             for log in self._logs()
             for _, row in read_rows(log / "metrics.jsonl")
             for metric, value in row["metrics"].items()
-            if not metric.startswith(SYSTEM) and "second" not in metric
+            if not metric.startswith("system/") and "second" not in metric
         }
 
     def count(self) -> int:

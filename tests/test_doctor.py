@@ -55,12 +55,6 @@ def test_a_damaged_dag_would_stop_a_run(project):
     assert state == "fails" and "dvc.yaml" in text
 
 
-def test_a_file_that_is_not_a_database_is_noted(project):
-    Path("mlflow.db").write_bytes(b"text, of which nobody makes a database")
-    state, text = found("tracking")
-    assert state == "note" and "is not a database" in text and "`maskgit sync`" in text
-
-
 def test_a_tracking_server_that_is_away_stops_nothing(project, monkeypatch):
     secret = f"http://me:hunter2@127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)

@@ -106,7 +106,7 @@ def sync() -> None:
     from pipeline.runtime.mlflow_sync import sync as send
     from pipeline.runtime.stage import logs_folder
 
-    print(send(logs_folder(load_params().ray.folder)))
+    print(send(logs_folder(load_params())))
 
 
 def register(replicate: Replicate = None) -> None:

@@ -62,10 +62,10 @@ def quality(sums: Tensor) -> dict[str, float]:
 
 
 class HeldOutSums:
-    """The published tokenizer, and the validation images that it rebuilds."""
+    """A tokenizer, and the validation images that it rebuilds."""
 
-    def __init__(self, folder: Path, params: Params, device: torch.device):
-        self.model, self.device = load_model(folder, "tokenizer", device), device
+    def __init__(self, model: Tokenizer, params: Params, device: torch.device):
+        self.model, self.device = model.to(device), device
         self.view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
@@ -83,6 +83,8 @@ def held_out_quality(folder: Path, params: Params, parts: Path, workers: Alone) 
     """
     count = len(ImageShards(IMAGES, "val"))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
-    maker, name = Maker(HeldOutSums, folder, params), "tokenizer: validation"
+    # The model itself: workers on other nodes do not see what this stage has made.
+    maker = Maker(HeldOutSums, load_model(folder, "tokenizer"), params)
+    name = "tokenizer: validation"
     sums = tensors_of(folder / WEIGHTS, parts, workers, maker, batches, name)["sums"]
     return quality(torch.tensor([sum_in_order(column) for column in sums.T], dtype=torch.float64))

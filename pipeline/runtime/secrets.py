@@ -5,7 +5,6 @@ import re
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 SHORTEST = 4  # characters of a secret that is looked for outside of an address
-_ENVIRONMENT = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 # Databases accept a slash or an @ in a password, so the longest match is the password.
 _PASSWORD = re.compile(r"(://[^/@]*?):(?:\S*|[^/]*)@")
 _NO_SCHEME = re.compile(r"^([\w.+-]+):(?!//)\S*@")
@@ -29,16 +28,12 @@ def redacted(text: str) -> str:
 def _secrets() -> set[str]:
     """The secrets that MLflow is given, in every spelling that an error may repeat."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    secrets = [os.environ.get(name, "") for name in _ENVIRONMENT]
+    secrets = [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
     secrets += [value for _, value in _IN_QUERY.findall(uri)]
-    if found := re.search(r"://[^/@]*?:(.*)@", uri):
-        secrets.append(found[1])
-    spelled = {
-        spelling
-        for secret in secrets
-        for spelling in (secret, unquote(secret), unquote_plus(secret), quote(unquote(secret), ""))
-    }
-    return {secret for secret in spelled if len(secret) >= SHORTEST}
+    secrets += re.findall(r"://[^/@]*?:(.*)@", uri)
+    secrets += [spell(secret) for secret in secrets for spell in (unquote, unquote_plus)]
+    secrets += [quote(secret, "") for secret in secrets]
+    return {secret for secret in secrets if len(secret) >= SHORTEST}
 
 
 def server_of(uri: str) -> tuple[str, int] | None:

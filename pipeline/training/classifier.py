@@ -227,10 +227,10 @@ def _right(best: Tensor, labels: Tensor, ranks: Ranks = ALONE) -> tuple[float, f
 
 
 class Judge:
-    """A published classifier, and the validation images that it judges."""
+    """A classifier, and the validation images that it judges."""
 
-    def __init__(self, folder: Path, params: Params, device: torch.device):
-        self.model, self.device = load_model(folder, "classifier", device), device
+    def __init__(self, model: Classifier, params: Params, device: torch.device):
+        self.model, self.device = model.to(device), device
         self.view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
@@ -250,6 +250,8 @@ def held_out_accuracy(
     labels = torch.from_numpy(ImageShards(IMAGES, "val").labels)
     starts, count = range(0, len(labels), BATCH), len(labels)
     batches = [(start, min(start + BATCH, count)) for start in starts]
-    maker, name = Maker(Judge, folder, params), "classifier: validation"
+    # The model itself: workers on other nodes do not see what this stage has made.
+    maker = Maker(Judge, load_model(folder, "classifier"), params)
+    name = "classifier: validation"
     best = tensors_of(folder / WEIGHTS, parts, workers, maker, batches, name)["best"]
     return _right(best, labels)

@@ -11,6 +11,7 @@ import torch
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.decoding import generate
 from pipeline.runtime import device
+from pipeline.runtime.dag import stage_params
 from pipeline.runtime.device import (
     autocast,
     driver_device,
@@ -135,6 +136,6 @@ def test_a_stage_names_the_params_that_ask_for_bfloat16(older, tmp_path, monkeyp
     stages = {name: {"params": params, "outs": ["rows.csv"]} for name, params in listed.items()}
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
     for name in ("sweep", "prepare"):
-        Stage(name, make_params())._say_precision()
+        Stage(name, make_params())._print_precision(stage_params(name))
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("sweep: training.bf16, decoding.bf16 without effect")

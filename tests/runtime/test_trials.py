@@ -31,7 +31,7 @@ class Job:
 
     name: str
     folder: Path
-    folders = ()
+    folders: tuple[Path, ...] = ()
 
     @property
     def attempts(self) -> int:

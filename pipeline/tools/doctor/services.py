@@ -2,7 +2,7 @@
 
 from importlib import metadata
 
-from pipeline.runtime.mlflow_sync import is_database, sqlite_file, tracking_uri
+from pipeline.runtime.mlflow_sync import tracking_uri
 from pipeline.runtime.secrets import redacted, server_of
 from pipeline.tools.doctor.finding import Finding
 
@@ -22,11 +22,8 @@ def tracking() -> Finding:
     from pipeline.runtime.ray_cluster import why_unreachable
 
     uri = tracking_uri()
-    shown, file, place = redacted(uri), sqlite_file(uri), server_of(uri)
+    shown, place = redacted(uri), server_of(uri)
     found = f"MLflow {metadata.version('mlflow')}; {shown}"
-    if file and not is_database(file):
-        way_out = "correct MLFLOW_TRACKING_URI, or move the file away: `maskgit sync` makes another"
-        return Finding("tracking", "note", f"{found} is not a database", way_out)
     if uri.startswith("http") and place is None:
         return Finding(
             "tracking", "note", f"{found} is not an address", "correct MLFLOW_TRACKING_URI"

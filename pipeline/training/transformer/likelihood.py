@@ -13,6 +13,7 @@ from pipeline.data.ranks import sum_in_order
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import BATCH, masked_nll_sum
 from pipeline.runtime.batches import Alone, Maker, tensors_of
+from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import WEIGHTS, load_model
 
 
@@ -20,15 +21,18 @@ class Likelihood:
     """A network and the validation tokens.
 
     Args:
-        folder: where the network is published.
         seed: draws the masks of MaskGIT's.
     """
 
     def __init__(
-        self, network: NetworkName, folder: Path, params: Params, seed: int, device: torch.device
+        self,
+        model: MaskGitTransformer | AutoregressiveTransformer,
+        params: Params,
+        seed: int,
+        device: torch.device,
     ):
         self.params, self.seed, self.device = params, seed, device
-        self.model = load_model(folder, network, device)
+        self.model = model.to(device)
         self.tokens, self.labels = held_out(params).everything()
 
     def __call__(self, number: int) -> dict[str, Tensor]:
@@ -79,7 +83,8 @@ def held_out_nll(
         parts: a folder for what a killed run goes on with.
     """
     images = len(held_out(params))
-    maker = Maker(Likelihood, network, folder, params, seed)
+    # The model itself: workers on other nodes do not see what this stage has made.
+    maker = Maker(Likelihood, load_model(folder, network), params, seed)
     numbers = [(number,) for number in range(batches(images))]
     name = f"likelihood of {network}/{folder.name}"
     nats = tensors_of(folder / WEIGHTS, parts, workers, maker, numbers, name)["nats"]
