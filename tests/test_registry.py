@@ -161,6 +161,8 @@ main()
 @pytest.mark.slow
 def test_a_registered_model_answers_with_pictures(finished, tmp_path, serve):
     project = finished.copy(tmp_path / "project")
+    (project.folder / "mlflow.db").unlink()  # it names the folder that was copied
+    project.run("python", "-m", "pipeline", "sync")
     project.run("python", "-c", KILLED, ok=False)
     said = project.run("python", "-m", "pipeline", "register")
     assert "maskgit-smoke version 1, fid_classifier" in said and "from now on" in said
