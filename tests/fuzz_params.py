@@ -27,7 +27,7 @@ WRONG: dict[type, list[Any]] = {
     float: [True, "0.1", None, -0.5, 1e300, [], 1e-320 * -1],
     str: [5, True, [], {}, 1.5, "\n", "tab\t"],
     type(None): [-5, True, [], -1.5, "\0"],
-    list: [[], {}, "a", 5, None, [None], ["\0"], list(range(2000)), [True]],
+    list: [[], {}, "a", 5, None, [None], ["\0"], [True]],
 }
 
 
@@ -42,6 +42,8 @@ def cases(random: random.Random) -> list[Case]:
                 hostile.append(value + value[:1])
             if type(value) is int:
                 hostile.append(True)  # 1 to Python
+            if key == "dpi":  # as large as its user likes
+                hostile = [bad for bad in hostile if type(bad) is not int or bad < 0]
             if key in MAY_BE_EMPTY:
                 hostile = [bad for bad in hostile if bad != []]
             for bad in hostile:

@@ -1,6 +1,5 @@
 """Ray itself: data-parallel training against one worker, and the sweep as a submitted job."""
 
-import logging
 import os
 import platform
 import shutil
@@ -72,15 +71,16 @@ def test_workers_are_set_up_before_they_load_the_libraries():
     import ray
 
     @ray.remote
-    def state() -> tuple[int, int, bool]:
+    def state() -> tuple[int, bool, bool]:
         import gc
         import logging
         import sys
 
-        return gc.get_threshold()[0], logging.getLogger("ray.tune").level, "torch" in sys.modules
+        told = logging.getLogger("ray.tune").isEnabledFor(logging.ERROR)
+        return gc.get_threshold()[0], told, "torch" in sys.modules
 
-    threshold, level, loaded = ray.get(state.remote())
-    assert threshold > 700 and level == logging.WARNING and not loaded
+    threshold, told, loaded = ray.get(state.remote())
+    assert threshold > 700 and not told and not loaded
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_a_full_disk_ends_several_workers_in_a_line_and_they_go_on_after_it(
     try:
         filler = small / "filler"
         filler.write_bytes(bytes(os.statvfs(small).f_bavail * 4096 - 300_000))
-        with pytest.raises(UserError, match="make room"):
+        with pytest.raises(UserError, match="no space"):
             fit(_job(params, tokens_dir, small / "run", workers=2))
         said = capfd.readouterr()
         assert "Traceback" not in said.out + said.err
