@@ -1,5 +1,6 @@
 """Checkpoints as files, and the run directory of a training in one process."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -105,7 +106,7 @@ def _write(state: dict[str, Any], path: Path) -> None:
     try:
         torch.save(state, path)
     except RuntimeError as error:  # what torch raises when the disk is full
-        raise OSError(f"no space, or {str(error).splitlines()[0]}") from error
+        raise OSError(errno.ENOSPC, f"no space, or {str(error).splitlines()[0]}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
