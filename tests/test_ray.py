@@ -120,7 +120,7 @@ def test_a_full_disk_ends_several_workers_in_a_line_and_they_go_on_after_it(
     try:
         filler = small / "filler"
         filler.write_bytes(bytes(os.statvfs(small).f_bavail * 4096 - 300_000))
-        with pytest.raises(UserError, match="no space"):
+        with pytest.raises(UserError, match="make room"):
             fit(_job(params, tokens_dir, small / "run", workers=2))
         said = capfd.readouterr()
         assert "Traceback" not in said.out + said.err
