@@ -196,16 +196,14 @@ class _Projection:
         if not described:
             self._describe()
         self._send_metrics()
-        self._send_artifacts()
-        if described:
-            return
-        if self.run["status"] != "RUNNING":
+        if not described and self.run["status"] != "RUNNING":
             for run in self._own_runs():  # of requests that timed out, and were obeyed later
                 empty = not (run.data.metrics or run.data.params)
                 if empty and run.info.run_id != self.sent["run_id"]:
                     self.server.ask(methodcaller("delete_run", run.info.run_id))
             self._ask("set_terminated", self.run["status"], self.run["end"])
         self._note(run=self.run)
+        self._send_artifacts()
 
     def _ask(self, request: str, *arguments: Any, **named: Any) -> Any:
         return self.server.ask(methodcaller(request, self.sent["run_id"], *arguments, **named))
@@ -219,7 +217,9 @@ class _Projection:
         from mlflow.entities import Dataset, DatasetInput, Param, RunTag
 
         run, tags = self.run, {RUN_KEY: self.run["key"], **self.run["tags"]}
-        if run["parent"] and (parents := self._runs(run["parent"])):
+        if run["parent"]:
+            if not (parents := self._runs(run["parent"])):
+                raise Unsent("its parent run is not there yet")
             tags["mlflow.parentRunId"] = parents[0].info.run_id
         if not self.sent["run_id"]:  # a request to create it that failed may have succeeded
             create = methodcaller("create_run", self.where, run["start"], tags, run["name"])
@@ -329,11 +329,7 @@ class Sync:
         while not closing:
             closing = self._closing.is_set()  # one more round after that
             try:
-                try:
-                    self._send()
-                except Gone:  # the database may have been replaced: every log is sent again
-                    self._sent.clear()
-                    self._send()
+                self._send()
                 self.problem = ""
             except Exception as error:  # the stage goes on, whatever it is
                 self.problem = redacted(str(error))
@@ -341,14 +337,29 @@ class Sync:
             self._closing.wait(pause)
 
     def _send(self) -> None:
-        """Send what has changed since it was sent, parents first."""
+        """Send what has changed since it was sent, parents first; raise the first error in the end.
+        After an error that took long nothing else is tried: the server hangs."""
+        first: Exception | None = None
         for run in [run for each in LOGS for run in sorted(self.folder.glob(f"{each}/{RUN}"))]:
             artifacts = run.parent / ARTIFACTS
             files = (run, run.parent / METRICS, artifacts, artifacts / IMAGES)
             changed = [file.stat().st_mtime_ns for file in files if file.exists()]
-            if self._sent.get(run) != changed:
-                project(run.parent, self.server)
+            if self._sent.get(run) == changed:
+                continue
+            began = time.monotonic()
+            try:
+                try:
+                    project(run.parent, self.server)
+                except Gone:  # the database may have been replaced: every log is sent again
+                    self._sent.clear()
+                    project(run.parent, self.server)
                 self._sent[run] = changed
+            except (Unsent, UserError, OSError) as error:
+                first = first or error
+                if time.monotonic() - began > ROUND:
+                    break
+        if first:
+            raise first
 
 
 def sync(folder: Path) -> str:

@@ -7,6 +7,7 @@ workers pull what earlier stages made, and checkpoints are in the store of `ray.
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from pipeline.runtime.dag import makers, require_unchanged, stage_deps
+from pipeline.runtime.dag import makers, require_unchanged, stage_deps, stages_from
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import value_hash, write_text
 from pipeline.runtime.secrets import redacted
@@ -22,6 +23,7 @@ from pipeline.runtime.storage import S3_ENVIRONMENT, Storage, storage, use_stora
 
 KEYS = (*S3_ENVIRONMENT.values(), "AWS_DEFAULT_REGION")  # by which nodes use store and remote
 JOB = "MASKGIT_JOB"  # set in a job whose nodes have checkouts of their own
+TOKENIZER = "models/tokenizer"  # every training that follows it draws samples with it
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def enter(project: Checkout) -> None:
     neither the folder nor the DVC remote, or the code has changed since the stage began."""
     import ray
 
+    global _entered
+    _entered = project
     use_storage(project.storage)
     os.environ.update(project.keys)
     if project.node and project.node != ray.get_runtime_context().get_node_id():
@@ -108,8 +112,8 @@ def _pull(project: Checkout) -> None:
         reason = f"{platform.node()} shares no folder with the job's head"
         way_out = "name an object store that all nodes reach, such as s3://bucket/folder"
         raise UserError("ray.storage_path", reason, way_out)
-    if not folder.exists():  # Ray's files lie elsewhere on this node
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):  # unless Ray's files lie elsewhere on this node
         folder.symlink_to(Path.cwd())
     os.chdir(folder)
     with FileLock(".dvc/tmp/checkout.lock"):
@@ -124,6 +128,7 @@ def _pull(project: Checkout) -> None:
 
 
 _running = Checkout("")
+_entered: Checkout | None = None  # of this process, a worker
 
 
 def begin(stage: str, code: tuple[tuple[str, str], ...]) -> None:
@@ -133,17 +138,21 @@ def begin(stage: str, code: tuple[tuple[str, str], ...]) -> None:
 
 
 def checkout() -> Checkout:
-    """What the workers of this process, a stage, need to find its project."""
+    """What the workers of this process need to find the project: a stage's, or a worker's own."""
+    if _entered is not None:
+        return _entered
     here = replace(_running, folder=str(Path.cwd()), storage=storage())
     if JOB not in os.environ:
         return here
     import ray
 
+    stage = os.environ["DVC_STAGE"]
+    drawn = {TOKENIZER} if stage in stages_from("train_tokenizer") - {"train_tokenizer"} else set()
     return replace(
         here,
         node=ray.get_runtime_context().get_node_id(),
         lock=Path("dvc.lock").read_text(),
-        inputs=tuple(sorted(makers().keys() & set(stage_deps(os.environ["DVC_STAGE"])))),
+        inputs=tuple(sorted(makers().keys() & {*stage_deps(stage), *drawn})),
         remote=default_remote(),
         keys={name: os.environ[name] for name in KEYS if name in os.environ},
     )

@@ -145,7 +145,10 @@ class RunLog:
     def log_image(self, path: Path | str, name: str, step: int) -> None:
         """Log a copy of a PNG picture; MLflow shows those of one name with a slider over steps.
         Files are named as by `mlflow.log_image`, but a picture that is logged twice is there once.
+        On a machine where the run did not begin, nothing is logged.
         """
+        if not (self.folder / RUN).exists():
+            return
         stem = f"{name}+step+{step}+timestamp+{self.start}+{file_hash(Path(path))[:32]}"
         file = self.folder / ARTIFACTS / IMAGES / f"{stem}.png"
         if not file.exists():

@@ -13,6 +13,7 @@ from fsspec.core import url_to_fs
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import temporary_beside
+from pipeline.runtime.secrets import redacted
 
 # Arguments of s3fs, and where the tools of S3 find their values.
 S3_ENVIRONMENT = {
@@ -65,7 +66,7 @@ def open_storage(storage_path: str, runs: Path) -> None:
 
 def _error(error: Exception) -> UserError:
     way_out = "check its bucket, keys, region and endpoint (docs/cluster.md), or give a folder"
-    return UserError("ray.storage_path", str(error) or type(error).__name__, way_out)
+    return UserError("ray.storage_path", redacted(str(error)) or type(error).__name__, way_out)
 
 
 def upload(path: Path) -> None:

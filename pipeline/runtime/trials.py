@@ -1,5 +1,6 @@
 """Independent jobs as trials of Ray Tune, and the machines that did a stage's work."""
 
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -127,6 +128,8 @@ def _tuner(
                 note_machines(result["machines"])
                 try:
                     download(*by_name[name].folders)
+                    for run in by_name[name].folders:  # on NFS, files of other machines are new
+                        list(os.walk(run))
                     on_done(by_name[name], result["value"])
                 except Exception as error:
                     ended[name] = error

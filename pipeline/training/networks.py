@@ -28,6 +28,7 @@ from pipeline.runtime.progress import Countdown
 from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
+from pipeline.runtime.storage import upload
 from pipeline.runtime.trials import run_trials
 from pipeline.sampling import Network, balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
@@ -220,6 +221,6 @@ class Observer:
         draw = sampler(model, self.params.decoding_settings(autoregressive=autoregressive))
         images = tokens_to_images(tokenizer, draw(labels, self.job.seed))
         path = Path(self.job.folder, SAMPLES.format(f"{step:07d}"))
-        self.run.log_image(
-            save_picture(grid_picture(images, len(images) // ROWS), path), "samples", step
-        )
+        save_picture(grid_picture(images, len(images) // ROWS), path)
+        upload(path)
+        self.run.log_image(path, "samples", step)

@@ -32,6 +32,7 @@ def node(monkeypatch):
     ray = SimpleNamespace(get_runtime_context=lambda: context)
     monkeypatch.setitem(sys.modules, "ray", ray)
     node_checkout.enter.cache_clear()
+    monkeypatch.setattr(node_checkout, "_entered", None)
     monkeypatch.setattr(node_checkout, "_running", Checkout(""))  # not a stage of another test
     yield here
     use_storage(None)

@@ -92,7 +92,9 @@ def _client(address: str) -> Any:
                 "set RAY_AUTH_MODE=token, and give its token in RAY_AUTH_TOKEN or in "
                 "~/.ray/auth_token"
             )
-        raise UserError(f"Ray at {redacted(address)}: {in_a_line(error)}; {way_out}") from error
+        raise UserError(
+            f"Ray at {redacted(address)}: {redacted(in_a_line(error))}; {way_out}"
+        ) from error
 
 
 @contextmanager
@@ -133,7 +135,7 @@ def _submitted(client: Any, address: str, command: str, package: Path) -> str:
         environment = {"working_dir": str(package)}
         return client.submit_job(entrypoint=command, runtime_env=environment)
     except (RuntimeError, OSError) as error:
-        raise UserError(f"Ray at {redacted(address)}: {in_a_line(error)}") from error
+        raise UserError(f"Ray at {redacted(address)}: {redacted(in_a_line(error))}") from error
 
 
 def _home(stage: str | None) -> str:

@@ -42,7 +42,9 @@ def followed(client: Any, address: str, job: str, then: str) -> str:
         ended = _to_its_end(client, job, printed)
     except LOST as error:
         raise UserError(
-            f"Ray at {redacted(address)}: {in_a_line(error)}; unless it ended too, {goes_on}"
+            f"Ray at {redacted(address)}",
+            redacted(in_a_line(error)),
+            f"unless it ended too, {goes_on}",
         ) from error
     except _NotShown as error:
         raise error.reason from None

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.files import write_json
@@ -31,15 +30,14 @@ def train_model(
     Raises:
         UserError: training failed; the last checkpoint is kept.
     """
-    if job.finished:
-        return
-    started = time.monotonic()
-    watched = replace(job, recipe=replace(job.recipe, on_evaluate=on_evaluate))
-    state = run_training(watched, on_row)
-    seconds = round(time.monotonic() - started, 2)
-    write_json(job.trained, {"history": state["history"], "seconds": seconds})
-    weights = averaged_weights(state["task"]["average"])
-    config = transformer_config(job.params, job.recipe.num_classes)
-    save_model(job.model, job.network, config, weights)
-    for path in (*Path(job.folder).glob("*.png"), job.trained, *job.model.iterdir()):
+    if not job.finished:
+        started = time.monotonic()
+        watched = replace(job, recipe=replace(job.recipe, on_evaluate=on_evaluate))
+        state = run_training(watched, on_row)
+        seconds = round(time.monotonic() - started, 2)
+        write_json(job.trained, {"history": state["history"], "seconds": seconds})
+        weights = averaged_weights(state["task"]["average"])
+        config = transformer_config(job.params, job.recipe.num_classes)
+        save_model(job.model, job.network, config, weights)
+    for path in (job.trained, *job.model.iterdir()):
         upload(path)
