@@ -9,6 +9,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,7 @@ def set_up_worker() -> None:
     """The same in a worker of Ray, whose errors the stage prints in one line."""
     set_up()
     logging.disable(logging.ERROR)
+    sys.unraisablehook = _end_all_the_same
 
 
 def end_when_told() -> None:
@@ -71,6 +73,15 @@ def cores() -> int:
     if given.isdecimal() and int(given):
         return int(given)
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _end_all_the_same(lost: Any) -> None:
+    """Send SIGTERM again if it came while Python ran a callback that cannot raise, such as that of
+    a weak reference: Python would print a traceback and go on."""
+    if lost.exc_type is SystemExit:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _print_interruption(kind: type[BaseException], *error: Any) -> None:

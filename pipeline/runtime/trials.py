@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import in_a_line, innermost
-from pipeline.runtime.node_checkout import Checkout, checkout, enter
+from pipeline.runtime.node_checkout import KEYS, Checkout, checkout, enter
 from pipeline.runtime.ray_cluster import may_grow, room_for, wait_longer
 from pipeline.runtime.storage import download
 
@@ -108,7 +108,10 @@ def _tuner(
     ended: dict[str, Exception | None],
 ) -> Any:
     from ray import tune
+    from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
+    # Private: Tune would put keys into its workers' runtime environment, which Ray logs.
+    ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
     by_name, project = {trial.name: trial for trial in trials}, checkout()
     grows = may_grow()  # then all trials ask for room, and wait for it
 
