@@ -127,7 +127,7 @@ class _Worker:
 
     def make(self, maker: Maker, path: Path, arguments: tuple) -> tuple[Path, Any, Machine]:
         """Make a batch; returns it with its file, and the machine that made it."""
-        enter(self._project)  # not when the actor starts: Ray tells of an error there at length
+        enter(self._project)  # not in __init__, whose errors Ray prints by the page
         if self._name != maker.name:
             self._function = None  # before the next networks are opened
             self._function, self._name = maker.open(worker_device(self._use_gpu)), maker.name

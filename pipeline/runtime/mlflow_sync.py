@@ -197,7 +197,7 @@ class _Projection:
             self._describe()
         self._send_metrics()
         if not described and self.run["status"] != "RUNNING":
-            for run in self._own_runs():  # of requests that timed out, and were obeyed later
+            for run in self._own_runs():  # a create request that timed out may have made one
                 empty = not (run.data.metrics or run.data.params)
                 if empty and run.info.run_id != self.sent["run_id"]:
                     self.server.ask(methodcaller("delete_run", run.info.run_id))

@@ -56,7 +56,7 @@ class Stage:
         return run_dir(self.name, self._part(*ignore) | identity, self.params.ray.folder)
 
     def _part(self, *ignore: str) -> dict[str, Any]:
-        """What is left of the key, as the stage began, without who trains, where others may."""
+        """The key, without what is ignored and, if ray.elastic, without the number of workers."""
         return dag.part_of_key(self._key, (*ignore, *self.params.ray.not_in_key))
 
     def __enter__(self) -> "Stage":

@@ -93,7 +93,7 @@ def train_network(
             if training.finished:
                 _log(training)
         if pending:
-            _run([t for t in trainings.values() if not t.finished], params, stage, count)
+            _run([t for t in trainings.values() if not t.finished], stage, count)
         with atomic_folder(NETWORKS[network]) as folder:
             for replicate, job in jobs.items():
                 shutil.copytree(job.model, folder / replicate.name)
@@ -131,12 +131,12 @@ def _child(stage: Stage, replicate: Replicate, params: Params) -> RunLog:
     return stage.run.child(f"{stage.hash}/{replicate.name}", replicate.name, values, note)
 
 
-def _run(pending: list[Training], params: Params, stage: Stage, count: Countdown) -> None:
+def _run(pending: list[Training], stage: Stage, count: Countdown) -> None:
     workers = pending[0].job.workers
     needs = workers.needs(stage.folder())
 
     def end(training: Training, value: None) -> None:
-        _log(training)  # what its worker has logged to a copy, or another machine before
+        _log(training)  # again: its worker may have logged on another machine
         count.done(training.name)
 
     try:

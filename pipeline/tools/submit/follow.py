@@ -65,7 +65,7 @@ def _to_its_end(client: Any, job: str, printed: list[str]) -> Any:
             info = client.get_job_info(job)
             if info.status in ENDED:
                 return info
-            lost = 0  # only its log had an end: whatever lies between closes what is long open
+            lost = 0  # a proxy closed an idle connection; the job still runs
         except LOST:
             lost = lost + 1 if len(printed) == known else 1
             if lost == TRIES:

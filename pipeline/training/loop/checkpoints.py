@@ -46,7 +46,7 @@ class RunDirSession:
         return newest_checkpoint([self.path, self.before])
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
-        self.on_row(row)  # first: a kill in between repeats the row, which is logged once
+        self.on_row(row)  # before saving: after a kill the row comes again, and is logged once
         self.settle()  # before there is a second copy in memory
         self._writing = self._pool.submit(self._write, snapshot(state))
 

@@ -30,8 +30,8 @@ class Workers:
 
     @property
     def named(self) -> dict[str, float]:
-        """What the history of a training says of them: only where others may go on with it, since
-        else its params do."""
+        """The columns of a training's history about them; empty unless `ray.elastic`, since the
+        params fix their number otherwise."""
         return {"workers": self.count, "cpus_per_worker": self.cpus} if self.elastic else {}
 
     def needs(self, folder: Path) -> Needs:
@@ -69,8 +69,8 @@ class TrainingJob:
 
     @property
     def run(self) -> str:
-        """What its checkpoints name as theirs: the run directory, which is named by its key, with
-        the folder that it lies in, or that lies in it."""
+        """The last two parts of the folder; stored in each checkpoint, so that one that was copied
+        from another run is refused."""
         return Path(*Path(self.folder).parts[-2:]).as_posix()
 
     @property

@@ -130,7 +130,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     job: TrainingJob = config["job"]
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
-    worker_device(job.workers.use_gpu)  # there is one, and it repeats
+    worker_device(job.workers.use_gpu)  # fails without a GPU; sets deterministic algorithms
     machines = [this_machine()] * ranks.workers
     if ranks.workers > 1:
         torch.distributed.all_gather_object(machines, machines[0])
