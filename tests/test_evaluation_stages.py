@@ -136,7 +136,7 @@ class Run(RunLog):
     def begin(self):
         return self
 
-    def close(self):
+    def close(self, most=60.0):
         return ""
 
 
