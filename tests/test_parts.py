@@ -8,9 +8,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchmetrics.functional.image.lpips import _LPIPS
 
 from pipeline import decoding
-from pipeline import microbatches as parts
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.data import microbatches as parts
 from pipeline.decoding import DecodingSettings, decode, generate, predictor
 from pipeline.masking import masked_nll
 from pipeline.perceptual import pair_bytes

@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 
-from pipeline import microbatches as parts
 from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
 from pipeline.classifier import Classifier
 from pipeline.config.presets import PRESETS, preset_params
+from pipeline.data import microbatches as parts
 from pipeline.decoding import generate
 from pipeline.evaluation.features import ClassifierExtractor
 from pipeline.evaluation.images import BATCH
