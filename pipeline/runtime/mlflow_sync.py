@@ -217,9 +217,7 @@ class _Projection:
         from mlflow.entities import Dataset, DatasetInput, Param, RunTag
 
         run, tags = self.run, {RUN_KEY: self.run["key"], **self.run["tags"]}
-        if run["parent"]:
-            if not (parents := self._runs(run["parent"])):
-                raise Unsent("its parent run is not there yet")
+        if run["parent"] and (parents := self._runs(run["parent"])):
             tags["mlflow.parentRunId"] = parents[0].info.run_id
         if not self.sent["run_id"]:  # a request to create it that failed may have succeeded
             create = methodcaller("create_run", self.where, run["start"], tags, run["name"])
@@ -338,24 +336,31 @@ class Sync:
 
     def _send(self) -> None:
         """Send what has changed since it was sent, parents first; raise the first error in the end.
-        After an error that took long nothing else is tried: the server hangs."""
+        The children of a run that failed wait for it. After an error that took long nothing else is
+        tried: the server hangs."""
         first: Exception | None = None
-        for run in [run for each in LOGS for run in sorted(self.folder.glob(f"{each}/{RUN}"))]:
-            artifacts = run.parent / ARTIFACTS
-            files = (run, run.parent / METRICS, artifacts, artifacts / IMAGES)
+        failed: set[str] = set()  # keys of runs
+        for file in [file for each in LOGS for file in sorted(self.folder.glob(f"{each}/{RUN}"))]:
+            artifacts = file.parent / ARTIFACTS
+            files = (file, file.parent / METRICS, artifacts, artifacts / IMAGES)
             changed = [file.stat().st_mtime_ns for file in files if file.exists()]
-            if self._sent.get(run) == changed:
+            if self._sent.get(file) == changed:
+                continue
+            run = read_json(file)
+            if run["parent"] in failed:
+                failed.add(run["key"])
                 continue
             began = time.monotonic()
             try:
                 try:
-                    project(run.parent, self.server)
+                    project(file.parent, self.server)
                 except Gone:  # the database may have been replaced: every log is sent again
                     self._sent.clear()
-                    project(run.parent, self.server)
-                self._sent[run] = changed
+                    project(file.parent, self.server)
+                self._sent[file] = changed
             except (Unsent, UserError, OSError) as error:
                 first = first or error
+                failed.add(run["key"])
                 if time.monotonic() - began > ROUND:
                     break
         if first:

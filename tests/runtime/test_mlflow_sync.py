@@ -202,6 +202,15 @@ def test_a_resumed_run_goes_on_in_the_same_one_under_its_new_parent(server, proj
     assert len(history(server.real, before, "loss")) == ROWS + 1
 
 
+def test_a_run_is_sent_without_a_parent_whose_log_was_deleted(server, project):
+    runs = project / "runs"
+    whole, stage, _ = log_everything(runs)
+    shutil.rmtree(whole.folder)
+    sync(runs)
+    assert "mlflow.parentRunId" not in server.real.get_run(stage.run_id).data.tags
+    assert len(history(server.real, stage.run_id, "loss")) == ROWS
+
+
 def test_a_run_that_begins_anew_is_another_one(server, project):
     """As after `make clean`: its rows would be in the curves twice, measured at other times."""
     runs = project / "runs"
