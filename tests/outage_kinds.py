@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from tests.damage import flip
+from tests.damage import cut
 from tests.outage_trial import Trial
 
 MIB = 2**20
@@ -134,9 +134,9 @@ def killed(trial: Trial) -> None:
     _killed(trial, lambda path: None)
 
 
-def killed_and_flipped(trial: Trial) -> None:
+def killed_and_cut(trial: Trial) -> None:
     """What the killed stage kept last, a checkpoint most often, is damaged then."""
-    _killed(trial, flip)
+    _killed(trial, cut)
 
 
 def _killed(trial: Trial, damage: Callable[[Path], None]) -> None:
@@ -199,7 +199,7 @@ OF_SERVER: tuple[Callable[[Trial], None], ...] = (
 )
 OF_MACHINE: tuple[Callable[[Trial], None], ...] = (
     *(locked, deleted, worker_killed, ray_killed, ray_head_killed, full_disk),
-    *(killed, killed_and_flipped, clock_back),
+    *(killed, killed_and_cut, clock_back),
 )
 OF_RAY = (worker_killed, ray_killed, ray_head_killed)
 OUTAGES = {outage.__name__: outage for outage in OF_SERVER + OF_MACHINE}

@@ -33,7 +33,7 @@ CHOSEN = [
     ("reject", "slow"),
     ("reject", "deleted"),
     ("sweep", "worker_killed"),
-    ("train_classifier", "killed_and_flipped"),
+    ("train_classifier", "killed_and_cut"),
 ]
 
 
@@ -45,7 +45,7 @@ def factor() -> float:
 @pytest.mark.parametrize(("stage", "outage"), cells() if "ALL_OUTAGES" in os.environ else CHOSEN)
 def test_an_outage_costs_neither_bytes_nor_rows(bench, stage, outage):
     trial = bench.attempt(stage, outage)
-    if outage == "killed_and_flipped" and stage == "train_classifier":
+    if outage == "killed_and_cut" and stage == "train_classifier":
         # Of other stages it may be another file that is newest when they are killed, or none.
         assert any(said.startswith("damaged checkpoint") for said in trial.said)
     assert trial.delivered > 0 or stage in ("schedules", "analysis")  # which log no metric
