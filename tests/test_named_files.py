@@ -3,17 +3,14 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline.config.named_files import check_files
 from pipeline.config.params import Params
-from pipeline.evaluation.statistics import load_statistics
 from pipeline.runtime.dag import FILE_PARAMS
 from pipeline.runtime.errors import UserError
 from stages import running
 from tests.project import ROOT
-from tests.test_few_samples import kept
 from tests.tiny_project import with_params
 
 # What makes each of them one that is read.
@@ -80,14 +77,3 @@ def test_a_stage_looks_before_it_begins(monkeypatch):
     monkeypatch.setattr("sys.argv", ["stages/prepare.py"])
     with pytest.raises(SystemExit, match=r"^error: evaluation.reference_statistics: no.bin does"):
         running.run_stage(lambda params: pytest.fail("it began"))
-
-
-def test_the_sweep_refuses_statistics_of_other_features_before_it_trains(
-    tiny_project, monkeypatch, tmp_path
-):
-    monkeypatch.chdir(tiny_project)
-    path = tmp_path / "adm.npz"
-    np.savez(path, mu=np.zeros(10), sigma=np.eye(10))
-    assert len(load_statistics(path).mu) == 10
-    with pytest.raises(UserError, match="are of 10-dimensional features and"):
-        kept(30, reference_statistics=str(path))
