@@ -22,7 +22,7 @@ from tests.project import ROOT
 from tests.tiny_project import with_params
 
 COMMANDS = [c for module in (project, drawing, edits, results, work) for c in module.COMMANDS]
-BEFORE = ["bench", "export", "measure", "params", "plan", "preset", "sample", "scale", "submit"]
+BEFORE = ["bench", "export", "measure", "params", "plan", "preset", "sample", "submit"]
 
 
 @pytest.fixture

@@ -31,7 +31,6 @@ RUN = [
     "make docs",
     "python docs/command_line.py",
     "python docs/params.py",
-    "python docs/scale/report.py",
     "python -m analysis",
     "maskgit export transformer samples.npz",
     "maskgit params",
@@ -43,7 +42,6 @@ RUN = [
     "maskgit report",
     "maskgit sample --classes 3,7 --count 20",
     "maskgit sample --classes 3,7 --count 20 --output samples.png",
-    "maskgit scale --help",
     "maskgit summary",
     "maskgit sync",
     "maskgit register",
@@ -108,7 +106,6 @@ READ = {
     "maskgit sample --classes cat": "has the reader's classes (tests/test_cli_models.py)",
     "maskgit inpaint cat.jpg": "has the reader's picture (tests/test_cli_models.py)",
     "maskgit report --open": "opens a browser",
-    "maskgit scale ": "trains for an hour (tests/test_scale.py runs it small)",
 }
 CLICK = {"ray": "ray.scripts.scripts", "mlflow": "mlflow.cli"}  # where their command lines are
 OTHERS = (  # whose options are not looked at
