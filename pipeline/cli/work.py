@@ -1,30 +1,10 @@
-"""`bench` and `submit`: work outside of the DAG."""
+"""`submit`: work outside of the DAG."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from pipeline.cli.commands import Command
-
-
-class Size(StrEnum):
-    default = "default"
-    paper = "paper"
-    all = "all"
-
-
-def bench(
-    size: Size = Size.all,
-    threads: Annotated[
-        int | None, typer.Option(help="PyTorch's, on the CPU. [default: its own number]")
-    ] = None,
-) -> None:
-    """Time training, decoding and the rest (results/bench.json)."""
-    from pipeline.tools.bench.report import SIZES
-    from pipeline.tools.bench.report import bench as run
-
-    print(run(list(SIZES) if size is Size.all else [size.value], threads))
 
 
 def submit(
@@ -41,7 +21,4 @@ def submit(
     print(run(None if stage == "all" else stage, address))
 
 
-COMMANDS = (
-    Command(bench, ("bench --size default",)),
-    Command(submit, ("submit", "submit sweep --address http://head:8265")),
-)
+COMMANDS = (Command(submit, ("submit", "submit sweep --address http://head:8265")),)
