@@ -39,5 +39,5 @@ def test_vqgans_set_up_is_one_that_the_params_allow():
 
 
 def test_the_discriminator_has_the_parameters_that_are_told():
-    network = costs.on_meta(lambda: costs.discriminator_of(preset_params("imagenet256")))
-    assert f"{costs.parameter_count(network) / 1e6:.1f}M parameters" in TEXT
+    parameters = costs(preset_params("imagenet256"), classes=1000).parameters["discriminator"]
+    assert f"{parameters / 1e6:.1f}M parameters" in TEXT
