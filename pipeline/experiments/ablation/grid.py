@@ -1,6 +1,5 @@
 """The grid of the ablation: its trials, and how the model of each is decoded."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
@@ -9,7 +8,7 @@ from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES
-from pipeline.config.trainings import trial_count, workers_per_trial
+from pipeline.config.trainings import workers_per_trial
 from pipeline.decoding import DecodingSettings
 from pipeline.evaluation.feature_files import features_folder
 from pipeline.experiments.ablation.training import training_job, training_key, trial_params
@@ -123,19 +122,8 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
 
 
 def trial_workers(params: Params) -> Workers:
-    """The workers of each trial. With released weights there is no training: all workers but one
-    decode and that one measures, or each trial has one worker, whichever is quicker."""
-    ray = params.ray
-    if params.transformer.pretrained is None:
-        return Workers.of(ray, workers_per_trial(params))
-    trials, devices, given = trial_count(params), ray.num_workers, params.sweep.workers_per_trial
-    choices = {1, min(given, devices)} if given else range(1, devices + 1)
-
-    def taken(count: int) -> float:
-        """In units of what one device takes for a trial."""
-        return math.ceil(trials / (devices // count)) / max(1, count - 1)
-
-    return Workers.of(ray, min(sorted(choices), key=taken))
+    """The workers of each trial: of its training, or of decoding released weights."""
+    return Workers.of(params.ray, workers_per_trial(params))
 
 
 def _cell(settings: DecodingSettings, folder: Path) -> Cell:
