@@ -47,10 +47,8 @@ def trial_of(root: Path, params: Params) -> grid.Trial:
     (model, *_) = main_replicates(params, "transformer")
     write_json(root / "training.json", {"seconds": 1.0})
     plain, trained = params.decoding_settings(), root / "training.json"
-    cells = [
-        grid.Cell(replace(plain, schedule=name, iterations=steps), root / f"{name}{steps}.json")
-        for name, steps in CELLS
-    ]
+    settings = [replace(plain, schedule=name, iterations=steps) for name, steps in CELLS]
+    cells = [grid.Cell(s, ("iterations",), root / f"{n}.json") for n, s in enumerate(settings)]
     return grid.Trial(
         seed=SEED,
         cells=cells[:2],

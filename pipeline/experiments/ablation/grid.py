@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,13 @@ class Cell:
     """A way to decode a trial's model, and the file with what is measured of the samples."""
 
     settings: DecodingSettings
+    axes: tuple[str, ...]  # the settings that the sweep varies
     path: Path  # its name is a hash of the settings
+
+    @property
+    def varied(self) -> dict[str, Any]:
+        """The settings that tell it from the others of its trial, by name."""
+        return {name: getattr(self.settings, name) for name in self.axes}
 
 
 def measured(cells: Iterable[Cell], what: str = "row") -> list[dict[str, Any]]:
@@ -99,17 +106,13 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
     for schedule, seed in product(params.sweep.schedules, params.sweep.seeds):
         own = {"schedule": schedule, "curve": _curve(schedule), "seed": seed}
         own_params, folder = trial_params(params, schedule), stage.folder(*GRID, **own)
-        plain = own_params.decoding_settings()
+        cell = partial(_cell, tuple(swept), own_params.decoding_settings(), folder)
         trial = Trial(
             seed=seed,
             cells=[
-                _cell(replace(plain, **dict(zip(swept, values, strict=True))), folder)
-                for values in product(*swept.values())
+                cell(**dict(zip(swept, values, strict=True))) for values in product(*swept.values())
             ],
-            crossed=[
-                _cell(replace(plain, schedule=other), folder)
-                for other in (crossed if schedule in crossed else ())
-            ],
+            crossed=[cell(schedule=other) for other in (crossed if schedule in crossed else ())],
             training=None if released else training_job(own_params, common | own, seed),
             workers=trial_workers(params),
             params=own_params,
@@ -126,9 +129,11 @@ def trial_workers(params: Params) -> Workers:
     return Workers.of(params.ray, workers_per_trial(params))
 
 
-def _cell(settings: DecodingSettings, folder: Path) -> Cell:
+def _cell(axes: tuple[str, ...], settings: DecodingSettings, folder: Path, **changes: Any) -> Cell:
+    """A cell of a trial's folder: these settings with changes."""
+    settings = replace(settings, **changes)
     name = value_hash(asdict(settings) | {"curve": _curve(settings.schedule)})[:16]
-    return Cell(settings, folder / "cells" / f"{name}.json")
+    return Cell(settings, axes, folder / "cells" / f"{name}.json")
 
 
 def _curve(schedule: str) -> str:

@@ -2,6 +2,7 @@
 samples. Samples are not kept: each batch is turned into features where it is decoded."""
 
 import time
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.seen import Seen
-from pipeline.experiments.ablation.grid import Cell, Trial, axes
+from pipeline.experiments.ablation.grid import Cell, Trial
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.masking import masked_nll
 from pipeline.runtime.batches import Alone, Maker, workers_of
@@ -51,8 +52,13 @@ def measure_trial(trial: Trial) -> None:
         seed=trial.seed,
         device=workers.device,
     )
+    labels = evaluator.labels(params.sweep.samples)
+    size, seed = params.decoding.batch_size, mix(trial.seed, "sweep")
     for cell in trial.missing:
-        measure_cell(trial, cell, shown, evaluator, nll)
+        name = " ".join(["sweep:", trial.name, *(f"{k}={v}" for k, v in cell.varied.items())])
+        measure = partial(_measure, trial, cell, evaluator, labels, nll, time.monotonic())
+        batches = sample_batches(cell.settings, labels, batch_size=size, seed=seed)
+        measured_row(cell.path, workers, shown, batches, name, measure)
         upload(cell.path)
 
 
@@ -62,37 +68,32 @@ def decoders(trial: Trial) -> Alone:
     return workers_of(trial.params.ray.model_copy(update={"num_workers": count}))
 
 
-def measure_cell(trial: Trial, cell: Cell, shown: Maker, evaluator: Evaluator, nll: float) -> Row:
-    """The metrics of a cell's samples, and the seconds that they took.
+def _measure(
+    trial: Trial,
+    cell: Cell,
+    evaluator: Evaluator,
+    labels: Tensor,
+    nll: float,
+    started: float,
+    found: dict[str, Tensor],
+) -> Row:
+    """The metrics of a cell's samples, and the seconds since work on the cell started.
 
     Args:
         nll: of the trial's model.
+        found: what the networks make of the samples.
     """
-    started, params = time.monotonic(), trial.params
-    varied = {name: getattr(cell.settings, name) for name in axes(params)}
-    own = {"schedule": trial.schedule, "seed": trial.seed} | varied
-    labels = evaluator.labels(params.sweep.samples)
-
-    def measure(found: dict[str, Tensor]) -> Row:
-        decode_seconds, train_seconds = time.monotonic() - started, 0.0
-        values = evaluator.sampled(Seen.of(found), labels, trial.seed)
-        if trial.training is not None:
-            train_seconds = read_json(trial.training.trained, "seconds")["seconds"]
-        timing = own | {
-            "train_seconds": train_seconds,
-            "decode_seconds": round(decode_seconds, 2),
-            "seconds": round(time.monotonic() - started, 2),
-        }
-        return {"row": own | {"samples": len(labels), "nll": nll} | values, "timing": timing}
-
-    batches = sample_batches(
-        cell.settings,
-        labels,
-        batch_size=params.decoding.batch_size,
-        seed=mix(trial.seed, "sweep"),
-    )
-    name = " ".join(["sweep:", trial.name, *(f"{k}={v}" for k, v in varied.items())])
-    return measured_row(cell.path, evaluator.workers, shown, batches, name, measure)
+    decode_seconds, train_seconds = time.monotonic() - started, 0.0
+    values = evaluator.sampled(Seen.of(found), labels, trial.seed)
+    if trial.training is not None:
+        train_seconds = read_json(trial.training.trained, "seconds")["seconds"]
+    own = {"schedule": trial.schedule, "seed": trial.seed} | cell.varied
+    timing = own | {
+        "train_seconds": train_seconds,
+        "decode_seconds": round(decode_seconds, 2),
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    return {"row": own | {"samples": len(labels), "nll": nll} | values, "timing": timing}
 
 
 def _open_sampler(trial: Trial, device: torch.device) -> Sampler:
