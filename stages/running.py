@@ -10,18 +10,18 @@ from statistics import fmean
 from threading import Thread
 from typing import Any
 
-from pipeline.config.named_files import check_files
 from pipeline.config.params import Params, load_params
-from pipeline.config.paths import RESULTS, SAMPLES
+from pipeline.config.paths import RESULTS, SAMPLES, check_files
 from pipeline.config.replicates import NETWORKS, Replicate
-from pipeline.runtime.dag import require_params, stage_params
+from pipeline.runtime.dag import differences, require_params, stage_params, stages_up_to
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
-from pipeline.runtime.files import tree_hash, write_csv
+from pipeline.runtime.files import read_json, tree_hash, write_csv
 from pipeline.runtime.mlflow_sync import load_mlflow
 from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.progress import Countdown
 from pipeline.runtime.project import require_here
+from pipeline.runtime.provenance import SOURCES
 from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.trials import run_trials
@@ -49,7 +49,8 @@ def _run(main: Callable[[Params], str]) -> None:
         require_here()
         listed = stage_params(name)
         params = load_params()
-        check_files(name)
+        _check_inputs(name)
+        check_files(params.model_dump(), name)
         Thread(target=load_mlflow).start()  # while a stage that uses Ray waits for it
         summary = main(params)
         require_params(listed, name)  # they may have changed before the stage hashed them
@@ -62,6 +63,18 @@ def _run(main: Callable[[Params], str]) -> None:
     finally:
         end_quickly()
     print(f"{summary}  [{time.monotonic() - started:.0f} s]", flush=True)
+
+
+def _check_inputs(stage: str) -> None:
+    """Refuse inputs that were made with other params. DVC compares them; a stage that is started by
+    hand does not."""
+    for maker in stages_up_to(stage)[:-1]:
+        record = SOURCES / f"{maker}.json"
+        if "DVC_STAGE" not in os.environ and record.exists():
+            made = read_json(record, "params")["params"]
+            for key, (was, now) in differences(made, stage_params(maker)).items():
+                reason = f"{maker} ran with {str(was)[:80]}, and it is {str(now)[:80]} now"
+                raise UserError(key, reason, f"run `dvc repro {stage}`")
 
 
 def _last_results() -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.runtime import mlflow_sync
+from pipeline.runtime.dag import stage_params
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import write_text
+from pipeline.runtime.files import write_json, write_text
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
 from stages import running
@@ -93,6 +94,22 @@ def test_params_that_change_before_the_stage_hashes_them_do_not_pass(project, ma
 
     with pytest.raises(SystemExit, match="seed: became 9"):
         running.run_stage(edited)
+
+
+def test_a_stage_started_by_hand_refuses_inputs_of_other_params(project, monkeypatch, capsys):
+    shutil.copy(ROOT / "dvc.yaml", project)
+    monkeypatch.setattr(sys, "argv", ["stages/train_classifier.py"])
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    for seed in (0, 5):
+        made = stage_params("prepare") | {"seed": seed}
+        write_json("results/sources/prepare.json", {"params": made})
+        if seed == 0:
+            running.run_stage(lambda params: "done")
+    with pytest.raises(SystemExit, match=r"^error: seed: prepare ran with 5, .* `dvc repro train_"):
+        running.run_stage(lambda params: "done")
+    monkeypatch.setenv("DVC_STAGE", "train_classifier")
+    running.run_stage(lambda params: "done")
+    assert capsys.readouterr().out.count("done") == 2
 
 
 def test_a_stage_that_ends_at_once_says_one_line(project):
