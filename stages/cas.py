@@ -12,7 +12,6 @@ from pipeline.runtime.stage import Stage
 from pipeline.training.loop import Workers
 from stages.running import (
     REPLICATES,
-    mean,
     replicate_folders,
     require_room,
     run_jobs,
@@ -33,8 +32,7 @@ def main(params: Params) -> str:
         write_rows(
             stage, "cas/rows.csv", rows, KEYS, lambda row: f"{row['images']}/{row['augmentation']}"
         )
-    top1 = mean(rows, "top1", images="transformer", augmentation="none")
-    return f"cas: top-1 of samples {top1:.1%}; in {RESULTS / 'cas'}"
+    return f"cas: {len(rows)} rows in {RESULTS / 'cas'}"
 
 
 def _jobs(params: Params, stage: Stage) -> list[CasJob]:

@@ -7,7 +7,7 @@ from pipeline.experiments.reconstruct import MEDIAN, reconstruct_hidden
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_npz
 from pipeline.runtime.stage import Stage
-from stages.running import mean, replicate_folders, run_stage, write_rows
+from stages.running import replicate_folders, run_stage, write_rows
 
 KEYS = ("mask_ratio", "draw", "seed", "images")
 
@@ -25,11 +25,7 @@ def main(params: Params) -> str:
             group=lambda row: "median" if row["draw"] == MEDIAN else "draws",
             step=lambda row: 100 * row["mask_ratio"],
         )
-    shown = ", ".join(
-        f"{mean(rows, 'psnr', mask_ratio=ratio, draw=MEDIAN):.1f} dB at {ratio:.0%}"
-        for ratio in params.reconstruction.mask_ratios
-    )
-    return f"reconstruct: PSNR of the median {shown} hidden; in {results}"
+    return f"reconstruct: {len(rows)} rows and the pictures in {results}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import fmean
 from threading import Thread
 from typing import Any
 
@@ -166,8 +165,3 @@ def write_rows(
     write_csv(RESULTS / file, rows)
     stage.run.log_artifact(RESULTS / file)
     stage.run.log_means(rows, group, keys, step)
-
-
-def mean(rows: list[dict[str, Any]], column: str, **of: Any) -> float:
-    """The mean of a column over the rows that have these values."""
-    return fmean(row[column] for row in rows if of.items() <= row.items())

@@ -11,7 +11,7 @@ from pipeline.runtime.mlflow_sync import load_mlflow
 from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.trials import Needs, run_trials
-from stages.running import mean, run_stage
+from stages.running import run_stage
 
 TARGET = RESULTS / "speed_timings.csv"
 
@@ -35,15 +35,7 @@ def main(params: Params) -> str:
             stage.run.log_metrics({name: row["seconds_per_image"]}, step=row["tokens"])
     for measured in job.folder.glob("*.json"):  # the next run measures again
         measured.unlink()
-    tokens, size = max((row["tokens"], row["batch_size"]) for row in rows)
-    ours, plain, cached = (
-        f"{mean(rows, 'seconds_per_image', method=method, tokens=tokens, batch_size=size):.4f} s"
-        for method in ("maskgit", "ar_uncached", "ar_cached")
-    )
-    return (
-        f"speed: {tokens} tokens, batch {size}: MaskGIT {ours} per image, the baseline {plain}, "
-        f"with a cache {cached}; in {TARGET}"
-    )
+    return f"speed: {len(rows)} times in {TARGET}"
 
 
 def _run_on_a_worker(job: SpeedJob) -> list[dict[str, Any]]:
