@@ -4,26 +4,21 @@ from statistics import fmean
 from typing import Any
 
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, RESULTS
+from pipeline.config.paths import RESULTS
 from pipeline.config.trainings import named_by
-from pipeline.evaluation.feature_files import kept_statistics, load_features, reference_features
-from pipeline.evaluation.features import open_extractor
+from pipeline.evaluation.feature_files import reference_features, reference_statistics
 from pipeline.evaluation.fid import require_dimensions
 from pipeline.evaluation.metrics import require_enough
-from pipeline.evaluation.statistics import load_statistics
 from pipeline.experiments.ablation.grid import trial_workers, trials
 from pipeline.experiments.ablation.running import TrackedTrial, run_tracked
 from pipeline.experiments.ablation.trial import Trial
-from pipeline.runtime.batches import Alone, workers_of
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.progress import Countdown
-from pipeline.runtime.project import of_project
 from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.storage import storage, upload
+from pipeline.runtime.storage import storage
 from pipeline.runtime.trials import run_trials
-from pipeline.weights.published import load_model
 from stages.running import run_stage
 
 KEYS = ("schedule", "decoding_schedule", "seed", "iterations", "samples")
@@ -33,7 +28,6 @@ def main(params: Params) -> str:
     stage = Stage("sweep", params)
     grid = trials(params, stage)
     pending = [trial for trial in grid if not trial.finished]
-    workers = workers_of(params.ray) if pending else None
     if pending:
         join_ray()
         ray, each = params.ray, trial_workers(params).count
@@ -47,9 +41,8 @@ def main(params: Params) -> str:
             if done.name not in names:
                 done.run.begin()
                 _log(done, params)
-        if workers:
-            _keep_reference(params, workers)
-            workers.end()  # or trials would wait for their CPUs and GPUs for ever
+        if pending:
+            _require_reference(params)
             _run([t for t in tracked if t.name in names], params, stage, count)
         rows = [row for trial in grid for row in trial.rows()]
         write_csv(RESULTS / "sweep/rows.csv", rows)
@@ -93,28 +86,14 @@ def _run(pending: list[TrackedTrial], params: Params, stage: Stage, count: Count
                 tracked.run.finish(ok=False)
 
 
-def _keep_reference(params: Params, workers: Alone) -> None:
-    """Compute the features of the training images and their statistics once, before every trial
-    needs them.
-
-    Raises:
-        UserError: the samples of a trial will be too few to compare with them, which params cannot
-            tell of features whose dimensions a torchvision network decides; or published statistics
-            are of other features.
-    """
+def _require_reference(params: Params) -> None:
+    """Raise a `UserError` if the samples of a trial will be too few to compare with the training
+    images, which params cannot tell of the features of a torchvision network, or if published
+    statistics are of other features."""
     evaluation = params.evaluation
-    classifier = load_model(CLASSIFIER, "classifier", workers.device)
-    extractor = open_extractor(evaluation.extractor, classifier, evaluation, workers.device)
-    features = reference_features(extractor, params, workers)
-    count, dimensions = load_features(features).features.shape
+    count, dimensions = reference_features(evaluation.extractor).shape
     require_enough("sweep.samples", params.sweep.samples, (count, dimensions), evaluation)
-    if evaluation.reference_statistics:
-        published = load_statistics(of_project(evaluation.reference_statistics))
-        require_dimensions(published, dimensions)
-    else:
-        kept_statistics(features)
-    for path in features.parent.glob("[!.]*.*"):
-        upload(path)  # for trials on nodes that do not see this folder
+    require_dimensions(reference_statistics(params), dimensions)
 
 
 def _log(tracked: TrackedTrial, params: Params) -> None:

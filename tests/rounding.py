@@ -22,7 +22,7 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.evaluation.fid import fid
-from pipeline.evaluation.images import SampleImages
+from pipeline.evaluation.image_sets import SampleImages
 from pipeline.weights.published import load_model
 
 BATCH = 500

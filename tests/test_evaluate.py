@@ -132,7 +132,8 @@ def test_rfid_is_the_distance_of_reconstructions_from_the_images_that_they_are_o
 
 def test_reconstructions_are_measured_once_and_not_kept(tmp_path, monkeypatch):
     rows = evaluated(tmp_path, params())
-    assert (tmp_path / "reconstruction.json").exists() and not [*tmp_path.rglob("*.npy")]
+    stored = {path.parent.name for path in tmp_path.rglob("*.npy")}
+    assert (tmp_path / "reconstruction.json").exists() and stored == {"outputs", "real"}
     monkeypatch.setattr(evaluate, "Rebuilder", None)
     assert evaluated(tmp_path, params()) == rows
 
@@ -221,7 +222,7 @@ def test_one_more_seed_is_measured_alone(tmp_path, monkeypatch):
     assert [batches for batches in drawn.batches if batches] == [8] * 4
 
 
-def test_real_images_are_scored_in_disjoint_sets():
+def test_real_images_are_scored_in_disjoint_sets(tmp_path):
     """Of 99 candidates, 33 a class, rejection keeps 9 or 12; of the sizes 40 and 99 there are not
     as many validation images."""
     given = with_params(
@@ -232,7 +233,7 @@ def test_real_images_are_scored_in_disjoint_sets():
         editing={"images": VAL},
         rejection={"acceptance": [4 / 33, 3 / 33]},
     )
-    rows = real_rows(given, ALONE)
+    rows = real_rows(given, ALONE, tmp_path)
     wanted = [(9, 0), (9, 1), (12, 0), (12, 1), (VAL, 0)]
     assert [(row["samples"], row["subset"]) for row in rows] == wanted
     assert [list(row) for row in rows] == [real_columns(given)] * len(rows)

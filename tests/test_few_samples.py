@@ -6,13 +6,14 @@ from contextlib import nullcontext
 
 import pytest
 
+from pipeline.evaluation.fid import TooFew
 from pipeline.evaluation.metrics import require_enough
 from pipeline.experiments.evaluate import measuring
 from pipeline.prepare.split import require_training_images
 from pipeline.runtime.errors import UserError
 from stages import prepare, sweep
 from tests.errors import one_line
-from tests.tiny_project import ALONE, save_resnet, with_params
+from tests.tiny_project import ALONE, save_resnet, with_params, write_features
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def kept(samples: int, architecture: str = "small", **evaluation) -> None:
         editing={"images": samples},
         evaluation=evaluation,
     )
-    sweep._keep_reference(params, ALONE)
+    sweep._require_reference(params)
 
 
 def refused(said: str, *args, **kwargs) -> None:
@@ -42,14 +43,16 @@ def refused(said: str, *args, **kwargs) -> None:
 def test_the_sweep_counts_the_features_that_params_cannot(project):
     save_resnet()
     network = "torchvision:resnet18"
+    with pytest.raises(TooFew, match="60 reference images cannot give a covariance"):
+        write_features(with_params())
     refused("sweep.samples: 512 samples give no covariance of the 512-dim", 512, network)
-    # One more sample would do; of the 60 training images there is no covariance either.
-    refused("FID: 60 reference images cannot give a covariance", 513, network)
 
 
 def test_evaluate_counts_them_before_it_draws(project, tmp_path, monkeypatch):
     save_resnet()
-    monkeypatch.setattr("pipeline.evaluation.evaluator.kept_statistics", lambda features: None)
+    with pytest.raises(TooFew):  # the classifier's features are written before their covariance
+        write_features(with_params())
+    monkeypatch.setattr("pipeline.evaluation.evaluator.reference_statistics", lambda *_: None)
     monkeypatch.setattr(measuring, "CenterCrops", _ended)
     network = {"architecture": "torchvision:resnet18"}
     for samples, said in ((512, "evaluation.samples: 512 samples give no cov"), (513, None)):

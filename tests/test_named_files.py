@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config.named_files import check_files
 from pipeline.config.params import Params
-from pipeline.evaluation.statistics import load_statistics
+from pipeline.evaluation.fid import load_statistics
 from pipeline.runtime.dag import FILE_PARAMS
 from pipeline.runtime.errors import UserError
 from stages import running

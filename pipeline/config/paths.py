@@ -4,6 +4,7 @@ from pathlib import Path
 
 IMAGES = Path("data/images")
 TOKENS = Path("data/tokens")
+FEATURES = Path("data/features")
 CURVES = Path("data/schedules")
 CLASSIFIER = Path("models/classifier")
 TOKENIZER = Path("models/tokenizer")
@@ -13,7 +14,7 @@ RESULTS = Path("results")
 SAMPLES = Path("data/samples")
 # What DVC deletes before it runs a stage, and what it hashes to know whether to run it.
 OUTPUTS = (
-    *(IMAGES, TOKENS, CURVES, SAMPLES, RESULTS),
+    *(IMAGES, TOKENS, FEATURES, CURVES, SAMPLES, RESULTS),
     *(CLASSIFIER, TOKENIZER, TRANSFORMER, AUTOREGRESSIVE),
 )
 CODE = (Path("pipeline"), Path("stages"), Path("analysis"))

@@ -25,8 +25,8 @@ from pipeline.editing import (
     pixel_mask_to_tokens,
 )
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.holes import open_distances
-from pipeline.evaluation.seen import Row, Seen, keep_row
+from pipeline.evaluation.outputs import Outputs, Row, keep_row
+from pipeline.evaluation.reconstruction import open_distances
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.runtime.batches import Alone, Maker, make_tensors
 from pipeline.runtime.files import read_json
@@ -145,7 +145,7 @@ class Table:
     def shown(self, maker: Maker) -> Maker:
         """What looks at the images of an editor."""
         distances = Maker(Distances, maker, self.evaluator.params)
-        return self.evaluator.shown(maker, distances)
+        return self.evaluator.on_the_fly(maker, distances)
 
     def untouched(self, shown: Maker, cell: Path) -> Row:
         """The scores of the originals, which any replicate's editor shows."""
@@ -170,7 +170,7 @@ class Table:
         def measure(path: Path) -> Row:
             found = make_tensors(path, self.workers, shown, batches, name)
             far = {key: found[key].mean().item() for key in distances}
-            return self.evaluator.scores(Seen.of(found), self.editor.labels) | far
+            return self.evaluator.scores(Outputs.of(found), self.editor.labels) | far
 
         keep_row(cell, measure)
         row, name = read_json(cell), self.evaluator.extractor.name

@@ -15,12 +15,10 @@ from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import generator
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.features import Features
-from pipeline.evaluation.images import SampleImages
+from pipeline.evaluation.fid import BLOCK
+from pipeline.evaluation.image_sets import SampleImages
 from pipeline.evaluation.labels import kept_of_each
-from pipeline.evaluation.metrics import manifold_metrics
-from pipeline.evaluation.seen import Row, Seen
-from pipeline.evaluation.statistics import BLOCK
+from pipeline.evaluation.outputs import Outputs, Row
 from pipeline.runtime.batches import Alone
 from pipeline.runtime.files import read_json, write_json
 
@@ -40,11 +38,11 @@ def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: A
     """
     evaluator, rows = Evaluator(params, workers), []
     for replicate, folder in folders.items():
-        candidates = Candidates(replicate, evaluator)
+        candidates = Candidates(replicate, evaluator, folder)
         for acceptance in params.rejection.acceptance:
             cell = folder / f"{acceptance}.json"
             if not cell.exists():
-                write_json(cell, candidates.rows(acceptance, folder))
+                write_json(cell, candidates.rows(acceptance))
             for row in read_json(cell):
                 rows.append({k: row[k] for k in KEYS} | row)
                 print(
@@ -57,63 +55,55 @@ def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: A
 
 
 class Candidates:
-    """A replicate's published samples, and the ratings by which they are selected."""
+    """A replicate's published samples, and the ratings by which they are selected.
 
-    def __init__(self, replicate: Replicate, evaluator: Evaluator):
-        self.replicate, self.evaluator = replicate, evaluator
+    Args:
+        folder: for what is measured of them.
+    """
+
+    def __init__(self, replicate: Replicate, evaluator: Evaluator, folder: Path):
+        self.replicate, self.evaluator, self.folder = replicate, evaluator, folder
         self.images = SampleImages(replicate.samples, evaluator.params.data)
         self.labels = self.images.labels
 
     @cached_property
-    def seen(self) -> Seen:
-        return self.evaluator.seen(self.images)
+    def outputs(self) -> Outputs:
+        return self.evaluator.outputs(self.images, self.folder / "outputs")
 
     def ratings(self) -> dict[str, Tensor]:
         """Of each selection, (M,): those that are rated highest are kept."""
         draws = generator(self.replicate.seed, "reject", self.replicate.network)
-        surest = class_log_odds(self.seen.class_logits, self.labels)
+        surest = class_log_odds(self.outputs.class_logits, self.labels)
         ratings = (surest, torch.rand(len(self.labels), generator=draws))
         return dict(zip(SELECTIONS, ratings, strict=True))
 
-    def rows(self, acceptance: float, folder: Path) -> list[Row]:
-        """A row for each selection of that share.
-
-        Args:
-            folder: has room for what is measured of the selected.
-        """
+    def rows(self, acceptance: float) -> list[Row]:
+        """A row for each selection of that share."""
         rows = []
         for selection, rating in self.ratings().items():
             kept = select(rating, self.labels, acceptance)
             row: Row = {"network": self.replicate.network, "seed": self.replicate.seed}
             row |= {"selection": selection, "acceptance": acceptance}
             row |= {"candidates": len(self.labels), "samples": len(kept)}
-            rows.append(row | self._metrics(kept, folder))
+            rows.append(row | self._metrics(kept))
         return rows
 
-    def _metrics(self, kept: Tensor, folder: Path) -> Row:
+    def _metrics(self, kept: Tensor) -> Row:
         if len(kept) == len(self.labels):
             return self._metrics_of_all
-        samples, logits = self.seen.samples, self.seen.class_logits
-        whole = (samples.features, samples.class_logits, logits)
-        *parts, own = (on_disk(each, kept, folder) for each in whole)
-        return self._metrics_of(Seen(Features(*parts), own), self.labels[kept])
+        features, logits, class_logits, _ = self.outputs
+        chosen = (on_disk(each, kept, self.folder) for each in (features, logits, class_logits))
+        return self._metrics_of(Outputs(*chosen), self.labels[kept])
 
     @cached_property
     def _metrics_of_all(self) -> Row:
         """Of both selections, where they leave nothing out. ImageNet's features lie on the disk as
         they are."""
-        return self._metrics_of(self.seen, self.labels)
+        return self._metrics_of(self.outputs, self.labels)
 
-    def _metrics_of(self, seen: Seen, labels: Tensor) -> Row:
-        evaluator = self.evaluator
-        return evaluator.scores(seen, labels) | manifold_metrics(
-            seen.samples.features,
-            evaluator.reference.features,
-            evaluator.extractor.name,
-            evaluator.params.evaluation,
-            evaluator.params.seed,
-            skip_few=True,
-        )
+    def _metrics_of(self, outputs: Outputs, labels: Tensor) -> Row:
+        scores, seed = self.evaluator.scores(outputs, labels), self.evaluator.params.seed
+        return scores | self.evaluator.manifolds(outputs.features, seed)
 
 
 def on_disk(features: Tensor, rows: Tensor, folder: Path) -> Tensor:

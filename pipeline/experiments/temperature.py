@@ -10,8 +10,8 @@ from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.outputs import Outputs, keep_row
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Seen, keep_row
 from pipeline.runtime.batches import Alone, Maker, make_tensors
 from pipeline.runtime.files import read_json
 from pipeline.sampling import sample_batches
@@ -31,7 +31,7 @@ def temperature_rows(
     evaluator, count = Evaluator(params, workers), params.temperature.samples
     scores = {}
     for replicate, folder in folders.items():
-        shown = evaluator.shown(sampler_of(replicate))
+        shown = evaluator.on_the_fly(sampler_of(replicate))
         for value in params.temperature.values:
             cell = folder / f"{value}.json"
             keep_row(cell, partial(_score, value, replicate.seed, shown, evaluator))
@@ -65,5 +65,5 @@ def _score(
         seed=mix(seed, "temperature"),
     )
     name = f"temperature: {value:g}"
-    seen = Seen.of(make_tensors(path, evaluator.workers, shown, batches, name))
-    return evaluator.scores(seen, labels)
+    outputs = Outputs.of(make_tensors(path, evaluator.workers, shown, batches, name))
+    return evaluator.scores(outputs, labels)

@@ -7,7 +7,6 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.paths import CURVES
 from pipeline.config.trainings import trial_count, workers_per_trial
-from pipeline.evaluation.feature_files import features_folder
 from pipeline.experiments.ablation.training import training_job, training_key, trial_params
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.runtime.files import tree_hash
@@ -49,7 +48,6 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
                 workers=trial_workers(params),
                 params=own_params.model_dump(),
                 root=str(Path.cwd()),
-                features=str(features_folder(params)),
             )
             found.append(trial)
     return found

@@ -13,7 +13,7 @@ from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.seen import Row, Seen, keep_row
+from pipeline.evaluation.outputs import Outputs, Row, keep_row
 from pipeline.experiments.ablation.trial import Cell, Trial
 from pipeline.masking import masked_nll
 from pipeline.runtime.batches import Alone, Maker, make_tensors, workers_of
@@ -32,9 +32,8 @@ def measure_trial(trial: Trial) -> None:
     params, root = Params.model_validate(trial.params), Path(trial.root)
     workers = _workers(trial, params)
     sampler = Maker(_open_sampler, trial, params)
-    features = Path(trial.features)
-    evaluator = Evaluator(params, workers, root, cache_dir=features)
-    shown = evaluator.shown(sampler)
+    evaluator = Evaluator(params, workers, root)
+    shown = evaluator.on_the_fly(sampler)
     cache = TokenCache(root / TOKENS, "val")
     cache.require(params.num_tokens, params.tokenizer.codebook_size)
     nll = masked_nll(
@@ -78,9 +77,9 @@ def _measure_cell(
         seed=mix(trial.seed, "sweep"),
     )
     name = f"sweep: {trial.name} T={cell.iterations}"
-    seen = Seen.of(make_tensors(path, workers, shown, batches, name))
+    outputs = Outputs.of(make_tensors(path, workers, shown, batches, name))
     decode_seconds = time.monotonic() - started
-    values = evaluator.sampled(seen, labels, trial.seed)
+    values = evaluator.sample_metrics(outputs, labels, trial.seed)
     own = {"schedule": trial.schedule, "iterations": cell.iterations, "seed": trial.seed}
     row = own | {"samples": params.sweep.samples, "nll": nll} | values
     timing = own | {

@@ -38,7 +38,6 @@ class Trial:
     workers: Workers  # of the training; then all but one decode, and that one measures
     params: dict[str, Any]  # with the trial's own schedule and steps under `training`
     root: str  # the project's folder
-    features: str  # the folder with the features of the training images
 
     @property
     def schedule(self) -> str:
@@ -57,7 +56,7 @@ class Trial:
         """The run directories that it reads and writes."""
         cells = dict.fromkeys(Path(cell.folder) for cell in self.cells + self.crossed)
         training = [] if self.training is None else self.training.folders
-        return [*cells, *training, Path(self.features)]
+        return [*cells, *training]
 
     def missing(self) -> list[Cell]:
         """The cells that are not measured yet."""

@@ -16,12 +16,13 @@ from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import are_written, draw_samples, publish_samples
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
-from pipeline.evaluation.images import CenterCrops, SampleImages
+from pipeline.evaluation.image_sets import CenterCrops, SampleImages
 from pipeline.evaluation.metrics import require_enough, unless_few
+from pipeline.evaluation.outputs import Outputs, Row, keep_row
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Row, Seen, keep_row
 from pipeline.experiments.evaluate.neighbours import neighbour_distances
+from pipeline.experiments.evaluate.real import REAL
 from pipeline.runtime.batches import Alone, Maker, make_tensors
 from pipeline.runtime.files import read_json
 from pipeline.sampling import Sampler, sample_batches
@@ -40,37 +41,42 @@ def evaluate_all(
 
     Args:
         folders: of each replicate; keeps its samples and its row if the run is killed.
-        images_folder: keeps the row of the reconstructions likewise.
+        images_folder: keeps the row of the reconstructions likewise, and the networks' outputs for
+            the validation images.
 
     Raises:
         UserError: the samples will be too few for a metric, which params cannot tell of features
             whose dimensions a torchvision network decides.
     """
-    evaluator, rows = Evaluator(params, workers), []
-    evaluation, reference = params.evaluation, evaluator.reference
-    size = (len(reference.features), reference.features.shape[1])
-    require_enough("evaluation.samples", evaluation.samples, size, evaluation)
+    evaluator, rows = Evaluator(params, workers, second=True), []
+    evaluation, (images, dimensions) = params.evaluation, evaluator.reference.shape
+    require_enough("evaluation.samples", evaluation.samples, (images, dimensions), evaluation)
     real = CenterCrops(IMAGES, "val", params.data)
+    held_out, names = evaluator.outputs(real, images_folder / REAL), real.view.images.class_names
     for replicate, folder in folders.items():
-        rows.append(_replicate_row(replicate, folder, evaluator, real.view.images.class_names))
+        rows.append(_replicate_row(replicate, folder, evaluator, names, held_out))
         print(
             f"evaluate: {replicate.network}/{replicate.name} measured on "
             f"{params.evaluation.samples} samples",
             flush=True,
         )
-    rows.append(_reconstruction_row(real, images_folder, evaluator))
-    rows.append({"images": "real"} | evaluator.measure(real, real.labels))
+    rows.append(_reconstruction_row(real, images_folder, evaluator, held_out))
+    rows.append({"images": "real"} | evaluator.metrics(held_out, real.labels))
     return rows
 
 
 def _replicate_row(
-    replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str]
+    replicate: Replicate,
+    folder: Path,
+    evaluator: Evaluator,
+    class_names: list[str],
+    real: Outputs,
 ) -> Row:
     """Sample and measure a replicate, unless its folder has it already; publish its samples."""
     params, finished, sampler = evaluator.params, folder / "row.json", sampler_of(replicate)
     if replicate.main:
         _draw(replicate, sampler, evaluator, class_names, folder)
-    keep_row(finished, partial(_measured, replicate, sampler, evaluator, folder))
+    keep_row(finished, partial(_measured, replicate, sampler, evaluator, folder, real))
     if replicate.main:
         publish_samples(folder / ENCODED, replicate.samples, copy=params.evaluation.keep_samples)
     own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
@@ -78,26 +84,32 @@ def _replicate_row(
 
 
 def _measured(
-    replicate: Replicate, sampler: Maker, evaluator: Evaluator, folder: Path, path: Path
+    replicate: Replicate,
+    sampler: Maker,
+    evaluator: Evaluator,
+    folder: Path,
+    real: Outputs,
+    path: Path,
 ) -> Row:
     """The metrics of a replicate: of its samples in the folder, or of such as are drawn for it.
 
     Args:
-        path: of what is seen in those.
+        real: for the validation images.
+        path: of the outputs for samples that are not stored.
     """
     params = evaluator.params
     if replicate.main:
         images = SampleImages(folder / ENCODED, params.data, params.evaluation.samples)
-        row: Row = evaluator.measure(images, images.labels)
+        outputs, labels = evaluator.outputs(images, folder / "outputs"), images.labels
     else:
         labels, batches, name = _drawing(replicate, sampler, evaluator)
-        shown = evaluator.shown(sampler, second=True)
-        seen = make_tensors(path, evaluator.workers, shown, batches, name)
-        row = evaluator.metrics_of(Seen.of(seen), labels)
+        shown = evaluator.on_the_fly(sampler)
+        outputs = Outputs.of(make_tensors(path, evaluator.workers, shown, batches, name))
+    row: Row = evaluator.metrics(outputs, labels)
     networks = sampler.open(evaluator.workers.device)
     row |= _network_metrics(replicate, networks, evaluator, folder)
     if replicate.main and replicate.network == "transformer":
-        row |= neighbour_distances(evaluator, images)
+        row |= neighbour_distances(evaluator, outputs.features, real.features)
     return row
 
 
@@ -207,25 +219,28 @@ class Rebuilder:
         return self.reconstruction(self.real.read(start, stop))
 
 
-def _reconstruction_row(real: CenterCrops, folder: Path, evaluator: Evaluator) -> Row:
+def _reconstruction_row(
+    real: CenterCrops, folder: Path, evaluator: Evaluator, held_out: Outputs
+) -> Row:
     """Rebuild and measure the validation images, unless the folder has their row already."""
     finished, count = folder / "reconstruction.json", len(real)
-    shown = evaluator.shown(Maker(Rebuilder, evaluator.params), second=True)
+    shown = evaluator.on_the_fly(Maker(Rebuilder, evaluator.params))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
     def measure(path: Path) -> Row:
         name = "evaluate: reconstructions"
-        seen = Seen.of(make_tensors(path, evaluator.workers, shown, batches, name))
-        return evaluator.metrics_of(seen, real.labels) | _rfid(evaluator, seen, real)
+        outputs = Outputs.of(make_tensors(path, evaluator.workers, shown, batches, name))
+        rfid = _rfid(evaluator, outputs.features, held_out.features)
+        return evaluator.metrics(outputs, real.labels) | rfid
 
     keep_row(finished, measure)
     return {"images": "reconstruction"} | read_json(finished)
 
 
-def _rfid(evaluator: Evaluator, rebuilt: Seen, real: CenterCrops) -> Row:
+def _rfid(evaluator: Evaluator, rebuilt: Tensor, real: Tensor) -> Row:
     """rFID: the FID of the reconstructed validation images against the validation images. Where
     they are too few it is None, and a line says so."""
     rfid = None
     with unless_few():
-        rfid = fid(rebuilt.samples.features, evaluator.features(real).features)
+        rfid = fid(rebuilt, real)
     return {f"rfid_{evaluator.extractor.name}": rfid}

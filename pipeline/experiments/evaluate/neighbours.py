@@ -4,23 +4,19 @@ real images would be copies."""
 import torch
 from torch import Tensor
 
-from pipeline.config.paths import IMAGES
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import CenterCrops, ImageSet
 
 # Images whose distances are held at once, and training images that they are to.
 BLOCK, REFERENCE = 1000, 10_000
 
 
-def neighbour_distances(evaluator: Evaluator, samples: ImageSet) -> dict[str, float]:
-    """Mean distance to the nearest training image, in the extractor's features, of samples and of
-    held-out real images."""
-    held_out = CenterCrops(IMAGES, "val", evaluator.params.data)
-    name = evaluator.extractor.name
+def neighbour_distances(evaluator: Evaluator, samples: Tensor, real: Tensor) -> dict[str, float]:
+    """Mean distance to the nearest training image, in the extractor's features, of samples (M, F)
+    and of held-out real images (R, F)."""
+    name, device = evaluator.extractor.name, evaluator.workers.device
     values = {}
-    for suffix, images in (("", samples), ("_real", held_out)):
-        features = evaluator.features(images).features
-        distance, _ = nearest(features, evaluator.reference.features, 1, evaluator.workers.device)
+    for suffix, features in (("", samples), ("_real", real)):
+        distance, _ = nearest(features, evaluator.reference, 1, device)
         values[f"nearest_distance_{name}{suffix}"] = distance.mean().item()
     return values
 

@@ -1,6 +1,7 @@
 """Real images measured in sets as small as other stages measure samples in: what FID and IS are at
 that number of images, where nothing is generated."""
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -8,22 +9,28 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import CenterCrops
+from pipeline.evaluation.image_sets import CenterCrops
 from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.runtime.batches import Alone
 
+REAL = "real"  # the folder of the outputs for validation images, in a run directory
 
-def real_rows(params: Params, workers: Alone) -> list[dict[str, Any]]:
-    """The scores of disjoint sets of validation images, as many as there are of each size."""
-    evaluator = Evaluator(params, workers)
+
+def real_rows(params: Params, workers: Alone, folder: Path) -> list[dict[str, Any]]:
+    """The scores of disjoint sets of validation images, as many as there are of each size.
+
+    Args:
+        folder: has the outputs for the validation images, as `evaluate_all` stores them.
+    """
+    evaluator = Evaluator(params, workers, second=True)
     images = CenterCrops(IMAGES, "val", params.data)
-    seen, rows = evaluator.seen(images), []
+    outputs, rows = evaluator.outputs(images, folder / REAL), []
     candidates = evaluator.labels(max(params.evaluation.samples, params.cas.samples))
     for size in _sizes(params, candidates):
         for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
             labels = images.labels[chosen]
-            scores = evaluator.scores(seen.of_rows(chosen), labels, say=number == 0)
+            scores = evaluator.scores(outputs.of_rows(chosen), labels, say=number == 0)
             rows.append({"samples": size, "subset": number} | scores)
     return rows
 

@@ -1,8 +1,7 @@
-"""Images that are measured as they are made, against the same images measured from an array."""
+"""Images that are measured on the fly, against the same images measured from an array."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,9 +9,9 @@ from torch import Tensor
 from pipeline.config.replicates import main_replicates
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.features import Extractor, Features
-from pipeline.evaluation.images import BATCH, ArrayImages
+from pipeline.evaluation.image_sets import BATCH, ArrayImages
+from pipeline.evaluation.outputs import Networks, OnTheFly, Outputs
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Networks, Seen, Shown
 from pipeline.runtime.batches import (
     Alone,
     Maker,
@@ -20,9 +19,8 @@ from pipeline.runtime.batches import (
     make_tensors,
     parts_folder,
 )
-from pipeline.runtime.errors import UserError
 from pipeline.sampling import balanced_labels, sample_batches
-from tests.tiny_project import ALONE, CLASSES, CPU, SIDE, with_params
+from tests.tiny_project import ALONE, CLASSES, CPU, with_params
 
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
@@ -31,7 +29,7 @@ LABELS = balanced_labels(COUNT, CLASSES)
 
 
 class Means:
-    """A look that notes what it is shown."""
+    """A measure of the images, which also returns their labels."""
 
     def __init__(self, device: torch.device):
         assert device == CPU
@@ -49,8 +47,8 @@ def given() -> tuple[Maker, list[tuple]]:
 
 
 def looked(path: Path, workers: Alone) -> dict[str, Tensor]:
-    evaluator, (sampler, batches) = Evaluator(with_params(), workers), given()
-    shown = evaluator.shown(sampler, Maker(Means), second=True)
+    evaluator, (sampler, batches) = Evaluator(with_params(), workers, second=True), given()
+    shown = evaluator.on_the_fly(sampler, Maker(Means))
     return make_tensors(path, workers, shown, batches, "samples")
 
 
@@ -61,27 +59,22 @@ def drawn(in_tiny_project) -> Tensor:
     return torch.cat([draw(*batch) for batch in batches])
 
 
-def test_what_is_seen_is_what_the_kept_images_show(tmp_path, drawn):
+def test_outputs_on_the_fly_are_those_of_stored_images(tmp_path, drawn):
     found = looked(tmp_path / "a.safetensors", ALONE)
     torch.testing.assert_close(found["means"], drawn.float().mean(dim=(1, 2, 3)))
     assert torch.equal(found["labels"], LABELS)
-    evaluator, images = Evaluator(with_params(), ALONE), ArrayImages(drawn.numpy())
-    seen, kept = Seen.of(found), evaluator.seen(images)
-    for ours, theirs in (
-        (seen.samples.features, kept.samples.features),
-        (seen.samples.logits, kept.samples.logits),
-        (seen.recognised, kept.recognised),
-        (seen.others, evaluator._features(images, evaluator.second[0]).features),
-    ):
+    evaluator, images = Evaluator(with_params(), ALONE, second=True), ArrayImages(drawn.numpy())
+    outputs, stored = Outputs.of(found), evaluator.outputs(images, tmp_path / "stored")
+    for ours, theirs in zip(outputs, stored, strict=True):
         assert len(ours) == COUNT
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    measured, wanted = evaluator.metrics_of(seen, LABELS), evaluator.measure(images, LABELS)
+    measured, wanted = (evaluator.metrics(each, LABELS) for each in (outputs, stored))
     assert measured == pytest.approx(wanted, rel=1e-4, abs=1e-6) and measured["samples"] == COUNT
 
 
 def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
     path, draw = tmp_path / "killed.safetensors", []
-    plain = Networks.__call__
+    plain = Networks.run
 
     def counted(*arguments):
         if len(draw) == 2:
@@ -90,7 +83,7 @@ def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
         return draw[-1]
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Networks, "__call__", counted)
+        patch.setattr(Networks, "run", counted)
         looked(path, ALONE)
     parts = {part.name: part for part in parts_folder(path).iterdir()}
     assert parts.keys() == {"000000.safetensors", "000001.safetensors"}
@@ -99,8 +92,8 @@ def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
     assert parts["000000.safetensors"].stat().st_mtime_ns == before
     whole = looked(tmp_path / "whole.safetensors", ALONE)
     assert all(torch.equal(found[name], whole[name]) for name in whole)
-    seen = Evaluator(with_params(), ALONE).judge(torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8))
-    numbers = 2 * seen.features.shape[1] + seen.class_logits.shape[1]  # of both extractors
+    outputs = Outputs.of(whole)
+    numbers = 2 * outputs.features.shape[1] + outputs.logits.shape[1]  # of both extractors
     size = sum(part.stat().st_size for part in parts_folder(path).glob("*.safetensors"))
     means_and_labels = 4 + 8
     assert size < COUNT * (4 * numbers + means_and_labels) + 3 * 500
@@ -121,27 +114,24 @@ class Noted:
         return self.extractor(images)
 
 
-def test_networks_see_shares_of_nearly_one_size_and_each_once(drawn):
+def test_networks_see_batches_of_nearly_one_size_and_each_image_once(drawn):
     """Not a last one of a few images, whose bits could depend on the number of threads."""
-    evaluator = Evaluator(with_params(), ALONE)
-    main = Noted(evaluator.second[0])
-    judge = evaluator.judge
+    networks = Evaluator(with_params(), ALONE, second=True).networks
+    main, judge = Noted(networks.second), networks.judge
     images = torch.cat([drawn] * 3)[: 3 * BATCH + 6]
     found = Networks(main, judge, judge)(images)
     assert sum(main.sizes) == 198 and max(main.sizes) - min(main.sizes) <= 2 * len(main.sizes)
     assert max(main.sizes) <= BATCH and min(main.sizes) > 11
-    for name, wanted in (
-        ("features", main.extractor(images).features),
-        ("others", judge(images)[0]),
-    ):
-        torch.testing.assert_close(found[name], wanted, rtol=1e-5, atol=1e-5)
-    seen = Seen.of(found)
-    assert torch.equal(seen.class_logits, found["recognised"]) and seen.others is not None
-    assert Seen.of(Networks(judge, judge, None)(images)).recognised is not None
+    torch.testing.assert_close(found["features"], main.extractor(images).features)
+    torch.testing.assert_close(found["second"], judge(images).features)
+    outputs = Outputs.of(found)
+    assert torch.equal(outputs.class_logits, found["class_logits"])
+    of_one = Networks(judge, judge)(images)
+    assert set(of_one) == {"features", "logits"} and Outputs.of(of_one).class_logits is not None
 
 
-def test_images_lie_in_memory_as_those_that_are_kept(tmp_path):
-    """Networks may give them with the channels last, for which convolutions round otherwise."""
+def test_images_have_the_strides_of_stored_ones(tmp_path):
+    """With the channels last, convolutions round differently."""
 
     class ChannelsLast:
         def __init__(self, device: torch.device):
@@ -158,32 +148,6 @@ def test_images_lie_in_memory_as_those_that_are_kept(tmp_path):
         def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
             return {"strides": torch.tensor([images.stride()] * len(images))}
 
-    shown = Maker(Shown, Maker(ChannelsLast), (Maker(Strides),))
+    shown = Maker(OnTheFly, Maker(ChannelsLast), (Maker(Strides),))
     found = make_tensors(tmp_path / "a.safetensors", ALONE, shown, [(2,), (1,)], "images")
     assert found["strides"].tolist() == [[48, 16, 4, 1]] * 3
-
-
-def test_what_the_maker_cannot_do_is_the_users_line(tmp_path):
-    class Refuses:
-        def __init__(self, device: torch.device):
-            pass
-
-        def __call__(self, *arguments: object) -> Tensor:
-            raise UserError("no image can be made; use others")
-
-    shown = Evaluator(with_params(), ALONE).shown(Maker(Refuses))
-    with pytest.raises(UserError, match=r"^no image can be made; use others$"):
-        make_tensors(tmp_path / "a.safetensors", ALONE, shown, [(1,)], "images")
-
-
-def test_pixels_of_another_number_of_channels(tmp_path):
-    class Colours:
-        def __init__(self, device: torch.device):
-            pass
-
-        def __call__(self, count: int) -> Tensor:
-            return torch.from_numpy(np.zeros((count, 3, 8, 8), np.uint8))
-
-    shown = Evaluator(with_params(), ALONE).shown(Maker(Colours))
-    with pytest.raises(UserError, match=r"trained on images of 1 channels and these have 3"):
-        make_tensors(tmp_path / "a.safetensors", ALONE, shown, [(4,)], "images")

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from pipeline.evaluation.image_files import open_images
-from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.image_sets import ArrayImages, batches
 from pipeline.runtime.errors import UserError
 from pipeline.tools.export import export_npz, export_pngs, export_samples
 from tests.errors import one_line
@@ -20,7 +21,7 @@ from tests.images import noise_array, write_samples
 
 
 def everything(images, size: int = 4) -> np.ndarray:
-    return torch.cat(list(images.batches(size))).numpy()
+    return torch.cat(list(batches(images, size))).numpy()
 
 
 @pytest.fixture
@@ -41,29 +42,17 @@ def forms(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [1, 4, 100])
-def test_every_form_gives_the_images_back(forms, channels, size):
+def test_every_form_gives_the_images_back(forms, channels):
     array = noise_array(11, channels)
     for form, path in forms(array).items():
         images = open_images(path)
         wanted = np.repeat(array, 3, axis=1) if form == "npz" and channels == 1 else array
-        batches = list(images.batches(size))
+        found = list(batches(images, 4))
         assert len(images) == 11 and images.shape == wanted.shape[1:]
-        assert [len(b) for b in batches] == [size] * (11 // size) + [11 % size] * (11 % size > 0)
-        assert all(b.dtype == torch.uint8 and b.is_contiguous() for b in batches)
-        assert np.array_equal(torch.cat(batches).numpy(), wanted)
-
-
-def test_pngs_are_what_other_programs_read(forms):
-    grey, colour = noise_array(3, 1), noise_array(3, 3)
-    folder = forms(grey)["png"]
-    assert sorted(p.name for p in folder.iterdir()) == ["000000.png", "000001.png", "000002.png"]
-    with Image.open(folder / "000002.png") as image:
-        assert image.mode == "L" and np.array_equal(np.asarray(image), grey[2, 0])
-    with Image.open(forms(colour)["png"] / "000002.png") as image:
-        assert image.mode == "RGB" and np.array_equal(
-            np.asarray(image), colour[2].transpose(1, 2, 0)
-        )
+        assert [len(b) for b in found] == [4, 4, 3]
+        assert all(b.dtype == torch.uint8 and b.is_contiguous() for b in found)
+        assert np.array_equal(torch.cat(found).numpy(), wanted)
+        assert np.array_equal(images.read(7, 9), wanted[7:9])
 
 
 def test_npz_is_what_numpy_reads_and_writes(forms, tmp_path):
@@ -75,17 +64,11 @@ def test_npz_is_what_numpy_reads_and_writes(forms, tmp_path):
         assert archive["arr_1"].dtype == np.int64 and archive["arr_1"].tolist() == labels.tolist()
     with np.load(forms(array)["npz"]) as archive:
         assert set(archive) == {"arr_0"}
+    with Image.open(forms(array)["png"] / "000002.png") as image:
+        assert np.array_equal(np.asarray(image), array[2].transpose(1, 2, 0))
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "theirs.npz", array.transpose(0, 2, 3, 1), labels.numpy())
         assert np.array_equal(everything(open_images(tmp_path / "theirs.npz")), array)
-
-
-def test_exports_are_the_same_bytes_each_time(forms):
-    def contents() -> list[bytes]:
-        paths = forms(noise_array(5, 3), [1, 2, 3, 4, 5])
-        return [p.read_bytes() for p in (paths["npz"], *sorted(paths["png"].iterdir()))]
-
-    assert contents() == contents()
 
 
 def test_exports_hold_a_batch_at_a_time(tmp_path):
@@ -96,7 +79,7 @@ def test_exports_hold_a_batch_at_a_time(tmp_path):
     del images
     tracemalloc.start()
     export_npz(open_images(tmp_path / "large.npy"), None, tmp_path / "large.npz")
-    assert sum(len(b) for b in open_images(tmp_path / "large.npz").batches(250)) == 4000
+    assert sum(len(b) for b in batches(open_images(tmp_path / "large.npz"), 250)) == 4000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20e6 < (tmp_path / "large.npz").stat().st_size
@@ -112,16 +95,6 @@ def test_export_of_pngs_replaces_nothing(tmp_path, path):
         export_pngs(ArrayImages(noise_array(2, 1)), tmp_path / "mine")
     assert "give a new one" in one_line(error)
     assert kept.read_text() == "years of work" and os.listdir(tmp_path) == ["mine"]
-
-
-def test_export_fills_an_empty_folder_and_replaces_an_npz(tmp_path):
-    array = noise_array(2, 3)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "set.npz").write_text("old")
-    export_pngs(ArrayImages(array), tmp_path / "empty")
-    export_npz(ArrayImages(array), None, tmp_path / "set.npz")
-    for name in ("empty", "set.npz"):
-        assert np.array_equal(everything(open_images(tmp_path / name)), array)
 
 
 @pytest.mark.parametrize("all_of_them", [False, True])
@@ -151,36 +124,12 @@ def test_exported_are_the_samples_that_were_measured_or_all(
         assert archive["arr_1"].tolist() == labels[:count].tolist()
     export_samples(params, "transformer", Path("other"), 5, everything=all_of_them)
     assert np.array_equal(everything(open_images("other")), array[::-1][:count])
-    export_samples(params, "transformer", Path("set.NPZ"), everything=all_of_them)
-    assert Path("set.NPZ").read_bytes() == Path("set.npz").read_bytes()
-    assert len(open_images("set.NPZ")) == count
     with pytest.raises(UserError, match="has a suffix that is not written") as error:
         export_samples(params, "transformer", Path("set.png"))
     one_line(error)
     with pytest.raises(UserError, match="no replicate 0; use one of 3, 5") as error:
         export_samples(params, "transformer", Path("none"), 0)
     one_line(error)
-
-
-def test_content_hash_is_of_the_images_and_their_order(forms):
-    array = noise_array(5, 3)
-    changed = array.copy()
-    changed[4, 2, 4, 6] ^= 1
-    hashes = {}
-    for name, images in (("a", array), ("again", array.copy()), ("changed", changed)):
-        hashes[name] = [open_images(path).content_hash for path in forms(images).values()]
-    hashes["order"] = [open_images(path).content_hash for path in forms(array[::-1]).values()]
-    assert hashes["a"] == hashes["again"]
-    for other in ("changed", "order"):
-        assert all(x != y for x, y in zip(hashes["a"], hashes[other], strict=True))
-
-
-def test_a_slice_of_a_file_is_the_set_that_holds_the_same(tmp_path):
-    array = noise_array(9, 1)
-    np.save(tmp_path / "set.npy", array)
-    mapped = np.load(tmp_path / "set.npy", mmap_mode="r")
-    assert ArrayImages(mapped[:4]).content_hash == ArrayImages(array[:4].copy()).content_hash
-    assert ArrayImages(mapped[:4]).content_hash != ArrayImages(mapped).content_hash
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "size", "channels"])
@@ -198,12 +147,11 @@ def test_a_bad_png_is_named(forms, damage):
     with pytest.raises(UserError, match=r"000003\.png") as error:
         everything(open_images(folder))
     line = one_line(error)
-    assert line.count(";") == 1  # one way out
     if damage in ("size", "channels"):
         assert "7×5" in line and ("8×5" in line or "grey" in line)
 
 
-@pytest.mark.parametrize("damage", ["half", "one byte", "text", "no arr_0"])
+@pytest.mark.parametrize("damage", ["half", "one byte", "text", "no arr_0", "cut off"])
 def test_a_damaged_npz_is_named(forms, damage):
     path = forms(noise_array(50, 3), range(50))["npz"]
     content = bytearray(path.read_bytes())
@@ -214,37 +162,25 @@ def test_a_damaged_npz_is_named(forms, damage):
         path.write_bytes(content)
     elif damage == "text":
         path.write_text("no archive")
+    elif damage == "cut off":
+        header = {"descr": "|u1", "fortran_order": False, "shape": (9, 5, 7, 3)}
+        with zipfile.ZipFile(path, "w") as archive, archive.open("arr_0.npy", "w") as f:
+            np.lib.format.write_array_header_1_0(f, header)
+            f.write(bytes(4 * 5 * 7 * 3))
     else:
         np.savez(path, images=noise_array(3, 3))
-    with pytest.raises(UserError, match=r"set\.npz") as error:
-        everything(open_images(path))
+    with pytest.raises(UserError) as error:
+        open_images(path)
+    assert error.value.subject == str(path)
     one_line(error)
-
-
-def test_an_npz_that_promises_more_images_than_it_holds(tmp_path):
-    header = {"descr": "|u1", "fortran_order": False, "shape": (9, 5, 7, 3)}
-    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive, archive.open("arr_0.npy", "w") as f:
-        np.lib.format.write_array_header_1_0(f, header)
-        f.write(bytes(4 * 5 * 7 * 3))
-    with pytest.raises(UserError, match=r"set\.npz"):
-        everything(open_images(tmp_path / "set.npz"))
-
-
-def test_a_shape_that_no_integer_holds_is_one_line(tmp_path, recwarn):
-    header = {"descr": "|u1", "fortran_order": False, "shape": (2**32, 1, 2**32, 2**32)}
-    with open(tmp_path / "set.npy", "wb") as handle:
-        np.lib.format.write_array_header_1_0(handle, header)
-    with pytest.raises(UserError, match=r"set\.npy is damaged") as error:
-        open_images(tmp_path / "set.npy")
-    one_line(error)
-    assert not recwarn.list  # NumPy's, of two lines
 
 
 def test_a_broken_link_is_named_and_not_its_folder(forms):
     folder = forms(noise_array(3, 3))["png"]
     (folder / "zz.png").symlink_to(folder / "nowhere.png")
-    with pytest.raises(UserError, match=r"zz\.png is a broken link; delete it"):
-        open_images(folder)
+    with pytest.raises(UserError) as error:
+        everything(open_images(folder))
+    assert error.value.subject == str(folder / "zz.png")
 
 
 def test_hidden_pngs_are_passed_over(forms):
@@ -274,8 +210,37 @@ def test_other_arrays_are_refused(tmp_path, array):
         one_line(error)
 
 
-def test_a_missing_set_and_an_empty_folder_are_named(tmp_path):
-    with pytest.raises(UserError, match="nowhere does not exist"):
-        open_images(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no PNG files"):
-        open_images(tmp_path)
+@pytest.mark.parametrize("name", ["nowhere", "empty", "set.txt", "fifo.npy", "zero.npz"])
+def test_what_is_not_an_image_set_is_named(tmp_path, name):
+    path = tmp_path / name
+    if name == "empty":
+        path.mkdir()
+        (path / "a.txt").write_text("no PNG")
+    elif name == "set.txt":
+        path.write_text("no images")
+    elif name == "fifo.npy":
+        os.mkfifo(path)
+    elif name == "zero.npz":
+        path.symlink_to("/dev/zero")
+    with pytest.raises(UserError) as error:
+        open_images(path)
+    assert error.value.subject == str(path) and error.value.reason and error.value.way_out
+
+
+@pytest.mark.parametrize("form", ["npy", "npz", "png"])
+def test_damaged_bytes_are_refused_in_a_line_or_read(forms, form):
+    """No other error, whatever bytes are changed or cut off."""
+    path = forms(noise_array(9, 3))[form]
+    target = path / "000001.png" if form == "png" else path
+    whole, draw = target.read_bytes(), random.Random(form)
+    for _ in range(30):
+        content = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            content[draw.randrange(draw.choice([len(content), 150]))] = draw.randrange(256)
+        if draw.random() < 0.4:
+            del content[draw.randrange(len(content)) :]
+        target.write_bytes(content)
+        try:
+            assert len(everything(open_images(path))) > 0
+        except UserError as error:
+            assert error.subject in (str(path), str(target)) and "\n" not in str(error)

@@ -37,7 +37,7 @@ class Model:
     def __init__(self):
         params, device = load_params(), torch.device("cpu")
         self.evaluator = Evaluator(params, Alone(device))
-        self.reference = self.evaluator.reference_statistics
+        self.reference = self.evaluator.statistics
         model = load_model(Path("models/transformer/main/seed0"), "transformer", device)
         self.tokenizer = load_model(Path("models/tokenizer"), "tokenizer", device)
         self.draw = sampler(model, params.decoding_settings())

@@ -9,10 +9,9 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.features import Features
-from pipeline.evaluation.fid import fid
+from pipeline.evaluation.fid import TooFew, fid, statistics
 from pipeline.evaluation.metrics import class_accuracy, drawn, manifolds
-from pipeline.evaluation.statistics import TooFew, statistics
+from pipeline.evaluation.outputs import Outputs
 from pipeline.evaluation.uncertainty import disjoint, fid_infinity, spreads
 
 
@@ -80,18 +79,14 @@ def test_spread_is_that_over_fresh_samples(kind):
     assert np.mean(found) == pytest.approx(true, rel=1 / 3)
 
 
-class Shown(Evaluator):
-    """Image sets are rows of numbers, which both extractors give back as features."""
+class OfFeatures(Evaluator):
+    """Both extractors have the same reference features."""
 
     def __init__(self, params: Params, reference: torch.Tensor):
-        self.params, self.extractor = params, SimpleNamespace(name="first")
-        self.reference = Features(reference, reference)
-        self.reference_statistics = statistics(reference)
+        self.params, self.extractor = params, SimpleNamespace(name="classifier")
+        self.reference, self.statistics = reference, statistics(reference)
         near = drawn(reference, params.evaluation.manifold_images, params.seed)
-        self.second = SimpleNamespace(name="second"), near
-
-    def _features(self, images, extractor) -> Features:
-        return Features(images, images)
+        self.second_reference = near
 
 
 @pytest.mark.parametrize("times", [1, 2, 4])
@@ -101,13 +96,14 @@ def test_spread_of_a_set_larger_than_its_manifold_is_that_over_fresh_samples(mak
     k, reference = 100, normal(1000, 3, 41)
     settings = {"manifold_images": k, "halves": 50, "kid_subsets": 1, "kid_subset_size": 20}
     params = make_params(evaluation=settings)
-    evaluator = Shown(params, reference)
-    measured = [evaluator.measure(x + 1) for x in normal(10 * times * k, 3, 42).split(times * k)]
+    evaluator = OfFeatures(params, reference)
+    sets = (normal(10 * times * k, 3, 42) + 1).split(times * k)
+    measured = [evaluator.metrics(Outputs(x, x, x, x), None) for x in sets]
     near = drawn(reference, k, params.seed)
     fresh = [manifolds(x + 1, near, 3) for x in normal(400 * k, 3, 43).split(k)]
     for kind in ("precision", "density"):
         true = np.std([getattr(of, kind) for of in fresh])  # to 3.5% of it, as what follows
-        for extractor in ("first", "second"):
+        for extractor in ("classifier", "random"):
             spread = np.sqrt(np.mean([of[f"{kind}_{extractor}_std"] ** 2 for of in measured]))
             assert spread == pytest.approx(true, rel=0.15), (kind, extractor)
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from pipeline.__main__ import main
 from pipeline.config.paths import SAMPLES
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.tools.export import export_npz, export_pngs
 from tests.images import samples_in
 from tests.tiny_project import ALONE, SIDE, make_project, with_params
@@ -60,6 +59,12 @@ def error_of(measure):
     return run
 
 
+def wanted_of(array: np.ndarray, folder: Path, labels=None, **changes) -> dict:
+    """The evaluator's metrics."""
+    evaluator = Evaluator(with_params(**changes), ALONE, second=True)
+    return evaluator.metrics(evaluator.outputs(ArrayImages(array), folder), labels)
+
+
 def samples(count: int = COUNT) -> np.ndarray:
     return samples_in(SAMPLES / "transformer/seed0")[0][:count]
 
@@ -69,7 +74,7 @@ def test_metrics_of_every_form_are_the_evaluators(tmp_path, measure):
     np.save(tmp_path / "set.npy", array)
     export_pngs(ArrayImages(array), tmp_path / "set")
     export_npz(ArrayImages(array), None, tmp_path / "set.npz")
-    wanted = Evaluator(with_params(), ALONE).measure(ArrayImages(array))
+    wanted = wanted_of(array, tmp_path / "wanted")
     tables = [measure(tmp_path / name) for name in ("set.npy", "set", "set.npz")]
     assert tables[0] == tables[1] == tables[2]
     rows = dict(re.findall(r"^(\w+) +(\S+)", tables[0], flags=re.MULTILINE))
@@ -85,9 +90,9 @@ def test_metrics_of_every_form_are_the_evaluators(tmp_path, measure):
 
 
 def test_the_labels_of_an_npz_balance_its_subsets_and_tell_what_is_recognised(tmp_path, measure):
-    images, labels = ArrayImages(samples()), torch.arange(COUNT) % 3
-    export_npz(images, labels.numpy(), tmp_path / "set.npz")
-    wanted = Evaluator(with_params(), ALONE).measure(images, labels)
+    labels = torch.arange(COUNT) % 3
+    export_npz(ArrayImages(samples()), labels.numpy(), tmp_path / "set.npz")
+    wanted = wanted_of(samples(), tmp_path / "wanted", labels)
     assert {"class_accuracy", "fid_infinity_classifier"} <= wanted.keys()
     rows = dict(re.findall(r"^(\w+) +(\S+)", measure(tmp_path / "set.npz"), flags=re.MULTILINE))
     assert rows.keys() == {name for name in wanted if not name.endswith("_std")}
@@ -98,9 +103,8 @@ def test_the_labels_of_an_npz_balance_its_subsets_and_tell_what_is_recognised(tm
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (np.arange(COUNT) % 4, "has labels from 0 to 3, and the data set the classes 0 to 2"),
-        (np.arange(COUNT) - 1, "has labels from -1 to"),
-        (np.full(COUNT, 2**64 - 1, np.uint64), "has labels from -1 to -1"),
+        (np.arange(COUNT) % 4, "labels from 0 to 3, and the data set has the classes 0 to 2"),
+        (np.arange(COUNT) - 1, "labels from -1 to"),
     ],
 )
 def test_labels_that_are_none_are_refused(tmp_path, error_of, labels, said):
@@ -130,9 +134,9 @@ def test_what_is_no_label_is_passed_over_in_a_line(tmp_path, capsys, monkeypatch
     assert "class_accuracy" not in json.loads(said.out)  # which nothing else stands in
 
 
-def test_a_handful_of_images_is_measured_as_far_as_that_goes(measure):
+def test_a_handful_of_images_is_measured_as_far_as_that_goes(tmp_path):
     """As a validation split may be: a half of it has no three nearest neighbours."""
-    of_6, of_3 = (Evaluator(with_params(), ALONE).measure(ArrayImages(samples(n))) for n in (6, 3))
+    of_6, of_3 = (wanted_of(samples(n), tmp_path / str(n)) for n in (6, 3))
     for name in ("precision_classifier", "coverage_random"):
         assert (of_6[name] is None, of_6[f"{name}_std"]) == (False, None)
         assert of_3[name] is of_3[f"{name}_std"] is None
@@ -157,16 +161,6 @@ def test_images_of_another_size_or_channels_name_both(tmp_path, error_of):
     export_npz(ArrayImages(colour), None, tmp_path / "colour.npz")
     line = error_of(tmp_path / "colour.npz")
     assert "colour.npz" in line and "data.channels" in line
-
-
-def test_corrupt_png_is_named(tmp_path, error_of):
-    folder = tmp_path / "set"
-    export_pngs(ArrayImages(samples()), folder)
-    bad = folder / "000030.png"
-    bad.write_bytes(bad.read_bytes()[:50])
-    assert "000030.png" in error_of(folder)
-    Image.new("L", (SIDE + 1, SIDE)).save(bad)
-    assert f"000030.png is {SIDE + 1}×{SIDE}" in error_of(folder)
 
 
 @pytest.mark.parametrize("count", [12, 3])
@@ -200,9 +194,10 @@ def test_fid_is_against_the_statistics_that_params_name(tmp_path):
     size = with_params().feature_dimensions
     np.savez(tmp_path / "reference.npz", mu=np.full(size, 3.0), sigma=np.eye(size))
     given = with_params(evaluation={"reference_statistics": str(tmp_path / "reference.npz")})
-    evaluator, images = Evaluator(given, ALONE), ArrayImages(samples())
-    found = evaluator.measure(images)["fid_classifier"]
-    features = evaluator.features(images).features.double().numpy()
+    evaluator = Evaluator(given, ALONE)
+    outputs = evaluator.outputs(ArrayImages(samples()), tmp_path / "outputs")
+    found = evaluator.scores(outputs, torch.zeros(COUNT))["fid_classifier"]
+    features = outputs.features.double().numpy()
     covariance = np.cov(features.T)  # beside the identity the root of the product is its own
     root = np.sqrt(np.linalg.eigvalsh(covariance).clip(0)).sum()
     wanted = ((features.mean(0) - 3) ** 2).sum() + np.trace(covariance) + size - 2 * root
