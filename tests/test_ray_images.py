@@ -14,9 +14,9 @@ import pytest
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.runtime.errors import UserError
 from pipeline.training.classifier import ClassifierRecipe
+from tests.experiments.test_cas import cas_job
 from tests.interruption import assert_same
 from tests.project import ROOT
-from tests.test_cas import cas_job
 from tests.tiny_project import with_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_tiny_project")]

@@ -61,9 +61,8 @@ def drawn(ratio: float, **changes) -> Tensor:
     first = main_replicates(params, "transformer")[0]
     bench = reconstruction.Reconstructor(params, first, CPU)
     draws = range(params.reconstruction.draws)
-    batches = [
-        (chosen, bench.encode(chosen), hidden) for chosen, hidden in bench.batch_arguments(ratio)
-    ]
+    given = bench.batches(bench.hidden(ratio))
+    batches = [(chosen, bench.encode(chosen), hidden) for chosen, hidden in given]
     return torch.stack([torch.cat([bench.draw(*each, n) for each in batches]) for n in draws])
 
 

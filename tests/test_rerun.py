@@ -47,18 +47,6 @@ def test_a_changed_param_runs_only_what_lists_it(finished, tmp_path, change, exp
     assert would_run(project) == expected
 
 
-def test_samples_that_are_not_kept_are_published_all_the_same(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    samples, runs = project.folder / "data/samples", project.folder / "runs/evaluate"
-    expected = tree_hash(samples)
-    shutil.rmtree(samples)
-    shutil.rmtree(runs)
-    project.set(evaluation__keep_samples=False)
-    project.stage("evaluate")
-    assert tree_hash(samples) == expected
-    assert list(runs.rglob("row.json")) and not list(runs.rglob("samples"))
-
-
 def test_a_refused_run_costs_no_results(finished, tmp_path):
     """DVC deletes them before it runs the stage that refuses; with the params of then they come
     back, and no stage runs."""

@@ -1,9 +1,9 @@
 """What the networks that measure return for a set of images. Samples are measured as they are drawn
 and not stored: 50,000 of 256×256 pixels take 10 GB."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,11 +12,8 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER
 from pipeline.evaluation.features import Extractor, extract, open_extractor
 from pipeline.evaluation.image_sets import BATCH
-from pipeline.runtime.batches import Maker, drop_parts
-from pipeline.runtime.files import write_json
+from pipeline.runtime.batches import Maker
 from pipeline.weights.published import load_model
-
-Row = dict[str, Any]  # of a result file
 
 
 class Outputs(NamedTuple):
@@ -99,16 +96,3 @@ class OnTheFly:
         for measure in self.measures:
             found |= measure(images, *arguments)
         return found
-
-
-def keep_row(cell: Path, measure: Callable[[Path], Row]) -> None:
-    """Measure a row and write it to a file, unless an earlier run has.
-
-    Args:
-        measure: gives the row. Its argument is the path for the batches that it makes on the way,
-            which are deleted once the row is written.
-    """
-    path = cell.with_suffix(".safetensors")
-    if not cell.exists():
-        write_json(cell, measure(path))
-    drop_parts(path)

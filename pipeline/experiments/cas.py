@@ -24,7 +24,6 @@ from pipeline.data.order import BatchOrder
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
 from pipeline.runtime.device import worker_device
-from pipeline.runtime.files import read_json
 from pipeline.runtime.trials import run_beside
 from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy, new_classifier
 from pipeline.training.loop import TrainingJob, Workers, run_training
@@ -58,14 +57,12 @@ class CasJob:
 
     @property
     def result(self) -> Path:
+        """The file with the row of its accuracy."""
         return Path(self.folder) / "result.json"
 
     @property
     def finished(self) -> bool:
         return self.result.exists()
-
-    def row(self) -> dict[str, Any]:
-        return read_json(self.result)
 
 
 def run_cas(job: CasJob) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pipeline.data.images.views import View
 from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.image_sets import SampleImages, batches
-from pipeline.experiments.evaluate.neighbours import BLOCK, nearest
+from pipeline.experiments.evaluate.measuring import BLOCK, nearest
 from pipeline.runtime.batches import Alone
 from pipeline.runtime.files import write_npz
 from pipeline.sampling import balanced_labels

@@ -90,9 +90,3 @@ def test_all_compute_in_one_dtype(in_bfloat16, ours, theirs, monkeypatch):
     for method in speed.methods(params, config(2), CPU).values():
         method.draw(torch.tensor([0]))
     assert set(kinds) == {torch.bfloat16 if ours and theirs else torch.float32}
-
-
-def test_maskgit_takes_no_more_iterations_than_there_are_tokens():
-    methods = speed.methods(with_params(decoding={"iterations": 12}), config(2), CPU)
-    assert methods["maskgit"].iterations == 4
-    assert speed.methods(with_params(), config(1), CPU)["maskgit"].draw(torch.tensor([0])).numel()

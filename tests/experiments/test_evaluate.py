@@ -1,8 +1,11 @@
 """The stage of Table 1: what is measured of samples, reconstructions and real images."""
 
+import contextlib
 import math
 import os
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +17,9 @@ from pipeline.config.params import Params
 from pipeline.config.paths import SAMPLES, TOKENIZER, TOKENS
 from pipeline.config.replicates import NETWORKS, Replicate, replicates
 from pipeline.data.tokens import TokenCache
-from pipeline.evaluation import samplers
 from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.experiments.evaluate import measuring as evaluate
-from pipeline.experiments.evaluate import real
 from pipeline.experiments.evaluate.measuring import drop_samples, evaluate_all
-from pipeline.experiments.evaluate.real import real_columns, real_rows
 from pipeline.masking import masked_nll
 from pipeline.sampling import Sampler, balanced_labels
 from pipeline.weights.published import load_model
@@ -105,7 +105,7 @@ def test_every_replicate_and_set_is_measured_in_the_same_way(tmp_path):
         assert all(math.isfinite(v) for k, v in row.items() if k != "images" and v is not None)
 
 
-def test_means_are_over_the_main_replicates(tmp_path):
+def test_means_are_over_the_main_replicates_and_rfid_is_against_the_same_images(tmp_path):
     given = params()
     rows = evaluated(tmp_path, given)
     means = evaluate.mean_metrics(rows, given)
@@ -114,63 +114,48 @@ def test_means_are_over_the_main_replicates(tmp_path):
     assert [r["label_smoothing"] for r in rows[:2]] == [0.1, 0.1]
     assert means["transformer"]["fid_classifier"] == pytest.approx(sum(main) / 2)
     assert means["transformer"]["samples"] == COUNT and means["autoregressive"]["steps"] == GRID**2
-    assert means["real"]["fid_classifier"] == rows[-1]["fid_classifier"]
     assert not any(
         k.endswith("_std") or k in evaluate.IDENTITY for of in means.values() for k in of
     )
-
-
-def test_rfid_is_the_distance_of_reconstructions_from_the_images_that_they_are_of(tmp_path):
-    """Not from the training images, which FID is against."""
-    row = evaluated(tmp_path, params())[-2]
     images, labels = validation(VAL)
     rebuilt = Reconstruction(load_model(TOKENIZER, "tokenizer"), CPU)(images).numpy()
-    check_scores(row, rebuilt, labels)
-    assert row["rfid_classifier"] == pytest.approx(frechet(rebuilt, images.numpy()), rel=1e-3)
-    assert row["rfid_classifier"] != pytest.approx(row["fid_classifier"], rel=0.05)
+    check_scores(rows[-2], rebuilt, labels)
+    assert rows[-2]["rfid_classifier"] == pytest.approx(frechet(rebuilt, images.numpy()), rel=1e-3)
 
 
-def test_reconstructions_are_measured_once_and_not_kept(tmp_path, monkeypatch):
-    rows = evaluated(tmp_path, params())
-    stored = {path.parent.name for path in tmp_path.rglob("*.npy")}
-    assert (tmp_path / "reconstruction.json").exists() and stored == {"outputs", "real"}
-    monkeypatch.setattr(evaluate, "Rebuilder", None)
-    assert evaluated(tmp_path, params()) == rows
+@contextlib.contextmanager
+def drawing(most: int) -> Iterator[list[int]]:
+    """Counts the batches that each network draws; killed in the batch of a network after so
+    many."""
+    draw, counts = Sampler.__call__, Counter[int]()
+
+    def counted(self, *arguments):
+        if counts[id(self)] == most:
+            raise KeyboardInterrupt
+        counts[id(self)] += 1
+        samplers.append(self)  # so that no other has its id
+        return draw(self, *arguments)
+
+    samplers, found = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sampler, "__call__", counted)
+        yield found
+    found += counts.values()
 
 
-class Drawn:
-    """Stands for `Sampler`, dies in a network's n-th batch, and counts the batches of each."""
-
-    def __init__(self, most: int):
-        self.most, self.samplers = most, []
-
-    def __call__(self, model, tokenizer):
-        sampler = Dies(Sampler(model, tokenizer), calls=self.most)
-        sampler.model, sampler.tokenizer = model, tokenizer
-        self.samplers.append(sampler)
-        return sampler
-
-    @property
-    def batches(self) -> list[int]:
-        return [self.most - sampler.left for sampler in self.samplers]
-
-
-def test_killed_evaluation_makes_no_batch_twice(tmp_path, monkeypatch):
+def test_a_killed_evaluation_makes_no_batch_twice_and_a_new_seed_is_measured_alone(tmp_path):
     """Of eight batches a replicate the first three of the first are there after the kill."""
-    straight = evaluated(tmp_path / "straight", params())
-
-    def run(drawn: Drawn):
-        with monkeypatch.context() as patch:
-            patch.setattr(samplers, "Sampler", drawn)
-            return evaluated(tmp_path / "killed", params())
-
-    with pytest.raises(KeyboardInterrupt):
-        run(Drawn(most=3))
-    drawn = Drawn(most=9)
-    assert run(drawn) == straight
-    assert drawn.batches == [5] + [8] * 7
-    again = Drawn(most=0)
-    assert run(again) == straight  # main replicates' samples are published, and none is made
+    straight, killed = evaluated(tmp_path / "straight", params()), tmp_path / "killed"
+    with pytest.raises(KeyboardInterrupt), drawing(3):
+        evaluated(killed, params(seeds=[0]))
+    with drawing(9) as drawn:
+        assert evaluated(killed, params(seeds=[0])) == [r for r in straight if r.get("seed") != 1]
+    assert drawn == [5] + [8] * 3
+    with drawing(9) as drawn:
+        assert evaluated(killed, params()) == straight
+    assert drawn == [8] * 4
+    with drawing(0):
+        assert evaluated(killed, params()) == straight
 
 
 def published() -> dict[str, bytes]:
@@ -190,36 +175,24 @@ def test_samples_that_are_not_kept_are_published_with_the_same_bytes(tmp_path, m
     if not links:
         monkeypatch.setattr(os, "link", Dies(os.link, calls=0, error=OSError))
 
-    def again(most: int) -> list[int]:
+    def again() -> list[int]:
         """Batches that each network draws, where DVC has deleted what is published."""
         shutil.rmtree(SAMPLES)
-        drawn = Drawn(most)
-        with monkeypatch.context() as patch:
-            patch.setattr(samplers, "Sampler", drawn)
+        with drawing(9) as drawn:
             assert evaluated(run, given) == straight
         assert published() == wanted
-        return [batches for batches in drawn.batches if batches]
+        return drawn
 
-    assert again(9) == [8] * 8
+    assert again() == [8] * 8
     replicate, folder = next(iter(folders.items()))
     for file in replicate.samples.iterdir():
         assert os.path.samefile(folder / "samples" / file.name, file) == links
-    assert again(0) == []  # killed after they were published
+    assert again() == []  # killed after they were published
     drop_samples(dict(list(folders.items())[:1]))
-    assert again(9) == [8]  # killed after the first was dropped
+    assert again() == [8]  # killed after the first was dropped
     drop_samples(folders)
     assert published() == wanted and not list(run.rglob("samples*"))
-    assert again(9) == [8] * 4
-
-
-def test_one_more_seed_is_measured_alone(tmp_path, monkeypatch):
-    both = evaluated(tmp_path / "both", params())
-    first = params(seeds=[0])
-    assert evaluated(tmp_path / "more", first) == [r for r in both if r.get("seed") != 1]
-    drawn = Drawn(most=9)
-    monkeypatch.setattr(samplers, "Sampler", drawn)
-    assert evaluated(tmp_path / "more", params()) == both
-    assert [batches for batches in drawn.batches if batches] == [8] * 4
+    assert again() == [8] * 4
 
 
 def test_real_images_are_scored_in_disjoint_sets(tmp_path):
@@ -233,10 +206,10 @@ def test_real_images_are_scored_in_disjoint_sets(tmp_path):
         editing={"images": VAL},
         rejection={"acceptance": [4 / 33, 3 / 33]},
     )
-    rows = real_rows(given, ALONE, tmp_path)
+    rows = evaluate.real_rows(given, ALONE, tmp_path)
     wanted = [(9, 0), (9, 1), (12, 0), (12, 1), (VAL, 0)]
     assert [(row["samples"], row["subset"]) for row in rows] == wanted
-    assert [list(row) for row in rows] == [real_columns(given)] * len(rows)
+    assert [list(row) for row in rows] == [evaluate.real_columns(given)] * len(rows)
     images, labels = validation(VAL)
     check_scores(rows[-1], images.numpy(), labels)
     assert all(row["fid_classifier"] is None for row in rows[:-1])  # of 16 dimensions
@@ -255,4 +228,4 @@ def test_the_sizes_of_real_sets_are_those_that_rejection_keeps():
         rejection={"acceptance": [0.5, 0.01]},
     )
     candidates = balanced_labels(31, 3)
-    assert real._sizes(given, candidates + (candidates == 2)) == [1, 16, 31, 40]
+    assert evaluate._sizes(given, candidates + (candidates == 2)) == [1, 16, 31, 40]
