@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pipeline.config.paths import IMAGES, TOKENIZER
-from pipeline.data.images.writing import write_manifest, write_shards
-from pipeline.prepare.datasets import FolderSource
+from pipeline.data.images.shards import write_manifest, write_shards
+from pipeline.prepare.datasets import open_source
 from pipeline.runtime.batches import Alone
 from pipeline.runtime.device import autocast
 from pipeline.tokenizer import Tokenizer
@@ -59,7 +59,7 @@ def test_token_cache_is_that_of_a_real_one(make_params, tmp_path, monkeypatch):
                 path = tmp_path / "source" / split / str(label) / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 noise_image(30, 30, "L", seed=i + count).save(path)
-    source = FolderSource(tmp_path / "source")
+    source = open_source(f"folder:{tmp_path}/source", "", params.data.image_size)
     shards = {
         split: write_shards(
             source, [i for i, x in enumerate(source.items) if x.split == split], split, 64, IMAGES
