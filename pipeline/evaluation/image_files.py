@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.images.opening import BadPicture, open_image
+from pipeline.data.images.pixels import to_chw
 from pipeline.data.images.threads import in_threads
-from pipeline.data.images.views import to_chw
 from pipeline.evaluation.image_sets import ArrayImages, ImageSet
+from pipeline.prepare.pictures import open_picture
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, require_readable
-from pipeline.runtime.files import read_file, require_file
-from pipeline.runtime.limits import PICTURE_BYTES
+from pipeline.runtime.files import require_file
 
 
 def open_images(path: Path | str) -> ImageSet:
@@ -38,13 +37,11 @@ def open_images(path: Path | str) -> ImageSet:
         raise
     except Exception as error:  # a damaged file makes its reader raise nearly anything
         require_readable(path, error)
-        raise _unreadable(path, error) from error
+        raise UserError(
+            str(path), f"it cannot be read ({in_a_line(error)})", "replace it"
+        ) from error
     way_out = "give a folder of PNGs, an .npy or an .npz"
     raise UserError(str(path), "it has an unsupported format", way_out)
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(str(path), f"it cannot be read ({in_a_line(error)})", "replace it")
 
 
 def _open_npy(path: Path) -> ArrayImages:
@@ -102,14 +99,7 @@ class PngImages:
 
     def _read(self, name: str) -> np.ndarray:
         """(C, H, W) uint8."""
-        path = self.folder / name
-        try:
-            return to_chw(open_image(read_file(path, PICTURE_BYTES), whole=True))
-        except BadPicture as error:
-            reason, _, way_out = str(error).partition("; ")
-            raise UserError(str(path), reason, way_out) from error
-        except OSError as error:  # a broken link
-            raise _unreadable(path, error) from error
+        return to_chw(open_picture(self.folder / name))
 
 
 def size_text(shape: tuple[int, ...]) -> str:

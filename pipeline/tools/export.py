@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.api.numbers import a_path
 from pipeline.config.params import Params
 from pipeline.config.replicates import NetworkName, main_replicate
-from pipeline.data.images.png import from_chw
+from pipeline.data.images.pixels import from_chw
 from pipeline.data.images.threads import in_threads
 from pipeline.evaluation.image_sets import ImageSet, SampleImages, batches
 from pipeline.runtime.errors import UserError
