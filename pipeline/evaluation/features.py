@@ -37,14 +37,6 @@ class ClassifierExtractor:
         self.classifier, self.device, self.name = classifier, device, name
 
     def __call__(self, images: Tensor) -> Features:
-        channels = self.classifier.config.channels
-        if images.shape[1] != channels:
-            raise UserError(
-                "evaluation.extractor",
-                f"the classifier was trained on images of {channels} channels and these have "
-                f"{images.shape[1]}",
-                "use images with data.channels channels, or another extractor",
-            )
         outputs = self.classifier.outputs(as_float(images.to(self.device)))
         return Features(outputs.features, outputs.logits)
 

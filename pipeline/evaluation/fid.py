@@ -21,11 +21,7 @@ from pipeline.runtime.limits import STATISTICS_SIZE
 BLOCK = 10_000  # rows held in double precision at once
 TOLERANCE = 1e-5  # of a published covariance's asymmetry, relative to its largest entry
 
-REFERENCE, SAMPLES = "reference images", "samples"
-MORE = {  # how a user gets more of them
-    REFERENCE: "more training images, or a smaller data.val_fraction or classifier.width",
-    SAMPLES: "the stage's own param: samples of sweep, evaluation or temperature, editing.images",
-}
+REFERENCE, SAMPLES = "reference images", "samples"  # of a `TooFew`
 
 
 class TooFew(UserError):
@@ -53,7 +49,7 @@ def statistics(features: Tensor, what: str = REFERENCE) -> Statistics:
         raise TooFew(
             "FID",
             f"{count} {what} cannot give a covariance of {dimension}-dimensional features",
-            f"use at least {dimension + 1} ({MORE.get(what, 'more images')})",
+            f"use at least {dimension + 1}",
         )
     # In blocks: ImageNet's features take 20 GB and are memory-mapped.
     mu = torch.zeros(dimension, dtype=torch.float64)

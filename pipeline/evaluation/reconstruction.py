@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES
+from pipeline.config.paths import IMAGES
 from pipeline.data.images.pixels import as_float, as_uint8
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.microbatches import in_parts
 from pipeline.data.ranks import sum_in_order
-from pipeline.perceptual import Perceptual, open_distance_map, pair_bytes
+from pipeline.perceptual import Perceptual, pair_bytes
 from pipeline.runtime.batches import Alone, Maker, tensors_of
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.quantizer import code_usage
@@ -94,44 +94,24 @@ def held_out_quality(folder: Path, params: Params, parts: Path, workers: Alone) 
     return quality(torch.tensor([sum_in_order(column) for column in sums.T], dtype=torch.float64))
 
 
-# Edits
-
-
-class HoleDistances:
-    """Compares edited images with the originals over the pixels of a hole.
+@torch.no_grad()
+def hole_distances(
+    images: Tensor, originals: Tensor, hole: Tensor, distance_map: Perceptual
+) -> dict[str, Tensor]:
+    """How far edited images are from the originals over the pixels of a hole: psnr_hole, in dB, and
+    perceptual_hole of each image, (B,), on the CPU.
 
     Args:
+        images, originals: (B, C, H, W) uint8, on the device of the distance.
+        hole: (H, W) bool, True at the pixels that count.
         distance_map: gives the perceptual distance at each pixel (`open_distance_map`).
     """
-
-    def __init__(self, distance_map: Perceptual, device: torch.device):
-        self.distance_map, self.device = distance_map, device
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor, originals: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """psnr_hole, in dB, and perceptual_hole of each image, (B,), on the CPU.
-
-        Args:
-            images, originals: (B, C, H, W) uint8.
-            hole: (H, W) bool, True at the pixels that count.
-        """
-        count = -(-len(images) // HOLES)
-        pairs = zip(images.chunk(count), originals.chunk(count), strict=True)
-        found = [self._distances(*pair, hole.to(self.device)) for pair in pairs]
-        psnr, perceptual = (column.contiguous() for column in torch.cat(found).cpu().T)
-        return {"psnr_hole": psnr, "perceptual_hole": perceptual}
-
-    def _distances(self, images: Tensor, originals: Tensor, hole: Tensor) -> Tensor:
-        """(B, 2)"""
-        made, true = (as_float(batch).to(self.device) for batch in (images, originals))
-        far = in_parts(self.distance_map, pair_bytes(made.shape[-1]), made, true)
+    count, found = -(-len(images) // HOLES), []
+    for pair in zip(images.chunk(count), originals.chunk(count), strict=True):
+        made, true = map(as_float, pair)
+        far = in_parts(distance_map, pair_bytes(made.shape[-1]), made, true)
         mse = (made - true)[..., hole].pow(2).mean(dim=(1, 2))
         psnr = -10 * mse.clamp(min=1e-10).log10()
-        return torch.stack((psnr, far[:, hole].mean(dim=1)), dim=1)
-
-
-def open_distances(params: Params, device: torch.device) -> HoleDistances:
-    """`HoleDistances` with the perceptual network of the tokenizer's params."""
-    classifier = load_model(CLASSIFIER, "classifier", device)
-    distance_map = open_distance_map(params.tokenizer.perceptual, classifier, device)
-    return HoleDistances(distance_map, device)
+        found.append(torch.stack((psnr, far[:, hole].mean(dim=1))))
+    psnr, perceptual = torch.cat(found, dim=1).cpu()
+    return {"psnr_hole": psnr, "perceptual_hole": perceptual.contiguous()}

@@ -25,11 +25,6 @@ def classifier(channels: int = 1, seed: int = 0) -> ClassifierExtractor:
     return ClassifierExtractor(model, torch.device("cpu"))
 
 
-def test_classifier_of_other_channels_gives_one_line():
-    with pytest.raises(UserError, match="1 channels and these have 3"):
-        extract(classifier(), [torch.zeros(2, 3, 8, 8, dtype=torch.uint8)])
-
-
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ("exploded",)
