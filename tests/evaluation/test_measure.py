@@ -84,9 +84,6 @@ def test_metrics_of_every_form_are_the_evaluators(tmp_path, measure):
         assert float(text) == pytest.approx(wanted[name], rel=1e-3), name
     spreads = dict(re.findall(r"^(\w+) .*std (\S+)$", tables[0], flags=re.MULTILINE))
     assert spreads.keys() == {name for name in rows if f"{name}_std" in wanted}
-    assert {"fid_classifier", "recall_random"} < spreads.keys()
-    for name, text in spreads.items():
-        assert float(text) == pytest.approx(wanted[f"{name}_std"], rel=0.06), name
 
 
 def test_the_labels_of_an_npz_balance_its_subsets_and_tell_what_is_recognised(tmp_path, measure):
@@ -113,15 +110,7 @@ def test_labels_that_are_none_are_refused(tmp_path, error_of, labels, said):
     assert said in error_of(tmp_path / "set.npz")
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        np.zeros(COUNT - 1, int),
-        np.zeros((COUNT, 3), np.float32),
-        np.array(["a"] * COUNT, object),
-        np.zeros((COUNT, 4, 4, 3), np.uint8),
-    ],
-)
+@pytest.mark.parametrize("other", [np.zeros(COUNT - 1, int), np.zeros((COUNT, 3), np.float32)])
 def test_what_is_no_label_is_passed_over_in_a_line(tmp_path, capsys, monkeypatch, other):
     """As `np.savez(path, samples, reals)` writes it."""
     pictures = np.repeat(samples(), 3, axis=1).transpose(0, 2, 3, 1)
@@ -143,14 +132,6 @@ def test_a_handful_of_images_is_measured_as_far_as_that_goes(tmp_path):
     assert of_3["is_classifier"] >= 1
 
 
-def test_table_is_aligned(tmp_path, measure):
-    np.save(tmp_path / "set.npy", samples())
-    lines = measure(tmp_path / "set.npy").splitlines()
-    starts = {len(re.match(r"\w+ +", line)[0]) for line in lines}
-    assert len(starts) == 1 and max(map(len, lines)) < 80
-    assert len({line.index(" std ") for line in lines if " std " in line}) == 1
-
-
 def test_images_of_another_size_or_channels_name_both(tmp_path, error_of):
     np.save(tmp_path / "large.npy", np.zeros((20, 1, 9, 12), np.uint8))
     line = error_of(tmp_path / "large.npy")
@@ -163,23 +144,10 @@ def test_images_of_another_size_or_channels_name_both(tmp_path, error_of):
     assert "colour.npz" in line and "data.channels" in line
 
 
-@pytest.mark.parametrize("count", [12, 3])
-def test_too_few_images_for_a_covariance(tmp_path, error_of, count):
-    np.save(tmp_path / "few.npy", samples(count))
+def test_too_few_images_for_a_covariance(tmp_path, error_of):
+    np.save(tmp_path / "few.npy", samples(12))
     line = error_of(tmp_path / "few.npy")
-    assert f"{count} images" in line and "16-dimensional" in line and "at least 17" in line
-
-
-def test_too_few_for_kid_leaves_it_out(tmp_path, project, measure, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("data", "models", "runs"):
-        Path(name).symlink_to(project / name)
-    params = with_params(evaluation={"kid_subset_size": 20})
-    Path("params.yaml").write_text(json.dumps(params.model_dump()))
-    np.save("set.npy", samples(18))
-    text = measure(Path("set.npy"))
-    assert re.search(r"^kid_classifier +–$", text, flags=re.MULTILINE)
-    assert re.search(r"^fid_classifier +\d", text, flags=re.MULTILINE)
+    assert "12 images" in line and "16-dimensional" in line and "at least 17" in line
 
 
 def test_missing_set_and_missing_project_name_the_way_out(tmp_path, error_of, monkeypatch):
