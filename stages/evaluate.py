@@ -31,7 +31,8 @@ def main(params: Params) -> str:
         rows = evaluate_all(params, folders, images_folder, workers)
         metrics = mean_metrics(rows, params)
         write_csv(results / "rows.csv", rows)
-        write_csv(results / "real.csv", real_rows(params, workers), columns=real_columns(params))
+        real = real_rows(params, workers, images_folder)
+        write_csv(results / "real.csv", real, columns=real_columns(params))
         write_json(results / "metrics.json", metrics)
         write_gallery(params, results, workers)
         if not params.evaluation.keep_samples:

@@ -7,17 +7,14 @@ from typing import Any
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.config.trainings import named_by
-from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.feature_files import features_folder
+from pipeline.evaluation.feature_files import reference_features, reference_statistics
 from pipeline.evaluation.fid import require_dimensions
 from pipeline.evaluation.metrics import require_enough
 from pipeline.experiments.ablation.grid import Trial, axes, measured, trial_workers, trials
 from pipeline.experiments.ablation.measuring import run_trial
-from pipeline.runtime.batches import Alone, workers_of
 from pipeline.runtime.files import write_csv
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.storage import upload
 from stages.running import require_room, run_jobs, run_stage
 
 NOTE = (
@@ -36,7 +33,7 @@ def main(params: Params) -> str:
             if trial.finished:
                 _log(trial)
         if not all(trial.finished for trial in grid):
-            measure_reference(params, workers_of(params.ray))
+            require_reference(params)
         try:
             run_jobs(run_trial, grid, workers, stage, "trials", lambda trial, _: _log(trial))
         finally:
@@ -66,23 +63,14 @@ def _run_of(trial: Trial, stage: Stage) -> RunLog:
     return stage.run.child(f"{stage.hash}/{trial.name}", trial.name, own, NOTE)
 
 
-def measure_reference(params: Params, workers: Alone) -> None:
-    """Compute the features of the training images and their statistics once, before every trial
-    needs them.
-
-    Raises:
-        UserError: the samples of a trial will be too few to compare with them, which params cannot
-            tell of features whose dimensions a torchvision network decides; or published statistics
-            are of other features.
-    """
-    evaluator, evaluation = Evaluator(params, workers), params.evaluation
-    count, dimensions = evaluator.reference.features.shape
+def require_reference(params: Params) -> None:
+    """Raise a `UserError` if the samples of a trial will be too few to compare with the training
+    images, which params cannot tell of the features of a torchvision network, or if published
+    statistics are of other features."""
+    evaluation = params.evaluation
+    count, dimensions = reference_features(evaluation.extractor).shape
     require_enough("sweep.samples", params.sweep.samples, (count, dimensions), evaluation)
-    if evaluation.reference_statistics:
-        require_dimensions(evaluator.reference_statistics, dimensions)
-    for path in features_folder(params).glob("[!.]*.*"):
-        upload(path)  # for trials on other nodes
-    workers.end()  # trials need their CPUs and GPUs
+    require_dimensions(reference_statistics(params), dimensions)
 
 
 def _log(trial: Trial) -> None:

@@ -22,7 +22,7 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.evaluation.fid import fid
-from pipeline.evaluation.images import SampleImages
+from pipeline.evaluation.image_sets import SampleImages, batches
 from pipeline.weights.published import load_model
 
 BATCH = 500
@@ -87,9 +87,9 @@ def found(arithmetic: Arithmetic, project: Path) -> Found:
     images = View(ImageShards(project / IMAGES, "train"), params.data, params.seed)
     samples = SampleImages(project / replicate.samples, params.data)
 
-    def over(batches: Iterable[Tensor], compute: Callable[[Tensor], Tensor]) -> Tensor:
+    def over(images: Iterable[Tensor], compute: Callable[[Tensor], Tensor]) -> Tensor:
         with arithmetic.context():
-            return torch.cat([compute(as_float(b).to(arithmetic.dtype)) for b in batches])
+            return torch.cat([compute(as_float(b).to(arithmetic.dtype)) for b in images])
 
     def features(batch: Tensor) -> Tensor:
         return classifier.outputs(batch).features.double()
@@ -97,7 +97,7 @@ def found(arithmetic: Arithmetic, project: Path) -> Found:
     return Found(
         over(images.batches(BATCH), tokenizer.encode),
         over(images.batches(BATCH), features),
-        over(samples.batches(BATCH), features),
+        over(batches(samples, BATCH), features),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES, TOKENIZER
+from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, main_replicates
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
@@ -24,10 +24,11 @@ from pipeline.editing import (
     outpaint_mask,
 )
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.holes import open_distances
-from pipeline.evaluation.seen import Seen
+from pipeline.evaluation.outputs import Outputs
+from pipeline.evaluation.reconstruction import hole_distances
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments.rows import Row, measured_row
+from pipeline.perceptual import open_distance_map
 from pipeline.runtime.batches import Alone, Maker
 from pipeline.weights.published import load_model
 
@@ -112,16 +113,17 @@ class Distances:
 
     def __init__(self, maker: Maker, params: Params, device: torch.device):
         self.editor: Editor = maker.open(device)
-        self.distances = open_distances(params, device)
+        classifier, self.device = load_model(CLASSIFIER, "classifier", device), device
+        self.map = open_distance_map(params.tokenizer.perceptual, classifier, device)
 
     def __call__(
         self, images: Tensor, rows: Tensor, task: str | None = None, seed: int | None = None
     ) -> dict[str, Tensor]:
-        """`HoleDistances` of what an `Editor` makes of these arguments; none of originals."""
+        """`hole_distances` of what an `Editor` makes of these arguments; none of originals."""
         if task is None:
             return {}
-        hole = TASKS[task](self.editor.size)
-        return self.distances(images, self.editor.images(rows), hole)
+        compared = (images, self.editor.images(rows), TASKS[task](self.editor.size))
+        return hole_distances(*(each.to(self.device) for each in compared), self.map)
 
 
 def edit_rows(
@@ -138,13 +140,13 @@ def edit_rows(
     evaluator = Evaluator(params, workers)
     makers = [Maker(Editor, params, replicate) for replicate in folders]
     editor: Editor = makers[0].open(workers.device)
-    shown = [evaluator.shown(maker, Maker(Distances, maker, params)) for maker in makers]
+    shown = [evaluator.on_the_fly(maker, Maker(Distances, maker, params)) for maker in makers]
     extractor = evaluator.extractor.name
     scores = (f"fid_{extractor}", f"is_{extractor}", "class_accuracy")
 
     def measure(found: dict[str, Tensor]) -> Row:
         far = {name: found[name].mean().item() for name in DISTANCES if name in found}
-        return evaluator.scores(Seen.of(found), editor.labels) | far
+        return evaluator.scores(Outputs.of(found), editor.labels) | far
 
     def row(method: str, seed: int | None, maker: Maker, folder: Path, task: str | None) -> Row:
         name = f"edit: {task or 'originals'} {method}{'' if seed is None else f' seed {seed}'}"

@@ -12,11 +12,10 @@ from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import generator
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import SampleImages
+from pipeline.evaluation.fid import BLOCK
+from pipeline.evaluation.image_sets import SampleImages
 from pipeline.evaluation.labels import kept_of_each
-from pipeline.evaluation.metrics import manifold_metrics
-from pipeline.evaluation.seen import Seen
-from pipeline.evaluation.statistics import BLOCK
+from pipeline.evaluation.outputs import Outputs
 from pipeline.experiments.rows import Row
 from pipeline.runtime.batches import Alone
 from pipeline.runtime.files import read_json, write_json
@@ -40,7 +39,9 @@ def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: A
         for acceptance in params.rejection.acceptance:
             file = folder / f"{acceptance}.json"
             if not file.exists():
-                write_json(file, _selections(replicate, images, acceptance, evaluator))
+                outputs = evaluator.outputs(images, folder / "outputs")
+                rated = _selections(replicate, outputs, images.labels, acceptance, evaluator)
+                write_json(file, rated)
             for row in read_json(file):
                 rows.append({key: row[key] for key in KEYS} | row)
                 print(
@@ -53,13 +54,12 @@ def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: A
 
 
 def _selections(
-    replicate: Replicate, images: SampleImages, acceptance: float, evaluator: Evaluator
+    replicate: Replicate, outputs: Outputs, labels: Tensor, acceptance: float, evaluator: Evaluator
 ) -> list[Row]:
     """A row for each selection of that share."""
-    seen, labels, rows = evaluator.seen(images), images.labels, []
-    draws = generator(replicate.seed, "reject", replicate.network)
+    rows, draws = [], generator(replicate.seed, "reject", replicate.network)
     ratings = {
-        "rejection": class_log_odds(seen.class_logits, labels),
+        "rejection": class_log_odds(outputs.class_logits, labels),
         "random": torch.rand(len(labels), generator=draws),
     }
     for selection, rating in ratings.items():
@@ -67,19 +67,10 @@ def _selections(
         row: Row = {"network": replicate.network, "seed": replicate.seed}
         row |= {"selection": selection, "acceptance": acceptance}
         row |= {"candidates": len(labels), "samples": len(kept)}
-        rows.append(row | _metrics(seen.of_rows(kept), labels[kept], evaluator))
+        chosen = outputs.of_rows(kept)
+        scores = evaluator.scores(chosen, labels[kept])
+        rows.append(row | scores | evaluator.manifolds(chosen.features, evaluator.params.seed))
     return rows
-
-
-def _metrics(seen: Seen, labels: Tensor, evaluator: Evaluator) -> Row:
-    return evaluator.scores(seen, labels) | manifold_metrics(
-        seen.samples.features,
-        evaluator.reference.features,
-        evaluator.extractor.name,
-        evaluator.params.evaluation,
-        evaluator.params.seed,
-        skip_few=True,
-    )
 
 
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:

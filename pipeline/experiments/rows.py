@@ -24,7 +24,8 @@ def measured_row(
     the file: a run that was killed resumes after its last batch.
 
     Args:
-        maker: opens what makes named tensors from the arguments of a batch, as `Evaluator.shown`.
+        maker: opens a function that makes named tensors from the arguments of a batch, such as
+            `Evaluator.on_the_fly`.
         name: names the batches in messages.
         measure: gives the row, from the named tensors of all batches.
     """

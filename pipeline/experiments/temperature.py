@@ -8,8 +8,8 @@ from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.outputs import Outputs
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Seen
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.runtime.batches import Alone
 from pipeline.sampling import sample_batches
@@ -27,7 +27,7 @@ def temperature_rows(
     evaluator, rows = Evaluator(params, workers), {}
     labels = evaluator.labels(params.temperature.samples)
     for replicate, folder in folders.items():
-        shown, seed = evaluator.shown(sampler_of(replicate)), replicate.seed
+        shown, seed = evaluator.on_the_fly(sampler_of(replicate)), replicate.seed
         for value in params.temperature.values:
             batches = sample_batches(
                 replace(params.decoding_settings(), choice_temperature=value),
@@ -41,7 +41,7 @@ def temperature_rows(
                 shown,
                 batches,
                 f"temperature: {value:g}",
-                lambda found: evaluator.scores(Seen.of(found), labels),
+                lambda found: evaluator.scores(Outputs.of(found), labels),
             )
             own = {"choice_temperature": value, "seed": seed, "samples": len(labels)}
             rows[value, seed] = own | scores

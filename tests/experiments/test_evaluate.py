@@ -195,7 +195,7 @@ def test_samples_that_are_not_kept_are_published_with_the_same_bytes(tmp_path, m
     assert again() == [8] * 4
 
 
-def test_real_images_are_scored_in_disjoint_sets():
+def test_real_images_are_scored_in_disjoint_sets(tmp_path):
     """Of 99 candidates, 33 a class, rejection keeps 9 or 12; of the sizes 40 and 99 there are not
     as many validation images."""
     given = with_params(
@@ -206,7 +206,7 @@ def test_real_images_are_scored_in_disjoint_sets():
         editing={"images": VAL},
         rejection={"acceptance": [4 / 33, 3 / 33]},
     )
-    rows = evaluate.real_rows(given, ALONE)
+    rows = evaluate.real_rows(given, ALONE, tmp_path)
     wanted = [(9, 0), (9, 1), (12, 0), (12, 1), (VAL, 0)]
     assert [(row["samples"], row["subset"]) for row in rows] == wanted
     assert [list(row) for row in rows] == [evaluate.real_columns(given)] * len(rows)

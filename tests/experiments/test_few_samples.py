@@ -11,7 +11,7 @@ from pipeline.prepare.split import require_training_images
 from pipeline.runtime.errors import UserError
 from stages import prepare, sweep
 from tests.errors import one_line
-from tests.tiny_project import ALONE, with_params
+from tests.tiny_project import with_params
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def project(tiny_project, tmp_path, monkeypatch):
 def test_the_sweep_counts_the_training_images_before_its_first_trial(project, key, evaluation):
     params = with_params(sweep={"samples": 100}, evaluation=evaluation)
     with pytest.raises(UserError, match=f"^{key}: ") if key else nullcontext() as error:
-        sweep.measure_reference(params, ALONE)
+        sweep.require_reference(params)
     if key:
         one_line(error)
 
@@ -41,7 +41,7 @@ def test_the_sweep_refuses_statistics_of_other_features_before_it_trains(project
     np.savez(path, mu=np.zeros(10), sigma=np.eye(10))
     params = with_params(evaluation={"reference_statistics": str(path)})
     with pytest.raises(UserError, match="are of 10-dimensional features"):
-        sweep.measure_reference(params, ALONE)
+        sweep.require_reference(params)
 
 
 def test_numbers_that_suffice_pass(make_params):

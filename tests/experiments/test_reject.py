@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from pipeline.config.paths import SAMPLES
 from pipeline.config.replicates import NETWORKS
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.experiments import reject as rejection
 from pipeline.sampling import balanced_labels
+from tests.evaluation.test_labels import apportioned
 from tests.images import samples_in
-from tests.test_sampled_labels import apportioned
 from tests.tiny_project import (
     ALONE,
     CHANGES,
@@ -119,7 +119,9 @@ def test_rejection_measures_what_it_keeps(tmp_path):
         == ("autoregressive", 1, "rejection", 0.5)
     ]
     check_scores(row, images[best], labels[best])
-    whole = Evaluator(params, ALONE).measure(ArrayImages(images[best]), labels[best])
+    evaluator = Evaluator(params, ALONE, second=True)
+    outputs = evaluator.outputs(ArrayImages(images[best]), tmp_path / "best")
+    whole = evaluator.metrics(outputs, labels[best])
     shared = row.keys() & whole.keys() - {"samples"}
     assert len(shared) == 7
     assert {name: row[name] for name in shared} == pytest.approx({n: whole[n] for n in shared})

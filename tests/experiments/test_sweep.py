@@ -58,7 +58,6 @@ def trial_of(root: Path, params: Params) -> grid.Trial:
         params=params,
         root=root,
         folder=root / "cells",
-        features=root / "features",
     )
 
 

@@ -11,7 +11,6 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CURVES
 from pipeline.config.trainings import workers_per_trial
 from pipeline.decoding import DecodingSettings
-from pipeline.evaluation.feature_files import features_folder
 from pipeline.experiments.ablation.training import training_job, training_key, trial_params
 from pipeline.runtime.files import read_json, tree_hash, value_hash
 from pipeline.runtime.run_log import RunLog
@@ -67,7 +66,6 @@ class Trial:
     params: Params  # with the trial's own schedule and steps under `training`
     root: Path  # the project's folder
     folder: Path  # of its cells
-    features: Path  # the folder with the features of the training images
     run: RunLog = None  # type: ignore[assignment]  # its MLflow run, which the stage sets
 
     @property
@@ -82,7 +80,7 @@ class Trial:
     def folders(self) -> list[Path]:
         """The run directories that it reads and writes."""
         training = [] if self.training is None else self.training.folders
-        return [self.folder, *training, self.features]
+        return [self.folder, *training]
 
     @property
     def missing(self) -> list[Cell]:
@@ -118,7 +116,6 @@ def trials(params: Params, stage: Stage) -> list[Trial]:
             params=own_params,
             root=Path.cwd(),
             folder=folder,
-            features=features_folder(params),
         )
         found.append(trial)
     return found

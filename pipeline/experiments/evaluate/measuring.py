@@ -15,12 +15,12 @@ from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import are_written, draw_samples, publish_samples
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
-from pipeline.evaluation.images import CenterCrops, ImageSet, SampleImages
+from pipeline.evaluation.image_sets import CenterCrops, SampleImages
 from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.metrics import require_enough, unless_few
+from pipeline.evaluation.outputs import Outputs
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.runtime.batches import Alone, Maker
@@ -31,6 +31,7 @@ from pipeline.weights.published import load_model
 
 IDENTITY = ("images", "label_smoothing", "seed")
 ENCODED = "samples"  # of a main replicate, as shards in its run directory
+REAL = "real"  # the folder of the networks' outputs for the validation images
 # Images whose distances are held at once, and training images that they are compared with.
 BLOCK, REFERENCE = 1000, 10_000
 
@@ -43,31 +44,35 @@ def evaluate_all(
 
     Args:
         folders: the run directory of each replicate, for its samples and its row.
-        images_folder: the same for the reconstructions.
+        images_folder: the same for the reconstructions and the validation images.
 
     Raises:
         UserError: the samples will be too few for a metric, which params cannot tell of features
             whose dimensions a torchvision network decides.
     """
-    evaluator, rows = Evaluator(params, workers), []
-    evaluation, reference = params.evaluation, evaluator.reference
-    size = (len(reference.features), reference.features.shape[1])
-    require_enough("evaluation.samples", evaluation.samples, size, evaluation)
+    evaluator, rows = Evaluator(params, workers, second=True), []
+    evaluation, (images, dimensions) = params.evaluation, evaluator.reference.shape
+    require_enough("evaluation.samples", evaluation.samples, (images, dimensions), evaluation)
     real = CenterCrops(IMAGES, "val", params.data)
+    held_out, names = evaluator.outputs(real, images_folder / REAL), real.view.images.class_names
     for replicate, folder in folders.items():
-        rows.append(_replicate_row(replicate, folder, evaluator, real.view.images.class_names))
+        rows.append(_replicate_row(replicate, folder, evaluator, names, held_out.features))
         name = f"{replicate.network}/{replicate.name}"
         print(f"evaluate: {name} measured on {evaluation.samples} samples", flush=True)
-    rows.append(_reconstruction_row(real, images_folder, evaluator))
-    rows.append({"images": "real"} | evaluator.measure(real, real.labels))
+    rows.append(_reconstruction_row(real, images_folder, evaluator, held_out.features))
+    rows.append({"images": "real"} | evaluator.metrics(held_out, real.labels))
     return rows
 
 
 def _replicate_row(
-    replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str]
+    replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str], real: Tensor
 ) -> Row:
     """Sample and measure a replicate, unless its folder has the row already; publish the samples of
-    a main one."""
+    a main one.
+
+    Args:
+        real: features (R, F) of the validation images.
+    """
     params, network, file = evaluator.params, replicate.network, folder / "row.json"
     count, sampler = params.evaluation.samples, sampler_of(replicate)
     # CAS, too, is trained on the samples of a main replicate.
@@ -90,10 +95,10 @@ def _replicate_row(
         }
 
     def measure(found: dict[str, Tensor]) -> Row:
-        return evaluator.metrics_of(Seen.of(found), labels) | of_network()
+        return evaluator.metrics(Outputs.of(found), labels) | of_network()
 
     if not replicate.main:
-        shown = evaluator.shown(sampler, second=True)
+        shown = evaluator.on_the_fly(sampler)
         row = measured_row(file, evaluator.workers, shown, batches, name, measure)
     else:
         samples = folder / ENCODED
@@ -111,9 +116,10 @@ def _replicate_row(
             )
         if not file.exists():
             images = SampleImages(samples, params.data, count)
-            row = evaluator.measure(images, images.labels) | of_network()
+            outputs = evaluator.outputs(images, folder / "outputs")
+            row = evaluator.metrics(outputs, images.labels) | of_network()
             if network == "transformer":
-                row |= neighbour_distances(evaluator, images)
+                row |= neighbour_distances(evaluator, outputs.features, real)
             write_json(file, row)
         publish_samples(samples, replicate.samples, copy=params.evaluation.keep_samples)
         row = read_json(file)
@@ -163,17 +169,23 @@ class Rebuilder:
         return self.reconstruction(self.real.read(start, stop))
 
 
-def _reconstruction_row(real: CenterCrops, folder: Path, evaluator: Evaluator) -> Row:
-    """Rebuild and measure the validation images, unless the folder has their row already."""
+def _reconstruction_row(
+    real: CenterCrops, folder: Path, evaluator: Evaluator, features: Tensor
+) -> Row:
+    """Rebuild and measure the validation images, unless the folder has their row already.
+
+    Args:
+        features: (R, F), of the validation images.
+    """
     count = len(real)
-    shown = evaluator.shown(Maker(Rebuilder, evaluator.params), second=True)
+    shown = evaluator.on_the_fly(Maker(Rebuilder, evaluator.params))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
     def measure(found: dict[str, Tensor]) -> Row:
-        rebuilt, rfid = Seen.of(found), None
+        rebuilt, rfid = Outputs.of(found), None
         with unless_few():  # of the reconstructed images against the validation images
-            rfid = fid(rebuilt.samples.features, evaluator.features(real).features)
-        values = evaluator.metrics_of(rebuilt, real.labels)
+            rfid = fid(rebuilt.features, features)
+        values = evaluator.metrics(rebuilt, real.labels)
         return values | {f"rfid_{evaluator.extractor.name}": rfid}
 
     file, name = folder / "reconstruction.json", "evaluate: reconstructions"
@@ -181,17 +193,21 @@ def _reconstruction_row(real: CenterCrops, folder: Path, evaluator: Evaluator) -
     return {"images": "reconstruction"} | row
 
 
-def real_rows(params: Params, workers: Alone) -> list[Row]:
+def real_rows(params: Params, workers: Alone, folder: Path) -> list[Row]:
     """The scores of disjoint sets of validation images, as many as there are of each size: what FID
-    and IS are for sets as small as other stages measure, when nothing is generated."""
-    evaluator = Evaluator(params, workers)
+    and IS are for sets as small as other stages measure, when nothing is generated.
+
+    Args:
+        folder: has the networks' outputs for the validation images, if `evaluate_all` ran.
+    """
+    evaluator = Evaluator(params, workers, second=True)
     images = CenterCrops(IMAGES, "val", params.data)
-    seen, rows = evaluator.seen(images), []
+    outputs, rows = evaluator.outputs(images, folder / REAL), []
     candidates = evaluator.labels(max(params.evaluation.samples, params.cas.samples))
     for size in _sizes(params, candidates):
         for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
             labels = images.labels[chosen]
-            scores = evaluator.scores(seen.of_rows(chosen), labels, say=number == 0)
+            scores = evaluator.scores(outputs.of_rows(chosen), labels, say=number == 0)
             rows.append({"samples": size, "subset": number} | scores)
     return rows
 
@@ -214,15 +230,13 @@ def _sizes(params: Params, candidates: Tensor) -> list[int]:
     return sorted({*kept, *others, params.evaluation.samples})
 
 
-def neighbour_distances(evaluator: Evaluator, samples: ImageSet) -> dict[str, float]:
-    """Mean distance to the nearest training image, in the extractor's features, of samples and of
-    held-out real images."""
-    held_out = CenterCrops(IMAGES, "val", evaluator.params.data)
+def neighbour_distances(evaluator: Evaluator, samples: Tensor, real: Tensor) -> dict[str, float]:
+    """Mean distance to the nearest training image, in the extractor's features, of samples (M, F)
+    and of held-out real images (R, F)."""
     name = evaluator.extractor.name
     values = {}
-    for suffix, images in (("", samples), ("_real", held_out)):
-        features = evaluator.features(images).features
-        distance, _ = nearest(features, evaluator.reference.features, 1, evaluator.workers.device)
+    for suffix, features in (("", samples), ("_real", real)):
+        distance, _ = nearest(features, evaluator.reference, 1, evaluator.workers.device)
         values[f"nearest_distance_{name}{suffix}"] = distance.mean().item()
     return values
 
