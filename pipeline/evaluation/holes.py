@@ -6,9 +6,9 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER
 from pipeline.data.images.pixels import as_float
-from pipeline.data.microbatches import in_parts
+from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.evaluation.images import BATCH
-from pipeline.perceptual import Perceptual, open_distance_map, pair_bytes
+from pipeline.perceptual import Perceptual, open_distance_map
 from pipeline.weights.published import load_model
 
 
@@ -50,7 +50,7 @@ class HoleDistances:
     def _distances(self, images: Tensor, originals: Tensor, hole: Tensor) -> Tensor:
         """(B, 2)"""
         made, true = (as_float(batch).to(self.device) for batch in (images, originals))
-        far = in_parts(self.distance_map, pair_bytes(made.shape[-1]), made, true)
+        far = in_parts(self.distance_map, PIXELS // made.shape[-2:].numel(), made, true)
         return torch.stack((hole_psnr(made, true, hole), far[:, hole].mean(dim=1)), dim=1)
 
 

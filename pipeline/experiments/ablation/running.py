@@ -1,14 +1,13 @@
 """A trial from its beginning to its measured rows."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.experiments.ablation.measuring import measure_trial
 from pipeline.experiments.ablation.trial import Trial
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.trials import run_beside
-from pipeline.training.transformer.model import train_model
+from pipeline.training.loop import run_training
 
 
 @dataclass(frozen=True)
@@ -34,20 +33,18 @@ class TrackedTrial:
 def run_tracked(tracked: TrackedTrial) -> None:
     """As `run_trial`."""
     tracked.run.begin()
-    run_trial(tracked.trial, on_row=tracked.run.log_training)
+    run_trial(tracked.trial, tracked.run)
 
 
-def run_trial(
-    trial: Trial, *, on_row: Callable[[dict[str, float]], None] = lambda row: None
-) -> None:
+def run_trial(trial: Trial, log: RunLog | None = None) -> None:
     """Train the trial's model, unless it is there or released weights take its place, and measure
     it.
 
     Args:
-        on_row: called with each new row of its training's history.
+        log: gets each new row of the training's history.
     """
-    if trial.training is not None:
-        train_model(trial.training, on_row=on_row)
+    if trial.training is not None and not trial.training.finished:
+        run_training(replace(trial.training, log=log))
     if trial.workers.under_ray_train:
         run_beside(measure_trial, trial, resources=trial.workers.resources)
     else:

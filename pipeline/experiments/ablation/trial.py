@@ -9,7 +9,7 @@ from pipeline.config.paths import TOKENS
 from pipeline.data.tokens import TokenCache
 from pipeline.runtime.files import read_json
 from pipeline.training.loop import Workers
-from pipeline.training.transformer.job import TransformerJob
+from pipeline.training.transformer import TransformerTraining
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Trial:
     cells: list[Cell]  # decoded with its own schedule, one for each T, in order
     crossed: list[Cell]  # decoded with each of the schedules that are crossed
     folder: str  # of what is measured
-    training: TransformerJob | None  # None where released weights take its place
+    training: TransformerTraining | None  # None where released weights take its place
     workers: Workers  # of the training; then all but one decode, and that one measures
     params: dict[str, Any]  # with the trial's own schedule and steps under `training`
     root: str  # the project's folder

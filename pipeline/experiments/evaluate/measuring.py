@@ -25,7 +25,7 @@ from pipeline.experiments.evaluate.neighbours import neighbour_distances
 from pipeline.runtime.batches import Alone, Maker, make_tensors
 from pipeline.runtime.files import read_json
 from pipeline.sampling import Sampler, sample_batches
-from pipeline.training.transformer.likelihood import held_out_nll
+from pipeline.training.likelihood import held_out_nll
 from pipeline.weights.published import load_model
 
 IDENTITY = ("images", "label_smoothing", "seed")
