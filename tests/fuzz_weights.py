@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 
 from pipeline.decoding import DecodingSettings, generate
-from pipeline.evaluation.statistics import load_statistics
+from pipeline.evaluation.fid import load_statistics
 from pipeline.runtime.files import read_json, write_json
 from pipeline.tokenizer import Tokenizer
 from pipeline.transformer import MaskGitTransformer

@@ -3,6 +3,7 @@ one. Prints the process that made them, the GPUs that Ray gave it, and the stage
 
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from pipeline.experiments import speed
@@ -26,8 +27,8 @@ def main() -> None:
     stage.run_speed = run_speed
     with tempfile.TemporaryDirectory() as folder:
         params = with_params(ray={"use_gpu": True})
-        job = speed.SpeedJob(params.model_dump(), 3, folder)
-        (device,) = {row["device"] for row in stage._run_on_a_worker(job, params)}
+        job = speed.SpeedJob(params, 3, Path(folder))
+        (device,) = {row["device"] for row in stage._run_on_a_worker(job)}
         beside = {run_beside(os.getpid, resources={"CPU": 1, "GPU": 1}) for _ in range(3)}
     ray.shutdown()  # which prints what workers say, perhaps in the middle of this line
     print(f"by {device} for {os.getpid()}")

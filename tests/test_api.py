@@ -15,9 +15,9 @@ from pipeline.api import pictures as convert
 from pipeline.api.labels import class_labels
 from pipeline.config.paths import TOKENIZER
 from pipeline.data.images.crops import center_crop
-from pipeline.data.images.opening import as_seen, decode_image
 from pipeline.data.seeds import mix
 from pipeline.decoding import generate
+from pipeline.prepare.pictures import clean_picture
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
@@ -136,9 +136,9 @@ def test_a_picture_is_turned_once_however_often_it_is_opened():
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6
     picture.save(file, "PNG", exif=exif)
-    turned = decode_image(file.getvalue(), 1)
+    turned = clean_picture(Image.open(file))
     assert np.array_equal(turned, np.rot90(picture, -1))
-    assert np.array_equal(as_seen(turned), turned)
+    assert np.array_equal(clean_picture(turned), turned)
 
 
 def test_masks_and_tokens_of_numpy_and_of_other_types_are_taken(model, pictures):

@@ -1,12 +1,11 @@
 """In a copy of the project, which DVC makes of what git and DVC know (`dvc exp run --temp`), params
-still lead to files that neither knows, and features are the project's own."""
+still lead to files that neither knows."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipeline.evaluation.feature_files import features_folder
 from pipeline.evaluation.features import open_extractor
 from pipeline.prepare import datasets
 from pipeline.prepare.datasets import SOURCES, open_source
@@ -44,7 +43,7 @@ def test_what_params_name_is_the_projects(copy, monkeypatch):
     assert of_project("one") == Path("one")
 
 
-def test_pictures_downloads_and_features_are_the_projects(copy, monkeypatch):
+def test_pictures_and_downloads_are_the_projects(copy, monkeypatch):
     project = copy.parent / "project"
     for seed, name in enumerate("ab"):
         folder = project / "pictures" / name
@@ -54,7 +53,6 @@ def test_pictures_downloads_and_features_are_the_projects(copy, monkeypatch):
     monkeypatch.setitem(SOURCES, "folder:PATH", lambda argument, downloads: downloads)
     monkeypatch.setattr(datasets, "Reduced", lambda source, side: source)
     assert open_source("folder:x", "data/raw", 8) == str(project / "data/raw")
-    assert features_folder(with_params()) == project / "runs/features"
 
 
 def test_weights_are_the_projects(copy):

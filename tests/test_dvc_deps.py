@@ -27,6 +27,7 @@ NOT_LISTED = (
     "pipeline/weights/configs.py",
     "pipeline/weights/published.py",
     "pipeline/experiments/__init__.py",
+    "pipeline/experiments/rows.py",
     "pipeline/training/__init__.py",
     "stages/__init__.py",
     "stages/running.py",
@@ -114,7 +115,7 @@ def test_run_cache_works_for_every_stage(stage):
 
 def test_dependencies_on_code_are_few_and_large():
     code = [d for s in STAGES.values() for d in s["deps"] if d.split("/")[0] in CODE]
-    assert len(code) <= 111
+    assert len(code) <= 125
 
 
 def test_another_number_of_workers_trains_again_and_another_device_runs_all_that_computes():

@@ -76,7 +76,8 @@ def test_a_stage_comes_after_all_that_it_needs(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert stages_up_to(None) == list(read_yaml("dvc.yaml")["stages"]) == stages_up_to("analysis")
     assert stages_up_to("schedules") == ["schedules"]
-    needed = ["schedules", "prepare", "train_classifier", "train_tokenizer", "cache_tokens"]
+    needed = ["schedules", "prepare", "train_classifier", "features", "train_tokenizer"]
+    needed.append("cache_tokens")
     assert stages_up_to("sweep") == [*needed, "sweep"]
 
 

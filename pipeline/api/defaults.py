@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypedDict
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from pipeline.api.numbers import real, truth, whole
 from pipeline.config.params import Params
-from pipeline.config.values import Batch, Count
 from pipeline.decoding import DecodingSettings
 from pipeline.runtime import limits
 from pipeline.runtime.errors import ArgumentError
@@ -54,10 +53,10 @@ KINDS: dict[str, Callable[[str, Any], Any]] = {
 @dataclass(frozen=True)
 class Defaults:
     decoding: DecodingSettings
-    editing_iterations: Count  # T of edits
+    editing_iterations: PositiveInt  # T of edits
     dilate: Annotated[int, Field(ge=0, le=limits.GRID)]  # tokens by which an edit's mask is grown
     feather: Annotated[int, Field(ge=0, le=limits.SIDE)] | None  # width of the blend, in pixels
-    batch_size: Batch  # images decoded at once
+    batch_size: PositiveInt  # images decoded at once
     guided: bool  # trained without the class now and then, as guidance needs it
 
     def __post_init__(self) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.paths import CODE
-from pipeline.config.places import KEPT
 from pipeline.runtime.dag import DVC_FILE, read_stages, stage_outputs
 from pipeline.runtime.errors import ArgumentError, UserError, one_line
 from pipeline.runtime.limits import BATCH, IMAGES
@@ -134,7 +133,8 @@ def require_apart(key: str, path: Path) -> None:
         stages = read_stages(root)
         made = [output for s in stages if s != own for output in stage_outputs(s, root)]
         code = CODE if PROJECT in stages else ()  # another project's folders may have these names
-        folder = next((f for f in (*made, *code, *KEPT) if lies_in(path, root / f)), None)
+        others = (*code, Path(".git"), Path(".dvc"))
+        folder = next((f for f in (*made, *others) if lies_in(path, root / f)), None)
         if folder in made:
             raise UserError(
                 f"{key}: {path} lies in {folder}, which a stage makes and DVC deletes; name another"

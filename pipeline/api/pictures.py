@@ -12,12 +12,11 @@ from torch import Tensor
 
 from pipeline.api.numbers import a_path, elements, shown, whole
 from pipeline.data.images.crops import center_crop
-from pipeline.data.images.opening import BadPicture, as_seen, decode_image
 from pipeline.data.images.pixels import as_uint8
 from pipeline.editing import box_mask, center_mask
-from pipeline.runtime.errors import ArgumentError, UserError
-from pipeline.runtime.files import read_file
-from pipeline.runtime.limits import BATCH, PICTURE_BYTES, PICTURE_PIXELS
+from pipeline.prepare import pictures as clean
+from pipeline.runtime.errors import ArgumentError
+from pipeline.runtime.limits import BATCH, PICTURE_PIXELS
 
 Picture = Image.Image | Path | str  # a path is opened
 Pictures = Picture | Sequence[Picture] | Tensor  # a tensor is (B, C, H, W) or (C, H, W)
@@ -44,20 +43,16 @@ def open_picture(
     """
     if isinstance(picture, Image.Image):
         try:
-            return as_seen(picture, opaque=opaque).convert("L" if channels == 1 else "RGB")
-        except BadPicture as error:
-            raise ArgumentError(f"{name}: one is {error}") from error
+            opened = clean.clean_picture(picture, opaque=opaque)
+        except clean.BadPicture as error:
+            raise ArgumentError(f"{name}: one picture", *error.args) from error
         except Exception as error:  # closed, or of a damaged file that is read only now
             raise ArgumentError(f"{name}: one cannot be read ({error}); open it again") from error
-    if not isinstance(picture, (str, Path)):
+    elif isinstance(picture, (str, Path)):
+        opened = clean.open_picture(a_path(name, picture), opaque=opaque)
+    else:
         raise ArgumentError(f"{name}: {type(picture).__name__} is none; {_PICTURES}")
-    try:
-        content = read_file(a_path(name, picture), PICTURE_BYTES)
-        return decode_image(content, channels, whole=True, opaque=opaque)
-    except FileNotFoundError as error:
-        raise UserError(f"{picture} is missing; give the path of a picture") from error
-    except BadPicture as error:
-        raise UserError(f"{picture}: {error}") from error
+    return opened.convert("L" if channels == 1 else "RGB")
 
 
 def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[tuple[int, int]]]:

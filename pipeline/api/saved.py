@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from pipeline.api.defaults import Defaults
-from pipeline.config.values import Seed, Text
+from pipeline.config.schema import Seed, Text
 from pipeline.decoding import DecodingSettings
 from pipeline.runtime import limits
 from pipeline.runtime.errors import UserError, one_line

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, create_model, model_validator
 
 from pipeline.config import schema
-from pipeline.config.values import Width
+from pipeline.config.schema import Width
 from pipeline.runtime.limits import GRID
 
 
@@ -60,6 +60,8 @@ def require_bounds(kind: str, values: dict[str, Any], tensors: int) -> None:
     Raises:
         ValueError: a value is missing, unknown, of another type or not within its param's bounds.
     """
+    if missing := BOUNDS[kind].model_fields.keys() - values.keys() - {"pretrained"}:
+        raise ValueError(f"config.json: {min(missing)}: missing")
     try:
         BOUNDS[kind].model_validate(values)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.data.seeds import generator
 from pipeline.decoding import DecodingSettings, decode, generate, predictor
+from pipeline.runtime.errors import UserError
 from pipeline.sampling import sampler
 from pipeline.transformer import MaskGitTransformer
 from tests.tiny_networks import spread
@@ -119,3 +120,15 @@ def test_dropped_labels_are_drawn_by_seed_and_step(seen):
     )
     assert one == same != other
     assert len(set(map(tuple, one))) > 40  # of 60 steps
+
+
+# --- params ---
+
+
+def test_guidance_needs_a_model_that_has_seen_images_without_their_class(make_params):
+    guided, dropped = {"guidance_scale": 1.5}, {"label_drop": 0.1}
+    with pytest.raises(UserError, match=r"decoding\.guidance_scale.*training\.label_drop"):
+        make_params(decoding=guided)
+    assert make_params(decoding=guided, training=dropped).decoding.guidance_scale == 1.5
+    make_params(decoding=guided, transformer={"pretrained": "weights.safetensors"})
+    make_params(training=dropped)  # trained for guidance, decoded without

@@ -91,7 +91,7 @@ def runs_of(params: Params) -> set[str]:
     grid, jobs = trials(params, stages["sweep"]), cas._jobs(params, stages["cas"])
     assert (len(grid), len(jobs)) == (trial_count(params), classifier_count(params))
     for trial in grid:
-        found |= {trial.training.folder, *(cell.folder for cell in trial.cells + trial.crossed)}
+        found |= {trial.training.folder, *(cell.path for cell in trial.cells + trial.crossed)}
     found |= {job.folder for job in jobs}
     return set(map(str, found))
 
