@@ -35,7 +35,7 @@ def test_interrupted_classifier_ends_with_the_same_bytes(make_params, tmp_path):
 def test_weights_that_the_last_update_broke_are_no_classifier(make_params, tmp_path):
     """It would recognise a share of the images all the same."""
     task = classifier_task(make_params, lr=1e8, bf16=False)
-    with pytest.raises(UserError, match=r"weights of model are not finite after step \d"):
+    with pytest.raises(UserError, match=r"weights of model are not finite"):
         fit(task, RunDirCheckpoints(tmp_path), steps=6, every=1)
 
 

@@ -21,35 +21,28 @@ class Diverged(UserError):
     """The training diverged. All workers compare the same numbers, and raise this together."""
 
 
-def require_finite(training: str, saved: int, values: dict[str, float]) -> None:
-    """Check losses or measurements, which are the same on every worker.
+def require_finite(
+    training: str, saved: int, values: dict[str, float], task: object = None
+) -> None:
+    """Check losses or measurements, the same on every worker, and the networks of a task: the last
+    update may have broken their weights, while an accuracy stays finite.
 
     Args:
         training: its name.
         saved: the step of the last checkpoint.
 
     Raises:
-        Diverged: a value is not finite.
+        Diverged: a value or a weight is not finite.
     """
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise _diverged(training, saved, f"{name} is {value}")
-
-
-def require_finite_weights(training: str, saved: int, task: object) -> None:
-    """Check the networks of a task: the last update may have broken them, while an accuracy stays
-    finite; raises as `require_finite`."""
-    for name, network in vars(task).items():
+    bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    for name, network in vars(task).items() if task and not bad else ():
         weights = network.state_dict().values() if isinstance(network, nn.Module) else ()
         if not all(w.isfinite().all() for w in weights if w.is_floating_point()):
-            raise _diverged(training, saved, f"weights of {name} are not finite")
-
-
-def _diverged(training: str, saved: int, reason: str) -> Diverged:
-    way_out = "lower the learning rate (or turn bf16 off) and run again"
-    return Diverged(
-        training, reason, way_out + f"; the checkpoint of step {saved} stays" * (saved > 0)
-    )
+            bad.append(f"weights of {name} are not finite")
+    if bad:
+        way_out = "lower the learning rate (or turn bf16 off) and run again"
+        stays = f"; the checkpoint of step {saved} stays" * (saved > 0)
+        raise Diverged(training, bad[0], way_out + stays)
 
 
 class SpikeGuard:

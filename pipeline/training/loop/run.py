@@ -65,19 +65,36 @@ def run_training(training: Training) -> Any:
 def _fit(training: Training) -> State:
     """Train under Ray Train, which resumes a run of the same name and storage path: the name of the
     folder carries the hash of everything that the run depends on."""
-    from ray.train import TrainingFailedError
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train import TrainingFailedError as Failed
     from ray.train.torch import TorchTrainer
 
-    remove_temporary(training.run_dir)  # of workers that were killed
+    workers, run = training.workers, training.run_dir
+    remove_temporary(run)  # of workers that were killed
     if may_grow():
         wait_longer(NODES)
-    config = {"training": training, "checkout": checkout()}
+    # Type checkers read version 1 of Ray Train, which lacks two arguments, and returns nothing.
+    worker: Any = _worker
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={"training": training, "checkout": checkout()},
+        scaling_config=ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.use_gpu,
+            resources_per_worker=workers.resources,
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]
+            **_place(run),
+            failure_config=FailureConfig(  # type: ignore[call-arg]
+                max_failures=workers.max_failures, controller_failure_limit=3
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
     try:
-        # Type checkers read version 1 of Ray Train, in which workers return nothing.
-        worker: Any = _worker
-        trainer = TorchTrainer(worker, train_loop_config=config, **_ray_config(training))
         result: Any = trainer.fit()
-    except TrainingFailedError as error:
+    except Failed as error:
         raise _failed(training, error) from error
     except SystemExit as stopped:  # what Ray Train makes of Ctrl-C
         raise KeyboardInterrupt from stopped
@@ -88,54 +105,29 @@ def _fit(training: Training) -> State:
         return load_checkpoint(Path(folder, CHECKPOINT))
 
 
+def _place(run: Path) -> dict[str, Any]:
+    """The name and storage of a run: its run directory, or the store if there is one."""
+    store = storage()
+    if store is None:
+        return {"name": run.name, "storage_path": str(run.parent)}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return {
+        "name": "-".join(run.relative_to(store.runs).parts),
+        "storage_path": f"{store.folder}/ray-train",
+        "storage_filesystem": PyFileSystem(FSSpecHandler(store.files)),
+    }
+
+
 def _failed(training: Training, error: Exception) -> BaseException:
     """The error to raise for a training that Ray Train gave up: a worker's own error rather than
     one of Ray's, since the other workers have often only lost the one that failed."""
     workers = getattr(error, "worker_failures", {}).values()
     found = [innermost(failure) for failure in workers] or [innermost(error)]
     own = [one for one in found if not type(one).__module__.startswith("ray.")]
-    for one in sorted(own, key=lambda one: not isinstance(one, UserError)):
-        return one
     reason = f"a worker was lost ({in_a_line(found[0])})"
-    return UserError(training.name, reason, "run again to resume")
-
-
-def _ray_config(training: Training) -> dict[str, Any]:
-    """Workers, storage, restarts and checkpoints, as arguments of Ray Train."""
-    from ray.train import (
-        CheckpointConfig,
-        FailureConfig,
-        LoggingConfig,
-        RunConfig,
-        ScalingConfig,
-    )
-
-    workers, run, store = training.workers, training.run_dir, storage()
-    place: dict[str, Any] = {"name": run.name, "storage_path": str(run.parent)}
-    if store is not None:
-        from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-        place = {
-            "name": "-".join(run.relative_to(store.runs).parts),
-            "storage_path": f"{store.folder}/ray-train",
-            "storage_filesystem": PyFileSystem(FSSpecHandler(store.files)),
-        }
-    # Type checkers read version 1 of Ray Train, which lacks two of these arguments.
-    return {
-        "scaling_config": ScalingConfig(
-            num_workers=workers.count,
-            use_gpu=workers.use_gpu,
-            resources_per_worker=workers.resources,
-        ),
-        "run_config": RunConfig(  # type: ignore[call-arg]
-            **place,
-            failure_config=FailureConfig(  # type: ignore[call-arg]
-                max_failures=workers.max_failures, controller_failure_limit=3
-            ),
-            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS),
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
-    }
+    lost = UserError(training.name, reason, "run again to resume")
+    return min(own, key=lambda one: not isinstance(one, UserError), default=lost)
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:

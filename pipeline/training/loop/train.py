@@ -12,12 +12,7 @@ from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
 from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.progress import progress
-from pipeline.training.loop.divergence import (
-    CHECK_EVERY,
-    mean_over_workers,
-    require_finite,
-    require_finite_weights,
-)
+from pipeline.training.loop.divergence import CHECK_EVERY, mean_over_workers, require_finite
 from pipeline.training.loop.training import Task, Training
 
 State = dict[str, Any]
@@ -84,8 +79,7 @@ def train(training: Training, task: Task, checkpoints: Checkpoints, ranks: Ranks
                 found = {f"{key} after step {step + 1}": value for key, value in row.items()}
                 if not means:  # every step was skipped
                     found = {f"the loss of every step after step {saved}": nan}
-                require_finite(name, saved, found)
-                require_finite_weights(name, saved, task)
+                require_finite(name, saved, found, task)
                 history = [*state["history"], row]
                 state = state | {"task": task.state_dict(), "step": step + 1, "history": history}
                 if first and training.log:  # before saving: a row that comes again is logged once
