@@ -59,7 +59,6 @@ READ = {
     "make check": "the tests themselves",
     "pytest": "the tests themselves",
     "make bench": "takes minutes",
-    "python -m tests.rounding PROJECT": "takes minutes (tests/test_rounding.py does the same)",
     "python -m tests.job_elsewhere PROJECT --kill-node": "runs all stages again, for five minutes",
     "make env": "installs",
     "python3 -m venv": "installs",

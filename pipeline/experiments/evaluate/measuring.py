@@ -26,7 +26,7 @@ from pipeline.experiments.rows import Row, measured_row
 from pipeline.runtime.batches import Alone, Maker
 from pipeline.runtime.files import read_json, write_json
 from pipeline.sampling import sample_batches
-from pipeline.training.transformer.likelihood import held_out_nll
+from pipeline.training.likelihood import held_out_nll
 from pipeline.weights.published import load_model
 
 IDENTITY = ("images", "label_smoothing", "seed")
