@@ -28,5 +28,3 @@ def test_a_model_is_published_with_finite_weights_only(tmp_path, value):
     one_line(error)
     assert (tmp_path / "model/model.safetensors").read_bytes() == before
     load_model(tmp_path / "model", "transformer")
-
-
