@@ -22,7 +22,7 @@ from pipeline.training.loop import (
 from pipeline.training.tokenizer import TokenizerRecipe
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import save_model
-from pipeline.weights.released.opening import open_pretrained_tokenizer
+from pipeline.weights.released.checkpoint import open_pretrained_tokenizer
 from stages.running import run_stage
 
 PICTURED = 16

@@ -2,7 +2,6 @@
 what to do."""
 
 import sys
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -169,20 +168,3 @@ def test_a_bad_value_of_set_param_is_named(tmp_path):
     with pytest.raises(UserError, match="by -S or by its own option"):
         decoding(8, None, None, None, twice[:1])
     assert decoding(8, None, None, None, twice[1:2]) == {"bf16": True, "iterations": 8}
-
-
-def test_a_folder_that_holds_something_else_is_refused_before_it_is_walked(tmp_path, monkeypatch):
-    from pipeline.api.saving import require_free
-
-    def walk(*_, **__):
-        raise AssertionError("it was walked")
-
-    monkeypatch.setattr(Path, "rglob", walk)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/mine.txt").touch()
-    (tmp_path / "empty").mkdir()
-    for folder in (tmp_path / "full", tmp_path / "full/mine.txt"):
-        with pytest.raises(UserError, match="is there already and no saved model; give a new"):
-            require_free(folder)
-    for folder in (tmp_path / "empty", tmp_path / "new"):
-        require_free(folder)

@@ -15,7 +15,7 @@ from pipeline.transformer import MaskGitTransformer, TransformerConfig, masked_t
 from pipeline.transformer.cpu import Dropout
 from pipeline.weights.published import load_model, save_model
 from pipeline.weights.released.checkpoint import load_pretrained
-from tests.release import FOLDER, expected, needs_fixture
+from tests.release import FOLDER, expected
 
 RELEASED = TransformerConfig(
     num_tokens=16, codebook_size=64, num_classes=10, layers=3, hidden=32, heads=4, mlp=64, dropout=0
@@ -37,7 +37,6 @@ def batch(model: MaskGitTransformer, size: int = 3):
     return tokens, mask, torch.randint(config.num_classes, (size,), generator=draw)
 
 
-@needs_fixture
 def test_logits_match_the_release():
     model = MaskGitTransformer(RELEASED).eval()
     model.load_state_dict(load_pretrained(FOLDER / "transformer_tiny_checkpoint", RELEASED))

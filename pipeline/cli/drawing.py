@@ -81,7 +81,7 @@ def reconstruct(
 
 
 def save(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New, or of a saved model.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New, or empty.")],
     model: Model = ".",
     replicate: Replicate = None,
 ) -> None:
@@ -89,7 +89,7 @@ def save(
 
     It holds safetensors, JSON, and a model card with what the run measured of this model.
     """
-    from pipeline.api.saving import require_free
+    from pipeline.api.arguments import require_free
 
     # Before the model is opened.
     require_free(folder, "FOLDER")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from pipeline.api.numbers import digits
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.limits import SEED
 
@@ -94,7 +93,7 @@ def output(text: str) -> typer.models.OptionInfo:
 def open_model(place: str, replicate: int | None) -> "MaskGIT":
     """Raises: UserError: there is no model, or none of that replicate."""
     from pipeline.api.model import MaskGIT
-    from pipeline.api.saved import CONFIG
+    from pipeline.api.opening import CONFIG
 
     alone = f"--replicate: {place} is a saved model, which has no other; leave the option out"
     if replicate is not None and (Path(place) / CONFIG).is_file():
@@ -168,7 +167,7 @@ def box_of(text: str | None) -> "Box | None":
     if text is None:
         return None
     try:
-        left, top, right, bottom = (digits(part) for part in text.split(","))
+        left, top, right, bottom = (int(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"--box: '{text}' is not left,top,right,bottom, as 4,4,20,20") from None
     return left, top, right, bottom

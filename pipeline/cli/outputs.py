@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pipeline.api.numbers import a_path, require_apart, require_name
+from pipeline.api.arguments import require_apart, require_name
 from pipeline.runtime.errors import UserError, cannot_write
 from pipeline.runtime.files import require_new, temporary_beside
 
@@ -45,7 +45,7 @@ def require_png(path: Path, *read: Path | None) -> None:
 
 def _suffix(path: Path) -> str:
     """Of an output, in lower case; of `.png` it is that, and not the name of a hidden folder."""
-    require_apart("--output", a_path("--output", path))
+    require_apart("--output", path)
     require_name("--output", path)
     name = path.name.lower()
     return name if name in SAMPLES else path.suffix.lower()

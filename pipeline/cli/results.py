@@ -65,7 +65,7 @@ def export(
     ] = False,
 ) -> None:
     """Write the samples of a model for evaluators elsewhere."""
-    from pipeline.api.numbers import require_apart, require_name
+    from pipeline.api.arguments import require_apart, require_name
     from pipeline.cli.outputs import require_place
     from pipeline.config.params import load_params
     from pipeline.tools.export import export_samples

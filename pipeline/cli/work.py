@@ -72,7 +72,7 @@ def scale(
 
     Adds rows to a CSV file; lists are written with commas.
     """
-    from pipeline.api.numbers import require_apart, require_name
+    from pipeline.api.arguments import require_apart, require_name
     from pipeline.cli.outputs import require_place
     from pipeline.config.params import load_params
     from pipeline.tools.scale import Grid

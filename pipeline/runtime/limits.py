@@ -35,6 +35,4 @@ SMALLEST = 1e-12  # one that must be positive
 
 # State.
 CHECKPOINTS = 2  # kept: the newest, and the one before in case that it is damaged
-CONFIG_BYTES = 2**22  # of the config.json of a saved model
-FLAX_BYTES = 2**32  # of a flax checkpoint, which is read twice; with its optimizer, 2**31
 STATISTICS_SIZE = 4096  # dimensions of reference statistics

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.api.numbers import require_apart
+from pipeline.api.arguments import require_apart
 from pipeline.runtime.dag import (
     flatten,
     makers,

@@ -23,7 +23,7 @@ from pipeline.runtime.storage import download, upload
 from pipeline.sampling import Sampler, sample_batches
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import load_model
-from pipeline.weights.released.opening import open_pretrained_transformer
+from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
 
 def measure_trial(trial: Trial) -> None:

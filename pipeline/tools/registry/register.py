@@ -24,8 +24,8 @@ CHAMPION = "champion"
 SERVED = Path(__file__).with_name("served.py")
 CODE = Path(__file__).parents[2]
 PACKAGES = (
-    *("filelock", "mlflow", "msgpack", "numpy", "pandas", "pillow", "pydantic", "safetensors"),
-    *("scipy", "torch", "tqdm"),
+    *("filelock", "huggingface-hub", "mlflow", "msgpack", "numpy", "pandas", "pillow", "pydantic"),
+    *("safetensors", "scipy", "torch", "tqdm"),
 )
 WEIGHTS = "weights"  # a version's artifact, and the tag with its hash
 ON = "measured_on"  # a version's tag

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.api.numbers import a_path
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_file
 
@@ -35,7 +34,6 @@ def rows_of(path: Path) -> Iterator["Rows"]:
     Raises:
         UserError: it cannot be written, another process adds to the file, or as `Rows`.
     """
-    path = a_path("file", path)
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise UserError(f"{path} is no file; name another")
     with ExitStack() as held:

@@ -1,24 +1,18 @@
 """In a copy of the project, which DVC makes of what git and DVC know (`dvc exp run --temp`), params
-still lead to files that neither knows, and features are the project's own."""
+still lead to files that neither knows."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipeline.evaluation.feature_files import features_folder
-from pipeline.evaluation.features import open_extractor
-from pipeline.prepare import datasets
-from pipeline.prepare.datasets import SOURCES, open_source
 from pipeline.runtime.dag import stage_key
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import file_hash
 from pipeline.runtime.project import of_project
 from pipeline.tokenizer import Tokenizer
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import save_model
-from pipeline.weights.released.opening import open_pretrained_tokenizer
-from tests.images import noise_image
+from pipeline.weights.released.checkpoint import open_pretrained_tokenizer
 from tests.tiny_project import with_params
 
 
@@ -44,31 +38,13 @@ def test_what_params_name_is_the_projects(copy, monkeypatch):
     assert of_project("one") == Path("one")
 
 
-def test_pictures_downloads_and_features_are_the_projects(copy, monkeypatch):
-    project = copy.parent / "project"
-    for seed, name in enumerate("ab"):
-        folder = project / "pictures" / name
-        folder.mkdir(parents=True)
-        noise_image(8, 8, seed=seed).save(folder / "0.png")
-    assert open_source("folder:pictures", "data/raw", 8).class_names == ["a", "b"]
-    monkeypatch.setitem(SOURCES, "folder:PATH", lambda argument, downloads: downloads)
-    monkeypatch.setattr(datasets, "Reduced", lambda source, side: source)
-    assert open_source("folder:x", "data/raw", 8) == str(project / "data/raw")
-    assert features_folder(with_params()) == project / "runs/features"
-
-
 def test_weights_are_the_projects(copy):
-    project = copy.parent / "project"
     params = with_params(tokenizer={"pretrained": "weights/model.safetensors"})
     config = tokenizer_config(params)
     weights = Tokenizer(config).state_dict()
-    save_model(project / "weights", "tokenizer", config, weights)
+    save_model(copy.parent / "project/weights", "tokenizer", config, weights)
     opened = open_pretrained_tokenizer(params, torch.device("cpu")).state_dict()
     assert all(torch.equal(opened[name], weight) for name, weight in weights.items())
-    (project / "vgg.pth").write_text("none")
-    evaluation = with_params(evaluation={"vgg_weights": "vgg.pth"}).evaluation
-    with pytest.raises(UserError, match=f"does not load from {project}/vgg.pth"):
-        open_extractor("vgg", None, evaluation, torch.device("cpu"))
 
 
 def test_a_run_depends_on_what_is_in_them(copy):
