@@ -48,8 +48,8 @@ test: env ## Run all the tests: the quick ones, then the slow ones, then the tim
 soak: env ## Try every outage in every stage, and 20 kills of a run, in about 3 hours
 	ALL_OUTAGES=1 KILLS=20 pytest tests/test_outages.py tests/test_random_kills.py
 
-bench: env ## Time training and decoding here, in about 10 minutes (results/bench.json)
-	python -m pipeline bench
+bench: env ## Time training and decoding on this machine, in a few minutes
+	python -m benchmarks
 
 analysis: env ## Make the tables and figures again from the result files
 	python -m analysis

@@ -7,7 +7,7 @@ from pipeline.experiments.edit import KEYS, edit_pictures, edit_rows
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_npz
 from pipeline.runtime.stage import Stage
-from stages.running import REPLICATES, main_schedule, model_folders, run_stage
+from stages.running import REPLICATES, model_folders, run_stage
 
 
 def main(params: Params) -> str:
@@ -33,4 +33,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main, curves=main_schedule)
+    run_stage(main)

@@ -14,7 +14,7 @@ from pipeline.experiments.evaluate.real import real_columns, real_rows
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
-from stages.running import REPLICATES, main_schedule, model_folders, run_stage
+from stages.running import REPLICATES, model_folders, run_stage
 
 # The sizes of other stages' sets: real images are measured in sets as large, and nothing else.
 SIZES = ("sweep.samples", "temperature.samples", "editing.images", "rejection.acceptance")
@@ -56,4 +56,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main, curves=main_schedule)
+    run_stage(main)

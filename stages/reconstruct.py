@@ -7,7 +7,7 @@ from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_npz
 from pipeline.runtime.stage import Stage
-from stages.running import main_schedule, model_folders, run_stage
+from stages.running import model_folders, run_stage
 
 KEYS = ("mask_ratio", "draw", "seed", "images")
 
@@ -39,4 +39,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main, curves=main_schedule)
+    run_stage(main)

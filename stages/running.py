@@ -8,50 +8,49 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from pipeline.config.curves import check_curves
-from pipeline.config.named_files import check_files
-from pipeline.config.networks import check_networks
 from pipeline.config.params import Params, load_params
-from pipeline.config.paths import SAMPLES
+from pipeline.config.paths import SAMPLES, check_files
 from pipeline.config.replicates import NETWORKS, Replicate
-from pipeline.runtime.dag import DVC_FILE, read_stages, require_params, stage_deps, stage_params
+from pipeline.runtime.dag import (
+    DVC_FILE,
+    differences,
+    read_stages,
+    require_params,
+    stage_params,
+    stages_up_to,
+)
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
-from pipeline.runtime.files import read_yaml, tree_hash
+from pipeline.runtime.files import read_json, read_yaml, tree_hash
 from pipeline.runtime.mlflow_sync import load_mlflow
 from pipeline.runtime.process import end_quickly, end_when_told, reader_may_leave
 from pipeline.runtime.project import require_here
+from pipeline.runtime.provenance import SOURCES
 from pipeline.runtime.stage import Stage
 
 INTERRUPTED = "error: interrupted; run again to go on from the last checkpoint"
 
-Curves = Callable[[Params], Iterable[str]]
 
-
-def run_stage(main: Callable[[Params], str], curves: Curves = lambda params: ()) -> None:
+def run_stage(main: Callable[[Params], str]) -> None:
     """Run a stage's main function; it returns its closing summary.
-
-    Args:
-        curves: names the mask schedules that the stage draws or decodes with.
 
     An error becomes one line on stderr and exit code 1: of a `UserError` the way out, of any other
     the file that has its traceback.
     """
     end_when_told()
     with reader_may_leave():
-        _run(main, curves)
+        _run(main)
 
 
-def _run(main: Callable[[Params], str], curves: Curves) -> None:
+def _run(main: Callable[[Params], str]) -> None:
     started = time.monotonic()
     try:
         _check_surroundings()
         asked = _asked()
         params = load_params()
-        check_curves(curves(params), params)
         if _is_known(_name()):
-            check_networks(stage_deps(_name()))
-            check_files(_name())
+            _check_inputs(_name())
+            check_files(params.model_dump(), _name())
         Thread(target=load_mlflow).start()  # while a stage that uses Ray waits for it
         summary = main(params)
         if asked:
@@ -95,6 +94,18 @@ def _check_surroundings() -> None:
         )
 
 
+def _check_inputs(stage: str) -> None:
+    """Refuse inputs that were made with other params, which DVC compares and who starts a stage by
+    hand does not."""
+    for maker in stages_up_to(stage)[:-1]:
+        record = SOURCES / f"{maker}.json"
+        if "DVC_STAGE" not in os.environ and record.exists():
+            made = read_json(record, "params")["params"]
+            for key, (was, now) in differences(made, stage_params(maker)).items():
+                reason = f"{maker} ran with {str(was)[:80]}, and it is {str(now)[:80]} now"
+                raise UserError(key, reason, f"run `dvc repro {stage}`")
+
+
 def _way_back() -> str:
     """Where the stage's last results are: DVC has deleted them before it ran the stage."""
     stage, lock = os.environ.get("DVC_STAGE", ""), Path("dvc.lock")
@@ -108,11 +119,6 @@ def _way_back() -> str:
         f" (the last results of {stage} are in DVC's cache: with their params `dvc repro` brings "
         f"them back, and runs nothing)"
     )
-
-
-def main_schedule(params: Params) -> Iterable[str]:
-    """The schedule of the main model."""
-    return (params.training.mask_schedule,)
 
 
 # What says which replicates there are: what is made of one does not depend on the others.

@@ -12,7 +12,7 @@ from pipeline.runtime.mlflow_sync import load_mlflow
 from pipeline.runtime.ray_cluster import join_ray, require_resources
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.trials import Needs, run_trials
-from stages.running import main_schedule, run_stage
+from stages.running import run_stage
 
 
 def main(params: Params) -> str:
@@ -59,4 +59,4 @@ def _run_on_a_worker(job: SpeedJob, params: Params) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    run_stage(main, curves=main_schedule)
+    run_stage(main)

@@ -152,4 +152,4 @@ def _log_best(rows: list[dict[str, Any]], run: RunLog, fid: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, curves=lambda params: params.sweep.schedules)
+    run_stage(main)

@@ -14,7 +14,6 @@ from filelock import FileLock
 from pipeline.config.params import Params
 from tests.damage import within
 from tests.params import make_params
-from tests.planned import write_digit_tokens
 from tests.pretrained_files import TOKENIZER, TRANSFORMER
 from tests.project import FAIR, Project
 from tests.release import flax_tokenizer, flax_transformer
@@ -181,12 +180,6 @@ def tiny(make_params) -> Callable[..., Params]:
 def tokens_dir(tmp_path) -> Path:
     """A cache of random tokens to train a tiny transformer on."""
     return random_tokens(tmp_path / "tokens")
-
-
-@pytest.fixture
-def digit_tokens(tmp_path) -> Path:
-    """A cache of random tokens to train the default's networks on."""
-    return write_digit_tokens(tmp_path / "tokens")
 
 
 @pytest.fixture(scope="session")

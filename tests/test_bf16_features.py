@@ -10,11 +10,8 @@ from pipeline.config.paths import CLASSIFIER
 from pipeline.evaluation.features import extract, open_extractor
 from pipeline.evaluation.seen import open_networks
 from pipeline.runtime import device
-from pipeline.tools.plan.networks import plan_networks
-from pipeline.tools.plan.stages import plan_stages
 from pipeline.training.tokens import Coder
 from pipeline.weights.published import load_model
-from tests.planned import DIGITS
 from tests.tiny_project import CPU, GRID, SIDE, with_params
 
 
@@ -72,16 +69,3 @@ def test_tokens_are_made_in_bfloat16_where_it_is_asked_for(in_tiny_project, quic
     coder.tokenizer.encode = encode
     assert coder(0, 5)["tokens"].shape == (5, 2, GRID**2)
     assert seen == 2 * [bf16 and quick]
-
-
-def test_plan_counts_them_at_the_rate_of_bfloat16(make_params):
-    def slow(bf16: bool) -> set[tuple[str, str]]:
-        params = make_params(tokens={"bf16": bf16}, evaluation={"bf16": bf16})
-        stages = plan_stages(params, DIGITS, plan_networks(params, DIGITS))
-        parts = [(stage.name, part) for stage in stages for part in stage.parts]
-        looks = [(name, part) for name, part in parts if part.what in ("coding", "features")]
-        return {(name, part.what) for name, part in looks if part.float32}
-
-    reconstructed = {("evaluate", "coding"), ("reconstruct", "coding")}
-    assert slow(False) > {("cache_tokens", "coding"), ("sweep", "features"), ("edit", "features")}
-    assert slow(True) <= reconstructed

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from pipeline.runtime.errors import UserError
-from pipeline.tools.scale.training import CheckpointEachCount
 from pipeline.training.loop import RunDirSession, checkpoints, load_checkpoint, save_checkpoint
 from pipeline.training.loop.checkpoints import snapshot
 from tests.damage import cut, empty, failing, named, zero
@@ -81,14 +80,6 @@ def test_a_checkpoint_of_another_run_is_refused(killed):
     save_checkpoint(load_checkpoint(path) | {"run": "sweep/other"}, path)
     with pytest.raises(UserError, match="sweep/other's and not toy's"):
         fit(ToyTask(), RunDirSession(killed))
-
-
-def test_of_a_checkpoint_for_each_step_count_the_one_before_is_as_good(tmp_path):
-    """As `maskgit scale` keeps them."""
-    straight, task = fit(ToyTask(), CheckpointEachCount(tmp_path, 9), steps=9), ToyTask()
-    cut(tmp_path / "step000000009.pt")
-    assert fit(task, CheckpointEachCount(tmp_path, 9), steps=9) == straight
-    assert task.steps_taken == [6, 7, 8]
 
 
 def test_what_a_kill_left_half_written_is_removed(tmp_path):

@@ -8,7 +8,6 @@ import pytest
 from tests.fuzzing import KINDS, Outcome, cases, outcomes
 
 SEED = 0
-AT_LEAST = 150
 
 
 @pytest.mark.slow
@@ -31,14 +30,6 @@ def _row(kind: str, found: list[Outcome]) -> str:
         f"fuzz {kind:11} {len(found):4} inputs, {must:4} to refuse: {got['refused']:4} refused, "
         f"{got['accepted']:3} accepted ({silent} of them wrongly), {other} tracebacks or hangs"
     )
-
-
-@pytest.mark.slow
-def test_there_are_enough_of_them_and_the_seed_chooses():
-    counts = {kind: len(cases(kind, SEED)) for kind in KINDS}
-    assert sum(counts.values()) >= AT_LEAST and min(counts.values()) >= 50
-    names = [[case.name for case in cases("params", seed)] for seed in (SEED, SEED, SEED + 1)]
-    assert names[0] == names[1] != names[2]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pipeline.data.seeds import generator
 from pipeline.decoding import DecodingSettings, decode, generate, predictor
+from pipeline.runtime.errors import UserError
 from pipeline.sampling import sampler
 from pipeline.transformer import MaskGitTransformer, TransformerConfig, with_bfloat16_linears
-from tests.test_params import message, write
 from tests.transformer_task import CLASSES, calls, random_tokens, tiny_params
 
 NO_CLASS = CLASSES  # the label of an image without one
@@ -164,10 +164,10 @@ def test_an_image_without_its_class_begins_with_mask(model):
 # --- params ---------------------------------------------------------------------------------------
 
 
-def test_guidance_needs_a_model_that_has_seen_images_without_their_class(tmp_path, make_params):
-    line = message(write(tmp_path, {"decoding.guidance_scale": 1.5}))  # one, that names the file
-    assert "decoding.guidance_scale" in line and "training.label_drop" in line
+def test_guidance_needs_a_model_that_has_seen_images_without_their_class(make_params):
     guided, dropped = {"guidance_scale": 1.5}, {"label_drop": 0.1}
+    with pytest.raises(UserError, match=r"decoding\.guidance_scale.*training\.label_drop"):
+        make_params(decoding=guided)
     assert make_params(decoding=guided, training=dropped).decoding.guidance_scale == 1.5
     make_params(decoding=guided, transformer={"pretrained": "weights.safetensors"})
     make_params(training=dropped)  # trained for guidance, decoded without

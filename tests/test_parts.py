@@ -15,9 +15,9 @@ from pipeline.decoding import DecodingSettings, decode, generate, predictor
 from pipeline.masking import masked_nll
 from pipeline.perceptual import pair_bytes
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
-from pipeline.tools.plan.allocations import Allocations
 from pipeline.training.classifier import accuracy
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from tests.allocations import Allocations
 from tests.editing_inputs import F_PIXELS, models, random_images
 from tests.tiny_networks import TINY, spread
 

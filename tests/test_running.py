@@ -1,4 +1,4 @@
-"""How a stage ends: its curves must be the code's own, and its errors are a line."""
+"""How a stage begins and ends: its errors are a line."""
 
 import os
 import shutil
@@ -7,35 +7,42 @@ import sys
 
 import pytest
 
-from pipeline.config.paths import CURVES
-from pipeline.runtime.files import write_text
-from pipeline.schedules import curve_csv
+from pipeline.runtime.dag import stage_params
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import write_json, write_text
 from stages import running
+from tests.params import write_params
 from tests.project import ROOT
+
+
+def fails(params):
+    raise UserError("weights.bin", "is missing", "give another file")
 
 
 @pytest.fixture
 def run(make_params, tmp_path, monkeypatch):
-    """Run a stage that decodes with the cosine schedule."""
+    """Run a stage that fails, or another one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(running, "load_params", make_params)
     monkeypatch.setattr(running, "load_mlflow", lambda: None)
-    return lambda: running.run_stage(lambda params: "done", curves=running.main_schedule)
+    return lambda main=fails: running.run_stage(main)
 
 
-def test_curves_of_the_code_let_a_stage_run(run, capsys):
-    write_text(CURVES / "cosine.csv", curve_csv("cosine", 49))
-    write_text(CURVES / "linear.csv", "another stage's")
-    run()
-    assert capsys.readouterr().out.startswith("done")
-
-
-@pytest.mark.parametrize("text", [None, curve_csv("square", 49), curve_csv("cosine", 16), ""])
-def test_other_curves_or_none_stop_it_in_one_line(run, text):
-    if text is not None:
-        write_text(CURVES / "cosine.csv", text)
-    with pytest.raises(SystemExit, match=r"^error: .*cosine.csv .* run `dvc repro schedules`"):
-        run()
+def test_a_stage_started_by_hand_refuses_inputs_of_other_params(run, monkeypatch, tmp_path, capsys):
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    write_params(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["stages/train_classifier.py"])
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    for seed in (0, 5):
+        made = stage_params("prepare") | {"seed": seed}
+        write_json("results/sources/prepare.json", {"params": made})
+        if seed == 0:
+            run(lambda params: "done")
+    with pytest.raises(SystemExit, match=r"^error: seed: prepare ran with 5, .* `dvc repro train_"):
+        run(lambda params: "done")
+    monkeypatch.setenv("DVC_STAGE", "train_classifier")
+    run(lambda params: "done")
+    assert capsys.readouterr().out.count("done") == 2
 
 
 @pytest.mark.parametrize(("stage", "said"), [("edit", True), ("cas", False), ("", False)])
@@ -56,7 +63,7 @@ def test_an_error_says_how_the_last_results_come_back(run, monkeypatch, stage, s
 def test_a_damaged_lock_does_not_hide_the_error(run, monkeypatch, text):
     write_text("dvc.lock", text)
     monkeypatch.setenv("DVC_STAGE", "edit")
-    with pytest.raises(SystemExit, match=r"^error: .*cosine\.csv"):
+    with pytest.raises(SystemExit, match=r"^error: weights\.bin"):
         run()
 
 
@@ -98,7 +105,7 @@ def test_a_reader_that_leaves_a_stage_is_no_bug(run, tmp_path, monkeypatch):
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        running._run(fail, lambda params: ())
+        running._run(fail)
     assert not [*tmp_path.rglob("traceback-*")]
 
 

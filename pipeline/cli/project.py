@@ -9,6 +9,7 @@ import typer
 from pipeline.cli.commands import Command
 from pipeline.cli.options import AsJson, print_json
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.limits import IMAGES
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -75,40 +76,38 @@ def params(as_json: AsJson = False) -> None:
 def plan(
     name: Annotated[str | None, typer.Argument(help="A preset; without it, params.yaml.")] = None,
     images: Annotated[
-        int | None, typer.Option(help="All images; data.val_fraction of them are held out.")
+        int | None,
+        typer.Option(min=1, max=IMAGES, help="All images; data.val_fraction are held out."),
     ] = None,
-    classes: Annotated[int | None, typer.Option(help="Their classes.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, max=IMAGES, help="Their classes.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="L4, A100, L40S, H100 or H200. [default: A100, or the CPU]")
+    ] = None,
     tflops: Annotated[
-        float | None, typer.Option(help="10¹² FLOP/s that a device achieves, for times.")
-    ] = None,
-    tflops_float32: Annotated[
-        float | None,
-        typer.Option(help="The same of what is in float32; without it, that of all else."),
+        float | None, typer.Option(help="The rate that a device achieves, in 10¹² FLOP/s.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a run computes and writes, training nothing.
+    """Estimate what a run computes, how long, and what it writes, training nothing.
 
-    FLOPs, memory and disk of each stage, and its time at a rate that a device achieves. The
-    size of the data set is that of the prepared images, else the published one, or given. In
-    JSON, sizes are in bytes, times in seconds, and pictures in seconds of one core.
+    The size of the data set is that of the prepared images, else the published one, or given.
+    In JSON, sizes are in bytes and times in seconds.
     """
     from pipeline.config.params import load_params
     from pipeline.config.presets import preset_params
-    from pipeline.tools.plan.data import data_size
-    from pipeline.tools.plan.report import plan_text, plan_values
+    from pipeline.tools.plan import Plan, data_size
 
-    values = load_params() if name is None else preset_params(name)
-    size = data_size(values, images, classes)
+    params = load_params() if name is None else preset_params(name)
+    planned = Plan(params, data_size(params, images, classes), gpu, tflops)
     if as_json:
-        print_json(plan_values(values, size, tflops, tflops_float32))
+        print_json(planned.values())
     else:
-        print(plan_text(values, size, tflops, tflops_float32))
+        print(planned.text())
 
 
 COMMANDS = (
     Command(doctor, ("doctor", "doctor --json")),
     Command(preset, ("preset", "preset smoke")),
     Command(params, ("params",)),
-    Command(plan, ("plan", "plan imagenet256 --tflops 150 --tflops-float32 40")),
+    Command(plan, ("plan", "plan imagenet256 --gpu H100")),
 )

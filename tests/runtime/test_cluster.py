@@ -151,7 +151,7 @@ def work(params):
 
 running.load_params = lambda: SimpleNamespace()
 running.load_mlflow = lambda: None
-running.run_stage(work, curves=lambda params: ())
+running.run_stage(work)
 """
 
 

@@ -24,8 +24,8 @@ def project() -> Finding:
 
 
 def params() -> Finding:
-    from pipeline.config.named_files import check_files
     from pipeline.config.params import load_params
+    from pipeline.config.paths import check_files
 
     if not PARAMS_FILE.exists():
         if not DVC_FILE.exists():
@@ -34,7 +34,7 @@ def params() -> Finding:
     try:
         params = load_params()
         if DVC_FILE.exists():
-            check_files()
+            check_files(params.model_dump())
     except UserError as error:
         return Finding("params", "fails", str(error), "mend it, or take a preset: maskgit preset")
     from pipeline.runtime.ray_cluster import cluster_address

@@ -116,18 +116,16 @@ def room() -> Finding | None:
     runs = in_project(params.ray.folder)
     if not os.access(_there(runs), os.W_OK | os.X_OK):
         return Finding("room", "fails", f"{runs} cannot be written", "name another folder")
-    from pipeline.tools.plan.data import data_size
-    from pipeline.tools.plan.networks import plan_networks
-    from pipeline.tools.plan.storage import outputs_bytes, plan_storage, runs_bytes
+    from pipeline.tools.plan import Plan, data_size
 
     try:
         size = data_size(params)
     except UserError:
         found = "what a run writes is not known before its stage prepare"
         return Finding("room", "note", found, "maskgit plan --images COUNT --classes COUNT")
-    storage = plan_storage(params, size, plan_networks(params, size))
+    written = Plan(params, size).disk().values()
+    outputs, live = sum(each[0] for each in written), sum(each[1] for each in written)
     apart = _there(runs).stat().st_dev != Path.cwd().stat().st_dev
-    live, outputs = runs_bytes(storage), outputs_bytes(storage)
     here = 0 if apart else live
     places = [_room(Path.cwd(), outputs + here, 2 * outputs + here)]
     if apart:
@@ -135,7 +133,7 @@ def room() -> Finding | None:
     return max(places, key=lambda each: ("good", "note", "fails").index(each.state))
 
 
-def _room(folder: Path, least: int, most: int) -> Finding:
+def _room(folder: Path, least: float, most: float) -> Finding:
     """Whether a disk has room for so many bytes, the least where DVC's cache shares blocks with
     outputs. Of a run that was begun some are there already; what is too much for the whole disk
     never fits."""
