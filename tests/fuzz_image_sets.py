@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.evaluation.image_files import open_images
-from tests.fuzz_pictures import png_of_size
 from tests.fuzzing import Case
-from tests.images import noise_array, noise_image
+from tests.images import noise_array, noise_image, png_of_size
 
 
 def cases(random: random.Random) -> list[Case]:

@@ -15,9 +15,8 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, NetworkName, Replicate, main_replicates, replicates
 from pipeline.data.images.pixels import as_float
-from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.shards import ImageShards, write_manifest, write_shards
 from pipeline.data.images.views import View
-from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.data.seeds import mix
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split

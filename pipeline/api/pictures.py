@@ -10,12 +10,10 @@ from torch import Tensor
 
 from pipeline.api.arguments import whole
 from pipeline.data.images.crops import center_crop
-from pipeline.data.images.opening import BadPicture, as_seen, decode_image
 from pipeline.data.images.pixels import as_uint8
 from pipeline.editing import box_mask, center_mask
-from pipeline.runtime.errors import ArgumentError, UserError
-from pipeline.runtime.files import read_file
-from pipeline.runtime.limits import PICTURE_BYTES
+from pipeline.prepare import pictures as clean
+from pipeline.runtime.errors import ArgumentError
 
 Picture = Image.Image | Path | str  # a path is opened
 Pictures = Picture | Sequence[Picture] | Tensor  # a tensor is (B, C, H, W) or (C, H, W)
@@ -38,14 +36,12 @@ def open_picture(
     """
     try:
         if isinstance(picture, Image.Image):
-            return as_seen(picture, opaque=opaque).convert("L" if channels == 1 else "RGB")
-        content = read_file(picture, PICTURE_BYTES)
-        return decode_image(content, channels, whole=True, opaque=opaque)
-    except FileNotFoundError as error:
-        raise UserError(str(picture), "missing", "give the path of a picture") from error
-    except BadPicture as error:
-        subject = name if isinstance(picture, Image.Image) else str(picture)
-        raise ArgumentError(subject, str(error)) from error
+            opened = clean.clean_picture(picture, opaque=opaque)
+        else:
+            opened = clean.open_picture(picture, opaque=opaque)
+    except clean.BadPicture as error:
+        raise ArgumentError(name, *error.args) from error
+    return opened.convert("L" if channels == 1 else "RGB")
 
 
 def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[tuple[int, int]]]:

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.images.opening import BadPicture, open_image
+from pipeline.data.images.pixels import to_chw
 from pipeline.data.images.threads import in_threads
-from pipeline.data.images.views import to_chw
 from pipeline.evaluation.images import BATCH, ArrayImages, ImageSet
 from pipeline.evaluation.statistics import array_entry
+from pipeline.prepare.pictures import open_picture
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import file_hash, read_file, require_file, value_hash
+from pipeline.runtime.files import file_hash, require_file, value_hash
 from pipeline.runtime.limits import IMAGES, PICTURE_BYTES, PICTURE_PIXELS
 
 ARRAY, LABELS = "arr_0", "arr_1"  # of an `.npz`
@@ -201,11 +201,7 @@ def _require_picture(path: Path) -> None:
 
 def _read_png(path: Path) -> np.ndarray:
     """(C, H, W) uint8."""
-    with _naming(path):
-        try:
-            return to_chw(open_image(read_file(path, PICTURE_BYTES), whole=True))
-        except BadPicture as error:
-            raise UserError(f"{path} is {error}") from error
+    return to_chw(open_picture(path))
 
 
 def _read_header(stream) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -16,10 +16,11 @@ from pipeline.config.trainings import workers_per_classifier
 from pipeline.data.images.batches import Batch, Batches
 from pipeline.data.images.crops import random_resized_crop
 from pipeline.data.images.loading import prepared
+from pipeline.data.images.pixels import decode_image, to_chw
 from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.threads import in_threads
-from pipeline.data.images.views import View, to_chw
+from pipeline.data.images.views import View
 from pipeline.data.order import BatchOrder
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
@@ -199,7 +200,7 @@ class CasBatches(Batches):
     def _crop(self, step: int, item: tuple[int, bytes]) -> Image.Image:
         index, content = item
         data, seed = self.data, (self.seed, f"cas/{index}", step)
-        picture = self.pictures.images.decode(index, content, data.channels)
+        picture = decode_image(content, data.channels)
         return random_resized_crop(
             picture, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
         )

@@ -5,15 +5,10 @@ MESSAGE = 600  # characters of a whole message
 WORD = 160  # characters of a word in it, such as a path
 
 # Pictures of a data set, and of the image sets that `measure` reads.
-PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")  # Pillow's names
 PICTURE_BYTES = 128 * 2**20  # of an encoded picture
 PICTURE_PIXELS = 2**26  # width × height, 67 million
 PICTURE_ASPECT = 20  # longer side / shorter side
-PICTURE_PIECES = 512  # tags of a directory (TIFF, EXIF), segments of a JPEG
-PICTURE_EXIF = 2**18  # bytes of a JPEG's EXIF data
-PICTURE_SCANNED = 2**30  # pixels × scans of a JPEG; pixels in all strips of a TIFF
-PICTURE_HEAD_READS = 2**14  # pieces that Pillow reads before the pixels; of a PPM, bytes
-PICTURE_READS = 2**20  # pieces that it reads from there on
 
 # Params.
 YAML_BYTES = 2**20  # of a file of params

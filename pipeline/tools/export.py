@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import NetworkName, main_replicate
-from pipeline.data.images.png import from_chw
+from pipeline.data.images.pixels import from_chw
 from pipeline.data.images.threads import in_threads
 from pipeline.evaluation.images import BATCH, ImageSet, SampleImages
 from pipeline.runtime.errors import UserError

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data.images import samples, shards, writing
+from pipeline.data.images import samples, shards
 from pipeline.data.images.crops import random_resized_crop
 from pipeline.data.images.samples import (
     are_written,
@@ -200,8 +200,7 @@ def test_cas_reads_more_samples_than_memory_holds_a_row_group_at_a_time(
     tmp_path, params, monkeypatch
 ):
     """An epoch of 130 samples in row groups of four, of which two are kept."""
-    for module in (shards, writing):
-        monkeypatch.setattr(module, "ROW_GROUP", 4)
+    monkeypatch.setattr(shards, "ROW_GROUP", 4)
     for module in (shards, cas):
         monkeypatch.setattr(module, "WINDOW", 2)
     batches, reads = cas_batches(write(tmp_path / "set"), params), []

@@ -14,11 +14,9 @@ from pipeline.classifier import ClassifierConfig
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.data.images.batches import ImageBatches
-from pipeline.data.images.opening import decode_image
-from pipeline.data.images.pixels import as_float
-from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.pixels import as_float, decode_image
+from pipeline.data.images.shards import ImageShards, write_manifest, write_shards
 from pipeline.data.images.views import View
-from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.reconstruction import Reconstruction, psnr
 from pipeline.perceptual import open_perceptual

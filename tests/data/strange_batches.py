@@ -1,5 +1,5 @@
 """Batches whose pictures are slow, damaged or too much, for loaders; and a training that takes them
-until it is ended: `python -m tests.strange_batches LOADERS`, which prints its steps."""
+until it is ended: `python -m tests.data.strange_batches LOADERS`, which prints its steps."""
 
 import os
 import signal

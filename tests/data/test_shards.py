@@ -1,6 +1,5 @@
 """Splits, Parquet shards, and the images and batches that are read from them."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,10 @@ from PIL import Image
 
 from pipeline.data.images.batches import ImageBatches
 from pipeline.data.images.crops import center_crop
-from pipeline.data.images.opening import decode_image
-from pipeline.data.images.png import encode_png
-from pipeline.data.images.shards import ROW_GROUP, ImageShards
-from pipeline.data.images.views import View, to_chw
-from pipeline.data.images.writing import write_manifest, write_shards
-from pipeline.prepare.source import Item
-from pipeline.prepare.split import stratified_split
+from pipeline.data.images.pixels import decode_image, encode_png, to_chw
+from pipeline.data.images.shards import ROW_GROUP, ImageShards, write_manifest, write_shards
+from pipeline.data.images.views import View
+from pipeline.prepare.split import Item, stratified_split
 from pipeline.runtime.errors import UserError
 from tests.images import noise_image
 
@@ -107,8 +103,7 @@ def test_shards_round_trip_across_row_groups(tmp_path):
 
 def test_recently_used_row_groups_are_kept_and_others_dropped(tmp_path, monkeypatch):
     """A window of two: what was used last stays, and memory does not grow."""
-    for module in ("shards", "writing"):
-        monkeypatch.setattr(f"pipeline.data.images.{module}.ROW_GROUP", 4)
+    monkeypatch.setattr("pipeline.data.images.shards.ROW_GROUP", 4)
     monkeypatch.setattr("pipeline.data.images.shards.WINDOW", 2)
     source = FakeSource([20])
     images = written(tmp_path, source, list(range(20)), shard_size=8)
@@ -161,14 +156,6 @@ def test_interrupted_write_goes_on_without_rewriting(tmp_path):
     assert (folder / "train-00000.parquet").stat().st_mtime_ns == before
     assert sorted(source.was_read) == [4, 5, 6, 7, 8, 9]
     assert resumed == whole  # names, counts and hashes
-
-
-def test_sixteen_bit_grey_is_scaled_and_not_cut(tmp_path):
-    ramp = np.linspace(0, 65535, 16 * 16).astype(np.uint16).reshape(16, 16)
-    buffer = io.BytesIO()
-    Image.fromarray(ramp).save(buffer, format="png")
-    decoded = np.asarray(decode_image(buffer.getvalue(), channels=1)).astype(float)
-    assert np.abs(decoded - ramp / 257).max() <= 1
 
 
 def test_views(tmp_path, make_params):

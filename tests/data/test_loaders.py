@@ -30,10 +30,10 @@ from pipeline.runtime.process import THREADS
 from pipeline.training.classifier import ClassifierRecipe
 from pipeline.training.loop import TrainingJob, Workers, run_training, train
 from pipeline.training.tokenizer import TokenizerRecipe
+from tests.data.strange_batches import CPU, Strange, Threads
 from tests.errors import one_line
 from tests.interruption import Killed, KilledAfter, weight_bytes
 from tests.project import ROOT
-from tests.strange_batches import CPU, Strange, Threads
 from tests.tiny_project import with_params
 
 pytestmark = [
@@ -180,7 +180,7 @@ def test_a_loader_has_one_thread():
 def endless(**options) -> tuple[subprocess.Popen, list[psutil.Process]]:
     """A training that is at its third step, and the processes below it."""
     training = subprocess.Popen(
-        (sys.executable, "-m", "tests.strange_batches", "2"),
+        (sys.executable, "-m", "tests.data.strange_batches", "2"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
