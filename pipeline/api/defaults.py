@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
@@ -34,7 +35,11 @@ def _scale(name: str, given: Any) -> float:
     raise ArgumentError(name, f"{given} is not allowed", "use a number from 0 on")
 
 
-TYPES = {"iterations": whole, "temperature": _scale, "guidance": _scale}
+TYPES: dict[str, Callable[[str, Any], Any]] = {
+    "iterations": whole,
+    "temperature": _scale,
+    "guidance": _scale,
+}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from pipeline.config.paths import TOKENIZER
 from pipeline.data.images.crops import center_crop
 from pipeline.data.seeds import mix
 from pipeline.decoding import generate
-from pipeline.prepare.pictures import clean_picture
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
