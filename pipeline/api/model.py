@@ -268,6 +268,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
 
     def edit(self, pictures: Pictures, classes: Classes, **options: Unpack[Editing]) -> Tensor:
         """Make a part of pictures anew as a class, and blend it into them (section 4.3, Figure 6).
+        With their own class, it fills a hole (Table 2, Figure 7): what lies in it is not read.
 
         Args:
             classes: one for all pictures, or one for each.
@@ -278,6 +279,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             kept.
         """
         return torch.cat([*self.edit_batches(pictures, classes, **options)])
+
+    inpaint = edit
 
     def edit_batches(
         self,
@@ -301,13 +304,6 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             return edit(*networks, images, hole, labels, seed=seed, **options).composite
 
         return starmap(edited, self._batches(images, classes))
-
-    def inpaint(self, pictures: Pictures, classes: Classes, **options: Unpack[Editing]) -> Tensor:
-        """Fill a hole in pictures, given their own class: `edit`, with a box or mask of the hole.
-        The result does not depend on what lies in it (Table 2, Figure 7)."""
-        if options.get("box") is None and options.get("mask") is None:
-            raise ArgumentError("box or mask", "neither is given", "give one: the hole to fill")
-        return self.edit(pictures, classes, **options)
 
     def outpaint(
         self, pictures: Pictures, classes: Classes, **options: Unpack[Outpainting]

@@ -193,7 +193,6 @@ ALL = "exponential, cubic, square, cosine, arccos, linear, square_root, logarith
         (lambda m, p: m.edit(p, 0, box=(0.5, 0, 4, 4)), "box", "whole number"),
         (lambda m, p: m.edit(p, [0, 1]), "classes", "2 of them for 5 pictures"),
         (lambda m, p: m.edit(p, 0, box=(0, 0, 2, 2), mask=np.ones((8, 8))), None, "one of them"),
-        (lambda m, p: m.inpaint(p, 0), "box or mask", "give one"),
         (lambda m, p: m.inpaint(p, 0, box=(0, 0, 9, 4)), "box", "not inside the picture of 8×8"),
         (lambda m, p: m.inpaint(p, 0, box=5), "box", "left, top, right, bottom"),
         (lambda m, p: m.inpaint(p, 0, mask=np.zeros((8, 8))), "mask", "paint that white"),
