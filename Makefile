@@ -16,6 +16,7 @@ help: ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(VENV)/.ready: pyproject.toml
+	@echo "Installing into $(VENV), which takes a few minutes"
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --upgrade pip 'setuptools>=77'
 	pip install --quiet --no-compile --editable '.[test,docs]'

@@ -111,7 +111,7 @@ def reconstruct(picture: Picture, file: Png = None, model: Model = ".") -> None:
 )
 @app.command(
     "inpaint",
-    help="Fill a hole in a picture (Figure 7, Table 2): the same as edit.",
+    help="Fill a hole in a picture (Figure 7, Table 2), as edit does.",
     epilog=examples(
         "inpaint photo.jpg --box 40,40,200,180 --class cat",
         "inpaint photo.jpg --mask hole.png --class cat --count 4",
@@ -223,7 +223,9 @@ def demo(
 
     Draw, compare schedules, edit pictures; on this machine alone. Ctrl-C ends it.
     """
-    from pipeline.tools.demo import require_gradio, serve
+    from pipeline.tools.demo import PORT, require_gradio, serve
+    from pipeline.tools.ports import free_port
 
     require_gradio()
+    port = free_port(host, port, PORT)
     serve(open_model(model, replicate), host, port)

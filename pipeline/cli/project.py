@@ -91,7 +91,7 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate what a run computes, how long, and what it writes, training nothing.
+    """Estimate a run: its time, FLOPs, parameters and disk.
 
     The size of the data set is that of the prepared images, else the published one, or given.
     In JSON, sizes are in bytes and times in seconds.

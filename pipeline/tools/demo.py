@@ -12,7 +12,6 @@ from PIL import Image
 
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.limits import PICTURE_BYTES, PICTURE_FORMATS, PICTURE_PIXELS
-from pipeline.tools.ports import free_port
 
 if TYPE_CHECKING:
     from pipeline.api.model import MaskGIT
@@ -29,13 +28,8 @@ def require_gradio() -> None:
         raise UserError("`maskgit demo`", "it needs gradio, which is not installed", way_out)
 
 
-def serve(model: "MaskGIT", host: str, port: int | None) -> None:
-    """Serve the page until Ctrl-C.
-
-    Args:
-        port: None for gradio's usual port, or a free one.
-    """
-    port = free_port(host, port, PORT)
+def serve(model: "MaskGIT", host: str, port: int) -> None:
+    """Serve the page until Ctrl-C, on a port that is free."""
     guard_uploads()
     # `kill` ends it as Ctrl-C does, so that no picture is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -33,7 +33,7 @@ def run(capsys):
 
 def test_help_lists_every_command_in_one_line_each(run):
     done = run("--help")
-    assert done.code == 0 and len(COMMANDS) == 18
+    assert done.code == 0 and len(COMMANDS) == 19
     listed = done.out.split("Commands:")[1]
     assert all(f"  {name} " in listed for name in COMMANDS) and "..." not in listed
 
