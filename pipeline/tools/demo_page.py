@@ -32,12 +32,7 @@ ALONE: dict[str, Any] = {
     "api_visibility": "private",
 }
 SHARP = "sharp"  # class of elements whose pictures the browser enlarges without smoothing
-CSS = f"""
-.{SHARP} img {{image-rendering: pixelated}}
-.{SHARP} .grid-container {{
-  grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)) !important;
-}}
-"""
+CSS = f".{SHARP} img {{image-rendering: pixelated}}"
 
 
 def canvases(

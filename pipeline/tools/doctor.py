@@ -20,7 +20,6 @@ from pipeline.runtime.ray_cluster import cluster_address, why_no_cluster, why_un
 from pipeline.runtime.secrets import redacted, server_of
 
 GB = 10**9
-MEMORY = 4  # GB that the default preset takes
 
 
 class Finding(NamedTuple):
@@ -32,22 +31,19 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Every check, in the order in which a new user meets them."""
-    checks: dict[str, Callable[[], Finding]] = {
-        "packages": packages,
-        "device": device,
-        "memory": memory,
-        "Ray": ray,
-        "tracking": tracking,
-        "project": project,
-    }
+    found = [_one(check) for check in (packages, device, ray, tracking, project)]
     if DVC_FILE.exists():
-        checks |= {"params": params, "data": data, "workers": workers, "disk": disk}
-    return [_one(subject, check) for subject, check in checks.items()]
+        found.append(_one(params))
+        if found[-1].state != "fails":
+            values = load_params()
+            found += [_one(check, values) for check in (data, workers, disk)]
+    return found
 
 
-def _one(subject: str, check: Callable[[], Finding]) -> Finding:
+def _one(check: Callable[..., Finding], *given: Params) -> Finding:
+    subject = check.__name__
     try:
-        return check()
+        return check(*given)
     except UserError as error:
         found, _, way_out = str(error).partition("; ")
         return Finding(subject, "fails", found, way_out)
@@ -100,21 +96,12 @@ def device() -> Finding:
     return Finding("device", "good", found)
 
 
-def memory() -> Finding:
-    import psutil
-
-    free = psutil.virtual_memory().available / GB
-    enough = free >= MEMORY
-    way_out = "" if enough else f"the default preset takes {MEMORY} GB; end other programs"
-    return Finding("memory", "good" if enough else "note", f"{free:.1f} GB free", way_out)
-
-
 def ray() -> Finding:
     found, address = f"Ray {metadata.version('ray')}", cluster_address()
     if reason := why_no_cluster(address):
         way_out = "start it, or unset RAY_ADDRESS to run on this machine"
-        return Finding("Ray", "fails", f"{found}; RAY_ADDRESS {address}: {reason}", way_out)
-    return Finding("Ray", "good", f"{found}; {address or 'each stage starts its own here'}")
+        return Finding("ray", "fails", f"{found}; RAY_ADDRESS {address}: {reason}", way_out)
+    return Finding("ray", "good", f"{found}; {address or 'each stage starts its own here'}")
 
 
 def tracking() -> Finding:
@@ -157,18 +144,8 @@ def params() -> Finding:
     return Finding("params", "good", f"preset {params.preset}, data {params.data.source}")
 
 
-def _params(subject: str) -> Params | Finding:
-    """The params, or a note if they are not valid, which `params` reports."""
-    try:
-        return load_params()
-    except UserError:
-        return Finding(subject, "note", "unknown until the params are correct")
-
-
-def data() -> Finding:
+def data(params: Params) -> Finding:
     """Whether the data set is there; of a folder, what the stage prepare would skip."""
-    if isinstance(params := _params("data"), Finding):
-        return params
     source, manifest = params.data.source, IMAGES / "manifest.json"
     if manifest.exists() and read_json(manifest).get("source") == source:
         return Finding("data", "good", f"{source}, prepared in {IMAGES}")
@@ -185,46 +162,39 @@ def data() -> Finding:
     return Finding("data", "note" if skipped else "good", "; ".join([found, *skipped]))
 
 
-def workers() -> Finding:
+def workers(params: Params) -> Finding:
     """Whether this machine has the workers' cores and GPUs, if no cluster is joined. (Whether a
     cluster has them is checked when a stage joins it.)"""
-    if isinstance(params := _params("workers"), Finding):
-        return params
     import torch
 
-    asked, cores = params.ray.num_workers, params.ray.num_workers * params.ray.cpus_per_worker
-    gpus = asked if params.ray.use_gpu else 0
-    found = f"{asked} × {params.ray.cpus_per_worker} cores" + (f", {gpus} GPUs" if gpus else "")
-    if cluster_address():
-        return Finding("workers", "good", f"{found}, of the cluster")
-    if gpus > torch.cuda.device_count():
-        found = f"{found} asked for, and this machine has {torch.cuda.device_count()} GPUs"
-        return Finding("workers", "fails", found, "set ray.use_gpu to false, or join a cluster")
-    if cores > (has := os.cpu_count() or 1):
-        found = f"{found} asked for, and this machine has {has} cores"
-        return Finding("workers", "fails", found, "lower ray.num_workers, or join a cluster")
+    count, each = params.ray.num_workers, params.ray.cpus_per_worker
+    found = f"{count} × {each} cores" + (" and a GPU" if params.ray.use_gpu else "")
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    if not cluster_address() and params.ray.use_gpu and gpus < count:
+        way_out = "set ray.use_gpu to false, or join a cluster"
+        return Finding("workers", "fails", f"{found}; this machine has {gpus} GPUs", way_out)
+    if not cluster_address() and cores < count * each:
+        way_out = "lower ray.num_workers or ray.cpus_per_worker, or join a cluster"
+        return Finding("workers", "fails", f"{found}; this machine has {cores} cores", way_out)
     return Finding("workers", "good", found)
 
 
-def disk() -> Finding:
+def disk(params: Params) -> Finding:
     """Whether the disks of the project and of `ray.storage_path` have room for a run."""
-    if isinstance(params := _params("disk"), Finding):
-        return params
     from pipeline.tools.plan import Plan, data_size
 
     try:
         need = Plan(params, data_size(params)).disk_bytes()
     except UserError:
         return Finding("disk", "note", "a run's size is unknown before its stage prepare")
-    state: Literal["good", "note"] = "good"
     free = []
     for folder in (Path.cwd(), in_project(params.ray.folder)):
         there = next(place for place in (folder, *folder.parents) if place.is_dir())
         if not os.access(there, os.W_OK | os.X_OK):
             raise UserError(str(there), "cannot be written", "change its permissions")
         free.append(shutil.disk_usage(there).free)
-    if min(free) < need:
-        state = "note"
     found = f"a whole run writes about {need / GB:,.1f} GB; {min(free) / GB:,.1f} GB are free"
-    way_out = "make room, or set ray.storage_path to another disk" if state == "note" else ""
-    return Finding("disk", state, found, way_out)
+    if min(free) < need:
+        way_out = "make room, or set ray.storage_path to another disk"
+        return Finding("disk", "note", found, way_out)
+    return Finding("disk", "good", found)

@@ -64,8 +64,8 @@ def test_what_would_stop_a_run_fails_with_a_way_out(project, capsys, monkeypatch
     (project / ".dvc").rmdir()
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
     done = maskgit("doctor", capsys=capsys)
-    assert done.code == 1 and "3 of 10 would stop a run" in done.out
-    for subject in ("params", "project", "Ray"):
+    assert done.code == 1 and "3 of 6 would stop a run" in done.out
+    for subject in ("params", "project", "ray"):
         state, text = found(subject)
         assert state == "fails" and text.partition(" → ")[2]
 
