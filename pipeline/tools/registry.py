@@ -45,6 +45,8 @@ def register(params: Params, seed: int | None = None) -> str:
     Raises:
         UserError: there is no model, its FID is out of date, or MLflow does not answer.
     """
+    import mlflow
+
     from pipeline.api.model import MaskGIT
 
     name = f"maskgit-{params.preset}"
@@ -57,8 +59,13 @@ def register(params: Params, seed: int | None = None) -> str:
         weights = model.save_pretrained(Path(folder, WEIGHTS))
         try:
             run_id = _run_that_measured(params.mlflow.experiment)
-            version = _version(model, weights, name, run_id, tags)
-            return f"{name} version {version}, {metric} {value:.3f}: {_judge(name, version, tags)}"
+            mlflow.set_tracking_uri(tracking_uri())
+            client = mlflow.MlflowClient()
+            version = _version(client, model, weights, name, run_id)
+            for tag, text in tags.items():
+                client.set_model_version_tag(name, version, tag, text)
+            found = judge(client, name, version, tags)
+            return f"{name} version {version}, {metric} {value:.3f}: {found}"
         except UserError:
             raise
         except Exception as error:  # of the network and the database, which have many
@@ -103,21 +110,17 @@ def _run_that_measured(experiment: str) -> str:
     )
 
 
-def _version(model: "MaskGIT", weights: Path, name: str, run_id: str, tags: dict[str, str]) -> str:
+def _version(client: Any, model: "MaskGIT", weights: Path, name: str, run_id: str) -> str:
     """The version with these weights, which is registered unless there is one."""
-    client = _client()
     digest = value_hash([tree_hash(weights / part) for part in ("tokenizer", "transformer")])
     versions = client.search_model_versions(f"name = '{name}'")
     same = [str(each.version) for each in versions if each.tags.get(WEIGHTS) == digest]
-    version = same[0] if same else _log(model, weights, name, run_id, digest)
-    for tag, text in tags.items():
-        client.set_model_version_tag(name, version, tag, text)
-    return version
+    return same[0] if same else _log(model, weights, name, run_id, digest)
 
 
-def _judge(name: str, version: str, tags: dict[str, str]) -> str:
+def judge(client: Any, name: str, version: str, tags: dict[str, str]) -> str:
     """Move the alias if the version is better than the champion; says what was found."""
-    client, metric = _client(), next(iter(tags))
+    metric = next(iter(tags))
     champion = client.get_registered_model(name).aliases.get(CHAMPION)
     if champion is not None and str(champion) != version:
         best = client.get_model_version(name, champion).tags
@@ -127,13 +130,6 @@ def _judge(name: str, version: str, tags: dict[str, str]) -> str:
             return f"version {champion} stays the champion, with {float(best[metric]):.3f}"
     client.set_registered_model_alias(name, CHAMPION, version)
     return "the champion"
-
-
-def _client() -> Any:
-    import mlflow
-
-    mlflow.set_tracking_uri(tracking_uri())
-    return mlflow.MlflowClient()
 
 
 def _log(model: "MaskGIT", weights: Path, name: str, run_id: str, digest: str) -> str:

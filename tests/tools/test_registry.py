@@ -17,8 +17,7 @@ from PIL import Image
 
 from pipeline.config.paths import CLASSIFIER
 from pipeline.runtime.errors import UserError
-from pipeline.tools import registry
-from pipeline.tools.registry import ON, measured_on, register
+from pipeline.tools.registry import ON, judge, measured_on, register
 from tests.project import Project, free_port
 from tests.tiny_project import with_params
 
@@ -50,12 +49,9 @@ class Client:
         ({"fid_inception": "9.0", ON: "here"}, "1"),
     ],
 )
-def test_the_champion_moves_only_to_what_is_better_measured_in_the_same_way(
-    champion, version, monkeypatch
-):
+def test_the_champion_moves_only_to_what_is_better_measured_in_the_same_way(champion, version):
     client = Client(**champion)
-    monkeypatch.setattr(registry, "_client", lambda: client)
-    registry._judge("maskgit", "2", {"fid_classifier": "2.0", ON: "here"})
+    judge(client, "maskgit", "2", {"fid_classifier": "2.0", ON: "here"})
     assert str(client.aliases["champion"]) == version
 
 
