@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tests.project import ROOT
 
-KINDS = ("image_sets", "commands")
+KINDS = ("image_sets",)
 SECONDS, BYTES = 20, 4 * 2**30
 LONGEST = 700  # characters of a message
 

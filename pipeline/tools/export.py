@@ -40,10 +40,8 @@ def export_samples(
     """
     form = path.suffix.lower()
     if form not in ("", ".npz"):
-        raise UserError(
-            f"{path} has a suffix that is not written; use .npz (as the ADM suite reads), or none "
-            f"(a folder of PNGs)"
-        )
+        way_out = "use .npz, which the ADM suite reads, or none, for a folder of PNGs"
+        raise UserError(str(path), "unsupported suffix", way_out)
     folder = main_replicate(params, network, seed).samples
     require_current("evaluate")
     images = SampleImages(folder, params.data, None if everything else params.evaluation.samples)

@@ -1,14 +1,9 @@
 """The files around the code: versions that were tested, the container's recipe, the citation."""
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
-from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from packaging.requirements import Requirement
 
@@ -53,21 +48,6 @@ def test_the_container_copies_and_installs_what_there_is():
     assert {name for names in extras for name in names.split(",")} <= set(OPTIONAL)
     python = re.search(r"python:(\d\.\d+)", recipe)[1]
     assert f"Python {python}" in (ROOT / "constraints.txt").read_text()
-
-
-@pytest.mark.parametrize("asked", ["right", "cu001"])
-def test_the_container_is_of_the_build_of_pytorch_that_was_asked_for(asked):
-    """pip would take another index's without a word."""
-    recipe = (ROOT / "Containerfile").read_text().replace("\\\n", "")
-    command = re.search(r'python -c "[^"]*"', recipe)[0]
-    here = torch.__version__.partition("+")[2]
-    if asked == "right" and not here:
-        pytest.skip("this PyTorch does not say what it is built for")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = os.environ | {"PATH": path, "TORCH": here if asked == "right" else asked}
-    done = subprocess.run(["sh", "-c", command], env=env, capture_output=True, text=True)
-    assert (done.returncode == 0) == (asked == "right")
-    assert asked == "right" or "is not built for cu001: see pytorch.org" in done.stderr
 
 
 def test_the_citation_and_the_changes_are_of_this_version():

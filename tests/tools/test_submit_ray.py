@@ -105,5 +105,5 @@ def test_submitting_without_a_head_is_one_line(tmp_path):
     address = f"http://127.0.0.1:{free_port()}"
     command = ("python", "-m", "pipeline", "submit", "--address", address)
     (line,) = project.run(*command, ok=False).splitlines()
-    assert line.startswith(f"error: there is no Ray dashboard at {address}: Connection refused")
+    assert line.startswith(f"error: the Ray dashboard at {address}: Connection refused")
     assert "ray start --head" in line
