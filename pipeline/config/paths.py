@@ -10,6 +10,7 @@ from pipeline.runtime.project import of_project
 
 IMAGES = Path("data/images")
 TOKENS = Path("data/tokens")
+FEATURES = Path("data/features")
 CURVES = Path("data/schedules")
 CLASSIFIER = Path("models/classifier")
 TOKENIZER = Path("models/tokenizer")
@@ -18,7 +19,7 @@ AUTOREGRESSIVE = Path("models/autoregressive")
 RESULTS = Path("results")
 SAMPLES = Path("data/samples")
 # The outputs that DVC deletes before it runs a stage, and the code that it hashes.
-OUTPUTS = (IMAGES, TOKENS, CURVES, SAMPLES, RESULTS)
+OUTPUTS = (IMAGES, TOKENS, FEATURES, CURVES, SAMPLES, RESULTS)
 OUTPUTS += (CLASSIFIER, TOKENIZER, TRANSFORMER, AUTOREGRESSIVE)
 CODE = (Path("pipeline"), Path("stages"), Path("analysis"))
 

@@ -25,10 +25,9 @@ from pipeline.data.order import BatchOrder
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
 from pipeline.runtime.device import worker_device
-from pipeline.runtime.files import read_json
 from pipeline.runtime.trials import run_beside
 from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy, new_classifier
-from pipeline.training.loop import TrainingJob, Workers, run_training
+from pipeline.training.loop import Training, Workers, run_training
 from pipeline.weights.published import load_model
 
 REAL = "real"
@@ -59,14 +58,12 @@ class CasJob:
 
     @property
     def result(self) -> Path:
+        """The file with the row of its accuracy."""
         return Path(self.folder) / "result.json"
 
     @property
     def finished(self) -> bool:
         return self.result.exists()
-
-    def row(self) -> dict[str, Any]:
-        return read_json(self.result)
 
 
 def run_cas(job: CasJob) -> dict[str, Any]:
@@ -74,19 +71,29 @@ def run_cas(job: CasJob) -> dict[str, Any]:
     top-1 and top-5 accuracy on the validation images."""
     params = Params.model_validate(job.params)
     workers = Workers.of(params.ray, workers_per_classifier(params))
-    training = TrainingJob(
+    training = CasTraining(
         name=f"cas {job.name}",
-        recipe=partial(cas_task, job),
-        steps=params.classifier.steps,
-        every=params.classifier.checkpoint_every,
+        job=job,
+        params=params,
         seed=job.seed,
-        folder=job.folder,
+        folder=Path(job.folder),
         workers=workers,
     )
     weights = run_training(training)["task"]["model"]
     if workers.under_ray_train:
         return run_beside(_measure, job, weights, resources=workers.resources)
     return _measure(job, weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CasTraining(Training):
+    """The training of a job's classifier."""
+
+    section = "classifier"
+    job: CasJob
+
+    def task(self, ranks: Ranks, device: torch.device) -> ClassifierTask:
+        return cas_task(self.job, ranks, device)
 
 
 def cas_task(job: CasJob, ranks: Ranks, device: torch.device) -> ClassifierTask:

@@ -43,6 +43,7 @@ NOT_USED = {
         *("evaluation.kid_subset_size", "evaluation.neighbors"),
         "evaluation.reference_statistics",
     },
+    "features": WHO,
     "train_transformer": DRAWING,
     "train_autoregressive": DRAWING - {"decoding.bf16"}
     | {

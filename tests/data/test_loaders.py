@@ -27,9 +27,9 @@ from pipeline.data.ranks import ALONE, Ranks
 from pipeline.experiments import cas
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import THREADS
-from pipeline.training.classifier import ClassifierRecipe
-from pipeline.training.loop import TrainingJob, Workers, run_training, train
-from pipeline.training.tokenizer import TokenizerRecipe
+from pipeline.training.classifier import ClassifierTraining
+from pipeline.training.loop import Workers, run_training, train
+from pipeline.training.tokenizer import TokenizerTraining
 from tests.data.strange_batches import CPU, Strange, Threads
 from tests.errors import one_line
 from tests.interruption import Killed, KilledAfter, weight_bytes
@@ -118,32 +118,20 @@ def test_trainings_end_with_the_same_bytes_and_leave_no_loader(network, tmp_path
             tokenizer={"steps": 4, "batch_size": 12, "checkpoint_every": 2},
             ray={"loaders_per_worker": loaders, "cpus_per_worker": 3},
         )
-        recipe = {
-            "classifier": ClassifierRecipe(params.model_dump(), str(IMAGES)),
-            "tokenizer": TokenizerRecipe(params.model_dump(), str(IMAGES), str(CLASSIFIER)),
-            "cas": partial(cas.cas_task, cas_job(params, "transformer", "randaugment")),
-        }[network]
-        job = TrainingJob(
-            name=network,
-            recipe=recipe,
-            steps=4,
-            every=2,
-            seed=7,
-            folder=str(tmp_path / str(loaders)),
-            workers=Workers.of(params.ray, 1),
-        )
+        own = {
+            "name": network,
+            "params": params,
+            "seed": 7,
+            "folder": tmp_path / str(loaders),
+            "workers": Workers.of(params.ray, 1),
+        }
+        kind = {"classifier": ClassifierTraining, "tokenizer": TokenizerTraining}.get(network)
+        job = cas_job(params, "transformer", "randaugment")
+        training = kind(**own) if kind else cas.CasTraining(**own, job=job)
         if loaders:
             with pytest.raises(Killed):
-                train(
-                    recipe(ALONE, CPU),
-                    name="killed",
-                    run=job.run,
-                    steps=4,
-                    every=2,
-                    seed=7,
-                    session=KilledAfter(job.run_dir, 1),
-                )
-        states.append(run_training(job)["task"]["model"])
+                train(training, training.task(ALONE, CPU), KilledAfter(training.run_dir, 1))
+        states.append(run_training(training)["task"]["model"])
         assert multiprocessing.active_children() == []
     assert weight_bytes(states[0]) == weight_bytes(states[1])
 

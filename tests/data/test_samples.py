@@ -20,7 +20,7 @@ from pipeline.data.images.samples import (
 )
 from pipeline.data.images.views import View
 from pipeline.data.order import BatchOrder
-from pipeline.evaluation.images import SampleImages
+from pipeline.evaluation.image_sets import SampleImages
 from pipeline.experiments import cas
 from pipeline.runtime.batches import Alone, parts_folder
 from pipeline.runtime.errors import UserError

@@ -49,7 +49,8 @@ def test_sample_needs_no_stage_at_all(project):
 
 
 def test_stages_convert_and_the_sweep_only_decodes(project):
-    for stage in ("prepare", "train_classifier", "train_tokenizer", "cache_tokens", "schedules"):
+    before = ("prepare", "train_classifier", "features", "train_tokenizer", "cache_tokens")
+    for stage in (*before, "schedules"):
         project.stage(stage)
     assert "validation NLL" in project.stage("train_transformer")
     output = project.stage("sweep")
