@@ -50,15 +50,6 @@ def labels_for(classes: Classes | None, count: int | None, names: Sequence[str])
     return chosen[balanced_labels(count, len(chosen))]
 
 
-def labels_of(classes: Classes, pictures: int, names: Sequence[str]) -> Tensor:
-    """(pictures,) labels: one for all pictures, or one for each."""
-    labels = class_labels(classes, names)
-    if len(labels) not in (1, pictures):
-        reason = f"{len(labels)} of them for {pictures} pictures"
-        raise ArgumentError("classes", reason, "give one for all, or one each")
-    return labels.expand(pictures)
-
-
 def _label(given: Class, names: Sequence[str]) -> int:
     labels = [label for label, name in enumerate(names) if name == given]
     if len(labels) > 1:  # as two cranes are in torchvision's ImageNet

@@ -16,7 +16,7 @@ from pipeline.api import pictures as convert
 from pipeline.api.arguments import require_free, whole
 from pipeline.api.card import CARD, FILES, describe
 from pipeline.api.defaults import Decoding
-from pipeline.api.labels import Classes, labels_for, labels_of
+from pipeline.api.labels import Classes, class_labels, labels_for
 from pipeline.api.opening import Opened, open_folder, open_released
 from pipeline.api.pictures import Box, Mask, Pictures
 from pipeline.data.image_grid import grid_picture
@@ -152,15 +152,14 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     def save_pretrained(  # type: ignore[override] # returns the folder
         self, save_directory: Path | str, **options: Any
     ) -> Path:
-        """Write the model as a folder of safetensors and JSON, whole or not at all, with a model
-        card that has the run's own numbers if its results are of this model.
+        """Write the model to a new folder of safetensors and JSON, whole or not at all, with a
+        model card that has the run's own numbers if its results are of this model.
 
         Args:
             options: of `ModelHubMixin.save_pretrained`.
 
         Raises:
-            UserError: something lies there, a stage makes it and DVC deletes it, it cannot be
-                written, or weights are NaN.
+            UserError: the folder is not new, cannot be written, or DVC would delete it.
         """
         folder = Path(save_directory)
         require_free(folder)
@@ -357,8 +356,11 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
 
     def _batches(self, images: Tensor, classes: Classes) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Batches of pictures and their labels, with the numbers that their seeds come from."""
-        labels, size = labels_of(classes, len(images), self.classes), self.defaults.batch_size
-        pairs = zip(images.split(size), labels.split(size), strict=True)
+        labels, size = class_labels(classes, self.classes), self.defaults.batch_size
+        if len(labels) not in (1, len(images)):
+            reason = f"{len(labels)} of them for {len(images)} pictures"
+            raise ArgumentError("classes", reason, "give one for all, or one each")
+        pairs = zip(images.split(size), labels.expand(len(images)).split(size), strict=True)
         return ((number, *pair) for number, pair in enumerate(pairs))
 
     def encode(self, pictures: Pictures) -> Tensor:

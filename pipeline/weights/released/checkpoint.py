@@ -30,11 +30,7 @@ ARCHITECTURE = {
 
 
 def open_pretrained_tokenizer(params: Params, device: torch.device) -> Tokenizer:
-    """The released tokenizer `tokenizer.pretrained`, frozen.
-
-    Raises:
-        UserError: the file does not hold this architecture.
-    """
+    """The released tokenizer `tokenizer.pretrained`, frozen; raises as `load_pretrained`."""
     assert params.tokenizer.pretrained is not None
     config = tokenizer_config(params)
     tokenizer = Tokenizer(config)
@@ -45,13 +41,10 @@ def open_pretrained_tokenizer(params: Params, device: torch.device) -> Tokenizer
 def open_pretrained_transformer(
     params: Params, device: torch.device, num_classes: int | None = None
 ) -> MaskGitTransformer:
-    """The released transformer `transformer.pretrained`, frozen.
+    """The released transformer `transformer.pretrained`, frozen; raises as `load_pretrained`.
 
     Args:
         num_classes: how many classes it must have; None accepts any number.
-
-    Raises:
-        UserError: the file does not hold this architecture.
     """
     assert params.transformer.pretrained is not None
     path = of_project(params.transformer.pretrained)
@@ -105,14 +98,11 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
     path = _file(path)
     weights = read_weights(path)
     _layout(path, weights, "transformer")
-    key = next((key for key in TOKEN_EMBEDDINGS if key in weights), None)
-    if key is None:
-        raise UserError(str(path), "has no token embedding", "give a complete checkpoint")
-    if (classes := len(weights[key]) - codebook_size - 1) < 1:
+    rows = next((len(weights[key]) for key in TOKEN_EMBEDDINGS if key in weights), 0)
+    if (classes := rows - codebook_size - 1) < 1:
         raise UserError(
             str(path),
-            f"{key} has {len(weights[key])} rows, too few for {codebook_size} codes, a class and "
-            f"[MASK]",
+            f"has {rows} token embeddings, too few for {codebook_size} codes, a class and [MASK]",
             "make tokenizer.codebook_size in params.yaml agree with the file",
         )
     return classes
