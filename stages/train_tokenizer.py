@@ -16,7 +16,7 @@ from pipeline.training.loop import Workers, averaged_weights, require_workers, r
 from pipeline.training.tokenizer import TokenizerTraining
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import save_model
-from pipeline.weights.released.opening import open_pretrained_tokenizer
+from pipeline.weights.released.checkpoint import open_pretrained_tokenizer
 from stages.running import run_stage
 
 PICTURED = 16

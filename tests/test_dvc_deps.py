@@ -53,7 +53,6 @@ NOT_USED = {
     | {
         SCHEDULES,
         "pipeline/training/likelihood.py",
-        "pipeline/weights/released/opening.py",
         "pipeline/weights/released/checkpoint.py",
         "pipeline/weights/released/formats.py",
         "pipeline/weights/released/names.py",

@@ -35,7 +35,7 @@ from pipeline.training.likelihood import held_out, held_out_nll
 from pipeline.training.loop import Workers, run_training
 from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model, save_model
-from pipeline.weights.released.opening import open_pretrained_transformer
+from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
 # No single training depends on how many others there are; its own values are a part of its key.
 OTHERS = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")

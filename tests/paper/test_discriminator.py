@@ -19,7 +19,7 @@ from pipeline.discriminator import (
     generator_loss,
     r1_penalty,
 )
-from tests.release import FOLDER, needs_fixture
+from tests.release import FOLDER
 from tests.tiny_networks import seeded
 
 # --- the release's --------------------------------------------------------------------------------
@@ -65,7 +65,6 @@ def nchw(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).movedim(-1, 1)
 
 
-@needs_fixture
 def test_stylegan_is_the_releases_discriminator(released):
     discriminator, wanted = released
     for images, logits in (("image", "logit"), ("fake_image", "fake_logit")):
@@ -73,7 +72,6 @@ def test_stylegan_is_the_releases_discriminator(released):
         np.testing.assert_allclose(computed, wanted[logits], rtol=1e-3)
 
 
-@needs_fixture
 def test_losses_are_the_releases(released):
     discriminator, wanted = released
     real, fake = (discriminator(nchw(wanted[name])) for name in ("image", "fake_image"))

@@ -9,7 +9,7 @@ import torch
 
 from analysis.exhibits.inputs import paper
 from pipeline.schedules import SCHEDULES, curve, curve_csv, mask_ratio
-from tests.release import expected, needs_fixture
+from tests.release import expected
 
 CLOSED_FORMS = {
     "exponential": lambda r, n: 1 - 2 ** (-math.log2(n) * (1 - r)),
@@ -65,7 +65,6 @@ def test_one_token_is_defined(schedule):
     assert ratio.isfinite().all() and (ratio > 0).all()
 
 
-@needs_fixture
 @pytest.mark.parametrize(("schedule", "released"), RELEASE_NAMES.items())
 def test_schedule_matches_the_release(schedule, released):
     arrays = expected()

@@ -10,7 +10,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.tokenizer import Tokenizer, TokenizerConfig, tokens_to_images
 from pipeline.tokenizer.quantizer import VectorQuantizer, code_usage, entropy_loss
 from pipeline.weights.released.checkpoint import load_pretrained
-from tests.release import FOLDER, expected, needs_fixture
+from tests.release import TOKENIZER_CHECKPOINT, expected, needs_tokenizer
 from tests.tiny_networks import seeded
 
 RELEASED = TokenizerConfig(
@@ -30,10 +30,10 @@ def small(**changes) -> Tokenizer:
     return Tokenizer(TokenizerConfig(**(values | changes))).eval()
 
 
-@needs_fixture
+@needs_tokenizer
 def test_tokenizer_matches_the_release():
     model = Tokenizer(RELEASED).eval()
-    model.load_state_dict(load_pretrained(FOLDER / "tokenizer_tiny_checkpoint", RELEASED))
+    model.load_state_dict(load_pretrained(TOKENIZER_CHECKPOINT, RELEASED))
     arrays = {name: torch.from_numpy(value) for name, value in expected().items()}
     images = arrays["image"].permute(0, 3, 1, 2)
     with torch.no_grad():

@@ -10,7 +10,7 @@ from pipeline.decoding import DecodingSettings, generate
 from pipeline.sampling import balanced_labels
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.released.checkpoint import load_pretrained
-from tests.release import FOLDER, expected, needs_fixture
+from tests.release import FOLDER, expected
 
 RELEASED = TransformerConfig(
     num_tokens=16, codebook_size=64, num_classes=10, layers=3, hidden=32, heads=4, mlp=64, dropout=0
@@ -32,7 +32,6 @@ def batch(model: MaskGitTransformer, size: int = 3):
     return tokens, mask, torch.randint(config.num_classes, (size,), generator=draw)
 
 
-@needs_fixture
 def test_logits_match_the_release():
     model = MaskGitTransformer(RELEASED).eval()
     model.load_state_dict(load_pretrained(FOLDER / "transformer_tiny_checkpoint", RELEASED))

@@ -23,7 +23,7 @@ from pipeline.runtime.trials import run_beside
 from pipeline.sampling import Sampler, sample_batches
 from pipeline.training.loop import run_training
 from pipeline.weights.published import load_model
-from pipeline.weights.released.opening import open_pretrained_transformer
+from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
 
 def run_trial(trial: Trial) -> None:
