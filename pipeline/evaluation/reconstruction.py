@@ -11,9 +11,9 @@ from pipeline.config.paths import IMAGES
 from pipeline.data.images.pixels import as_float, as_uint8
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
-from pipeline.data.microbatches import in_parts
+from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.ranks import sum_in_order
-from pipeline.perceptual import Perceptual, pair_bytes
+from pipeline.perceptual import Perceptual
 from pipeline.runtime.batches import Alone, Maker, tensors_of
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.quantizer import code_usage
@@ -109,7 +109,7 @@ def hole_distances(
     count, found = -(-len(images) // HOLES), []
     for pair in zip(images.chunk(count), originals.chunk(count), strict=True):
         made, true = map(as_float, pair)
-        far = in_parts(distance_map, pair_bytes(made.shape[-1]), made, true)
+        far = in_parts(distance_map, PIXELS // made.shape[-2:].numel(), made, true)
         mse = (made - true)[..., hole].pow(2).mean(dim=(1, 2))
         psnr = -10 * mse.clamp(min=1e-10).log10()
         found.append(torch.stack((psnr, far[:, hole].mean(dim=1))))

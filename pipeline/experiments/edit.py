@@ -104,26 +104,24 @@ class Editor:
         return edited.composite
 
 
-class Distances:
-    """How far edits are from the originals over the unknown pixels.
+def open_distances(
+    maker: Maker, params: Params, device: torch.device
+) -> Callable[..., dict[str, Tensor]]:
+    """A function that measures the images which the maker's `Editor` makes of the same arguments:
+    `hole_distances` from the originals over the unknown pixels; nothing of originals."""
+    editor: Editor = maker.open(device)
+    classifier = load_model(CLASSIFIER, "classifier", device)
+    distance_map = open_distance_map(params.tokenizer.perceptual, classifier, device)
 
-    Args:
-        maker: opens the `Editor` that makes them.
-    """
-
-    def __init__(self, maker: Maker, params: Params, device: torch.device):
-        self.editor: Editor = maker.open(device)
-        classifier, self.device = load_model(CLASSIFIER, "classifier", device), device
-        self.map = open_distance_map(params.tokenizer.perceptual, classifier, device)
-
-    def __call__(
-        self, images: Tensor, rows: Tensor, task: str | None = None, seed: int | None = None
+    def distances(
+        images: Tensor, rows: Tensor, task: str | None = None, seed: int | None = None
     ) -> dict[str, Tensor]:
-        """`hole_distances` of what an `Editor` makes of these arguments; none of originals."""
         if task is None:
             return {}
-        compared = (images, self.editor.images(rows), TASKS[task](self.editor.size))
-        return hole_distances(*(each.to(self.device) for each in compared), self.map)
+        hole, originals = TASKS[task](editor.size).to(device), editor.images(rows).to(device)
+        return hole_distances(images.to(device), originals, hole, distance_map)
+
+    return distances
 
 
 def edit_rows(
@@ -140,7 +138,7 @@ def edit_rows(
     evaluator = Evaluator(params, workers)
     makers = [Maker(Editor, params, replicate) for replicate in folders]
     editor: Editor = makers[0].open(workers.device)
-    shown = [evaluator.on_the_fly(maker, Maker(Distances, maker, params)) for maker in makers]
+    shown = [evaluator.on_the_fly(maker, Maker(open_distances, maker, params)) for maker in makers]
     extractor = evaluator.extractor.name
     scores = (f"fid_{extractor}", f"is_{extractor}", "class_accuracy")
 

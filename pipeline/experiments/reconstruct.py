@@ -15,12 +15,12 @@ from pipeline.config.replicates import Replicate
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
-from pipeline.data.microbatches import in_parts
+from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.seeds import generator
 from pipeline.decoding import decode, predictor
 from pipeline.evaluation.reconstruction import psnr
 from pipeline.experiments.rows import Row
-from pipeline.perceptual import open_perceptual, pair_bytes
+from pipeline.perceptual import open_perceptual
 from pipeline.runtime.batches import Alone, Maker, load_tensors, save_tensors, write_files
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
@@ -103,8 +103,8 @@ class Reconstructor:
         """Squared and perceptual distances (B,) of images (B, C, H, W) uint8 from the originals."""
         original, image = (as_float(x).to(self.device) for x in (self.images[chosen], rebuilt))
         mse = (original - image).pow(2).mean(dim=(1, 2, 3))
-        row_bytes = pair_bytes(self.params.data.image_size)
-        return mse.cpu(), in_parts(self.perceptual, row_bytes, original, image).cpu()
+        rows = PIXELS // image.shape[-2:].numel()
+        return mse.cpu(), in_parts(self.perceptual, rows, original, image).cpu()
 
     def batches(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The arguments for each batch of all images."""

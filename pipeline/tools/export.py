@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pipeline.api.numbers import a_path
 from pipeline.config.params import Params
 from pipeline.config.replicates import NetworkName, main_replicate
 from pipeline.data.images.pixels import from_chw
@@ -39,12 +38,10 @@ def export_samples(
         UserError: there are no samples of that seed, they are out of date, or the path cannot be
             written, or has another suffix.
     """
-    form = a_path("path", path).suffix.lower()
+    form = path.suffix.lower()
     if form not in ("", ".npz"):
-        raise UserError(
-            f"{path} has a suffix that is not written; use .npz (as the ADM suite reads), or none "
-            f"(a folder of PNGs)"
-        )
+        way_out = "use .npz, which the ADM suite reads, or none, for a folder of PNGs"
+        raise UserError(str(path), "unsupported suffix", way_out)
     folder = main_replicate(params, network, seed).samples
     require_current("evaluate")
     images = SampleImages(folder, params.data, None if everything else params.evaluation.samples)

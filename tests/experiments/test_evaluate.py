@@ -21,7 +21,7 @@ from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.experiments.evaluate import measuring as evaluate
 from pipeline.experiments.evaluate.measuring import drop_samples, evaluate_all
 from pipeline.masking import masked_nll
-from pipeline.sampling import Sampler, balanced_labels
+from pipeline.sampling import Sampler
 from pipeline.weights.published import load_model
 from tests.images import samples_in, write_token_cache
 from tests.tiny_project import (
@@ -215,17 +215,3 @@ def test_real_images_are_scored_in_disjoint_sets(tmp_path):
     assert all(row["fid_classifier"] is None for row in rows[:-1])  # of 16 dimensions
     halves = [row["class_accuracy"] for row in rows if row["samples"] == VAL // 2]
     assert sum(halves) / 2 == pytest.approx(rows[-1]["class_accuracy"])
-
-
-def test_the_sizes_of_real_sets_are_those_that_rejection_keeps():
-    """Of 31 candidates of three classes: 11, 10 and 10; a fourth has none."""
-    given = with_params(
-        evaluation={"samples": 31},
-        cas={"samples": 5},
-        sweep={"samples": 40},
-        temperature={"samples": 40},
-        editing={"images": 40},
-        rejection={"acceptance": [0.5, 0.01]},
-    )
-    candidates = balanced_labels(31, 3)
-    assert evaluate._sizes(given, candidates + (candidates == 2)) == [1, 16, 31, 40]

@@ -16,7 +16,7 @@ from pipeline.runtime.files import read_json, tree_hash, value_hash
 from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
 from pipeline.training.loop import Workers
-from pipeline.training.transformer.job import TransformerJob
+from pipeline.training.transformer import TransformerTraining
 
 SETTINGS = tuple(field.name for field in fields(DecodingSettings))
 # A trial does not depend on the rest of the grid. Its curve is a part of its own key, and the
@@ -61,7 +61,7 @@ class Trial:
     seed: int
     cells: list[Cell]  # decoded with its own schedule, a cell for each combination of the axes
     crossed: list[Cell]  # decoded with each of the schedules of `sweep.crossed`
-    training: TransformerJob | None  # None where released weights take its place
+    training: TransformerTraining | None  # None where released weights take its place
     workers: Workers  # of the training; then one of them measures, and the others decode
     params: Params  # with the trial's own schedule and steps under `training`
     root: Path  # the project's folder

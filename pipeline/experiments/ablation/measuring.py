@@ -2,6 +2,7 @@
 samples. Samples are not kept: each batch is turned into features where it is decoded."""
 
 import time
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -20,17 +21,17 @@ from pipeline.runtime.files import read_json
 from pipeline.runtime.storage import download, upload
 from pipeline.runtime.trials import run_beside
 from pipeline.sampling import Sampler, sample_batches
-from pipeline.training.transformer.model import train_model
+from pipeline.training.loop import run_training
 from pipeline.weights.published import load_model
-from pipeline.weights.released.opening import open_pretrained_transformer
+from pipeline.weights.released.checkpoint import open_pretrained_transformer
 
 
 def run_trial(trial: Trial) -> None:
     """Train the trial's model, unless it is there or released weights take its place, and measure
     it."""
     trial.run.begin()
-    if trial.training is not None:
-        train_model(trial.training, on_row=trial.run.log_training)
+    if trial.training is not None and not trial.training.finished:
+        run_training(replace(trial.training, log=trial.run))
     if trial.workers.under_ray_train:
         run_beside(measure_trial, trial, resources=trial.workers.resources)
     else:

@@ -26,7 +26,7 @@ from pipeline.experiments.rows import Row, measured_row
 from pipeline.runtime.batches import Alone, Maker
 from pipeline.runtime.files import read_json, write_json
 from pipeline.sampling import sample_batches
-from pipeline.training.transformer.likelihood import held_out_nll
+from pipeline.training.likelihood import held_out_nll
 from pipeline.weights.published import load_model
 
 IDENTITY = ("images", "label_smoothing", "seed")
@@ -203,8 +203,11 @@ def real_rows(params: Params, workers: Alone, folder: Path) -> list[Row]:
     evaluator = Evaluator(params, workers, second=True)
     images = CenterCrops(IMAGES, "val", params.data)
     outputs, rows = evaluator.outputs(images, folder / REAL), []
+    # The sizes of other stages' sets; of the candidates, rejection keeps these shares.
     candidates = evaluator.labels(max(params.evaluation.samples, params.cas.samples))
-    for size in _sizes(params, candidates):
+    sizes = {int(kept_of_each(candidates, a).sum()) for a in params.rejection.acceptance}
+    sizes |= {params.sweep.samples, params.temperature.samples, params.editing.images}
+    for size in sorted(sizes | {params.evaluation.samples}):
         for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
             labels = images.labels[chosen]
             scores = evaluator.scores(outputs.of_rows(chosen), labels, say=number == 0)
@@ -216,18 +219,6 @@ def real_columns(params: Params) -> list[str]:
     """The columns of these rows, of which there are none where the validation images are few."""
     name = params.evaluation.extractor
     return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
-
-
-def _sizes(params: Params, candidates: Tensor) -> list[int]:
-    """The numbers of samples that the stages measure, in order, each once.
-
-    Args:
-        candidates: labels (M,) of the samples that rejection selects from.
-    """
-    shares = params.rejection.acceptance
-    kept = [int(kept_of_each(candidates, acceptance).sum()) for acceptance in shares]
-    others = (params.sweep.samples, params.temperature.samples, params.editing.images)
-    return sorted({*kept, *others, params.evaluation.samples})
 
 
 def neighbour_distances(evaluator: Evaluator, samples: Tensor, real: Tensor) -> dict[str, float]:
