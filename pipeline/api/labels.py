@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +26,10 @@ def class_labels(classes: Classes, names: Sequence[str]) -> Tensor:
     """
     if isinstance(classes, set | frozenset):  # its order differs between processes
         raise ArgumentError("classes", "a set has no order", "give a list")
-    one = isinstance(classes, str) or not isinstance(classes, Iterable)
-    several = [classes] if one or getattr(classes, "ndim", 1) == 0 else list(classes)
+    several: list[Any] = [classes]
+    array = getattr(classes, "ndim", 1) > 0  # not of NumPy or PyTorch without axes
+    if isinstance(classes, Iterable) and not isinstance(classes, str) and array:
+        several = list(classes)
     if not several:
         raise ArgumentError("classes", "an empty list", "give one class or more")
     return torch.tensor([_label(each, names) for each in several])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,8 +55,9 @@ def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[
     """
     if isinstance(pictures, Tensor):
         return _checked(pictures, channels, side), {(side, side)}
-    one = isinstance(pictures, _ONE) or not isinstance(pictures, Iterable)
-    several = [pictures] if one else list(pictures)
+    several: list[Any] = [pictures]
+    if isinstance(pictures, Iterable) and not isinstance(pictures, _ONE):
+        several = list(pictures)
     if not several:
         raise ArgumentError("pictures", "an empty list", "give one picture or more")
     arrays, sizes = [], set()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -88,10 +89,9 @@ def load_model(
     if (found := config.pop("kind")) != kind:
         raise UserError(str(folder), f"holds a {found} and not a {kind}", way_out)
     model_class, config_class = MODELS[kind]
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     try:
         weights = load_file(folder / WEIGHTS)
-        model = model_class(config_class(**values))
+        model = model_class(TypeAdapter(config_class).validate_python(config))
         model.load_state_dict(weights)
     except Exception as error:  # each library has errors of its own for damaged files
         require_readable(folder, error)

@@ -38,7 +38,6 @@ def test_a_published_model_is_loaded_frozen_and_without_dropout(folder):
         {"layers": None},
         {"layers": 3},
         {"heads": "two"},
-        {"surprise": 1},
         {"kind": "tokenizer"},
     ],
     ids=str,

@@ -173,7 +173,7 @@ def test_missing_and_unexpected_keys(tmp_path, tokenizer_tree):
         ({"filters": 64}, ["has shape", "tokenizer.*"]),
         ({"channels": 3}, ["(3, 3, 1, 32)", "(3, 3, 3, 32)", "data.channels"]),
         ({"codebook_size": 12}, ["quantizer/codebook"]),
-        ({"multipliers": (1, 2)}, ["unexpected encoder/ResBlock_2"]),
+        ({"multipliers": (1, 2)}, ["unexpected decoder/Conv_3/bias (and 15 more)"]),
         ({"res_blocks": 2}, ["ResBlock_"]),
     ],
 )
