@@ -7,7 +7,6 @@ import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES
-from pipeline.data.images import shards, writing
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.ranks import ALONE, Ranks
@@ -18,7 +17,6 @@ from tests.tiny_project import (
     SIDE,
     validation,
     with_params,
-    write_shards_of,
 )
 
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
@@ -79,30 +77,6 @@ def test_cas_crops_as_the_reference_classifiers_training_does(tmp_path):
     shown, _ = cas.CasBatches(pictures, params, rand_augment=False, seed=1)(0)
     samples = {image.tobytes() for image in samples_in(SAMPLES / "transformer/seed1")[0]}
     assert {image.numpy().tobytes() for image in shown} <= samples
-
-
-def test_cas_reads_real_images_a_row_group_at_a_time(tmp_path, monkeypatch):
-    """An epoch of 16 row groups, of which two are kept: each is read once, and a few ahead."""
-    for module in (shards, writing):
-        monkeypatch.setattr(module, "ROW_GROUP", 4)
-    for module in (shards, cas):
-        monkeypatch.setattr(module, "WINDOW", 2)
-    write_shards_of(Path("pictures"), tmp_path)
-    params = with_params(classifier={"batch_size": 6})
-    job = cas_job(params, cas.REAL, "none", tmp_path, images_dir=tmp_path)
-    reads = []
-
-    class Counted(shards.ImageShards):
-        def _read_group(self, group):
-            if group not in self._cache:
-                reads.append(group)
-            return super()._read_group(group)
-
-    monkeypatch.setattr(cas, "ImageShards", Counted)
-    batches = cas.CasBatches(cas.training_pictures(job, params), params, False, seed=0)
-    labels = torch.cat([batches(step)[1] for step in range(10)])
-    assert labels.bincount().tolist() == [20, 20, 20]
-    assert set(reads) == set(range(16)) and len(reads) <= 16 + 4
 
 
 @pytest.mark.parametrize(("images", "count"), [(cas.REAL, 60), ("transformer", 90)])

@@ -187,7 +187,7 @@ def test_a_download_is_noted_and_prepared_images_need_none(params_of, project):
     manifest = {"source": "torchvision:CIFAR10", "class_names": ["a"], "shards": {}}
     (images / "manifest.json").write_text(json.dumps(manifest))
     assert found("data")[0] == "note"
-    (images / "train-00000.parquet").touch()
+    (images / "train-00000.arrow").touch()
     assert found("data") == ("good", "torchvision:CIFAR10, prepared in data/images → ")
     (images / "manifest.json").write_text("{")  # which the stage prepare mends
     assert found("data")[0] == "note"

@@ -33,7 +33,7 @@ from tests.project import ROOT
 from tests.tiny_project import ALONE, CLASSES, SIDE, with_params
 
 # What a plan counts: models, checkpoints, features, samples, tokens and shards of images.
-COUNTED = (".safetensors", ".pt", ".npy", ".parquet")
+COUNTED = (".safetensors", ".pt", ".npy", ".arrow")
 
 
 def planned(params, data: DataSize) -> dict[str, Storage]:

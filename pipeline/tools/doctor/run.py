@@ -47,7 +47,7 @@ def data() -> Finding | None:
 
 def _prepared() -> str | None:
     """The source of the images that are prepared."""
-    if not ((IMAGES / MANIFEST).exists() and any(IMAGES.glob("*.parquet"))):
+    if not ((IMAGES / MANIFEST).exists() and any(IMAGES.glob("*.arrow"))):
         return None
     try:
         return read_manifest(IMAGES).get("source")

@@ -49,7 +49,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
         counts = {split: sum(of.values()) for split, of in manifest["counts"].items()}
         known = Known(counts["train"], counts["val"], len(manifest["class_names"]))
         origin = str(manifest_file)
-        size = sum(shard.stat().st_size for shard in IMAGES.glob("*.parquet"))
+        size = sum(shard.stat().st_size for shard in IMAGES.glob("*.arrow"))
     else:
         known, origin = KNOWN.get(source), "published size"
     if images is not None:

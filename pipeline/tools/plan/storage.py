@@ -16,7 +16,7 @@ from pipeline.tools.plan.networks import DataSize, Network
 
 NPY_HEADER = 128
 # Samples as PNGs in shards: photographs of 256 × 256 take about 0.6 of their pixels' bytes, digits
-# 0.35; and for each what a PNG and a row of Parquet add, which tells where pictures are small.
+# 0.35; and for each what a PNG and a row of a shard add, which tells where pictures are small.
 PNG_SHARE, PNG_BYTES = 0.7, 160
 # Features and logits of the pretrained extractors (`pipeline.evaluation.features`).
 SEEN = {"inception": 2048 + 1008, "vgg": 4096}
