@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.exhibits.mosaic import draw_mosaic
+from analysis.exhibits.drawing import draw_mosaic
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.evaluation.image_files import open_images

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from tabulate import tabulate
 
-from analysis.exhibits.comparisons.inference import half_width, holm, one_sample
-from analysis.exhibits.style import figure, schedule_colours
+from analysis.exhibits.drawing import figure, schedule_colours
+from analysis.exhibits.statistics import half_width, holm, one_sample
 from pipeline.runtime.files import write_text
 
 FOLDER = Path(__file__).parent
