@@ -6,7 +6,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.config.trainings import named_by, workers_per_classifier
-from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
+from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasTraining, run_cas
 from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.stage import Stage
 from pipeline.training.loop import Workers
@@ -23,8 +23,9 @@ KEYS = ("images", "augmentation", "seed", "training_images")
 
 
 def main(params: Params) -> str:
-    stage, workers = Stage("cas", params), Workers.of(params.ray, workers_per_classifier(params))
-    jobs = _jobs(params, stage)
+    stage = Stage("cas", params)
+    jobs = _trainings(params, stage)
+    workers = jobs[0].workers
     require_room(jobs, workers, named_by(params, "cas.workers_per_classifier"))
     with stage:
         run_jobs(run_cas, jobs, workers, stage, "classifiers", lambda j, r: write_json(j.result, r))
@@ -35,10 +36,10 @@ def main(params: Params) -> str:
     return f"cas: {len(rows)} rows in {RESULTS / 'cas'}"
 
 
-def _jobs(params: Params, stage: Stage) -> list[CasJob]:
-    """A job for each set of images, augmentation and replicate; the real images' have its seed."""
+def _trainings(params: Params, stage: Stage) -> list[CasTraining]:
+    """A training for each set of images, augmentation and replicate; of the real images with its
+    seed."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
-    own = params.model_copy(update={"classifier": classifier}).model_dump()
     sets: list[tuple[str, int, Path, Path]] = [
         (REAL, seed, stage.folder(*REPLICATES, SAMPLES.as_posix(), seed=seed), IMAGES)
         for seed in params.evaluation.seeds
@@ -47,11 +48,17 @@ def _jobs(params: Params, stage: Stage) -> list[CasJob]:
         folders = replicate_folders(stage, main_replicates(params, network), samples=True)
         sets += [(network, r.seed, folder, r.samples) for r, folder in folders.items()]
     return [
-        CasJob(
-            *(images, augmentation, seed, own, str(folder / augmentation)),
-            images_dir=str(IMAGES.absolute()),
-            samples_dir=str(samples.absolute()),
-            classifier_dir=str(CLASSIFIER.absolute()),
+        CasTraining(
+            name=f"{images}/{augmentation}/seed{seed}",
+            params=params.model_copy(update={"classifier": classifier}),
+            seed=seed,
+            folder=folder / augmentation,
+            workers=Workers.of(params.ray, workers_per_classifier(params)),
+            images=images,
+            augmentation=augmentation,
+            images_dir=IMAGES.absolute(),
+            samples_dir=samples.absolute(),
+            classifier_dir=CLASSIFIER.absolute(),
         )
         for images, seed, folder, samples in sets
         for augmentation in AUGMENTATIONS

@@ -31,6 +31,7 @@ INTERRUPTED = "error: interrupted; run again to go on from the last checkpoint"
 REPLICATES = ("evaluation.seeds", "training.label_smoothing", "training.other_label_smoothings")
 
 
+@reader_may_leave()
 def run_stage(main: Callable[[Params], str]) -> None:
     """Run a stage's main function; it returns its closing summary.
 
@@ -38,11 +39,6 @@ def run_stage(main: Callable[[Params], str]) -> None:
     the file that has its traceback.
     """
     end_when_told()
-    with reader_may_leave():
-        _run(main)
-
-
-def _run(main: Callable[[Params], str]) -> None:
     started, name = time.monotonic(), Path(sys.argv[0]).stem
     try:
         require_here()

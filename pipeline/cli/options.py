@@ -109,11 +109,7 @@ def open_model(place: str, replicate: int | None) -> "MaskGIT":
     from pipeline.api.model import MaskGIT
 
     with warnings_as_notes():
-        model = MaskGIT.from_pretrained(place, seed=replicate)
-    if replicate is not None and model.project is None:
-        reason = f"{place} is a saved model, which holds one replicate"
-        raise UserError("--replicate", reason, "leave the option out")
-    return model
+        return MaskGIT.from_pretrained(place, seed=replicate)
 
 
 @contextlib.contextmanager

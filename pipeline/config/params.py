@@ -7,7 +7,6 @@ from pydantic import ValidationError, model_validator
 
 from pipeline.config import schema
 from pipeline.config.paths import OUTPUTS
-from pipeline.config.trainings import workers_per_trial
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import read_yaml
@@ -198,7 +197,7 @@ class Params(schema.Section):
         if ray.loaders_per_worker and ray.loaders_per_worker >= ray.cpus_per_worker:
             reason = f"{ray.loaders_per_worker} loaders leave no CPU of ray.cpus_per_worker"
             raise UserError("ray.loaders_per_worker", f"{reason} for training", "use fewer")
-        for workers in (ray.num_workers, workers_per_trial(self)):
+        for workers in (ray.num_workers, self.sweep.workers_per_trial or ray.num_workers):
             share = training.batch_size // workers
             if share % training.accumulate:
                 reason = f"{training.accumulate} microbatches do not divide the {share} images"

@@ -69,7 +69,7 @@ def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
 def _read(name: str) -> dict[str, Any]:
     """The content of a preset's file, with the values of its base."""
     if name not in preset_names():
-        raise UserError(f"no preset '{name}'", "", f"one of {', '.join(preset_names())}")
+        raise UserError(name, "no such preset", f"use one of {', '.join(preset_names())}")
     values = read_yaml(PRESETS / f"{name}.yaml")
     base = _read(values.pop("base")) if "base" in values else {}
     for key, value in base.items():

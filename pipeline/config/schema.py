@@ -24,7 +24,7 @@ from pydantic import (
 
 from pipeline.runtime.dag import WHO
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.limits import CODES, LAYERS, SEED, WIDTH
+from pipeline.runtime.limits import CODES, SEED
 from pipeline.runtime.project import RUNS, is_store
 from pipeline.runtime.secrets import redacted
 
@@ -98,8 +98,6 @@ Value = TypeVar("Value")
 Text = Annotated[str, Field(min_length=1)]
 Schedule = Annotated[str, AfterValidator(_known_schedule)]
 Seed = Annotated[int, Field(ge=0, le=SEED)]
-Width = Annotated[int, Field(ge=1, le=WIDTH)]
-Layers = Annotated[int, Field(ge=1, le=LAYERS)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 SpikeFactor = Annotated[float, Field(gt=1)] | None
@@ -151,7 +149,7 @@ class Classifier(Section):
 
     architecture: Annotated[str, AfterValidator(_known_architecture)] = "small"
     """small (a residual network for small images), or a ResNet, such as torchvision:resnet50."""
-    width: Width = 16
+    width: PositiveInt = 16
     """Channels of the small network's first stage; its features have 4 × width dimensions."""
     crop_scale: Annotated[Pair[Share], AfterValidator(_ascending)] = [0.8, 1.0]
     """As data.crop_scale, for classifiers. Commonly 0.08 to 1 for ResNet-50 on ImageNet."""
@@ -179,13 +177,13 @@ class Tokenizer(Section):
     pretrained: Text | None = None
     """Use these weights instead of training: the authors' checkpoint, the PyTorch port
     maskgit-vqgan-imagenet-f16-256.bin, or safetensors. The architecture below must be theirs."""
-    filters: Annotated[int, Field(ge=32, multiple_of=32, le=WIDTH)] = 32
+    filters: Annotated[int, Field(ge=32, multiple_of=32)] = 32
     """Channels of the first level; a multiple of 32, the groups of GroupNorm. Release: 128."""
-    multipliers: Annotated[list[Width], Field(min_length=1)] = [1, 1, 2]
+    multipliers: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 1, 2]
     """Channel multiplier of each level; all but the first halve the side. Release: 1,1,2,2,4."""
-    res_blocks: Layers = 1
+    res_blocks: PositiveInt = 1
     """Residual blocks in a level and in the middle. Release: 2."""
-    embedding_dim: Width = 16
+    embedding_dim: PositiveInt = 16
     """Dimension of a code. Release: 256."""
     codebook_size: Annotated[int, Field(ge=2, le=CODES)] = 64
     """Number of codes K. Paper: 1024."""
@@ -224,7 +222,7 @@ class Tokenizer(Section):
     """Steps between R1 penalties; the weight is multiplied by this number."""
     discriminator: Literal["patch", "stylegan"] = "patch"
     """patch (four convolutions, for small images), or stylegan (release; sides of 2^n pixels)."""
-    discriminator_filters: Width = 16
+    discriminator_filters: PositiveInt = 16
     """Channels of its first convolution; later ones have more. Release: 64 at 256×256 pixels."""
     spike_factor: SpikeFactor = None
     """As training.spike_factor; the discriminator skips the same steps."""
@@ -256,13 +254,13 @@ class Transformer(Section):
 
     pretrained: Text | None = None
     """Weights to use instead of training, as tokenizer.pretrained; the sweep then only decodes."""
-    layers: Layers = 2
+    layers: PositiveInt = 2
     """Number of layers. Paper: 24."""
-    hidden: Annotated[int, Field(ge=2, le=WIDTH)] = 128
+    hidden: Annotated[int, Field(ge=2)] = 128
     """Dimension of a token; a multiple of heads. Paper: 768."""
-    heads: Width = 4
+    heads: PositiveInt = 4
     """Attention heads in a layer. Paper: 8; release: 16."""
-    mlp: Width = 256
+    mlp: PositiveInt = 256
     """Hidden dimension of a layer's MLP. Paper: 3072."""
     dropout: Fraction = 0.0
     """Dropout rate in training. Paper: 0.1, which makes a step slower here."""

@@ -1,6 +1,7 @@
 """How faithfully images are rebuilt: PSNR and code usage of a tokenizer, and distances from the
 originals over the pixels of a hole."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,7 +14,6 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.ranks import sum_in_order
-from pipeline.perceptual import Perceptual
 from pipeline.runtime.batches import Alone, Maker, tensors_of
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.quantizer import code_usage
@@ -96,7 +96,10 @@ def held_out_quality(folder: Path, params: Params, parts: Path, workers: Alone) 
 
 @torch.no_grad()
 def hole_distances(
-    images: Tensor, originals: Tensor, hole: Tensor, distance_map: Perceptual
+    images: Tensor,
+    originals: Tensor,
+    hole: Tensor,
+    distance_map: Callable[[Tensor, Tensor], Tensor],
 ) -> dict[str, Tensor]:
     """How far edited images are from the originals over the pixels of a hole: psnr_hole, in dB, and
     perceptual_hole of each image, (B,), on the CPU.
@@ -104,7 +107,8 @@ def hole_distances(
     Args:
         images, originals: (B, C, H, W) uint8, on the device of the distance.
         hole: (H, W) bool, True at the pixels that count.
-        distance_map: gives the perceptual distance at each pixel (`open_distance_map`).
+        distance_map: gives the perceptual distance at each pixel, (B, H, W), of two image batches
+            in [0, 1] (`pipeline.perceptual`).
     """
     count, found = -(-len(images) // HOLES), []
     for pair in zip(images.chunk(count), originals.chunk(count), strict=True):

@@ -118,8 +118,8 @@ def open_distances(
     ) -> dict[str, Tensor]:
         if task is None:
             return {}
-        compared = (images, editor.images(rows), TASKS[task](editor.size))
-        return hole_distances(*(each.to(device) for each in compared), distance_map)
+        hole, originals = TASKS[task](editor.size).to(device), editor.images(rows).to(device)
+        return hole_distances(images.to(device), originals, hole, distance_map)
 
     return distances
 

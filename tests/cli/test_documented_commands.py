@@ -37,7 +37,8 @@ def commands() -> list[tuple[str, str]]:
         lines += re.findall(r"`((?:maskgit|make|dvc) [^`]+)`", text)
         for line in lines:
             for part in re.split(r"\s(?:&&|\|)\s", line.partition(" #")[0]):
-                if re.match("(maskgit|make|dvc) [a-z]", part.strip()):
+                # `maskgit scale` is named once, as withdrawn.
+                if re.match("(maskgit (?!scale)|make |dvc )[a-z]", part.strip()):
                     found.append((page.relative_to(ROOT).as_posix(), " ".join(part.split())))
     return sorted(set(found))
 

@@ -33,7 +33,7 @@ def test_a_preset_validates_says_what_it_is_and_keeps_every_comment(name, target
 
 
 def test_the_default_preset_brings_the_defaults_back(target):
-    apply_preset("imagenet512", target)
+    apply_preset("cifar10", target)
     assert apply_preset("mnist5k", target) == Params()
     lines = PRESET.read_text().splitlines()
     same = [old == new for old, new in zip(lines, target.read_text().splitlines(), strict=True)]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,7 @@ import psutil
 import pytest
 import torch
 
-from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES
+from pipeline.config.paths import IMAGES
 from pipeline.data.images import loading
 from pipeline.data.images import threads as decoding
 from pipeline.data.images.batches import Batches, ImageBatches
@@ -32,6 +32,7 @@ from pipeline.training.loop import Workers, run_training, train
 from pipeline.training.tokenizer import TokenizerTraining
 from tests.data.strange_batches import CPU, Strange, Threads
 from tests.errors import one_line
+from tests.experiments.test_cas import cas_training
 from tests.interruption import Killed, KilledAfter, weight_bytes
 from tests.project import ROOT
 from tests.tiny_project import with_params
@@ -48,16 +49,10 @@ def one_server() -> None:
     loading._start_server(["pipeline.experiments.cas", "torchvision.transforms"])
 
 
-def cas_job(params: Params, images: str, augmentation: str, folder=".") -> cas.CasJob:
-    paths = (folder, IMAGES, SAMPLES / "transformer/seed1", CLASSIFIER)
-    folders = (os.path.abspath(path) for path in paths)
-    return cas.CasJob(images, augmentation, 1, params.model_dump(), *folders)
-
-
 def cas_batches(images: str, ranks: Ranks) -> Batches:
     params = with_params(classifier={"batch_size": 12})
-    job = cas_job(params, images, "randaugment")
-    return cas.CasBatches(cas.training_pictures(job, params), params, True, 1, ranks)
+    training = cas_training(params, images, "randaugment", Path("run"))
+    return cas.CasBatches(cas.training_pictures(training), params, True, 1, ranks)
 
 
 def image_batches(ranks: Ranks) -> Batches:
@@ -126,8 +121,8 @@ def test_trainings_end_with_the_same_bytes_and_leave_no_loader(network, tmp_path
             "workers": Workers.of(params.ray, 1),
         }
         kind = {"classifier": ClassifierTraining, "tokenizer": TokenizerTraining}.get(network)
-        job = cas_job(params, "transformer", "randaugment")
-        training = kind(**own) if kind else cas.CasTraining(**own, job=job)
+        of_cas = cas_training(params, "transformer", "randaugment", tmp_path)
+        training = kind(**own) if kind else replace(of_cas, **own)
         if loaders:
             with pytest.raises(Killed):
                 train(training, training.task(ALONE, CPU), KilledAfter(training.run_dir, 1))

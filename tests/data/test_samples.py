@@ -26,6 +26,7 @@ from pipeline.runtime.batches import Alone, parts_folder
 from pipeline.runtime.errors import UserError
 from tests.damage import empty
 from tests.errors import one_line
+from tests.experiments.test_cas import cas_training
 from tests.images import samples_in, write_samples
 from tests.tiny_project import SIDE, Dies, with_params
 
@@ -174,8 +175,8 @@ def test_samples_are_published_whole_or_not_at_all(tmp_path, monkeypatch, copy):
 
 
 def cas_batches(folder: Path, params) -> cas.CasBatches:
-    job = cas.CasJob("transformer", "none", 1, params.model_dump(), "", "", str(folder), "")
-    return cas.CasBatches(cas.training_pictures(job, params), params, False, seed=1)
+    training = cas_training(params, "transformer", "none", folder, samples=folder)
+    return cas.CasBatches(cas.training_pictures(training), params, False, seed=1)
 
 
 def test_cas_crops_samples_as_it_would_those_of_an_array(tmp_path, params):

@@ -41,7 +41,7 @@ class Pixels:
         self.left -= len(pixels)
         if self.left < 0:
             raise KeyboardInterrupt
-        return {"features": pixels, "logits": pixels[:, :2]}
+        return {"features": pixels, "logits": pixels[:, :2].clone()}
 
 
 def stored(folder: Path, look: Pixels) -> dict[str, torch.Tensor]:

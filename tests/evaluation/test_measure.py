@@ -151,7 +151,7 @@ def test_too_few_images_for_a_covariance(tmp_path, error_of):
 
 
 def test_missing_set_and_missing_project_name_the_way_out(tmp_path, error_of, monkeypatch):
-    assert "does not exist" in error_of(tmp_path / "nowhere")
+    assert "nowhere: it cannot be read" in error_of(tmp_path / "nowhere")
     np.save(tmp_path / "set.npy", samples())
     (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
     monkeypatch.chdir(tmp_path)

@@ -11,16 +11,28 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.experiments import cas
 from pipeline.training.classifier import accuracy
+from pipeline.training.loop import Workers
 from tests.images import samples_in
 from tests.tiny_project import SIDE, validation, with_params
 
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
 
 
-def cas_job(params: Params, images: str, augmentation: str, folder: Path) -> cas.CasJob:
-    paths = (folder, IMAGES, SAMPLES / images / "seed1", CLASSIFIER)
-    folders = (str(path.absolute()) for path in paths)
-    return cas.CasJob(images, augmentation, 1, params.model_dump(), *folders)
+def cas_training(
+    params: Params, images: str, augmentation: str, folder: Path, samples: Path | None = None
+) -> cas.CasTraining:
+    return cas.CasTraining(
+        name=images,
+        params=params,
+        seed=1,
+        folder=folder,
+        workers=Workers.of(params.ray, params.cas.workers_per_classifier),
+        images=images,
+        augmentation=augmentation,
+        images_dir=IMAGES.absolute(),
+        samples_dir=samples or (SAMPLES / "transformer/seed1").absolute(),
+        classifier_dir=CLASSIFIER.absolute(),
+    )
 
 
 @pytest.mark.parametrize("augmentation", cas.AUGMENTATIONS)
@@ -29,7 +41,7 @@ def test_batches_are_a_function_of_seed_and_step(tmp_path, images, augmentation)
     """Out of order, as after a restart, and whatever others draw from torch's generator; each
     worker makes its own rows of the same batch."""
     params = with_params(classifier={"batch_size": 12})
-    pictures = cas.training_pictures(cas_job(params, images, augmentation, tmp_path), params)
+    pictures = cas.training_pictures(cas_training(params, images, augmentation, tmp_path))
 
     def batches(seed: int, ranks: Ranks = ALONE) -> cas.CasBatches:
         return cas.CasBatches(pictures, params, cas.AUGMENTATIONS[augmentation], seed, ranks)
@@ -56,7 +68,7 @@ def test_crops_are_those_of_the_reference_classifiers_training(tmp_path):
         data={"crop_scale": [0.3, 0.3], "crop_ratio": [1.0, 1.0]},
         classifier={"batch_size": 30, "crop_scale": [1.0, 1.0]},
     )
-    pictures = cas.training_pictures(cas_job(params, "transformer", "none", tmp_path), params)
+    pictures = cas.training_pictures(cas_training(params, "transformer", "none", tmp_path))
     shown, _ = cas.CasBatches(pictures, params, rand_augment=False, seed=1)(0)
     samples = {image.tobytes() for image in samples_in(SAMPLES / "transformer/seed1")[0]}
     assert {image.numpy().tobytes() for image in shown} <= samples
@@ -75,7 +87,7 @@ def test_a_classifier_is_the_same_again_and_tested_on_the_validation_images(
     monkeypatch.setattr(cas, "accuracy", noted)
     params = with_params(classifier={"steps": 4, "batch_size": 20, "checkpoint_every": 2})
     for name in ("first", "second"):
-        rows.append(cas.run_cas(cas_job(params, images, "randaugment", tmp_path / name)))
+        rows.append(cas.run_cas(cas_training(params, images, "randaugment", tmp_path / name)))
     assert rows[0] == rows[1] and rows[0]["training_images"] == count
     assert 0 <= rows[0]["top1"] <= rows[0]["top5"] <= 1
     held_out = ImageShards(IMAGES, "val")

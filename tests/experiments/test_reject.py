@@ -152,13 +152,13 @@ def test_random_selections_differ_by_seed_and_repeat(tiny_project, tmp_path, mon
 
 def test_killed_rejection_resumes_and_one_more_seed_is_measured_alone(tmp_path, monkeypatch):
     """Two selections of three shares, of two networks: six measurements of a seed and network."""
-    straight, plain = rejected(tmp_path / "straight"), rejection._metrics
+    straight, plain = rejected(tmp_path / "straight"), rejection.select
     first = straight[straight["seed"] == 0].reset_index(drop=True)
     one = {"evaluation": CHANGES["evaluation"] | {"seeds": [0]}}
 
     def run(most: int, **sections) -> tuple[pd.DataFrame, int]:
         counted = Dies(plain, most)
-        monkeypatch.setattr(rejection, "_metrics", counted)
+        monkeypatch.setattr(rejection, "select", counted)
         return rejected(tmp_path / "killed", **sections), most - counted.left
 
     with pytest.raises(KeyboardInterrupt):

@@ -83,7 +83,7 @@ def test_a_reader_that_leaves_a_stage_is_no_bug(project):
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        running._run(fail)
+        running.run_stage.__wrapped__(fail)
     assert not [*project.rglob("traceback-*")]
 
 

@@ -40,6 +40,7 @@ from tests.tiny_project import (
     check_scores,
     folders_of,
     with_params,
+    write_features,
     write_shards_of,
 )
 
@@ -92,6 +93,7 @@ def test_gallery_shows_as_many_real_images_as_the_smallest_class_has(
     for path in sorted(Path("pictures/train/class1").iterdir())[4:]:
         path.unlink()
     write_shards_of(Path("pictures"), IMAGES)
+    write_features(with_params())
     write_gallery(with_params(), Path("gallery"), ALONE)
     images = shards.ImageShards(IMAGES, "train")
     view = View(images, with_params().data, seed=0)

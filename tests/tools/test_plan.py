@@ -41,7 +41,7 @@ def test_a_training_step_counts_as_three_forward_passes_of_the_real_networks():
     steps = {
         "transformer": lambda: transformer.predict(tokens, tokens.bool(), tokens[:, 0]),
         "tokenizer": lambda: tokenizer(images)[0],
-        "classifier": lambda: classifier(images).logits,
+        "classifier": lambda: classifier(images),
     }
     forward = {
         "transformer": planned.body + 49 * planned.head,
@@ -133,7 +133,7 @@ def test_the_command_prints_days_and_disk_first_and_writes_nothing(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     done = maskgit("plan", "imagenet256", "--gpu", "H100", capsys=capsys)
     first, *_ = done.out.splitlines()
-    assert "days on 16 × H100" in first and "TB of disk" in first
+    assert "days on 16 × H100" in first and "GB of disk" in first
     plan = json.loads(maskgit("plan", "imagenet256", "--json", capsys=capsys).out)
     assert plan["device"]["rate"] == SHARE * PEAKS["A100"] and plan["data"]["classes"] == 1000
     total = plan["in_all"]

@@ -88,7 +88,7 @@ def runs_of(params: Params) -> set[str]:
         found |= {
             networks._training(params, r, task, stage).folder for r in replicates(params, network)
         }
-    grid, jobs = trials(params, stages["sweep"]), cas._jobs(params, stages["cas"])
+    grid, jobs = trials(params, stages["sweep"]), cas._trainings(params, stages["cas"])
     assert (len(grid), len(jobs)) == (trial_count(params), classifier_count(params))
     for trial in grid:
         found |= {trial.training.folder, *(cell.path for cell in trial.cells + trial.crossed)}
