@@ -13,6 +13,7 @@ from pipeline.api.defaults import Decoding
 from pipeline.api.model import GREY, MaskGIT
 from pipeline.config.paths import IMAGES
 from pipeline.data.image_grid import grid_picture
+from pipeline.data.images.pixels import decode_image
 from pipeline.data.images.shards import ImageShards
 from pipeline.runtime.errors import UserError
 
@@ -107,7 +108,7 @@ def examples(model: MaskGIT) -> list[tuple[Image.Image, str]]:
         shards = ImageShards(model.project / IMAGES, "val")
         if tuple(shards.class_names) == model.classes:
             labels, first = np.unique(shards.labels, return_index=True)
-            opened = [shards.decode(i, shards.read(i)[1], model.channels) for i in first[:EXAMPLES]]
+            opened = [decode_image(shards.read(i)[1], model.channels) for i in first[:EXAMPLES]]
             images, _ = convert.as_batch(opened, model.channels, model.image_size)
             names = [model.classes[label] for label in labels[:EXAMPLES]]
             return list(zip(model.to_pil(images), names, strict=True))
