@@ -12,8 +12,7 @@ from pyarrow import feather
 from torch import Tensor
 
 from pipeline.data.images.samples import draw_samples
-from pipeline.evaluation.features import Features
-from pipeline.runtime.batches import Alone, Maker, save_tensors
+from pipeline.runtime.batches import Alone, Maker
 from pipeline.runtime.files import file_hash, write_json
 
 
@@ -114,7 +113,3 @@ def write_token_cache(
     own = {"codebook_size": codes, "classes": classes}
     write_json(folder / "manifest.json", own | {"shards": manifest})
     return folder
-
-
-def save_features(features: Features, path: Path) -> None:
-    save_tensors({k: v for k, v in features._asdict().items() if v is not None}, path)

@@ -153,7 +153,7 @@ def test_metrics_without_a_set_are_named(results, params, tmp_path):
 
 @pytest.mark.slow
 def test_command_without_results_fails_in_one_line(tmp_path):
-    (tmp_path / "params.yaml").write_bytes((ROOT / "presets/mnist5k.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     run = _run(tmp_path, "-m", "analysis")
     assert run.returncode == 1
     assert run.stderr == "error: results/sweep/rows.csv: missing; run `dvc repro` to make it\n"
@@ -161,7 +161,7 @@ def test_command_without_results_fails_in_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_command_needs_no_cluster_no_server_and_no_network_of_its_own(tmp_path):
-    (tmp_path / "params.yaml").write_bytes((ROOT / "presets/mnist5k.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     write_results(tmp_path / "results")
     program = (
         "import sys; from analysis.__main__ import main; code = main(); "

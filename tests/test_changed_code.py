@@ -4,12 +4,10 @@ what made its results."""
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from analysis import __main__ as analysis
-from pipeline.evaluation import feature_files
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
@@ -109,14 +107,6 @@ def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_code_before
         before = stage.folder("cas", part=1)
         Path("science/a.py").write_text("lr = 2")
         assert stage.folder("training", part=1) == before
-
-
-def test_features_have_the_address_of_the_code_that_was_imported(monkeypatch, tmp_path):
-    images = SimpleNamespace(content_hash="i")
-    extractor = SimpleNamespace(name="n", identity="w")
-    address = feature_files.features_path(images, extractor, tmp_path)
-    monkeypatch.setattr("pipeline.runtime.files.file_hash", lambda path: "of an edited file")
-    assert feature_files.features_path(images, extractor, tmp_path) == address
 
 
 def test_params_that_change_during_the_analysis_fail_it(stage, make_params, monkeypatch, capsys):

@@ -45,14 +45,3 @@ def test_sweep_has_its_best_cell(made):
     }
     assert values["sweep"]["best"] == min(means, key=means.__getitem__)
     assert values["sweep"]["fid_classifier"] == pytest.approx(min(means.values()))
-
-
-def test_what_could_not_be_measured_is_left_out(tmp_path, params):
-    results = write_results(tmp_path / "results")
-    file = results / "evaluation/metrics.json"
-    metrics = json.loads(file.read_text())
-    metrics["transformer"]["is_classifier"] = None
-    file.write_text(json.dumps(metrics))
-    analyse(results, tmp_path / "out", params)
-    values = json.loads((results / "metrics.json").read_text())
-    assert "is_classifier" not in values["MaskGIT"]

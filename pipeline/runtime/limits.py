@@ -12,24 +12,12 @@ PICTURE_ASPECT = 20  # longer side / shorter side
 
 # Params.
 YAML_BYTES = 2**20  # of a file of params
-TEXT = 4096  # characters of a text, such as a path
-NAME = 500  # of the name of an experiment; MLflow takes no more
 CODES = 2**16 - 1  # of a tokenizer: two bytes in the token cache, and one code more is the mask
-LEVELS = 12  # of a tokenizer: each after the first halves the side
-STEPS = 10**9  # steps, and whatever else has no limit of its own
 IMAGES = 10**8  # images or samples of a set
-BATCH = 10**6  # images of a batch or shard; resampled sets, subsets, neighbours, repetitions
-SIDE = 8192  # pixels of an image's side
-GRID = 256  # tokens along a side of an image
-WIDTH = 2**16  # channels or dimensions of a network
-LAYERS = 128  # layers, blocks or levels of a network
-WORKERS = 10**5  # processes, or CPUs or loaders of one
 SEED = 2**53 - 1  # the largest that every reader of a CSV or JSON file tells from its neighbours
 LARGEST = 1e30  # a number that is no count, such as a weight or a rate
 SMALLEST = 1e-12  # one that must be positive
 
 # State.
 CHECKPOINTS = 2  # kept: the newest, and the one before in case that it is damaged
-CONFIG_BYTES = 2**22  # of the config.json of a saved model
-FLAX_BYTES = 2**32  # of a flax checkpoint, which is read twice; with its optimizer, 2**31
 STATISTICS_SIZE = 4096  # dimensions of reference statistics

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
-from pipeline.config.paths import IMAGES, SAMPLES
+from pipeline.config.paths import IMAGES
 from pipeline.data.images.batches import Batches, ImageBatches, prepared
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.ranks import ALONE, Ranks
@@ -18,6 +19,7 @@ from pipeline.experiments import cas
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.process import THREADS
 from tests.data.step_batches import CPU, StepBatches
+from tests.experiments.test_cas import cas_training
 from tests.project import ROOT
 from tests.tiny_project import with_params
 
@@ -29,12 +31,9 @@ pytestmark = [
 
 def cas_batches(ranks: Ranks) -> Batches:
     """Of samples, with RandAugment, which draws from torch's global generator."""
-    params, folder = with_params(classifier={"batch_size": 12}), os.path.abspath(SAMPLES)
-    job = cas.CasJob(
-        *("transformer", "randaugment", 1, params.model_dump(), "."),
-        *("", f"{folder}/transformer/seed1", ""),
-    )
-    return cas.CasBatches(cas.training_pictures(job, params), params, True, 1, ranks)
+    params = with_params(classifier={"batch_size": 12})
+    training = cas_training(params, "transformer", "randaugment", Path("run"))
+    return cas.CasBatches(cas.training_pictures(training), params, True, 1, ranks)
 
 
 def image_batches(ranks: Ranks) -> Batches:

@@ -194,7 +194,7 @@ def test_transformer_learns_their_tokens_and_its_samples_are_colour_images(
     photos, tokenizer, tokens_dir
 ):
     params = photos.params
-    task = TransformerTask(params, tokens_dir, 2, seed=0, device=CPU)
+    task = TransformerTask(params, tokens_dir, seed=0, device=CPU)
     before = task.evaluate(0)["val_nll"]
     for step in range(40):
         task.step(step)

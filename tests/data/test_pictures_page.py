@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config.params import Params
 from pipeline.config.presets import preset_params
-from pipeline.tools.plan.networks import DataSize, plan_networks
+from pipeline.tools.plan import DataSize, Plan
 from tests.project import ROOT
 
 TEXT = (ROOT / "docs/pictures.md").read_text(encoding="utf-8")
@@ -15,14 +15,13 @@ ROWS = re.findall(
 )
 
 
-def step_flops(side: int, multipliers: list[int]) -> tuple[Params, dict[str, int]]:
-    """The preset with pictures of that size, and FLOPs of a step by network."""
+def training_flops(side: int, multipliers: list[int]) -> tuple[Params, dict[str, float]]:
+    """The preset with pictures of that size, and the FLOPs of its stages."""
     values = preset_params("photos").model_dump()
     values["data"]["image_size"] = side
     values["tokenizer"]["multipliers"] = multipliers
     params = Params(**values)
-    networks = plan_networks(params, DataSize(225, 75, 3, "test"))
-    return params, {network.name: network.step_flops for network in networks}
+    return params, Plan(params, DataSize(225, 75, 3, "test")).flops()
 
 
 def test_there_is_a_row_for_every_usual_size():
@@ -32,11 +31,11 @@ def test_there_is_a_row_for_every_usual_size():
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]} by {row[1]}")
 def test_the_table_of_sizes_is_what_plan_counts(row):
     side, multipliers, grid, tokenizer, transformer = row
-    _, before = step_flops(32, [1, 1, 2])
-    params, now = step_flops(int(side), [int(m) for m in multipliers.split(",")])
+    _, before = training_flops(32, [1, 1, 2])
+    params, now = training_flops(int(side), [int(m) for m in multipliers.split(",")])
     assert params.grid == int(grid)
-    assert round(now["tokenizer"] / before["tokenizer"]) == int(tokenizer)
-    assert round(now["transformer"] / before["transformer"]) == int(transformer)
+    for stage, told in (("train_tokenizer", tokenizer), ("train_transformer", transformer)):
+        assert round(now[stage] / before[stage]) == int(told)
 
 
 def test_300_pictures_are_enough_for_every_metric_of_the_preset():
