@@ -61,7 +61,6 @@ NOT_USED = {
     "sweep": {"pipeline/autoregressive.py"},
     "temperature": {"pipeline/autoregressive.py", "pipeline/masking.py"},
     "speed": {"pipeline/masking.py"},  # it takes no loss
-    "evaluate": {"pipeline/perceptual.py"},  # it measures no holes
 }
 
 

@@ -73,14 +73,13 @@ class Canvas(NamedTuple):
 class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_card_template=CARD):
     """A tokenizer and the transformer that was trained on its tokens.
 
-    Images that are made are uint8 tensors (B, C, H, W) on the CPU; `to_pil` makes pictures of them.
-    Pictures that are taken are Pillow's or paths (cut to their centred square and resized to the
-    model's size), or tensors of the model's size, uint8 or floats in [0, 1]. Classes are names or
+    Methods return images as uint8 tensors (B, C, H, W) on the CPU; `to_pil` converts them. They
+    take pictures as Pillow images or paths (cut to their centred square and resized to the model's
+    size), or as tensors of the model's size, uint8 or floats in [0, 1]. Classes are names or
     numbers, one or several. The same call with the same seed gives the same bytes on one machine.
 
-    A call decodes as the run did (`defaults`) unless it says otherwise, by any of `Decoding`.
-
-    Values that are not allowed raise a ValueError that says which are.
+    A call decodes as the run did (`defaults`), but for the keywords of `Decoding` that it is given.
+    A value that is not allowed raises a ValueError that says which values are.
     """
 
     def __init__(self, opened: Opened):
@@ -224,8 +223,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
-        """Draw the images of `sample`, of `defaults.batch_size` at once, and yield each batch as it
-        is drawn."""
+        """Yield the images of `sample` in batches of `defaults.batch_size`."""
         draw = Sampler(*self._networks())
         labels = labels_for(classes, count, self.classes)
         settings = self.defaults.settings(self.num_tokens, decoding)
@@ -266,16 +264,16 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             yield Canvas(iteration, tokens_to_images(self.tokenizer, step.sampled), pixels)
 
     def edit(self, pictures: Pictures, classes: Classes, **options: Unpack[Editing]) -> Tensor:
-        """Make a part of pictures anew as a class, and blend it into them (section 4.3, Figure 6).
-        With their own class, it fills a hole (Table 2, Figure 7): what lies in it is not read.
+        """Regenerate a part of pictures as a class, and blend it in (section 4.3, Figure 6). With
+        the pictures' own class this fills a hole, whose content is not read (Table 2, Figure 7).
 
         Args:
             classes: one for all pictures, or one for each.
             options: with neither `box` nor `mask`, the centred box of half the sides.
 
         Returns:
-            (B, C, H, W) uint8, of the model's size; what is neither in the part nor next to it is
-            kept.
+            (B, C, H, W) uint8, of the model's size; pixels that are neither in the part nor next to
+            it are unchanged.
         """
         return torch.cat([*self.edit_batches(pictures, classes, **options)])
 
@@ -291,8 +289,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
-        """Make the images of `edit`, of `defaults.batch_size` at once, and yield each batch as it
-        is made."""
+        """Yield the images of `edit` in batches of `defaults.batch_size`."""
         networks, first = self._networks(), whole("seed", seed)
         images, sizes = convert.as_batch(pictures, self.channels, self.image_size)
         hole = convert.pixel_mask(box, mask, sizes, self.image_size)
@@ -324,8 +321,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         seed: int = 0,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Tensor]:
-        """Extend the pictures of `outpaint`, `defaults.batch_size` at once, and yield each batch as
-        it is made."""
+        """Yield the images of `outpaint` in batches of `defaults.batch_size`."""
         networks, several = self._networks(), [sides] if isinstance(sides, str) else list(sides)
         # Windows are as high or as wide as the model's images, so only one direction can grow.
         if not several or not any(set(several) <= set(p) for p in (SIDES[:2], SIDES[2:])):

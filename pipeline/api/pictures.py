@@ -90,8 +90,8 @@ def _checked(images: Tensor, channels: int, side: int) -> Tensor:
 def pixel_mask(
     box: Box | None, mask: Mask | None, sizes: set[tuple[int, int]], side: int
 ) -> Tensor:
-    """(side, side) bool, True on what is to be made anew: every pixel that the given part touches,
-    cut and resized as the pictures are. Without box and mask, the centred box of half the sides.
+    """(side, side) bool, True on every pixel to regenerate: all that the box or mask touches, cut
+    and resized as the pictures are. Without box and mask, the centred box of half the sides.
 
     Args:
         sizes: (width, height) of the pictures, whose pixels box and mask count in.
@@ -110,11 +110,9 @@ def pixel_mask(
         raise ArgumentError("mask", reason, "make them alike")
     fitted = _fitted(full, side)
     if not fitted.any():
-        raise ArgumentError(
-            "mask",
-            "nothing in the centred square of the picture is to be made anew",
-            "paint that white (True), and black what stays",
-        )
+        reason = "no pixel to regenerate lies in the centred square of the picture"
+        way_out = "give a box that meets it, or a mask with white (True) pixels in it"
+        raise ArgumentError("mask" if box is None else "box", reason, way_out)
     return fitted
 
 
@@ -126,9 +124,9 @@ def _boxed(box: Box, width: int, height: int) -> Tensor:
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ArgumentError(
             "box",
-            f"{left},{top},{right},{bottom} (left, top, right, bottom) is not inside the picture "
-            f"of {width}×{height} pixels (width × height)",
-            "give a box that is",
+            f"{left},{top},{right},{bottom} is not a box (left, top, right, bottom) inside the "
+            f"picture of {width}×{height} pixels (width × height)",
+            "give one",
         )
     return box_mask((height, width), top, left, bottom - top, right - left)
 
@@ -136,7 +134,7 @@ def _boxed(box: Box, width: int, height: int) -> Tensor:
 def _as_bool(mask: Mask | None) -> np.ndarray:
     """(H, W) bool, True where a picture, or an array of numbers to 1 or to 255, is light."""
     if isinstance(mask, _ONE):
-        # Transparent pixels become white, so all of a mask's would be made anew.
+        # On a white background, transparent pixels of a mask would be regenerated.
         mask = np.array(open_picture(mask, channels=1, name="mask", opaque=True))
     values = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
     if values.dtype.kind not in "biuf" or values.ndim != 2 or not values.size:
@@ -146,8 +144,8 @@ def _as_bool(mask: Mask | None) -> np.ndarray:
 
 
 def _fitted(mask: np.ndarray, side: int) -> Tensor:
-    """The centred square of a (H, W) mask as (side, side): every pixel that it has a part in, by
-    the filter that pictures are resized with."""
+    """The centred square of a (H, W) mask as (side, side), True on every pixel that the filter of
+    resized pictures takes from the mask."""
     height, width = mask.shape
     square = min(height, width)
     left, top = (width - square) // 2, (height - square) // 2

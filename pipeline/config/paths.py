@@ -19,7 +19,7 @@ AUTOREGRESSIVE = Path("models/autoregressive")
 RESULTS = Path("results")
 SAMPLES = Path("data/samples")
 # The outputs that DVC deletes before it runs a stage, and the code that it hashes.
-OUTPUTS = (IMAGES, TOKENS, FEATURES, CURVES, SAMPLES, RESULTS)
+OUTPUTS: tuple[Path, ...] = (IMAGES, TOKENS, FEATURES, CURVES, SAMPLES, RESULTS)
 OUTPUTS += (CLASSIFIER, TOKENIZER, TRANSFORMER, AUTOREGRESSIVE)
 CODE = (Path("pipeline"), Path("stages"), Path("analysis"))
 

@@ -157,11 +157,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     grey = Image.fromarray((values / 257).round().astype(np.uint8))
     if (clear := image.info.get("transparency")) is None:
         return grey
-    return Image.merge("LA", (grey, Image.fromarray(np.uint8(255 * (values != clear)))))
+    opaque = np.where(values == clear, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (grey, Image.fromarray(opaque)))
 
 
 def _on_white(image: Image.Image, refuse: bool) -> Image.Image:
     colours = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    if refuse and colours.getchannel("A").getextrema()[0] < 255:
+    if refuse and np.asarray(colours.getchannel("A")).min() < 255:
         raise BadPicture("partly transparent", "paint it in black and white alone")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)

@@ -45,7 +45,8 @@ def test_sample_needs_no_stage_at_all(project):
     )  # fmt: skip
     assert (project.folder / "grid.png").read_bytes() != first
     output = project.run("python", "-m", "pipeline", "sample", "--classes", "10", ok=False)
-    assert output.startswith("error: --classes: ") and len(output.strip().splitlines()) == 1
+    assert output.startswith("error: ") and len(output.strip().splitlines()) == 1
+    assert "no class 10" in output
 
 
 def test_stages_convert_and_the_sweep_only_decodes(project):
