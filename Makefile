@@ -16,6 +16,7 @@ help: ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(VENV)/.ready: pyproject.toml
+	@echo "Installing into $(VENV), which takes a few minutes"
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --upgrade pip 'setuptools>=77'
 	pip install --quiet --no-compile --editable '.[test,docs]'
@@ -48,8 +49,8 @@ test: env ## Run all the tests: the quick ones, then the slow ones, then the tim
 soak: env ## Try every outage in every stage, and 20 kills of a run, in about 3 hours
 	ALL_OUTAGES=1 KILLS=20 pytest tests/test_outages.py tests/test_random_kills.py
 
-bench: env ## Time training and decoding here, in about 10 minutes (results/bench.json)
-	python -m pipeline bench
+bench: env ## Time training and decoding on this machine, in a few minutes
+	python -m benchmarks
 
 analysis: env ## Make the tables and figures again from the result files
 	python -m analysis
@@ -69,7 +70,7 @@ docs: env ## Make a site of docs/ (site/index.html); `mkdocs serve` shows it wit
 
 submit: env ## Run STAGE (or all) as a Ray job on ADDRESS, and take what came out
 	python -m pipeline submit $(STAGE) --address "$(ADDRESS)"
-	! dvc config core.remote > /dev/null 2>&1 || dvc repro --pull $(filter-out all,$(STAGE))
+	test -z "$$(dvc config core.remote 2> /dev/null)" || dvc repro --pull $(filter-out all,$(STAGE))
 
 clean: ## Send MLflow what it lacks, then delete live checkpoints and finished trials (DVC's cache stays)
 	test ! -d runs || python -m pipeline sync

@@ -15,7 +15,6 @@ from pipeline.config.params import Params
 from tests.analysis.synthetic import analyse, write_results, write_source, write_tables
 from tests.damage import within
 from tests.params import make_params
-from tests.planned import write_digit_tokens
 from tests.pretrained_files import TOKENIZER, TRANSFORMER
 from tests.project import FAIR, Project
 from tests.release import flax_tokenizer, flax_transformer
@@ -25,7 +24,6 @@ from tests.transformer_task import random_tokens, tiny_params
 
 if TYPE_CHECKING:
     from pipeline import MaskGIT
-    from tests.pretended import Pretended
 
 torch.set_num_threads(1)  # the tensors of tests are small: threads would only wait for each other
 os.environ |= FAIR
@@ -99,18 +97,6 @@ def results(tmp_path) -> Path:
 
 
 @pytest.fixture
-def gpu() -> Iterator["Pretended"]:
-    """A GPU that is none (`tests.pretended`)."""
-    from tests import pretended
-
-    if pretended.REGISTER is None:
-        pytest.skip("this torch makes no device in Python")
-    pretended.pretended_device()
-    with pretended.Pretended() as mode:
-        yield mode
-
-
-@pytest.fixture
 def params() -> Params:
     """The default preset's, with pictures that are quickly drawn."""
     return make_params(analysis={"dpi": 40})
@@ -181,12 +167,6 @@ def tiny(make_params) -> Callable[..., Params]:
 def tokens_dir(tmp_path) -> Path:
     """A cache of random tokens to train a tiny transformer on."""
     return random_tokens(tmp_path / "tokens")
-
-
-@pytest.fixture
-def digit_tokens(tmp_path) -> Path:
-    """A cache of random tokens to train the default's networks on."""
-    return write_digit_tokens(tmp_path / "tokens")
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,9 @@ what made its results."""
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from pipeline.evaluation import feature_files
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
@@ -106,14 +104,6 @@ def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_code_before
         before = stage.folder("cas", part=1)
         Path("science/a.py").write_text("lr = 2")
         assert stage.folder("training", part=1) == before
-
-
-def test_features_have_the_address_of_the_code_that_was_imported(monkeypatch, tmp_path):
-    images = SimpleNamespace(content_hash="i")
-    extractor = SimpleNamespace(name="n", identity="w")
-    address = feature_files.features_path(images, extractor, tmp_path)
-    monkeypatch.setattr("pipeline.runtime.files.file_hash", lambda path: "of an edited file")
-    assert feature_files.features_path(images, extractor, tmp_path) == address
 
 
 @pytest.mark.parametrize("changed", ["others/a.py", "science/__pycache__/a.pyc", "notes.txt"])

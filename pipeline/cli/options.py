@@ -1,23 +1,53 @@
-"""Options that several commands have, and what they stand for."""
+"""Arguments and options that several commands have."""
 
 import contextlib
+import difflib
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from pipeline.api.numbers import digits
+from pipeline.config.paths import CODE, OUTPUTS
+from pipeline.runtime.dag import DVC_FILE
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import require_new
 from pipeline.runtime.limits import SEED
+from pipeline.runtime.project import lies_in
+from pipeline.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from pipeline.api.defaults import Decoding
     from pipeline.api.model import MaskGIT
-    from pipeline.api.pictures import Box
+
+OWN = "[default: the run's own]"
+PNG = "A .png. [default: named after the command]"
+
+
+def box_of(text: str) -> tuple[int, ...]:
+    """Four numbers: left, top, right and bottom. A `UserError` if they are not a box."""
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise UserError("--box", f"'{text}' is not four whole numbers", "write --box 4,4,20,20")
+    left, top, right, bottom = map(int, parts)
+    if right <= left or bottom <= top:
+        reason = f"'{text}' is empty: right must be larger than left, and bottom than top"
+        raise UserError("--box", reason, "write left,top,right,bottom, such as 4,4,20,20")
+    return left, top, right, bottom
+
+
+def schedule_of(text: str) -> str:
+    """A known mask schedule. A `UserError` that names the nearest one if it is not."""
+    if text not in SCHEDULES:
+        near = difflib.get_close_matches(text, SCHEDULES, n=1)
+        way_out = f"did you mean {near[0]}?" if near else f"use one of {', '.join(SCHEDULES)}"
+        raise UserError("--schedule", f"there is no mask schedule '{text}'", way_out)
+    return text
+
 
 Model = Annotated[
     str,
@@ -36,9 +66,11 @@ Picture = Annotated[
 Class = Annotated[
     str, typer.Option("--class", "--classes", metavar="CLASS", help="Its name or its number.")
 ]
-BoxText = Annotated[
-    str | None,
-    typer.Option("--box", metavar="X0,Y0,X1,Y1", help="Left, top, right, bottom, in its pixels."),
+Box = Annotated[
+    Any,
+    typer.Option(
+        parser=box_of, metavar="X0,Y0,X1,Y1", help="Left, top, right, bottom, in its pixels."
+    ),
 ]
 Mask = Annotated[
     Path | None,
@@ -56,128 +88,85 @@ Seed = Annotated[
         min=0, max=SEED, metavar="SEED", help="What is drawn; the same gives the same bytes."
     ),
 ]
-OWN = "[default: the run's own]"
 Iterations = Annotated[
     int | None, typer.Option("--iterations", "-T", metavar="T", help=f"Decoding steps. {OWN}")
 ]
-Schedule = Annotated[str | None, typer.Option(metavar="NAME", help=f"Mask schedule. {OWN}")]
+Schedule = Annotated[
+    Any, typer.Option(parser=schedule_of, metavar="NAME", help=f"Mask schedule. {OWN}")
+]
 Temperature = Annotated[float | None, typer.Option(help=f"Choice temperature. {OWN}")]
 Guidance = Annotated[float | None, typer.Option(help=f"Classifier-free guidance. {OWN}")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-
-
-# What `-S` sets, and its name in the Python API.
-PARAMS = {
-    "decoding.iterations": "iterations",
-    "decoding.choice_temperature": "temperature",
-    "decoding.guidance_scale": "guidance",
-    "decoding.rounding": "rounding",
-    "decoding.bf16": "bf16",
-    "training.mask_schedule": "schedule",
-}
-SetParam = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set-param",
-        "-S",
-        metavar="KEY=VALUE",
-        help="A setting of decoding, as params.yaml names it (decoding.rounding=ceil); may be "
-        "repeated.",
-    ),
+Rounding = Annotated[
+    Literal["floor", "ceil"] | None,
+    typer.Option(help=f"Of the number of tokens that stay masked. {OWN}"),
 ]
-
-
-def output(text: str) -> typer.models.OptionInfo:
-    return typer.Option("--output", "-o", metavar="FILE", help=text)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=PNG)]
 
 
 def open_model(place: str, replicate: int | None) -> "MaskGIT":
-    """Raises: UserError: there is no model, or none of that replicate."""
+    """Open a model; a `UserError` if there is none, or none of that replicate."""
     from pipeline.api.model import MaskGIT
-    from pipeline.api.saved import CONFIG
 
-    alone = f"--replicate: {place} is a saved model, which has no other; leave the option out"
-    if replicate is not None and (Path(place) / CONFIG).is_file():
-        raise UserError(alone)
     with warnings_as_notes():
-        model = MaskGIT.from_pretrained(place, seed=replicate)
-    if replicate is not None and model.project is None:
-        raise UserError(alone)
-    return model
+        return MaskGIT.from_pretrained(place, seed=replicate)
 
 
 @contextlib.contextmanager
 def warnings_as_notes() -> Iterator[None]:
-    """Print in a line what Python's users are warned of: that a model is of an earlier run."""
-    from pipeline.api.opening import EarlierRun
-
-    with warnings.catch_warnings(record=True) as notes:
+    """Print the project's own warnings in a line each, such as that a model is of an earlier run;
+    hide those of libraries."""
+    with warnings.catch_warnings(record=True) as caught:
         yield
-    for note in notes:
-        if issubclass(note.category, EarlierRun):
-            print(f"note: {note.message}", file=sys.stderr)
+    for warning in caught:
+        if warning.category.__module__.startswith("pipeline."):
+            print(f"note: {warning.message}", file=sys.stderr)
 
 
-def decoding(
-    iterations: int | None,
-    schedule: str | None,
-    temperature: float | None,
-    guidance: float | None = None,
-    params: list[str] | None = None,
-) -> "Decoding":
-    """What was given of them, as the API takes it.
-
-    Args:
-        params: KEY=VALUE each, of what no option gives.
-
-    Raises:
-        UserError: one of `params` is no KEY=VALUE, no param of decoding, or given twice.
-    """
-    options = {
-        "iterations": iterations,
-        "schedule": schedule,
-        "temperature": temperature,
-        "guidance": guidance,
-    }
-    given = [pair for pair in options.items() if pair[1] is not None]
-    given += [_set_param(text) for text in params or ()]
-    for key, name in PARAMS.items():
-        if sum(name == each for each, _ in given) > 1:
-            raise UserError(f"-S: {key} is given twice; give it once, by -S or by its own option")
-    return cast("Decoding", dict(given))
-
-
-def _set_param(text: str) -> tuple[str, Any]:
-    """The name in the API, and the value, of KEY=VALUE."""
-    from pipeline.runtime.files import parse_yaml
-
-    key, _, value = text.partition("=")
-    try:
-        parsed = parse_yaml(value)
-    except ValueError as error:
-        raise UserError(f"-S: the value of {key}: {error}") from None
-    if key not in PARAMS or parsed is None:
-        raise UserError(f"-S: '{text}' sets no param of decoding; use {', '.join(PARAMS)} (=VALUE)")
-    if isinstance(parsed, bool) and key != "decoding.bf16":  # to Python, true is 1
-        raise UserError(f"-S: {key} is never true or false, as in '{text}'; give its value")
-    return PARAMS[key], parsed
-
-
-def box_of(text: str | None) -> "Box | None":
-    """Raises: UserError: the text is not four numbers."""
-    if text is None:
-        return None
-    try:
-        left, top, right, bottom = (digits(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"--box: '{text}' is not left,top,right,bottom, as 4,4,20,20") from None
-    return left, top, right, bottom
+def decoding(**options: Any) -> "Decoding":
+    """The options that were given, as arguments of the Python API."""
+    return cast("Decoding", {name: value for name, value in options.items() if value is not None})
 
 
 def one_or_all(text: str | None, names: Sequence[str]) -> list[str] | None:
-    """The classes that a text lists with commas, or the one of that name, which may have some; None
-    for all."""
+    """The classes that a text lists with commas, or the one class of that name, which may contain
+    commas; None for all classes."""
     return None if text is None else [text] if text in names else text.split(",")
+
+
+def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) -> str:
+    """Check an output before the work whose result it is.
+
+    Args:
+        formats: the suffixes that are written; "" for a folder.
+        reads: the files that the command reads, which the output must not replace.
+
+    Returns:
+        The suffix, in lower case.
+
+    Raises:
+        UserError: the suffix is another, DVC would delete the output, or it cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in formats:
+        known = ", ".join(name or "no suffix (a folder of PNGs)" for name in formats)
+        raise UserError("--output", f"{path} has an unsupported suffix", f"use {known}")
+    if DVC_FILE.exists():
+        for folder in (*OUTPUTS, *CODE):
+            if lies_in(path, folder):
+                reason = f"{path} lies in {folder}, which belongs to the project"
+                raise UserError("--output", reason, "name another place")
+    if any(os.path.realpath(path) == os.path.realpath(file) for file in reads if file):
+        raise UserError("--output", f"{path} is the picture that is read", "name another file")
+    if not suffix:
+        require_new(path)
+    elif path.exists() and not path.is_file():
+        raise UserError("--output", f"{path} is not a regular file", "name another file")
+    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        reason = f"{path} cannot be written: {parent} takes no files"
+        raise UserError("--output", reason, "change its permissions, or name another place")
+    return suffix
 
 
 def print_json(values: object) -> None:

@@ -1,4 +1,4 @@
-"""`doctor`, `preset`, `params` and `plan`: before a run."""
+"""Commands for a run: before it begins, and on a cluster."""
 
 import sys
 from pathlib import Path
@@ -6,19 +6,20 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.commands import Command
+from pipeline.cli.commands import app, examples
 from pipeline.cli.options import AsJson, print_json
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.limits import IMAGES
 
 
+@app.command(epilog=examples("doctor", "doctor --json"))
 def doctor(as_json: AsJson = False) -> None:
     """Check that this machine and folder are ready for a run.
 
-    Looks at what is installed, and at the data set, the devices and the room on the disk
-    that the folder's params ask for. Says how to mend what is not, and ends with 1 if something
-    would stop a run.
+    Looks at what is installed, and at the data set, the devices and the disk that the folder's
+    params ask for. Says how to mend what is wrong, and ends with 1 if something would stop a run.
     """
-    from pipeline.tools.doctor.examine import examine, findings_text
+    from pipeline.tools.doctor import examine, findings_text
 
     findings = examine()
     if as_json:
@@ -29,6 +30,7 @@ def doctor(as_json: AsJson = False) -> None:
         sys.exit(1)
 
 
+@app.command(epilog=examples("preset", "preset smoke"))
 def preset(
     name: Annotated[str | None, typer.Argument(help="The preset; without it, list them.")] = None,
     as_json: AsJson = False,
@@ -65,50 +67,58 @@ def _require_project() -> None:
         )
 
 
-def params(as_json: AsJson = False) -> None:
+@app.command(epilog=examples("params"))
+def params() -> None:
     """Validate params.yaml and print it resolved, as JSON."""
     from pipeline.config.params import load_params
 
     print(load_params().model_dump_json(indent=2))
 
 
+@app.command(epilog=examples("plan", "plan imagenet256 --gpu H100"))
 def plan(
     name: Annotated[str | None, typer.Argument(help="A preset; without it, params.yaml.")] = None,
     images: Annotated[
-        int | None, typer.Option(help="All images; data.val_fraction of them are held out.")
+        int | None,
+        typer.Option(min=1, max=IMAGES, help="All images; data.val_fraction are held out."),
     ] = None,
-    classes: Annotated[int | None, typer.Option(help="Their classes.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, max=IMAGES, help="Their classes.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="L4, A100, L40S, H100 or H200. [default: A100, or the CPU]")
+    ] = None,
     tflops: Annotated[
-        float | None, typer.Option(help="10¹² FLOP/s that a device achieves, for times.")
-    ] = None,
-    tflops_float32: Annotated[
-        float | None,
-        typer.Option(help="The same of what is in float32; without it, that of all else."),
+        float | None, typer.Option(help="The rate that a device achieves, in 10¹² FLOP/s.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a run computes and writes, training nothing.
+    """Estimate a run: its time, FLOPs, parameters and disk.
 
-    FLOPs, memory and disk of each stage, and its time at a rate that a device achieves. The
-    size of the data set is that of the prepared images, else the published one, or given. In
-    JSON, sizes are in bytes, times in seconds, and pictures in seconds of one core.
+    The size of the data set is that of the prepared images, else the published one, or given.
+    In JSON, sizes are in bytes and times in seconds.
     """
     from pipeline.config.params import load_params
     from pipeline.config.presets import preset_params
-    from pipeline.tools.plan.data import data_size
-    from pipeline.tools.plan.report import plan_text, plan_values
+    from pipeline.tools.plan import Plan, data_size
 
-    values = load_params() if name is None else preset_params(name)
-    size = data_size(values, images, classes)
+    params = load_params() if name is None else preset_params(name)
+    planned = Plan(params, data_size(params, images, classes), gpu, tflops)
     if as_json:
-        print_json(plan_values(values, size, tflops, tflops_float32))
+        print_json(planned.values())
     else:
-        print(plan_text(values, size, tflops, tflops_float32))
+        print(planned.text())
 
 
-COMMANDS = (
-    Command(doctor, ("doctor", "doctor --json")),
-    Command(preset, ("preset", "preset smoke")),
-    Command(params, ("params",)),
-    Command(plan, ("plan", "plan imagenet256 --tflops 150 --tflops-float32 40")),
-)
+@app.command(epilog=examples("submit", "submit sweep --address http://head:8265"))
+def submit(
+    stage: Annotated[str, typer.Argument(help="Of dvc.yaml, with what it needs; or all.")] = "all",
+    address: Annotated[str, typer.Option(help="The dashboard's.")] = "http://127.0.0.1:8265",
+) -> None:
+    """Run the DAG, or a stage, as a job on a Ray cluster.
+
+    Ray uploads the code, without what .gitignore names, and data travel through the default DVC
+    remote; `dvc repro --pull` takes the results. Without a remote the cluster must see this folder
+    at the same path.
+    """
+    from pipeline.tools.submit import submit as run
+
+    print(run(None if stage == "all" else stage, address))

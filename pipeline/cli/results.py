@@ -1,4 +1,4 @@
-"""`summary`, `report`, `ui`, `export`, `measure`, `register` and `sync`: after a run."""
+"""Commands for what a run has made."""
 
 import sys
 from contextlib import redirect_stdout
@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.commands import Command
-from pipeline.cli.options import AsJson, Replicate, print_json, warnings_as_notes
+from pipeline.cli.commands import app, examples
+from pipeline.cli.options import AsJson, Replicate, output_format, print_json, warnings_as_notes
 from pipeline.runtime.errors import UserError
 
 
@@ -18,6 +18,7 @@ class Network(StrEnum):
     autoregressive = "autoregressive"
 
 
+@app.command(epilog=examples("summary", "summary --json"))
 def summary(as_json: AsJson = False) -> None:
     """Print the results of the last run and where they are."""
     from pipeline.tools import summary as tool
@@ -28,6 +29,7 @@ def summary(as_json: AsJson = False) -> None:
         print(tool.summary())
 
 
+@app.command(epilog=examples("report", "report --open"))
 def report(
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
@@ -42,6 +44,7 @@ def report(
         raise UserError(f"there is no browser here to open it with; open {page} yourself")
 
 
+@app.command(epilog=examples("ui"))
 def ui() -> None:
     """Browse the runs in MLflow, on loopback.
 
@@ -53,30 +56,28 @@ def ui() -> None:
     main()
 
 
+@app.command(
+    epilog=examples("export transformer samples.npz", "export autoregressive folder/ --replicate 1")
+)
 def export(
     network: Network,
     path: Annotated[Path, typer.Argument(help="An .npz (the ADM suite's), or a folder for PNGs.")],
     replicate: Replicate = None,
     everything: Annotated[
         bool,
-        typer.Option(
-            "--all", help="Those too that CAS alone is trained on, and Table 1 does not measure."
-        ),
+        typer.Option("--all", help="Include the samples that only CAS is trained on."),
     ] = False,
 ) -> None:
     """Write the samples of a model for evaluators elsewhere."""
-    from pipeline.api.numbers import require_apart, require_name
-    from pipeline.cli.outputs import require_place
     from pipeline.config.params import load_params
     from pipeline.tools.export import export_samples
 
-    require_name("PATH", path)
-    require_apart("PATH", path)
-    require_place(path, folder=not path.suffix)
+    output_format(path, ".npz", "")
     count = export_samples(load_params(), network.value, path, replicate, everything)
     print(f"{count} samples in {path}")
 
 
+@app.command(epilog=examples("measure samples.npz", "measure folder/ --json"))
 def measure(
     path: Annotated[Path, typer.Argument(help="A folder of PNGs, an .npy or an .npz.")],
     as_json: AsJson = False,
@@ -97,6 +98,7 @@ def measure(
         print(table(values))
 
 
+@app.command(epilog=examples("sync"))
 def sync() -> None:
     """Send MLflow what it did not get while it was away.
 
@@ -109,6 +111,7 @@ def sync() -> None:
     print(send(logs_folder(load_params())))
 
 
+@app.command(epilog=examples("register"))
 def register(replicate: Replicate = None) -> None:
     """Add the model of the last run to MLflow's registry.
 
@@ -116,22 +119,8 @@ def register(replicate: Replicate = None) -> None:
     champion if there is none or its samples have a lower FID than the champion's, measured alike.
     """
     from pipeline.config.params import load_params
-    from pipeline.tools.registry.register import register as add
+    from pipeline.tools.registry import register as add
 
     with warnings_as_notes():
         added = add(load_params(), replicate)
     print(added)
-
-
-COMMANDS = (
-    Command(summary, ("summary", "summary --json")),
-    Command(report, ("report", "report --open")),
-    Command(ui, ("ui",)),
-    Command(
-        export,
-        ("export transformer samples.npz", "export autoregressive folder/ --replicate 1"),
-    ),
-    Command(measure, ("measure samples.npz", "measure folder/ --json")),
-    Command(register, ("register",)),
-    Command(sync, ("sync",)),
-)

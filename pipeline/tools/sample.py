@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -11,14 +10,12 @@ from pipeline.api.defaults import Decoding
 from pipeline.api.labels import labels_for
 from pipeline.api.model import GREY, MaskGIT
 from pipeline.data.image_grid import grid_picture, save_picture
-from pipeline.evaluation.images import ArrayImages
-from pipeline.runtime.errors import ArgumentError
+from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.runtime.files import atomic_file
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.tools.export import export_npz, export_pngs
 
 COLUMNS = 10
-COPIES = {".png": 10}  # of the pixels in memory: a grid is drawn, and small samples enlarged in it
 FRAME, LAST = 250, 2000  # milliseconds that a canvas is shown, and the result
 
 
@@ -39,10 +36,8 @@ def write_samples(
         classes: names or numbers that the samples cycle through; None for all.
 
     Raises:
-        UserError: the model does not have one of the classes, so many do not fit into memory, or
-            the path cannot be written.
+        UserError: the model does not have one of the classes, or the path cannot be written.
     """
-    _require_memory(model, form, count)
     if form == ".gif":
         _write_gif(model, path, classes, count, seed, decoding)
         return
@@ -57,20 +52,11 @@ def write_samples(
         export_pngs(ArrayImages(images.numpy()), path)
 
 
-def _require_memory(model: MaskGIT, form: str, count: int) -> None:
-    bytes_each = model.channels * model.image_size**2 * COPIES.get(form, 2)
-    most = psutil.virtual_memory().available // bytes_each
-    if count > most:
-        raise ArgumentError(
-            f"count: {count:,} samples do not fit into this machine's memory; give {most:,} at most"
-        )
-
-
 def collected(name: str, count: int, batches: Iterable[Tensor]) -> Tensor:
-    """The images of batches that are made one after the other; says how far they have come.
+    """The images of all batches; prints progress.
 
     Args:
-        name: of the work, for what is said.
+        name: of the work, as it is printed.
         count: of images in all.
     """
     images: list[Tensor] = []

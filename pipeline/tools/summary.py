@@ -1,4 +1,4 @@
-"""The closing summary of `make repro`, from result files."""
+"""The closing summary of `make repro`, from result files, as text and as JSON."""
 
 import math
 import textwrap
@@ -21,117 +21,14 @@ Where
   results/                       metrics, rows and curves of every stage
   make ui                        MLflow
 """
-NETWORKS = ("transformer", "autoregressive")
+NETWORKS = {"transformer": "MaskGIT", "autoregressive": "VQGAN*"}
 WAYS = {"randaugment": "with", "none": "without"}  # RandAugment
-# What names a row of an experiment.
-KEYS = {
-    "evaluation": ["images", "label_smoothing", "seed"],
-    "cas": ["images", "augmentation", "seed"],
-    "sweep": ["schedule", "iterations", "seed"],
-}
-
-
-def summary() -> str:
-    """The main results in a few lines, and where to find all results. What is out of date is left
-    out, and said.
-
-    Raises:
-        UserError: no result is of these params, or a file is missing or damaged.
-    """
-    params, stale = load_params(), out_of_date()
-    blocks = {
-        "tokenizer": (_tokenizer, ("train_tokenizer", "evaluate")),
-        "MaskGIT": (lambda p: _network(p, "transformer"), ("evaluate", "cas")),
-        "VQGAN*": (lambda p: _network(p, "autoregressive"), ("evaluate", "cas")),
-        "real images": (lambda p: _cas("real"), ("cas",)),
-        "ablation": (_ablation, ("sweep",)),
-    }
-    current = {
-        label: lines(params)
-        for label, (lines, stages) in blocks.items()
-        if not stale.keys() & set(stages)
-    }
-    if not current:
-        raise UserError(
-            f"no result is of params.yaml as it is now: {described(stale)}; run `dvc repro`"
-        )
-    head = (
-        f"Preset {params.preset}: features of {params.evaluation.extractor} on "
-        f"{params.data.source}; means (and ranges) over seeds"
-    )
-    text = ["", head]
-    for label, lines in current.items():
-        for number, line in enumerate(lines):
-            text.append(f"  {label if number == 0 else '':<{LABEL}}{line}")
-    if stale:
-        text.append("Left out, since it is out of date (`dvc repro` makes it new)")
-        text.append(textwrap.indent(textwrap.fill(described(stale), WIDTH - 2), "  "))
-    return "\n".join([*text, WHERE])
-
-
-def _tokenizer(params: Params) -> list[str]:
-    rfid = f"rfid_{params.evaluation.extractor}"
-    every = _rows("evaluation", rfid)
-    rebuilt = every[every["images"] == "reconstruction"].iloc[0]
-    tokenizer = read_metrics(RESULTS / "tokenizer/metrics.json", "psnr", "code_usage")
-    return [
-        f"PSNR {tokenizer['psnr']:.1f} dB, rFID ({params.evaluation.extractor}) "
-        f"{_shown(rebuilt[rfid])}, {tokenizer['code_usage']:.0%} of codes used"
-    ]
-
-
-def _network(params: Params, key: str) -> list[str]:
-    name = params.evaluation.extractor
-    metrics = [f"{kind}_{name}" for kind in ("fid", "is", "precision", "recall")]
-    every = _rows("evaluation", "class_accuracy", *metrics)
-    of = every[_main(every, params) & (every["images"] == key)]
-    fid, score, precision, recall = (over_seeds(of[metric]) for metric in metrics)
-    data = read_metrics(RESULTS / "prepare/metrics.json", "classes", "largest_class")
-    uniform = params.evaluation.labels == "uniform"
-    chance = 1 / data["classes"] if uniform else data["largest_class"]
-    return [
-        f"{over_seeds(of['class_accuracy'], '.1%')} of samples recognised as their class "
-        f"(guessing: {100 * chance:.3g}%)",
-        f"FID ({name}) {fid}, IS {score}",
-        f"precision {precision}, recall {recall}",
-        *_cas(key),
-    ]
-
-
-def _main(rows: "pd.DataFrame", params: Params) -> "pd.Series":
-    """Which rows are of the main trainings."""
-    return has_param(rows["label_smoothing"], params.training.label_smoothing)
-
-
-def _cas(images: str) -> list[str]:
-    """Both accuracies, by the names and in the form that Tables 1 and 5 have."""
-    rows = _rows("cas", "top1")
-    top1 = rows[rows["images"] == images].set_index("augmentation")["top1"]
-    return [
-        f"CAS top-1 {over_seeds(top1[[way]], '.3f')} {word} RandAugment"
-        for way, word in WAYS.items()
-    ]
-
-
-def _ablation(params: Params) -> list[str]:
-    name, sweep = params.evaluation.extractor, params.sweep
-    rows = _rows("sweep", f"fid_{name}")
-    cells = rows.groupby(["schedule", "iterations"])[f"fid_{name}"].mean()
-    seeds = "1 seed" if len(sweep.seeds) == 1 else f"{len(sweep.seeds)} seeds"
-    (schedule, iterations), best = cells.idxmin(), cells.min()
-    return [
-        f"{len(cells)} cells of {seeds}; lowest mean, chosen on its own samples:",
-        f"{schedule}, T = {iterations}, FID ({name}) {best:.2f}",
-    ]
-
-
-def _rows(experiment: str, *values: str) -> "pd.DataFrame":
-    return read_rows(RESULTS / experiment / "rows.csv", KEYS[experiment], list(values))
+BySeed = dict[str, float | None]  # JSON has no NaN: what was not measured is null
 
 
 def summary_values() -> dict[str, Any]:
-    """The results as numbers: every metric of both networks by seed. What is out of date is left
-    out, and named.
+    """The results as numbers: every metric of both networks by seed. Results that are out of date
+    are left out, and their stages named.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -145,41 +42,130 @@ def summary_values() -> dict[str, Any]:
         "networks": {name: {} for name in NETWORKS},
     }
     if "train_tokenizer" not in stale:
-        tokenizer = read_metrics(RESULTS / "tokenizer/metrics.json", "psnr")
-        values["tokenizer"] = {name: _or_null(value) for name, value in tokenizer.items()}
-    for name, metrics in values["networks"].items():
-        if "evaluate" not in stale:
-            rows = _rows("evaluation")
-            rows = rows[_main(rows, params)]
-            own = rows[rows["images"] == name].set_index("seed").select_dtypes("number")
+        values["tokenizer"] = read_metrics(RESULTS / "tokenizer/metrics.json", "psnr")
+    if "evaluate" not in stale:
+        rows = read_rows(RESULTS / "evaluation/rows.csv", ["images", "label_smoothing", "seed"], [])
+        main = rows[has_param(rows["label_smoothing"], params.training.label_smoothing)]
+        for name, metrics in values["networks"].items():
+            own = main[main["images"] == name].set_index("seed").select_dtypes("number")
             own = own.drop(columns="label_smoothing")
             metrics |= {str(column): _by_seed(own[column]) for column in own}
-        if "cas" not in stale:
-            rows = _rows("cas", "top1")
-            for way, own in rows[rows["images"] == name].groupby("augmentation"):
-                metrics[f"cas_top1_{way}"] = _by_seed(own.set_index("seed")["top1"])
-    return values
+        rfid = f"rfid_{params.evaluation.extractor}"
+        if "tokenizer" in values and rfid in rows:
+            rebuilt = rows[rows["images"] == "reconstruction"]
+            values["tokenizer"][rfid] = float(rebuilt[rfid].mean())
+    if "cas" not in stale:
+        rows = read_rows(RESULTS / "cas/rows.csv", ["images", "augmentation", "seed"], ["top1"])
+        for (images, way), own in rows.groupby(["images", "augmentation"]):
+            place = values["networks"].get(images, values.setdefault("real", {}))
+            place[f"cas_top1_{way}"] = _by_seed(own.set_index("seed")["top1"])
+    if "sweep" not in stale and (RESULTS / "sweep/rows.csv").exists():
+        values["ablation"] = _ablation(params)
+    return _without_nan(values)
 
 
-def _by_seed(values: "pd.Series") -> dict[str, float | None]:
-    return {str(int(k)): _or_null(float(v)) for k, v in values.items()}
+def _ablation(params: Params) -> dict[str, Any]:
+    metric = f"fid_{params.evaluation.extractor}"
+    rows = read_rows(RESULTS / "sweep/rows.csv", ["schedule", "iterations", "seed"], [metric])
+    cells = rows.groupby(["schedule", "iterations"])[metric].mean()
+    schedule, iterations = cells.idxmin()
+    best = {"schedule": schedule, "iterations": int(iterations), metric: float(cells.min())}
+    return {"cells": len(cells), "seeds": len(params.sweep.seeds), "best": best}
 
 
-def _or_null(value: float) -> float | None:
-    """JSON has no NaN: what was not measured is null."""
-    return None if math.isnan(value) else value
+def _by_seed(values: "pd.Series") -> BySeed:
+    return {str(int(seed)): float(value) for seed, value in values.items()}
 
 
-def over_seeds(values: "pd.Series", form: str = ".2f") -> str:
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def summary() -> str:
+    """The main results in a few lines, and where to find all results. What is out of date is left
+    out, and named.
+
+    Raises:
+        UserError: no result is of these params, or a file is missing or damaged.
+    """
+    values, stale = summary_values(), out_of_date()
+    blocks = {"tokenizer": _tokenizer(values)}
+    blocks |= {label: _network(values, name) for name, label in NETWORKS.items()}
+    blocks |= {"real images": _cas(values.get("real", {})), "ablation": _best_cell(values)}
+    if not any(blocks.values()):
+        raise UserError("params.yaml", f"no result is of it: {described(stale)}", "run `dvc repro`")
+    text = [
+        "",
+        f"Preset {values['preset']}: features of {values['extractor']} on {values['source']}; "
+        f"means (and ranges) over seeds",
+    ]
+    for label, lines in blocks.items():
+        for number, line in enumerate(lines):
+            text.append(f"  {label if number == 0 else '':<{LABEL}}{line}")
+    if stale:
+        text.append("Left out, since it is out of date (`dvc repro` makes it new)")
+        text.append(textwrap.indent(textwrap.fill(described(stale), WIDTH - 2), "  "))
+    return "\n".join([*text, WHERE])
+
+
+def _tokenizer(values: dict[str, Any]) -> list[str]:
+    found, name = values.get("tokenizer", {}), values["extractor"]
+    rfid = found.get(f"rfid_{name}")
+    if "code_usage" not in found:
+        return []
+    shown = "–" if rfid is None else f"{rfid:.2f}"
+    return [
+        f"PSNR {found['psnr']:.1f} dB, rFID ({name}) {shown}, "
+        f"{found['code_usage']:.0%} of codes used"
+    ]
+
+
+def _network(values: dict[str, Any], network: str) -> list[str]:
+    found, name = values["networks"][network], values["extractor"]
+    if "class_accuracy" not in found:
+        return _cas(found)
+    kinds = ("fid", "is", "precision", "recall")
+    fid, score, precision, recall = (over_seeds(found.get(f"{k}_{name}", {})) for k in kinds)
+    data = read_metrics(RESULTS / "prepare/metrics.json", "classes", "largest_class")
+    uniform = load_params().evaluation.labels == "uniform"
+    chance = 1 / data["classes"] if uniform else data["largest_class"]
+    return [
+        f"{over_seeds(found['class_accuracy'], '.1%')} of samples recognised as their class "
+        f"(guessing: {100 * chance:.3g}%)",
+        f"FID ({name}) {fid}, IS {score}",
+        f"precision {precision}, recall {recall}",
+        *_cas(found),
+    ]
+
+
+def _cas(found: dict[str, BySeed]) -> list[str]:
+    """Both accuracies, in the form that Tables 1 and 5 have."""
+    return [
+        f"CAS top-1 {over_seeds(found[f'cas_top1_{way}'], '.3f')} {word} RandAugment"
+        for way, word in WAYS.items()
+        if f"cas_top1_{way}" in found
+    ]
+
+
+def _best_cell(values: dict[str, Any]) -> list[str]:
+    if (found := values.get("ablation")) is None:
+        return []
+    best, name = found["best"], values["extractor"]
+    seeds = "1 seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
+    return [
+        f"{found['cells']} cells of {seeds}; lowest mean, chosen on its own samples:",
+        f"{best['schedule']}, T = {best['iterations']}, FID ({name}) {best[f'fid_{name}']:.2f}",
+    ]
+
+
+def over_seeds(found: BySeed, form: str = ".2f") -> str:
     """The mean of a metric over seeds, and its range: "0.69 (0.66 to 0.72, 3 seeds)"."""
-    if values.isna().any():
+    values = [value for value in found.values() if value is not None]
+    if len(values) < max(1, len(found)):
         return "–"
-    mean = format(values.mean(), form)
+    mean = format(sum(values) / len(values), form)
     if len(values) == 1:
         return f"{mean} (1 seed)"
-    low, high = format(values.min(), form), format(values.max(), form)
-    return f"{mean} ({low} to {high}, {len(values)} seeds)"
-
-
-def _shown(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
+    return f"{mean} ({min(values):{form}} to {max(values):{form}}, {len(values)} seeds)"

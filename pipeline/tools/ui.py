@@ -1,4 +1,4 @@
-"""`maskgit ui` and `make ui`: MLflow in a browser, with the links that open what one looks for."""
+"""`maskgit ui` and `make ui`: prints links to the runs, and becomes MLflow's server."""
 
 import os
 import sys
@@ -13,14 +13,14 @@ from pipeline.tools.ports import free_port
 HOST, PORT = "127.0.0.1", 5000
 # MLflow opens an experiment on "Traces", which are of language models.
 RUNS = "{server}/#/experiments/{experiment}/runs?workflowType=machine_learning"
-# Sorted otherwise than by time it shows children by themselves, not folded below their parents.
+# Sorted by name, MLflow shows children by themselves, not folded below their parents.
 CHARTS = RUNS + "&compareRunsMode=CHART&orderByKey={by_name}&orderByAsc=true&searchFilter={filter}"
 BY_NAME = quote("tags.`mlflow.runName`")
 
 
 def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
-    """What to open: all runs, and the charts of the newest sweep's trials of one seed (it draws ten
-    runs unless it is told otherwise), which are Figure 8.
+    """Addresses of all runs, and of Figure 8: the charts of the newest sweep's trials of one seed
+    (MLflow draws ten runs unless it is told otherwise).
 
     Args:
         uri: of the tracking store.
@@ -32,25 +32,22 @@ def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
         UserError: the store has no such experiment, or does not answer.
     """
     file, store = sqlite_file(uri), Server(uri)
-    try:  # a database that is not there is for a run to set up
-        found = (file is None or file.exists()) and store.ask(
-            lambda client: client.get_experiment_by_name(name)
-        )
+    try:
+        found = None
+        if file is None or file.exists():
+            found = store.ask(lambda client: client.get_experiment_by_name(name))
         if not found:
-            raise UserError(
-                f"{redacted(uri)} has no experiment '{name}' yet; `dvc repro` logs its first run"
-            )
+            reason = f"it has no experiment '{name}' yet"
+            raise UserError(f"MLflow at {redacted(uri)}", reason, "`dvc repro` logs a first run")
+        query, latest = "attributes.run_name = 'sweep'", ["attributes.start_time DESC"]
         sweeps = store.ask(
             lambda client: client.search_runs(
-                [found.experiment_id],
-                "attributes.run_name = 'sweep'",
-                order_by=["attributes.start_time DESC"],
-                max_results=1,
+                [found.experiment_id], query, order_by=latest, max_results=1
             )
         )
     except Unsent as error:
         mend = way_out(str(error)) if file else "start it, or unset MLFLOW_TRACKING_URI"
-        raise UserError(f"MLflow at {redacted(uri)} does not answer ({error}); {mend}") from None
+        raise UserError(f"MLflow at {redacted(uri)}", f"no answer ({error})", mend) from None
     place = {"server": server, "experiment": found.experiment_id}
     opened = {"all runs": RUNS.format(**place)}
     if sweeps:
@@ -60,7 +57,7 @@ def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the links, and become the server, unless there is one already."""
+    """Print the links; then become the server, unless MLFLOW_TRACKING_URI names one."""
     uri, params = tracking_uri(), load_params()
     remote = server_of(uri) is not None
     server = uri if remote else f"http://{HOST}:{free_port(HOST, None, PORT)}"
@@ -72,8 +69,8 @@ def main() -> None:
         # Six processes for jobs of language models would outlive a Ctrl-C by seconds.
         os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         os.environ["PYTHONWARNINGS"] = "ignore"  # of libraries, about one another
-        # One process is enough for one reader; MLflow would start four. With "lifespan", which
-        # closes what nothing here opens, Ctrl-C would end in tracebacks.
+        # One process is enough for one reader, and without "lifespan", which closes what nothing
+        # here opens, Ctrl-C ends without tracebacks.
         at = ("--host", HOST, "--port", server.rpartition(":")[2], "--workers", "1")
         quiet = ("--uvicorn-opts", "--log-level warning --lifespan off")
         os.execv(sys.executable, (sys.executable, "-m", "mlflow", "ui", *at, *quiet))

@@ -12,10 +12,16 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from pipeline.data.images.png import encode_png, from_chw
-from pipeline.data.images.shards import MANIFEST, ImageShards
+from pipeline.data.images.pixels import encode_png, from_chw
+from pipeline.data.images.shards import (
+    MANIFEST,
+    ImageShards,
+    plan_shards,
+    shard_entry,
+    write_manifest,
+    write_shard,
+)
 from pipeline.data.images.threads import in_threads
-from pipeline.data.images.writing import plan_shards, shard_entry, write_manifest, write_shard
 from pipeline.runtime.batches import Alone, Maker, drop_parts, load_part, making, parts_folder
 from pipeline.runtime.files import (
     atomic_file,

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.images.crops import center_crop, random_resized_crop
+from pipeline.data.images.pixels import decode_image, to_chw
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.threads import in_threads
 
@@ -38,13 +39,6 @@ class Encoded(NamedTuple):
 
     key: str
     content: bytes
-    number: int  # in its split
-
-
-def to_chw(image: Image.Image) -> np.ndarray:
-    """(C, H, W) uint8 array of an image, grey or RGB."""
-    array = np.asarray(image)
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def _stacked(decode: Callable[[Encoded], np.ndarray], encoded: Iterable[Encoded]) -> Tensor:
@@ -72,9 +66,7 @@ class View:
 
     def encoded(self, indices: Iterable[int]) -> list[Encoded]:
         """Each image as it is stored, read by this thread, so that each row group is read once."""
-        numbers = list(map(int, indices))
-        stored = self.images.read_each(numbers)
-        return [Encoded(*of, number) for number, of in zip(numbers, stored, strict=True)]
+        return [Encoded(*stored) for stored in self.images.read_each(list(map(int, indices)))]
 
     def cropped(self, encoded: Iterable[Encoded], draw: int) -> Tensor:
         """The same as `crops`, of images that were read."""
@@ -84,7 +76,7 @@ class View:
         return to_chw(center_crop(self._decoded(encoded), self.data.image_size))
 
     def _decoded(self, encoded: Encoded) -> Image.Image:
-        return self.images.decode(encoded.number, encoded.content, self.data.channels)
+        return decode_image(encoded.content, self.data.channels)
 
     def _crop(self, draw: int, encoded: Encoded) -> np.ndarray:
         image, data, key = self._decoded(encoded), self.data, encoded.key

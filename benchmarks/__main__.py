@@ -1,0 +1,146 @@
+"""Times of the networks on this machine: `python -m benchmarks [PRESET …]`, or `make bench`.
+
+Prints, for each preset, the time of a training step, of decoding and of the tokenizer, and the rate
+that each reaches. A thousandth of the GFLOP/s of a training step is what `maskgit plan --tflops`
+asks for. Close other programs first; OMP_NUM_THREADS sets the number of threads on a CPU.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
+from pipeline.config.params import Params
+from pipeline.config.presets import preset_params
+from pipeline.decoding import DecodingSettings, generate
+from pipeline.runtime.device import pick_device, quick_in_bfloat16
+from pipeline.runtime.process import set_up
+from pipeline.sampling import balanced_labels
+from pipeline.tokenizer import Tokenizer
+from pipeline.tools.plan import data_size
+from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from pipeline.weights.configs import tokenizer_config, transformer_config
+
+PRESETS = ("mnist5k", "imagenet256")  # the default, and the paper's size
+SECONDS = 2.0  # that each case runs at least
+IMAGES = {"cpu": 4, "cuda": 64}  # at most, of a batch
+ITERATIONS = 8  # T of decoding
+
+
+class Case(NamedTuple):
+    """Something to time.
+
+    Args:
+        name: what is printed.
+        run: does it once.
+        images: how many images it processes.
+    """
+
+    name: str
+    run: Callable[[], object]
+    images: int
+
+
+def products(config: TransformerConfig, batch: int, device: torch.device) -> Iterator[Case]:
+    """The largest product of the transformer, to compare all other rates with."""
+    rows = batch * (config.num_tokens + 1)
+    x = torch.randn(rows, config.hidden, device=device)
+    weight = torch.randn(config.mlp, config.hidden, device=device)
+    for dtype in _dtypes(device):
+        a, b = x.to(dtype), weight.to(dtype)
+        yield Case(f"product, {_name(dtype)}", lambda a=a, b=b: F.linear(a, b), batch)
+
+
+def training_steps(config: TransformerConfig, batch: int, device: torch.device) -> Iterator[Case]:
+    """Forward, backward and AdamW of MaskGIT's transformer on one batch of random tokens."""
+    model = MaskGitTransformer(config).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    tokens = torch.randint(config.codebook_size, (batch, config.num_tokens), device=device)
+    masked, labels = tokens % 2 == 0, balanced_labels(batch, config.num_classes).to(device)
+
+    def step(dtype: torch.dtype) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            logits = model.predict(tokens, masked, labels)
+        F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for dtype in _dtypes(device):
+        yield Case(f"training step, {_name(dtype)}", lambda dtype=dtype: step(dtype), batch)
+
+
+def sampling(config: TransformerConfig, batch: int, device: torch.device) -> Iterator[Case]:
+    """Tokens of one batch by MaskGIT's parallel decoding, and one after the other."""
+    ours = MaskGitTransformer(config).to(device).eval().requires_grad_(False)
+    baseline = AutoregressiveTransformer(config).to(device).eval().requires_grad_(False)
+    labels = balanced_labels(batch, config.num_classes)
+    for dtype in _dtypes(device):
+        bf16 = dtype == torch.bfloat16
+        settings = DecodingSettings(ITERATIONS, "cosine", choice_temperature=4.5, bf16=bf16)
+        yield Case(
+            f"decoding, T = {ITERATIONS}, {_name(dtype)}",
+            lambda settings=settings: generate(ours, labels, settings, seed=0, device=device),
+            batch,
+        )
+        yield Case(
+            f"autoregressive with cache, {_name(dtype)}",
+            lambda bf16=bf16: generate_autoregressive(
+                baseline, labels, seed=0, bf16=bf16, device=device
+            ),
+            batch,
+        )
+
+
+def coding(params: Params, batch: int, device: torch.device) -> Iterator[Case]:
+    """The tokenizer in float32, as the stage `cache_tokens` and sampling use it by default."""
+    model = Tokenizer(tokenizer_config(params)).to(device).eval().requires_grad_(False)
+    side = params.data.image_size
+    images = torch.rand(batch, params.data.channels, side, side, device=device)
+    tokens = torch.zeros(batch, params.grid, params.grid, dtype=torch.long, device=device)
+    yield Case("tokenizer, encode", lambda: model.encode(images), batch)
+    yield Case("tokenizer, decode", lambda: model.decode(tokens), batch)
+
+
+def cases(name: str, device: torch.device) -> Iterator[Case]:
+    params = preset_params(name)
+    config = transformer_config(params, data_size(params).classes)
+    batch = min(params.training.batch_size, IMAGES[device.type])
+    for kind in (products, training_steps, sampling):
+        yield from kind(config, batch, device)
+    yield from coding(params, batch, device)
+
+
+def _dtypes(device: torch.device) -> list[torch.dtype]:
+    return [torch.bfloat16, torch.float32] if quick_in_bfloat16(device) else [torch.float32]
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def main(names: list[str], seconds: float = SECONDS) -> None:
+    set_up()  # as every process of the pipeline
+    device, threads = pick_device(), torch.get_num_threads()
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} threads"
+    print(f"PyTorch {torch.__version__}, {device}, {where}")
+    for name in names:
+        print(f"\n{name:36} {'time':>10} {'images/s':>10} {'GFLOP/s':>10}")
+        for case in cases(name, device):
+            with FlopCounterMode(display=False) as counter:
+                case.run()  # also warms up
+            timer = Timer("run()", globals={"run": case.run}, num_threads=threads)
+            median = timer.blocked_autorange(min_run_time=seconds).median
+            rate = counter.get_total_flops() / median / 1e9
+            print(
+                f"{case.name:36} {median:8.4f} s {case.images / median:10,.1f} {rate:10,.0f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(PRESETS))

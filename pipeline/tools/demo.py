@@ -1,0 +1,71 @@
+"""`maskgit demo`: serves a page to play with a model, until Ctrl-C."""
+
+import os
+import signal
+import tempfile
+import threading
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.limits import PICTURE_BYTES, PICTURE_FORMATS, PICTURE_PIXELS
+
+if TYPE_CHECKING:
+    from pipeline.api.model import MaskGIT
+
+PORT = 7860  # gradio's usual one
+WAITING = 16  # requests, before the page says that it is busy
+SESSIONS = 16  # windows whose canvases are kept
+
+
+def require_gradio() -> None:
+    """Raise a `UserError` if the optional dependency is not installed."""
+    if find_spec("gradio") is None:
+        way_out = "`pip install 'maskgit-pipeline[demo]'`, or in a clone `pip install -e '.[demo]'`"
+        raise UserError("`maskgit demo`", "it needs gradio, which is not installed", way_out)
+
+
+def serve(model: "MaskGIT", host: str, port: int) -> None:
+    """Serve the page until Ctrl-C, on a port that is free."""
+    guard_uploads()
+    # `kill` ends it as Ctrl-C does, so that no picture is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="maskgit-demo-") as folder, suppress(KeyboardInterrupt):
+        # Gradio reads these when it is imported: its folder, and that it reports nothing.
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+        # Gradio asks its own page whether it is up, and a proxy may not know the way.
+        others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+        os.environ["no_proxy"] = f"{others},{host},localhost"
+        from pipeline.tools.demo_page import CSS, build
+
+        page = build(model).queue(max_size=WAITING)
+        page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            share=False,
+            quiet=True,
+            ssr_mode=False,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            max_file_size=PICTURE_BYTES,
+            state_session_capacity=SESSIONS,
+            css=CSS,
+        )
+        print(f"the page is at {page.local_url} (Ctrl-C ends it)", flush=True)
+        try:
+            threading.Event().wait()
+        finally:
+            page.close(verbose=False)
+
+
+def guard_uploads() -> None:
+    """Let Pillow open only the formats that the pipeline reads: gradio gives it any upload, and
+    some of its decoders start programs."""
+    Image.init()
+    Image.ID[:] = [name for name in Image.ID if name in PICTURE_FORMATS]
+    Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS // 2  # Pillow refuses twice as many

@@ -1,0 +1,200 @@
+"""`maskgit doctor`: is this machine, and this folder, ready for a run?"""
+
+import contextlib
+import io
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pipeline.config.params import Params, load_params
+from pipeline.config.paths import IMAGES
+from pipeline.runtime.dag import DVC_FILE, read_stages
+from pipeline.runtime.errors import UserError, one_line
+from pipeline.runtime.files import read_json
+from pipeline.runtime.project import in_project
+from pipeline.runtime.ray_cluster import cluster_address, why_no_cluster, why_unreachable
+from pipeline.runtime.secrets import redacted, server_of
+
+GB = 10**9
+
+
+class Finding(NamedTuple):
+    subject: str
+    state: Literal["good", "note", "fails"]  # a note stops nothing
+    found: str
+    way_out: str = ""
+
+
+def examine() -> list[Finding]:
+    """Every check, in the order in which a new user meets them."""
+    found = [_one(check) for check in (packages, device, ray, tracking, project)]
+    if DVC_FILE.exists():
+        found.append(_one(params))
+        if found[-1].state != "fails":
+            values = load_params()
+            found += [_one(check, values) for check in (data, workers, disk)]
+    return found
+
+
+def _one(check: Callable[..., Finding], *given: Params) -> Finding:
+    subject = check.__name__
+    try:
+        return check(*given)
+    except UserError as error:
+        found, _, way_out = str(error).partition("; ")
+        return Finding(subject, "fails", found, way_out)
+    except Exception as error:  # a broken installation raises nearly anything
+        way_out = "check the permissions of what it names, or install it again"
+        return Finding(subject, "fails", f"{type(error).__name__}: {error}", way_out)
+
+
+def findings_text(findings: list[Finding]) -> str:
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.state:<6} {finding.subject:<10} {one_line(finding.found)}")
+        if finding.way_out:
+            lines.append(f"{'':<17} → {one_line(finding.way_out)}")
+    failing = sum(finding.state == "fails" for finding in findings)
+    closing = f"{failing} of {len(findings)} would stop a run" if failing else "ready"
+    return "\n".join([*lines, closing])
+
+
+def packages() -> Finding:
+    """The package's requirements, and what is installed."""
+    from packaging.requirements import Requirement
+
+    wrong = []
+    for text in metadata.requires("maskgit-pipeline") or ():
+        wanted = Requirement(text)
+        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                if wanted.specifier.contains(metadata.version(wanted.name), prereleases=True):
+                    continue
+            wrong.append(text.partition(";")[0].strip())
+    if wrong:
+        return Finding("packages", "fails", f"not installed: {', '.join(wrong)}", "pip install it")
+    return Finding("packages", "good", f"Python {platform.python_version()}, all requirements met")
+
+
+def device() -> Finding:
+    import torch
+
+    from pipeline.runtime.device import quick_in_bfloat16
+
+    found = f"PyTorch {torch.__version__}; {os.cpu_count()} cores"
+    if not quick_in_bfloat16(torch.device("cpu")):
+        found += ", which compute in float32: this processor does not multiply bfloat16"
+    if torch.cuda.is_available():
+        found += f"; {torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}"
+    elif shutil.which("nvidia-smi"):
+        way_out = "install a build of PyTorch for its CUDA (pytorch.org), or use the CPU"
+        return Finding("device", "note", f"{found}; PyTorch does not see the GPU", way_out)
+    return Finding("device", "good", found)
+
+
+def ray() -> Finding:
+    found, address = f"Ray {metadata.version('ray')}", cluster_address()
+    if reason := why_no_cluster(address):
+        way_out = "start it, or unset RAY_ADDRESS to run on this machine"
+        return Finding("ray", "fails", f"{found}; RAY_ADDRESS {address}: {reason}", way_out)
+    return Finding("ray", "good", f"{found}; {address or 'each stage starts its own here'}")
+
+
+def tracking() -> Finding:
+    from pipeline.runtime.mlflow_sync import tracking_uri
+
+    uri = tracking_uri()
+    found, server = f"MLflow {metadata.version('mlflow')}; {redacted(uri)}", server_of(uri)
+    if uri.startswith("http") and server is None:
+        way_out = "correct MLFLOW_TRACKING_URI"
+        return Finding("tracking", "note", f"{found} is not an address", way_out)
+    if server and (reason := why_unreachable(*server)):
+        way_out = "runs go on and keep what they log; `maskgit sync` sends it later"
+        return Finding("tracking", "note", f"{found}: {reason}", way_out)
+    return Finding("tracking", "good", found)
+
+
+def project() -> Finding:
+    if not DVC_FILE.exists():
+        way_out = "a run needs a clone's folder; models can be used from anywhere (--model)"
+        return Finding("project", "note", f"there is none in {Path.cwd()}", way_out)
+    read_stages()  # refuses a damaged dvc.yaml
+    if not Path(".dvc").exists():
+        way_out = "dvc init (--no-scm without git)"
+        return Finding("project", "fails", ".dvc is missing", way_out)
+    if shutil.which("dvc") is None:
+        way_out = "activate the environment that this package is installed in"
+        return Finding("project", "fails", "the command dvc is not on the PATH", way_out)
+    if not Path(".git").exists():
+        way_out = "git init && git add -A && git commit, so that results name their commit"
+        return Finding("project", "note", "this folder is not a git repository", way_out)
+    return Finding("project", "good", str(Path.cwd()))
+
+
+def params() -> Finding:
+    params = load_params()
+    if params.training.compile and not cluster_address():  # else other machines train
+        from pipeline.runtime.device import require_compiler
+
+        require_compiler(params.ray.use_gpu)
+    return Finding("params", "good", f"preset {params.preset}, data {params.data.source}")
+
+
+def data(params: Params) -> Finding:
+    """Whether the data set is there; of a folder, what the stage prepare would skip."""
+    source, manifest = params.data.source, IMAGES / "manifest.json"
+    if manifest.exists() and read_json(manifest).get("source") == source:
+        return Finding("data", "good", f"{source}, prepared in {IMAGES}")
+    if source.startswith("torchvision:"):
+        way_out = f"put its files into {params.data.download_dir} if torchvision cannot"
+        return Finding("data", "note", f"{source} is downloaded by the stage prepare", way_out)
+    from pipeline.prepare.datasets import open_source
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        opened = open_source(source, params.data.download_dir, params.data.image_size)
+    found = f"{len(opened.items):,} images of {len(opened.class_names):,} classes"
+    skipped = said.getvalue().splitlines()
+    return Finding("data", "note" if skipped else "good", "; ".join([found, *skipped]))
+
+
+def workers(params: Params) -> Finding:
+    """Whether this machine has the workers' cores and GPUs, if no cluster is joined. (Whether a
+    cluster has them is checked when a stage joins it.)"""
+    import torch
+
+    count, each = params.ray.num_workers, params.ray.cpus_per_worker
+    found = f"{count} × {each} cores" + (" and a GPU" if params.ray.use_gpu else "")
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    if not cluster_address() and params.ray.use_gpu and gpus < count:
+        way_out = "set ray.use_gpu to false, or join a cluster"
+        return Finding("workers", "fails", f"{found}; this machine has {gpus} GPUs", way_out)
+    if not cluster_address() and cores < count * each:
+        way_out = "lower ray.num_workers or ray.cpus_per_worker, or join a cluster"
+        return Finding("workers", "fails", f"{found}; this machine has {cores} cores", way_out)
+    return Finding("workers", "good", found)
+
+
+def disk(params: Params) -> Finding:
+    """Whether the disks of the project and of `ray.storage_path` have room for a run."""
+    from pipeline.tools.plan import Plan, data_size
+
+    try:
+        need = Plan(params, data_size(params)).disk_bytes()
+    except UserError:
+        return Finding("disk", "note", "a run's size is unknown before its stage prepare")
+    free = []
+    for folder in (Path.cwd(), in_project(params.ray.folder)):
+        there = next(place for place in (folder, *folder.parents) if place.is_dir())
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(str(there), "cannot be written", "change its permissions")
+        free.append(shutil.disk_usage(there).free)
+    found = f"a whole run writes about {need / GB:,.1f} GB; {min(free) / GB:,.1f} GB are free"
+    if min(free) < need:
+        way_out = "make room, or set ray.storage_path to another disk"
+        return Finding("disk", "note", found, way_out)
+    return Finding("disk", "good", found)

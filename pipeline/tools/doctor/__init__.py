@@ -1,1 +1,0 @@
-"""`maskgit doctor`: is this machine, and this folder, ready for a run?"""

@@ -1,1 +1,0 @@
-"""The cost of a run with given params, computed without training anything."""

@@ -1,0 +1,173 @@
+"""`maskgit register`: the model of the last run as a version in MLflow's model registry."""
+
+import io
+import tempfile
+import warnings
+from contextlib import redirect_stderr
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.params import Params
+from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS
+from pipeline.config.replicates import main_replicate
+from pipeline.runtime.errors import UserError, one_line
+from pipeline.runtime.files import read_json, tree_hash, value_hash
+from pipeline.runtime.mlflow_sync import RUN_KEY, Server, tracking_uri, way_out
+from pipeline.runtime.provenance import SOURCES, require_current
+from pipeline.runtime.secrets import redacted
+from pipeline.runtime.tables import has_param, read_rows
+
+if TYPE_CHECKING:
+    from pipeline.api.model import MaskGIT
+
+CHAMPION = "champion"
+SERVED = Path(__file__).with_name("served_model.py")
+CODE = Path(__file__).parents[1]
+PACKAGES = (
+    *("filelock", "huggingface-hub", "mlflow", "msgpack", "numpy", "pandas", "pillow", "pydantic"),
+    *("safetensors", "scipy", "torch", "tqdm"),
+)
+WEIGHTS, ON = "weights", "measured_on"  # tags of a version
+
+
+def register(params: Params, seed: int | None = None) -> str:
+    """Log the model of the last run to MLflow and register it as a version of `maskgit-<preset>`,
+    unless the same weights are a version already. The alias `champion` moves to it if the FID of
+    its samples is lower than the champion's, measured in the same way.
+
+    Args:
+        seed: the replicate's; None for the first.
+
+    Returns:
+        What was done, in a line.
+
+    Raises:
+        UserError: there is no model, its FID is out of date, or MLflow does not answer.
+    """
+    import mlflow
+
+    from pipeline.api.model import MaskGIT
+
+    name = f"maskgit-{params.preset}"
+    if {"/", ":"} & set(name):
+        raise UserError("preset", f"MLflow allows neither / nor : in '{name}'", "choose another")
+    metric, value = fid(params, seed)
+    model = MaskGIT.from_pretrained(".", seed=seed)
+    tags = {metric: str(value), ON: measured_on(params)}
+    with tempfile.TemporaryDirectory() as folder:
+        weights = model.save_pretrained(Path(folder, WEIGHTS))
+        try:
+            run_id = _run_that_measured(params.mlflow.experiment)
+            mlflow.set_tracking_uri(tracking_uri())
+            client = mlflow.MlflowClient()
+            version = _version(client, model, weights, name, run_id)
+            for tag, text in tags.items():
+                client.set_model_version_tag(name, version, tag, text)
+            found = judge(client, name, version, tags)
+            return f"{name} version {version}, {metric} {value:.3f}: {found}"
+        except UserError:
+            raise
+        except Exception as error:  # of the network and the database, which have many
+            reason = redacted(one_line(str(error)))[:200]
+            raise UserError(
+                f"MLflow at {redacted(tracking_uri())}", reason, way_out(reason)
+            ) from error
+
+
+def fid(params: Params, seed: int | None) -> tuple[str, float]:
+    """The FID of the main replicate's own samples: its name and value."""
+    require_current("evaluate")
+    metric = f"fid_{params.evaluation.extractor}"
+    keys = ["images", "label_smoothing", "seed"]
+    rows = read_rows(RESULTS / "evaluation/rows.csv", keys, [metric])
+    rows = rows[has_param(rows["label_smoothing"], params.training.label_smoothing)]
+    own = rows["seed"] == main_replicate(params, "transformer", seed).seed
+    return metric, float(rows[own & (rows["images"] == "transformer")][metric].iloc[0])
+
+
+def measured_on(params: Params) -> str:
+    """Hash of what FIDs must have in common to be compared: reference images or statistics, number
+    and classes of the samples, and the network of features."""
+    evaluation = params.evaluation
+    network = CLASSIFIER if evaluation.extractor == "classifier" else evaluation.inception_weights
+    statistics = evaluation.reference_statistics
+    files = [tree_hash(file) if file else None for file in (IMAGES, network, statistics)]
+    return value_hash([files, evaluation.samples, evaluation.labels])[:16]
+
+
+def _run_that_measured(experiment: str) -> str:
+    """The id of the run of `evaluate`, found by its key."""
+    store, key = Server(tracking_uri()), read_json(SOURCES / "evaluate.json", "key")["key"]
+    if found := store.ask(lambda client: client.get_experiment_by_name(experiment)):
+        where, query = [found.experiment_id], f"tags.`{RUN_KEY}` = '{key}'"
+        if runs := store.ask(lambda client: client.search_runs(where, query, max_results=1)):
+            return runs[0].info.run_id
+    raise UserError(
+        f"MLflow at {redacted(tracking_uri())}",
+        "it has no run that measured this model",
+        "`maskgit sync` sends it, or `dvc repro -s -f evaluate` logs it again",
+    )
+
+
+def _version(client: Any, model: "MaskGIT", weights: Path, name: str, run_id: str) -> str:
+    """The version with these weights, which is registered unless there is one."""
+    digest = value_hash([tree_hash(weights / part) for part in ("tokenizer", "transformer")])
+    versions = client.search_model_versions(f"name = '{name}'")
+    same = [str(each.version) for each in versions if each.tags.get(WEIGHTS) == digest]
+    return same[0] if same else _log(model, weights, name, run_id, digest)
+
+
+def judge(client: Any, name: str, version: str, tags: dict[str, str]) -> str:
+    """Move the alias if the version is better than the champion; says what was found."""
+    metric = next(iter(tags))
+    champion = client.get_registered_model(name).aliases.get(CHAMPION)
+    if champion is not None and str(champion) != version:
+        best = client.get_model_version(name, champion).tags
+        if metric not in best or best.get(ON) != tags[ON]:
+            return f"version {champion} stays the champion, which was measured otherwise"
+        if float(tags[metric]) >= float(best[metric]):
+            return f"version {champion} stays the champion, with {float(best[metric]):.3f}"
+    client.set_registered_model_alias(name, CHAMPION, version)
+    return "the champion"
+
+
+def _log(model: "MaskGIT", weights: Path, name: str, run_id: str, digest: str) -> str:
+    """Log the model to a run, and register it as a version, which is returned. The version has the
+    tag by which it is found from the first, so that after a kill it is not registered again."""
+    import mlflow
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    decoding = model.defaults.decoding
+    options = [
+        ParamSpec("seed", "long", 0),
+        ParamSpec("iterations", "long", decoding.iterations),
+        ParamSpec("schedule", "string", decoding.schedule),
+        ParamSpec("temperature", "double", decoding.choice_temperature),
+    ]
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string", "class")]),
+        outputs=Schema([ColSpec("string", "class"), ColSpec("string", "png")]),
+        params=ParamSchema(options),
+    )
+    # MLflow prints on stderr what this command's own line says.
+    with (
+        redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(action="ignore"),
+        mlflow.start_run(run_id=run_id),
+    ):
+        logged = mlflow.pyfunc.log_model(
+            name="maskgit",
+            python_model=str(SERVED),
+            artifacts={WEIGHTS: str(weights)},
+            code_paths=[str(CODE)],
+            signature=signature,
+            input_example=pd.DataFrame({"class": list(model.classes[:2])}),
+            pip_requirements=[
+                f"{package}=={metadata.version(package).partition('+')[0]}" for package in PACKAGES
+            ],
+        )
+        made = mlflow.register_model(logged.model_uri, name, tags={WEIGHTS: digest})
+    return str(made.version)

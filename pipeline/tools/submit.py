@@ -1,0 +1,194 @@
+"""`maskgit submit`: the DAG, or a stage of it, as a job on a Ray cluster.
+
+If the project has a default DVC remote, the job needs nothing else of this machine: Ray uploads the
+code as the job's working directory, without what .gitignore names, and data travel through the
+remote. Without a remote the job works in this folder, which the cluster must see at the same path.
+"""
+
+import asyncio
+import os
+import re
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.params import load_params
+from pipeline.runtime.dag import stages_up_to
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line
+from pipeline.runtime.node_checkout import KEYS, Remote, default_remote
+from pipeline.runtime.process import THREADS
+from pipeline.runtime.ray_cluster import why_unreachable
+from pipeline.runtime.runs import provenance
+from pipeline.runtime.secrets import redacted, server_of
+from pipeline.tools.job import KEY, ORDER, Order, push
+
+START = "start a head with `ray start --head`, or give the address of one with --address"
+TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or write the token to ~/.ray/auth_token"
+AGENT = "start the head with --dashboard-agent-listen-port and a free port"
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+TRIES, PAUSE = 12, 5.0  # times that a connection is lost in a row, and the seconds between
+
+
+def submit(stage: str | None, address: str) -> str:
+    """Run stages as a job and show what it prints; returns a closing line.
+
+    Args:
+        stage: of dvc.yaml, with what it needs; None for all.
+        address: of the cluster's dashboard, such as http://127.0.0.1:8265.
+
+    Raises:
+        UserError: there is no cluster, it refuses the job, or the job failed.
+    """
+    load_params()  # wrong values and stages are refused before anything travels
+    stages_up_to(stage)
+    client, remote = _client(address), default_remote()
+    if remote and Path("dvc.lock").exists():
+        print(f"{push(remote)} files pushed to {redacted(remote.url)}", flush=True)
+    key, order = Order(stage, _environment(), remote).sealed()
+    with tempfile.TemporaryDirectory() as empty:
+        folder = Path.cwd() if remote else Path(empty)
+        try:
+            (folder / ORDER).write_bytes(order)  # which also tells two jobs' uploads apart
+            job = client.submit_job(
+                entrypoint=_command(key, remote), runtime_env={"working_dir": str(folder)}
+            )
+        except Exception as error:  # of Ray, of HTTP, and of what is too large to upload
+            raise _refused(address, error) from error
+        finally:
+            (folder / ORDER).unlink(missing_ok=True)
+    print(f"job {job} on {redacted(address)}", flush=True)
+    pull = f"`{' '.join(filter(None, ('dvc repro --pull', stage)))}` takes its results"
+    return _followed(client, address, job, pull if remote else "its results are here")
+
+
+def _client(address: str) -> Any:
+    server = server_of(address)
+    if server is None:
+        way_out = "give the dashboard's, such as http://host:8265"
+        raise UserError("--address", f"'{redacted(address)}' is not an address", way_out)
+    if reason := why_unreachable(*server):
+        raise UserError(f"the Ray dashboard at {redacted(address)}", reason, START)
+    from ray.job_submission import JobSubmissionClient
+
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        os.environ.pop(name, None)  # Ray would prefer these to the address, and tell it passwords
+    try:
+        return JobSubmissionClient(address)
+    except Exception as error:  # of whatever answers there
+        raise _refused(address, error) from error
+
+
+def _refused(address: str, error: Exception) -> UserError:
+    reason = redacted(in_a_line(error))
+    if type(error).__name__ == "AuthenticationError":
+        return UserError(f"Ray at {redacted(address)}", reason, TOKEN)
+    if "No available agent" in str(error):
+        reason = "its job agent does not run; another Ray on its machine may have the agent's port"
+        return UserError(f"Ray at {redacted(address)}", reason, AGENT)
+    return UserError(f"Ray at {redacted(address)}", reason, START)
+
+
+def _environment() -> dict[str, str]:
+    """What the job's stages are told: about MLflow and the object store, the threads that they
+    would have here, and the commit, since .git does not travel."""
+    origin, names = provenance(), (THREADS, *KEYS)
+    told = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_") or k in names}
+    return told | {"MASKGIT_COMMIT": origin["git.commit"], "MASKGIT_DIRTY": origin["git.dirty"]}
+
+
+def _command(key: str, remote: Remote | None) -> str:
+    """The job's command, which a shell runs in the job's working directory."""
+    module = "-m pipeline.tools.job"
+    if remote:  # with the cluster's own Python
+        return f"{KEY}={key} exec python {module} ."
+    folder, python = shlex.quote(str(Path.cwd())), shlex.quote(sys.executable)
+    unseen = shlex.quote(
+        f"error: the cluster does not see {Path.cwd()}; share the folder, or name a DVC remote "
+        f"(`dvc remote add --default`), through which data travel"
+    )
+    run = f'{KEY}={key} exec {python} {module} "$OLDPWD"'
+    return f"cd {folder} || {{ echo {unseen}; exit 1; }}; {run}"
+
+
+def _followed(client: Any, address: str, job: str, then: str) -> str:
+    """Show what a job prints until it ends. If the connection is lost, such as a tunnel's, the job
+    goes on, and this connects again.
+
+    Args:
+        then: how the results come here.
+
+    Raises:
+        UserError: the job failed, the connection stays lost, or Ctrl-C.
+    """
+    at = f"--address {redacted(address)}"
+    goes_on = (
+        f"job {job} goes on: `ray job logs --follow {job} {at}` shows it, `ray job stop {job} {at}`"
+        f" ends it, and then {then}"
+    )
+    printed: list[str] = []
+    try:
+        info = _until_it_ends(client, job, printed)
+    except BrokenPipeError:  # the reader of the output has left
+        raise
+    except KeyboardInterrupt:
+        raise UserError("interrupted", "", goes_on) from None
+    except Exception as error:  # Ray's and aiohttp's
+        reason = redacted(in_a_line(error))
+        raise UserError(f"Ray at {redacted(address)}", reason, goes_on) from error
+    if info.status != "SUCCEEDED":
+        reason = _reason("".join(printed), info.message)
+        raise UserError(f"job {job}", f"ended as {info.status}: {reason}")
+    return f"job {job} has finished; {then}"
+
+
+def _until_it_ends(client: Any, job: str, printed: list[str]) -> Any:
+    """Show what a job prints; returns what Ray knows of the job at its end."""
+    lost = 0
+    while True:
+        before = len(printed)
+        try:
+            asyncio.run(_show(client, job, printed))
+            info = client.get_job_info(job)
+            if info.status in ENDED:
+                return info
+            lost = 0  # a proxy closed an idle connection; the job still runs
+        except BrokenPipeError:
+            raise
+        except Exception:
+            lost = lost + 1 if len(printed) == before else 1
+            if lost == TRIES:
+                raise
+        time.sleep(PAUSE)
+
+
+async def _show(client: Any, job: str, printed: list[str]) -> None:
+    """Print what a job has printed since; its log comes from the beginning each time."""
+    known = sum(map(len, printed))
+    async for text in client.tail_job_logs(job):
+        new, known = text[known:], max(0, known - len(text))
+        if new:
+            printed.append(new)
+            print(_without_key(new), end="", flush=True)
+
+
+def _without_key(text: str) -> str:
+    """Ray prints the job's command, which holds the order's key."""
+    return re.sub(rf"({KEY}=)\S+", r"\1...", text)
+
+
+def _reason(printed: str, message: str | None) -> str:
+    """The last error that the job printed: a stage's or ours, else DVC's, else its last line.
+
+    Args:
+        message: what Ray says, if the job printed nothing.
+    """
+    lines = [line for line in printed.splitlines() if line.strip()]
+    for start in ("error: ", "ERROR: "):
+        for line in reversed(lines):
+            if line.startswith(start):
+                return line.removeprefix(start)
+    return _without_key(lines[-1] if lines else message or "it printed nothing")

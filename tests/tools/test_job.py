@@ -1,0 +1,124 @@
+"""The job that `maskgit submit` starts: what it pulls, runs, pushes, and what it leaves."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from pipeline.config.presets import apply_preset
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.node_checkout import Remote, cache_folder, default_remote
+from pipeline.runtime.process import THREADS
+from pipeline.tools.job import KEY, ORDER, Order, main, push, use_remote
+from tests.project import ROOT
+
+DAG = """
+stages:
+  one: {cmd: cp in one && echo run >> runs.log, deps: [in], outs: [one]}
+  picture: {cmd: cp one picture, deps: [one], plots: [picture: {cache: false}]}
+  two: {cmd: cp one two && echo run >> runs.log, deps: [one], outs: [two]}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A small DAG of DVC's in a git repository, with a default remote."""
+    home = tmp_path / "home"
+    subprocess.run(("git", "init", "-q", home), check=True)
+    monkeypatch.chdir(home)
+    Path("in").write_text("content")
+    Path("dvc.yaml").write_text(DAG)
+    apply_preset("smoke", Path("params.yaml"))
+    Path("store").mkdir()
+    Repo.init().close()
+    for words in ("remote add --default store store", "config core.analytics false"):
+        subprocess.run(("dvc", *words.split()), check=True, capture_output=True)
+    return home
+
+
+def test_what_was_pushed_is_computed_nowhere_else(project, tmp_path, monkeypatch):
+    """Also what git holds instead of DVC, which `dvc push` leaves out."""
+    subprocess.run(("dvc", "repro"), check=True, capture_output=True)
+    remote = default_remote()
+    assert (remote.name, remote.url) == ("store", str(project / "store")) and push(remote) > 0
+    other = tmp_path / "other"
+    (other / ".dvc").mkdir(parents=True)
+    monkeypatch.chdir(other)
+    for name in ("in", "dvc.yaml"):
+        shutil.copy(project / name, name)
+    use_remote(remote, tmp_path / "cache")
+    assert Path(".dvc/config.local").stat().st_mode & 0o777 == 0o600
+    subprocess.run(("dvc", "repro", "--pull"), check=True, capture_output=True)
+    assert not Path("runs.log").exists() and Path("picture").read_text() == "content"
+    assert Path("dvc.lock").read_bytes() == (project / "dvc.lock").read_bytes()
+
+
+def run_job(order: Order, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    key, sealed = order.sealed()
+    (folder / ORDER).write_bytes(sealed)
+    return subprocess.run(
+        (sys.executable, "-m", "pipeline.tools.job", str(folder)),
+        cwd=folder if order.remote else None,
+        env=os.environ | {KEY: key, "PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_job_that_fails_keeps_what_was_finished_and_leaves_no_keys(
+    project, tmp_path, monkeypatch
+):
+    Path("dvc.yaml").write_text(DAG.replace("cp one two", "echo 7 > runs/step && exit 3"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "away"))
+    remote, package = default_remote(), tmp_path / "package"
+    shutil.copytree(project, package, ignore=shutil.ignore_patterns(".git", "store"))
+    ended = run_job(Order(None, {}, remote), package)
+    assert ended.returncode and "failed to reproduce 'two'" in ended.stdout + ended.stderr
+    kept = cache_folder(remote)
+    assert kept.stat().st_mode & 0o777 == 0o700 and (kept / "runs/step").read_text() == "7\n"
+    assert not (package / ".dvc/config.local").exists() and not (package / ORDER).exists()
+    Path("runs").mkdir()
+    shown = subprocess.run(("dvc", "repro", "--pull"), capture_output=True, text=True, check=False)
+    assert "Stage 'one' is cached" in shown.stdout and Path("one").read_text() == "content"
+
+
+@pytest.mark.parametrize(("away", "told", "wanted"), [("1", "", "all"), ("1", "1", "1")])
+def test_a_job_has_the_threads_of_home(project, tmp_path, away, told, wanted):
+    """Ray starts a job with one thread, which rounds otherwise than two do."""
+    Path("dvc.yaml").write_text(
+        f"stages: {{one: {{cmd: printenv {THREADS} > one || echo all > one}}}}"
+    )
+    order = Order(None, {THREADS: told} if told else {}, None)
+    assert run_job(order, tmp_path, **{THREADS: away}).returncode == 0
+    assert Path("one").read_text() == f"{wanted}\n"
+
+
+def test_a_remote_that_takes_nothing_is_a_line_without_its_password(project, monkeypatch):
+    url = "webdav://me:s3/cr3t@host/store"
+
+    def refuses(*arguments, **named):
+        raise ConnectionError(f"cannot reach {url}")
+
+    monkeypatch.setattr(Repo, "push", refuses)
+    with pytest.raises(UserError) as raised:
+        push(Remote("store", {"url": url}))
+    assert raised.value.subject == "webdav://me:***@host/store" and "s3/cr3t" not in str(
+        raised.value
+    )
+
+
+def test_a_local_remote_that_the_cluster_does_not_see_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    key, sealed = Order(None, {}, Remote("store", {"url": "/nowhere/store"})).sealed()
+    (tmp_path / ORDER).write_bytes(sealed)
+    monkeypatch.setenv("PATH", "/bin")
+    monkeypatch.setenv(KEY, key)
+    with pytest.raises(UserError) as raised:
+        main(tmp_path)
+    assert raised.value.subject == "the DVC remote 'store'"
+    with pytest.raises(UserError):  # the key is used once
+        Order.opened(tmp_path)

@@ -1,0 +1,153 @@
+"""The model in MLflow's registry: its versions, its champion, and pictures from it over HTTP."""
+
+import base64
+import io
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from pipeline.config.paths import CLASSIFIER
+from pipeline.runtime.errors import UserError
+from pipeline.tools.registry import ON, judge, measured_on, register
+from tests.project import Project, free_port
+from tests.tiny_project import with_params
+
+
+class Client:
+    """Stands for MLflow's client: one registered model, whose versions have tags."""
+
+    def __init__(self, **champion: str):
+        self.aliases = {"champion": 1} if champion else {}  # MLflow gives it as a number
+        self.tags = champion
+
+    def get_registered_model(self, name):
+        return SimpleNamespace(aliases=self.aliases)
+
+    def get_model_version(self, name, version):
+        return SimpleNamespace(tags=self.tags)
+
+    def set_registered_model_alias(self, name, alias, version):
+        self.aliases[alias] = version
+
+
+@pytest.mark.parametrize(
+    ("champion", "version"),
+    [
+        ({}, "2"),
+        ({"fid_classifier": "2.5", ON: "here"}, "2"),
+        ({"fid_classifier": "2.0", ON: "here"}, "1"),
+        ({"fid_classifier": "9.0", ON: "elsewhere"}, "1"),
+        ({"fid_inception": "9.0", ON: "here"}, "1"),
+    ],
+)
+def test_the_champion_moves_only_to_what_is_better_measured_in_the_same_way(champion, version):
+    client = Client(**champion)
+    judge(client, "maskgit", "2", {"fid_classifier": "2.0", ON: "here"})
+    assert str(client.aliases["champion"]) == version
+
+
+def test_what_another_network_or_statistics_measured_is_not_compared(in_tiny_project):
+    before = measured_on(with_params())
+    assert measured_on(with_params()) == before
+    (CLASSIFIER / "model.safetensors").write_bytes(b"of another training")
+    assert measured_on(with_params()) != before
+    params = with_params()
+    own = {"extractor": "inception", "reference_statistics": "file"}
+    params = params.model_copy(update={"evaluation": params.evaluation.model_copy(update=own)})
+    Path("file").write_bytes(b"one")
+    before = measured_on(params)
+    Path("file").write_bytes(b"another")
+    assert measured_on(params) != before
+
+
+def test_a_model_that_nothing_was_measured_of_is_refused(in_tiny_project):
+    params = with_params()
+    Path("params.yaml").write_text(json.dumps(params.model_dump()))
+    with pytest.raises(UserError):
+        register(params)
+    assert not Path("mlflow.db").exists()
+    with pytest.raises(UserError) as error:
+        register(params.model_copy(update={"preset": "a/b:c"}))
+    assert error.value.subject == "preset"
+
+
+def ask(port: int, classes: list[str], **params) -> list[dict]:
+    """Pictures of classes from the server."""
+    rows = {"columns": ["class"], "data": [[name] for name in classes]}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations",
+        json.dumps({"dataframe_split": rows, "params": params}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)["predictions"]
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Starts `mlflow models serve` for a project's model; its port."""
+    started = []
+
+    def start(project: Project, model: str) -> int:
+        port = free_port()
+        uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder / 'mlflow.db'}"}
+        # Outside of the project: what it needs of our code is in the model.
+        env = {k: v for k, v in project.env.items() if k != "PYTHONPATH"} | uri
+        command = ("mlflow", "models", "serve", "-m", model, "--env-manager", "local")
+        with open(tmp_path / "serve.log", "w") as log:
+            process = subprocess.Popen(
+                (*command, "--port", str(port)),
+                cwd=tmp_path,
+                env=env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        started.append(process)
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
+                return port
+            except OSError:
+                assert process.poll() is None, (tmp_path / "serve.log").read_text()
+                time.sleep(0.5)
+        raise AssertionError((tmp_path / "serve.log").read_text())
+
+    yield start
+    for process in started:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+@pytest.mark.slow
+def test_a_registered_model_answers_with_pictures(finished, tmp_path, serve):
+    project = finished.copy(tmp_path / "project")
+    (project.folder / "mlflow.db").unlink()  # it names the folder that was copied
+    project.run("python", "-m", "pipeline", "sync")
+    for _ in range(2):  # the same weights are one version
+        said = project.run("python", "-m", "pipeline", "register")
+        assert "maskgit-smoke version 1, fid_classifier" in said and "champion" in said
+    files = [path for path in (project.folder / "mlruns/models").rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"model.safetensors", "config.json"}
+    assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".bin")]
+
+    port = serve(project, "models:/maskgit-smoke@champion")
+    drawn = ask(port, ["3", "7"], seed=1, iterations=2)
+    assert [row["class"] for row in drawn] == ["3", "7"]
+    for row in drawn:
+        picture = Image.open(io.BytesIO(base64.b64decode(row["png"])), formats=["PNG"])
+        assert picture.size == (16, 16)
+    assert ask(port, ["3", "7"], seed=1, iterations=2) == drawn
+    assert ask(port, ["3", "7"], seed=2, iterations=2) != drawn
+    with pytest.raises(urllib.error.HTTPError) as error:
+        ask(port, ["cat"])
+    assert error.value.code == 400

@@ -1,0 +1,93 @@
+"""`maskgit ui`: the links that it prints, and what it says without runs."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from types import SimpleNamespace
+from urllib.parse import unquote
+
+import pytest
+
+from pipeline.runtime.errors import UserError
+from pipeline.tools.ui import links
+from tests.project import ROOT
+from tests.tiny_project import with_params
+
+SERVER = "http://127.0.0.1:5000"
+
+
+class Store:
+    """Stands for MLflow's client."""
+
+    def __init__(self, *sweeps: str, known: bool = True):
+        self.sweeps, self.known = sweeps, known
+
+    def __call__(self, uri):
+        return self
+
+    def get_experiment_by_name(self, name):
+        return SimpleNamespace(experiment_id="7") if self.known else None
+
+    def search_runs(self, experiments, query, order_by, max_results):
+        assert (experiments, query) == (["7"], "attributes.run_name = 'sweep'")
+        return [SimpleNamespace(info=SimpleNamespace(run_id=name)) for name in self.sweeps]
+
+
+def test_links_open_all_runs_and_the_trials_of_the_last_sweep(monkeypatch):
+    monkeypatch.setattr("mlflow.MlflowClient", Store())
+    runs = f"{SERVER}/#/experiments/7/runs?workflowType=machine_learning"
+    assert links("http://store", SERVER, "maskgit", 0) == {"all runs": runs}
+    monkeypatch.setattr("mlflow.MlflowClient", Store("run1"))
+    found = unquote(links("http://store", SERVER, "maskgit", 3)["Figure 8"])
+    assert "parentRunId` = 'run1' AND params.seed = '3'" in found
+
+
+def test_no_experiment_yet_is_one_line(monkeypatch):
+    monkeypatch.setattr("mlflow.MlflowClient", Store(known=False))
+    for uri in ("http://store", "sqlite:///nowhere/mlflow.db"):
+        with pytest.raises(UserError) as error:
+            links(uri, SERVER, "maskgit", 0)
+        assert "dvc repro" in error.value.way_out
+
+
+def test_a_server_that_does_not_answer_is_one_line():
+    with pytest.raises(UserError) as error:
+        links("http://127.0.0.1:9", "http://127.0.0.1:9", "maskgit", 0)
+    assert "MLFLOW_TRACKING_URI" in error.value.way_out
+
+
+@pytest.mark.slow
+def test_the_server_shows_the_runs_until_ctrl_c(tmp_path):
+    from mlflow import MlflowClient
+
+    params = with_params()
+    (tmp_path / "params.yaml").write_text(json.dumps(params.model_dump()))
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client.create_run(client.create_experiment(params.mlflow.experiment), run_name="sweep")
+    log, env = tmp_path / "ui.log", {k: v for k, v in os.environ.items() if "MLFLOW" not in k}
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            (sys.executable, "-m", "pipeline", "ui"),
+            cwd=tmp_path,
+            env=env | {"PYTHONPATH": str(ROOT)},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    for _ in range(240):
+        time.sleep(0.5)
+        assert process.poll() is None, log.read_text()
+        if found := re.search(r"(?m)^Figure 8: +(\S+)$", log.read_text()):
+            try:
+                urllib.request.urlopen(found[1].partition("#")[0], timeout=5).close()
+                break
+            except OSError:
+                continue
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
+    process.wait(timeout=20)
+    assert found and "Traceback" not in log.read_text()
