@@ -12,12 +12,12 @@ import torch
 from filelock import FileLock
 
 from pipeline.config.params import Params
+from tests.analysis.synthetic import analyse, write_results, write_source, write_tables
 from tests.damage import within
 from tests.params import make_params
 from tests.pretrained_files import TOKENIZER, TRANSFORMER
 from tests.project import FAIR, Project
 from tests.release import flax_tokenizer, flax_transformer
-from tests.synthetic_results import analyse, write_results, write_source, write_tables
 from tests.tiny_networks import seeded
 from tests.tiny_project import make_project, with_params
 from tests.transformer_task import random_tokens, tiny_params

@@ -127,7 +127,7 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
     project.edit("pipeline/evaluation/evaluator.py", kid, half + kid)
     names = '    "half_kid": "half KID",\n    "twice_precision": "twice precision",\n'
     project.edit(
-        "analysis/exhibits/inputs/metrics.py", '    "kid": "KID",\n', names + '    "kid": "KID",\n'
+        "analysis/exhibits/results.py", '    "kid": "KID",\n', names + '    "kid": "KID",\n'
     )
     ran, log = project.repro()
     assert set(ran) == {"sweep", "evaluate", "temperature", "edit", "reject", "analysis"}
@@ -183,7 +183,7 @@ def test_trials_are_trained_again_by_what_trains_them(finished, tmp_path):
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("analysis/exhibits/table1.py", {"analysis"}),
+        ("analysis/exhibits/quality.py", {"analysis"}),
         ("pipeline/runtime/run_log.py", set()),
         ("pipeline/editing.py", {"edit"}),
         ("pipeline/prepare/datasets.py", {"prepare"}),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.exhibits.comparisons.inference import half_width, student
+from analysis.exhibits.statistics import half_width, student
 from pipeline.config.params import load_params
 from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.exhibits.inputs.metrics import EDITS
+from analysis.exhibits.editing import EDITS
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, TOKENIZER
 from pipeline.config.replicates import main_replicates

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.exhibits.inputs import paper
+from analysis.exhibits import paper
 from pipeline.schedules import SCHEDULES, curve, curve_csv, mask_ratio
 from tests.release import expected
 
