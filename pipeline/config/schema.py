@@ -511,11 +511,11 @@ class Mlflow(Section):
     """Experiment that runs are logged to."""
 
 
-def user_error(error: ValidationError, model: type[BaseModel] | None = None) -> UserError:
+def user_error(error: ValidationError, model: Any = None) -> UserError:
     """The first mistake as `key: reason; way out`; unknown keys come first.
 
     Args:
-        model: where to look for a key that is close to an unknown one.
+        model: the class with the keys that an unknown key is compared with.
     """
     errors: list[Any] = error.errors(include_url=False)
     first = min(errors, key=lambda each: each["type"] != "extra_forbidden")

@@ -73,7 +73,7 @@ def open_networks(params: Params, root: Path, second: bool, device: torch.device
     """
     evaluation = params.evaluation
     classifier = load_model(root / CLASSIFIER, "classifier", device)
-    names = [evaluation.extractor, "classifier"]
+    names: list[str] = [evaluation.extractor, "classifier"]
     names += [evaluation.second_extractor] if second else []
     return Networks(*(open_extractor(name, classifier, evaluation, device) for name in names))
 

@@ -55,8 +55,7 @@ NOT_USED = {
     "sweep": WHO | {"training.mask_schedule", "training.steps"},  # a trial's own
     "evaluate": MODELS | WHO,
     "cas": MODELS | {"classifier.steps"},  # cas.steps
-    # temperature.values; how many tokens there are, for the check of its curve alone
-    "temperature": MODELS | WHO | {"decoding.choice_temperature", "tokenizer.multipliers"},
+    "temperature": MODELS | WHO | {"decoding.choice_temperature"},  # temperature.values
     "edit": MODELS | WHO,
     "reject": MODELS | WHO,
     "reconstruct": MODELS | WHO,
