@@ -71,7 +71,7 @@ Box = Annotated[
     typer.Option(
         parser=box_of,
         metavar="X0,Y0,X1,Y1",
-        help="Left, top, right and bottom of the part, in pixels.",
+        help="Left, top, right, bottom of the part, in pixels.",
     ),
 ]
 Mask = Annotated[
