@@ -6,14 +6,8 @@ from pathlib import Path
 
 from analysis.report.build import build
 from pipeline.config.params import Params, load_params
-from pipeline.config.paths import CURVES, RESULTS
-from pipeline.runtime.dag import (
-    DVC_FILE,
-    require_params,
-    require_unchanged,
-    stage_deps,
-    stage_params,
-)
+from pipeline.config.paths import RESULTS
+from pipeline.runtime.dag import require_params, require_unchanged, stage_deps, stage_params
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.files import read_json, tree_hash
@@ -26,14 +20,13 @@ from pipeline.runtime.stage import log_reproduction
 def main() -> int:
     try:
         require_here()
-        deps, listed = (_deps(), stage_params("analysis")) if DVC_FILE.exists() else ((), {})
-        params, stale = load_params(), out_of_date()
-        written = build(RESULTS, CURVES, Path("analysis"), params, stale)
+        params, listed, stale = load_params(), stage_params("analysis"), out_of_date()
+        deps = [(dep, tree_hash(dep)) for dep in stage_deps("analysis")]
+        written = build(RESULTS, Path("analysis"), params, stale)
         if "DVC_STAGE" in os.environ:  # one that is made by hand may be of several runs' results
             _log(params, written[-1])
         require_unchanged(deps, "analysis")
-        if listed:
-            require_params(listed, "analysis")
+        require_params(listed, "analysis")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -47,12 +40,6 @@ def main() -> int:
         print(f"  {path}")
     end_quickly()
     return 0
-
-
-def _deps() -> tuple[tuple[str, str], ...]:
-    """What it depends on, and is there, with the hash of each."""
-    there = (dep for dep in stage_deps("analysis") if Path(dep).exists())
-    return tuple((dep, tree_hash(dep)) for dep in there)
 
 
 def _log(params: Params, report: Path) -> None:

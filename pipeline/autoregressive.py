@@ -10,19 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.data.microbatches import in_parts
+from pipeline.data.microbatches import TOKENS, in_parts
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import generator
 from pipeline.decoding import gumbel_noise, require_finite_logits
+from pipeline.kernels import with_bfloat16_linears
+from pipeline.masking import masked_token_loss
 from pipeline.runtime.device import quick_in_bfloat16
-from pipeline.transformer import (
-    TokenTransformer,
-    masked_token_loss,
-    with_bfloat16_linears,
-)
+from pipeline.transformer import TokenTransformer
 
-BATCH = 500  # images that a worker measures, and then tells the others of
-CACHE_BYTES = 10 * 2**30  # of the keys and values of the images that are drawn at once
+BATCH = 500  # images whose likelihood is measured together
 
 
 class AutoregressiveTransformer(TokenTransformer):
@@ -44,7 +41,7 @@ class AutoregressiveTransformer(TokenTransformer):
 
 
 class KeyValueCache:
-    """Keys and values of one layer; memory for the whole sequence is taken once."""
+    """Keys and values of one layer, allocated once for the whole sequence."""
 
     def __init__(self, length: int):
         self.length, self.filled = length, 0
@@ -92,8 +89,8 @@ def generate_autoregressive(
         bf16: bfloat16 autocast of the network, where the device is quick in it.
         cache: keep the keys and values of earlier positions, so that a step computes one position
             only. Without it every step computes all of them (Figure 4 times both).
-            In float32 both draw the same tokens; bfloat16 rounds them differently. A batch whose
-            keys and values would outgrow `CACHE_BYTES` is drawn in parts, with the same noise.
+            In float32 both draw the same tokens; bfloat16 rounds them differently. The cache of a
+            large batch would fill the memory: it is drawn in parts, with the same noise.
 
     Raises:
         UserError: logits are NaN or infinite.
@@ -103,18 +100,12 @@ def generate_autoregressive(
     if bf16:
         model = with_bfloat16_linears(model)
     labels_B = labels.to(device)
-    rows = max(1, CACHE_BYTES // cache_bytes(model) if cache else len(labels))
+    rows = max(1, TOKENS // model.config.num_tokens if cache else len(labels))
     parts = []
     for rows_b in torch.arange(len(labels), device=device).split(rows):
         noise = generator(seed, "autoregressive", device=device)  # the whole batch's, for each part
         parts.append(_generate_rows(model, labels_B, rows_b, noise, bf16, cache))
     return torch.cat(parts)
-
-
-def cache_bytes(model: AutoregressiveTransformer) -> int:
-    """Of the keys and values of an image, in float32."""
-    config = model.config
-    return 2 * 4 * config.layers * config.num_tokens * config.hidden
 
 
 def _generate_rows(
@@ -174,7 +165,7 @@ def token_nll_sum(
     *,
     device: torch.device | str = "cpu",
 ) -> float:
-    """What a batch adds to `token_nll`: the sum over its images, in nats."""
+    """The sum over a batch's images that `token_nll` averages, in nats."""
 
     def total(tokens: Tensor, labels: Tensor) -> Tensor:
         """The sum over images, (1,)."""
@@ -184,4 +175,4 @@ def token_nll_sum(
         loss = masked_token_loss(logits, tokens.flatten(), sample, count, label_smoothing=0.0)
         return torch.tensor([count * loss.item()], dtype=torch.float64)
 
-    return in_parts(total, model.config.image_bytes, tokens, labels).sum().item()
+    return in_parts(total, TOKENS // model.config.num_tokens, tokens, labels).sum().item()

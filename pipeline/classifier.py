@@ -56,12 +56,6 @@ class SmallResNet(nn.Module):
             ]
         )
         self.num_features = 4 * width
-        self.widest = max(channels, width)
-
-    def largest(self, side: int) -> int:
-        """Numbers in the largest map of an image of side × side pixels: it itself, or the first
-        stage's."""
-        return self.widest * side**2
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -81,23 +75,15 @@ class TorchvisionResNet(nn.Module):
         try:
             network = torchvision.models.get_model(name, weights=None)
         except ValueError as error:
-            raise UserError(f"classifier.architecture: torchvision has no '{name}'") from error
+            raise UserError("classifier.architecture", f"torchvision has no '{name}'") from error
         if not isinstance(network, torchvision.models.ResNet):
-            raise UserError(f"classifier.architecture: '{name}' is no ResNet; use one, as resnet50")
+            reason = f"'{name}' is not a ResNet"
+            raise UserError("classifier.architecture", reason, "use one, such as resnet50")
         self.num_features = network.fc.in_features
-        first = [each for each in network.layer1.modules() if isinstance(each, nn.Conv2d)]
-        self.widest = max(each.out_channels for each in (*first, network.layer2[0].conv1))
-        self.stem_width = network.conv1.out_channels
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.stages = nn.ModuleList(
             [network.layer1, network.layer2, network.layer3, network.layer4]
         )
-
-    def largest(self, side: int) -> int:
-        """Numbers in the largest map of an image of side × side pixels: the stem's, or one of a
-        quarter of the side, in the first stage or where the second begins."""
-        half = -(-side // 2)
-        return max(self.stem_width * half**2, self.widest * (-(-half // 2)) ** 2)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x.expand(-1, 3, -1, -1))
@@ -120,10 +106,6 @@ class Classifier(nn.Module):
         else:
             self.backbone = TorchvisionResNet(config.architecture.removeprefix("torchvision:"))
         self.head = nn.Linear(self.backbone.num_features, config.num_classes)
-
-    def image_bytes(self, side: int) -> int:
-        """Of the largest tensor in the prediction of an image of side × side pixels."""
-        return 4 * self.backbone.largest(side)
 
     def outputs(self, images: Tensor) -> Outputs:
         maps = self.backbone(2 * images - 1)

@@ -7,13 +7,14 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from pipeline.data.microbatches import in_parts
+from pipeline.data.microbatches import TOKENS, in_parts
 from pipeline.data.seeds import generator
+from pipeline.kernels import with_bfloat16_linears
 from pipeline.runtime.device import quick_in_bfloat16
 from pipeline.runtime.errors import ArgumentError, UserError
 from pipeline.runtime.limits import LARGEST
 from pipeline.schedules import SCHEDULES, mask_ratio
-from pipeline.transformer import MaskGitTransformer, with_bfloat16_linears
+from pipeline.transformer import MaskGitTransformer
 
 Rounding = Literal["floor", "ceil"]
 
@@ -31,15 +32,14 @@ class DecodingSettings:
 
     def __post_init__(self):
         if not isinstance(self.iterations, int) or self.iterations < 1:
-            raise ArgumentError(f"iterations: {self.iterations} decode nothing; use 1, 2, 3 …")
+            raise ArgumentError("iterations", f"{self.iterations} decode nothing", "use 1, 2, 3 …")
         for name, allowed in (("schedule", SCHEDULES), ("rounding", get_args(Rounding))):
             if (given := getattr(self, name)) not in allowed:
-                raise ArgumentError(
-                    f"{name}: '{given}' is unknown; use one of {', '.join(allowed)}"
-                )
+                way_out = f"use one of {', '.join(allowed)}"
+                raise ArgumentError(name, f"'{given}' is unknown", way_out)
         for name in ("choice_temperature", "guidance_scale"):
             if not 0 <= (given := getattr(self, name)) <= LARGEST:  # nor NaN
-                raise ArgumentError(f"{name}: {given} is not allowed; use a number from 0 on")
+                raise ArgumentError(name, f"{given} is not allowed", "use a number from 0 on")
 
 
 class DecodingStep(NamedTuple):
@@ -106,26 +106,23 @@ def sample_categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def require_finite_logits(total: Tensor) -> None:
-    """Refuse what was drawn from logits of which one was NaN or infinite: it looks like a sample
-    and is none.
+    """Raise an error if a logit was NaN or infinite: tokens drawn from it are no sample.
 
     Args:
-        total: the sum of all of them, or of their log-probabilities, which is then not finite. Its
-            value is looked at once, at the end: each look waits for the device.
+        total: the sum of all logits, or of their log-probabilities, which is not finite if one of
+            them is not. It is read once, at the end, since reading it waits for the device.
 
     Raises:
-        UserError: the network gives such logits.
+        UserError: a logit was not finite.
     """
     if not total.isfinite():
-        raise UserError(
-            "decoding: the network gives logits that are NaN or infinite, so its weights are "
-            "damaged or its training diverged; train it again (`dvc repro -f` of its stage)"
-        )
+        reason = "the network's logits are NaN or infinite: its training diverged"
+        raise UserError("decoding", reason, "train it again (`dvc repro -f` of its stage)")
 
 
 def _log_prob(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log p of each token (B, N). Known ones may lie outside the codebook (another vocabulary): the
-    nearest code stands for them, and nobody asks for their confidence."""
+    """log p of each token (B, N). Known tokens may lie outside the codebook (another vocabulary);
+    they get the value of the nearest code, which is not used."""
     index = tokens.clamp(0, logits.shape[-1] - 1)[..., None]
     return logits.log_softmax(dim=-1).gather(-1, index)[..., 0]
 
@@ -218,8 +215,8 @@ def predictor(
         conditional, unconditional = both.float().chunk(2)
         return (1 + guidance_scale) * conditional - guidance_scale * unconditional
 
-    row_bytes = model.config.image_bytes * (1 if guidance_scale == 0 else 2)
-    return lambda tokens, mask: in_parts(predict, row_bytes, tokens, mask, labels)
+    rows = TOKENS // model.config.num_tokens
+    return lambda tokens, mask: in_parts(predict, rows, tokens, mask, labels)
 
 
 def generate(

@@ -50,10 +50,9 @@ def box_mask(size: tuple[int, int], top: int, left: int, height: int, width: int
     """
     inside = 0 <= top < top + height <= size[0] and 0 <= left < left + width <= size[1]
     if not inside:
-        raise UserError(
-            f"box: top {top}, left {left}, height {height}, width {width} is not inside an image "
-            f"of {size[0]}×{size[1]} pixels (height × width); give a box that is"
-        )
+        box = f"top {top}, left {left}, height {height}, width {width}"
+        image = f"an image of {size[0]}×{size[1]} pixels (height × width)"
+        raise UserError("box", f"{box} is not inside {image}", "give a box that is")
     mask = torch.zeros(size, dtype=torch.bool)
     mask[top : top + height, left : left + width] = True
     return mask
@@ -203,10 +202,9 @@ def _check_sizes(images: Tensor, mask: Tensor, side: int) -> None:
     """Refuse images and masks that are not side × side pixels, as the model's images are."""
     for name, given in (("image", images.shape[-2:]), ("mask", mask.shape[-2:])):
         if given != (side, side):
-            raise UserError(
-                f"the {name} has {given[0]}×{given[1]} pixels (height × width), the model's have "
-                f"{side}×{side}; resize or crop it"
-            )
+            size = f"{given[0]}×{given[1]} pixels (height × width)"
+            reason = f"it has {size}, the model's images have {side}×{side}"
+            raise UserError(f"the {name}", reason, "resize or crop it")
 
 
 def _blended(images: Tensor, canvas: Tensor, mask: Tensor, feather: int) -> Tensor:
@@ -269,10 +267,8 @@ def outpaint_beyond(
 
 def _check_window(extent: int, size: int, overlap: int) -> None:
     if extent < size:
-        raise UserError(
-            f"the image has {extent} pixels from side to side, a window {size}; resize it"
-        )
+        reason = f"it has {extent} pixels from side to side, a window {size}"
+        raise UserError("the image", reason, "resize it")
     if not 0 < overlap < size:
-        raise UserError(
-            f"overlap: windows have {size} pixels, {overlap} is not within 1–{size - 1}"
-        )
+        reason = f"windows have {size} pixels, {overlap} is not within 1–{size - 1}"
+        raise UserError("overlap", reason, "give a number that is")

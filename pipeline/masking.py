@@ -1,17 +1,18 @@
-"""Masked Visual Token Modeling (paper, section 3.1): the masks that training draws, and the
-likelihood of held-out tokens under them."""
+"""Masked Visual Token Modeling (paper, section 3.1): the masks that training draws, the loss of the
+masked tokens, and the likelihood of held-out tokens."""
 
 from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.data.microbatches import in_parts
+from pipeline.data.microbatches import TOKENS, in_parts
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import generator
 from pipeline.schedules import mask_ratio
-from pipeline.transformer import MaskGitTransformer, masked_token_loss
+from pipeline.transformer import MaskGitTransformer
 
 BATCH = 500  # images whose masks are drawn together
 
@@ -42,6 +43,22 @@ def sample_training_mask(
     noise = rows(torch.rand(batch_size, num_tokens, generator=generator))
     rank = noise.argsort(dim=1).argsort(dim=1)
     return rank < rows(count)[:, None]
+
+
+def masked_token_loss(
+    logits: Tensor, target: Tensor, sample: Tensor, batch_size: int, label_smoothing: float
+) -> Tensor:
+    """Cross-entropy: mean over the masked tokens of each sample, then over the batch (equation 1).
+
+    Args:
+        logits: (M, V) at the M masked positions of the batch.
+        target: (M,) true codes.
+        sample: (M,) index in [0, batch_size) of the sample that each position belongs to.
+    """
+    loss_M = F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="none")
+    # Not `bincount`, which on a GPU waits for the largest index.
+    count_B = sample.new_zeros(batch_size).index_add(0, sample, torch.ones_like(sample))
+    return (loss_M / count_B[sample]).sum() / batch_size
 
 
 @torch.no_grad()
@@ -92,7 +109,7 @@ def masked_nll_sum(
     min_masking_rate: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> float:
-    """What a batch adds to `masked_nll`: the sum over its images, in nats.
+    """The sum over a batch's images that `masked_nll` averages, in nats.
 
     Args:
         number: of the batch, from which its masks are drawn.
@@ -110,4 +127,4 @@ def masked_nll_sum(
         loss = masked_token_loss(logits, target, sample, len(tokens), label_smoothing=0.0)
         return torch.tensor([len(tokens) * loss.item()], dtype=torch.float64)
 
-    return in_parts(total, model.config.image_bytes, tokens, masks, labels).sum().item()
+    return in_parts(total, TOKENS // tokens.shape[1], tokens, masks, labels).sum().item()

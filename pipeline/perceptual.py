@@ -14,12 +14,6 @@ from pipeline.runtime.pytorch_files import downloaded, only_tensors
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
-def pair_bytes(side: int) -> int:
-    """Of the largest maps of a pair of images of side × side pixels, in VGG, whose first stage has
-    64 channels at every pixel. (The reference classifier has `classifier.width` of them.)"""
-    return 2 * 64 * 4 * side**2
-
-
 def open_perceptual(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
     """The perceptual distance of that name: a function of two image batches (B, C, H, W) in [0, 1]
     that gives (B,), of which the tokenizer's loss is the mean; differentiable in both.
@@ -55,9 +49,9 @@ def _unit(maps: Tensor) -> Tensor:
 
 
 def open_distance_map(name: str, classifier: Classifier, device: torch.device) -> Perceptual:
-    """The same distance by place: a function of two image batches (B, C, H, W) in [0, 1] that gives
-    (B, H, W), each network's stages resized to the images. Its mean over an image is the distance
-    (but for what interpolation does at the edges).
+    """The same distance at each pixel: a function of two image batches (B, C, H, W) in [0, 1] that
+    gives (B, H, W), with each of the network's stages resized to the images. Its mean over an image
+    is the distance, except for interpolation at the edges.
 
     Args and errors are those of `open_perceptual`.
     """
@@ -100,10 +94,9 @@ def _lpips_network(backbone: str, device: torch.device, by_place: bool = False) 
             # The params let nothing pass but its three backbones.
             network = LearnedPerceptualImagePatchSimilarity(backbone).net  # type: ignore[arg-type]
     except Exception as error:  # a download may fail in many ways
-        raise UserError(
-            f"tokenizer.perceptual: the backbone of lpips_{backbone} cannot be had "
-            f"({' '.join(str(error).split())[:200]}); put torchvision's file into $TORCH_HOME, or "
-            f"set it to classifier"
-        ) from error
+        cause = " ".join(str(error).split())[:200]
+        reason = f"the backbone of lpips_{backbone} cannot be downloaded ({cause})"
+        way_out = "put torchvision's file into $TORCH_HOME, or set it to classifier"
+        raise UserError("tokenizer.perceptual", reason, way_out) from error
     network.spatial = by_place
     return network.to(device).eval().requires_grad_(False)

@@ -1,73 +1,64 @@
 """Classification Accuracy Scores: a classifier for each set of images, augmentation and seed."""
 
 from pathlib import Path
-from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, SAMPLES
 from pipeline.config.replicates import NETWORKS, main_replicates
 from pipeline.config.trainings import named_by, workers_per_classifier
-from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasJob, run_cas
-from pipeline.runtime.files import write_csv, write_json
-from pipeline.runtime.progress import Countdown
-from pipeline.runtime.ray_cluster import join_ray, require_resources
+from pipeline.experiments.cas import AUGMENTATIONS, REAL, CasTraining, run_cas
+from pipeline.runtime.files import read_json, write_json
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.trials import run_trials
 from pipeline.training.loop import Workers
-from stages.running import REPLICATES, run_stage, samples_folders
+from stages.running import (
+    REPLICATES,
+    replicate_folders,
+    require_room,
+    run_jobs,
+    run_stage,
+    write_rows,
+)
 
 KEYS = ("images", "augmentation", "seed", "training_images")
 
 
 def main(params: Params) -> str:
     stage = Stage("cas", params)
-    jobs = _jobs(params, stage)
-    pending = [job for job in jobs if not job.finished]
-    workers = Workers.of(params.ray, workers_per_classifier(params))
-    if pending:
-        join_ray()
-        several = named_by(params, "cas.workers_per_classifier")
-        key = several if workers.count > 1 else "ray.cpus_per_worker"
-        require_resources(workers.count, workers.cpus, workers.use_gpu, key)
+    jobs = _trainings(params, stage)
+    workers = jobs[0].workers
+    require_room(jobs, workers, named_by(params, "cas.workers_per_classifier"))
     with stage:
-        count = Countdown("cas", "classifiers", len(jobs), len(pending))
-
-        def keep(job: CasJob, row: dict[str, Any]) -> None:
-            write_json(job.result, row)
-            count.done(job.name)
-
-        if pending:
-            needs = workers.needs(stage.folder())
-            run_trials(run_cas, pending, needs, stage="cas", on_done=keep)
-        rows = [job.row() for job in jobs]
-        write_csv(RESULTS / "cas/rows.csv", rows)
-        stage.run.log_artifact(RESULTS / "cas/rows.csv")
-        stage.run.log_means(rows, lambda row: f"{row['images']}/{row['augmentation']}", KEYS)
-    ours = [r["top1"] for r in rows if (r["images"], r["augmentation"]) == ("transformer", "none")]
-    return f"cas: top-1 of samples {sum(ours) / len(ours):.1%}; in {RESULTS / 'cas'}"
+        run_jobs(run_cas, jobs, workers, stage, "classifiers", lambda j, r: write_json(j.result, r))
+        rows = [read_json(job.result) for job in jobs]
+        write_rows(
+            stage, "cas/rows.csv", rows, KEYS, lambda row: f"{row['images']}/{row['augmentation']}"
+        )
+    return f"cas: {len(rows)} rows in {RESULTS / 'cas'}"
 
 
-def _jobs(params: Params, stage: Stage) -> list[CasJob]:
-    """A job for each set of images, augmentation and replicate; the real images' have its seed."""
+def _trainings(params: Params, stage: Stage) -> list[CasTraining]:
+    """A training for each set of images, augmentation and replicate; of the real images with its
+    seed."""
     classifier = params.classifier.model_copy(update={"steps": params.cas.steps})
-    own = params.model_copy(update={"classifier": classifier}).model_dump()
     sets: list[tuple[str, int, Path, Path]] = [
         (REAL, seed, stage.folder(*REPLICATES, SAMPLES.as_posix(), seed=seed), IMAGES)
         for seed in params.evaluation.seeds
     ]
     for network in NETWORKS:
-        folders = samples_folders(stage, main_replicates(params, network))
+        folders = replicate_folders(stage, main_replicates(params, network), samples=True)
         sets += [(network, r.seed, folder, r.samples) for r, folder in folders.items()]
     return [
-        CasJob(
+        CasTraining(
+            name=f"{images}/{augmentation}/seed{seed}",
+            params=params.model_copy(update={"classifier": classifier}),
+            seed=seed,
+            folder=folder / augmentation,
+            workers=Workers.of(params.ray, workers_per_classifier(params)),
             images=images,
             augmentation=augmentation,
-            seed=seed,
-            params=own,
-            folder=str(folder / augmentation),
-            images_dir=str(IMAGES.absolute()),
-            samples_dir=str(samples.absolute()),
-            classifier_dir=str(CLASSIFIER.absolute()),
+            images_dir=IMAGES.absolute(),
+            samples_dir=samples.absolute(),
+            classifier_dir=CLASSIFIER.absolute(),
         )
         for images, seed, folder, samples in sets
         for augmentation in AUGMENTATIONS

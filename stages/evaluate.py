@@ -9,12 +9,13 @@ from pipeline.experiments.evaluate.measuring import (
     drop_samples,
     evaluate_all,
     mean_metrics,
+    real_columns,
+    real_rows,
 )
-from pipeline.experiments.evaluate.real import real_columns, real_rows
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
-from stages.running import REPLICATES, main_schedule, model_folders, run_stage
+from stages.running import REPLICATES, replicate_folders, run_stage
 
 # The sizes of other stages' sets: real images are measured in sets as large, and nothing else.
 SIZES = ("sweep.samples", "temperature.samples", "editing.images", "rejection.acceptance")
@@ -26,11 +27,12 @@ def main(params: Params) -> str:
         every = [r for network in NETWORKS for r in replicates(params, network)]
         models = (folder.as_posix() for folder in NETWORKS.values())
         images_folder = stage.folder(*REPLICATES, *SIZES, *models)
-        folders = model_folders(stage, every, *SIZES)
+        folders = replicate_folders(stage, every, *SIZES)
         rows = evaluate_all(params, folders, images_folder, workers)
         metrics = mean_metrics(rows, params)
         write_csv(results / "rows.csv", rows)
-        write_csv(results / "real.csv", real_rows(params, workers), columns=real_columns(params))
+        real = real_rows(params, workers, images_folder)
+        write_csv(results / "real.csv", real, columns=real_columns(params))
         write_json(results / "metrics.json", metrics)
         write_gallery(params, results, workers)
         if not params.evaluation.keep_samples:
@@ -39,21 +41,18 @@ def main(params: Params) -> str:
             stage.run.log_group(name, values)
         networks = [row for row in rows if "seed" in row]
         spreads = {name for row in networks for name in row if name.endswith("_std")}
-        # A step is a percent of the targets that is smoothed.
         stage.run.log_means(
             networks,
             lambda row: f"{row['images']}_by_label_smoothing",
             spreads.union(IDENTITY),
-            lambda row: 100 * row["label_smoothing"],
+            lambda row: 100 * row["label_smoothing"],  # a step is a percent of the targets
         )
         stage.run.log_artifact(results / "rows.csv")
         stage.run.log_artifact(results / "samples.png")
     fid, ours = f"fid_{params.evaluation.extractor}", metrics["transformer"]
-    return (
-        f"evaluate: {ours['class_accuracy']:.1%} of samples recognised, {fid} {ours[fid]:.2f}; in "
-        f"{results}"
-    )
+    recognised = f"{ours['class_accuracy']:.1%} of samples recognised"
+    return f"evaluate: {recognised}, {fid} {ours[fid]:.2f}; in {results}"
 
 
 if __name__ == "__main__":
-    run_stage(main, curves=main_schedule)
+    run_stage(main)

@@ -1,4 +1,4 @@
-"""The data set as Parquet shards, with a manifest and a contact sheet."""
+"""The data set as shards, with a manifest and a contact sheet."""
 
 from pathlib import Path
 
@@ -8,9 +8,8 @@ from PIL.Image import Image
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, RESULTS
 from pipeline.data.image_grid import grid_picture, save_picture
-from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.shards import ImageShards, write_manifest, write_shards
 from pipeline.data.images.views import View
-from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import require_training_images, stratified_split
 from pipeline.runtime.files import publish_folder, tree_hash, value_hash, write_json

@@ -3,11 +3,11 @@
 from pipeline.config.params import Params
 from pipeline.config.paths import RESULTS
 from pipeline.config.replicates import main_replicates
-from pipeline.experiments.reconstruct import reconstruct_hidden
+from pipeline.experiments.reconstruct import MEDIAN, reconstruct_hidden
 from pipeline.runtime.batches import workers_of
-from pipeline.runtime.files import write_csv, write_npz
+from pipeline.runtime.files import write_npz
 from pipeline.runtime.stage import Stage
-from stages.running import main_schedule, model_folders, run_stage
+from stages.running import replicate_folders, run_stage, write_rows
 
 KEYS = ("mask_ratio", "draw", "seed", "images")
 
@@ -16,27 +16,17 @@ def main(params: Params) -> str:
     workers, results = workers_of(params.ray), RESULTS / "reconstruction"
     with Stage("reconstruct", params) as stage:
         replicates = main_replicates(params, "transformer")
-        folders = model_folders(stage, replicates, "reconstruction.mask_ratios")
+        folders = replicate_folders(stage, replicates, "reconstruction.mask_ratios")
         rows, pictures = reconstruct_hidden(params, folders, workers)
-        write_csv(results / "rows.csv", rows)
         write_npz(results / "pictures.npz", pictures)
-        stage.run.log_artifact(results / "rows.csv")
         # A step is a percent of the tokens that is hidden.
-        stage.run.log_means(
-            rows,
-            lambda row: "median" if row["draw"] < 0 else "draws",
-            KEYS,
-            lambda row: 100 * row["mask_ratio"],
+        write_rows(
+            *(stage, "reconstruction/rows.csv", rows, KEYS),
+            group=lambda row: "median" if row["draw"] == MEDIAN else "draws",
+            step=lambda row: 100 * row["mask_ratio"],
         )
-    medians: dict[float, list[float]] = {}
-    for row in rows:
-        if row["draw"] < 0:
-            medians.setdefault(row["mask_ratio"], []).append(row["psnr"])
-    shown = ", ".join(
-        f"{sum(psnr) / len(psnr):.1f} dB at {ratio:.0%}" for ratio, psnr in medians.items()
-    )
-    return f"reconstruct: PSNR of the median {shown} hidden; in {results}"
+    return f"reconstruct: {len(rows)} rows and the pictures in {results}"
 
 
 if __name__ == "__main__":
-    run_stage(main, curves=main_schedule)
+    run_stage(main)

@@ -5,32 +5,25 @@ from pipeline.config.paths import RESULTS
 from pipeline.config.replicates import main_replicates
 from pipeline.experiments.temperature import temperature_rows
 from pipeline.runtime.batches import workers_of
-from pipeline.runtime.files import write_csv
 from pipeline.runtime.stage import Stage
-from stages.running import main_schedule, model_folders, run_stage
+from stages.running import replicate_folders, run_stage, write_rows
 
-KEYS = ("choice_temperature", "seed", "samples")
+FILE, KEYS = "temperature/rows.csv", ("choice_temperature", "seed", "samples")
 
 
 def main(params: Params) -> str:
-    workers, target = workers_of(params.ray), RESULTS / "temperature/rows.csv"
+    workers, replicates = workers_of(params.ray), main_replicates(params, "transformer")
     with Stage("temperature", params) as stage:
-        replicates = main_replicates(params, "transformer")
-        folders = model_folders(stage, replicates, "temperature.values")
+        folders = replicate_folders(stage, replicates, "temperature.values")
         rows = temperature_rows(params, folders, workers)
-        write_csv(target, rows)
-        stage.run.log_artifact(target)
         # A step is a tenth of a choice temperature.
-        stage.run.log_means(
-            rows, lambda row: "transformer", KEYS, lambda row: 10 * row["choice_temperature"]
+        write_rows(
+            *(stage, FILE, rows, KEYS),
+            group=lambda row: "transformer",
+            step=lambda row: 10 * row["choice_temperature"],
         )
-    recognised: dict[float, list[float]] = {}
-    for row in rows:
-        recognised.setdefault(row["choice_temperature"], []).append(row["class_accuracy"])
-    shares = {value: sum(of) / len(of) for value, of in recognised.items()}
-    best = max(shares, key=shares.__getitem__)
-    return f"temperature: most are recognised at {best:g}, {shares[best]:.1%}; in {target}"
+    return f"temperature: {len(rows)} rows in {RESULTS / FILE}"
 
 
 if __name__ == "__main__":
-    run_stage(main, curves=main_schedule)
+    run_stage(main)

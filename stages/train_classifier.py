@@ -8,32 +8,26 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
-from pipeline.training.classifier import ClassifierRecipe, held_out_accuracy, new_classifier
-from pipeline.training.loop import (
-    TrainingJob,
-    Workers,
-    require_workers,
-    run_training,
-)
+from pipeline.training.classifier import ClassifierTraining, held_out_accuracy, new_classifier
+from pipeline.training.loop import Workers, require_workers, run_training
 from pipeline.weights.configs import classifier_config
 from pipeline.weights.published import save_model
 from stages.running import run_stage
 
 
 def main(params: Params) -> str:
-    workers, training = workers_of(params.ray), Workers.of(params.ray, params.ray.num_workers)
-    require_workers(training, "ray.num_workers")
+    workers, own = workers_of(params.ray), Workers.of(params.ray, params.ray.num_workers)
+    require_workers(own, "ray.num_workers")
     with Stage("train_classifier", params) as stage:
-        job = TrainingJob(
+        training = ClassifierTraining(
             name="classifier",
-            recipe=ClassifierRecipe(params.model_dump(), str(IMAGES.absolute())),
-            steps=params.classifier.steps,
-            every=params.classifier.checkpoint_every,
+            params=params,
             seed=params.seed,
-            folder=str(stage.folder()),
-            workers=training,
+            folder=stage.folder(),
+            workers=own,
+            log=stage.run,
         )
-        state, held_out = run_training(job, stage.run.log_training), ImageShards(IMAGES, "val")
+        state, held_out = run_training(training), ImageShards(IMAGES, "val")
         for row in state["history"]:  # another machine may have made some
             stage.run.log_training(row)
         config = classifier_config(params, len(held_out.class_names))

@@ -3,7 +3,7 @@
 import torch
 
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, TOKENIZER
+from pipeline.config.paths import IMAGES, RESULTS, TOKENIZER
 from pipeline.data.image_grid import grid_picture, save_picture
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
@@ -12,17 +12,11 @@ from pipeline.runtime.batches import workers_of
 from pipeline.runtime.files import write_csv, write_json
 from pipeline.runtime.stage import Stage
 from pipeline.tokenizer import Tokenizer
-from pipeline.training.loop import (
-    TrainingJob,
-    Workers,
-    averaged_weights,
-    require_workers,
-    run_training,
-)
-from pipeline.training.tokenizer import TokenizerRecipe
+from pipeline.training.loop import Workers, averaged_weights, require_workers, run_training
+from pipeline.training.tokenizer import TokenizerTraining
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import save_model
-from pipeline.weights.released.opening import open_pretrained_tokenizer
+from pipeline.weights.released.checkpoint import open_pretrained_tokenizer
 from stages.running import run_stage
 
 PICTURED = 16
@@ -56,17 +50,15 @@ def _train(
     params: Params, workers: Workers, stage: Stage
 ) -> tuple[Tokenizer, list[dict[str, float]]]:
     """The trained tokenizer, with its averaged weights, and the history of its training."""
-    paths = (str(path.absolute()) for path in (IMAGES, CLASSIFIER))
-    job = TrainingJob(
+    training = TokenizerTraining(
         name="tokenizer",
-        recipe=TokenizerRecipe(params.model_dump(), *paths),
-        steps=params.tokenizer.steps,
-        every=params.tokenizer.checkpoint_every,
+        params=params,
         seed=params.seed,
-        folder=str(stage.folder()),
+        folder=stage.folder(),
         workers=workers,
+        log=stage.run,
     )
-    state = run_training(job, stage.run.log_training)
+    state = run_training(training)
     for row in state["history"]:  # another machine may have made some
         stage.run.log_training(row)
     model = Tokenizer(tokenizer_config(params)).eval().requires_grad_(False)

@@ -4,7 +4,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import TRANSFORMER
 from pipeline.training.networks import convert_transformer, train_network
 from pipeline.training.transformer import TransformerTask
-from stages.running import main_schedule, run_stage
+from stages.running import run_stage
 
 
 def main(params: Params) -> str:
@@ -16,4 +16,4 @@ def main(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main, curves=main_schedule)
+    run_stage(main)

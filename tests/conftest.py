@@ -12,19 +12,18 @@ import torch
 from filelock import FileLock
 
 from pipeline.config.params import Params
+from tests.analysis.synthetic import analyse, write_results, write_source, write_tables
 from tests.damage import within
 from tests.params import make_params
 from tests.pretrained_files import TOKENIZER, TRANSFORMER
 from tests.project import FAIR, Project
 from tests.release import flax_tokenizer, flax_transformer
-from tests.synthetic_results import analyse, write_results, write_source, write_tables
 from tests.tiny_networks import seeded
 from tests.tiny_project import make_project, with_params
 from tests.transformer_task import random_tokens, tiny_params
 
 if TYPE_CHECKING:
     from pipeline import MaskGIT
-    from tests.pretended import Pretended
 
 torch.set_num_threads(1)  # the tensors of tests are small: threads would only wait for each other
 os.environ |= FAIR
@@ -95,18 +94,6 @@ def params_factory() -> Callable[..., Params]:
 def results(tmp_path) -> Path:
     """Synthetic results, for tests that change them."""
     return write_results(tmp_path / "results")
-
-
-@pytest.fixture
-def gpu() -> Iterator["Pretended"]:
-    """A GPU that is none (`tests.pretended`)."""
-    from tests import pretended
-
-    if pretended.REGISTER is None:
-        pytest.skip("this torch makes no device in Python")
-    pretended.pretended_device()
-    with pretended.Pretended() as mode:
-        yield mode
 
 
 @pytest.fixture

@@ -1,18 +1,18 @@
 """Images, and caches of their tokens, to test with."""
 
 import io
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from pyarrow import feather
 from torch import Tensor
 
 from pipeline.data.images.samples import draw_samples
-from pipeline.evaluation.features import Features
-from pipeline.runtime.batches import Alone, Maker, save_tensors
+from pipeline.runtime.batches import Alone, Maker
 from pipeline.runtime.files import file_hash, write_json
 
 
@@ -20,6 +20,13 @@ def noise_image(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Im
     shape = (height, width) if mode == "L" else (height, width, 3)
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """The beginning of a PNG, without a pixel."""
+    chunk = b"IHDR" + width.to_bytes(4) + height.to_bytes(4) + b"\x08\0\0\0\0"
+    crc = zlib.crc32(chunk).to_bytes(4)
+    return b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4) + chunk + crc + b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def noise_array(count: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -30,7 +37,7 @@ def noise_array(count: int, channels: int, seed: int = 0) -> np.ndarray:
 
 def samples_in(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Published samples (M, C, H, W) uint8 and their labels (M,), as other programs read them."""
-    tables = [pq.read_table(path) for path in sorted(folder.glob("*.parquet"))]
+    tables = [feather.read_table(path) for path in sorted(folder.glob("*.arrow"))]
     rows = [row for table in tables for row in table.to_pylist()]
     pictures = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]
     images = [p[None] if p.ndim == 2 else p.transpose(2, 0, 1) for p in pictures]
@@ -106,7 +113,3 @@ def write_token_cache(
     own = {"codebook_size": codes, "classes": classes}
     write_json(folder / "manifest.json", own | {"shards": manifest})
     return folder
-
-
-def save_features(features: Features, path: Path) -> None:
-    save_tensors({k: v for k, v in features._asdict().items() if v is not None}, path)

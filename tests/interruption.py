@@ -1,25 +1,40 @@
-"""Training that is killed, and taken up again."""
+"""A training that is killed, and taken up again."""
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from torch import nn
 
-from pipeline.training.loop import RunDirSession, Task, train
+from pipeline.data.ranks import ALONE, Ranks
+from pipeline.training.loop import RunDirCheckpoints, Task, Training, Workers, train
 
 History = list[dict[str, float]]
+ONE = Workers(1, cpus=1, use_gpu=False, max_failures=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy(Training):
+    """A training of a task that is there already."""
+
+    section = "toy"
+
+    def task(self, ranks, device):
+        raise NotImplementedError
 
 
 class Killed(BaseException):
     """A process that dies."""
 
 
-class KilledAfter(RunDirSession):
+class KilledAfter(RunDirCheckpoints):
     """Dies right after its k-th checkpoint is on disk."""
 
-    def __init__(self, folder, k: int):
+    def __init__(self, folder: Path, k: int):
         super().__init__(folder)
         self.left = k
 
@@ -30,8 +45,19 @@ class KilledAfter(RunDirSession):
             raise Killed
 
 
-def fit(task, session, steps=11, every=3):
-    return train(task, name="toy", run="toy", steps=steps, every=every, seed=7, session=session)
+def fit(
+    task: Task,
+    checkpoints: RunDirCheckpoints,
+    steps: int = 11,
+    every: int = 3,
+    ranks: Ranks = ALONE,
+    log: Any = None,
+) -> History:
+    """Train a task; its history."""
+    folder = checkpoints.path.parent
+    params: Any = SimpleNamespace(toy=SimpleNamespace(steps=steps, checkpoint_every=every))
+    toy = Toy(name="toy", params=params, seed=7, folder=folder, workers=ONE, log=log)
+    return train(toy, task, checkpoints, ranks)["history"]
 
 
 def weight_bytes(module: nn.Module | dict) -> bytes:
@@ -48,11 +74,11 @@ def straight_and_resumed(
     """A task trained without a break, and one taken up after the first checkpoint of a killed run;
     each with its history."""
     straight = make_task()
-    history = fit(straight, RunDirSession(folder / "straight"), steps, every)
+    history = fit(straight, RunDirCheckpoints(folder / "straight"), steps, every)
     with pytest.raises(Killed):
         fit(make_task(), KilledAfter(folder / "killed", 1), steps, every)
     resumed = make_task()
-    again = fit(resumed, RunDirSession(folder / "killed"), steps, every)
+    again = fit(resumed, RunDirCheckpoints(folder / "killed"), steps, every)
     return (straight, history), (resumed, again)
 
 

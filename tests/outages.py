@@ -11,7 +11,7 @@ from tests.outage_trial import LONGER, Trial, fresh
 from tests.project import Project
 
 STAGES = (
-    *("schedules", "prepare", "train_classifier", "train_tokenizer", "cache_tokens"),
+    *("schedules", "prepare", "train_classifier", "features", "train_tokenizer", "cache_tokens"),
     *("train_transformer", "train_autoregressive", "sweep", "evaluate", "cas", "temperature"),
     *("edit", "reject", "reconstruct", "speed", "analysis"),
 )

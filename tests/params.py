@@ -1,23 +1,29 @@
 """Parameters to test with."""
 
-import functools
+import json
+from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params
-from pipeline.runtime.files import read_yaml
 from tests.project import ROOT
 
-PRESET = ROOT / "presets/mnist5k.yaml"  # the default
-
-
-@functools.cache
-def _preset() -> dict[str, Any]:
-    return read_yaml(PRESET)
+PRESET = ROOT / "params.yaml"  # the default
 
 
 def make_params(**changes: Any) -> Params:
-    """The default preset's, with changes given as section={key: value}, or key=value at the top."""
-    values = dict(_preset())
+    """The defaults, with changes given as section={key: value}, or key=value at the top."""
+    return Params(**changed(changes))
+
+
+def write_params(folder: Path, **changes: Any) -> Path:
+    """A parameter file, valid or not; changes as for `make_params`."""
+    path = folder / "params.yaml"
+    path.write_text(json.dumps(changed(changes)))
+    return path
+
+
+def changed(changes: dict[str, Any]) -> dict[str, Any]:
+    values = Params().model_dump()
     for name, change in changes.items():
         values[name] = values[name] | change if isinstance(change, dict) else change
-    return Params(**values)
+    return values

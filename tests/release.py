@@ -1,6 +1,6 @@
 """The authors' release and the port of its tokenizer, as tests need them.
 
-Their reference data where it is there; and, written anew from their description, networks that
+Their reference data; and, written anew from their description, networks that
 compute what theirs do with weights named and laid out as in their files.
 """
 
@@ -14,9 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FOLDER = Path(__file__).parents[2] / "shared" / "fixtures" / "maskgit-release"
-needs_fixture = pytest.mark.skipif(
-    not FOLDER.exists(), reason=f"the release's reference data is not at {FOLDER}"
+FOLDER = Path(__file__).parent / "fixtures" / "maskgit-release"
+SHARED = Path(__file__).parents[2] / "shared" / "fixtures" / "maskgit-release"
+TOKENIZER_CHECKPOINT = SHARED / "tokenizer_tiny_checkpoint"  # too large for the repository
+TRANSFORMER_CHECKPOINT = FOLDER / "transformer_tiny_checkpoint"
+needs_tokenizer = pytest.mark.skipif(
+    not TOKENIZER_CHECKPOINT.exists(), reason=f"{TOKENIZER_CHECKPOINT} is missing"
 )
 
 
@@ -39,16 +42,6 @@ def flax_array(x: Tensor, code: int = 1) -> msgpack.ExtType:
     raw = x.contiguous().view(torch.uint8) if x.ndim else x[None].view(torch.uint8)
     content = msgpack.packb((tuple(x.shape), name, raw.numpy().tobytes()))
     return msgpack.ExtType(code, content)
-
-
-def flax_chunks(x: Tensor, size: int) -> dict:
-    """An array in flat pieces of `size` elements, as flax writes one too large for msgpack."""
-    pieces = x.flatten().split(size)
-    return {
-        "__msgpack_chunked_array__": True,
-        "shape": {str(i): n for i, n in enumerate(x.shape)},
-        "chunks": {str(i): piece.clone() for i, piece in enumerate(pieces)},
-    }
 
 
 # --- the authors' networks ------------------------------------------------------------------------

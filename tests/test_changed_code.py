@@ -2,14 +2,10 @@
 what made its results."""
 
 import json
-import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from analysis import __main__ as analysis
-from pipeline.evaluation import feature_files
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.stage import Stage
 from stages.running import run_stage
@@ -32,7 +28,6 @@ def stage(make_params, tmp_path, monkeypatch) -> Stage:
             "deps": ["science", "data/images"],
             "outs": ["results/rows.csv"],
         },
-        "analysis": {"deps": ["science", "results/rows.csv"], "outs": ["report.html"]},
     }
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
     return Stage("edit", make_params())
@@ -111,30 +106,6 @@ def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_code_before
         assert stage.folder("training", part=1) == before
 
 
-def test_features_have_the_address_of_the_code_that_was_imported(monkeypatch, tmp_path):
-    images = SimpleNamespace(content_hash="i")
-    extractor = SimpleNamespace(name="n", identity="w")
-    address = feature_files.features_path(images, extractor, tmp_path)
-    monkeypatch.setattr("pipeline.runtime.files.file_hash", lambda path: "of an edited file")
-    assert feature_files.features_path(images, extractor, tmp_path) == address
-
-
-def test_params_that_change_during_the_analysis_fail_it(stage, make_params, monkeypatch, capsys):
-    stages = json.loads(Path("dvc.yaml").read_text())
-    stages["stages"]["analysis"]["params"] = ["seed"]
-    Path("dvc.yaml").write_text(json.dumps(stages))
-
-    def build(*of_results) -> list[Path]:
-        Path("params.yaml").write_text(json.dumps(make_params(seed=9).model_dump()))
-        return [Path("report.html")]
-
-    monkeypatch.setattr(analysis, "build", build)
-    monkeypatch.setattr(analysis, "out_of_date", list)
-    assert analysis.main() == 1
-    said = "error: seed: became 9 in params.yaml while analysis ran with 0; run it again\n"
-    assert capsys.readouterr().err == said
-
-
 @pytest.mark.parametrize("changed", ["others/a.py", "science/__pycache__/a.pyc", "notes.txt"])
 def test_of_other_code_and_of_what_is_no_code_any_may_change(stage, changed):
     with stage:
@@ -148,19 +119,3 @@ def test_an_error_of_the_stage_comes_first(stage):
     with pytest.raises(TypeError), stage:
         Path("science/a.py").write_text("lr = 2")
         len(3)
-
-
-@pytest.mark.parametrize("changed", ["science", "results/rows.csv"])
-def test_the_analysis_fails_too(stage, monkeypatch, capsys, changed):
-    Path("results").mkdir(exist_ok=True)
-    Path("results/rows.csv").write_text("fid\n1")
-
-    def build(*of_results) -> list[Path]:
-        Path("science/a.py" if changed == "science" else changed).write_text("lr = 2")
-        return [Path("report.html")]
-
-    monkeypatch.setattr(analysis, "build", build)
-    monkeypatch.setattr(analysis, "out_of_date", list)
-    assert analysis.main() == 1
-    said = SAID.replace("edit", "analysis").replace("^science", f"^error: {changed}")
-    assert re.match(said, capsys.readouterr().err)

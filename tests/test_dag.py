@@ -15,6 +15,7 @@ STAGES = {
     "schedules",
     "prepare",
     "train_classifier",
+    "features",
     "train_tokenizer",
     "cache_tokens",
     "train_transformer",

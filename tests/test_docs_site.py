@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.params import Params
 from pipeline.config.presets import preset_names
-from pipeline.config.schema import Sections
+from pipeline.runtime.dag import flatten
 from pipeline.runtime.files import read_yaml
 from tests.project import ROOT
 
@@ -59,45 +60,8 @@ def test_every_param_says_what_it_means(reference):
     rows = re.findall(
         r"^\| `(\w+)` \| `.+?` \| (.+?) \| (.*?) \| (.+?) \|$", reference.page(), re.M
     )
-    sections = [field.annotation for field in Sections.model_fields.values()]
-    assert len(rows) == sum(len(getattr(each, "model_fields", ())) for each in sections)
+    assert len(rows) == len(flatten(Params().model_dump()))
     assert [name for name, _, meaning, _ in rows if not meaning] == []
-
-
-def test_comments_above_a_key_and_beside_it_are_its_own(reference):
-    text = (
-        "# Of the section.\none:\n  # Above.\n  a: 1  # Beside.\n  b:\n  - 1\n\n# Free.\n\ntwo: 2\n"
-    )
-    assert reference.comments(text) == {
-        "one": "Of the section.",
-        "one.a": "Above. Beside.",
-        "one.b": "",
-        "two": "",
-    }
-
-
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ({"type": "boolean"}, "true, false"),
-        ({"type": "integer", "minimum": 1, "maximum": 1000}, "integer, ≥ 1"),
-        ({"type": "number", "minimum": 1e-12, "maximum": 1e30}, "number, > 0"),
-        ({"type": "number", "minimum": 0, "exclusiveMaximum": 1}, "number, ≥ 0, < 1"),
-        ({"type": "number", "minimum": 0, "maximum": 1}, "number, ≥ 0, ≤ 1"),
-        ({"enum": ["floor", "ceil"], "type": "string"}, "`floor`, `ceil`"),
-        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "a text, or null"),
-        (
-            {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "integer"}},
-            "two of: integer",
-        ),
-        (
-            {"type": "array", "maxItems": 9, "items": {"type": "string"}},
-            "a list, or `[]`, of: a text",
-        ),
-    ],
-)
-def test_what_a_value_may_be_is_told_in_words(reference, kind, said):
-    assert reference.allowed(kind) == said
 
 
 def test_the_page_of_presets_has_every_one():

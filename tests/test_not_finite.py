@@ -1,24 +1,13 @@
 """NaN is refused where it would be published, decoded or shown."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
-from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregressive
-from pipeline.data.images.pixels import as_uint8
-from pipeline.decoding import DecodingSettings, decode, generate
-from pipeline.evaluation.statistics import load_statistics
 from pipeline.runtime.errors import UserError
-from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import load_model, save_model
 from tests.errors import one_line
-from tests.pretrained_files import PUBLISHED, TOKENIZER
-from tests.tiny_networks import seeded
-
-SETTINGS = DecodingSettings(iterations=3, schedule="cosine", choice_temperature=4.5)
+from tests.pretrained_files import PUBLISHED
 
 
 def broken(network: torch.nn.Module, name: str, value: float) -> torch.nn.Module:
@@ -39,106 +28,3 @@ def test_a_model_is_published_with_finite_weights_only(tmp_path, value):
     one_line(error)
     assert (tmp_path / "model/model.safetensors").read_bytes() == before
     load_model(tmp_path / "model", "transformer")
-
-
-@pytest.mark.parametrize("network", [MaskGitTransformer, AutoregressiveTransformer])
-@pytest.mark.parametrize("name", ["vocabulary_bias", "blocks.0.mlp_in.weight"])
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_logits_that_are_not_finite_are_no_sample(network, value, name):
-    labels = torch.tensor([0, 1])
-
-    def draw(model):
-        if network is MaskGitTransformer:
-            return generate(model, labels, SETTINGS, seed=0)
-        return generate_autoregressive(model, labels, seed=0)
-
-    draw(network(PUBLISHED).eval())
-    with pytest.raises(UserError, match=r"NaN or infinite.*train it again") as error:
-        draw(broken(network(PUBLISHED), name, value))
-    one_line(error)
-
-
-@pytest.mark.parametrize("bad_step", range(3))
-def test_one_bad_step_is_enough(bad_step):
-    calls = []
-
-    def predict(tokens, mask):
-        calls.append(mask)
-        logits = torch.zeros(2, 9, 5)
-        if len(calls) == bad_step + 1:
-            where = mask[1].nonzero()[0, 0]
-            logits[1, where, 2] = torch.nan
-        return logits
-
-    tokens, unknown = torch.zeros(2, 9, dtype=torch.long), torch.ones(2, 9, dtype=torch.bool)
-    with pytest.raises(UserError, match="NaN or infinite"):
-        decode(predict, tokens, unknown, SETTINGS, seeded(0))
-
-
-def test_logits_of_tokens_that_are_known_do_not_matter():
-    """Nothing is drawn from them; a caller may leave them as they are."""
-
-    def predict(tokens, mask):
-        return torch.zeros(1, 9, 5).masked_fill(~mask[..., None], torch.nan)
-
-    tokens = torch.arange(9)[None]
-    unknown = torch.arange(9)[None] > 4
-    steps = decode(predict, tokens, unknown, SETTINGS, seeded(0))
-    assert steps[-1].sampled[0, :5].tolist() == list(range(5))
-
-
-def test_pixels_that_are_nan_are_no_picture():
-    with pytest.raises(UserError, match=r"pixels are NaN.*tokenizer") as error:
-        as_uint8(torch.tensor([[0.5, torch.nan]]))
-    one_line(error)
-    assert as_uint8(torch.tensor([0.0, 1.0, 7.0, -1.0])).tolist() == [0, 255, 255, 0]
-    bad = broken(Tokenizer(TOKENIZER), "decoder.out.weight", torch.nan)
-    with pytest.raises(UserError, match="pixels are NaN"):
-        tokens_to_images(bad, torch.zeros(1, 4, dtype=torch.long))
-
-
-def covariance(size: int = 6) -> np.ndarray:
-    return np.cov(np.random.default_rng(0).normal(size=(40, size)), rowvar=False)
-
-
-def changed(kind: str) -> dict[str, np.ndarray]:
-    mu, sigma = np.zeros(6), covariance()
-    if kind in ("nan", "inf"):
-        sigma[2, 2] = float(kind)
-    elif kind == "nan mean":
-        mu[3] = np.nan
-    elif kind == "asymmetric":
-        sigma[0, 1] += 0.5
-    elif kind == "negative variance":
-        sigma[4, 4] = -1
-    elif kind == "negative direction":  # every variance is positive, and one of a sum is not
-        sigma[0, 1] = sigma[1, 0] = 2 * max(sigma[0, 0], sigma[1, 1])
-    elif kind == "complex":
-        sigma = sigma + 0.1j
-    elif kind == "text":
-        mu = np.array(["a"] * 6)
-    elif kind == "empty":
-        mu, sigma = np.zeros(0), np.zeros((0, 0))
-    return {"mu": mu, "sigma": sigma}
-
-
-KINDS = ("nan", "inf", "nan mean", "asymmetric", "negative variance", "negative direction")
-
-
-@pytest.mark.parametrize("kind", [*KINDS, "complex", "text", "empty"])
-def test_statistics_that_are_no_covariance_are_refused(tmp_path, kind):
-    path: Path = tmp_path / "statistics.npz"
-    np.savez(path, **changed("good"))
-    load_statistics(path)
-    np.savez(path, **changed(kind))
-    with pytest.raises(UserError, match=r"statistics\.npz.*(replace the file|an \.npz with both)"):
-        load_statistics(path)
-
-
-def test_statistics_of_fewer_images_than_dimensions_are_covariances(tmp_path):
-    """Rounded to float32 they have tiny negative eigenvalues."""
-    sigma = np.cov(np.random.default_rng(0).normal(size=(20, 64)), rowvar=False)
-    sigma = sigma.astype(np.float32)
-    assert np.linalg.eigvalsh(sigma.astype(np.float64)).min() < 0
-    np.savez(tmp_path / "few.npz", mu=np.zeros(64), sigma=sigma)
-    assert load_statistics(tmp_path / "few.npz").sigma.shape == (64, 64)

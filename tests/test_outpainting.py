@@ -79,28 +79,13 @@ def test_outpainting_beyond_is_edits_of_windows_in_turn(side):
         assert (new.flatten(2).amax(dim=-1) > 0).all()  # the blank that the window started with
 
 
-def test_windows_draw_noise_of_their_own():
+@pytest.mark.parametrize(
+    ("shape", "overlap", "said"),
+    [((10, 8), 5, "8 pixels"), ((10, 10), 10, "overlap"), ((12, 10), 5, "12×10")],
+)
+def test_outpainting_beyond_says_what_does_not_fit(shape, overlap, said):
     model, tokenizer = models(5)
-    images, labels = random_images(6, 1, 3, 10, 10), torch.tensor([0])
-    # One column of overlap is not a whole token: both windows are generated from nothing.
-    wide = outpaint_beyond(
-        model, tokenizer, images, labels, DECODING, side="right", pixels=18, overlap=1, seed=0
-    )
-    assert not torch.equal(wide[..., 10:17], wide[..., 19:26])
-
-
-def test_outpainting_beyond_says_what_does_not_fit():
-    model, tokenizer = models(5)
-    labels, how = torch.tensor([0]), {"side": "right", "pixels": 4, "seed": 0}
-    with pytest.raises(UserError, match="8 pixels from side to side, a window 10"):
-        outpaint_beyond(
-            model, tokenizer, random_images(0, 1, 3, 10, 8), labels, DECODING, overlap=5, **how
-        )
-    with pytest.raises(UserError, match=r"overlap: .* 10 is not within 1–9"):
-        outpaint_beyond(
-            model, tokenizer, random_images(0, 1, 3, 10, 10), labels, DECODING, overlap=10, **how
-        )
-    with pytest.raises(UserError, match="the image has 12×10 pixels"):
-        outpaint_beyond(
-            model, tokenizer, random_images(0, 1, 3, 12, 10), labels, DECODING, overlap=5, **how
-        )
+    images, labels = random_images(0, 1, 3, *shape), torch.tensor([0])
+    how = {"side": "right", "pixels": 4, "seed": 0, "overlap": overlap}
+    with pytest.raises(UserError, match=said):
+        outpaint_beyond(model, tokenizer, images, labels, DECODING, **how)

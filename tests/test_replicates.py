@@ -13,12 +13,13 @@ import pytest
 
 from pipeline.config.paths import TOKENS
 from pipeline.config.replicates import main_replicates, replicates
+from pipeline.data.ranks import ALONE
 from pipeline.runtime import stage as stage_module
 from pipeline.runtime.run_log import RunLog
 from pipeline.training import networks
 from pipeline.training.autoregressive import AutoregressiveTask
-from pipeline.training.loop import RunDirSession, train
-from pipeline.training.transformer import TransformerTask
+from pipeline.training.loop import RunDirCheckpoints, Workers, train
+from pipeline.training.transformer import TransformerTask, TransformerTraining
 from pipeline.weights.published import load_model
 from tests.images import write_token_cache
 from tests.interruption import weight_bytes
@@ -114,9 +115,16 @@ def published(params, network="transformer") -> dict[str, bytes]:
 
 def single(params, network: str, seed: int, folder: Path) -> tuple[bytes, list[dict]]:
     """The averaged weights and the history of one training, without any stage."""
-    task = TASKS[network](params, TOKENS, CLASSES, seed=seed, device=CPU)
-    session = RunDirSession(folder)
-    history = train(task, name="", run="", steps=4, every=2, seed=seed, session=session)
+    training = TransformerTraining(
+        name=network,
+        params=params,
+        task_type=TASKS[network],
+        seed=seed,
+        folder=folder,
+        workers=Workers.of(params.ray, 1),
+    )
+    task = training.task(ALONE, CPU)
+    history = train(training, task, RunDirCheckpoints(folder))["history"]
     return weight_bytes(task.average.module), history
 
 
@@ -168,16 +176,16 @@ def test_killed_trainings_go_on_and_end_with_the_same_bytes(train_stage, monkeyp
     straight = published(params)
     for folder in ("models/transformer", "runs/train_transformer"):
         shutil.rmtree(folder)
-    log, rows = networks.Observer.on_row, []
+    log, rows = Run.log_training, []
 
     def dies(self, row):
         rows.append(row)
-        if len(rows) == 4:  # the last of the second training, before its checkpoint
+        if len(rows) == 6:  # of the second training, before its checkpoint: 2 × 2 are the first's
             raise KeyboardInterrupt
         log(self, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(networks.Observer, "on_row", dies)
+        patch.setattr(Run, "log_training", dies)
         with pytest.raises(KeyboardInterrupt):
             train_stage(params)
     assert not Path("models/transformer").exists()

@@ -47,18 +47,6 @@ def test_a_changed_param_runs_only_what_lists_it(finished, tmp_path, change, exp
     assert would_run(project) == expected
 
 
-def test_samples_that_are_not_kept_are_published_all_the_same(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    samples, runs = project.folder / "data/samples", project.folder / "runs/evaluate"
-    expected = tree_hash(samples)
-    shutil.rmtree(samples)
-    shutil.rmtree(runs)
-    project.set(evaluation__keep_samples=False)
-    project.stage("evaluate")
-    assert tree_hash(samples) == expected
-    assert list(runs.rglob("row.json")) and not list(runs.rglob("samples"))
-
-
 def test_a_refused_run_costs_no_results(finished, tmp_path):
     """DVC deletes them before it runs the stage that refuses; with the params of then they come
     back, and no stage runs."""
@@ -129,17 +117,17 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
     with open(project.folder / "pipeline/experiments/ablation/measuring.py", "a") as code:
         code.write("# edited\n")
     project.edit(
-        "pipeline/evaluation/metrics.py",
-        "    values = manifolds(*sides, neighbors)._asdict()\n",
-        "    values = manifolds(*sides, neighbors)._asdict()\n"
-        '    values["twice_precision"] = 2 * values["precision"]\n',
+        "pipeline/evaluation/evaluator.py",
+        "            values = dict(found._asdict())\n",
+        "            values = dict(found._asdict())\n"
+        '            values["twice_precision"] = 2 * found.precision\n',
     )
-    kid = '        f"kid_{extractor}": kid_mean,\n'
-    half = '        f"half_kid_{extractor}": None if kid_mean is None else kid_mean / 2,\n'
-    project.edit("pipeline/evaluation/metrics.py", kid, kid + half)
+    kid = '        return values | {f"kid_{self.extractor.name}": distance}\n'
+    half = '        values["half_kid_classifier"] = None if distance is None else distance / 2\n'
+    project.edit("pipeline/evaluation/evaluator.py", kid, half + kid)
     names = '    "half_kid": "half KID",\n    "twice_precision": "twice precision",\n'
     project.edit(
-        "analysis/exhibits/inputs/metrics.py", '    "kid": "KID",\n', names + '    "kid": "KID",\n'
+        "analysis/exhibits/results.py", '    "kid": "KID",\n', names + '    "kid": "KID",\n'
     )
     ran, log = project.repro()
     assert set(ran) == {"sweep", "evaluate", "temperature", "edit", "reject", "analysis"}
@@ -195,7 +183,7 @@ def test_trials_are_trained_again_by_what_trains_them(finished, tmp_path):
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("analysis/exhibits/table1.py", {"analysis"}),
+        ("analysis/exhibits/quality.py", {"analysis"}),
         ("pipeline/runtime/run_log.py", set()),
         ("pipeline/editing.py", {"edit"}),
         ("pipeline/prepare/datasets.py", {"prepare"}),

@@ -1,6 +1,7 @@
 """A project of tiny models with random weights and a data set of noise, and its images' scores."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from torch import Tensor
 from pipeline.autoregressive import AutoregressiveTransformer
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
+from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES, TOKENIZER
 from pipeline.config.replicates import NETWORKS, NetworkName, Replicate, main_replicates, replicates
 from pipeline.data.images.pixels import as_float
-from pipeline.data.images.shards import ImageShards
+from pipeline.data.images.shards import ImageShards, write_manifest, write_shards
 from pipeline.data.images.views import View
-from pipeline.data.images.writing import write_manifest, write_shards
 from pipeline.data.seeds import mix
+from pipeline.evaluation.feature_files import write_reference
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split
 from pipeline.runtime.batches import Alone
@@ -101,6 +102,13 @@ def write_models(params: Params) -> None:
     save_model(CLASSIFIER, "classifier", classifier.config, classifier.state_dict())
 
 
+def write_features(params: Params) -> None:
+    """What the stage `features` writes, anew."""
+    shutil.rmtree(FEATURES, ignore_errors=True)
+    for name in (params.evaluation.extractor, params.evaluation.second_extractor):
+        write_reference(name, FEATURES / name, params, ALONE)
+
+
 def save_resnet() -> None:
     """A torchvision network of random weights as the classifier: of its 512 features params know
     nothing."""
@@ -123,6 +131,7 @@ def make_project(folder: Path) -> Path:
         patch.chdir(folder)
         write_images()
         write_models(with_params())
+        write_features(with_params())
         write_noise(90)
     return folder
 

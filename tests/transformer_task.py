@@ -2,12 +2,14 @@
 
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.config.params import Params
+from pipeline.training import transformer
 from pipeline.training.transformer import TransformerTask
 from tests.images import write_token_cache
 
@@ -59,13 +61,21 @@ class Spy(nn.Module):
         return self.module(*args)
 
 
-def transformer_task(params, tokens_dir, **options) -> TransformerTask:
-    options = {"seed": 3, "device": CPU} | options
-    return TransformerTask(params, tokens_dir, CLASSES, **options)
+def transformer_task(
+    params: Params, tokens_dir: Path, kind: type[TransformerTask] = TransformerTask, **options
+) -> TransformerTask:
+    """A task, whose workers are not connected."""
+    with mock.patch.object(transformer, "_data_parallel", lambda model, *_: model):
+        return kind(params, tokens_dir, **{"seed": 3, "device": CPU} | options)
+
+
+def spied(task: TransformerTask) -> TransformerTask:
+    task.parallel = Spy(task.model)
+    return task
 
 
 def calls(params, tokens_dir, steps=range(1), **options) -> list[Call]:
-    task = transformer_task(params, tokens_dir, wrap=Spy, **options)
+    task = spied(transformer_task(params, tokens_dir, **options))
     for step in steps:
         task.step(step)
     return [Call(*call) for call in task.parallel.calls]

@@ -9,7 +9,6 @@ import pandas as pd
 from analysis.exhibits.formatting import latex, markdown
 from pipeline.runtime.files import write_csv, write_text
 
-Draw = Callable[[Path, int], None]  # as PNG to a path, at a resolution in dpi
 BOLD = "Bold: the best mean of those that can be compared, be it by chance."
 
 
@@ -21,12 +20,14 @@ class Exhibit:
         name: stem of its files.
         paper: what the paper found, in plain sentences; empty where it has nothing like it.
         here: what this run found; words between ** are emphasized.
+        files: the fields of `Results` that it is made from; the report sets them.
     """
 
     name: str
     title: str
     paper: str = ""
     here: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,6 @@ class Table(Exhibit):
         cells: every value, written with ten digits; the paper's in columns named `paper_…`.
         readable: the same as strings, the paper's in columns named "… (paper…)".
         notes: what the numbers stand on.
-        files: the result files that were read, relative to the folder of results.
         timed: it holds timings, which no second run repeats.
         folded: so long that the report shows it on demand.
         links: for each row the anchor in the report that its last cell leads to.
@@ -46,7 +46,6 @@ class Table(Exhibit):
     cells: pd.DataFrame
     readable: pd.DataFrame
     notes: list[str]
-    files: list[str]
     timed: bool = False
     folded: bool = False
     links: list[str] = field(default_factory=list)
@@ -72,12 +71,11 @@ class Figure(Exhibit):
 
     Args:
         alt: what a reader who cannot see it should know.
-        draw: draws it.
-        narrow: draws it for a narrow screen, where the form differs.
+        draw: draws it as PNG to a path, at a resolution in dpi; a chart also with `narrow=True`, in
+            the form for a narrow screen.
         chart: curves on white, and not pictures.
     """
 
     alt: str
-    draw: Draw
-    narrow: Draw | None = None
+    draw: Callable[..., None]
     chart: bool = False

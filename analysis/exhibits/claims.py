@@ -1,4 +1,4 @@
-"""Every comparison of the report, judged as one family, and the sentences that say what came of it.
+"""What the paper claims, judged as one family, and the sentences that say what came of it.
 
 No table or figure concludes anything but what stands here. Whoever looks at some twenty
 comparisons finds one at p = 0.05 by chance; so each p is corrected for all of them (Holm), and only
@@ -7,24 +7,203 @@ timings, which is stricter: else how long something took here would decide what 
 """
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
-from types import ModuleType
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
-from analysis.exhibits.comparisons import networks, samples, schedules
-from analysis.exhibits.comparisons.claim import HYPOTHESIS, SEEDS, TIMINGS, Claim, Part, Setup
-from analysis.exhibits.comparisons.inference import ALPHA, NAN, holm
-from analysis.exhibits.comparisons.learned import SWEPT, barely_trained
-from analysis.exhibits.formatting import listed, number
-from analysis.exhibits.inputs.metrics import MODELS
-from analysis.exhibits.inputs.results import Results
+import pandas as pd
+from scipy import stats
+
+from analysis.exhibits.base import Table
+from analysis.exhibits.formatting import NONE, count, listed, number, percent
+from analysis.exhibits.results import MODELS, NETWORKS, Results
+from analysis.exhibits.statistics import ALPHA, LEVEL, NAN, Effect, holm, paired, pairs
 from pipeline.config.params import Params
 
+BETTER = "**{}** is better than {}"
+HYPOTHESIS = "hypothesis"  # in the source of what the paper only supposes
+# What n counts.
+SEEDS, TIMINGS, SCHEDULES = "training seeds", "timings of each in one process", "schedules"
+ONE = {SEEDS: "training seed", TIMINGS: "timing of each"}  # of several
+SWEPT = "the sweep's models"
+NEAR = 0.1  # of the way from chance to real images
 P_LEAST = 0.0001  # no number here is worth a smaller p
 RELEASED = "the weights are of one training, and the seeds only of what is drawn from them"
-ONE = {SEEDS: "training seed", TIMINGS: "timing of each"}  # of several
 UNKNOWN = "whether its networks have learned anything is out of date"
 SHOWN, NOT_SHOWN, UNDECIDED = "shown here", "not shown here", "undecided"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One comparison of two sides, as numbers and in words.
+
+    Args:
+        effect: the first side less the second, or how far the two agree.
+        values: what was measured of each side; empty where the effect says all.
+        won: the sentence where the first side is on the claim's side of the second; lost, where it
+            is the other way round; tied, where it is open.
+        kind: what the effect is.
+        where: the conditions that it is of, where a claim's parts differ in them.
+        sides: which two, where they do in that.
+    """
+
+    effect: Effect
+    values: tuple[float, ...] = ()
+    won: str
+    lost: str
+    tied: str
+    kind: str = "difference"
+    where: str = ""
+    sides: str = ""
+
+    @property
+    def turned(self) -> "Part":
+        """The same with its sides changed, where there are two."""
+        if not self.values:
+            return self
+        effect = self.effect
+        other = replace(effect, value=-effect.value, low=-effect.high, high=-effect.low)
+        turned = replace(self, effect=other, values=self.values[::-1])
+        return replace(turned, won=self.lost, lost=self.won)
+
+    @property
+    def numbers(self) -> str:
+        """ "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)", after where that is."""
+        text, effect = " against ".join(map(number, self.values)), self.effect
+        if not math.isnan(effect.low) or not self.values:
+            like = max((abs(value) for value in self.values), default=effect.value)
+            value, low, high = (
+                number(x, like=like).replace("-", "−")
+                for x in (effect.value, effect.low, effect.high)
+            )
+            interval = "" if math.isnan(effect.low) else f" ({low} to {high})"
+            text += f"{', ' * bool(text)}{self.kind} {value}{interval}"
+        return f"{self.where}: {text}" if self.where else text
+
+    @property
+    def numbers_of_sides(self) -> str:
+        """The numbers, after which sides they are where nothing else says so."""
+        return f"{self.sides}: {self.numbers}" if self.sides else self.numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Something that the paper says, or that one would expect, and what it is measured by here.
+
+    Args:
+        said: the claim in plain words.
+        source: where the paper has it; empty for an expectation of ours.
+        exhibit: name of the table or figure that shows its numbers; `shown_in` is how readers
+            know it.
+        measure: what is compared, as in the tables: "FID (classifier)".
+        sign: of the effect if the claim holds.
+        parts: all of them must hold; empty where nothing was measured.
+        whole: the sentence where all of several parts hold.
+        noise: what n counts, and what another run would draw again.
+        networks: whose samples are compared; nothing is tested of one that is barely trained.
+        fewest: the n that a test needs. Where seeds choose T for one another it is three: of two
+            each would choose by what the other reports.
+        caveat: why the claim's holding would be no finding; empty where it would be one.
+        lacking: why nothing can be tested, whatever n is; empty where something can.
+    """
+
+    said: str
+    source: str
+    exhibit: str
+    shown_in: str
+    measure: str
+    sign: int
+    parts: list[Part] = field(default_factory=list)
+    whole: str = ""
+    noise: str = SEEDS
+    networks: Sequence[str] = (MODELS["transformer"],)
+    fewest: int = 2
+    caveat: str = ""
+    lacking: str = ""
+
+    @property
+    def line(self) -> str:
+        """The claim, with its caveat."""
+        return f"{self.said}, {self.caveat}" if self.caveat else self.said
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some parts point to the claim and others away from it."""
+        values = [part.effect.value * self.sign for part in self.parts]
+        return any(value > 0 for value in values) and any(value < 0 for value in values)
+
+    @property
+    def weakest(self) -> Part | None:
+        """The part that supports the claim least; None where nothing was measured."""
+        measured = [part for part in self.parts if not math.isnan(part.effect.value)]
+        return max(measured, key=self._support) if measured else None
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of all parts together; NaN where one of them could not be tested.
+
+        The claim holds if every part does (intersection-union: the greatest of the one-sided p),
+        and fails if any part is the other way round (the least of them, times their number).
+        """
+        effects = [part.effect for part in self.parts]
+        if self.lacking or self.n < self.fewest or any(math.isnan(effect.p) for effect in effects):
+            return NAN
+        holds = max(effect.one_sided(self.sign) for effect in effects)
+        fails = len(effects) * min(effect.one_sided(-self.sign) for effect in effects)
+        return min(1.0, 2 * min(holds, fails))
+
+    @property
+    def n(self) -> int:
+        return min((part.effect.n for part in self.parts), default=0)
+
+    def _support(self, part: Part) -> float:
+        """The part's one-sided p; without one, how far its value is on the other side."""
+        if math.isnan(part.effect.p):
+            return -self.sign * part.effect.value
+        return part.effect.one_sided(self.sign)
+
+
+def versus(
+    first: str,
+    second: str,
+    effect: Effect,
+    values: tuple[float, ...] = (),
+    *,
+    relation: str = BETTER,
+    noise: str = SEEDS,
+    where: str = "",
+    several: bool = False,
+) -> Part:
+    """A comparison of two named sides.
+
+    Args:
+        relation: the sentence that puts one side before the other, with {} for each.
+        several: whether other parts of the claim are of other sides.
+    """
+    return Part(
+        effect=effect,
+        values=values,
+        won=relation.format(first, second),
+        lost=relation.format(second, first),
+        tied=f"{first} and {second} do not differ by more than {noise} explain",
+        where=where,
+        sides=f"{first} and {second}" if several else "",
+    )
+
+
+def by_pairs(
+    first: str,
+    ours: pd.Series,
+    second: str,
+    theirs: pd.Series,
+    relation: str = BETTER,
+    several: bool = False,
+) -> list[Part]:
+    """Two sides, paired by seed; no part where no seed has both. Arguments as in `versus`."""
+    a, b = pairs(ours, theirs)
+    if not len(a):
+        return []
+    means = (a.mean(), b.mean())
+    return [versus(first, second, paired(a, b), means, relation=relation, several=several)]
 
 
 @dataclass(frozen=True)
@@ -70,27 +249,26 @@ class Verdict:
     def numbers(self) -> str:
         """What was measured, of the part that supports the claim least, with its 95% interval."""
         part = self.claim.weakest
-        return _of_sides(part) if part else "not measured"
+        return part.numbers_of_sides if part else "not measured"
 
     @property
     def sentence(self) -> str:
         """What this run says of the claim, with the numbers; words between ** are emphasized."""
-        part, claim = self.claim.weakest, self.claim
+        part, measure = self.claim.weakest, self.claim.measure
+        asks = "" if measure in self.claim.said else f"{measure}: "
+        asks += f"undecided whether {self.claim.said}"
         if part is None:
-            return f"{self._open()}: it was not measured here."
+            return f"{asks}: it was not measured here."
         if math.isnan(self.adjusted):
-            return f"{self._open()}: {self._untested()} ({_of_sides(part)})."
-        if self.word == UNDECIDED:
-            return f"{self._undecided(part)} ({_of_sides(part)}; {self._tested()})."
-        numbers = _numbers(part if self.word == SHOWN else part.turned)
-        return f"{claim.measure}: {self._decided(part)} ({numbers}; {self._tested()})."
-
-    def _undecided(self, part: Part) -> str:
-        """Nobody may say that two sides do not differ where they do but for the correction."""
-        if min(self.p, part.effect.p) < ALPHA:
-            family = f"the {self.comparisons} comparisons"
-            return f"{self._open()}: not decided after correction for {family}"
-        return f"{self.claim.measure}: undecided: {part.tied}"
+            return f"{asks}: {self._untested()} ({self.numbers})."
+        if self.word != UNDECIDED:
+            numbers = (part if self.word == SHOWN else part.turned).numbers
+            return f"{measure}: {self._decided(part)} ({numbers}; {self._tested()})."
+        if min(self.p, part.effect.p) < ALPHA:  # they differ, but for the correction
+            text = f"{asks}: not decided after correction for the {self.comparisons} comparisons"
+        else:
+            text = f"{measure}: undecided: {part.tied}"
+        return f"{text} ({self.numbers}; {self._tested()})."
 
     def _decided(self, part: Part) -> str:
         claim, shown = self.claim, self.word == SHOWN
@@ -104,17 +282,13 @@ class Verdict:
             text += f"; at the least {part.won.replace('**', '')}"
         return f"the parts of the claim differ: {text}" if self.mixed else text
 
-    def _open(self) -> str:
-        """The claim as a question, after what it is measured by unless it says that."""
-        measure, said = self.claim.measure, self.claim.said
-        return f"{'' if measure in said else f'{measure}: '}undecided whether {said}"
-
     def _tested(self) -> str:
-        parts = len(self.claim.parts)
+        parts, p = len(self.claim.parts), p_value(self.p)
         together = f" of all {parts} parts" if parts > 1 else ""
         return (
-            f"p {_equals(self.p)}{together}, corrected for {self.comparisons} comparisons "
-            f"{p_value(self.adjusted)}; n = {self.claim.n} {self.claim.noise}"
+            f"p {p if p.startswith('<') else f'= {p}'}{together}, corrected for "
+            f"{self.comparisons} comparisons {p_value(self.adjusted)}; "
+            f"n = {self.claim.n} {self.claim.noise}"
         )
 
     def _untested(self) -> str:
@@ -131,34 +305,44 @@ class Verdict:
         return f"no spread over n = {n} {noise}: nothing can be tested"
 
 
-def judge(results: Results, params: Params) -> list[Verdict]:
-    """Every claim with its verdict, in the order of the report."""
-    return _judge(results, Setup.of(params))
+def judge(
+    claims: list[Claim], results: Results, params: Params, left_out: Collection[str] = ()
+) -> list[Verdict]:
+    """Every claim with its verdict, in the same order.
 
-
-@lru_cache(maxsize=1)  # every table asks, and means the same
-def _judge(results: Results, setup: Setup) -> list[Verdict]:
-    untested = _untested(results, setup)
-    claims = [
-        (claim, untested[module] if claim.noise != TIMINGS else "")
-        for module in (networks, schedules, samples)
-        for claim in module.claims(results, setup)
-    ]
-    out = [claim.exhibit in results.left_out for claim, _ in claims]
-    # What is out of date is not shown, and still counted, as if nothing were found of it: else
-    # leaving it out could decide others.
+    Args:
+        left_out: exhibits whose results are out of date. Their claims have no verdict, and are
+            still counted, as if nothing were found of them: else leaving one out could decide
+            others.
+    """
+    barely = barely_trained(results, params)
+    reasons = [_reason(claim, barely, params, left_out) for claim in claims]
     p_values = [
-        1.0 if left or reason == UNKNOWN else NAN if reason else claim.p
-        for (claim, reason), left in zip(claims, out, strict=True)
+        1.0 if claim.exhibit in left_out or reason == UNKNOWN else NAN if reason else claim.p
+        for claim, reason in zip(claims, reasons, strict=True)
     ]
-    adjusted = _corrected(p_values, [claim.noise == TIMINGS for claim, _ in claims])
+    adjusted = _corrected(p_values, [claim.noise == TIMINGS for claim in claims])
     tested = sum(not math.isnan(p) for p in p_values)
-    judged = zip(claims, p_values, adjusted, out, strict=True)
     return [
         Verdict(claim, *((NAN, NAN) if reason else (p, corrected)), tested, reason)
-        for (claim, reason), p, corrected, left in judged
-        if not left
+        for claim, reason, p, corrected in zip(claims, reasons, p_values, adjusted, strict=True)
+        if claim.exhibit not in left_out
     ]
+
+
+def _reason(
+    claim: Claim, barely: Collection[str], params: Params, left_out: Collection[str]
+) -> str:
+    """Why a claim cannot be tested: by what its networks are; empty where it can."""
+    if not claim.networks:
+        return ""
+    if params.transformer.pretrained:
+        return RELEASED
+    # Networks are judged by samples and images of the stage evaluate, and those of the sweep.
+    if "figure5" in left_out or ("figure8" in left_out and SWEPT in claim.networks):
+        return UNKNOWN
+    names = [name for name in claim.networks if name in barely]
+    return f"barely trained, and recognised near chance: {listed(names)}" if names else ""
 
 
 def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
@@ -167,29 +351,6 @@ def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
     alike = [1.0 if is_timed and not math.isnan(p) else p for p, is_timed in each]
     corrected = zip(holm(p_values), holm(alike), timed, strict=True)
     return [whole if is_timed else steady for whole, steady, is_timed in corrected]
-
-
-def _untested(results: Results, setup: Setup) -> dict[ModuleType, str]:
-    """Why no claim of a module can be tested: by what its networks are."""
-    if setup.released:
-        return dict.fromkeys((networks, schedules, samples), RELEASED)
-    barely = barely_trained(results, setup)
-    needed = {networks: MODELS.values(), schedules: (SWEPT,), samples: (MODELS["transformer"],)}
-    found = {module: [name for name in names if name in barely] for module, names in needed.items()}
-    reasons = {
-        module: f"barely trained, and recognised near chance: {listed(names)}" if names else ""
-        for module, names in found.items()
-    }
-    # By samples and images of the stage evaluate, and those of the sweep.
-    if "figure5" in results.left_out:
-        return dict.fromkeys(reasons, UNKNOWN)
-    return reasons | ({schedules: UNKNOWN} if "figure8" in results.left_out else {})
-
-
-def sentences(results: Results, params: Params, exhibit: str) -> list[str]:
-    """What this run says of the claims that a table or figure shows, by its anchor."""
-    verdicts = judge(results, params)
-    return [verdict.sentence for verdict in verdicts if verdict.claim.exhibit == exhibit]
 
 
 def p_value(p: float) -> str:
@@ -203,34 +364,166 @@ def p_value(p: float) -> str:
     return next((text for text in texts if float(text) != ALPHA), texts[0])
 
 
-def _equals(p: float) -> str:
-    return p_value(p) if p < P_LEAST else f"= {p_value(p)}"
+# Whether the networks have learned anything: what barely trained ones are compared by is noise
 
 
-def _of_sides(part: Part) -> str:
-    """The same after which sides they are, where nothing else says so."""
-    return f"{part.sides}: {_numbers(part)}" if part.sides else _numbers(part)
+@dataclass(frozen=True)
+class Recognised:
+    """The share of samples whose class the reference classifier finds.
+
+    Args:
+        share: over all trainings; low and high: its 95% interval over samples (Wilson).
+        samples: how many those are.
+        chance: the share that guessing would find, at best.
+        real: the share of held-out real images.
+    """
+
+    share: float
+    low: float
+    high: float
+    samples: int
+    chance: float
+    real: float
+
+    @property
+    def near_chance(self) -> bool:
+        """Whether the interval reaches into the lowest tenth of the way from chance to real
+        images."""
+        return self.low < self.chance + NEAR * max(self.real - self.chance, 0.0)
 
 
-def _numbers(part: Part) -> str:
-    """ "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)", after where that is."""
-    found = _found(part)
-    return f"{part.where}: {found}" if part.where else found
+def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
+    """Which networks are recognised near chance: MaskGIT, VQGAN∗, those of the sweep (at the cell
+    where most of their samples are recognised). Of a single class there is nothing to recognise."""
+    if results.data["classes"] < 2:
+        return {}
+    main = results.trained_with(params.training.label_smoothing)
+    sets = {MODELS[name]: main[main["images"] == name] for name in NETWORKS}
+    cells = results.sweep.groupby(["schedule", "iterations"])
+    shares = cells["class_accuracy"].mean()
+    if shares.notna().any():
+        sets[SWEPT] = cells.get_group(shares.idxmax())
+    found = {name: _recognised(rows, results, params) for name, rows in sets.items()}
+    return {name: each for name, each in found.items() if each and each.near_chance}
 
 
-def _found(part: Part) -> str:
-    effect = part.effect
-    text = " against ".join(number(value) for value in part.values)
-    if math.isnan(effect.low) and part.values:
-        return text
-    like = max((abs(value) for value in part.values), default=effect.value)
-    value, low, high = (signed(x, like) for x in (effect.value, effect.low, effect.high))
-    found = f"{part.kind} {value}"
-    if not math.isnan(effect.low):
-        found += f" ({low} to {high})"
-    return f"{text}, {found}" if text else found
+def _recognised(rows: pd.DataFrame, results: Results, params: Params) -> Recognised | None:
+    """Of sets of samples together; None without any."""
+    rows = rows.dropna(subset="class_accuracy")
+    samples, data = int(rows["samples"].sum()), results.data
+    if not samples:
+        return None
+    uniform = params.evaluation.labels == "uniform"
+    chance = 1 / data["classes"] if uniform else data["largest_class"]
+    found = round(float((rows["class_accuracy"] * rows["samples"]).sum()))
+    interval = stats.binomtest(found, samples).proportion_ci(LEVEL, method="wilson")
+    real = results.evaluation["real"]["class_accuracy"]
+    return Recognised(found / samples, interval.low, interval.high, samples, chance, real)
 
 
-def signed(value: float, like: float) -> str:
-    """A number with a true minus sign, with as many decimals as `like` has."""
-    return number(value, like=like).replace("-", "−")
+# The scoreboard: every claim of the paper in a line, and what this run says of it
+
+
+def scoreboard(
+    verdicts: list[Verdict], results: Results, params: Params, left_out: Collection[str] = ()
+) -> Table:
+    """Claim, verdict, numbers and p, with a link to the table or figure that holds them."""
+    return Table(
+        name="scoreboard",
+        title="What of the paper is shown here",
+        cells=pd.DataFrame(map(_row, verdicts)),
+        readable=pd.DataFrame(
+            {
+                "claim": [verdict.claim.line for verdict in verdicts],
+                "verdict": [verdict.brief for verdict in verdicts],
+                "measured here": [_measured(verdict) for verdict in verdicts],
+                "p, corrected": [p_value(verdict.adjusted) for verdict in verdicts],
+                "n": [str(verdict.claim.n) for verdict in verdicts],
+                "paper": [verdict.claim.source or NONE for verdict in verdicts],
+                "shown in": [verdict.claim.shown_in for verdict in verdicts],
+            }
+        ),
+        notes=[
+            "Shown here: the data agree with the claim, and chance does not explain it; not shown "
+            "here: they contradict it, or one of its parts where these differ; undecided: too few "
+            "or too noisy to tell, all comparisons considered. In brackets: 95% intervals, of one "
+            f"comparison each. p is corrected (Holm) for the {verdicts[0].comparisons} comparisons "
+            "that could be tested (of all but the times as if times were alike, which is "
+            "stricter), so that of reports of pure noise one in twenty, at most, on average, "
+            "decides anything at all. "
+            "Tests: Welch's t between the networks, paired t by seed between what shares one, t of "
+            "one sample for edits against copied pixels, which no seed changes, exact permutations "
+            "for orderings and timings. n: training seeds, timings of each in one process (another "
+            "process may differ), or schedules. Of a claim's parts all must hold: the numbers are "
+            "of the one that supports it least, p of all together. What is marked as a hypothesis "
+            "the paper only supposes. A claim without a section is our own.",
+            "One tokenizer and one classifier were trained: what their seeds would change is in no "
+            "number. Conclusions are about this data set at this size, and about these networks "
+            "after so much training: others of the same cost may turn them.",
+        ],
+        here=[*_barely_trained(results, params, left_out), _count(verdicts)],
+        timed=True,
+        links=[verdict.claim.exhibit for verdict in verdicts],
+    )
+
+
+def _barely_trained(results: Results, params: Params, left_out: Collection[str]) -> list[str]:
+    """Which networks have learned too little for anything to be told of them; nothing of those
+    whose samples, or the real images beside them, are out of date."""
+    if "figure5" in left_out:
+        return []
+    return [
+        f"**Barely trained: {name}.** {percent(each.share)} of {count(each.samples)} samples are "
+        f"recognised as their class (95% interval over samples {percent(each.low)} to "
+        f"{percent(each.high)}); guessing finds {percent(each.chance)}, and of held-out real "
+        f"images {percent(each.real)} are. No comparison of quality with {name} is decided."
+        for name, each in barely_trained(results, params).items()
+        if name != SWEPT or "figure8" not in left_out
+    ]
+
+
+def _count(verdicts: list[Verdict]) -> str:
+    """The paper's claims apart from what it supposes, and from ours."""
+    words: dict[str, list[str]] = {"claims": [], "hypotheses": [], "ours": []}
+    for verdict in verdicts:
+        source = verdict.claim.source
+        kind = "ours" if not source else "hypotheses" if HYPOTHESIS in source else "claims"
+        words[kind].append(verdict.word)
+    claims, supposed, ours = words.values()
+    return (
+        f"Of the paper's {len(claims)} claims: **shown here {claims.count(SHOWN)}**, not shown "
+        f"{claims.count(NOT_SHOWN)}, undecided {claims.count(UNDECIDED)}; of {len(supposed)} "
+        f"that it supposes: {_of(supposed)}; of {len(ours)} more of ours: {_of(ours)}."
+    )
+
+
+def _of(words: list[str]) -> str:
+    return (
+        f"shown here {words.count(SHOWN)}, not shown {words.count(NOT_SHOWN)}, undecided "
+        f"{words.count(UNDECIDED)}"
+    )
+
+
+def _measured(verdict: Verdict) -> str:
+    """The numbers, after what they are unless the claim says it."""
+    measure = verdict.claim.measure
+    return verdict.numbers if measure in verdict.claim.said else f"{measure}: {verdict.numbers}"
+
+
+def _row(verdict: Verdict) -> dict[str, str | float]:
+    """A line of the CSV, which has ten digits."""
+    part, claim = verdict.claim.weakest, verdict.claim
+    effect = part.effect if part else Effect(NAN)
+    return {
+        "claim": claim.line,
+        "source": claim.source,
+        "verdict": verdict.word,
+        "measure": claim.measure,
+        "effect": effect.value,
+        "low": effect.low,
+        "high": effect.high,
+        "p": verdict.p,
+        "p_holm": verdict.adjusted,
+        "n": claim.n,
+        "exhibit": claim.exhibit,
+    }

@@ -1,34 +1,25 @@
-"""Numbers and tables as text: Markdown and LaTeX."""
+"""Numbers and tables as text, Markdown and LaTeX.
+
+"±" has one meaning in all tables: half of a 95% interval, and the heading says over what.
+"""
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 
+from analysis.exhibits.results import LOWER_IS_BETTER, metric_label
+from pipeline.config.params import Params
+
+# What the names of metrics of which less is better begin with.
+LOWER = (*LOWER_IS_BETTER, "perceptual")
 NONE = "–"
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "_": r"\_",
-    "%": r"\%",
-    "&": r"\&",
-    "#": r"\#",
-    "$": r"\$",
-    "{": r"\{",
-    "}": r"\}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "…": r"\dots{}",
-    "×": r"$\times$",
-    "∗": r"$^*$",
-    "ρ": r"$\rho$",
-    "γ": r"$\gamma$",
-    "→": r"$\to$",
-    "∞": r"$\infty$",
-    "−": "$-$",
-}
+LATEX = {letter: f"\\{letter}" for letter in "_%&#${}"}
+LATEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+LATEX |= {"±": r"$\pm$", "×": r"$\times$", "∗": r"$^*$", "→": r"$\to$", "∞": r"$\infty$"}
+LATEX |= {"ρ": r"$\rho$", "γ": r"$\gamma$", "−": "$-$", "–": "--", "…": r"\dots{}"}
 
 
 def number(value: float, like: float | None = None) -> str:
@@ -48,12 +39,6 @@ def spread(mean: float, std: float) -> str:
     if math.isnan(mean) or math.isnan(std):
         return number(mean)
     return f"{number(mean)} ± {number(std, like=mean)}"
-
-
-def spreads(cells: pd.DataFrame, metric: str, mean: str = "_mean", std: str = "_std") -> list[str]:
-    """A column of "mean ± std"; `mean` and `std` are what its columns' names end with."""
-    pairs = zip(cells[f"{metric}{mean}"], cells[f"{metric}{std}"], strict=True)
-    return [spread(*pair) for pair in pairs]
 
 
 def printed(values: pd.Series, decimals: int) -> list[str]:
@@ -96,6 +81,59 @@ def extent(values: pd.Series) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
+def seeds_of(seeds: pd.Series, params: Params) -> str:
+    """What the seeds of a table repeat: "3 training seeds"; "" for one, which has no interval."""
+    repeated = seeds[seeds > 0]  # without what has no seed, such as a floor
+    if repeated.empty or repeated.max() < 2:
+        return ""
+    kind = "sampling" if params.transformer.pretrained else "training"
+    return f"{extent(repeated)} {kind} seeds"
+
+
+def counted_label(name: str, extractor: str, samples: pd.Series) -> str:
+    """As `metric_label`; a plain FID carries the number of samples too, on which its bias depends:
+    "FID (classifier) of 320 samples"."""
+    label = metric_label(name, extractor)
+    if name != f"fid_{extractor}" or samples.dropna().empty:
+        return label
+    return f"{label} of {extent(samples.dropna())} samples"
+
+
+def heading(label: str, over: str) -> str:
+    """A column's heading with what its ± is over, if it has one."""
+    return f"{label}, ± 95% interval over {over}" if over else label
+
+
+def columns(
+    cells: pd.DataFrame, labels: Mapping[str, str], over: str, among: pd.Series | None = None
+) -> dict[str, list[str]]:
+    """Readable columns of metrics, by heading; `labels` are what readers see of each metric, and
+    `among` is as in `column`."""
+    return {heading(label, over): column(cells, name, among) for name, label in labels.items()}
+
+
+def column(
+    cells: pd.DataFrame, metric: str, among: pd.Series | None = None, interval: bool = True
+) -> list[str]:
+    """ "mean ± half of the interval" of a metric, as `statistics.over_seeds` leaves it.
+
+    Args:
+        among: the rows that can be compared, of which the best mean is bold.
+        interval: without it the mean alone.
+    """
+    means = cells[f"{metric}_mean"]
+    halves = cells[f"{metric}_ci95"] if interval else means * math.nan
+    texts = [spread(*pair) for pair in zip(means, halves, strict=True)]
+    if among is None:
+        return texts
+    means = means.where(among)
+    best = means.min() if metric.startswith(LOWER) else means.max()
+    tied = np.isclose(means, best, rtol=1e-9, atol=0)  # but for the rounding of a mean
+    if tied.sum() == means.count():
+        return texts
+    return [f"**{text}**" if first else text for text, first in zip(texts, tied, strict=True)]
+
+
 def is_text(column: pd.Series) -> bool:
     """Whether a column of strings holds words and no numbers, but for what is missing."""
     words = [bool(re.match(r"[^\W\d_]|\d+ [a-z]", value)) for value in column if value != NONE]
@@ -111,27 +149,22 @@ def markdown(table: pd.DataFrame) -> str:
 def latex(table: pd.DataFrame, caption: str) -> str:
     """A table of strings in LaTeX; it needs the packages booktabs and graphicx."""
     align = "".join("l" if is_text(table[name]) else "r" for name in table)
-    lines = [" & ".join(map(_escape, row)) + r" \\" for row in table.itertuples(index=False)]
-    return "\n".join(
-        [
-            r"\begin{table}[t]",
-            r"\centering",
-            rf"\caption{{{_escape(caption)}}}",
-            r"\resizebox{\textwidth}{!}{%",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            " & ".join(map(_escape, table.columns)) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    rows = [table.columns, *table.itertuples(index=False)]
+    head, *lines = [" & ".join(map(_escape, row)) + r" \\" for row in rows]
+    body = "\n".join([head, r"\midrule", *lines])
+    return rf"""\begin{{table}}[t]
+\centering
+\caption{{{_escape(caption)}}}
+\resizebox{{\textwidth}}{{!}}{{%
+\begin{{tabular}}{{{align}}}
+\toprule
+{body}
+\bottomrule
+\end{{tabular}}}}
+\end{{table}}
+"""
 
 
 def _escape(text: str) -> str:
     """Words between ** in bold, and LaTeX's own characters as such."""
-    escaped = "".join(LATEX.get(character, character) for character in text)
-    return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", escaped)
+    return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text.translate(str.maketrans(LATEX)))

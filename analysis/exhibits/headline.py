@@ -3,61 +3,47 @@
 import math
 from collections.abc import Collection
 
-from analysis.exhibits.inputs.results import Results
+from analysis.exhibits.results import Results
 
+Values = dict[str, float | str]
 NETWORKS = {"MaskGIT": "transformer", "VQGAN": "autoregressive"}
-KINDS = ("fid", "is", "class_accuracy")
+STAGES = {
+    "tokenizer": {"train_tokenizer", "evaluate"},
+    **{name: {"evaluate", "cas"} for name in NETWORKS},
+    "sweep": {"sweep"},
+    "editing": {"edit"},
+}
 
-STAGES = {"tokenizer": ("train_tokenizer", "evaluate"), "sweep": ("sweep",), "editing": ("edit",)}
-STAGES |= dict.fromkeys(NETWORKS, ("evaluate", "cas"))
 
-Headline = dict[str, dict[str, float | str]]
-
-
-def headline(results: Results, stale: Collection[str] = ()) -> Headline:
+def headline(results: Results, stale: Collection[str] = ()) -> dict[str, Values]:
     """Means over seeds, by what they are of; what could not be measured is left out.
 
     Args:
         stale: stages whose results are out of date: what they made is left out, too.
     """
     fid = results.metric("fid")
-    found: Headline = {
-        "tokenizer": {"psnr": results.tokenizer["psnr"], f"r{fid}": _rfid(results, fid)},
+    rebuilt = results.evaluation["reconstruction"].get(f"r{fid}", math.nan)
+    # The best cell of the sweep is chosen on its own samples.
+    cells = results.sweep.groupby(["schedule", "iterations"])[fid].mean()
+    schedule, iterations = cells.idxmin()
+    edits = results.editing[results.editing["method"] == "maskgit"]
+    inpainted = edits[edits["task"].str.startswith("inpaint")]["class_accuracy"]
+    found: dict[str, Values] = {
+        "tokenizer": {"psnr": results.tokenizer["psnr"], f"r{fid}": rebuilt},
         **{name: _network(results, of) for name, of in NETWORKS.items()},
-        "sweep": _best_cell(results, fid),
-        "editing": {"inpainted_class_accuracy": _inpainted(results)},
+        "sweep": {"best": f"{schedule} T={iterations}", fid: float(cells.min())},
+        "editing": {"inpainted_class_accuracy": float(inpainted.mean())},
     }
-    current = {name for name in found if not set(STAGES[name]) & {*stale}}
-    return {name: _measured(values) for name, values in found.items() if name in current}
-
-
-def _rfid(results: Results, fid: str) -> float:
-    return results.evaluation.get("reconstruction", {}).get(f"r{fid}", math.nan)
-
-
-def _network(results: Results, network: str) -> dict[str, float | str]:
-    """Of Tables 1 and 5: the samples of a network, and CAS without RandAugment."""
-    metrics = results.evaluation[network]
-    kept: dict[str, float | str] = {
-        results.metric(kind): metrics[results.metric(kind)] for kind in KINDS
+    return {
+        name: {k: v for k, v in values.items() if isinstance(v, str) or math.isfinite(v)}
+        for name, values in found.items()
+        if not STAGES[name] & {*stale}
     }
-    trained = results.cas[results.cas["images"] == network]
-    return kept | {"cas": float(trained[trained["augmentation"] == "none"]["top1"].mean())}
 
 
-def _best_cell(results: Results, fid: str) -> dict[str, float | str]:
-    """Of Table 3: the lowest mean of all cells, which is chosen on its own samples."""
-    means = results.sweep.rows.groupby(["schedule", "iterations"])[fid].mean()
-    schedule, iterations = means.idxmin()
-    return {"best": f"{schedule} T={iterations}", fid: float(means.min())}
-
-
-def _inpainted(results: Results) -> float:
-    """Of Table 2: the share of inpainted images that are recognised as their class."""
-    rows = results.editing
-    ours = rows[(rows["method"] == "maskgit") & rows["task"].str.startswith("inpaint")]
-    return float(ours["class_accuracy"].mean())
-
-
-def _measured(values: dict[str, float | str]) -> dict[str, float | str]:
-    return {k: v for k, v in values.items() if isinstance(v, str) or math.isfinite(v)}
+def _network(results: Results, network: str) -> Values:
+    """The samples of a network, and CAS without RandAugment."""
+    metrics = [results.metric(kind) for kind in ("fid", "is", "class_accuracy")]
+    values = {name: results.evaluation[network][name] for name in metrics}
+    cas = results.cas[results.cas["augmentation"] == "none"]
+    return values | {"cas": float(cas[cas["images"] == network]["top1"].mean())}

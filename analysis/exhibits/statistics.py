@@ -1,16 +1,208 @@
-"""Means over seeds, the best T of each mask schedule, and the agreement of its ranking with the
-paper's."""
+"""Means, intervals and tests of few numbers: what a mean over seeds says of other seeds.
+
+Every test is two-sided. Where nothing can be tested (one number, or several that are all equal) p
+is NaN and nothing may be concluded: equal numbers are no proof that there is no noise.
+"""
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
 
-from analysis.exhibits.comparisons.inference import half_width, rank_order
-from analysis.exhibits.comparisons.schedules import at_best_iterations
-from analysis.exhibits.comparisons.seeds import chosen_options
-from analysis.exhibits.inputs import paper
-from analysis.exhibits.inputs.metrics import LOWER_IS_BETTER
-from analysis.exhibits.inputs.results import Results
-from analysis.exhibits.inputs.sweep import Sweep
+from analysis.exhibits.results import LOWER_IS_BETTER, Results
+
+LEVEL = 0.95  # of every interval
+ALPHA = 0.05  # p below it, corrected for the other comparisons, decides
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An estimate, and what is known of its noise.
+
+    Args:
+        value: a difference, or a correlation; NaN where it could not be measured.
+        low: lower end of its 95% interval, as high the upper one; NaN where there is none.
+        p: two-sided, of a true value of zero; NaN where nothing can be tested.
+        n: how many independent numbers each side has, the fewer of the two.
+    """
+
+    value: float
+    low: float = NAN
+    high: float = NAN
+    p: float = NAN
+    n: int = 0
+
+    def one_sided(self, sign: int) -> float:
+        """p against the alternative that the true value has this sign; NaN where p is."""
+        return self.p / 2 if self.value * sign > 0 else 1 - self.p / 2
+
+
+def half_width(values: ArrayLike) -> float:
+    """Half of the t interval (95%) of the mean of independent values; NaN for fewer than two, and
+    for values that are all equal."""
+    numbers = np.asarray(values, float)
+    numbers = numbers[np.isfinite(numbers)]
+    if len(numbers) < 2 or _equal(numbers):
+        return NAN
+    return student(len(numbers)) * float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
+
+
+@cache
+def student(n: int) -> float:
+    """How many standard errors of the mean of n values are half of its interval."""
+    return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
+
+
+def one_sample(values: ArrayLike, constant: float = 0.0) -> Effect:
+    """The mean of independent values less a number that has no noise of its own (Student's t)."""
+    return paired(values, np.full_like(values, constant, float))
+
+
+def paired(first: ArrayLike, second: ArrayLike) -> Effect:
+    """The mean difference of values that belong together in pairs, by a seed (paired t)."""
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    differences, n = a - b, len(a)
+    value = float(differences.mean()) if n else NAN
+    if n < 2 or _equal(differences, float(np.abs([a, b]).max())):
+        return Effect(value, n=n)
+    half = half_width(differences)
+    p = float(stats.ttest_1samp(differences, 0.0).pvalue)
+    return Effect(value, value - half, value + half, p, n)
+
+
+def welch(first: ArrayLike, second: ArrayLike) -> Effect:
+    """The difference of the means of two independent samples of unequal variance (Welch's t)."""
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    n = min(len(a), len(b))
+    value = float(a.mean() - b.mean()) if n else NAN
+    if n < 2 or (_equal(a) and _equal(b)):
+        return Effect(value, n=n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one side may have equal numbers
+        result = stats.ttest_ind(a, b, equal_var=False)
+    interval = result.confidence_interval(LEVEL)
+    return Effect(value, float(interval.low), float(interval.high), float(result.pvalue), n)
+
+
+def separation(first: tuple[float, float], second: tuple[float, float], n: int) -> Effect:
+    """Whether all of n numbers lie below all of n others: the exact permutation test.
+
+    Args:
+        first: the least and the greatest of the n numbers; so is second of the others.
+
+    Returns:
+        value: the gap between the two ranges, negative where the first lies below; 0 if they
+        overlap, which has p = 1: the ranges alone then tell no more.
+    """
+    below, above = first[1] - second[0], first[0] - second[1]
+    if below < 0 or above > 0:
+        return Effect(below if below < 0 else above, p=min(1.0, 2 / math.comb(2 * n, n)), n=n)
+    return Effect(0.0, p=1.0, n=n)
+
+
+def rank_order(ours: ArrayLike, theirs: ArrayLike) -> Effect:
+    """Spearman's ρ between two orderings of the same things, with the exact p over all orderings.
+
+    Fewer than three things, or things that are all equal, have no ρ (NaN).
+    """
+    a, b = np.asarray(ours, float), np.asarray(theirs, float)
+    n = len(a)
+    if n < 3 or _equal(a) or _equal(b):
+        return Effect(NAN, n=n)
+    ranks, reference = stats.rankdata(a), stats.rankdata(b)
+    rho = float(np.corrcoef(ranks, reference)[0, 1])
+    orderings = _orderings(n)
+    # Every ordering has the same norm, so ρ is proportional to the product with centred ranks.
+    products = ranks[orderings] @ (reference - reference.mean())
+    products /= ranks.std() * reference.std() * n
+    return Effect(rho, p=float(np.mean(np.abs(products) >= abs(rho) - 1e-9)), n=n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p corrected for all comparisons of the family (Holm 1979), in the order given.
+
+    The chance that any true zero has a corrected p below 5% is at most 5%, whatever the dependence.
+    NaN, which was not tested, stays NaN and does not count.
+    """
+    tested = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, highest = [NAN] * len(p_values), 0.0
+    for rank, (p, place) in enumerate(tested):
+        highest = max(highest, min(1.0, (len(tested) - rank) * p))
+        adjusted[place] = highest
+    return adjusted
+
+
+def _equal(values: np.ndarray, scale: float | None = None) -> bool:
+    """Whether values differ by no more than the rounding of numbers as large as `scale`."""
+    largest = np.abs(values).max() if scale is None else scale
+    return bool(np.ptp(values) <= 1e-12 * largest)
+
+
+@cache
+def _orderings(n: int) -> np.ndarray:
+    """(n!, n) every ordering of n places."""
+    return np.array(list(permutations(range(n))))
+
+
+def by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
+    """A metric, indexed by seed; the mean where a seed has several rows; without missing values."""
+    if metric not in rows:
+        return pd.Series(dtype=float)
+    return rows.dropna(subset=["seed", metric]).groupby("seed")[metric].mean()
+
+
+def pairs(first: pd.Series, second: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """The values of the seeds that both have, in the same order."""
+    shared = first.index.intersection(second.index)
+    return first[shared].to_numpy(), second[shared].to_numpy()
+
+
+def nested_choice(
+    rows: pd.DataFrame, option: str, metric: str, kind: str, among: Iterable[float] | None = None
+) -> pd.DataFrame:
+    """For each seed the row of the option that is best for the *next* seed, and for the last the
+    first's.
+
+    The best of several options, reported on the samples it was chosen by, is flattered by its luck.
+    Here a seed's own value has no part in the choice. One seed chooses for one, and not all others
+    for each: these would choose by each other's values, which then vary together, so that a t test
+    of three seeds finds twice and of five three times as many false differences as it says
+    (tests/analysis). With a single seed there is no other, and the option is chosen and reported on
+    the same samples.
+
+    Args:
+        rows: one row per option and seed.
+        option: column of what is chosen: iterations, choice_temperature.
+        metric: column that decides; of equal ones the smallest option. `kind` says in which
+            direction it is better.
+        among: options to choose from; all that every seed has, if None.
+
+    Returns:
+        One row a seed, sorted by seed; none where no option was measured for all seeds.
+    """
+    values = rows.pivot(index=option, columns="seed", values=metric).dropna()
+    if among is not None:
+        values = values.loc[values.index.intersection(list(among))]
+    if values.empty:
+        return rows.head(0)
+    table = values.to_numpy() * (1 if kind in LOWER_IS_BETTER else -1)
+    best = np.roll(table.argmin(axis=0), -1)
+    chosen = pd.Series(values.index.to_numpy()[best], index=values.columns)
+    return rows[rows[option] == rows["seed"].map(chosen)].sort_values("seed")
+
+
+def chosen_options(rows: pd.DataFrame, option: str) -> str:
+    """What the seeds chose, in their order: "8" if it is one, else "8, 12, 8"."""
+    values = [f"{value:g}" for value in rows.sort_values("seed")[option]]
+    return values[0] if len(set(values)) == 1 else ", ".join(values)
 
 
 def over_seeds(rows: pd.DataFrame, keys: list[str], metrics: list[str]) -> pd.DataFrame:
@@ -38,77 +230,21 @@ def beside(ours: pd.DataFrame, theirs: pd.DataFrame, keys: list[str]) -> pd.Data
     return pd.concat([joined, theirs[new]], ignore_index=True)
 
 
-def schedule_order(names: pd.Series) -> list[str]:
-    """The paper's schedules in its Table 3's order, then the others by name."""
-    present = set(names)
-    ours = sorted(present - set(paper.TABLE_3))
-    return [name for name in paper.TABLE_3 if name in present] + ours
+def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFrame:
+    """Single sets of images in the columns of `over_seeds`: the interval is over images, from the
+    spread over so many random halves that the rows have of a metric, if any.
 
-
-def summarize(sweep: Sweep) -> pd.DataFrame:
-    """Means over seeds of the sweep, per (schedule, T), in the paper's order of schedules.
-
-    Returns:
-        As `over_seeds`, and samples (of one seed).
+    FID∞ is FID less its bias, which hardly varies: it has the spread of FID.
     """
-    keys = ["schedule", "iterations"]
-    summary = over_seeds(sweep.rows, keys, sweep.metrics)
-    samples = sweep.rows.groupby(keys)["samples"].min().to_numpy()  # sorted by the keys as well
-    summary.insert(summary.columns.get_loc("seeds") + 1, "samples", samples)
-    order = {name: place for place, name in enumerate(schedule_order(summary["schedule"]))}
-    place = summary["schedule"].map(order)
-    return summary.iloc[np.lexsort((summary["iterations"], place))].reset_index(drop=True)
-
-
-def best_iterations(summary: pd.DataFrame, sweep: Sweep, kind: str) -> pd.DataFrame:
-    """The row of each schedule's best T by the mean of a metric over all seeds, to mark it in a
-    figure; of equal ones the smallest T. A table has `nested_best`."""
-    means = summary[f"{sweep.column(kind)}_mean"]
-    groups = means.groupby(summary["schedule"], sort=False)
-    best = groups.idxmin() if kind in LOWER_IS_BETTER else groups.idxmax()
-    return summary.loc[best].reset_index(drop=True)
-
-
-def nested_best(sweep: Sweep, kind: str) -> pd.DataFrame:
-    """Each schedule, in the paper's order, at its best T, which another seed chooses for each.
-
-    Returns:
-        As `over_seeds`, and iterations: the T's, as text, in the order of the seeds, or the one
-        that all have; samples (of one seed).
-    """
-    rows = at_best_iterations(sweep, kind)
-    cells = over_seeds(rows, ["schedule"], sweep.metrics).set_index("schedule")
-    groups = rows.groupby("schedule")
-    cells.insert(0, "iterations", groups.apply(chosen_options, "iterations"))
-    cells.insert(2, "samples", groups["samples"].min())
-    order = schedule_order(rows["schedule"])
-    return cells.loc[order].rename_axis("schedule").reset_index()
-
-
-def rank_correlation(best: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
-    """Spearman's ρ between our ordering of the schedules and the paper's, by FID, IS and NLL.
-
-    Taken over the schedules that both have, each at its own best T. Fewer than three, or a metric
-    that is the same for all of them, have no ρ (NaN).
-    """
-    shared = best[best["schedule"].isin(paper.TABLE_3)]
-    theirs = pd.DataFrame([paper.TABLE_3[name] for name in shared["schedule"]])
-    rows = []
-    fields = {"fid": ("fid", paper.FID), "is": ("is_", paper.IS), "nll": ("nll", paper.NLL)}
-    for kind, (field, label) in fields.items():
-        metric = sweep.column(kind)
-        reference = theirs[field].to_numpy() if len(shared) else np.array([])
-        effect = rank_order(shared[f"{metric}_mean"].to_numpy(), reference)
-        rows.append(
-            {
-                "metric": metric,
-                "paper_metric": label,
-                "schedules": len(shared),
-                "spearman_rho": effect.value,
-                "p_value": effect.p,
-            }
-        )
-    return pd.DataFrame(rows)
+    quantile = student(halves)  # a standard deviation of so few is itself uncertain
+    columns = {}
+    for metric in metrics:
+        spread = metric.replace("fid_infinity_", "fid_")
+        columns[f"{metric}_mean"] = rows[metric]
+        std = rows.get(f"{spread}_std", pd.Series(float("nan"), rows.index))
+        columns[f"{metric}_std"] = std
+        columns[f"{metric}_ci95"] = quantile * std.where(std > 0)  # equal halves prove nothing
+    return pd.DataFrame(columns)
 
 
 def real_images(results: Results, samples: float, keys: dict[str, str | float]) -> pd.DataFrame:

@@ -1,18 +1,23 @@
 """Sensitivity to the choice temperature, the scale of the noise on the confidence (section 3.2)."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.exhibits import intervals
+from analysis.exhibits import paper
 from analysis.exhibits.base import Figure, Table
-from analysis.exhibits.comparisons.seeds import chosen_options, nested_choice
-from analysis.exhibits.formatting import extent, number, percent
-from analysis.exhibits.inputs import paper
-from analysis.exhibits.inputs.metrics import MODELS, measure_note, metric_label
-from analysis.exhibits.inputs.results import Results
-from analysis.exhibits.statistics import over_seeds, real_images
-from analysis.exhibits.style import BLUE, NARROW, figure, legend_place, panels
+from analysis.exhibits.drawing import BLUE, NARROW, figure, legend_place, panels
+from analysis.exhibits.formatting import (
+    columns,
+    counted_label,
+    extent,
+    number,
+    percent,
+    seeds_of,
+)
+from analysis.exhibits.results import MODELS, Results, measure_note
+from analysis.exhibits.statistics import chosen_options, nested_choice, over_seeds, real_images
 from pipeline.config.params import Params
 from pipeline.runtime.tables import has_param
 
@@ -22,33 +27,32 @@ def table(results: Results, params: Params) -> Table:
     means, samples = _means(results), results.temperature["samples"]
     real = real_images(results, samples.max(), {})
     cells = pd.concat([means, real], ignore_index=True)
-    over = intervals.seeds_of(cells["seeds"], params)
-    readable = {
-        "choice temperature": [
-            MODELS["real"] if pd.isna(value) else f"{value:g}"
-            for value in cells["choice_temperature"]
-        ]
-    }
-    for name in _metrics(results):
-        label = intervals.heading(intervals.counted_label(name, results.extractor, samples), over)
-        readable[label] = intervals.column(cells, name, cells["seeds"].notna())
+    labels = {name: counted_label(name, results.extractor, samples) for name in _metrics(results)}
+    over = seeds_of(cells["seeds"], params)
     return Table(
         name="temperature",
         title="Choice temperature in numbers",
         cells=cells,
-        readable=pd.DataFrame(readable),
+        readable=pd.DataFrame(
+            {
+                "choice temperature": [
+                    MODELS["real"] if pd.isna(value) else f"{value:g}"
+                    for value in cells["choice_temperature"]
+                ],
+                **columns(cells, labels, over, cells["seeds"].notna()),
+            }
+        ),
         notes=[
             f"The main model at T = {params.decoding.iterations}, {extent(samples)} samples each, "
             f"means over {extent(means['seeds'])} seeds; real images: validation images in subsets "
             f"of as many. {measure_note(params, results.extractor)}"
         ],
-        files=["temperature/rows.csv", "evaluation/real.csv"],
     )
 
 
 def chart(results: Results, params: Params) -> Figure:
     """FID and IS against the choice temperature."""
-    fid, is_ = (metric_label(name, results.extractor) for name in _metrics(results)[:2])
+    fid, is_ = results.label("fid"), results.label("is")
     return Figure(
         name="temperature",
         title=f"Choice temperature: {fid} and {is_}",
@@ -56,8 +60,7 @@ def chart(results: Results, params: Params) -> Figure:
         paper="noise on the confidence, annealed to none, encourages diversity; the paper does not "
         f"give its scale, the release has {paper.CHOICE_TEMPERATURE:g}.",
         here=_facts(results, params),
-        draw=lambda path, dpi: _draw(results, params, path, dpi),
-        narrow=lambda path, dpi: _draw(results, params, path, dpi, narrow=True),
+        draw=partial(_draw, results, params),
         chart=True,
     )
 
@@ -72,8 +75,8 @@ def _means(results: Results) -> pd.DataFrame:
 
 def _facts(results: Results, params: Params) -> list[str]:
     """What one seed would choose, reported on another, which had no part in it."""
-    fid, option = results.metric("fid"), "choice_temperature"
-    label, rows = metric_label(fid, results.extractor), results.temperature
+    fid, option, label = results.metric("fid"), "choice_temperature", results.label("fid")
+    rows = results.temperature
     chosen = nested_choice(rows, option, fid, "fid")
     if chosen.empty:
         return [f"{label}: the samples are too few for it."]
@@ -96,15 +99,14 @@ def _facts(results: Results, params: Params) -> list[str]:
 def _draw(results: Results, params: Params, path: Path, dpi: int, narrow: bool = False) -> None:
     cells, x = _means(results), "choice_temperature"
     with figure(path, (NARROW, 6.4) if narrow else (9.4, 3.2), dpi) as canvas:
-        both = panels(canvas, narrow)
-        for axes, kind in zip(both, ("fid", "is"), strict=True):
+        for axes, kind in zip(panels(canvas, narrow), ("fid", "is"), strict=True):
             metric = results.metric(kind)
             mean, std = cells[f"{metric}_mean"], cells[f"{metric}_std"].fillna(0)
             band = axes.fill_between(cells[x], mean - std, mean + std, color=BLUE, alpha=0.15, lw=0)
             axes.plot(cells[x], mean, "o-", color=BLUE)
             used = axes.axvline(params.decoding.choice_temperature, color="#999999", ls=":")
             direction = "lower" if kind == "fid" else "higher"
-            axes.set_ylabel(f"{metric_label(metric, results.extractor)}, {direction} is better")
+            axes.set_ylabel(f"{results.label(kind)}, {direction} is better")
             axes.set_xlabel("choice temperature")
         seeds = results.temperature["seed"].nunique()
         spread = "one standard\ndeviation over seeds" if seeds > 1 else "one seed: no spread"

@@ -1,19 +1,39 @@
-"""Everything that the analysis makes: tables, figures and the report."""
+"""What is shown, and in which order: the paper's exhibits by subject, as files and as a report."""
 
+import os
 import shutil
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from analysis.exhibits import figure5
+from analysis.exhibits import (
+    editing,
+    quality,
+    reconstruction,
+    rejection,
+    samples,
+    schedules,
+    speed,
+    temperature,
+)
 from analysis.exhibits.base import Exhibit, Figure, Table
+from analysis.exhibits.claims import Verdict, judge, scoreboard
 from analysis.exhibits.headline import headline
-from analysis.exhibits.inputs.results import Results, read_results
-from analysis.report.contents import sections
-from analysis.report.page import write_report
-from analysis.report.provenance import write_sources
+from analysis.exhibits.results import FILES, Results, read_results
+from analysis.report.page import Section, write_report
 from pipeline.config.params import Params
-from pipeline.runtime.errors import UserError, printable
-from pipeline.runtime.files import atomic_file, remove_temporary, temporary_folder, write_json
+from pipeline.config.paths import RESULTS
+from pipeline.runtime import dag
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import (
+    atomic_file,
+    file_hash,
+    publish_folder,
+    remove_temporary,
+    temporary_folder,
+    write_json,
+)
 from pipeline.runtime.provenance import OutOfDate, described
 
 FOLDERS = ("tables", "timings", "sources", "figures")
@@ -21,13 +41,115 @@ METRICS, REPORT = "metrics.json", "report.html"
 NEW = "new"  # the folder in which all is made before any of it is in its place
 
 
+class Place(NamedTuple):
+    """Where an exhibit stands, known before it is made.
+
+    Args:
+        anchor: of its article in the report; claims name it.
+        label: how readers know it.
+        files: the fields of `Results` that it is made from.
+    """
+
+    anchor: str
+    label: str
+    make: Callable[[Results, Params], Exhibit]
+    files: str
+
+
+# Modules with claims, in the order of the scoreboard, and what that is made from.
+CLAIMS = (quality, speed, schedules, rejection, editing, reconstruction)
+SCOREBOARD = "rows cas sweep crossing editing rejection reconstruction speed"
+PLACES: dict[str, list[Place]] = {
+    "Class-conditional generation": [
+        Place("table1-table", "Table 1", quality.table1, "rows evaluation real cas temperature"),
+        Place("smoothing-table", "label smoothing", quality.smoothing, "rows evaluation real"),
+        Place("figure5", "Figure 5", samples.comparison, "class_grid evaluation"),
+        Place("figure2", "Figure 2", samples.iterations, "decoding"),
+        Place("neighbours", "nearest training images", samples.neighbours, "neighbours evaluation"),
+    ],
+    "Speed": [
+        Place("figure4", "Figure 4", speed.chart, "speed"),
+        Place("speed-table", "Figure 4 in numbers", speed.table, "speed"),
+    ],
+    "Mask schedules and iterations": [
+        Place("table3-table", "Table 3", schedules.table3, "sweep real"),
+        Place("figure8", "Figure 8, right", schedules.quality, "sweep"),
+        Place("schedules", "Figure 8, left", schedules.curves, "curves sweep"),
+        Place("rank_correlation-table", "agreement of orderings", schedules.agreement, "sweep"),
+        Place("crossing-table", "schedules crossed", schedules.crossing, "crossing real"),
+        Place("sweep-table", "every schedule at every T", schedules.grid, "sweep real"),
+    ],
+    "Choice temperature": [
+        Place("temperature", "choice temperature", temperature.chart, "temperature"),
+        Place("temperature-table", "its numbers", temperature.table, "temperature real"),
+    ],
+    "Diversity": [Place("table5-table", "Table 5", quality.table5, "rows cas")],
+    "Rejection sampling": [Place("table4-table", "Table 4", rejection.table, "rejection real")],
+    "Editing": [
+        Place("table2-table", "Table 2", editing.table, "editing"),
+        Place("inpainting", "inpainting", editing.inpainting, "edits"),
+        Place("figure6", "Figure 6", editing.class_edit, "edits"),
+        Place("figure7", "Figure 7", editing.outpainting, "edits"),
+        Place("panorama", "panorama", editing.panorama, "edits"),
+    ],
+    "Reconstruction": [
+        Place("figure10", "Figure 10", reconstruction.chart, "reconstruction"),
+        Place("figure9", "Figure 9", reconstruction.pictures, "rebuilt"),
+        Place(
+            "reconstruction-table", "Figure 10 in numbers", reconstruction.table, "reconstruction"
+        ),
+    ],
+}
+
+
+def sections(results: Results, params: Params, stale: Collection[str] = ()) -> list[Section]:
+    """Everything that is shown, the scoreboard first.
+
+    Args:
+        stale: stages whose results are out of date. What shows them is left out, and its claims are
+            not in the scoreboard.
+    """
+    places = [place for each in PLACES.values() for place in each]
+    made = dag.makers()
+    out = {p.anchor for p in places if any(_maker(name, made) in stale for name in p.files.split())}
+    verdicts = judged(results, params, out)
+
+    def exhibit(place: Place) -> Exhibit:
+        found = place.make(results, params)
+        claimed = [each.sentence for each in verdicts if each.claim.exhibit == place.anchor]
+        return replace(found, here=claimed + found.here, files=place.files.split())
+
+    board: list[Exhibit] = []
+    if verdicts:
+        board = [replace(scoreboard(verdicts, results, params, out), files=SCOREBOARD.split())]
+    subjects = [
+        Section(
+            title,
+            [exhibit(place) for place in each if place.anchor not in out],
+            [place.label for place in each if place.anchor in out],
+        )
+        for title, each in PLACES.items()
+    ]
+    return [Section("In short", board, []), *subjects]
+
+
+def judged(results: Results, params: Params, left_out: Collection[str] = ()) -> list[Verdict]:
+    """Every claim with its verdict, in the order of the scoreboard."""
+    claims = [claim for module in CLAIMS for claim in module.claims(results, params)]
+    return judge(claims, results, params, left_out)
+
+
+def _maker(name: str, made: Mapping[str, str]) -> str:
+    """The stage that made a field of `Results`."""
+    return made[os.path.normpath(RESULTS / FILES[name])]
+
+
 def build(
-    results_folder: Path, curves: Path, output: Path, params: Params, stale: OutOfDate | None = None
+    results_folder: Path, output: Path, params: Params, stale: OutOfDate | None = None
 ) -> list[Path]:
     """Make everything from the result files alone, and return the files written.
 
     Args:
-        curves: folder with γ of each mask schedule as numbers.
         output: gets tables/ (CSV, Markdown, LaTeX), figures/, timings/ (tables that no second run
             repeats), sources/ (what each table was made from) and report.html. The few numbers that
             DVC shows go to metrics.json beside the results.
@@ -35,67 +157,46 @@ def build(
             earlier analysis made of them, and the report says so.
 
     Raises:
-        UserError: a result file is missing or damaged, all is out of date, or a folder of the
-            output is a link; nothing has been written then.
+        UserError: a result file is missing or damaged, or all is out of date; nothing has been
+            written then.
     """
-    for folder in (output / name for name in FOLDERS):
-        if folder.is_symlink():
-            raise UserError(
-                f"{folder} is a link, and what lies in that folder is made anew; delete the link, "
-                f"and copy files from there"
-            )
-    results = read_results(results_folder, curves)
-    stale = stale or {}
+    results, stale = read_results(results_folder), stale or {}
     current = {stage: entry for stage, entry in results.sources.items() if stage not in stale}
     results = replace(results, sources=current)
     contents = sections(results, params, stale)
     exhibits = [exhibit for section in contents for exhibit in section.exhibits]
     if not exhibits:
-        raise UserError(
-            f"no result is of params.yaml as it is now: {described(stale)}; run `dvc repro`"
-        )
-    samples = figure5.samples(results, params) if "evaluate" not in stale else None
+        reason = f"none is of params.yaml as it is now: {described(stale)}"
+        raise UserError("the results", reason, "run `dvc repro`")
+    opening = samples.by_class(results, params) if "evaluate" not in stale else None
     remove_temporary(output, NEW)
     with temporary_folder(output / NEW) as made:
-        paths = _make(made, exhibits, samples, results, params.analysis.dpi)
+        for folder in FOLDERS:
+            (made / folder).mkdir()
+        for exhibit in [opening, *exhibits]:
+            if isinstance(exhibit, Figure):
+                exhibit.draw(made / f"figures/{exhibit.name}.png", params.analysis.dpi)
+            elif isinstance(exhibit, Table):
+                exhibit.write(made / ("timings" if exhibit.timed else "tables"))
+                _write_sources(exhibit, results, made / "sources")
         write_json(made / METRICS, headline(results, stale))
-        write_report(made / REPORT, contents, samples, made / "figures", results, params, stale)
+        write_report(made / REPORT, contents, opening, made / "figures", results, params, stale)
         # All is there: whatever failed until here has left what an earlier analysis made.
-        written = [_publish(path, output / path.relative_to(made)) for path in paths]
-        _remove_others(output, written)
-        written.append(_publish(made / METRICS, results_folder / METRICS))
-        written.append(_publish(made / REPORT, output / REPORT))
-    return written
+        for folder in FOLDERS:
+            publish_folder(made / folder, output / folder)
+        files = {METRICS: results_folder / METRICS, REPORT: output / REPORT}
+        for name, path in files.items():
+            with atomic_file(path) as temporary:
+                shutil.move(made / name, temporary)  # results/ may lie on another disk
+    written = [path for folder in FOLDERS for path in sorted((output / folder).iterdir())]
+    return [*written, *files.values()]
 
 
-def _make(
-    folder: Path, exhibits: list[Exhibit], samples: Figure | None, results: Results, dpi: int
-) -> list[Path]:
-    """Write the tables, with what each was made from, and the figures; their paths."""
-    made = []
-    for table in (exhibit for exhibit in exhibits if isinstance(exhibit, Table)):
-        made += table.write(folder / ("timings" if table.timed else "tables"))
-        made.append(write_sources(table, results, folder / "sources"))
-    for drawing in [samples, *exhibits]:
-        if isinstance(drawing, Figure):
-            drawing.draw(folder / f"figures/{drawing.name}.png", dpi)
-            made.append(folder / f"figures/{drawing.name}.png")
-    return made
-
-
-def _publish(made: Path, target: Path) -> Path:
-    """Put a finished file in its place."""
-    with atomic_file(target) as temporary:
-        shutil.move(made, temporary)  # results/ may lie on another disk
-    return target
-
-
-def _remove_others(output: Path, written: list[Path]) -> None:
-    """Remove what an earlier analysis left and this one did not make: of other results."""
-    files = [path for folder in FOLDERS for path in (output / folder).glob("*") if path.is_file()]
-    others = sorted(set(files) - set(written))
-    for path in others:
-        path.unlink()
-    if others:
-        names = printable(", ".join(path.name for path in others))
-        print(f"removed, as of no result as it is now: {names[:200]}", flush=True)
+def _write_sources(table: Table, results: Results, folder: Path) -> None:
+    """Write `<table>.sources.json`: the SHA-256 of each result file that the table was made from,
+    and of each stage behind them its run, commit and machine (null where that was not recorded)."""
+    made, files = dag.makers(), [FILES[name] for name in table.files]
+    stages = {s for name in table.files for s in dag.stages_up_to(_maker(name, made))}
+    hashes = {name: file_hash(results.folder / name) for name in files}
+    records = {stage: results.sources.get(stage) for stage in stages}
+    write_json(folder / f"{table.name}.sources.json", {"files": hashes, "stages": records})

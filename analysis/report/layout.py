@@ -3,6 +3,7 @@ cells that repeat are one, and what is still too wide goes on in a band below.""
 
 import re
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import pandas as pd
 
@@ -15,35 +16,22 @@ PAPER = re.compile(r" \((paper.*)\)$")
 
 
 @dataclass(frozen=True)
-class Heading:
-    """The heading of a column, and of the paper's values in it; empty where it has none."""
-
-    text: str
-    paper: str
-    words: bool
-
-
-@dataclass(frozen=True)
 class Cell:
-    """Our value, and the paper's under it; `rows` are those that it stands for, `words` says that
-    its column has no numbers."""
+    """A value or a heading, and the paper's under it; `rows` are those that it stands for, `words`
+    says that its column has no numbers."""
 
     text: str
-    paper: str
-    words: bool
+    paper: str = ""
+    words: bool = False
     rows: int = 1
-
-    @property
-    def told(self) -> bool:
-        return self.text not in ("", NONE) or bool(self.paper)
 
 
 @dataclass(frozen=True)
 class Band:
-    """Some columns of a table, after those that name a row; a row lacks the cells that one above
-    stands for."""
+    """Some columns of a table, after those that name a row; a row has None where a cell above
+    stands for it."""
 
-    headings: list[Heading]
+    headings: list[Cell]
     rows: list[list[Cell | None]]
 
 
@@ -57,7 +45,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Column:
-    heading: Heading
+    heading: Cell
     cells: list[Cell]
 
     @property
@@ -75,23 +63,32 @@ def layout(frame: pd.DataFrame) -> Layout:
     if interval:
         frame = frame.rename(columns=lambda name: INTERVAL.sub(" ±", name))
     columns, keys = _columns(frame), _keys(frame)
-    columns[keys:] = _without_dashes(columns[keys:])
     named = columns[:keys]
-    parts = _parts(columns[keys:], COLUMN - sum(column.width for column in named))
+    parts = _parts(_without_dashes(columns[keys:]), COLUMN - sum(c.width for c in named))
     return Layout([_band(named, part) for part in parts], interval)
 
 
 def _band(named: list[_Column], part: list[_Column]) -> Band:
     """Without rows that have nothing in these columns."""
-    told = [any(cell.told for cell in row) for row in zip(*(c.cells for c in part), strict=True)]
-    columns = [
-        _Column(c.heading, [cell for cell, any_ in zip(c.cells, told, strict=True) if any_])
-        for c in named + part
-    ]
-    words = [*(column.heading.words for column in columns), False].index(False)
-    columns = [_merged(c) if i < words else c for i, c in enumerate(columns)]
-    rows = zip(*(_spanned(column) for column in columns), strict=True)
-    return Band([column.heading for column in columns], [list(row) for row in rows])
+    rows = zip(*(column.cells for column in part), strict=True)
+    told = [any(cell.text not in ("", NONE) or cell.paper for cell in row) for row in rows]
+    cells: list[list[Cell | None]] = []
+    merging = True  # until the first column of numbers
+    for column in named + part:
+        left = [cell for cell, any_ in zip(column.cells, told, strict=True) if any_]
+        merging = merging and column.heading.words
+        cells.append(_merged(left) if merging else [*left])
+    headings = [column.heading for column in named + part]
+    return Band(headings, [list(row) for row in zip(*cells, strict=True)])
+
+
+def _merged(cells: list[Cell]) -> list[Cell | None]:
+    """Cells that repeat as one, and None for the others."""
+    merged: list[Cell | None] = []
+    for cell, repeated in groupby(cells):
+        rows = len(list(repeated))
+        merged += [replace(cell, rows=rows), *[None] * (rows - 1)]
+    return merged
 
 
 def _keys(frame: pd.DataFrame) -> int:
@@ -105,54 +102,28 @@ def _keys(frame: pd.DataFrame) -> int:
 def _columns(frame: pd.DataFrame) -> list[_Column]:
     """The columns, the paper's joined to that before it."""
     columns: list[_Column] = []
-    for name in frame.columns:
-        values = list(frame[name])
+    for name, values in frame.items():
         paper = PAPER.search(name)
         if paper and columns and not columns[-1].heading.paper:
             last = columns.pop()
-            texts = ["" if value == NONE else value for value in values]
-            pairs = zip(last.cells, texts, strict=True)
+            pairs = zip(last.cells, values.replace(NONE, ""), strict=True)
             cells = [replace(cell, paper=text) for cell, text in pairs]
-            heading = Heading(last.heading.text, paper[1], last.heading.words)
-            columns.append(_Column(heading, cells))
+            columns.append(_Column(replace(last.heading, paper=paper[1]), cells))
         else:
-            heading = Heading(name.replace(" ±", "\u00a0±"), "", is_text(frame[name]))
-            columns.append(_Column(heading, [Cell(value, "", heading.words) for value in values]))
+            words = is_text(values)
+            heading = Cell(name.replace(" ±", "\u00a0±"), words=words)
+            columns.append(_Column(heading, [Cell(value, words=words) for value in values]))
     return columns
 
 
 def _without_dashes(columns: list[_Column]) -> list[_Column]:
     """Our dashes taken from above the paper's values, in rows that only the paper has."""
-    rows = zip(*(column.cells for column in columns), strict=True)
-    theirs = [all(cell.text == NONE for cell in row) for row in rows]
-    return [
-        _Column(
-            column.heading,
-            [
-                replace(cell, text="") if only and cell.paper else cell
-                for cell, only in zip(column.cells, theirs, strict=True)
-            ],
-        )
-        for column in columns
-    ]
-
-
-def _merged(column: _Column) -> _Column:
-    """A column in which runs of the same are one cell, by its `rows`."""
-    cells: list[Cell] = []
-    for cell in column.cells:
-        start = next((i for i in reversed(range(len(cells))) if cells[i].rows), None)
-        if start is not None and replace(cells[start], rows=1) == cell:
-            cells[start] = replace(cell, rows=cells[start].rows + 1)
-            cells.append(replace(cell, rows=0))
-        else:
-            cells.append(cell)
-    return _Column(column.heading, cells)
-
-
-def _spanned(column: _Column) -> list[Cell | None]:
-    """The cells, None where one above stands for it."""
-    return [cell if cell.rows else None for cell in column.cells]
+    rows = list(zip(*(column.cells for column in columns), strict=True))
+    for i, row in enumerate(rows):
+        if all(cell.text == NONE for cell in row):
+            rows[i] = tuple(replace(cell, text="") if cell.paper else cell for cell in row)
+    cells = zip(*rows, strict=True) if rows else ([] for _ in columns)
+    return [_Column(c.heading, list(of)) for c, of in zip(columns, cells, strict=True)]
 
 
 def _parts(columns: list[_Column], room: float) -> list[list[_Column]]:

@@ -2,26 +2,36 @@
 
 import base64
 import re
+from collections.abc import Container
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from analysis.exhibits.base import Draw, Figure, Table
-from analysis.exhibits.inputs.results import Results
-from analysis.report.contents import Section
-from analysis.report.facts import data_name, facts
+from analysis.exhibits.base import Exhibit, Figure, Table
+from analysis.exhibits.formatting import count, extent, listed, millions, number, percent
+from analysis.exhibits.results import Results
 from analysis.report.layout import layout
-from analysis.report.provenance import runs
 from pipeline.config.params import Params
 from pipeline.runtime.files import write_text
-from pipeline.runtime.provenance import OutOfDate, described
+from pipeline.runtime.provenance import OutOfDate, Record, described
 
 HERE = Path(__file__).parent
 CSS_DPI = 96  # pixels of an inch, by definition
+
+
+@dataclass(frozen=True)
+class Section:
+    """One subject of the paper: what is shown of it, and what is not, as it is out of date."""
+
+    title: str
+    exhibits: list[Exhibit]
+    left_out: list[str]
 
 
 def write_report(
@@ -50,15 +60,15 @@ def write_report(
     environment.filters |= {"emphasized": _emphasized, "anchor": _anchor, "layout": layout}
     dpi = params.analysis.dpi
     environment.globals["picture"] = lambda figure: _picture(figures / f"{figure.name}.png", dpi)
-    environment.globals["narrow"] = lambda draw: _narrow(draw, dpi)
+    environment.globals["narrow"] = lambda figure: _narrow(figure, dpi)
     environment.tests["table"] = lambda exhibit: isinstance(exhibit, Table)
     page = environment.get_template("report.html.j2").render(
-        title="MaskGIT" if "prepare" in stale else f"MaskGIT on {data_name(params)}",
+        title="MaskGIT" if "prepare" in stale else f"MaskGIT on {_data_name(params)}",
         stale=described(stale),
         sections=sections,
         samples=samples,
-        facts=facts(results, params, stale),
-        provenance=runs(results),
+        facts=_facts(results, params, stale),
+        provenance=_runs(results),
         parameters=yaml.safe_dump(
             params.model_dump(exclude={"mlflow"}), sort_keys=False, allow_unicode=True
         ),
@@ -79,11 +89,11 @@ def _anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def _narrow(draw: Draw, dpi: int) -> dict[str, str | int]:
+def _narrow(chart: Figure, dpi: int) -> dict[str, str | int]:
     """The form for a narrow screen, which the page alone has."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "narrow.png"
-        draw(path, dpi)
+        chart.draw(path, dpi, narrow=True)
         return _picture(path, dpi)
 
 
@@ -93,3 +103,125 @@ def _picture(path: Path, dpi: int) -> dict[str, str | int]:
         width, height = (round(side * CSS_DPI / dpi) for side in image.size)
     data = base64.b64encode(path.read_bytes()).decode()
     return {"src": f"data:image/png;base64,{data}", "width": width, "height": height}
+
+
+# What was run, on what and by which code
+
+
+def _data_name(params: Params) -> str:
+    """The data set's own name: mnist5k, CIFAR10, or the folder's."""
+    kind, _, name = params.data.source.partition(":")
+    return Path(name).name or kind
+
+
+def _facts(results: Results, params: Params, stale: Container[str]) -> list[tuple[str, str]]:
+    """Pairs of a subject and what there is to say of it, without what is of a stage that is out of
+    date."""
+    data, tokenizer, ours = results.data, results.tokenizer, results.evaluation["transformer"]
+    size, network, training = params.data.image_size, params.transformer, params.training
+    decoding, weights = params.decoding, params.transformer.pretrained
+    trained = (
+        f"{count(training.steps)} steps of {training.batch_size} images, schedule "
+        f"{training.mask_schedule}; baseline {count(params.autoregressive.steps)} steps"
+    )
+    # Each after the stage whose results it is of; "" for what is of all of them.
+    found = [
+        ("", "Preset", params.preset),
+        (
+            "prepare",
+            "Data",
+            f"{_data_name(params)}: {count(data['train_images'])} training and "
+            f"{count(data['val_images'])} validation images of {count(data['classes'])} classes, "
+            f"{size}×{size} {'grey' if params.data.channels == 1 else 'RGB'}",
+        ),
+        (
+            "train_tokenizer",
+            "Tokens",
+            f"{params.grid}×{params.grid} of {params.tokenizer.codebook_size} codes, "
+            f"{percent(tokenizer['code_usage'])} of them used; PSNR {number(tokenizer['psnr'])} dB",
+        ),
+        (
+            "evaluate",
+            "Transformer",
+            f"{network.layers} layers, hidden {network.hidden}, {network.heads} heads; "
+            f"{millions(ours['parameters'])} parameters with the tokenizer",
+        ),
+        (
+            "evaluate",
+            "Training",
+            f"none: weights of the file {Path(weights).name}" if weights else trained,
+        ),
+        (
+            "evaluate",
+            "Decoding",
+            f"T = {decoding.iterations}, choice temperature {decoding.choice_temperature:g}, "
+            f"guidance {decoding.guidance_scale:g}",
+        ),
+        (
+            "evaluate",
+            "Metrics",
+            f"features of {results.extractor}; second network {results.second_extractor}; "
+            f"{count(params.evaluation.samples)} samples",
+        ),
+        (
+            "speed",
+            "Device",
+            f"{listed(sorted(set(results.speed['device'].astype(str))))}, "
+            f"{extent(results.speed['threads'])} threads (Figure 4)",
+        ),
+    ]
+    told = [(name, fact) for stage, name, fact in found if stage not in stale]
+    return told + _run(list(results.sources.values()))
+
+
+def _run(entries: list[Record]) -> list[tuple[str, str]]:
+    """Code, machine and cost, as far as the stages recorded them."""
+    if not entries:
+        return []
+    hours = sum(entry["seconds"] for entry in entries) / 3600
+    duration = f"{hours:.1f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
+    # The machines that worked for the stages' own, if others did.
+    others = {
+        (worker["host"], worker["device"])
+        for entry in entries
+        for worker in entry["workers"]
+        if worker["host"] != entry["host"]
+    }
+    found = [("Machine", listed(sorted(set(map(_machine, entries)))))]
+    if others:
+        hosts = len({host for host, _ in others})
+        devices = listed(sorted({device for _, device in others}))
+        found.append(("Workers", f"on {hosts} other host{'s' * (hosts > 1)}: {devices}"))
+    return [
+        *found,
+        ("Cost", f"{duration} in {len(entries)} stages, one after the other"),
+        ("Commit", listed(sorted(set(map(commit, entries))))),
+        ("Finished", max(entry["finished"] for entry in entries)),
+    ]
+
+
+def _machine(entry: Record) -> str:
+    gpus = [f"{entry['gpus'].count(name)} × {name}" for name in sorted(set(entry["gpus"]))]
+    return ", ".join([f"{entry['cpus']} CPUs", f"{entry['memory_gib']:g} GiB", *gpus])
+
+
+def commit(entry: Record) -> str:
+    """The commit that a stage's record names, and whether the code was changed since."""
+    state = {False: "", True: " (changed)", None: " (changes unknown)"}[entry["dirty"]]
+    return f"{entry['commit'][:12]}{state}"
+
+
+def _runs(results: Results) -> pd.DataFrame:
+    """One row a stage: the run, commit and machine behind it; empty where none was recorded."""
+    rows = [
+        {
+            "stage": stage,
+            "commit": commit(entry),
+            "run": entry["run_id"][:12],
+            "params and inputs": entry["key"][:12],
+            "seconds": number(entry["seconds"]),
+            "finished": entry["finished"],
+        }
+        for stage, entry in results.sources.items()
+    ]
+    return pd.DataFrame(rows)

@@ -1,179 +1,124 @@
-"""The model card: what the model is, how to use it, and what its own run measured."""
+"""A model as a folder that others open: safetensors and JSON, and a model card.
 
-import json
-import math
+config.json              classes, the values it decodes with, what was measured
+README.md                the model card
+tokenizer/, transformer/ each with model.safetensors and its config.json
+"""
+
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from pipeline.api.opening import Opened
-from pipeline.api.saved import weights_hash
+from pipeline.api.opening import CONFIG, Description, Opened, read_description
 from pipeline.config.params import load_params
 from pipeline.config.paths import RESULTS, TOKENIZER, TRANSFORMER
-from pipeline.config.replicates import main_replicate
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.provenance import has_inputs
 from pipeline.runtime.tables import has_param
+from pipeline.weights.published import WEIGHTS
 
+PARTS = [f"{d}/{f}" for d in ("tokenizer", "transformer") for f in ("config.json", WEIGHTS)]
+FILES = [CONFIG, "README.md", *PARTS]
 ROWS = RESULTS / "evaluation/rows.csv"
-# Columns of the rows, or how they begin, in the card's order; a name ends with its extractor.
-SHOWN = {
-    "class_accuracy": "samples recognised as their class",
-    "fid_infinity": "FID∞",
-    "fid": "FID",
-    "is": "IS",
-    "precision": "precision",
-    "recall": "recall",
-    "nll": "NLL of masked tokens",
-}
-TEMPLATE = """\
+# The first words of the columns of the rows that the card shows (docs/metrics.md).
+SHOWN = ("class_accuracy", "fid", "is", "precision", "recall", "nll")
+CARD = """\
 ---
-library_name: maskgit-pipeline
-tags:
-- class-conditional-image-generation
-- maskgit
-- masked-image-modeling
-- vqgan
+{{ card_data }}
 ---
 
-# MaskGIT: {preset}
+# MaskGIT: {{ opened.preset }}
 
-Draws {size}×{size} {colours} images of {count} classes, by iterative parallel decoding of \
-{grid}×{grid} tokens
-(*MaskGIT: Masked Generative Image Transformer*, Chang et al., CVPR 2022). Made by the pipeline
-that reproduces the paper, with preset `{preset}`{seed}.
+{%- set tokenizer = opened.tokenizer.config %}
+{%- set transformer = opened.transformer.config %}
+{%- set decoding = opened.defaults.decoding %}
+{%- set grid = (transformer.num_tokens ** 0.5) | int %}
+{%- set side = grid * tokenizer.downsampling %}
+
+Draws {{ side }}×{{ side }} {{ "grey" if tokenizer.channels == 1 else "RGB" }} images of
+{{ opened.classes | length }} classes, by iterative parallel decoding of {{ grid }}×{{ grid }}
+tokens (*MaskGIT: Masked Generative Image Transformer*, Chang et al., CVPR 2022). Made by the
+pipeline that reproduces the paper, with preset `{{ opened.preset }}`
+{%- if opened.seed is not none %} and seed {{ opened.seed }}{% endif %}.
 
 ```python
 from pipeline import MaskGIT
 
-model = MaskGIT.from_pretrained({name})
-images = model.sample({first}, 8, iterations={iterations}, schedule="{schedule}")
+model = MaskGIT.from_pretrained({{ name | tojson }})
+images = model.sample({{ opened.classes[0] | tojson }}, 8)
 model.to_pil(images)[0].save("sample.png")
 ```
 
 | | |
 |---|---|
-| transformer | {layers} layers, hidden {hidden}, {heads} heads, {parameters} parameters |
-| tokenizer | VQGAN, {codes} codes, 1/{factor} of the side |
-| decoding | T = {iterations}, {schedule}, choice temperature {temperature:g} |
-| classes | {classes} |
+| transformer | {{ transformer.layers }} layers, hidden {{ transformer.hidden }}, \
+{{ transformer.heads }} heads |
+| tokenizer | VQGAN, {{ tokenizer.codebook_size }} codes, \
+1/{{ tokenizer.downsampling }} of the side |
+| decoding | T = {{ decoding.iterations }}, {{ decoding.schedule }}, \
+choice temperature {{ decoding.choice_temperature }} |
+| classes | {{ opened.classes[:20] | join(", ") }}{{ ", …" if opened.classes | length > 20 }} |
 
 ## Measured
 
-{numbers}
+{% if measured -%}
+| metric of its samples | value |
+|---|---|
+{%- for name, value in measured.items() %}
+| {{ name }} | {{ "%.4g" | format(value) }} |
+{%- endfor %}
+
+Only FID and IS of Inception's features (`fid_inception`, `is_inception`) are those of the
+literature; those of other networks compare models of the same data.
+{%- else -%}
+Nothing: the run that made it had no results of this model.
+{%- endif %}
 """
-EXTRACTORS = """\
-In brackets is the network whose features are compared with those of the training images. Only
-(inception) is the FID and IS of the literature; the others compare models of the same data."""
-NOT_MEASURED = "Nothing: the run that made it had no results of this model."
+
+
+def describe(opened: Opened) -> dict[str, Any]:
+    """config.json of a saved model."""
+    known = Description(
+        classes=list(opened.classes),
+        defaults=opened.defaults,
+        preset=opened.preset,
+        seed=opened.seed,
+        measured=measured(opened),
+    )
+    return known.model_dump(mode="json")
 
 
 def measured(opened: Opened) -> dict[str, float]:
-    """The metrics of this model's samples: those that it was saved with, or its project's, if they
-    are of just this model, data and code."""
-    root = opened.project
-    if root is None:
-        known = opened.measured_of
-        same = known and weights_hash(opened.tokenizer, opened.transformer) == known
-        return opened.measured if same else {}
-    if not (root / ROWS).exists():
+    """The metrics of this model's samples, by its project's results or by the saved folder that it
+    was opened from. Empty if its weights or the results have changed since."""
+    networks = opened.tokenizer, opened.transformer
+    if not opened.folders or not all(map(_same_weights, networks, opened.folders)):
+        return {}
+    if (root := opened.project) is None:
+        return read_description(opened.folders[0].parent / CONFIG).measured
+    if not (root / ROWS).exists() or not has_inputs("evaluate", (TOKENIZER, TRANSFORMER), root):
         return {}
     import pandas as pd
 
-    params = load_params(root / PARAMS_FILE)
-    changed = opened.seed is not None and opened.seed not in params.evaluation.seeds
-    if changed or not has_inputs("evaluate", (TOKENIZER, TRANSFORMER), root):
-        return {}
-    transformer = root / main_replicate(params, "transformer", opened.seed).folder
-    if not _lie_there(opened, root / TOKENIZER, transformer):
-        return {}
-    rows, smoothing = pd.read_csv(root / ROWS), params.training.label_smoothing
-    main = rows[(rows["images"] == "transformer") & has_param(rows["label_smoothing"], smoothing)]
-    own = main[main["seed"] == opened.seed]
-    if len(own) != 1:
-        return {}
+    rows, smoothing = pd.read_csv(root / ROWS), load_params(root / PARAMS_FILE).training
+    main = has_param(rows["label_smoothing"], smoothing.label_smoothing)
+    own = rows[(rows["images"] == "transformer") & main & (rows["seed"] == opened.seed)]
+    values = own.iloc[0].items() if len(own) == 1 else ()
     return {
-        name: float(value)
-        for name, value in own.iloc[0].items()
-        if _title(str(name)) and not math.isnan(value)
+        str(name): float(value)
+        for name, value in values
+        if name.startswith(SHOWN) and not name.endswith(("_std", "_splits")) and value == value
     }
 
 
-def _lie_there(opened: Opened, tokenizer: Path, transformer: Path) -> bool:
-    """Whether the model's weights are those of these folders: since it was opened either may have
-    changed."""
-    for network, folder in ((opened.tokenizer, tokenizer), (opened.transformer, transformer)):
-        weights, there = network.state_dict(), load_file(folder / "model.safetensors")
-        if weights.keys() != there.keys():
-            return False
-        for name, value in weights.items():
-            if value.dtype != there[name].dtype or not torch.equal(there[name], value.cpu()):
-                return False
-    return True
-
-
-def _quoted(text: str) -> str:
-    """A text as a string of Python's, in double quotes."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def card(opened: Opened, name: str, values: dict[str, float]) -> str:
-    """The card as Markdown.
-
-    Args:
-        name: by which the model is opened.
-    """
-    transformer, tokenizer = opened.transformer.config, opened.tokenizer.config
-    grid, decoding = math.isqrt(transformer.num_tokens), opened.defaults.decoding
-    parameters = sum(p.numel() for p in opened.transformer.parameters())
-    return TEMPLATE.format(
-        name=_quoted(name),
-        size=grid * tokenizer.downsampling,
-        colours="grey" if tokenizer.channels == 1 else "RGB",
-        count=len(opened.classes),
-        grid=grid,
-        preset=opened.preset,
-        seed="" if opened.seed is None else f" and seed {opened.seed}",
-        first=_quoted(opened.classes[0]),
-        iterations=decoding.iterations,
-        schedule=decoding.schedule,
-        temperature=decoding.choice_temperature,
-        layers=transformer.layers,
-        hidden=transformer.hidden,
-        heads=transformer.heads,
-        parameters=f"{parameters:,}",
-        codes=tokenizer.codebook_size,
-        factor=tokenizer.downsampling,
-        classes=_listed(opened.classes),
-        numbers=_table(values),
+def _same_weights(network: nn.Module, folder: Path) -> bool:
+    """Whether a network still has the weights of the published model that it was opened from."""
+    if not (folder / WEIGHTS).exists():
+        return False
+    own, there = network.state_dict(), load_file(folder / WEIGHTS)
+    return own.keys() == there.keys() and all(
+        torch.equal(v.to("cpu", there[k].dtype), there[k]) for k, v in own.items()
     )
-
-
-def _title(column: str) -> str | None:
-    if column.endswith("_std") or column == "is_splits":
-        return None
-    kind = _kind(column)
-    if kind is None or kind == column:
-        return SHOWN.get(column)
-    return f"{SHOWN[kind]} ({column.removeprefix(f'{kind}_')})"
-
-
-def _table(values: dict[str, float]) -> str:
-    """Of the metrics that are known; a saved model that others made may have more."""
-    known = [column for column in values if _title(column)]
-    if not known:
-        return NOT_MEASURED
-    known.sort(key=lambda column: list(SHOWN).index(str(_kind(column))))
-    lines = [f"| {_title(column)} | {values[column]:.4g} |" for column in known]
-    return "\n".join(["| metric of its samples | value |", "|---|---|", *lines, "", EXTRACTORS])
-
-
-def _kind(column: str) -> str | None:
-    """The longest of `SHOWN` that the column is, or begins with; None of one that is not known."""
-    known = [kind for kind in SHOWN if column == kind or column.startswith(f"{kind}_")]
-    return max(known, key=len, default=None)
-
-
-def _listed(names: tuple[str, ...], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

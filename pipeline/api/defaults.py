@@ -1,18 +1,16 @@
 """What a model is used with unless a call says otherwise: the values of the run that made it."""
 
-import difflib
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypedDict
+from typing import Any, TypedDict
 
-from pydantic import Field
+from pydantic import NonNegativeInt, PositiveInt
 
-from pipeline.api.numbers import real, truth, whole
+from pipeline.api.arguments import whole
 from pipeline.config.params import Params
-from pipeline.config.values import Batch, Count
 from pipeline.decoding import DecodingSettings
-from pipeline.runtime import limits
 from pipeline.runtime.errors import ArgumentError
 
 
@@ -31,38 +29,27 @@ FIELDS = {"temperature": "choice_temperature", "guidance": "guidance_scale"}
 
 
 def _scale(name: str, given: Any) -> float:
-    """A number up to the largest that there may be. Raises: ArgumentError: it is none."""
-    scale = real(name, given)
-    if scale > limits.LARGEST:
-        raise ArgumentError(
-            f"{name}: {scale} is more than the limit of {limits.LARGEST:g} (docs/limits.md); use "
-            f"less"
-        )
-    return scale
+    with contextlib.suppress(TypeError, ValueError):
+        if 0 <= (scale := float(given)) < math.inf:
+            return scale
+    raise ArgumentError(name, f"{given} is not allowed", "use a number from 0 on")
 
 
-KINDS: dict[str, Callable[[str, Any], Any]] = {
+TYPES: dict[str, Callable[[str, Any], Any]] = {
     "iterations": whole,
-    "schedule": lambda _, name: str(name),
     "temperature": _scale,
     "guidance": _scale,
-    "rounding": lambda _, name: str(name),
-    "bf16": truth,
 }
 
 
 @dataclass(frozen=True)
 class Defaults:
     decoding: DecodingSettings
-    editing_iterations: Count  # T of edits
-    dilate: Annotated[int, Field(ge=0, le=limits.GRID)]  # tokens by which an edit's mask is grown
-    feather: Annotated[int, Field(ge=0, le=limits.SIDE)] | None  # width of the blend, in pixels
-    batch_size: Batch  # images decoded at once
+    editing_iterations: PositiveInt  # T of edits
+    dilate: NonNegativeInt  # tokens by which an edit's mask is grown
+    feather: NonNegativeInt | None  # width of the blend, in pixels
+    batch_size: PositiveInt  # images decoded at once
     guided: bool  # trained without the class now and then, as guidance needs it
-
-    def __post_init__(self) -> None:
-        if (scale := self.decoding.guidance_scale) and not self.guided:
-            raise ArgumentError(f"decoding.guidance_scale: {scale} of a model that is not guided")
 
     @classmethod
     def of(cls, params: Params) -> "Defaults":
@@ -75,54 +62,27 @@ class Defaults:
             guided=params.training.label_drop > 0 or params.transformer.pretrained is not None,
         )
 
-    def too_wide(self, num_tokens: int, downsampling: int) -> str | None:
-        """What they ask for and no image of so many tokens has, if anything."""
-        most = max(self.decoding.iterations, self.editing_iterations)
-        side = math.isqrt(num_tokens)
-        if most > num_tokens:
-            return f"{most} iterations of {num_tokens} tokens"
-        if self.dilate > side:
-            return f"dilate: {self.dilate}, of a grid of {side} tokens a side"
-        if (feather := self.feather or 0) > side * downsampling:
-            return f"feather: {feather}, of images of {side * downsampling} pixels a side"
-        return None
-
     def settings(self, num_tokens: int, given: Decoding, *, edit: bool = False) -> DecodingSettings:
-        """The settings with what a call gave in their place.
+        """The default settings, with the values that a call gave.
 
         Raises:
             ArgumentError: a name or a value is not allowed.
         """
-        if unknown := given.keys() - Decoding.__annotations__.keys():
-            raise ArgumentError(_unknown(min(unknown)))
+        if unknown := given.keys() - (known := Decoding.__annotations__).keys():
+            raise ArgumentError(min(unknown), "no setting of decoding", f"use {', '.join(known)}")
         own: dict[str, Any] = {"iterations": self.editing_iterations} if edit else {}
         for name, value in given.items():
             if value is not None:
-                own[FIELDS.get(name, name)] = KINDS[name](name, value)
-        try:
-            settings = replace(self.decoding, **own)
-        except ArgumentError as error:
-            raise ArgumentError(
-                str(error)
-                .replace("choice_temperature:", "temperature:")
-                .replace("guidance_scale:", "guidance:")
-            ) from None
+                own[FIELDS.get(name, name)] = TYPES[name](name, value) if name in TYPES else value
+        settings = replace(self.decoding, **own)
         if settings.iterations > num_tokens:
-            raise ArgumentError(
-                f"iterations: {settings.iterations} are more than an image has tokens; use 1 to "
-                f"{num_tokens}"
-            )
+            reason = f"{settings.iterations} are more than an image has tokens"
+            raise ArgumentError("iterations", reason, f"use 1 to {num_tokens}")
         if settings.guidance_scale and not self.guided:
             raise ArgumentError(
-                f"guidance: {settings.guidance_scale} needs a model trained with "
-                f"training.label_drop, which this one was not; use 0"
+                "guidance",
+                f"{settings.guidance_scale} needs a model trained with training.label_drop, which "
+                f"this one was not",
+                "use 0",
             )
         return settings
-
-
-def _unknown(name: str) -> str:
-    known = list(Decoding.__annotations__)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"no setting '{name}'; " + (
-        f"did you mean {close[0]}?" if close else f"use {', '.join(known)}"
-    )

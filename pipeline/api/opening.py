@@ -1,26 +1,14 @@
-"""Where a model is opened from: a project, a folder that was saved, released files, the Hub."""
+"""Where a model is opened from: a project, a saved folder, or released files."""
 
-import math
-import os
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.api.defaults import Defaults
-from pipeline.api.numbers import a_path, elements
-from pipeline.api.saved import (
-    AGAIN,
-    CONFIG,
-    TOKENIZER_FOLDER,
-    TRANSFORMER_FOLDER,
-    WEIGHTS,
-    identity,
-    read_description,
-    weights_hash,
-)
 from pipeline.config.params import Params, load_params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.presets import preset_params
@@ -28,14 +16,18 @@ from pipeline.config.replicates import main_replicate
 from pipeline.data.images.shards import MANIFEST, read_manifest
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import ArgumentError, UserError
-from pipeline.runtime.files import file_hash
-from pipeline.runtime.limits import SIDE
 from pipeline.runtime.provenance import NO_RESULTS, described, out_of_date
-from pipeline.tokenizer import Tokenizer, TokenizerConfig
-from pipeline.transformer import MaskGitTransformer, TransformerConfig
-from pipeline.weights.published import WAY_OUT, load_model, require_float32
-from pipeline.weights.released.opening import open_pretrained_tokenizer, open_pretrained_transformer
+from pipeline.tokenizer import Tokenizer
+from pipeline.transformer import MaskGitTransformer
+from pipeline.weights.published import load_model
+from pipeline.weights.released.checkpoint import (
+    open_pretrained_tokenizer,
+    open_pretrained_transformer,
+)
 
+CONFIG = "config.json"  # of a saved model
+FORMAT = "maskgit-pipeline 1"
+AGAIN = "save or download it again"
 TRAINING = ("train_tokenizer", "cache_tokens", "train_transformer")  # stages behind the networks
 
 
@@ -44,8 +36,20 @@ class EarlierRun(UserWarning):
     than the project has now."""
 
 
-@dataclass(frozen=True)
-class Opened:
+class Description(BaseModel):
+    """config.json of a saved model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: str = FORMAT
+    classes: list[str]
+    defaults: Defaults
+    preset: str
+    seed: int | None
+    measured: dict[str, float]  # metrics of the model's samples
+
+
+class Opened(NamedTuple):
     """A model and what is known about it."""
 
     tokenizer: Tokenizer
@@ -55,8 +59,28 @@ class Opened:
     preset: str
     seed: int | None = None  # the replicate's; None where there is but one
     project: Path | None = None  # the root folder, where there is one
-    measured: dict[str, float] = field(default_factory=dict)  # of a saved model
-    measured_of: str = ""  # hash of the weights that it was measured of
+    folders: tuple[Path, ...] = ()  # that the two networks were loaded from
+
+
+def open_folder(folder: Path, seed: int | None, device: torch.device) -> Opened:
+    """A project (its root, or its `models/`), or a folder that was saved.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if (folder / CONFIG).exists():
+        opened = open_saved(folder, device)
+        if seed not in (None, opened.seed):
+            raise ArgumentError("seed", f"{folder} is a saved model, of seed {opened.seed} alone")
+        return opened
+    for root in (folder, folder.absolute().parent):
+        if (root / PARAMS_FILE).exists() and (root == folder or folder.name == TOKENIZER.parts[0]):
+            return open_project(root, seed, device)
+    raise UserError(
+        str(folder),
+        f"no model: neither a project's {PARAMS_FILE} nor the {CONFIG} of a saved one",
+        "give a project's folder, its models/, or a folder that save_pretrained wrote",
+    )
 
 
 def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
@@ -67,33 +91,30 @@ def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
         seed: the replicate's; None for the first.
 
     Raises:
-        UserError: there is no such replicate, or no model yet; or its networks do not fit each
-            other, or neither the params and images, which no `EarlierRun` explains.
+        UserError: there is no such replicate, or no model yet.
     """
-    require_float32()
     params = load_params(root / PARAMS_FILE)
     replicate = main_replicate(params, "transformer", seed)
-    params = _absolute(params, root)
-    tokenizer = (
-        load_model(root / TOKENIZER, "tokenizer", device)
-        if params.tokenizer.pretrained is None
-        else open_pretrained_tokenizer(params, device)
-    )
-    transformer = (
-        load_model(root / replicate.folder, "transformer", device)
-        if params.transformer.pretrained is None
-        else open_pretrained_transformer(params, device)
-    )
-    if wrong := _unfit(tokenizer.config, transformer.config):
-        raise UserError(f"{root / TOKENIZER.parts[0]}: {wrong}; {WAY_OUT}")
-    earlier = _warn_if_stale(root)
-    if not earlier:
-        _require_asked_for(tokenizer.config, transformer.config, params, root)
-    released = params.transformer.pretrained is not None
-    names = _names(root / IMAGES, transformer.config.num_classes, any_number=earlier or released)
-    defaults = Defaults.of(params)
+    released = {"tokenizer": params.tokenizer.pretrained}
+    released["transformer"] = params.transformer.pretrained
+    params = _with_pretrained(params, {k: root / v for k, v in released.items() if v})
+    folders = root / TOKENIZER, root / replicate.folder
+    if released["tokenizer"]:
+        tokenizer = open_pretrained_tokenizer(params, device)
+    else:
+        tokenizer = load_model(folders[0], "tokenizer", device)
+    if released["transformer"]:
+        transformer = open_pretrained_transformer(params, device)
+    else:
+        transformer = load_model(folders[1], "transformer", device)
+    _warn_if_stale(root)
+    names = tuple(map(str, range(transformer.config.num_classes)))
+    if (root / IMAGES / MANIFEST).exists():
+        known = tuple(read_manifest(root / IMAGES)["class_names"])
+        names = known if len(known) == len(names) else names
+    defaults, seed = Defaults.of(params), replicate.seed
     return Opened(
-        tokenizer, transformer, names, defaults, params.preset, replicate.seed, root.absolute()
+        tokenizer, transformer, names, defaults, params.preset, seed, root.absolute(), folders
     )
 
 
@@ -109,24 +130,13 @@ def open_released(
     Raises:
         UserError: there is no such preset, or a file does not hold this architecture.
     """
-    if isinstance(classes, str) or not isinstance(classes, Iterable | None):
-        raise ArgumentError(f"classes: {type(classes).__name__} is no list of names; give one")
-    require_float32()
-    params = preset_params(preset)
-    given = {"tokenizer": tokenizer, "transformer": transformer}
-    files = {name: a_path(name, path) for name, path in given.items()}
-    params = params.model_copy(
-        update={
-            name: getattr(params, name).model_copy(update={"pretrained": str(path)})
-            for name, path in files.items()
-        }
-    )
+    files = {"tokenizer": tokenizer, "transformer": transformer}
+    params = _with_pretrained(preset_params(preset), files)
     model = open_pretrained_transformer(params, device)
-    known = tuple(elements("classes", classes or map(str, range(model.config.num_classes))))
-    if len(known) != model.config.num_classes:
-        raise ArgumentError(
-            f"classes: {len(known)} names, and the model has {model.config.num_classes} classes"
-        )
+    known = tuple(classes or map(str, range(model.config.num_classes)))
+    if isinstance(classes, str) or len(known) != model.config.num_classes:
+        reason = f"{len(known)} names, and the model has {model.config.num_classes} classes"
+        raise ArgumentError("classes", reason, "give a list with a name for each")
     networks = open_pretrained_tokenizer(params, device), model
     return Opened(*networks, known, Defaults.of(params), preset)
 
@@ -137,121 +147,50 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
     Raises:
         UserError: a file is missing, damaged, or does not fit the others.
     """
-    description = read_description(folder / CONFIG)
-    tokenizer = load_model(folder / TOKENIZER_FOLDER, "tokenizer", device, AGAIN)
-    transformer = load_model(folder / TRANSFORMER_FOLDER, "transformer", device, AGAIN)
-    wrong = _unfit(tokenizer.config, transformer.config)
-    tokens = transformer.config.num_tokens
-    wrong = wrong or description.defaults.too_wide(tokens, tokenizer.config.downsampling)
-    if (count := transformer.config.num_classes) != len(description.classes):
-        wrong = f"{len(description.classes)} names of {count} classes"
-    if wrong:
-        raise UserError(f"{folder} is damaged: {wrong}; {AGAIN}")
-    for part, written in description.weights.items():
-        if file_hash(weights := folder / part / WEIGHTS) != written:
-            raise UserError(str(weights), "not the weights that were saved with this model", AGAIN)
-    classes, defaults = tuple(description.classes), description.defaults
-    now = identity(tokenizer.config, transformer.config, classes, defaults.decoding)
-    # Else a file was edited since, and what was measured is not this model's.
-    measured = description.measured if description.measured_with in ("", now) else {}
+    known = read_description(folder / CONFIG)
+    folders = folder / "tokenizer", folder / "transformer"
+    tokenizer = load_model(folders[0], "tokenizer", device, AGAIN)
+    transformer = load_model(folders[1], "transformer", device, AGAIN)
+    codes, config = tokenizer.config.codebook_size, transformer.config
+    if codes != config.codebook_size or len(known.classes) != config.num_classes:
+        reason = f"a tokenizer of {codes} codes and {len(known.classes)} names of classes"
+        wanted = f"a transformer of {config.codebook_size} codes and {config.num_classes} classes"
+        raise UserError(str(folder), f"{reason}, but {wanted}", AGAIN)
+    classes = tuple(known.classes)
     return Opened(
-        tokenizer,
-        transformer,
-        classes,
-        defaults,
-        description.preset,
-        description.seed,
-        measured=measured,
-        measured_of=weights_hash(tokenizer, transformer) if measured else "",
+        tokenizer, transformer, classes, known.defaults, known.preset, known.seed, folders=folders
     )
 
 
-def open_folder(folder: Path, seed: int | None, device: torch.device) -> Opened:
-    """A project (its root, or its `models/`), or a folder that was saved.
-
-    Raises:
-        UserError: it is neither.
-    """
-    if (folder / CONFIG).exists():
-        opened = open_saved(folder, device)
-        if seed not in (None, opened.seed):
-            raise ArgumentError(f"seed: {folder} is a saved model, of seed {opened.seed} alone")
-        return opened
-    for root in (folder, folder.absolute().parent):
-        if (root / PARAMS_FILE).exists() and (root == folder or folder.name == TOKENIZER.parts[0]):
-            return open_project(root, seed, device)
-    raise UserError(
-        f"{folder} holds no model: neither a project's {PARAMS_FILE} nor the {CONFIG} of a saved "
-        f"one; give a project's folder, its models/, or a folder that save_pretrained wrote"
-    )
+def read_description(path: Path) -> Description:
+    """Raises: UserError: the file is missing, or not one that `save_pretrained` wrote."""
+    try:
+        known = Description.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read ({error.strerror})", AGAIN) from error
+    except ValueError as error:  # pydantic's, or that of the settings of decoding
+        reason = f"not of a saved model ({' '.join(str(error).split())[:200]})"
+        raise UserError(str(path), reason, AGAIN) from error
+    if known.format != FORMAT:
+        raise UserError(str(path), f"format {known.format}, not {FORMAT}", AGAIN)
+    return known
 
 
-def _unfit(tokenizer: TokenizerConfig, transformer: TransformerConfig) -> str | None:
-    """Why no image can be made by the two, if none can."""
-    if tokenizer.codebook_size != transformer.codebook_size:
-        return f"codebooks of {tokenizer.codebook_size} and {transformer.codebook_size}"
-    if (side := math.isqrt(transformer.num_tokens) * tokenizer.downsampling) > SIDE:
-        return f"images of {side} pixels a side, more than the limit of {SIDE:,} (docs/limits.md)"
-    return None
+def _with_pretrained(params: Params, files: Mapping[str, Path | str]) -> Params:
+    """The params with these files as `pretrained` of the tokenizer or the transformer."""
+    sections = {
+        name: getattr(params, name).model_copy(update={"pretrained": str(path)})
+        for name, path in files.items()
+    }
+    return params.model_copy(update=sections)
 
 
-def _require_asked_for(
-    tokenizer: TokenizerConfig, transformer: TransformerConfig, params: Params, root: Path
-) -> None:
-    """Raise a `UserError` where the networks' images are not those of the params."""
-    for folder, what, found, wanted in (
-        ("tokenizer", "channels", tokenizer.channels, params.data.channels),
-        ("tokenizer", "pixels a token", tokenizer.downsampling, params.tokenizer.downsampling),
-        ("transformer", "tokens an image", transformer.num_tokens, params.num_tokens),
-    ):
-        if found != wanted:
-            raise UserError(
-                f"{root / TOKENIZER.parts[0] / folder}: {found} {what}, where {PARAMS_FILE} asks "
-                f"for {wanted}; {WAY_OUT}"
-            )
-
-
-def _warn_if_stale(root: Path) -> bool:
-    """Whether the networks are of an `EarlierRun`, of which a warning is given then."""
-    stale = out_of_date(root)
-    ours = {k: v for k, v in stale.items() if k in TRAINING and v != NO_RESULTS}
-    if ours:
+def _warn_if_stale(root: Path) -> None:
+    """Give an `EarlierRun` warning if the networks' stages are out of date."""
+    stale = out_of_date(root).items()
+    if ours := {k: v for k, v in stale if k in TRAINING and v != NO_RESULTS}:
         warnings.warn(
             f"the model is of an earlier run: {described(ours)}; `dvc repro` trains it again",
             EarlierRun,
-            stacklevel=4,
+            stacklevel=5,
         )
-    return bool(ours)
-
-
-def _absolute(params: Params, root: Path) -> Params:
-    """The params with the released files that they name found from the project's root."""
-    named = {k: getattr(params, k) for k in ("tokenizer", "transformer")}
-    return params.model_copy(
-        update={
-            name: section.model_copy(update={"pretrained": str(root / section.pretrained)})
-            for name, section in named.items()
-            if section.pretrained is not None
-        }
-    )
-
-
-def _names(images: Path, classes: int, any_number: bool) -> tuple[str, ...]:
-    """The classes' names, where the project has images; else their numbers.
-
-    Args:
-        any_number: whether the images may have another number of classes. Then it is numbers too.
-
-    Raises:
-        UserError: they have, and may not.
-    """
-    if os.path.lexists(images / MANIFEST):
-        names = read_manifest(images)["class_names"]
-        if len(names) == classes:
-            return tuple(names)
-        if not any_number:
-            raise UserError(
-                f"{images / MANIFEST} names {len(names)} classes, and the transformer has "
-                f"{classes}; {WAY_OUT}"
-            )
-    return tuple(map(str, range(classes)))

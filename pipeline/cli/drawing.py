@@ -196,7 +196,7 @@ def outpaint(
 
 @app.command(epilog=examples("save digits", "save digits --replicate 1"))
 def save(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New, or of a saved model.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New, or empty.")],
     model: Model = ".",
     replicate: Replicate = None,
 ) -> None:

@@ -1,1 +1,1 @@
-"""The typed params, presets and paths: what the rest is told."""
+"""The typed params, presets and paths."""

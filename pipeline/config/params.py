@@ -1,25 +1,23 @@
-"""The typed form of params.yaml: its sections, and the combinations of them that cannot work."""
+"""The typed form of params.yaml, and the combinations of params that cannot work."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError, model_validator
 
-from pipeline.config.mistakes import first_mistake
-from pipeline.config.places import DOWNLOADS, STORAGE, check_places
-from pipeline.config.schema import Sections
-from pipeline.config.trainings import workers_per_trial
+from pipeline.config import schema
+from pipeline.config.paths import OUTPUTS
 from pipeline.runtime.dag import FILE_PARAMS, PARAMS_FILE, flatten
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import as_written, read_yaml
-from pipeline.runtime.limits import GRID, WIDTH
+from pipeline.runtime.files import read_yaml
+from pipeline.runtime.project import in_project, lies_in
 
 if TYPE_CHECKING:
     from pipeline.decoding import DecodingSettings
 
 
 class ClassifierImages(NamedTuple):
-    """Images as classifiers are trained on them; the fields are those of the section `data`."""
+    """How images are cropped for classifiers; the fields are those of the section `data`."""
 
     image_size: int
     channels: int
@@ -28,7 +26,34 @@ class ClassifierImages(NamedTuple):
     flip: bool
 
 
-class Params(Sections):
+class Params(schema.Section):
+    """The whole file. A param that is left out has its default."""
+
+    preset: schema.Text = "mnist5k"
+    """Preset that the values came from; recorded with every result."""
+    seed: schema.Seed = 0
+    """Seed of every random draw. Equal params give equal bytes on the same machine; trainings on a
+    GPU may differ by rounding."""
+    data: schema.Data = schema.Data()
+    classifier: schema.Classifier = schema.Classifier()
+    tokenizer: schema.Tokenizer = schema.Tokenizer()
+    tokens: schema.Tokens = schema.Tokens()
+    transformer: schema.Transformer = schema.Transformer()
+    training: schema.Training = schema.Training()
+    autoregressive: schema.Autoregressive = schema.Autoregressive()
+    ray: schema.Ray = schema.Ray()
+    decoding: schema.Decoding = schema.Decoding()
+    sweep: schema.Sweep = schema.Sweep()
+    evaluation: schema.Evaluation = schema.Evaluation()
+    cas: schema.Cas = schema.Cas()
+    temperature: schema.Temperature = schema.Temperature()
+    editing: schema.Editing = schema.Editing()
+    rejection: schema.Rejection = schema.Rejection()
+    reconstruction: schema.Reconstruction = schema.Reconstruction()
+    speed: schema.Speed = schema.Speed()
+    analysis: schema.Analysis = schema.Analysis()
+    mlflow: schema.Mlflow = schema.Mlflow()
+
     @property
     def grid(self) -> int:
         """Tokens along each side of an image."""
@@ -40,19 +65,14 @@ class Params(Sections):
 
     @property
     def classifier_images(self) -> ClassifierImages:
-        """How images are cropped for classifiers: as `data` says, but for the range of areas."""
-        data = self.data
+        data, crop_scale = self.data, self.classifier.crop_scale
         return ClassifierImages(
-            image_size=data.image_size,
-            channels=data.channels,
-            crop_scale=self.classifier.crop_scale,
-            crop_ratio=data.crop_ratio,
-            flip=data.flip,
+            data.image_size, data.channels, crop_scale, data.crop_ratio, data.flip
         )
 
     @property
     def feature_dimensions(self) -> int | None:
-        """Number of features of the main extractor; None where only its network can tell."""
+        """Number of features of the main extractor; None if only its network knows."""
         if self.evaluation.extractor == "inception":
             return 2048
         return 4 * self.classifier.width if self.classifier.architecture == "small" else None
@@ -60,12 +80,12 @@ class Params(Sections):
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
     ) -> "DecodingSettings":
-        """The settings of decoding MaskGIT's tokens, or the baseline's: it has a `bf16` of its own.
+        """The settings for decoding MaskGIT's tokens, or the baseline's, which has its own `bf16`.
 
         Args:
             iterations: T in place of `decoding.iterations`.
         """
-        from pipeline.decoding import DecodingSettings  # and torch, which the rest can do without
+        from pipeline.decoding import DecodingSettings  # imports torch
 
         decoding = self.decoding
         return DecodingSettings(
@@ -79,64 +99,26 @@ class Params(Sections):
 
     @model_validator(mode="after")
     def _combinations(self):
+        """Raises: UserError: two params contradict each other."""
         self._check_images()
-        self._check_iterations()
         self._check_editing()
         self._check_samples()
         self._check_trainings()
-        self._check_guidance()
         self._check_workers()
         self._check_places()
         return self
 
     def _check_images(self) -> None:
-        factor, size = self.tokenizer.downsampling, self.data.image_size
+        factor, size, tokenizer = self.tokenizer.downsampling, self.data.image_size, self.tokenizer
         if size % factor:
-            raise ValueError(
-                f"data.image_size: {size} is not divisible by {factor}, the tokenizer's "
-                f"downsampling (2^(len(tokenizer.multipliers) - 1)); change one of them"
-            )
-        if self.grid > GRID:
-            raise ValueError(
-                f"data.image_size: {self.grid}×{self.grid} tokens an image are more than the limit "
-                f"of {GRID}×{GRID} (docs/limits.md); add levels to tokenizer.multipliers"
-            )
-        for section in ("data", "classifier"):
-            if (area := getattr(self, section).crop_scale[1]) * size**2 < 1:
-                raise ValueError(
-                    f"{section}.crop_scale: {area:g} of an image of {size}×{size} pixels is less "
-                    f"than one; use more"
-                )
-        widest = self.tokenizer.filters * max(self.tokenizer.multipliers)
-        if widest > WIDTH:
-            raise ValueError(
-                f"tokenizer.multipliers: {widest} channels (filters × the largest) are more than "
-                f"the limit of {WIDTH} (docs/limits.md); use smaller ones"
-            )
-        if self.tokenizer.perceptual != "classifier" and size < 32:
-            raise ValueError(
-                f"tokenizer.perceptual: {self.tokenizer.perceptual} needs images of 32 pixels or "
-                f"more, not {size}; use classifier"
-            )
-        if self.tokenizer.discriminator == "patch" and size < 4:
-            raise ValueError(
-                f"data.image_size: {size} pixels are fewer than the 4 that the patch discriminator "
-                f"looks at; use 4 or more"
-            )
-        if self.tokenizer.discriminator == "stylegan" and (size < 4 or size & (size - 1)):
-            raise ValueError(
-                f"tokenizer.discriminator: stylegan halves images down to 4 pixels, and "
-                f"data.image_size {size} is not 4, 8, 16 …; use such a size, or patch"
-            )
-        narrowest = self.tokenizer.filters * min([1, *self.tokenizer.multipliers][-2:])
-        if self.grid == 1 and narrowest == 32:  # as many groups has each norm
-            raise ValueError(
-                f"data.image_size: {size} pixels are one token, whose 32 channels are normalised "
-                f"one by one, so that nothing is left of them; use larger images, fewer levels in "
-                f"tokenizer.multipliers, or more tokenizer.filters"
-            )
-
-    def _check_iterations(self) -> None:
+            reason = f"{size} is not divisible by {factor}, 2^(len(tokenizer.multipliers) - 1)"
+            raise UserError("data.image_size", reason, "change one of them")
+        if tokenizer.perceptual != "classifier" and size < 32:
+            reason = f"{tokenizer.perceptual} needs images of 32 pixels or more, not {size}"
+            raise UserError("tokenizer.perceptual", reason, "use classifier")
+        if tokenizer.discriminator == "stylegan" and (size < 4 or size & (size - 1)):
+            reason = f"stylegan needs a data.image_size of 4, 8, 16, …, not {size}"
+            raise UserError("tokenizer.discriminator", reason, "use patch or change the size")
         for key, iterations in (
             ("decoding.iterations", self.decoding.iterations),
             ("editing.iterations", self.editing.iterations),
@@ -144,146 +126,110 @@ class Params(Sections):
             ("sweep.iterations", max(self.sweep.iterations)),
         ):
             if iterations > self.num_tokens:
-                raise ValueError(
-                    f"{key}: {iterations} iterations are more than the {self.num_tokens} tokens "
-                    f"of an image; use at most {self.num_tokens}"
-                )
+                reason = f"{iterations} iterations are more than the {self.num_tokens} tokens"
+                raise UserError(key, f"{reason} of an image", f"use at most {self.num_tokens}")
 
     def _check_editing(self) -> None:
-        """Refuse what leaves nothing of an image known where its middle, a box of half the sides,
-        is made anew: the edit would be a sample, whatever the image."""
-        size, factor, dilate = (
+        dilate, size, factor = (
+            self.editing.dilate,
             self.data.image_size,
             self.tokenizer.downsampling,
-            self.editing.dilate,
         )
-        half = round(size / 2)
-        before, end = (size - half) // 2, (size - half) // 2 + half  # the box's pixels, as a range
-        known = max(before // factor, self.grid - -(-end // factor))  # tokens beside the box
+        start = (size - round(size / 2)) // 2  # the pixels of the box in the middle: [start, end)
+        end = start + round(size / 2)
+        known = max(start // factor, (size - end) // factor)  # tokens beside the box
         if dilate and dilate >= known:
-            raise ValueError(
-                f"editing.dilate: {dilate} leaves no token known around the middle of "
-                f"{self.grid}×{self.grid} tokens; use at most {max(0, known - 1)}"
-            )
+            reason = f"{dilate} leaves no known token around the middle of {self.grid}×{self.grid}"
+            raise UserError("editing.dilate", reason, f"use at most {max(0, known - 1)}")
         if self.editing.feather > size:
-            raise ValueError(
-                f"editing.feather: {self.editing.feather} pixels are more than an image's "
-                f"{size}; use less"
-            )
+            reason = f"{self.editing.feather} pixels are more than data.image_size {size}"
+            raise UserError("editing.feather", reason, "use less")
 
     def _check_samples(self) -> None:
-        if self.evaluation.manifold_images <= self.evaluation.neighbors:
-            raise ValueError(
-                f"evaluation.manifold_images: {self.evaluation.manifold_images} are too few for "
-                f"evaluation.neighbors {self.evaluation.neighbors}; use more images than neighbors"
-            )
-        dimensions = self.feature_dimensions
-        for key, samples in (
-            ("sweep.samples", self.sweep.samples),
-            ("evaluation.samples", self.evaluation.samples),
+        evaluation = self.evaluation
+        if evaluation.second_extractor == evaluation.extractor:
+            reason = f"{evaluation.extractor} is already the first extractor"
+            raise UserError("evaluation.second_extractor", reason, "choose another one")
+        splits = {"evaluation.is_splits": evaluation.is_splits}
+        neighbors = {"evaluation.neighbors": evaluation.neighbors + 1}
+        every = splits | neighbors | {"evaluation.kid_subset_size": evaluation.kid_subset_size}
+        if dimensions := self.feature_dimensions:
+            every["FID, a covariance of evaluation.extractor's features"] = dimensions + 1
+        for key, images, least in (
+            ("evaluation.manifold_images", evaluation.manifold_images, neighbors),
+            ("sweep.samples", self.sweep.samples, every),
+            ("evaluation.samples", evaluation.samples, every),
+            ("temperature.samples", self.temperature.samples, splits),
+            ("editing.images", self.editing.images, splits),
         ):
-            if samples < self.evaluation.kid_subset_size:
-                raise ValueError(
-                    f"{key}: {samples} are fewer than evaluation.kid_subset_size "
-                    f"{self.evaluation.kid_subset_size}; raise it or lower the subset's size"
-                )
-            if samples <= self.evaluation.neighbors or samples < self.evaluation.is_splits:
-                raise ValueError(
-                    f"{key}: {samples} are too few for evaluation.neighbors "
-                    f"{self.evaluation.neighbors} or is_splits {self.evaluation.is_splits}; "
-                    f"use more"
-                )
-            if dimensions and samples <= dimensions:
-                raise ValueError(
-                    f"{key}: {samples} samples give no covariance of the {dimensions}-dimensional "
-                    f"features of evaluation.extractor {self.evaluation.extractor}, and so no FID; "
-                    f"use at least {dimensions + 1}"
-                )
-        for key, samples in (
-            ("temperature.samples", self.temperature.samples),
-            ("editing.images", self.editing.images),
-        ):
-            if samples < self.evaluation.is_splits:
-                raise ValueError(
-                    f"{key}: {samples} are too few for evaluation.is_splits "
-                    f"{self.evaluation.is_splits}; use more"
-                )
+            user, needed = max(least.items(), key=lambda item: item[1])
+            if images < needed:
+                raise UserError(key, f"{images} are too few for {user}", f"use at least {needed}")
 
     def _check_trainings(self) -> None:
-        smoothings = [self.training.label_smoothing, *self.training.other_label_smoothings]
-        if len({as_written(value) for value in smoothings}) < len(smoothings):
-            raise ValueError(
-                "training.other_label_smoothings: a value is listed twice, or is label_smoothing "
-                "itself; list each once"
-            )
+        training = self.training
+        if training.label_smoothing in training.other_label_smoothings:
+            reason = f"{training.label_smoothing} is training.label_smoothing itself"
+            raise UserError("training.other_label_smoothings", reason, "remove it")
         if untrained := set(self.sweep.crossed) - set(self.sweep.schedules):
-            raise ValueError(
-                f"sweep.crossed: {min(untrained)} is none of sweep.schedules, which are trained; "
-                f"add it to them, or remove it here"
-            )
-
-    def _check_guidance(self) -> None:
-        drops = self.training.label_drop > 0 or self.transformer.pretrained
+            reason = f"{min(untrained)} is not in sweep.schedules, which are trained"
+            raise UserError("sweep.crossed", reason, "add it there or remove it here")
+        drops = training.label_drop > 0 or self.transformer.pretrained
         if self.decoding.guidance_scale > 0 and not drops:
-            raise ValueError(
-                "decoding.guidance_scale: guidance needs a model that has seen images without "
-                "their class; set training.label_drop (0.1, say), or guidance_scale to 0"
-            )
+            reason = "guidance needs a model that was trained on some images without their class"
+            way_out = "set training.label_drop, to 0.1 for example, or guidance_scale to 0"
+            raise UserError("decoding.guidance_scale", reason, way_out)
 
     def _check_workers(self) -> None:
-        for section in ("training", "tokenizer", "classifier"):
+        ray, training = self.ray, self.training
+        for key, workers, section in (
+            *(("ray.num_workers", ray.num_workers, s) for s in ("tokenizer", "classifier")),
+            ("ray.num_workers", ray.num_workers, "training"),
+            ("sweep.workers_per_trial", self.sweep.workers_per_trial, "training"),
+            ("cas.workers_per_classifier", self.cas.workers_per_classifier, "classifier"),
+        ):
             size = getattr(self, section).batch_size
-            if size % self.ray.num_workers:
-                raise ValueError(
-                    f"{section}.batch_size: {size} does not split over ray.num_workers "
-                    f"{self.ray.num_workers}; choose a multiple"
-                )
-        loaders, cpus = self.ray.loaders_per_worker, self.ray.cpus_per_worker
-        if loaders and loaders >= cpus:
-            raise ValueError(
-                f"ray.loaders_per_worker: {loaders} loaders and the training itself need "
-                f"{loaders + 1} CPUs, and ray.cpus_per_worker is {cpus}; raise it or use fewer"
-            )
-        each = {
-            "sweep.workers_per_trial": (self.sweep.workers_per_trial, "training"),
-            "cas.workers_per_classifier": (self.cas.workers_per_classifier, "classifier"),
-        }
-        for key, (workers, section) in each.items():
-            if workers is None and not self.ray.elastic:
-                raise ValueError(
-                    f"{key}: null needs ray.elastic, without which trainings depend on the number "
-                    f"of their workers; set it to true, or choose a number"
-                )
-            size = getattr(self, section).batch_size
+            if workers is None and not ray.elastic:
+                raise UserError(key, "null needs ray.elastic", "set it to true or give a number")
             if workers and size % workers:
-                raise ValueError(
-                    f"{key}: {section}.batch_size {size} does not split over {workers} workers; "
-                    f"choose a divisor"
-                )
-        for workers in (self.ray.num_workers, workers_per_trial(self)):
-            share = self.training.batch_size // workers
-            if share % self.training.accumulate:
-                raise ValueError(
-                    f"training.accumulate: {self.training.accumulate} parts do not divide the "
-                    f"{share} images of each of {workers} workers; choose a divisor"
-                )
+                reason = f"{workers} workers do not divide {section}.batch_size {size}"
+                raise UserError(key, reason, "choose a divisor")
+        if ray.loaders_per_worker and ray.loaders_per_worker >= ray.cpus_per_worker:
+            reason = f"{ray.loaders_per_worker} loaders leave no CPU of ray.cpus_per_worker"
+            raise UserError("ray.loaders_per_worker", f"{reason} for training", "use fewer")
+        for workers in (ray.num_workers, self.sweep.workers_per_trial or ray.num_workers):
+            share = training.batch_size // workers
+            if share % training.accumulate:
+                reason = f"{training.accumulate} microbatches do not divide the {share} images"
+                raise UserError("training.accumulate", f"{reason} of a worker", "choose a divisor")
 
     def _check_places(self) -> None:
+        """Refuse paths whose files DVC would delete."""
         values = flatten(self.model_dump())
-        _, _, source = self.data.source.partition(":")
-        named = {key: values[key] for key in (*FILE_PARAMS, DOWNLOADS)}
-        check_places(named | {STORAGE: self.ray.folder, "data.source": source})
+        given = {key: values[key] for key in (*FILE_PARAMS, "data.download_dir")}
+        given["ray.storage_path"], given["data.source"] = self.ray.folder, self.data.folder
+        for key, path in given.items():
+            for folder in OUTPUTS:
+                if path and lies_in(in_project(path), in_project(folder)):
+                    reason = f"{path} lies in {folder}, which DVC deletes before a stage runs"
+                    raise UserError(key, reason, "move it to another folder")
 
 
 def load_params(path: Path | str = PARAMS_FILE) -> Params:
     """Read and validate a parameter file.
 
     Raises:
-        UserError: an unknown key, a wrong type or an impossible combination; one line that names
-            the key and the way out.
+        UserError: an unknown key, a wrong value or an impossible combination.
     """
-    path = Path(path)
+    return validated(read_yaml(Path(path)), path)
+
+
+def validated(values: dict[str, Any], path: Path | str) -> Params:
+    """Params of these values; errors name the file at `path`."""
     try:
-        return Params.model_validate(read_yaml(path))
+        return Params.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {first_mistake(error)}") from None
+        wrong = schema.user_error(error, Params)
+    except UserError as error:
+        wrong = error
+    raise UserError(f"{path}: {wrong.subject}", wrong.reason, wrong.way_out)

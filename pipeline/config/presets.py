@@ -1,115 +1,92 @@
-"""Presets: `presets/NAME.yaml` holds the values in which NAME differs from the default file.
+"""Presets: `presets/NAME.yaml` holds the values in which NAME differs from the defaults, or from
+the preset that its key `base` names, and texts that say what the preset is (`Summary`)."""
 
-Choosing one edits params.yaml in place, as `dvc exp run -S key=value` would for every key: DVC sees
-an ordinary parameter file, the comments stay, and `git diff params.yaml` shows what the preset is.
-"""
-
-import itertools
+import io
 import os
-import re
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.config.params import Params, load_params
+from pipeline.config.params import Params, validated
 from pipeline.runtime.dag import PARAMS_FILE
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_file, read_yaml, write_text
-from pipeline.runtime.limits import YAML_BYTES
+from pipeline.runtime.files import read_yaml, write_text
 
-# The checkout's, or those that an installed package has with it (pyproject.toml).
+# The checkout's presets, or those of an installed package (pyproject.toml).
 _PACKAGED = Path(__file__).parents[1] / "_project"
 PRESETS = (_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2]) / "presets"
-BASE = PRESETS / "mnist5k.yaml"  # the default: every key, with its comment
-
-
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.yaml") if path.exists())
 
 
 class Summary(NamedTuple):
-    """What a preset's own header says of it."""
-
     name: str
-    what: str
-    hardware: str
-    cost: str
+    what: str = ""
+    hardware: str = ""
+    cost: str = ""
+    expected: str = ""  # numbers to aim at
+    measured: str = ""  # what we ran; "never" if nothing
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def preset_summary(name: str) -> Summary:
-    """The first sentence of the header, and its words on hardware and cost."""
-    lines = (line.removeprefix("#").strip() for line in _header(_path(name)).splitlines())
-    text = " ".join(lines)
-
-    def said(pattern: str, ends: str = ".") -> str:
-        found = re.search(pattern + rf"(.*?)(?:[{ends}] |[.;]?$)", text)
-        return found[1] if found else "not said"
-
-    what = said(rf"Preset {name}[^:]*: ", ends=".;:")
-    return Summary(name, what, said("Hardware: "), said("Cost: "))
-
-
-def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
-    """Write the parameter file of that preset: the default's text with the preset's values.
-
-    Raises:
-        UserError: there is no such preset, or it does not validate; `target` is then untouched.
-    """
-    import io
-
-    from ruamel.yaml import YAML
-
-    path = _path(name)
-    # Round trip, so that the comments survive, with the defaults that DVC dumps with too, so that
-    # `dvc exp run -S` afterwards changes no line but its own.
-    yaml = YAML()
-    document = yaml.load(BASE)
-    if path != BASE:
-        _merge(document, read_yaml(path), where=path)
-    document["preset"] = name
-    buffer = io.StringIO()
-    yaml.dump(document, buffer)
-    text = buffer.getvalue().replace(_header(BASE), _header(path), 1)
-    with tempfile.TemporaryDirectory() as folder:
-        candidate = Path(folder, target.name)
-        write_text(candidate, text)
-        try:
-            params = load_params(candidate)
-        except UserError as error:  # what is wrong is the preset's
-            raise UserError(str(error).replace(str(candidate), str(path))) from None
-    write_text(Path(os.path.realpath(target)), text)  # where it is a link, of what it leads to
-    return params
+    values = _read(name)
+    return Summary(name, **{key: values[key] for key in Summary._fields if key in values})
 
 
 def preset_params(name: str) -> Params:
-    """Params of a preset, which leaves params.yaml as it is.
+    """Params of a preset; params.yaml stays as it is.
 
     Raises:
-        UserError: there is no such preset.
+        UserError: there is no such preset, or its values are not valid.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        return apply_preset(name, Path(folder) / PARAMS_FILE.name)
+    values = {key: v for key, v in _read(name).items() if key not in Summary._fields}
+    return validated(values | {"preset": name}, PRESETS / f"{name}.yaml")
 
 
-def _path(name: str) -> Path:
+def apply_preset(name: str, target: Path = PARAMS_FILE) -> Params:
+    """Write a preset's values into the parameter file, whose comments stay. A file that is missing
+    or not valid YAML is written anew.
+
+    Raises:
+        UserError: as `preset_params`; the file is then left as it is.
+    """
+    from ruamel.yaml import YAML
+
+    params, yaml = preset_params(name), YAML()
+    try:
+        read_yaml(target)
+        document = yaml.load(target)
+    except UserError:
+        document = {}
+    _update(document, params.model_dump())
+    text = io.StringIO()
+    yaml.dump(document, text)
+    write_text(os.path.realpath(target), text.getvalue())
+    return params
+
+
+def _read(name: str) -> dict[str, Any]:
+    """The content of a preset's file, with the values of its base."""
     if name not in preset_names():
-        raise UserError(f"no preset '{name}'; one of {', '.join(preset_names())}")
-    return PRESETS / f"{name}.yaml"
+        raise UserError(name, "no such preset", f"use one of {', '.join(preset_names())}")
+    values = read_yaml(PRESETS / f"{name}.yaml")
+    base = _read(values.pop("base")) if "base" in values else {}
+    for key, value in base.items():
+        if isinstance(value, dict):
+            values[key] = value | values.get(key, {})
+    return values
 
 
-def _header(path: Path) -> str:
-    """The comment at a preset's top: what it reproduces, and its cost."""
-    lines = read_file(path, YAML_BYTES).decode("utf-8", "replace").splitlines(keepends=True)
-    return "".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
-
-
-def _merge(document: Any, values: dict, where: Path, prefix: str = "") -> None:
+def _update(document: Any, values: dict[str, Any]) -> None:
+    """Give a document that ruamel has read these values and no others."""
+    for key in [key for key in document if key not in values]:
+        del document[key]
     for key, value in values.items():
-        if key not in document:
-            raise UserError(f"{where}: unknown key {prefix}{key}; remove it")
-        if isinstance(value, dict) and isinstance(document[key], dict):
-            _merge(document[key], value, where, f"{prefix}{key}.")
-        elif isinstance(value, list) and isinstance(document[key], list):
-            document[key][:] = value  # in place: the layout, one value a line, stays
-        else:
+        old = document.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            _update(old, value)
+        elif isinstance(value, list) and isinstance(old, list):
+            old[:] = value  # keeps the list's layout
+        elif key not in document or old != value:
             document[key] = value

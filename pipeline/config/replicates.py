@@ -1,7 +1,7 @@
 """Replicates: the trainings of the two networks that Table 1 compares.
 
-A replicate is one training of a network with a seed, and everything that is drawn from the model
-with that seed. Main ones have the main label smoothing; those of other values are for an ablation.
+A replicate is one training of a network with a seed, and everything that is sampled from the model
+with that seed. Main replicates have `training.label_smoothing`; the others are an ablation of it.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ class Replicate(NamedTuple):
 
     network: NetworkName
     seed: int
-    trained: int  # the seed of its training: another one where released weights take its place
+    trained: int  # the seed of its training; for released weights, of the first replicate
     other_label_smoothing: float | None = None  # in place of the main one
 
     @property
@@ -29,7 +29,7 @@ class Replicate(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Tells it from the others of its network."""
+        """Unique among the replicates of its network."""
         return f"{self._group}/seed{self.seed}"
 
     @property
@@ -48,10 +48,10 @@ class Replicate(NamedTuple):
 
 
 def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The replicates that every table is about, one for each of `evaluation.seeds`.
+    """The replicates that the tables show, one for each of `evaluation.seeds`.
 
-    Those of released weights share one model, published under the first seed, and differ by the
-    seeds of their samples alone.
+    With released weights they share one model, published under the first seed, and differ only by
+    the seeds of their samples.
     """
     seeds = params.evaluation.seeds
     if _released(params, network):
@@ -60,25 +60,24 @@ def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
 
 
 def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Replicate:
-    """The one of that seed; the first if None.
+    """The main replicate of a seed; the first one for None.
 
     Raises:
-        ArgumentError: there is none.
+        ArgumentError: no replicate has this seed.
     """
-    known = main_replicates(params, network)
+    known = {replicate.seed: replicate for replicate in main_replicates(params, network)}
     wanted = params.evaluation.seeds[0] if seed is None else seed
-    for replicate in known:
-        if replicate.seed == wanted:
-            return replicate
-    raise ArgumentError(
-        f"there is no replicate {seed}; use one of {', '.join(str(r.seed) for r in known)} "
-        f"(evaluation.seeds)"
-    )
+    if wanted not in known:
+        raise ArgumentError(
+            f"there is no replicate {seed}; use one of {', '.join(map(str, known))} "
+            f"(evaluation.seeds)"
+        )
+    return known[wanted]
 
 
 def replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The main ones, and those of `training.other_label_smoothings`; released weights have none of
-    these."""
+    """The main replicates and those of `training.other_label_smoothings`; released weights have
+    only main ones."""
     others = [
         Replicate(network, seed, seed, other_label_smoothing=value)
         for value in params.training.other_label_smoothings
@@ -88,7 +87,7 @@ def replicates(params: Params, network: NetworkName) -> list[Replicate]:
 
 
 def label_smoothing(params: Params, replicate: Replicate) -> float:
-    """The one that it is trained with."""
+    """The label smoothing that a replicate is trained with."""
     other = replicate.other_label_smoothing
     return params.training.label_smoothing if other is None else other
 

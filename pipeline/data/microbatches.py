@@ -1,22 +1,23 @@
-"""Batches in parts, so that no tensor of a network outgrows the memory."""
+"""Large batches in parts, so that a network's tensors fit into memory."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-TENSOR_BYTES = 2**30  # a network that only predicts needs about six times as much
+PIXELS = 2**21  # of the images that a network reads or makes at once, without gradients
+TOKENS = 2**15  # the same of token sequences
 
 
-def in_parts(function: Callable[..., Tensor], row_bytes: int, *batch: Tensor) -> Tensor:
-    """`function(*batch)`, of as many rows at once as keep its largest tensor to `TENSOR_BYTES`.
+def in_parts(function: Callable[..., Tensor], rows: int, *batch: Tensor) -> Tensor:
+    """`function(*batch)`, at most `rows` rows at a time.
 
     Args:
         function: maps rows to rows, each by itself, and draws nothing.
-        row_bytes: of its largest tensor, for a row of the batch.
+        rows: 0 counts as 1.
         batch: tensors of one length.
     """
-    rows = max(1, TENSOR_BYTES // row_bytes)
+    rows = max(1, rows)
     if len(batch[0]) <= rows:
         return function(*batch)
     parts = zip(*(tensor.split(rows) for tensor in batch), strict=True)

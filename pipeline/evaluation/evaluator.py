@@ -7,89 +7,60 @@ import torch
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES
+from pipeline.config.paths import IMAGES
 from pipeline.data.images.shards import ImageShards
 from pipeline.evaluation.feature_files import (
-    cached_features,
-    extraction,
-    features_folder,
-    kept_statistics,
-    load_features,
+    compute_part,
     reference_features,
-)
-from pipeline.evaluation.features import (
-    Extractor,
-    Features,
-    open_extractor,
+    reference_statistics,
+    stored_tensors,
 )
 from pipeline.evaluation.fid import fid
-from pipeline.evaluation.images import ImageSet
+from pipeline.evaluation.image_sets import ImageSet
 from pipeline.evaluation.labels import proportional_labels
 from pipeline.evaluation.metrics import (
+    Manifolds,
     class_accuracy,
-    distribution_metrics,
     drawn,
+    drawn_reference,
     inception_score,
-    manifold_metrics,
-    sample_metrics,
+    kid,
+    manifolds,
     unless_few,
 )
-from pipeline.evaluation.seen import Networks, Seen, Shown, open_networks
-from pipeline.evaluation.statistics import load_statistics
+from pipeline.evaluation.outputs import OnTheFly, Outputs, open_networks
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
 from pipeline.runtime.batches import Alone, Maker
-from pipeline.runtime.project import of_project
-from pipeline.weights.published import load_model
+
+Metrics = dict[str, float | None]  # by name; None where the images are too few
 
 
 class Evaluator:
     """Measures image sets against the training images.
 
     Args:
-        workers: who runs images through the networks.
+        workers: run images through the networks.
         root: the project's folder; a worker may have another working directory.
-        cache_dir: of features that are kept, if it is not `features_folder`.
+        second: whether to use the second extractor, as `metrics` does.
     """
 
-    def __init__(
-        self,
-        params: Params,
-        workers: Alone,
-        root: Path = Path(),
-        cache_dir: Path | None = None,
-    ):
-        self.params, self.workers, self.root = params, workers, root
-        self._classifier = load_model(root / CLASSIFIER, "classifier", workers.device)
-        evaluation = params.evaluation
-        self.judge, self.extractor = map(self._open, ("classifier", evaluation.extractor))
-        self.cache_dir = cache_dir or features_folder(params)
-        reference = self._reference(self.extractor)
-        self.reference = load_features(reference)
-        published = evaluation.reference_statistics
-        self.reference_statistics = (
-            load_statistics(root / of_project(published))
-            if published
-            else kept_statistics(reference)
-        )
-
-    def _open(self, name: str) -> Extractor:
-        evaluation, device = self.params.evaluation, self.workers.device
-        return open_extractor(name, self._classifier, evaluation, device)
-
-    def _reference(self, extractor: Extractor) -> Path:
-        return reference_features(extractor, self.params, self.workers, self.root, self.cache_dir)
+    def __init__(self, params: Params, workers: Alone, root: Path = Path(), second: bool = False):
+        self.params, self.workers, self.root, self._second = params, workers, root, second
+        self.networks = open_networks(params, root, second, workers.device)
+        self.extractor = self.networks.main
+        self.reference = reference_features(self.extractor.name, root)  # (R, F)
+        self.statistics = reference_statistics(params, root)
 
     @cached_property
-    def second(self) -> tuple[Extractor, Tensor]:
-        """The second extractor, and the features (M, F) of its reference manifold: those of at most
-        `manifold_images` training images, drawn at random."""
+    def second_reference(self) -> Tensor:
+        """The second extractor's features (M, F) of at most `manifold_images` training images,
+        drawn at random."""
         evaluation = self.params.evaluation
-        extractor = self._open(evaluation.second_extractor)
-        reference = load_features(self._reference(extractor)).features
-        return extractor, drawn(reference, evaluation.manifold_images, self.params.seed)
+        features = reference_features(evaluation.second_extractor, self.root)
+        return drawn(features, evaluation.manifold_images, self.params.seed)
 
     def labels(self, count: int) -> Tensor:
-        """Labels (count,) of samples to measure, as `evaluation.labels` says."""
+        """Labels (count,) of samples to measure, in the proportions of `evaluation.labels`."""
         images_K = self._images_K
         uniform = self.params.evaluation.labels == "uniform"
         return proportional_labels(count, torch.ones_like(images_K) if uniform else images_K)
@@ -100,158 +71,124 @@ class Evaluator:
         images = ImageShards(self.root / IMAGES, "train")
         return torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
 
-    def features(self, images: ImageSet) -> Features:
-        """Features of the images, from the main extractor."""
-        return self._features(images, self.extractor)
+    def outputs(self, images: ImageSet, folder: Path) -> Outputs:
+        """What the networks return for stored images.
 
-    def recognised(self, images: ImageSet) -> Tensor:
-        """Logits (M, classes) of the reference classifier."""
-        return self._features(images, self.judge).class_logits
+        Args:
+            folder: in a run directory; where the outputs are stored, and found by a later call.
+        """
+        here = partial(compute_part, images, self.networks.run)
+        maker = Maker(_open_part, images, self.params, self.root, self._second, here=here)
+        name = f"features: {folder.name}"
+        return Outputs.of(stored_tensors(folder, len(images), self.workers, maker, name))
 
-    def _features(self, images: ImageSet, extractor: Extractor) -> Features:
-        maker = extraction(extractor, images, self.params, self.root)
-        return cached_features(images, extractor, self.cache_dir, self.workers, maker)
-
-    def seen(self, images: ImageSet) -> Seen:
-        """What the main extractor and the reference classifier see in images that are kept."""
-        return Seen(self.features(images), self.recognised(images))
-
-    def shown(self, maker: Maker, *looks: Maker, second: bool = False) -> Maker:
-        """A maker whose images are looked at and not kept, for a `Seen`.
+    def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
+        """Measures the images of a maker, which are not stored, for `Outputs.of`.
 
         Args:
             maker: of images (B, C, H, W) uint8.
-            looks: what looks at them besides the networks.
-            second: whether the second extractor looks too.
+            others: open what else is measured of them, as for `OnTheFly`.
         """
-        root, here = self.root.absolute(), self.networks(second)
-        networks = Maker(open_networks, self.params, root, second, here=here)
-        return Maker(Shown, maker, (networks, *looks))
+        root = self.root.absolute()
+        networks = Maker(open_networks, self.params, root, self._second, here=self.networks)
+        return Maker(OnTheFly, maker, (networks, *others))
 
-    def networks(self, second: bool = False) -> Networks:
-        """Those of this process, for a `Seen`.
+    # A row of a result file
+
+    def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
+        """Every metric, named after its extractor; its standard deviation over random halves of the
+        set, `<metric>_std`; and `fid_infinity_<extractor>`, the FID of infinitely many samples.
 
         Args:
-            second: whether the second extractor looks too.
+            outputs: with those of the second extractor.
+            labels: (M,); None leaves out the recognised share.
         """
-        return Networks(self.extractor, self.judge, self.second[0] if second else None)
-
-    def measure(self, images: ImageSet, labels: Tensor | None = None) -> dict[str, float | None]:
-        """`metrics_of` images.
-
-        Args:
-            labels: (M,); with them the share that the classifier recognises is measured too.
-        """
-        recognised = None if labels is None else self.recognised(images)
-        others = self._features(images, self.second[0]).features
-        return self.metrics_of(Seen(self.features(images), recognised, others), labels)
-
-    def metrics_of(self, seen: Seen, labels: Tensor | None) -> dict[str, float | None]:
-        """Every metric of a set, each named after its extractor; as `<metric>_std` the standard
-        deviations that halves of the set tell of; and as fid_infinity_<extractor> what FID would be
-        of infinitely many samples.
-
-        Args:
-            seen: with what the second extractor sees.
-            labels: (M,); as for `measure`.
-        """
-        (samples, recognised, others), count = seen, len(seen.samples.features)
-        assert others is not None, "the second extractor has not looked"
+        assert outputs.second is not None, "the evaluator was opened without the second extractor"
+        evaluation, seed, second = self.params.evaluation, self.params.seed, outputs.second
+        count = len(outputs.features)
         classes = torch.zeros(count, dtype=torch.long) if labels is None else labels
-        evaluation, seed = self.params.evaluation, self.params.seed
 
-        def distribution(rows: Tensor, say: bool = False) -> dict[str, float | None]:
-            part = Features(samples.features[rows], samples.class_logits[rows])
-            return self._distribution(part, say)
+        def distribution(rows: Tensor, say: bool = False) -> Metrics:
+            return self._distribution(outputs.of_rows(rows), seed, say)
 
-        def neighbours(rows: Tensor, say: bool = False) -> dict[str, float | None]:
-            return self._neighbours(samples.features[rows], others[rows], say)
+        def neighbours(rows: Tensor, say: bool = False) -> Metrics:
+            values = self.manifolds(outputs.features[rows], seed, say)
+            name, reference = evaluation.second_extractor, self.second_reference
+            return values | self._manifolds(second[rows], reference, name, say)
 
-        def accuracy(rows: Tensor) -> dict[str, float | None]:
-            if recognised is None or labels is None:
+        def recognised(rows: Tensor) -> Metrics:
+            if labels is None:
                 return {}
-            return {"class_accuracy": class_accuracy(recognised[rows], classes[rows])}
+            return {"class_accuracy": class_accuracy(outputs.class_logits[rows], labels[rows])}
 
         every = torch.arange(count)
-        # Neighbours are found among so many images at most. Their spread is that of halves of
-        # these: half of a larger set has as many, and so it would differ from the whole by less.
+        # Neighbours are searched among at most `manifold_images`, whatever the size of the set. So
+        # their spread comes from halves of these: half of a larger set would have as many.
         near = drawn(every, evaluation.manifold_images, seed)
-        values = distribution(every, say=True) | neighbours(near, say=True) | accuracy(every)
+        values = distribution(every, say=True) | neighbours(near, say=True) | recognised(every)
         halved = partial(spreads, repeats=evaluation.halves, seed=seed)
-        spread = halved(lambda rows: distribution(rows) | accuracy(rows), classes)
+        spread = halved(lambda rows: distribution(rows) | recognised(rows), classes)
         spread |= halved(lambda rows: neighbours(near[rows]), classes[near])
         values |= {f"{name}_std": spread[f"{name}_std"] for name in values}
         infinity = None
         with unless_few():
-            infinity = fid_infinity(samples.features, classes, self.reference_statistics, seed=seed)
+            infinity = fid_infinity(outputs.features, classes, self.statistics, seed=seed)
         values[f"fid_infinity_{self.extractor.name}"] = infinity
         return values | {"samples": count, "is_splits": evaluation.is_splits}
 
-    def _distribution(self, samples: Features, say: bool) -> dict[str, float | None]:
-        """FID, IS and KID of features of the main extractor; None where they do not suffice."""
-        return distribution_metrics(
-            samples,
-            self.reference,
-            self.extractor.name,
-            self.params.evaluation,
-            self.params.seed,
-            self.reference_statistics,
-            skip_few=True,
-            say=say,
-        )
-
-    def _neighbours(self, samples: Tensor, others: Tensor, say: bool) -> dict[str, float | None]:
-        """Precision, recall, density and coverage of features of the main extractor, and of those
-        of the second; None where they do not suffice."""
-        extractor, reference = self.second
-        values: dict[str, float | None] = {}
-        for features, known, name in (
-            (samples, self.reference.features, self.extractor.name),
-            (others, reference, extractor.name),
-        ):
-            evaluation, seed = self.params.evaluation, self.params.seed
-            values |= manifold_metrics(
-                features, known, name, evaluation, seed, skip_few=True, say=say
-            )
-        return values
-
-    def sample_metrics(self, samples: Features, seed: int) -> dict[str, float | None]:
-        """FID, IS, KID and the manifold metrics of features of the main extractor.
+    def sample_metrics(self, outputs: Outputs, labels: Tensor, seed: int) -> Metrics:
+        """FID, IS, KID, precision, recall, density and coverage of the main extractor, and the
+        recognised share.
 
         Args:
+            labels: (M,).
             seed: draws KID's subsets, the splits of IS, and the images of each manifold.
-
-        Raises:
-            TooFew: the samples are too few for one of them.
         """
-        return sample_metrics(
-            samples,
-            self.reference,
-            self.extractor.name,
-            self.params.evaluation,
-            seed,
-            self.reference_statistics,
-        )
+        values = self._distribution(outputs, seed) | self.manifolds(outputs.features, seed)
+        return values | {"class_accuracy": class_accuracy(outputs.class_logits, labels)}
 
-    def sampled(self, seen: Seen, labels: Tensor, seed: int) -> dict[str, float | None]:
-        """`sample_metrics` of samples of labels (M,), and the share that is recognised."""
-        values = self.sample_metrics(seen.samples, seed)
-        return values | {"class_accuracy": class_accuracy(seen.class_logits, labels)}
-
-    def scores(self, seen: Seen, labels: Tensor, say: bool = True) -> dict[str, float | None]:
+    def scores(self, outputs: Outputs, labels: Tensor, say: bool = True) -> Metrics:
         """FID, IS and the recognised share of a set that may be small.
 
         Args:
             labels: (M,).
-            say: print a line where the samples are too few.
-
-        Returns:
-            fid_<extractor>, is_<extractor> and class_accuracy. Where the samples are too few for a
-            covariance the FID is None.
+            say: print a line where the images are too few.
         """
-        evaluation, name, distance = self.params.evaluation, self.extractor.name, None
-        with unless_few(say=say):
-            distance = fid(seen.samples.features, self.reference_statistics)
-        score = inception_score(seen.samples.class_logits, evaluation.is_splits, self.params.seed)
-        accuracy = class_accuracy(seen.class_logits, labels)
-        return {f"fid_{name}": distance, f"is_{name}": score, "class_accuracy": accuracy}
+        values = self._fid_and_is(outputs, self.params.seed, say)
+        return values | {"class_accuracy": class_accuracy(outputs.class_logits, labels)}
+
+    def manifolds(self, features: Tensor, seed: int, say: bool = True) -> Metrics:
+        """Precision, recall, density and coverage of features (M, F) of the main extractor, on at
+        most `manifold_images` of each side, drawn at random."""
+        count = self.params.evaluation.manifold_images
+        reference = drawn_reference(self.reference, count, seed)
+        return self._manifolds(drawn(features, count, seed), reference, self.extractor.name, say)
+
+    def _fid_and_is(self, outputs: Outputs, seed: int, say: bool) -> Metrics:
+        distance = None
+        with unless_few(say):
+            distance = fid(outputs.features, self.statistics)
+        score = inception_score(outputs.logits, self.params.evaluation.is_splits, seed)
+        return {f"fid_{self.extractor.name}": distance, f"is_{self.extractor.name}": score}
+
+    def _distribution(self, outputs: Outputs, seed: int, say: bool = True) -> Metrics:
+        """FID, IS and KID."""
+        values, distance = self._fid_and_is(outputs, seed, say), None
+        subsets, size = self.params.evaluation.kid_subsets, self.params.evaluation.kid_subset_size
+        with unless_few(say):
+            how = {"subsets": subsets, "subset_size": size, "seed": seed}
+            distance = kid(outputs.features, self.reference, **how)
+        return values | {f"kid_{self.extractor.name}": distance}
+
+    def _manifolds(self, features: Tensor, reference: Tensor, name: str, say: bool) -> Metrics:
+        values: Metrics = dict.fromkeys(Manifolds._fields)
+        with unless_few(say):
+            found = manifolds(features, reference, self.params.evaluation.neighbors)
+            values = dict(found._asdict())
+        return {f"{metric}_{name}": value for metric, value in values.items()}
+
+
+def _open_part(
+    images: ImageSet, params: Params, root: Path, second: bool, device: torch.device
+) -> partial[dict[str, Tensor]]:
+    return partial(compute_part, images, open_networks(params, root, second, device).run)

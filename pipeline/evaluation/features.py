@@ -1,9 +1,7 @@
 """Feature extractors: networks that turn images into the features that metrics compare. Every
 metric is named after its extractor, and a bare "FID" always means Inception's."""
 
-import hashlib
 from collections.abc import Iterable
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,63 +12,37 @@ from pipeline.config.schema import Evaluation
 from pipeline.data.images.pixels import as_float
 from pipeline.runtime.device import autocast
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line
 from pipeline.runtime.project import of_project
 from pipeline.runtime.pytorch_files import downloaded, only_tensors
 
 
 class Features(NamedTuple):
     features: Tensor  # (M, F) float32
-    logits: Tensor | None = None  # (M, classes of the extractor) float32, where it has any
-
-    @property
-    def class_logits(self) -> Tensor:
-        """The logits, of an extractor that has classes (classifier, random, inception)."""
-        assert self.logits is not None, "VGG gives no logits"
-        return self.logits
+    logits: Tensor | None = None  # (M, classes of the extractor) float32; VGG has none
 
 
 class Extractor(Protocol):
     name: str
 
-    @property
-    def identity(self) -> str:
-        """Hash of the weights."""
-
     def __call__(self, images: Tensor) -> Features:
         """Features of uint8 images (B, C, H, W)."""
 
 
-def weights_hash(network: nn.Module) -> str:
-    """SHA-256 of a network's weights and buffers, wherever they came from."""
-    from safetensors.torch import save
-
-    weights = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
-    return hashlib.sha256(save(weights)).hexdigest()
-
-
 class ClassifierExtractor:
-    """The reference classifier of this data set: offline, comparable only with itself."""
+    """The reference classifier, trained on this data set: needs no download, and its metrics can
+    be compared only within the data set."""
 
     def __init__(self, classifier: Classifier, device: torch.device, name: str = "classifier"):
         self.classifier, self.device, self.name = classifier, device, name
 
-    @cached_property
-    def identity(self) -> str:
-        return weights_hash(self.classifier)
-
     def __call__(self, images: Tensor) -> Features:
-        channels = self.classifier.config.channels
-        if images.shape[1] != channels:
-            raise UserError(
-                f"the classifier was trained on images of {channels} channels and these have "
-                f"{images.shape[1]}; use images of data.channels, or another extractor"
-            )
         outputs = self.classifier.outputs(as_float(images.to(self.device)))
         return Features(outputs.features, outputs.logits)
 
 
 def random_extractor(config: ClassifierConfig, device: torch.device) -> ClassifierExtractor:
-    """The reference classifier's architecture with seeded random weights: for precision and recall
+    """The reference classifier's architecture with seeded random weights, for precision and recall
     where no pretrained network suits the data (Naeem 2020)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -79,17 +51,17 @@ def random_extractor(config: ClassifierConfig, device: torch.device) -> Classifi
 
 
 class PretrainedExtractor:
-    """A network of torch-fidelity, which takes RGB of any size and resizes it as TensorFlow 1 did.
+    """A network of torch-fidelity, which resizes RGB images of any size as TensorFlow 1 did.
 
-    `inception` is the network of the original FID: 2048-d pool and unbiased logits. `vgg` is VGG-16
-    behind its second fully connected layer and ReLU, 4096-d: precision/recall's (Kynkäänniemi 2019;
-    the paper's Table 1).
+    `inception` is the network of the original FID: 2048-d pool features and unbiased logits. `vgg`
+    is VGG-16 up to the ReLU of its second fully connected layer, 4096-d, as used for precision and
+    recall (Kynkäänniemi 2019; the paper's Table 1).
     """
 
     def __init__(self, name: str, weights: str | None, device: torch.device):
         """
         Args:
-            weights: the file; None downloads it to torch's cache.
+            weights: path of the weights file; None downloads it to torch's cache.
 
         Raises:
             UserError: the weights cannot be downloaded or do not load.
@@ -99,17 +71,13 @@ class PretrainedExtractor:
             with only_tensors():
                 network = _inception(weights) if name == "inception" else _vgg(weights)
         except Exception as error:  # a download, a file or a state dict may fail in many ways
-            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"evaluation.{name}_weights: {name} does not load from "
-                f"{weights or 'its download'} ({reason}); give the path of {WEIGHTS_OF[name]} "
-                f"weights file, or choose the extractor classifier, which needs none"
+                f"evaluation.{name}_weights",
+                f"cannot load {weights or 'the download'} ({in_a_line(error)})",
+                f"give the path of {WEIGHTS_OF[name]} weights file, or use the extractor "
+                "classifier, which needs none",
             ) from error
         self.network = network.to(device).eval().requires_grad_(False)
-
-    @cached_property
-    def identity(self) -> str:
-        return weights_hash(self.network)
 
     def __call__(self, images: Tensor) -> Features:
         return Features(*self.network(images.expand(-1, 3, -1, -1).to(self.device)))
@@ -136,15 +104,10 @@ def _vgg(weights: str | None) -> nn.Module:
 
 
 class InBfloat16:
-    """An extractor under autocast (`evaluation.bf16`)."""
+    """An extractor that runs under autocast to bfloat16 (`evaluation.bf16`)."""
 
     def __init__(self, extractor: Extractor, device: torch.device):
         self.extractor, self.device, self.name = extractor, device, extractor.name
-
-    @property
-    def identity(self) -> str:
-        """Of its features, which are others than in float32."""
-        return f"{self.extractor.identity} bf16"
 
     def __call__(self, images: Tensor) -> Features:
         with autocast(self.device, bf16=True):
@@ -157,24 +120,20 @@ def open_extractor(
     """The extractor of that name: classifier, random, inception or vgg.
 
     Args:
-        evaluation: names the weights files of the pretrained networks, and the arithmetic.
+        evaluation: gives the weights files of the pretrained networks, and `bf16`.
 
     Raises:
         UserError: the weights cannot be downloaded or do not load.
     """
-    extractor = _in_float32(name, classifier, evaluation, device)
-    return InBfloat16(extractor, device) if evaluation.bf16 else extractor
-
-
-def _in_float32(
-    name: str, classifier: Classifier, evaluation: Evaluation, device: torch.device
-) -> Extractor:
+    extractor: Extractor
     if name == "classifier":
-        return ClassifierExtractor(classifier, device)
-    if name == "random":
-        return random_extractor(classifier.config, device)
-    weights = getattr(evaluation, f"{name}_weights")
-    return PretrainedExtractor(name, weights and str(of_project(weights)), device)
+        extractor = ClassifierExtractor(classifier, device)
+    elif name == "random":
+        extractor = random_extractor(classifier.config, device)
+    else:
+        weights = getattr(evaluation, f"{name}_weights")
+        extractor = PretrainedExtractor(name, weights and str(of_project(weights)), device)
+    return InBfloat16(extractor, device) if evaluation.bf16 else extractor
 
 
 @torch.no_grad()

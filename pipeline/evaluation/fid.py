@@ -1,17 +1,114 @@
-"""Fréchet Inception Distance (Heusel 2017), of torch-fidelity's definition."""
+"""Fréchet Inception Distance (Heusel 2017), as torch-fidelity defines it, and the mean and
+covariance that it compares. Sets of images that must not be distributed are published as these.
+
+The code is our own: torchmetrics takes no published mean and covariance, and a row needs about 50
+FIDs (of halves, and for FID∞), each of which torchmetrics computes from scratch.
+"""
 
 from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.statistics import SAMPLES, ReferenceStatistics, statistics
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line, require_readable
+from pipeline.runtime.files import atomic_file, require_file
+from pipeline.runtime.limits import STATISTICS_SIZE
+
+BLOCK = 10_000  # rows held in double precision at once
+TOLERANCE = 1e-5  # of a published covariance's asymmetry, relative to its largest entry
+
+REFERENCE, SAMPLES = "reference images", "samples"  # of a `TooFew`
 
 
-def fid(samples: Tensor, reference: Tensor | ReferenceStatistics) -> float:
-    """Fréchet distance of Gaussians fitted to features (M, F) and (R, F), or to features and
-    published statistics.
+class TooFew(UserError):
+    """A set of images is too small for a metric."""
+
+
+class Statistics(NamedTuple):
+    """Mean and covariance of the features of a set."""
+
+    mu: Tensor  # (F,) float64
+    sigma: Tensor  # (F, F) float64
+
+
+def statistics(features: Tensor, what: str = REFERENCE) -> Statistics:
+    """Mean and unbiased covariance of features (M, F).
+
+    Args:
+        what: names the images in the error.
+
+    Raises:
+        TooFew: the features are too few for a covariance.
+    """
+    count, dimension = features.shape
+    if count < dimension + 1:
+        raise TooFew(
+            "FID",
+            f"{count} {what} cannot give a covariance of {dimension}-dimensional features",
+            f"use at least {dimension + 1}",
+        )
+    # In blocks: ImageNet's features take 20 GB and are memory-mapped.
+    mu = torch.zeros(dimension, dtype=torch.float64)
+    for block in features.split(BLOCK):
+        mu += block.sum(dim=0, dtype=torch.float64)
+    mu /= count
+    sigma = torch.zeros(dimension, dimension, dtype=torch.float64)
+    for block in features.split(BLOCK):
+        centred = block.double() - mu
+        sigma.addmm_(centred.T, centred)
+    return Statistics(mu, sigma / (count - 1))
+
+
+def save_statistics(found: Statistics, path: Path) -> None:
+    """Write statistics in the form in which they are published."""
+    with atomic_file(path) as temporary, open(temporary, "wb") as out:
+        np.savez(out, **{name: array.numpy() for name, array in found._asdict().items()})
+
+
+def load_statistics(path: Path | str) -> Statistics:
+    """Published statistics: an `.npz` with `mu` and `sigma`, as pytorch-fid and the ADM suite have.
+
+    Raises:
+        UserError: the file is missing or damaged, or does not hold a mean and a covariance.
+    """
+    path, way_out = Path(path), "give an .npz file with the mean (mu) and covariance (sigma)"
+    try:
+        require_file(path)
+        with np.load(path, allow_pickle=False) as arrays:
+            mu, sigma = (torch.from_numpy(arrays[key].astype(float)) for key in Statistics._fields)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes NumPy raise nearly anything
+        require_readable(path, error)
+        raise UserError(str(path), f"cannot be read ({in_a_line(error)})", way_out) from error
+    if reason := _not_statistics(mu, sigma):
+        shapes = f"mu {tuple(mu.shape)}, sigma {tuple(sigma.shape)}"
+        raise UserError(str(path), f"{reason} ({shapes})", way_out)
+    return Statistics(mu, sigma)
+
+
+def _not_statistics(mu: Tensor, sigma: Tensor) -> str:
+    """Why two arrays are not the mean and covariance of features; empty if they can be."""
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        return "its arrays do not have the shapes of a mean and its covariance"
+    if not 0 < len(mu) <= STATISTICS_SIZE:
+        return f"it does not have 1 to {STATISTICS_SIZE:,} dimensions (docs/limits.md)"
+    if not (mu.isfinite().all() and sigma.isfinite().all()):
+        return "it has values that are NaN or infinite"
+    if ((sigma - sigma.T).abs() > TOLERANCE * sigma.abs().max()).any():
+        return "sigma is not symmetric"
+    if (sigma.diagonal() < 0).any() or not sigma.any():
+        return "sigma has negative variances or is all zero"
+    return ""
+
+
+def fid(samples: Tensor, reference: Tensor | Statistics) -> float:
+    """Fréchet distance between Gaussians fitted to features (M, F) and to a reference, which is
+    given as features (R, F) or as statistics.
 
     Raises:
         TooFew: the samples are too few for a covariance.
@@ -23,12 +120,12 @@ def fid(samples: Tensor, reference: Tensor | ReferenceStatistics) -> float:
     return _frechet(statistics(samples, SAMPLES), reference)
 
 
-def _frechet(samples: ReferenceStatistics, reference: ReferenceStatistics) -> float:
+def _frechet(samples: Statistics, reference: Statistics) -> float:
     """‖μ − μ_R‖² + tr Σ + tr Σ_R − 2 tr (Σ_R^½ Σ Σ_R^½)^½.
 
     torch-fidelity takes the roots of the eigenvalues of Σ Σ_R. This symmetric product has the same
-    ones, which are found in a third of the time (0.7 s at 2,048 dimensions on two cores). Where
-    covariances are nearly singular both have errors of some 1e-5.
+    eigenvalues and needs a third of the time (0.7 s at 2,048 dimensions on two cores). Where
+    covariances are nearly singular both have errors of about 1e-5.
     """
     root_FF = _root(reference.sigma)
     eigenvalues = torch.linalg.eigvalsh(root_FF @ samples.sigma @ root_FF)
@@ -38,18 +135,19 @@ def _frechet(samples: ReferenceStatistics, reference: ReferenceStatistics) -> fl
     return max((apart + traces - 2 * shared).item(), 0.0)
 
 
-@lru_cache(maxsize=2)  # a reference's, set after set
+@lru_cache(maxsize=2)  # the same reference is used for set after set
 def _root(sigma_FF: Tensor) -> Tensor:
     """The symmetric square root of a covariance (F, F)."""
     values, vectors_FF = torch.linalg.eigh(sigma_FF)
     return (vectors_FF * values.clamp(min=0).sqrt()) @ vectors_FF.T
 
 
-def require_dimensions(reference: ReferenceStatistics, dimensions: int) -> None:
-    """Refuse statistics of features that have not so many dimensions: of another extractor."""
+def require_dimensions(reference: Statistics, dimensions: int) -> None:
+    """Raise a `UserError` if statistics are of features with another number of dimensions."""
     if len(reference.mu) != dimensions:
         raise UserError(
-            f"FID: the reference statistics are of {len(reference.mu)}-dimensional features and "
-            f"the samples' features have {dimensions} dimensions; use statistics that were made "
-            f"with the same extractor"
+            "evaluation.reference_statistics",
+            f"they are of {len(reference.mu)}-dimensional features and the samples' features have "
+            f"{dimensions} dimensions",
+            "use statistics that were made with the same extractor",
         )

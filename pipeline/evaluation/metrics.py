@@ -1,5 +1,9 @@
 """Metrics of features and logits: Inception Score, KID, precision and recall (all as torch-fidelity
-computes them), density and coverage; and all of a set of samples, with FID."""
+computes them), density and coverage.
+
+Precision, recall, density and coverage are our own code: no library has the last two, which need
+the same distances, and torch-fidelity searches the reference's neighbours again for every set.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +16,16 @@ from torch import Tensor
 
 from pipeline.config.schema import Evaluation
 from pipeline.data.seeds import generator, mix
-from pipeline.evaluation.features import Features
-from pipeline.evaluation.fid import fid
-from pipeline.evaluation.statistics import ReferenceStatistics, TooFew
+from pipeline.evaluation.fid import TooFew
 from pipeline.runtime.errors import UserError
 
 BLOCK = 1000  # samples whose distances to all the others are held at once
 SCORED = 10_000  # samples whose class probabilities are held at once
 
 
-def kid(
-    samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, seed: int
-) -> tuple[float, float]:
+def kid(samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, seed: int) -> float:
     """Kernel Inception Distance (Bińkowski 2018): unbiased squared MMD of features (M, F) and
-    (R, F) under the kernel (x·y / F + 1)³, mean and standard deviation over random subsets.
+    (R, F) under the kernel (x·y / F + 1)³, mean over random subsets.
 
     Raises:
         TooFew: a subset is larger than the sets.
@@ -40,15 +40,16 @@ def kid(
         rows = draw.choice(len(features), subset_size, replace=False)
         return features[rows].astype(np.float64)
 
-    values = [kernel_mmd(*map(subset, sides)) for _ in range(subsets)]
-    return float(np.mean(values)), float(np.std(values))
+    return float(np.mean([kernel_mmd(*map(subset, sides)) for _ in range(subsets)]))
 
 
 def _require_subset(samples: int, reference: int, size: int) -> None:
     if size > min(samples, reference):
         raise TooFew(
-            f"evaluation.kid_subset_size: subsets of {size} cannot be drawn from "
-            f"{samples} samples and {reference} reference images; use fewer"
+            "evaluation.kid_subset_size",
+            f"subsets of {size} cannot be drawn from {samples} samples and {reference} reference "
+            "images",
+            "use smaller ones",
         )
 
 
@@ -87,9 +88,9 @@ class Manifolds(NamedTuple):
 
 
 def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> Manifolds:
-    """Precision and recall (Kynkäänniemi 2019) of features (M, F) against (R, F), as torch-fidelity
-    computes them; it would find the reference's neighbours for every set anew. Density, which may
-    exceed 1, and coverage (Naeem 2020) stand for them, and outliers do not inflate these.
+    """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of features
+    (M, F) against (R, F). Density, which may exceed 1, and coverage correspond to precision and
+    recall, and are not inflated by outliers.
 
     Raises:
         TooFew: fewer images than neighbours.
@@ -128,127 +129,10 @@ _reference_radii = lru_cache(maxsize=2)(_radii)
 def _require_neighbors(samples: int, reference: int, neighbors: int) -> None:
     if min(samples, reference) <= neighbors:
         raise TooFew(
-            f"evaluation.neighbors: {neighbors} nearest neighbours need more than {neighbors} "
-            f"images on each side; there are {samples} and {reference}"
+            "evaluation.neighbors",
+            f"{neighbors} nearest neighbours need more than {neighbors} images on each side, and "
+            f"there are {samples} and {reference}",
         )
-
-
-def require_enough(
-    key: str, samples: int, reference: tuple[int, int], evaluation: Evaluation
-) -> None:
-    """Refuse a number of samples that `sample_metrics` would refuse, before they are drawn.
-
-    Args:
-        key: names the number in the error of FID.
-        reference: (R, F), the images and dimensions of the reference features.
-
-    Raises:
-        UserError: the samples, or the reference images, are too few for a metric.
-    """
-    count, dimensions = reference
-    if samples <= dimensions:
-        raise UserError(
-            f"{key}: {samples} samples give no covariance of the {dimensions}-dimensional features "
-            f"of evaluation.extractor {evaluation.extractor}, and so no FID; use at least "
-            f"{dimensions + 1}"
-        )
-    _require_subset(samples, count, evaluation.kid_subset_size)
-    _require_neighbors(samples, count, evaluation.neighbors)
-
-
-@contextmanager
-def unless_few(skip: bool = True, say: bool = True) -> Iterator[None]:
-    """Leave the block where it raises `TooFew`, and print why; without `skip`, raise it."""
-    try:
-        yield
-    except TooFew as error:
-        if not skip:
-            raise
-        if say:
-            print(f"not measured: {error}", flush=True)
-
-
-def sample_metric_names(extractor: str) -> list[str]:
-    """The names of all that `sample_metrics` gives, in its order."""
-    return [f"{name}_{extractor}" for name in ("fid", "is", "kid", *Manifolds._fields)]
-
-
-def sample_metrics(
-    samples: Features,
-    reference: Features,
-    extractor: str,
-    evaluation: Evaluation,
-    seed: int,
-    reference_statistics: ReferenceStatistics | None = None,
-) -> dict[str, float | None]:
-    """FID, IS, KID, precision, recall, density and coverage of a set of samples, each named after
-    its extractor.
-
-    Args:
-        samples: of an extractor that gives logits.
-        reference_statistics: FID's reference, where it is not the reference features.
-
-    Raises:
-        TooFew: the samples are too few for a metric.
-    """
-    how = (extractor, evaluation, seed)
-    values = distribution_metrics(samples, reference, *how, reference_statistics)
-    return values | manifold_metrics(samples.features, reference.features, *how)
-
-
-def distribution_metrics(
-    samples: Features,
-    reference: Features,
-    extractor: str,
-    evaluation: Evaluation,
-    seed: int,
-    reference_statistics: ReferenceStatistics | None = None,
-    skip_few: bool = False,
-    say: bool = True,
-) -> dict[str, float | None]:
-    """FID, IS and KID, which need no neighbours: those of `sample_metrics` that are of all samples.
-
-    Args:
-        skip_few: leave a metric None where the samples do not suffice, and (`say`) print so.
-
-    Raises:
-        TooFew: the samples are too few for a metric, and `skip_few` is not set.
-    """
-    distance, kid_mean = None, None
-    with unless_few(skip_few, say):
-        distance = fid(samples.features, reference_statistics or reference.features)
-    with unless_few(skip_few, say):
-        kid_mean, _ = kid(
-            samples.features,
-            reference.features,
-            subsets=evaluation.kid_subsets,
-            subset_size=evaluation.kid_subset_size,
-            seed=seed,
-        )
-    return {
-        f"fid_{extractor}": distance,
-        f"is_{extractor}": inception_score(samples.class_logits, evaluation.is_splits, seed),
-        f"kid_{extractor}": kid_mean,
-    }
-
-
-def manifold_metrics(
-    samples: Tensor,
-    reference: Tensor,
-    extractor: str,
-    evaluation: Evaluation,
-    seed: int,
-    skip_few: bool = False,
-    say: bool = True,
-) -> dict[str, float | None]:
-    """Precision, recall, density and coverage, on at most `manifold_images` of each side, drawn at
-    random; `skip_few`, `say` and what is raised are as for `distribution_metrics`."""
-    count, neighbors = evaluation.manifold_images, evaluation.neighbors
-    sides = drawn(samples, count, seed), _drawn_reference(reference, count, seed)
-    values: dict[str, float | None] = dict.fromkeys(Manifolds._fields)
-    with unless_few(skip_few, say):
-        values = manifolds(*sides, neighbors)._asdict()
-    return {f"{name}_{extractor}": value for name, value in values.items()}
 
 
 def drawn(features: Tensor, count: int, seed: int) -> Tensor:
@@ -260,9 +144,46 @@ def drawn(features: Tensor, count: int, seed: int) -> Tensor:
     return features[chosen[:count].sort().values]
 
 
-_drawn_reference = lru_cache(maxsize=2)(drawn)  # so that its neighbours are found once
+drawn_reference = lru_cache(maxsize=2)(drawn)  # so that its neighbours are found once
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of samples whose label (M,) has the highest of their logits (M, classes)."""
     return (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+@contextmanager
+def unless_few(say: bool = True) -> Iterator[None]:
+    """Leave the block where it raises `TooFew`, and print why."""
+    try:
+        yield
+    except TooFew as error:
+        if say:
+            print(f"not measured: {error}", flush=True)
+
+
+def require_enough(
+    key: str, samples: int, reference: tuple[int, int], evaluation: Evaluation
+) -> None:
+    """Raise a `UserError` if samples that are not drawn yet, or the reference images, will be too
+    few for a metric.
+
+    Args:
+        key: the param with the number of samples.
+        reference: (R, F), the images and dimensions of the reference features.
+    """
+    count, dimensions = reference
+    if samples <= dimensions:
+        raise UserError(
+            key,
+            f"{samples} samples give no covariance of the {dimensions}-dimensional features of "
+            f"evaluation.extractor {evaluation.extractor}, and so no FID",
+            f"use at least {dimensions + 1}",
+        )
+    _require_subset(samples, count, evaluation.kid_subset_size)
+    _require_neighbors(samples, count, evaluation.neighbors)
+
+
+def sample_metric_names(extractor: str) -> list[str]:
+    """The metrics of `Evaluator.sample_metrics`, in order, without the recognised share."""
+    return [f"{name}_{extractor}" for name in ("fid", "is", "kid", *Manifolds._fields)]

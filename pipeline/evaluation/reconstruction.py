@@ -1,5 +1,7 @@
-"""How faithfully a tokenizer rebuilds images: PSNR and code usage."""
+"""How faithfully images are rebuilt: PSNR and code usage of a tokenizer, and distances from the
+originals over the pixels of a hole."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from pipeline.config.paths import IMAGES
 from pipeline.data.images.pixels import as_float, as_uint8
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
+from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.ranks import sum_in_order
 from pipeline.runtime.batches import Alone, Maker, tensors_of
 from pipeline.tokenizer import Tokenizer
@@ -17,6 +20,7 @@ from pipeline.tokenizer.quantizer import code_usage
 from pipeline.weights.published import WEIGHTS, load_model
 
 BATCH = 128  # images reconstructed at once
+HOLES = 64  # images compared at once over a hole
 
 
 def psnr(mse: float) -> float:
@@ -88,3 +92,30 @@ def held_out_quality(folder: Path, params: Params, parts: Path, workers: Alone) 
     name = "tokenizer: validation"
     sums = tensors_of(folder / WEIGHTS, parts, workers, maker, batches, name)["sums"]
     return quality(torch.tensor([sum_in_order(column) for column in sums.T], dtype=torch.float64))
+
+
+@torch.no_grad()
+def hole_distances(
+    images: Tensor,
+    originals: Tensor,
+    hole: Tensor,
+    distance_map: Callable[[Tensor, Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """How far edited images are from the originals over the pixels of a hole: psnr_hole, in dB, and
+    perceptual_hole of each image, (B,), on the CPU.
+
+    Args:
+        images, originals: (B, C, H, W) uint8, on the device of the distance.
+        hole: (H, W) bool, True at the pixels that count.
+        distance_map: gives the perceptual distance at each pixel, (B, H, W), of two image batches
+            in [0, 1] (`pipeline.perceptual`).
+    """
+    count, found = -(-len(images) // HOLES), []
+    for pair in zip(images.chunk(count), originals.chunk(count), strict=True):
+        made, true = map(as_float, pair)
+        far = in_parts(distance_map, PIXELS // made.shape[-2:].numel(), made, true)
+        mse = (made - true)[..., hole].pow(2).mean(dim=(1, 2))
+        psnr = -10 * mse.clamp(min=1e-10).log10()
+        found.append(torch.stack((psnr, far[:, hole].mean(dim=1))))
+    psnr, perceptual = torch.cat(found, dim=1).cpu()
+    return {"psnr_hole": psnr, "perceptual_hole": perceptual.contiguous()}

@@ -1,5 +1,5 @@
-"""How far a metric of one set of images can be trusted: its spread over halves of the set, and the
-FID that infinitely many samples would have."""
+"""The uncertainty of metrics of one set of images: their spread over halves of the set, and the FID
+of infinitely many samples."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.seeds import generator
-from pipeline.evaluation.fid import fid
-from pipeline.evaluation.statistics import SAMPLES, ReferenceStatistics, TooFew
+from pipeline.evaluation.fid import SAMPLES, Statistics, TooFew, fid
 
 SIZES = 10  # numbers of samples that FID∞ is extrapolated from
 DRAWS = 3  # subsets of each
@@ -22,17 +21,17 @@ def spreads(
     repeats: int,
     seed: int,
 ) -> dict[str, float | None]:
-    """Standard deviation that each metric of M samples would have over fresh sets of M, from random
-    halves of the one set (the delete-half jackknife of Shao & Wu 1989).
+    """Estimate the standard deviation of each metric over fresh sets of M samples, from random
+    halves of one set (the delete-half jackknife of Shao & Wu 1989).
 
-    A mean over half of the samples, drawn without replacement, deviates from the mean over all of
-    them as that one does from the truth; hence no factor, for a metric that uses every row that it
-    is given. (Where it uses a part of a set, that part is the set to halve.) No sample is drawn
-    twice, which the nearest neighbours of precision and recall would not stand, and each half has
-    half of every class, since they are drawn class by class.
+    The mean of a half that is drawn without replacement deviates from the mean of the set as much
+    as the mean of the set deviates from the truth. So no factor is needed for a metric that uses
+    every row that it is given. (Where a metric uses a part of a set, halve that part.) No sample is
+    drawn twice, which would break the nearest neighbours of precision and recall, and each half has
+    half of every class.
 
     Args:
-        metrics: indices (m,) into the set → values by name; None where they are too few.
+        metrics: maps indices (m,) of the set to values by name; None where they are too few.
         labels: (M,), the class of each sample.
         repeats: halves drawn, at least 2.
 
@@ -50,15 +49,13 @@ def _deviation(values: list[float | None]) -> float | None:
     return float(np.std(known, ddof=1)) if len(known) == len(values) else None
 
 
-def fid_infinity(
-    samples: Tensor, labels: Tensor, reference: ReferenceStatistics, *, seed: int
-) -> float:
-    """FID∞ (Chong & Forsyth 2020): FID has a bias that falls as 1/M with the number of samples M;
-    a line through the FIDs of smaller sets, against 1/M, is read off at 0.
+def fid_infinity(samples: Tensor, labels: Tensor, reference: Statistics, *, seed: int) -> float:
+    """FID∞ (Chong & Forsyth 2020). The bias of FID falls as 1/M with the number of samples M, so a
+    line is fitted to the FIDs of smaller sets against 1/M, and its value at 0 is returned.
 
     Args:
         samples: features (M, F).
-        labels: (M,), the class of each sample; every subset is balanced as the whole is.
+        labels: (M,), the class of each sample; subsets have the proportions of the whole.
 
     Raises:
         TooFew: a quarter of the samples is too few for a covariance.
@@ -66,8 +63,10 @@ def fid_infinity(
     count, dimensions = samples.shape
     if count // 4 <= dimensions:
         raise TooFew(
-            f"FID∞: {count} {SAMPLES} are too few to extrapolate from with {dimensions}-"
-            f"dimensional features; use at least {4 * (dimensions + 1)}"
+            "FID∞",
+            f"{count} {SAMPLES} are too few to extrapolate from with {dimensions}-dimensional "
+            "features",
+            f"use at least {4 * (dimensions + 1)}",
         )
     draws = generator(seed, "fid_infinity")
     sizes = np.linspace(count // 4, count, SIZES).round().astype(int)
@@ -77,7 +76,7 @@ def fid_infinity(
 
 
 def disjoint(labels: Tensor, size: int, *, seed: int) -> Iterator[Tensor]:
-    """As many disjoint sets of `size` indices (size,) as there are, each balanced as the whole."""
+    """All disjoint sets of `size` indices (size,), each with the proportions of the whole."""
     order = _by_class(labels, generator(seed, "disjoint"))
     count = len(labels) // size
     for number in range(count):
@@ -85,7 +84,7 @@ def disjoint(labels: Tensor, size: int, *, seed: int) -> Iterator[Tensor]:
 
 
 def _subset(labels: Tensor, size: int, draws: torch.Generator) -> Tensor:
-    """Indices (size,) of a random subset, balanced as the whole is (to one sample a class)."""
+    """Indices (size,) of a random subset with the proportions of the whole (to one a class)."""
     start = torch.rand((), generator=draws, dtype=torch.float64).item()
     return _evenly(_by_class(labels, draws), size, start)
 
@@ -98,5 +97,5 @@ def _by_class(labels: Tensor, draws: torch.Generator) -> Tensor:
 
 def _evenly(order: Tensor, size: int, start: float) -> Tensor:
     """`size` of the indices, evenly spaced, in ascending order; `start` in [0, 1) shifts them."""
-    places = (torch.arange(size, dtype=torch.float64) + start) * (len(order) / size)
-    return order[places.long()].sort().values
+    positions = (torch.arange(size, dtype=torch.float64) + start) * (len(order) / size)
+    return order[positions.long()].sort().values

@@ -4,7 +4,6 @@ on real validation images; with RandAugment (Table 1) and without (Table 5)."""
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,22 +11,21 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.config.trainings import workers_per_classifier
-from pipeline.data.images.batches import Batch, Batches
+from pipeline.data.images.batches import Batch, Batches, prepared
 from pipeline.data.images.crops import random_resized_crop
-from pipeline.data.images.loading import prepared
+from pipeline.data.images.pixels import decode_image, to_chw
 from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
 from pipeline.data.images.threads import in_threads
-from pipeline.data.images.views import View, to_chw
+from pipeline.data.images.views import View
 from pipeline.data.order import BatchOrder
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
+from pipeline.experiments.rows import Row
 from pipeline.runtime.device import worker_device
-from pipeline.runtime.files import read_json
 from pipeline.runtime.trials import run_beside
 from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy, new_classifier
-from pipeline.training.loop import TrainingJob, Workers, run_training
+from pipeline.training.loop import Training, run_training
 from pipeline.weights.published import load_model
 
 REAL = "real"
@@ -35,86 +33,62 @@ AUGMENTATIONS = {"none": False, "randaugment": True}
 ONE_PIXEL = Image.new("L", (1, 1))  # is augmented in no time, by the same draws as any picture
 
 
-@dataclass(frozen=True)
-class CasJob:
-    """One classifier to train, as plain values that travel to a worker. Paths are absolute."""
+@dataclass(frozen=True, kw_only=True)
+class CasTraining(Training):
+    """The training of a classifier of the reference classifier's architecture. Paths are
+    absolute."""
 
-    images: str  # `REAL`, or the name of the set of samples that it is trained on
+    section = "classifier"
+
+    images: str  # that it is trained on: `REAL`, or the network whose samples they are
     augmentation: str  # a key of `AUGMENTATIONS`
-    seed: int
-    params: dict[str, Any]
-    folder: str  # its run directory
-    images_dir: str
-    samples_dir: str  # of the set of samples
-    classifier_dir: str  # the reference classifier, whose architecture it has
-
-    @property
-    def name(self) -> str:
-        return f"{self.images}/{self.augmentation}/seed{self.seed}"
-
-    @property
-    def folders(self) -> list[Path]:
-        return [Path(self.folder)]
+    images_dir: Path
+    samples_dir: Path
+    classifier_dir: Path  # of the reference classifier
 
     @property
     def result(self) -> Path:
-        return Path(self.folder) / "result.json"
+        """The file with the row of its accuracy."""
+        return self.folder / "result.json"
 
     @property
     def finished(self) -> bool:
         return self.result.exists()
 
-    def row(self) -> dict[str, Any]:
-        return read_json(self.result)
+    def task(self, ranks: Ranks, device: torch.device) -> ClassifierTask:
+        params, held_out = self.params, ImageShards(self.images_dir, "val")
+        looked_at = ranks.rows(range(min(LOGGED, len(held_out))))
+        augmented = AUGMENTATIONS[self.augmentation]
+        batches = CasBatches(training_pictures(self), params, augmented, self.seed, ranks)
+        return ClassifierTask(
+            load_model(self.classifier_dir, "classifier").config,
+            params.classifier,
+            prepared(batches, params.ray.loaders_per_worker, device),
+            View(held_out, params.data).chosen(looked_at),
+            self.seed,
+            device,
+            ranks,
+        )
 
 
-def run_cas(job: CasJob) -> dict[str, Any]:
-    """Train the job's classifier, from its last checkpoint if there is one; returns the row of its
-    top-1 and top-5 accuracy on the validation images."""
-    params = Params.model_validate(job.params)
-    workers = Workers.of(params.ray, workers_per_classifier(params))
-    training = TrainingJob(
-        name=f"cas {job.name}",
-        recipe=partial(cas_task, job),
-        steps=params.classifier.steps,
-        every=params.classifier.checkpoint_every,
-        seed=job.seed,
-        folder=job.folder,
-        workers=workers,
-    )
-    weights = run_training(training)["task"]["model"]
+def run_cas(training: CasTraining) -> Row:
+    """Train a classifier, from its last checkpoint if there is one; returns the row of its top-1
+    and top-5 accuracy on the validation images."""
+    weights, workers = run_training(training)["task"]["model"], training.workers
     if workers.under_ray_train:
-        return run_beside(_measure, job, weights, resources=workers.resources)
-    return _measure(job, weights)
+        return run_beside(_measure, training, weights, resources=workers.resources)
+    return _measure(training, weights)
 
 
-def cas_task(job: CasJob, ranks: Ranks, device: torch.device) -> ClassifierTask:
-    """A worker's task of training the job's classifier."""
-    params = Params.model_validate(job.params)
-    held_out, augmented = ImageShards(job.images_dir, "val"), AUGMENTATIONS[job.augmentation]
-    looked_at = ranks.rows(range(min(LOGGED, len(held_out))))
-    batches = CasBatches(training_pictures(job, params), params, augmented, job.seed, ranks)
-    return ClassifierTask(
-        load_model(job.classifier_dir, "classifier").config,
-        params.classifier,
-        prepared(batches, params.ray.loaders_per_worker, device),
-        View(held_out, params.data).chosen(looked_at),
-        job.seed,
-        device,
-        ranks,
-    )
-
-
-def _measure(job: CasJob, weights: dict[str, Tensor]) -> dict[str, Any]:
-    params = Params.model_validate(job.params)
-    device = worker_device(params.ray.use_gpu)
-    model = new_classifier(load_model(job.classifier_dir, "classifier").config, device)
+def _measure(training: CasTraining, weights: dict[str, Tensor]) -> Row:
+    device = worker_device(training.params.ray.use_gpu)
+    model = new_classifier(load_model(training.classifier_dir, "classifier").config, device)
     model.load_state_dict(weights)
-    held_out = View(ImageShards(job.images_dir, "val"), params.data)
+    held_out = View(ImageShards(training.images_dir, "val"), training.params.data)
     truth = torch.from_numpy(held_out.images.labels)
     top1, top5 = accuracy(model, held_out.batches(BATCH), truth, device)
-    row = {"images": job.images, "augmentation": job.augmentation, "seed": job.seed}
-    count = len(training_pictures(job, params).labels)
+    row = {"images": training.images, "augmentation": training.augmentation, "seed": training.seed}
+    count = len(training_pictures(training).labels)
     return row | {"training_images": count, "top1": top1, "top5": top5}
 
 
@@ -133,12 +107,12 @@ class Pictures:
         self.labels = images.labels[:count]  # (M,) int64
 
 
-def training_pictures(job: CasJob, params: Params) -> Pictures:
-    """The real training images, or the job's set of samples."""
-    if job.images == REAL:
-        images = ImageShards(job.images_dir, "train")
+def training_pictures(training: CasTraining) -> Pictures:
+    """The real training images, or the set of samples."""
+    if training.images == REAL:
+        images = ImageShards(training.images_dir, "train")
         return Pictures(images, images.group_start)
-    samples, count = open_samples(Path(job.samples_dir)), params.cas.samples
+    samples, count = open_samples(training.samples_dir), training.params.cas.samples
     return Pictures(samples, _blocks(samples, min(count, len(samples))), count)
 
 
@@ -173,21 +147,13 @@ class CasBatches(Batches):
         count = len(pictures.labels)
         self.order = BatchOrder(count, batch_size, seed, pictures.block_start, WINDOW)
 
-    def read(self, step: int) -> tuple[list[tuple[int, bytes]], np.ndarray]:
+    def load(self, step: int) -> tuple[list[Image.Image], Tensor]:
         indices = self.ranks.rows(self.order(step))
-        numbers = indices.tolist()
-        # Read by one thread, so that each row group is read once.
-        images = [image for _, image in self.pictures.images.read_each(numbers)]
-        return list(zip(numbers, images, strict=True)), self.pictures.labels[indices]
+        pictures = in_threads(partial(self._crop, step), indices.tolist())
+        return pictures, torch.from_numpy(self.pictures.labels[indices])
 
-    def crop(
-        self, step: int, stored: tuple[list[tuple[int, bytes]], np.ndarray]
-    ) -> tuple[list[Image.Image], Tensor]:
-        pictures, labels = stored
-        return in_threads(partial(self._crop, step), pictures), torch.from_numpy(labels)
-
-    def finish(self, step: int, cropped: tuple[list[Image.Image], Tensor]) -> Batch:
-        pictures, labels = cropped
+    def finish(self, step: int, loaded: tuple[list[Image.Image], Tensor]) -> Batch:
+        pictures, labels = loaded
         if self.augment is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(mix(self.seed, "randaugment", step))
@@ -196,10 +162,9 @@ class CasBatches(Batches):
                 pictures = [self.augment(picture) for picture in pictures]
         return torch.from_numpy(np.stack([to_chw(picture) for picture in pictures])), labels
 
-    def _crop(self, step: int, item: tuple[int, bytes]) -> Image.Image:
-        index, content = item
+    def _crop(self, step: int, index: int) -> Image.Image:
         data, seed = self.data, (self.seed, f"cas/{index}", step)
-        picture = self.pictures.images.decode(index, content, data.channels)
+        picture = decode_image(self.pictures.images.read(index)[1], data.channels)
         return random_resized_crop(
             picture, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
         )

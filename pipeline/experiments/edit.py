@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES, TOKENIZER
+from pipeline.config.paths import CLASSIFIER, IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, main_replicates
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
@@ -22,14 +22,14 @@ from pipeline.editing import (
     fill_unknown,
     outpaint_beyond,
     outpaint_mask,
-    pixel_mask_to_tokens,
 )
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.holes import open_distances
-from pipeline.evaluation.seen import Row, Seen, keep_row
+from pipeline.evaluation.outputs import Outputs
+from pipeline.evaluation.reconstruction import hole_distances
 from pipeline.evaluation.uncertainty import disjoint
-from pipeline.runtime.batches import Alone, Maker, make_tensors
-from pipeline.runtime.files import read_json
+from pipeline.experiments.rows import Row, measured_row
+from pipeline.perceptual import open_distance_map
+from pipeline.runtime.batches import Alone, Maker
 from pipeline.weights.published import load_model
 
 # Pixels (H, W) that are unknown; the first two are Table 2's.
@@ -40,7 +40,7 @@ TASKS: dict[str, Callable[[tuple[int, int]], Tensor]] = {
     "outpaint_top": partial(outpaint_mask, side="top", fraction=0.5),
     "outpaint_bottom": partial(outpaint_mask, side="bottom", fraction=0.5),
 }
-KEYS = ("task", "method", "seed", "images")
+DISTANCES = ("psnr_hole", "perceptual_hole")
 PICTURED = 6  # images of each kind of picture
 CLASSES = 10  # classes that a box is regenerated as
 DRAWS = 4  # seeds of one outpainting
@@ -58,7 +58,7 @@ class Editor:
         self.view = View(ImageShards(IMAGES, "val"), params.data, params.seed)
         count = min(params.editing.images, len(self.view.images))
         labels = torch.from_numpy(self.view.images.labels)
-        # In the classes' proportions in the split: FID is of these too.
+        # In the classes' proportions in the split, because FID compares whole sets.
         self.chosen = next(disjoint(labels, count, seed=params.seed))
         self.labels = labels[self.chosen]
         self.size = (params.data.image_size,) * 2
@@ -69,30 +69,30 @@ class Editor:
             "feather": params.editing.feather,
         }
 
-    def __call__(self, places: Tensor, task: str | None = None, seed: int | None = None) -> Tensor:
-        """Composites (B, C, H, W) uint8 of the images at these places (B,) of `chosen`, for their
-        own classes. Without a task: the originals. Without a seed: the baseline, whose unknown
-        pixels are copied from the nearest known one."""
-        images = self.images(places)
+    def __call__(self, rows: Tensor, task: str | None = None, seed: int | None = None) -> Tensor:
+        """Composites (B, C, H, W) uint8 of the chosen images with these indices (B,), for their own
+        classes. Without a task: the originals. Without a seed: the baseline, which copies each
+        unknown pixel from the nearest known one."""
+        images = self.images(rows)
         if task is None:
             return images
         mask = TASKS[task](self.size)
         if seed is None:
             return fill_unknown(images, mask)
-        return self.edit(images, mask, self.labels[places], seed)
+        return self.edit(images, mask, self.labels[rows], seed)
 
     def batches(self, task: str | None = None, seed: int | None = None) -> list[tuple]:
         """The arguments for each batch of all images."""
         batches = torch.arange(len(self.labels)).split(self.params.decoding.batch_size)
         return [
-            (places.clone(), task, seed if seed is None else mix(seed, str(task), number))
-            for number, places in enumerate(batches)
+            (rows.clone(), task, seed if seed is None else mix(seed, str(task), number))
+            for number, rows in enumerate(batches)
         ]
 
-    def images(self, places: Tensor | np.ndarray) -> Tensor:
-        """The originals (B, C, H, W) uint8 at these places (B,) of `chosen`. The last ones stay in
-        memory: edits are compared with them."""
-        chosen = self.chosen[places]
+    def images(self, rows: Tensor | np.ndarray) -> Tensor:
+        """The originals (B, C, H, W) uint8 with these indices (B,). The last ones stay in memory:
+        their edits are compared with them."""
+        chosen = self.chosen[rows]
         if self._last is None or not torch.equal(self._last[0], chosen):
             self._last = chosen, self.view.centers(chosen)
         return self._last[1]
@@ -103,85 +103,25 @@ class Editor:
         edited = edit(*networks, images, mask, labels, self.settings, seed=seed, **self.borders)
         return edited.composite
 
-    def keeps_context(self, task: str) -> bool:
-        """Whether any token is known once the mask is dilated."""
-        mask = TASKS[task](self.size)[None]
-        return not pixel_mask_to_tokens(mask, self.params.grid, self.params.editing.dilate).all()
 
+def open_distances(
+    maker: Maker, params: Params, device: torch.device
+) -> Callable[..., dict[str, Tensor]]:
+    """A function that measures the images which the maker's `Editor` makes of the same arguments:
+    `hole_distances` from the originals over the unknown pixels; nothing of originals."""
+    editor: Editor = maker.open(device)
+    classifier = load_model(CLASSIFIER, "classifier", device)
+    distance_map = open_distance_map(params.tokenizer.perceptual, classifier, device)
 
-class Distances:
-    """How far edits are from the originals over the unknown pixels.
-
-    Args:
-        maker: opens the `Editor` that makes them.
-    """
-
-    def __init__(self, maker: Maker, params: Params, device: torch.device):
-        self.editor: Editor = maker.open(device)
-        self.distances = open_distances(params, device)
-
-    def __call__(
-        self, images: Tensor, places: Tensor, task: str | None = None, seed: int | None = None
+    def distances(
+        images: Tensor, rows: Tensor, task: str | None = None, seed: int | None = None
     ) -> dict[str, Tensor]:
-        """`HoleDistances` of what an `Editor` makes of these arguments; none of originals."""
         if task is None:
             return {}
-        hole = TASKS[task](self.editor.size)
-        return self.distances(images, self.editor.images(places), hole)
+        hole, originals = TASKS[task](editor.size).to(device), editor.images(rows).to(device)
+        return hole_distances(images.to(device), originals, hole, distance_map)
 
-
-class Table:
-    """Measures what fills the unknown pixels of the images that an `Editor` has chosen. Each row is
-    kept.
-
-    Args:
-        maker: opens any replicate's editor.
-    """
-
-    def __init__(self, params: Params, maker: Maker, workers: Alone):
-        self.evaluator, self.workers = Evaluator(params, workers), workers
-        self.editor: Editor = maker.open(workers.device)
-
-    def shown(self, maker: Maker) -> Maker:
-        """What looks at the images of an editor."""
-        distances = Maker(Distances, maker, self.evaluator.params)
-        return self.evaluator.shown(maker, distances)
-
-    def untouched(self, shown: Maker, cell: Path) -> Row:
-        """The scores of the originals, which any replicate's editor shows."""
-        return self._row(shown, None, None, cell)
-
-    def row(self, task: str, shown: Maker, seed: int | None, cell: Path) -> Row:
-        """The scores of composites, and how far these are from the originals over the unknown
-        pixels.
-
-        Args:
-            shown: looks at the images of the editor that makes them.
-            seed: None for the baseline.
-            cell: where the row is kept.
-        """
-        return self._row(shown, task, seed, cell, "psnr_hole", "perceptual_hole")
-
-    def _row(
-        self, shown: Maker, task: str | None, seed: int | None, cell: Path, *distances: str
-    ) -> Row:
-        batches, name = self.editor.batches(task, seed), f"edit: {_name(task, seed)}"
-
-        def measure(path: Path) -> Row:
-            found = make_tensors(path, self.workers, shown, batches, name)
-            far = {key: found[key].mean().item() for key in distances}
-            return self.evaluator.scores(Seen.of(found), self.editor.labels) | far
-
-        keep_row(cell, measure)
-        row, name = read_json(cell), self.evaluator.extractor.name
-        columns = (f"fid_{name}", f"is_{name}", "class_accuracy", *distances)
-        return {"images": len(self.editor.labels)} | {column: row[column] for column in columns}
-
-
-def _name(task: str | None, seed: int | None) -> str:
-    if task is None:
-        return "originals"
-    return f"{task} {'nearest' if seed is None else f'seed{seed}'}"
+    return distances
 
 
 def edit_rows(
@@ -192,37 +132,39 @@ def edit_rows(
     which have no such distances.
 
     Args:
-        folders: of each replicate; keeps the rows that are finished, `<task>.json`.
-        baseline: keeps those of the nearest pixels likewise, and `originals.json`.
+        folders: the run directory of each replicate, for its finished rows, `<task>.json`.
+        baseline: the same for the nearest pixels, and `originals.json`.
     """
+    evaluator = Evaluator(params, workers)
     makers = [Maker(Editor, params, replicate) for replicate in folders]
-    table = Table(params, makers[0], workers)
-    shown = [table.shown(maker) for maker in makers]
-    originals = table.untouched(shown[0], baseline / "originals.json")
-    # The nearest pixels are any replicate's; one replicate after the other, so that no worker has
-    # many networks open.
-    cells: list[tuple[Maker, int | None, Path]] = [(shown[0], None, baseline)]
-    for own, (replicate, folder) in zip(shown, folders.items(), strict=True):
-        cells.append((own, replicate.seed, folder))
-    measured = {}
-    for own, seed, folder in cells:
-        for task in TASKS:
-            measured[task, seed] = table.row(task, own, seed, folder / f"{task}.json")
-            recognised = measured[task, seed]["class_accuracy"]
-            print(f"edit: {_name(task, seed)}: {recognised:.1%} recognised", flush=True)
-    rows: list[Row] = []
-    for task in TASKS:
-        if not table.editor.keeps_context(task):
-            print(
-                f"edit: {task}: with editing.dilate {params.editing.dilate} all tokens of the "
-                f"{params.grid}×{params.grid} are unknown, and it is generated without the image",
-                flush=True,
-            )
-        rows.append({"task": task, "method": "original", "seed": None} | originals)
-        for _, seed, _ in cells:
-            method = "nearest" if seed is None else "maskgit"
-            rows.append({"task": task, "method": method, "seed": seed} | measured[task, seed])
-    return rows
+    editor: Editor = makers[0].open(workers.device)
+    shown = [evaluator.on_the_fly(maker, Maker(open_distances, maker, params)) for maker in makers]
+    extractor = evaluator.extractor.name
+    scores = (f"fid_{extractor}", f"is_{extractor}", "class_accuracy")
+
+    def measure(found: dict[str, Tensor]) -> Row:
+        far = {name: found[name].mean().item() for name in DISTANCES if name in found}
+        return evaluator.scores(Outputs.of(found), editor.labels) | far
+
+    def row(method: str, seed: int | None, maker: Maker, folder: Path, task: str | None) -> Row:
+        name = f"edit: {task or 'originals'} {method}{'' if seed is None else f' seed {seed}'}"
+        file, batches = folder / f"{task or 'originals'}.json", editor.batches(task, seed)
+        found = measured_row(file, workers, maker, batches, name, measure)
+        print(f"{name}: {found['class_accuracy']:.1%} recognised", flush=True)
+        own = {"task": task, "method": method, "seed": seed, "images": len(editor.labels)}
+        return own | {column: found[column] for column in (*scores, *DISTANCES) if column in found}
+
+    original = row("original", None, shown[0], baseline, None)
+    # One replicate after the other, so that no worker has many networks open.
+    methods: list[tuple[str, int | None, Maker, Path]] = [("nearest", None, shown[0], baseline)]
+    for maker, (replicate, folder) in zip(shown, folders.items(), strict=True):
+        methods.append(("maskgit", replicate.seed, maker, folder))
+    rows = [row(*method, task) for method in methods for task in TASKS]
+    return [
+        each
+        for task in TASKS
+        for each in (original | {"task": task}, *(r for r in rows if r["task"] == task))
+    ]
 
 
 def edit_pictures(params: Params, device: torch.device) -> dict[str, np.ndarray]:

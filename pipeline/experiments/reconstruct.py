@@ -15,18 +15,13 @@ from pipeline.config.replicates import Replicate
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
-from pipeline.data.microbatches import in_parts
+from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.seeds import generator
 from pipeline.decoding import decode, predictor
 from pipeline.evaluation.reconstruction import psnr
-from pipeline.perceptual import open_perceptual, pair_bytes
-from pipeline.runtime.batches import (
-    Alone,
-    Maker,
-    load_tensors,
-    save_tensors,
-    write_files,
-)
+from pipeline.experiments.rows import Row
+from pipeline.perceptual import open_perceptual
+from pipeline.runtime.batches import Alone, Maker, load_tensors, save_tensors, write_files
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
 
@@ -56,7 +51,6 @@ class Reconstructor:
         count = min(params.reconstruction.images, len(view.images))
         self.images = view.centers(range(count))
         self.labels = torch.from_numpy(view.images.labels[:count])
-        self.batches = torch.arange(count).split(params.decoding.batch_size)
 
     def hidden(self, ratio: float) -> Tensor:
         """Mask (M, N) of the tokens that are hidden, bool."""
@@ -109,22 +103,22 @@ class Reconstructor:
         """Squared and perceptual distances (B,) of images (B, C, H, W) uint8 from the originals."""
         original, image = (as_float(x).to(self.device) for x in (self.images[chosen], rebuilt))
         mse = (original - image).pow(2).mean(dim=(1, 2, 3))
-        row_bytes = pair_bytes(self.params.data.image_size)
-        return mse.cpu(), in_parts(self.perceptual, row_bytes, original, image).cpu()
+        rows = PIXELS // image.shape[-2:].numel()
+        return mse.cpu(), in_parts(self.perceptual, rows, original, image).cpu()
 
-    def batch_arguments(self, ratio: float) -> list[tuple[Tensor, Tensor]]:
+    def batches(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The arguments for each batch of all images."""
-        hidden = self.hidden(ratio)
-        return [(chosen.clone(), hidden[chosen]) for chosen in self.batches]
+        rows = torch.arange(len(self.images)).split(self.params.decoding.batch_size)
+        return [(chosen.clone(), hidden[chosen]) for chosen in rows]
 
 
 def reconstruct_hidden(
     params: Params, folders: Mapping[Replicate, Path], workers: Alone
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Rebuild validation images with a share of their tokens hidden.
 
     Args:
-        folders: of each replicate; keeps what was found of the ratios that are finished,
+        folders: the run directory of each replicate, for what was found of the finished ratios,
             `<ratio>.safetensors`.
 
     Returns:
@@ -144,34 +138,33 @@ def reconstruct_hidden(
 
 def _rebuild(
     params: Params, replicate: Replicate, folder: Path, workers: Alone
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+) -> tuple[list[Row], dict[str, np.ndarray]]:
     """The rows and the pictures of one replicate."""
     maker = Maker(Reconstructor, params, replicate)
-    bench: Reconstructor = maker.open(workers.device)
+    own: Reconstructor = maker.open(workers.device)
     ratios = {folder / f"{ratio}.safetensors": ratio for ratio in params.reconstruction.mask_ratios}
-    batches = {path: bench.batch_arguments(ratio) for path, ratio in ratios.items()}
+    masks = {path: own.hidden(ratio) for path, ratio in ratios.items()}
+    batches = {path: own.batches(hidden) for path, hidden in masks.items()}
     name = f"reconstruct: seed {replicate.seed}"
     write_files(batches, workers, maker, name, save_tensors)
-    rows, columns, shares = [], [], []
+    rows, columns, shares = list[Row](), [], []
     for path, ratio in ratios.items():
-        found, hidden = load_tensors(path), bench.hidden(ratio)
+        found, hidden = load_tensors(path), masks[path]
         shares.append(hidden.float().mean().item())
-        of_draws = zip(found["mse"].T, found["perceptual"].T, strict=True)
-        for draw, distances in zip(
-            (*range(len(found["mse"].T) - 1), MEDIAN), of_draws, strict=True
-        ):
+        of_draws = list(zip(found["mse"].T, found["perceptual"].T, strict=True))
+        for draw, distances in zip((*range(len(of_draws) - 1), MEDIAN), of_draws, strict=True):
             row = {"mask_ratio": ratio, "draw": draw, "images": len(hidden), "hidden": shares[-1]}
             rows.append(row | _over_images(*distances))
-        inputs = grey_tokens(bench.images[:PICTURED], hidden[:PICTURED])
+        inputs = grey_tokens(own.images[:PICTURED], hidden[:PICTURED])
         columns.append([x.numpy() for x in (inputs, found["samples"], found["medians"])])
         print(
-            f"reconstruct: seed {replicate.seed}, {ratio:.0%} of the tokens hidden, PSNR "
-            f"{rows[-2]['psnr']:.1f} dB, of the median {rows[-1]['psnr']:.1f} dB",
+            f"{name}, {ratio:.0%} of the tokens hidden, PSNR {rows[-2]['psnr']:.1f} dB, of the "
+            f"median {rows[-1]['psnr']:.1f} dB",
             flush=True,
         )
     greyed, drawn, medians = (_channels_last(np.stack(c)) for c in zip(*columns, strict=True))
     return rows, {
-        "originals": _channels_last(bench.images[:PICTURED].numpy()),
+        "originals": _channels_last(own.images[:PICTURED].numpy()),
         "inputs": greyed,
         "samples": drawn,
         "medians": medians,

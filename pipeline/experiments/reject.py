@@ -1,12 +1,9 @@
 """Table 4: classifier-based rejection sampling (paper, appendix B). Of the samples of each class
 the share is kept that the reference classifier rates highest for the class."""
 
-import tempfile
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,17 +12,15 @@ from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import generator
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.features import Features
-from pipeline.evaluation.images import SampleImages
+from pipeline.evaluation.fid import BLOCK
+from pipeline.evaluation.image_sets import SampleImages
 from pipeline.evaluation.labels import kept_of_each
-from pipeline.evaluation.metrics import manifold_metrics
-from pipeline.evaluation.seen import Row, Seen
-from pipeline.evaluation.statistics import BLOCK
+from pipeline.evaluation.outputs import Outputs
+from pipeline.experiments.rows import Row
 from pipeline.runtime.batches import Alone
 from pipeline.runtime.files import read_json, write_json
 
 KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
-SELECTIONS = ("rejection", "random")
 
 
 def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: Alone) -> list[Row]:
@@ -36,17 +31,19 @@ def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: A
     one that measures: IS and the recognised share rise by construction.
 
     Args:
-        folders: of each replicate; keeps the rows that are finished, `<acceptance>.json`.
+        folders: the run directory of each replicate, for its finished rows, `<acceptance>.json`.
     """
     evaluator, rows = Evaluator(params, workers), []
     for replicate, folder in folders.items():
-        candidates = Candidates(replicate, evaluator)
+        images = SampleImages(replicate.samples, params.data)
         for acceptance in params.rejection.acceptance:
-            cell = folder / f"{acceptance}.json"
-            if not cell.exists():
-                write_json(cell, candidates.rows(acceptance, folder))
-            for row in read_json(cell):
-                rows.append({k: row[k] for k in KEYS} | row)
+            file = folder / f"{acceptance}.json"
+            if not file.exists():
+                outputs = evaluator.outputs(images, folder / "outputs")
+                rated = _selections(replicate, outputs, images.labels, acceptance, evaluator)
+                write_json(file, rated)
+            for row in read_json(file):
+                rows.append({key: row[key] for key in KEYS} | row)
                 print(
                     f"reject: {row['network']} seed {row['seed']}, {row['selection']} "
                     f"{acceptance:g}: {row['samples']} samples, {row['class_accuracy']:.1%} "
@@ -56,75 +53,24 @@ def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: A
     return rows
 
 
-class Candidates:
-    """A replicate's published samples, and the ratings by which they are selected."""
-
-    def __init__(self, replicate: Replicate, evaluator: Evaluator):
-        self.replicate, self.evaluator = replicate, evaluator
-        self.images = SampleImages(replicate.samples, evaluator.params.data)
-        self.labels = self.images.labels
-
-    @cached_property
-    def seen(self) -> Seen:
-        return self.evaluator.seen(self.images)
-
-    def ratings(self) -> dict[str, Tensor]:
-        """Of each selection, (M,): those that are rated highest are kept."""
-        draws = generator(self.replicate.seed, "reject", self.replicate.network)
-        surest = class_log_odds(self.seen.class_logits, self.labels)
-        ratings = (surest, torch.rand(len(self.labels), generator=draws))
-        return dict(zip(SELECTIONS, ratings, strict=True))
-
-    def rows(self, acceptance: float, folder: Path) -> list[Row]:
-        """A row for each selection of that share.
-
-        Args:
-            folder: has room for what is measured of the selected.
-        """
-        rows = []
-        for selection, rating in self.ratings().items():
-            kept = select(rating, self.labels, acceptance)
-            row: Row = {"network": self.replicate.network, "seed": self.replicate.seed}
-            row |= {"selection": selection, "acceptance": acceptance}
-            row |= {"candidates": len(self.labels), "samples": len(kept)}
-            rows.append(row | self._metrics(kept, folder))
-        return rows
-
-    def _metrics(self, kept: Tensor, folder: Path) -> Row:
-        if len(kept) == len(self.labels):
-            return self._metrics_of_all
-        samples, logits = self.seen.samples, self.seen.class_logits
-        whole = (samples.features, samples.class_logits, logits)
-        *parts, own = (on_disk(each, kept, folder) for each in whole)
-        return self._metrics_of(Seen(Features(*parts), own), self.labels[kept])
-
-    @cached_property
-    def _metrics_of_all(self) -> Row:
-        """Of both selections, where they leave nothing out. ImageNet's features lie on the disk as
-        they are."""
-        return self._metrics_of(self.seen, self.labels)
-
-    def _metrics_of(self, seen: Seen, labels: Tensor) -> Row:
-        evaluator = self.evaluator
-        return evaluator.scores(seen, labels) | manifold_metrics(
-            seen.samples.features,
-            evaluator.reference.features,
-            evaluator.extractor.name,
-            evaluator.params.evaluation,
-            evaluator.params.seed,
-            skip_few=True,
-        )
-
-
-def on_disk(features: Tensor, rows: Tensor, folder: Path) -> Tensor:
-    """Some rows (n, F) of features (M, F) float32, in a file without a name, as the features
-    themselves are in one: half of ImageNet's would take 8 GB of memory."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for block in rows.split(BLOCK):
-            file.write(features[block].numpy().data)
-        file.flush()
-        shape = (len(rows), features.shape[1])
-        return torch.from_numpy(np.memmap(file, np.float32, mode="c", shape=shape))
+def _selections(
+    replicate: Replicate, outputs: Outputs, labels: Tensor, acceptance: float, evaluator: Evaluator
+) -> list[Row]:
+    """A row for each selection of that share."""
+    rows, draws = [], generator(replicate.seed, "reject", replicate.network)
+    ratings = {
+        "rejection": class_log_odds(outputs.class_logits, labels),
+        "random": torch.rand(len(labels), generator=draws),
+    }
+    for selection, rating in ratings.items():
+        kept = select(rating, labels, acceptance)
+        row: Row = {"network": replicate.network, "seed": replicate.seed}
+        row |= {"selection": selection, "acceptance": acceptance}
+        row |= {"candidates": len(labels), "samples": len(kept)}
+        chosen = outputs.of_rows(kept)
+        scores = evaluator.scores(chosen, labels[kept])
+        rows.append(row | scores | evaluator.manifolds(chosen.features, evaluator.params.seed))
+    return rows
 
 
 def class_log_odds(logits: Tensor, labels: Tensor) -> Tensor:

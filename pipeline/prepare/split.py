@@ -2,12 +2,15 @@
 
 import numpy as np
 
-from pipeline.prepare.source import Source
+from pipeline.data.images.shards import Source
 from pipeline.runtime.errors import UserError
 
 
 def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str, list[int]]:
-    """Item indices of each split, in a seeded order; the source's own split where it has one.
+    """The source's own split, or a fraction of each class held out.
+
+    Returns:
+        Item indices of each split, in a seeded order.
 
     Raises:
         UserError: a class has too few images to be in both splits.
@@ -24,10 +27,8 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
         if not indices:
             continue
         if len(indices) < 2:
-            raise UserError(
-                f"data.source: class '{source.class_names[label]}' has one image; training and "
-                f"validation need one each"
-            )
+            reason = f"class '{source.class_names[label]}' has one image"
+            raise UserError("data.source", reason, "add one: training and validation need one each")
         shuffled = rng.permutation(indices).tolist()
         held_out = min(max(1, round(val_fraction * len(shuffled))), len(shuffled) - 1)
         split["val"] += shuffled[:held_out]
@@ -35,16 +36,17 @@ def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str
     found = {source.items[i].label for i in split["train"]}
     for label, name in enumerate(source.class_names):
         if label not in found:
-            raise UserError(f"data.source: class '{name}' has no training image; add some")
+            raise UserError("data.source", f"class '{name}' has no training image", "add some")
     return {name: rng.permutation(indices).tolist() for name, indices in split.items()}
 
 
 def require_training_images(count: int, dimensions: int, subset: int, neighbors: int) -> None:
-    """Refuse fewer training images than samples can be measured against, before any is trained on.
+    """Refuse fewer training images than the metrics of samples need, before anything is trained.
 
     Args:
-        dimensions: of the features of which FID takes the covariance; 0 for none.
-        subset: images of KID's; neighbors: of each image, in precision and recall.
+        dimensions: of the features whose covariance FID takes; 0 for none.
+        subset: images of a KID subset.
+        neighbors: of each image, in precision and recall.
 
     Raises:
         UserError: a metric could not be measured.
@@ -55,7 +57,6 @@ def require_training_images(count: int, dimensions: int, subset: int, neighbors:
         (neighbors + 1, f"evaluation.neighbors {neighbors}"),
     ):
         if count < least:
-            raise UserError(
-                f"data.source: {count} training images are too few to measure samples against: "
-                f"{what} wants {least}; add some, or lower data.val_fraction or what wants them"
-            )
+            reason = f"{count} training images are too few: {what} needs {least}"
+            way_out = "add images, lower data.val_fraction, or change that param"
+            raise UserError("data.source", reason, way_out)

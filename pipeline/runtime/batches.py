@@ -1,7 +1,7 @@
 """Independent batches, made by this process or by a pool of Ray's actors, and their files.
 
 A batch depends on its arguments alone, so that its bytes are the same whoever makes it. (On a CPU
-the number of threads changes products in float32 of 5 to 11 rows: see `tests/test_kernels.py`.) The
+the number of threads changes products in float32 of 5 to 11 rows: see docs/cluster.md.) The
 batches of a file lie in `<file>.parts` until all are there: a killed run goes on after them.
 """
 

@@ -5,36 +5,19 @@ MESSAGE = 600  # characters of a whole message
 WORD = 160  # characters of a word in it, such as a path
 
 # Pictures of a data set, and of the image sets that `measure` reads.
-PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP")  # Pillow's names
 PICTURE_BYTES = 128 * 2**20  # of an encoded picture
 PICTURE_PIXELS = 2**26  # width × height, 67 million
 PICTURE_ASPECT = 20  # longer side / shorter side
-PICTURE_PIECES = 512  # tags of a directory (TIFF, EXIF), segments of a JPEG
-PICTURE_EXIF = 2**18  # bytes of a JPEG's EXIF data
-PICTURE_SCANNED = 2**30  # pixels × scans of a JPEG; pixels in all strips of a TIFF
-PICTURE_HEAD_READS = 2**14  # pieces that Pillow reads before the pixels; of a PPM, bytes
-PICTURE_READS = 2**20  # pieces that it reads from there on
 
 # Params.
 YAML_BYTES = 2**20  # of a file of params
-TEXT = 4096  # characters of a text, such as a path
-NAME = 500  # of the name of an experiment; MLflow takes no more
 CODES = 2**16 - 1  # of a tokenizer: two bytes in the token cache, and one code more is the mask
-LEVELS = 12  # of a tokenizer: each after the first halves the side
-STEPS = 10**9  # steps, and whatever else has no limit of its own
 IMAGES = 10**8  # images or samples of a set
-BATCH = 10**6  # images of a batch or shard; resampled sets, subsets, neighbours, repetitions
-SIDE = 8192  # pixels of an image's side
-GRID = 256  # tokens along a side of an image
-WIDTH = 2**16  # channels or dimensions of a network
-LAYERS = 128  # layers, blocks or levels of a network
-WORKERS = 10**5  # processes, or CPUs or loaders of one
 SEED = 2**53 - 1  # the largest that every reader of a CSV or JSON file tells from its neighbours
 LARGEST = 1e30  # a number that is no count, such as a weight or a rate
 SMALLEST = 1e-12  # one that must be positive
 
 # State.
 CHECKPOINTS = 2  # kept: the newest, and the one before in case that it is damaged
-CONFIG_BYTES = 2**22  # of the config.json of a saved model
-FLAX_BYTES = 2**32  # of a flax checkpoint, which is read twice; with its optimizer, 2**31
 STATISTICS_SIZE = 4096  # dimensions of reference statistics

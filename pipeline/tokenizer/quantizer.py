@@ -68,7 +68,7 @@ class VectorQuantizer(nn.Module):
         Args:
             z: encoder outputs (B, D, h, w) of this worker's rows of the current batch.
             dead: (K,) bool.
-            ranks: the workers, from all of whose outputs each draws the same.
+            ranks: the workers, all of which draw the same codes from the outputs of all.
         """
         flat = z.movedim(1, -1).flatten(0, -2)
         draw = torch.randint(len(flat) * ranks.workers, (len(dead),), generator=generator)

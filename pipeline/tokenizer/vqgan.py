@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.data.images.pixels import as_uint8
-from pipeline.data.microbatches import in_parts
+from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.tokenizer.quantizer import Quantized, VectorQuantizer
 
 GROUPS = 32
@@ -31,13 +31,6 @@ class TokenizerConfig:
     def downsampling(self) -> int:
         """f: pixels per token along each side."""
         return 2 ** (len(self.multipliers) - 1)
-
-    def image_bytes(self, side: int) -> int:
-        """Of the largest tensor in the coding of an image of side × side pixels. The decoder
-        doubles the side of a level's maps before it gives them the next one's channels."""
-        widths = zip(self.multipliers, [*self.multipliers[1:], 0], strict=True)
-        maps = max(self.filters * max(w) * (side >> i) ** 2 for i, w in enumerate(widths))
-        return 4 * max(maps, self.codebook_size * (side // self.downsampling) ** 2)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -140,7 +133,7 @@ class Tokenizer(nn.Module):
         def encode(part: Tensor) -> Tensor:
             return self.quantizer.nearest(self.encoder(part))
 
-        return in_parts(encode, self.config.image_bytes(images.shape[-1]), images)
+        return in_parts(encode, PIXELS // images.shape[-2:].numel(), images)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
@@ -150,8 +143,8 @@ class Tokenizer(nn.Module):
             # Channels first, which `lookup` leaves last: GroupNorm on a CPU is slow where they are.
             return self.decoder(self.quantizer.lookup(part).contiguous()).clamp(0, 1)
 
-        side = tokens.shape[-1] * self.config.downsampling
-        return in_parts(decode, self.config.image_bytes(side), tokens)
+        pixels = tokens.shape[-2:].numel() * self.config.downsampling**2
+        return in_parts(decode, PIXELS // pixels, tokens)
 
 
 def tokens_to_images(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:

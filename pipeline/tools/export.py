@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.config.replicates import NetworkName, main_replicate
-from pipeline.data.images.png import from_chw
+from pipeline.data.images.pixels import from_chw
 from pipeline.data.images.threads import in_threads
-from pipeline.evaluation.images import BATCH, ImageSet, SampleImages
+from pipeline.evaluation.image_sets import ImageSet, SampleImages, batches
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import atomic_file, atomic_folder, require_new
 from pipeline.runtime.provenance import require_current
@@ -67,7 +67,7 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
             from_chw(image.numpy()).save(temporary / f"{number:06d}.png")
 
         first = 0
-        for batch in images.batches(BATCH):
+        for batch in batches(images):
             in_threads(save, enumerate(batch, start=first))
             first += len(batch)
         require_new(folder)  # another process may have made it meanwhile
@@ -85,7 +85,7 @@ def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path 
     with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as out:
             np.lib.format.write_array_header_1_0(out, header)
-            for batch in images.batches(BATCH):
+            for batch in batches(images):
                 rgb_BHWC = batch.permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
                 out.write(rgb_BHWC.contiguous().numpy().data)
         if labels is not None:

@@ -10,7 +10,7 @@ from pipeline.api.defaults import Decoding
 from pipeline.api.labels import labels_for
 from pipeline.api.model import GREY, MaskGIT
 from pipeline.data.image_grid import grid_picture, save_picture
-from pipeline.evaluation.images import ArrayImages
+from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.runtime.files import atomic_file
 from pipeline.runtime.progress import PAUSE, progress
 from pipeline.tools.export import export_npz, export_pngs

@@ -5,14 +5,15 @@ from torch import Tensor
 
 from pipeline.autoregressive import AutoregressiveTransformer, token_nll
 from pipeline.data.seeds import generator
+from pipeline.masking import masked_token_loss
 from pipeline.training.transformer import TransformerTask
-from pipeline.transformer import masked_token_loss
 
 
 class AutoregressiveTask(TransformerTask):
     """Every token is predicted from those before it; batches and views are MaskGIT's."""
 
     network = AutoregressiveTransformer
+    kind = "autoregressive"
 
     def _draw_inputs(self, step: int) -> tuple[Tensor, ...]:
         return self._batch(step, generator(self.seed, "batch", step))

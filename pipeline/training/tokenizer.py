@@ -3,17 +3,15 @@ losses, with unused codes revived (paper, section 4.1; weights as in the authors
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.config.params import Params
+from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.config.schema import Tokenizer as TokenizerParams
-from pipeline.data.images.batches import Batch, ImageBatches
-from pipeline.data.images.loading import prepared
+from pipeline.data.images.batches import Batch, ImageBatches, prepared
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
@@ -33,33 +31,30 @@ from pipeline.perceptual import Perceptual, open_perceptual
 from pipeline.runtime.device import autocast, tf32, to_device
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.tokenizer.quantizer import entropy_loss
-from pipeline.training.loop import Average
-from pipeline.training.loop.spikes import left_out, put_back, shared, spike_guard, total_norm
+from pipeline.training.loop import Average, SpikeGuard, Task, Training
+from pipeline.training.loop.divergence import put_back
 from pipeline.weights.configs import tokenizer_config
 from pipeline.weights.published import load_model
 
 LOGGED = 256  # validation images behind each point of the curves
 
 
-@dataclass(frozen=True)
-class TokenizerRecipe:
-    """Builds a worker's task. Paths are absolute."""
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTraining(Training):
+    """The training of the tokenizer and its discriminator."""
 
-    params: dict[str, Any]  # `Params.model_dump()`
-    images_dir: str
-    classifier_dir: str  # the reference classifier
+    section = "tokenizer"
 
-    def __call__(self, ranks: Ranks, device: torch.device) -> "TokenizerTask":
-        params = Params.model_validate(self.params)
-        p, data, seed = params.tokenizer, params.data, params.seed
-        classifier = load_model(Path(self.classifier_dir), "classifier", device)
-        images, held_out = (ImageShards(self.images_dir, split) for split in ("train", "val"))
+    def task(self, ranks: Ranks, device: torch.device) -> "TokenizerTask":
+        p, data, seed = self.params.tokenizer, self.params.data, self.seed
+        classifier = load_model(CLASSIFIER, "classifier", device)
+        images, held_out = (ImageShards(IMAGES, split) for split in ("train", "val"))
         batches = ImageBatches(images, data, p.batch_size, seed, ranks)
         return TokenizerTask(
-            tokenizer_config(params),
+            tokenizer_config(self.params),
             p,
             open_perceptual(p.perceptual, classifier, device),
-            prepared(batches, params.ray.loaders_per_worker, device),
+            prepared(batches, self.params.ray.loaders_per_worker, device),
             View(held_out, data, seed).first(LOGGED)[0],
             seed,
             device,
@@ -67,22 +62,23 @@ class TokenizerRecipe:
         )
 
 
-class TokenizerTask:
+class TokenizerTask(Task):
     """A worker's share of the training of a tokenizer, whose weights are averaged, and of its
     discriminator.
 
-    Every loss is a mean over the batch, and so the mean of the workers' losses; what is more than
-    that (the entropy of the mean posterior, the adaptive weight, which codes are idle, and onto
-    what they are moved) is of all workers together. Results therefore depend on their number by the
-    order of sums alone.
+    Every loss is a mean over the batch, and so the mean of the workers' losses. The entropy of the
+    mean posterior, the adaptive weight, and idle codes and where they are moved are computed over
+    all workers' rows. Results depend on the number of workers only by the order of sums.
 
     Args:
         perceptual: (images, reconstruction) → distances (B,), as from `open_perceptual`.
-        batches: step → uint8 images (b, C, H, W), its rows of the batch, and labels, which are not
-            used.
+        batches: step → the worker's uint8 images (b, C, H, W), and labels, which are not used.
         validation: uint8 images (M, C, H, W) for the logged reconstruction quality, the same ones
             for all workers.
     """
+
+    saved = ("model", "discriminator", "optimizer", "d_optimizer", "average")
+    model: Tokenizer
 
     def __init__(
         self,
@@ -110,7 +106,7 @@ class TokenizerTask:
         self.optimizer = torch.optim.Adam(self.model.parameters(), **adam)
         self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
         self.idle = torch.zeros(config.codebook_size, dtype=torch.long, device=device)
-        self.guard = spike_guard(params.spike_factor, "tokenizer")
+        self.guard = SpikeGuard.of(params.spike_factor, "tokenizer")
 
     def step(self, step: int) -> dict[str, Tensor]:
         with tf32(self.params.tf32):
@@ -155,24 +151,15 @@ class TokenizerTask:
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         self.ranks.average_gradients(self.model)
-        if self._spikes(step, faithful, losses):
+        if self.spikes(step, faithful, losses):
             put_back(moved, before)
-            return left_out(losses, self.ranks)
+            return losses
         self.optimizer.step()
         self.average.update_parameters(self.model)
         self._count_idle(quantized.tokens)
         if p.adversarial_weight > 0 and step >= p.adversarial_start:
             losses |= self._discriminator_step(images, reconstruction.detach(), step)
         return losses
-
-    def _spikes(self, step: int, faithful: Tensor, losses: dict[str, Tensor]) -> bool:
-        """Whether the guard leaves the step out. Where there is one, the gradient's norm is added
-        to the losses."""
-        if self.guard is None:
-            return False
-        losses["gradient_norm"] = total_norm(self.model)
-        looked_at = {"loss": faithful, "gradient_norm": losses["gradient_norm"]}
-        return self.guard.skips(step, shared(looked_at, self.ranks))
 
     def _fooling(
         self, reconstruction: Tensor, faithful: Tensor, step: int
@@ -219,9 +206,7 @@ class TokenizerTask:
         reconstruction = Reconstruction(self.average.module, self.device)
         for images in self.ranks.rows(self.validation).split(BATCH):
             reconstruction(images)
-        metrics = quality(self.ranks.total(reconstruction.sums()))
-        skipped = {"skipped_steps": self.guard.skipped} if self.guard else {}
-        return metrics | self._balance(step) | skipped
+        return quality(self.ranks.total(reconstruction.sums())) | self._balance(step)
 
     def _balance(self, step: int) -> dict[str, float]:
         """The pull of the discriminator: the norm of the weighted adversarial gradient at the
@@ -242,17 +227,9 @@ class TokenizerTask:
         )
         return {"adversarial_balance": (pull / other.clamp(min=1e-12)).item()}
 
-    def _kept(self) -> tuple[str, ...]:
-        """What a checkpoint holds, by attribute, beside the count of idle steps."""
-        guard = ("guard",) if self.guard else ()
-        return ("model", "discriminator", "optimizer", "d_optimizer", "average", *guard)
-
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).state_dict() for name in self._kept()} | {
-            "idle": self.idle
-        }
+        return super().state_dict() | {"idle": self.idle}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in self._kept():
-            getattr(self, name).load_state_dict(state[name])
+        super().load_state_dict(state)
         self.idle = state["idle"].to(self.device)

@@ -47,8 +47,8 @@ class Coder:
 def cache_tokens(
     split: str, crops: int, params: Params, folder: Path, workers: Alone
 ) -> list[dict]:
-    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; files that are
-    there are kept.
+    """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; existing
+    files are kept.
 
     Args:
         crops: number of views of each image, as for the `Coder`.
@@ -58,21 +58,18 @@ def cache_tokens(
     """
     images, size = ImageShards(IMAGES, split), params.tokens.batch_size
     remove_temporary(folder)
-    counts: dict[Path, int] = {}
     batches: dict[Path, list[tuple[int, int]]] = {}
     for number, start in enumerate(range(0, len(images), SHARD)):
-        path = folder / f"{split}-{number:05d}.npy"
         stop = min(start + SHARD, len(images))
-        counts[path] = stop - start
-        batches[path] = [(first, min(first + size, stop)) for first in range(start, stop, size)]
+        ranges = [(first, min(first + size, stop)) for first in range(start, stop, size)]
+        batches[folder / f"{split}-{number:05d}.npy"] = ranges
     maker = Maker(Coder, split, crops, params)
     write_files(batches, workers, maker, f"tokens: {split}", _save_tokens)
     print(f"tokens: {split} {len(images)} images", flush=True)
-    labels = folder / f"{split}-labels.npy"
-    _save_array(images.labels.astype(np.int32), labels)
+    _save_array(images.labels.astype(np.int32), folder / f"{split}-labels.npy")
     return [
-        {"file": path.name, "count": count, "hash": file_hash(path)}
-        for path, count in counts.items()
+        {"file": path.name, "count": ranges[-1][1] - ranges[0][0], "hash": file_hash(path)}
+        for path, ranges in batches.items()
     ]
 
 
@@ -88,8 +85,7 @@ def _save_array(array: np.ndarray, path: Path) -> None:
 def write_manifest(
     folder: Path, params: Params, tokenizer_hash: str, shards: dict, classes: int
 ) -> None:
-    """Write the manifest: grid, codebook size, views, number of classes, the tokenizer's hash, and
-    the shards."""
+    """Write what the token cache holds."""
     manifest = {
         "grid": params.grid,
         "codebook_size": params.tokenizer.codebook_size,

@@ -138,6 +138,8 @@ from types import SimpleNamespace
 from pipeline.runtime.ray_cluster import join_ray
 from stages import running
 
+running.stage_params = running.check_files = running._check_inputs = lambda *_: {}
+
 def tell():
     print("told", flush=True)
     os.killpg(0, signal.SIGTERM) if sys.argv[1] == "all" else os.kill(os.getpid(), signal.SIGTERM)
@@ -149,9 +151,9 @@ def work(params):
     threading.Timer(2, tell).start()
     ray.get(waiting)
 
-running.load_params = lambda: SimpleNamespace()
+running.load_params = lambda: SimpleNamespace(model_dump=dict)
 running.load_mlflow = lambda: None
-running.run_stage(work, curves=lambda params: ())
+running.run_stage(work)
 """
 
 

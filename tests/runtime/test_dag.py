@@ -1,11 +1,9 @@
 """What dvc.yaml says of a stage, and the run directories that its key names."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from pipeline.api.numbers import require_apart
 from pipeline.runtime.dag import (
     flatten,
     makers,
@@ -143,39 +141,6 @@ def test_a_stage_that_dvc_yaml_lacks_is_one_line(project):
     with pytest.raises(UserError) as error:
         stages_up_to("nope")
     assert error.value.subject == "dvc.yaml" and "evaluate" in error.value.way_out
-
-
-def test_no_output_of_a_command_lies_in_the_output_of_a_stage(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def refused(path: Path | str) -> bool:
-        try:
-            require_apart("--output", Path(path))
-        except UserError:
-            return True
-        return False
-
-    assert not refused("data/a.png")  # no project
-    Path("dvc.yaml").write_text("plots: []\n")  # another project's
-    assert not refused("data/a.png")
-    Path("dvc.yaml").write_text(
-        "stages:\n  a:\n    outs: [data, {b/c: {cache: false}}]\n  x:\n    outs:\n"
-    )
-    Path("link").symlink_to("data")
-    for path in ("data/a.png", "data", "x/../data/y", tmp_path / "data/a", "link/a.png", "b/c/d"):
-        assert refused(path)
-    for path in ("b", "database/a.png", "/data/a.png", "../data"):
-        assert not refused(path)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    for place in ("elsewhere", ".."):
-        with monkeypatch.context() as away:
-            away.chdir(tmp_path / place)
-            assert refused(tmp_path / "data/a.png")
-            assert refused(os.path.relpath(tmp_path / "b/c/d"))
-    for stage in ("a", "sub/dvc.yaml:a"):  # its own output, as DVC names it
-        monkeypatch.setenv("DVC_STAGE", stage)
-        assert not refused("b/c/d")
 
 
 def test_flatten():

@@ -1,6 +1,10 @@
-"""Pixels as bytes and as numbers."""
+"""Pixels as numbers, as pictures of Pillow, and as the bytes of a PNG."""
 
+import io
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pipeline.runtime.errors import UserError
@@ -19,8 +23,37 @@ def as_uint8(images: Tensor) -> Tensor:
     """
     if images.isnan().any():
         raise UserError(
-            "pixels are NaN, so the weights of the tokenizer that made them are damaged or its "
-            "training diverged; train it again (`dvc repro -f train_tokenizer`), where it diverges "
-            "with a lower tokenizer.lr"
+            "pixels are NaN",
+            "the tokenizer's weights are damaged, or its training diverged",
+            "train it again (`dvc repro -f train_tokenizer`), with a lower tokenizer.lr",
         )
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_chw(image: Image.Image) -> np.ndarray:
+    """(C, H, W) uint8 array of a picture, grey or RGB."""
+    array = np.asarray(image)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def from_chw(array: np.ndarray) -> Image.Image:
+    """A picture of a (C, H, W) uint8 array, grey or RGB."""
+    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+
+
+def encode_png(image: Image.Image, level: int = -1) -> bytes:
+    """A picture as the bytes of a PNG.
+
+    Args:
+        level: of zlib's effort, 1 to 9; -1 is its default.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, format="png", compress_level=level)
+    return buffer.getvalue()
+
+
+def decode_image(content: bytes, channels: int) -> Image.Image:
+    """A stored JPEG or PNG as a picture, grey or RGB; Pillow decodes it when it is first used."""
+    image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)

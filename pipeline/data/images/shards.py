@@ -1,143 +1,192 @@
-"""Reading Parquet shards of encoded images: the data set's, and those of samples."""
+"""Shards of encoded images, the data set's and those of samples: files in Arrow's IPC format, which
+are memory-mapped, so that every process reads them from the system's page cache."""
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
 
-from pipeline.data.images.opening import BadPicture, decode_image
+from pipeline.data.images.threads import in_threads
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import require_readable
-from pipeline.runtime.files import read_json
+from pipeline.runtime.files import atomic_file, file_hash, read_json, remove_temporary, write_json
+from pipeline.runtime.progress import PAUSE, progress
 
 SCHEMA = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
-ROW_GROUP = 64  # images in a row group, the least that can be read
-WINDOW = 256  # row groups shuffled together, and kept in memory: 16,384 images
+GROUP = 64  # images in a record batch
+WINDOW = 256  # record batches that are shuffled together: 16,384 images, which memory may cache
 MANIFEST = "manifest.json"
 WAY_OUT = "run `dvc repro prepare` to make it again (if that runs nothing, delete it first)"
 
 
-def read_manifest(folder: Path, way_out: str = WAY_OUT) -> dict[str, Any]:
-    """The manifest of shards of images.
+class Item(NamedTuple):
+    """An image of a data set."""
+
+    key: str  # unique and stable: the seeds of the image's crops derive from it
+    label: int
+    split: str | None = None  # "train", "val", or None if the source has no split of its own
+
+
+class Source(Protocol):
+    """A data set that shards are written of."""
+
+    class_names: list[str]
+    items: list[Item]
+
+    @property
+    def version(self) -> str:
+        """Changes when the images of the same items may have changed."""
+
+    def read(self, index: int) -> bytes:
+        """The PNG or JPEG of `items[index]` that is stored; several threads call it at once."""
+
+
+def write_shards(
+    source: Source, indices: Sequence[int], split: str, shard_size: int, folder: Path
+) -> list[dict]:
+    """Write one split as `<split>-00000.arrow` …; a shard that exists is kept.
 
     Args:
-        way_out: ends the message if it cannot be read.
+        indices: of the split's items, in order.
+        shard_size: images in a shard.
+
+    Returns:
+        {file, count, hash} of each shard.
     """
+    shards = []
+    remove_temporary(folder)
+    with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:
+        for path, start, stop in plan_shards(len(indices), split, shard_size, folder):
+            chosen = indices[start:stop]
+            if not path.exists():
+                groups = (chosen[i : i + GROUP] for i in range(0, len(chosen), GROUP))
+                images = (image for group in groups for image in in_threads(source.read, group))
+                write_shard(path, [source.items[i] for i in chosen], images)
+            shards.append(shard_entry(path, len(chosen)))
+            bar(stop)
+    return shards
+
+
+def plan_shards(
+    count: int, split: str, shard_size: int, folder: Path
+) -> Iterator[tuple[Path, int, int]]:
+    """The file of each shard of `count` images, with the numbers of its images."""
+    for number, start in enumerate(range(0, count, shard_size)):
+        yield folder / f"{split}-{number:05d}.arrow", start, min(start + shard_size, count)
+
+
+def write_shard(path: Path, items: Sequence[Item], images: Iterable[bytes]) -> None:
+    """Write a shard of encoded images, `GROUP` of them at a time."""
+    rest = iter(images)
+    with (
+        atomic_file(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as out,
+        pa.ipc.new_file(out, SCHEMA) as file,
+    ):
+        for start in range(0, len(items), GROUP):
+            group = items[start : start + GROUP]
+            columns = {
+                "key": [item.key for item in group],
+                "label": [item.label for item in group],
+                "image": list(islice(rest, len(group))),
+            }
+            file.write_table(pa.table(columns, schema=SCHEMA))
+
+
+def shard_entry(path: Path, count: int) -> dict:
+    """A shard in the manifest."""
+    return {"file": path.name, "count": count, "hash": file_hash(path)}
+
+
+def write_manifest(
+    folder: Path, class_names: list[str], name: str, shards: dict[str, list[dict]]
+) -> dict:
+    """Write the labels of each split, and the manifest: classes, counts per class, and the shards.
+    Returns the manifest."""
+    counts = {}
+    for split, entries in shards.items():
+        files = [folder / entry["file"] for entry in entries]
+        labels = np.concatenate([open_shard(file)["label"].to_numpy() for file in files])
+        with atomic_file(folder / f"{split}-labels.npy") as path, open(path, "wb") as temporary:
+            np.save(temporary, labels)
+        counts[split] = dict.fromkeys(class_names, 0)
+        numbers = np.bincount(labels, minlength=len(class_names)).tolist()
+        for class_name, number in zip(class_names, numbers, strict=True):
+            counts[split][class_name] += number  # two classes of ImageNet have one name
+    manifest = {"source": name, "class_names": class_names, "counts": counts, "shards": shards}
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def read_manifest(folder: Path, way_out: str = WAY_OUT) -> dict[str, Any]:
+    """The manifest of shards; `way_out` ends the message if it cannot be read."""
     return read_json(folder / MANIFEST, "class_names", "shards", way_out=way_out)
 
 
-def read_labels(path: Path) -> np.ndarray:
-    """Labels (n,) of the images in a shard."""
-    return pq.ParquetFile(path).read(["label"])["label"].to_numpy()
-
-
-def count_classes(class_names: list[str], labels: np.ndarray) -> dict[str, int]:
-    """Images of each class; of two classes with one name, together."""
-    counts = dict.fromkeys(class_names, 0)
-    numbers = np.bincount(labels, minlength=len(class_names)).tolist()
-    for name, number in zip(class_names, numbers, strict=True):
-        counts[name] += number
-    return counts
+def open_shard(path: Path) -> pa.Table:
+    """A shard as a memory-mapped table of key, label and image."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 class ImageShards:
-    """Random access to one split; recently used row groups stay in memory.
+    """Random access to the images of one split. Each shard is mapped when it is first read.
 
     Args:
         way_out: ends the message if a file cannot be read.
+
+    Attributes:
+        labels: (n,) int64.
+        group_start: where each record batch begins, and the last one ends.
 
     Raises:
         UserError: a file is missing, or cannot be read.
     """
 
     def __init__(self, folder: Path | str, split: str, way_out: str = WAY_OUT):
-        self.folder, self._way_out = Path(folder), way_out
-        manifest = read_manifest(self.folder, way_out)
+        folder = Path(folder).absolute()
+        self._opened_by = (folder, split, way_out)
+        self._way_out = way_out
+        manifest = read_manifest(folder, way_out)
         self.class_names: list[str] = manifest["class_names"]
-        path = self.folder / MANIFEST
-        try:
-            shards = manifest["shards"][split]
-            self._files = [self.folder / shard["file"] for shard in shards]
-            self._hashes: list[str] = [shard["hash"] for shard in shards]
-            self._starts = np.cumsum([0] + [shard["count"] for shard in shards])
-            labels = []
-            for path in self._files:
-                labels.append(read_labels(path))
-            self.labels = np.concatenate(labels).astype(np.int64)
-        except Exception as error:  # a damaged file makes its reader raise nearly anything
-            raise self._damaged(path, error) from error
-        self._groups = [
-            (number, group, min(ROW_GROUP, len(own) - start))
-            for number, own in enumerate(labels)
-            for group, start in enumerate(range(0, len(own), ROW_GROUP))
-        ]
-        sizes = np.array([size for *_, size in self._groups])
-        self.group_start = np.concatenate([[0], np.cumsum(sizes)])
-        self._cache: OrderedDict[int, tuple[list[str], list[bytes]]] = OrderedDict()
+        shards = manifest["shards"][split]
+        self._files = [folder / shard["file"] for shard in shards]
+        self._hashes: list[str] = [shard["hash"] for shard in shards]
+        counts = [shard["count"] for shard in shards]
+        self._start = np.cumsum([0, *counts]).tolist()
+        groups = [min(GROUP, count - at) for count in counts for at in range(0, count, GROUP)]
+        self.group_start = np.cumsum([0, *groups])
+        labels = folder / f"{split}-labels.npy"
+        for path in (labels, *self._files):
+            if not path.exists():
+                raise UserError(str(path), "missing", way_out)
+        self.labels = self._readable(np.load, labels).astype(np.int64)
+        self._tables: dict[int, pa.Table] = {}
 
-    def _damaged(self, path: Path, error: Exception) -> UserError:
-        require_readable(path, error)
-        if isinstance(error, FileNotFoundError):
-            return UserError(str(path), "missing", self._way_out)
-        return UserError(str(path), "damaged", self._way_out)
-
-    def hashes(self, count: int) -> list[str]:
-        """Of the files that hold the first so many images."""
-        return self._hashes[: np.searchsorted(self._starts, count)]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_cache": OrderedDict()}  # travels without what is in memory
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageShards, self._opened_by  # another process maps the files itself
 
     def __len__(self) -> int:
-        return int(self.group_start[-1])
+        return len(self.labels)
+
+    def hashes(self, count: int) -> list[str]:
+        """Hashes of the files that hold the first `count` images."""
+        return self._hashes[: np.searchsorted(self._start, count)]
 
     def read(self, index: int) -> tuple[str, bytes]:
         """(key, encoded image) of one image."""
-        group = int(np.searchsorted(self.group_start, index, side="right")) - 1
-        keys, images = self._read_group(group)
-        row = index - int(self.group_start[group])
-        return keys[row], images[row]
+        shard = bisect_right(self._start, index) - 1
+        if (table := self._tables.get(shard)) is None:
+            table = self._tables[shard] = self._readable(open_shard, self._files[shard])
+        row = index - self._start[shard]
+        return table["key"][row].as_py(), table["image"][row].as_py()
 
-    def read_each(self, indices: Sequence[int]) -> list[tuple[str, bytes]]:
-        """The same of several images. Those whose row groups are in memory are read first, since
-        others may take their place."""
-        groups = np.searchsorted(self.group_start, indices, side="right") - 1
-        rows = sorted(range(len(indices)), key=lambda row: groups[row] not in self._cache)
-        found = {row: self.read(indices[row]) for row in rows}
-        return [found[row] for row in range(len(indices))]
-
-    def decode(self, index: int, content: bytes, channels: int) -> Image.Image:
-        """The picture of an image that was read: grey or RGB, of 8 bits.
-
-        Raises:
-            UserError: it is none that `decode_image` takes.
-        """
+    def _readable(self, read: Callable[[Path], Any], path: Path) -> Any:
         try:
-            return decode_image(content, channels)
-        except BadPicture as error:
-            number = int(np.searchsorted(self._starts, index, side="right")) - 1
-            reason = str(error).partition(";")[0]  # whose way out is that of a picture's file
-            raise UserError(
-                f"{self._files[number]}: the picture in row {index - self._starts[number]} is "
-                f"{reason}; {self._way_out}"
-            ) from error
-
-    def _read_group(self, group: int) -> tuple[list[str], list[bytes]]:
-        if group not in self._cache:
-            number, row_group, _ = self._groups[group]
-            path = self._files[number]
-            try:
-                table = pq.ParquetFile(path).read_row_group(row_group, ["key", "image"])
-                keys, images = (table[name].to_pylist() for name in ("key", "image"))
-            except Exception as error:  # a damaged file makes its reader raise nearly anything
-                raise self._damaged(path, error) from error
-            self._cache[group] = (keys, images)
-            if len(self._cache) > WINDOW:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(group)
-        return self._cache[group]
+            return read(path)
+        except Exception as error:  # a damaged file makes its reader raise nearly anything
+            require_readable(path, error)
+            raise UserError(str(path), "damaged", self._way_out) from error

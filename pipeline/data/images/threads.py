@@ -2,11 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
-from threading import Condition
 from typing import TypeVar
 
 from pipeline.runtime.process import cores
@@ -16,27 +14,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Allowance:
-    """What threads may have of something at once, in all; more than there is has a thread alone."""
-
-    def __init__(self, most: int):
-        self._most, self._taken = most, 0
-        self._free = Condition()
-
-    @contextmanager
-    def of(self, amount: int) -> Iterator[None]:
-        """Have so much of it, as soon as others leave it."""
-        with self._free:
-            self._free.wait_for(lambda: not self._taken or self._taken + amount <= self._most)
-            self._taken += amount
-        try:
-            yield
-        finally:
-            with self._free:
-                self._taken -= amount
-                self._free.notify_all()
-
-
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
@@ -44,8 +21,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """`[function(item) for item in items]`, an equal share on every core that this process may
-    use. This thread does all of them where there is one core, or the first one takes less than
-    `QUICK`."""
+    use; without threads if there is one core, or the first item takes less than `QUICK`."""
     items = list(items)
     started = time.perf_counter()
     first = [function(item) for item in items[:1]]

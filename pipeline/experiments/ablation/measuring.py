@@ -1,111 +1,107 @@
-"""Measuring a trial: samples of its model at every T, and decoded with other schedules. Whoever
-decodes a batch looks at it, and of the images only what the networks see is kept."""
+"""A trial at work: train its model, decode it in every way that the grid asks for, and measure the
+samples. Samples are not kept: each batch is turned into features where it is decoded."""
 
 import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from pipeline.config.params import Params
 from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.seen import Row, Seen, keep_row
-from pipeline.experiments.ablation.trial import Cell, Trial
+from pipeline.evaluation.outputs import Outputs
+from pipeline.experiments.ablation.grid import Cell, Trial
+from pipeline.experiments.rows import Row, measured_row
 from pipeline.masking import masked_nll
-from pipeline.runtime.batches import Alone, Maker, make_tensors, workers_of
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.batches import Alone, Maker, workers_of
 from pipeline.runtime.files import read_json
 from pipeline.runtime.storage import download, upload
+from pipeline.runtime.trials import run_beside
 from pipeline.sampling import Sampler, sample_batches
-from pipeline.transformer import MaskGitTransformer
+from pipeline.training.loop import run_training
 from pipeline.weights.published import load_model
-from pipeline.weights.released.opening import open_pretrained_transformer
+from pipeline.weights.released.checkpoint import open_pretrained_transformer
+
+
+def run_trial(trial: Trial) -> None:
+    """Train the trial's model, unless it is there or released weights take its place, and measure
+    it."""
+    trial.run.begin()
+    if trial.training is not None and not trial.training.finished:
+        run_training(replace(trial.training, log=trial.run))
+    if trial.workers.under_ray_train:
+        run_beside(measure_trial, trial, resources=trial.workers.resources)
+    else:
+        measure_trial(trial)
 
 
 def measure_trial(trial: Trial) -> None:
     """Decode the samples of every cell that is missing from the trial's model, and measure them."""
     download(*trial.folders)
-    params, root = Params.model_validate(trial.params), Path(trial.root)
-    workers = _workers(trial, params)
-    sampler = Maker(_open_sampler, trial, params)
-    features = Path(trial.features)
-    evaluator = Evaluator(params, workers, root, cache_dir=features)
-    shown = evaluator.shown(sampler)
-    cache = TokenCache(root / TOKENS, "val")
-    cache.require(params.num_tokens, params.tokenizer.codebook_size)
+    params, workers = trial.params, decoders(trial)
+    sampler = Maker(_open_sampler, trial)
+    evaluator = Evaluator(params, workers, trial.root)
+    shown = evaluator.on_the_fly(sampler)
     nll = masked_nll(
         sampler.open(workers.device).model,
-        *cache.everything(),
+        *TokenCache(trial.root / TOKENS, "val").everything(),
         schedule=trial.schedule,
         min_masking_rate=params.training.min_masking_rate,
         seed=trial.seed,
         device=workers.device,
     )
-    for cell in dict.fromkeys(trial.cells + trial.crossed):
-        keep_row(cell.path, partial(_measure_cell, trial, cell, shown, evaluator, nll))
+    labels = evaluator.labels(params.sweep.samples)
+    size, seed = params.decoding.batch_size, mix(trial.seed, "sweep")
+    for cell in trial.missing:
+        name = " ".join(["sweep:", trial.name, *(f"{k}={v}" for k, v in cell.varied.items())])
+        measure = partial(_measure, trial, cell, evaluator, labels, nll, time.monotonic())
+        batches = sample_batches(cell.settings, labels, batch_size=size, seed=seed)
+        measured_row(cell.path, workers, shown, batches, name, measure)
         upload(cell.path)
 
 
-def _workers(trial: Trial, params: Params) -> Alone:
-    """Who decodes: this process, or in the place of the trial's others, which have trained."""
-    own = params.ray.model_copy(update={"num_workers": max(1, trial.workers.count - 1)})
-    return workers_of(own)
+def decoders(trial: Trial) -> Alone:
+    """The trial's workers but the one that measures, or this process where it is the only one."""
+    count = max(1, trial.workers.count - 1)
+    return workers_of(trial.params.ray.model_copy(update={"num_workers": count}))
 
 
-def _measure_cell(
-    trial: Trial, cell: Cell, shown: Maker, evaluator: Evaluator, nll: float, path: Path
+def _measure(
+    trial: Trial,
+    cell: Cell,
+    evaluator: Evaluator,
+    labels: Tensor,
+    nll: float,
+    started: float,
+    found: dict[str, Tensor],
 ) -> Row:
-    """The metrics of a cell's samples, and the seconds that they took.
+    """The metrics of a cell's samples, and the seconds since work on the cell started.
 
     Args:
         nll: of the trial's model.
-        path: of what is seen in the samples.
+        found: what the networks make of the samples.
     """
-    started, params, workers = time.monotonic(), evaluator.params, evaluator.workers
-    train_seconds = 0.0
+    decode_seconds, train_seconds = time.monotonic() - started, 0.0
+    values = evaluator.sample_metrics(Outputs.of(found), labels, trial.seed)
     if trial.training is not None:
         train_seconds = read_json(trial.training.trained, "seconds")["seconds"]
-    settings = params.decoding_settings(iterations=cell.iterations)
-    labels = evaluator.labels(params.sweep.samples)
-    batches = sample_batches(
-        replace(settings, schedule=cell.schedule),
-        labels,
-        batch_size=params.decoding.batch_size,
-        seed=mix(trial.seed, "sweep"),
-    )
-    name = f"sweep: {trial.name} T={cell.iterations}"
-    seen = Seen.of(make_tensors(path, workers, shown, batches, name))
-    decode_seconds = time.monotonic() - started
-    values = evaluator.sampled(seen, labels, trial.seed)
-    own = {"schedule": trial.schedule, "iterations": cell.iterations, "seed": trial.seed}
-    row = own | {"samples": params.sweep.samples, "nll": nll} | values
+    own = {"schedule": trial.schedule, "seed": trial.seed} | cell.varied
     timing = own | {
         "train_seconds": train_seconds,
         "decode_seconds": round(decode_seconds, 2),
         "seconds": round(time.monotonic() - started, 2),
     }
-    return {"row": row, "timing": timing}
+    return {"row": own | {"samples": len(labels), "nll": nll} | values, "timing": timing}
 
 
-def _open_sampler(trial: Trial, params: Params, device: torch.device) -> Sampler:
+def _open_sampler(trial: Trial, device: torch.device) -> Sampler:
     """The sampler of the trial's model, or of the released weights in its place."""
     download(*trial.folders)
-    if trial.training is None:
-        model = _released(trial, params, device)
-    else:
-        model = load_model(trial.training.model, "transformer", device)
-    return Sampler(model, load_model(Path(trial.root) / TOKENIZER, "tokenizer", device))
-
-
-def _released(trial: Trial, params: Params, device: torch.device) -> MaskGitTransformer:
-    model, classes = open_pretrained_transformer(params, device), trial.num_classes
-    if model.config.num_classes != classes:
-        raise UserError(
-            f"transformer.pretrained: its model has {model.config.num_classes} classes and the "
-            f"data set {classes}; measure it on the data set that it was trained on"
-        )
-    return model
+    tokenizer = load_model(trial.root / TOKENIZER, "tokenizer", device)
+    if trial.training is not None:
+        return Sampler(load_model(trial.training.model, "transformer", device), tokenizer)
+    classes = TokenCache(trial.root / TOKENS, "train").num_classes
+    return Sampler(open_pretrained_transformer(trial.params, device, classes), tokenizer)

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.params import Params
-from pipeline.config.paths import CURVES, TOKENS
+from pipeline.config.paths import CURVES
 from pipeline.config.trainings import workers_per_trial
-from pipeline.data.tokens import TokenCache
 from pipeline.runtime.dag import stage_key
 from pipeline.runtime.files import tree_hash
 from pipeline.runtime.runs import run_dir
-from pipeline.training.transformer import TransformerTask
-from pipeline.training.transformer.job import TransformerJob, TransformerRecipe, transformer_job
+from pipeline.training.loop import Workers
+from pipeline.training.transformer import TransformerTask, TransformerTraining
 
 # A trial's training depends on what the main model's does, except for these, in whose place it has
 # values and code of its own.
@@ -43,19 +42,18 @@ def trial_params(params: Params, schedule: str) -> Params:
     return params.model_copy(update={"training": training})
 
 
-def training_job(params: Params, key: dict[str, Any], seed: int) -> TransformerJob:
+def training_job(params: Params, key: dict[str, Any], seed: int) -> TransformerTraining:
     """The training of a trial.
 
     Args:
         params: the trial's.
         key: what it depends on, which names its folder.
     """
-    tokens, classes = str(TOKENS.absolute()), TokenCache(TOKENS, "train").num_classes
-    return transformer_job(
-        params,
-        TransformerRecipe(TransformerTask, params.model_dump(), tokens, classes, seed),
-        network="transformer",
+    return TransformerTraining(
+        params=params,
+        task_type=TransformerTask,
         name=f"{params.training.mask_schedule}/seed{seed}",
+        seed=seed,
         folder=run_dir("sweep/training", key, params.ray.folder),
-        workers=workers_per_trial(params),
+        workers=Workers.of(params.ray, workers_per_trial(params)),
     )

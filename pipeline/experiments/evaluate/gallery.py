@@ -16,8 +16,8 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.images import SampleImages
-from pipeline.experiments.evaluate.neighbours import BLOCK, nearest
+from pipeline.evaluation.image_sets import SampleImages, batches
+from pipeline.experiments.evaluate.measuring import BLOCK, nearest
 from pipeline.runtime.batches import Alone
 from pipeline.runtime.files import write_npz
 from pipeline.sampling import balanced_labels
@@ -85,12 +85,12 @@ def _write_decoding(params: Params, replicate: Replicate, path: Path, device: to
 def _write_neighbours(
     params: Params, replicate: Replicate, view: View, path: Path, workers: Alone
 ) -> None:
-    samples = SampleImages(replicate.samples, params.data)
-    chosen = samples.first(params.evaluation.samples)
-    evaluator = Evaluator(params, workers)
     # A block of them: products of few rows are not the same bits with any number of threads.
-    features = evaluator.features(chosen).features[:BLOCK]
-    distance, index = nearest(features, evaluator.reference.features, NEIGHBOURS, workers.device)
+    count = min(BLOCK, params.evaluation.samples)
+    samples = SampleImages(replicate.samples, params.data, count)
+    evaluator = Evaluator(params, workers)
+    features = evaluator.networks.run(list(batches(samples)))["features"]
+    distance, index = nearest(features, evaluator.reference, NEIGHBOURS, workers.device)
     pictured = {
         "samples": _pictures(samples.view, range(len(index[:COMPARED]))),
         "nearest": np.stack([_pictures(view, row) for row in index[:COMPARED]]),

@@ -3,7 +3,6 @@ tokenizer alone loses) and held-out real images, all measured in the same way.""
 
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,25 @@ from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import are_written, draw_samples, publish_samples
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
-from pipeline.evaluation.images import CenterCrops, SampleImages
+from pipeline.evaluation.image_sets import CenterCrops, SampleImages
+from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.metrics import require_enough, unless_few
+from pipeline.evaluation.outputs import Outputs
 from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.seen import Row, Seen, keep_row
-from pipeline.experiments.evaluate.neighbours import neighbour_distances
-from pipeline.runtime.batches import Alone, Maker, make_tensors
-from pipeline.runtime.files import read_json
-from pipeline.sampling import Sampler, sample_batches
-from pipeline.training.transformer.likelihood import held_out_nll
+from pipeline.evaluation.uncertainty import disjoint
+from pipeline.experiments.rows import Row, measured_row
+from pipeline.runtime.batches import Alone, Maker
+from pipeline.runtime.files import read_json, write_json
+from pipeline.sampling import sample_batches
+from pipeline.training.likelihood import held_out_nll
 from pipeline.weights.published import load_model
 
 IDENTITY = ("images", "label_smoothing", "seed")
-ENCODED = "samples"  # of a main replicate, as shards in its run folder
+ENCODED = "samples"  # of a main replicate, as shards in its run directory
+REAL = "real"  # the folder of the networks' outputs for the validation images
+# Images whose distances are held at once, and training images that they are compared with.
+BLOCK, REFERENCE = 1000, 10_000
 
 
 def evaluate_all(
@@ -39,71 +43,93 @@ def evaluate_all(
     samples of main replicates are published.
 
     Args:
-        folders: of each replicate; keeps its samples and its row if the run is killed.
-        images_folder: keeps the row of the reconstructions likewise.
+        folders: the run directory of each replicate, for its samples and its row.
+        images_folder: the same for the reconstructions and the validation images.
 
     Raises:
         UserError: the samples will be too few for a metric, which params cannot tell of features
             whose dimensions a torchvision network decides.
     """
-    evaluator, rows = Evaluator(params, workers), []
-    evaluation, reference = params.evaluation, evaluator.reference
-    size = (len(reference.features), reference.features.shape[1])
-    require_enough("evaluation.samples", evaluation.samples, size, evaluation)
+    evaluator, rows = Evaluator(params, workers, second=True), []
+    evaluation, (images, dimensions) = params.evaluation, evaluator.reference.shape
+    require_enough("evaluation.samples", evaluation.samples, (images, dimensions), evaluation)
     real = CenterCrops(IMAGES, "val", params.data)
+    held_out, names = evaluator.outputs(real, images_folder / REAL), real.view.images.class_names
     for replicate, folder in folders.items():
-        rows.append(_replicate_row(replicate, folder, evaluator, real.view.images.class_names))
-        print(
-            f"evaluate: {replicate.network}/{replicate.name} measured on "
-            f"{params.evaluation.samples} samples",
-            flush=True,
-        )
-    rows.append(_reconstruction_row(real, images_folder, evaluator))
-    rows.append({"images": "real"} | evaluator.measure(real, real.labels))
+        rows.append(_replicate_row(replicate, folder, evaluator, names, held_out.features))
+        name = f"{replicate.network}/{replicate.name}"
+        print(f"evaluate: {name} measured on {evaluation.samples} samples", flush=True)
+    rows.append(_reconstruction_row(real, images_folder, evaluator, held_out.features))
+    rows.append({"images": "real"} | evaluator.metrics(held_out, real.labels))
     return rows
 
 
 def _replicate_row(
-    replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str]
+    replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str], real: Tensor
 ) -> Row:
-    """Sample and measure a replicate, unless its folder has it already; publish its samples."""
-    params, finished, sampler = evaluator.params, folder / "row.json", sampler_of(replicate)
-    if replicate.main:
-        _draw(replicate, sampler, evaluator, class_names, folder)
-    keep_row(finished, partial(_measured, replicate, sampler, evaluator, folder))
-    if replicate.main:
-        publish_samples(folder / ENCODED, replicate.samples, copy=params.evaluation.keep_samples)
-    own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
-    return {"images": replicate.network} | own | read_json(finished)
-
-
-def _measured(
-    replicate: Replicate, sampler: Maker, evaluator: Evaluator, folder: Path, path: Path
-) -> Row:
-    """The metrics of a replicate: of its samples in the folder, or of such as are drawn for it.
+    """Sample and measure a replicate, unless its folder has the row already; publish the samples of
+    a main one.
 
     Args:
-        path: of what is seen in those.
+        real: features (R, F) of the validation images.
     """
-    params = evaluator.params
-    if replicate.main:
-        images = SampleImages(folder / ENCODED, params.data, params.evaluation.samples)
-        row: Row = evaluator.measure(images, images.labels)
+    params, network, file = evaluator.params, replicate.network, folder / "row.json"
+    count, sampler = params.evaluation.samples, sampler_of(replicate)
+    # CAS, too, is trained on the samples of a main replicate.
+    labels = evaluator.labels(max(count, params.cas.samples) if replicate.main else count)
+    settings = params.decoding_settings(autoregressive=network == "autoregressive")
+    size = params.decoding.batch_size
+    batches = sample_batches(settings, labels, batch_size=size, seed=replicate.seed)
+    name = f"evaluate: samples of {network}/{replicate.name}"
+
+    def of_network() -> Row:
+        """What is measured of the network itself."""
+        opened, seed = sampler.open(evaluator.workers.device), replicate.seed
+        networks = (opened.model, opened.tokenizer)
+        nll = held_out_nll(network, replicate.folder, params, seed, folder, evaluator.workers)
+        return {
+            "nll": nll,
+            "parameters": sum(p.numel() for n in networks for p in n.parameters()),
+            # Forward passes of the network per image.
+            "steps": params.num_tokens if network == "autoregressive" else settings.iterations,
+        }
+
+    def measure(found: dict[str, Tensor]) -> Row:
+        return evaluator.metrics(Outputs.of(found), labels) | of_network()
+
+    if not replicate.main:
+        shown = evaluator.on_the_fly(sampler)
+        row = measured_row(file, evaluator.workers, shown, batches, name, measure)
     else:
-        labels, batches, name = _drawing(replicate, sampler, evaluator)
-        shown = evaluator.shown(sampler, second=True)
-        seen = make_tensors(path, evaluator.workers, shown, batches, name)
-        row = evaluator.metrics_of(Seen.of(seen), labels)
-    networks = sampler.open(evaluator.workers.device)
-    row |= _network_metrics(replicate, networks, evaluator, folder)
-    if replicate.main and replicate.network == "transformer":
-        row |= neighbour_distances(evaluator, images)
-    return row
+        samples = folder / ENCODED
+        if not are_written(samples):
+            draw_samples(
+                batches,
+                labels.tolist(),
+                class_names,
+                workers=evaluator.workers,
+                maker=sampler,
+                batch_size=size,
+                shard_size=params.data.shard_size,
+                folder=samples,
+                name=name,
+            )
+        if not file.exists():
+            images = SampleImages(samples, params.data, count)
+            outputs = evaluator.outputs(images, folder / "outputs")
+            row = evaluator.metrics(outputs, images.labels) | of_network()
+            if network == "transformer":
+                row |= neighbour_distances(evaluator, outputs.features, real)
+            write_json(file, row)
+        publish_samples(samples, replicate.samples, copy=params.evaluation.keep_samples)
+        row = read_json(file)
+    own = {"label_smoothing": label_smoothing(params, replicate), "seed": replicate.seed}
+    return {"images": network} | own | row
 
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:
-    """Delete what run folders have of the published samples. For the end of a stage: one that is
-    killed before goes on with them, and one that runs again after this draws them anew."""
+    """Delete the published samples from the run directories, at the end of a stage: one that is
+    killed before resumes from them, and one that runs again after this draws them again."""
     for replicate, folder in folders.items():
         if replicate.main:
             shutil.rmtree(folder / ENCODED, ignore_errors=True)
@@ -130,70 +156,6 @@ def _mean(values: list[float | None]) -> float | None:
     return known[0] if len(set(known)) == 1 else float(np.mean(known))
 
 
-def _draw(
-    replicate: Replicate, sampler: Maker, evaluator: Evaluator, names: list[str], folder: Path
-) -> None:
-    """Draw a main replicate's samples, unless its folder has them all.
-
-    Args:
-        names: of the classes.
-    """
-    if are_written(folder / ENCODED):
-        return
-    params = evaluator.params
-    labels, batches, name = _drawing(replicate, sampler, evaluator)
-    draw_samples(
-        batches,
-        labels.tolist(),
-        names,
-        workers=evaluator.workers,
-        maker=sampler,
-        batch_size=params.decoding.batch_size,
-        shard_size=params.data.shard_size,
-        folder=folder / ENCODED,
-        name=name,
-    )
-
-
-def _drawing(
-    replicate: Replicate, sampler: Maker, evaluator: Evaluator
-) -> tuple[Tensor, list[tuple], str]:
-    """Labels (M,) of a replicate's samples, the batches to draw, and their name in messages. CAS,
-    too, is trained on those of a main one."""
-    params = evaluator.params
-    count = params.evaluation.samples
-    if replicate.main:
-        count = max(count, params.cas.samples)
-    labels = evaluator.labels(count)
-    batches = sample_batches(
-        params.decoding_settings(autoregressive=replicate.network == "autoregressive"),
-        labels,
-        batch_size=params.decoding.batch_size,
-        seed=replicate.seed,
-    )
-    return labels, batches, f"evaluate: samples of {replicate.network}/{replicate.name}"
-
-
-def _network_metrics(
-    replicate: Replicate, sampler: Sampler, evaluator: Evaluator, folder: Path
-) -> Row:
-    """What is measured of the network itself.
-
-    Args:
-        folder: as for `held_out_nll`.
-    """
-    params, network = evaluator.params, replicate.network
-    given = (network, replicate.folder, params, replicate.seed)
-    return {
-        "nll": held_out_nll(*given, folder, evaluator.workers),
-        "parameters": sum(
-            p.numel() for m in (sampler.model, sampler.tokenizer) for p in m.parameters()
-        ),
-        # Forward passes of the network per image.
-        "steps": params.num_tokens if network == "autoregressive" else params.decoding.iterations,
-    }
-
-
 class Rebuilder:
     """The tokenizer, and the validation images that it rebuilds."""
 
@@ -207,25 +169,92 @@ class Rebuilder:
         return self.reconstruction(self.real.read(start, stop))
 
 
-def _reconstruction_row(real: CenterCrops, folder: Path, evaluator: Evaluator) -> Row:
-    """Rebuild and measure the validation images, unless the folder has their row already."""
-    finished, count = folder / "reconstruction.json", len(real)
-    shown = evaluator.shown(Maker(Rebuilder, evaluator.params), second=True)
+def _reconstruction_row(
+    real: CenterCrops, folder: Path, evaluator: Evaluator, features: Tensor
+) -> Row:
+    """Rebuild and measure the validation images, unless the folder has their row already.
+
+    Args:
+        features: (R, F), of the validation images.
+    """
+    count = len(real)
+    shown = evaluator.on_the_fly(Maker(Rebuilder, evaluator.params))
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
-    def measure(path: Path) -> Row:
-        name = "evaluate: reconstructions"
-        seen = Seen.of(make_tensors(path, evaluator.workers, shown, batches, name))
-        return evaluator.metrics_of(seen, real.labels) | _rfid(evaluator, seen, real)
+    def measure(found: dict[str, Tensor]) -> Row:
+        rebuilt, rfid = Outputs.of(found), None
+        with unless_few():  # of the reconstructed images against the validation images
+            rfid = fid(rebuilt.features, features)
+        values = evaluator.metrics(rebuilt, real.labels)
+        return values | {f"rfid_{evaluator.extractor.name}": rfid}
 
-    keep_row(finished, measure)
-    return {"images": "reconstruction"} | read_json(finished)
+    file, name = folder / "reconstruction.json", "evaluate: reconstructions"
+    row = measured_row(file, evaluator.workers, shown, batches, name, measure)
+    return {"images": "reconstruction"} | row
 
 
-def _rfid(evaluator: Evaluator, rebuilt: Seen, real: CenterCrops) -> Row:
-    """rFID: the FID of the reconstructed validation images against the validation images. Where
-    they are too few it is None, and a line says so."""
-    rfid = None
-    with unless_few():
-        rfid = fid(rebuilt.samples.features, evaluator.features(real).features)
-    return {f"rfid_{evaluator.extractor.name}": rfid}
+def real_rows(params: Params, workers: Alone, folder: Path) -> list[Row]:
+    """The scores of disjoint sets of validation images, as many as there are of each size: what FID
+    and IS are for sets as small as other stages measure, when nothing is generated.
+
+    Args:
+        folder: has the networks' outputs for the validation images, if `evaluate_all` ran.
+    """
+    evaluator = Evaluator(params, workers, second=True)
+    images = CenterCrops(IMAGES, "val", params.data)
+    outputs, rows = evaluator.outputs(images, folder / REAL), []
+    # The sizes of other stages' sets; of the candidates, rejection keeps these shares.
+    candidates = evaluator.labels(max(params.evaluation.samples, params.cas.samples))
+    sizes = {int(kept_of_each(candidates, a).sum()) for a in params.rejection.acceptance}
+    sizes |= {params.sweep.samples, params.temperature.samples, params.editing.images}
+    for size in sorted(sizes | {params.evaluation.samples}):
+        for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
+            labels = images.labels[chosen]
+            scores = evaluator.scores(outputs.of_rows(chosen), labels, say=number == 0)
+            rows.append({"samples": size, "subset": number} | scores)
+    return rows
+
+
+def real_columns(params: Params) -> list[str]:
+    """The columns of these rows, of which there are none where the validation images are few."""
+    name = params.evaluation.extractor
+    return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
+
+
+def neighbour_distances(evaluator: Evaluator, samples: Tensor, real: Tensor) -> dict[str, float]:
+    """Mean distance to the nearest training image, in the extractor's features, of samples (M, F)
+    and of held-out real images (R, F)."""
+    name = evaluator.extractor.name
+    values = {}
+    for suffix, features in (("", samples), ("_real", real)):
+        distance, _ = nearest(features, evaluator.reference, 1, evaluator.workers.device)
+        values[f"nearest_distance_{name}{suffix}"] = distance.mean().item()
+    return values
+
+
+def nearest(
+    features: Tensor, reference: Tensor, count: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Distances and indices (M, count), on the CPU, of the rows of a reference (R, F) that are
+    nearest to features (M, F).
+
+    Args:
+        device: that compares them: of ImageNet's that takes a core two hours.
+    """
+    blocks = features.to(device).split(BLOCK)
+    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in blocks]
+    for start in range(0, len(reference), REFERENCE):  # which travels to the device once
+        others = reference[start : start + REFERENCE].to(device)
+        for block, of_block in zip(blocks, found, strict=True):
+            near = torch.cdist(block, others).topk(min(count, len(others)), dim=1, largest=False)
+            of_block.append((near.values, near.indices + start))
+    best = [_best(of_block, count) for of_block in found]
+    values, indices = (torch.cat(each).cpu() for each in zip(*best, strict=True))
+    return values, indices
+
+
+def _best(found: list[tuple[Tensor, Tensor]], count: int) -> tuple[Tensor, Tensor]:
+    """The nearest in all parts of the reference, of the nearest in each."""
+    values, indices = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
+    best = values.topk(count, dim=1, largest=False)
+    return best.values, indices.gather(1, best.indices)

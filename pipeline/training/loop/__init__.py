@@ -1,24 +1,24 @@
-"""The training loop (`train`), its checkpoints (`checkpoints`) and averaged weights (`average`); a
-training as a whole (`job`, `run`), by one process or by several under Ray Train (`ray_train`)."""
+"""Trainings that survive kills: what a training is (`training`), how it is run (`run`), its loop
+(`train`), checkpoints, averaged weights, and losses that diverge (`divergence`)."""
 
 from pipeline.training.loop.average import Average, averaged_weights
 from pipeline.training.loop.checkpoints import (
-    RunDirSession,
+    RunDirCheckpoints,
     load_checkpoint,
     save_checkpoint,
 )
-from pipeline.training.loop.finite import Diverged
-from pipeline.training.loop.job import TrainingJob, Workers
+from pipeline.training.loop.divergence import Diverged, SpikeGuard
 from pipeline.training.loop.run import require_workers, run_training
-from pipeline.training.loop.train import Session, Task, train
+from pipeline.training.loop.train import train
+from pipeline.training.loop.training import Task, Training, Workers
 
 __all__ = [
     "Average",
     "Diverged",
-    "RunDirSession",
-    "Session",
+    "RunDirCheckpoints",
+    "SpikeGuard",
     "Task",
-    "TrainingJob",
+    "Training",
     "Workers",
     "averaged_weights",
     "load_checkpoint",

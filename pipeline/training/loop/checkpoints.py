@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import PassingError, UserError
 from pipeline.runtime.failures import require_readable
 from pipeline.runtime.files import atomic_file, remove_temporary
 from pipeline.runtime.storage import download, upload
@@ -19,38 +18,35 @@ CHECKPOINT = "checkpoint.pt"  # the newest of a training
 BEFORE = "checkpoint.before.pt"  # the one before
 
 
-class Damaged(UserError):
-    """A checkpoint cannot be loaded."""
+class RunDirCheckpoints:
+    """The newest checkpoint of a training in one process and the one before it, in its run
+    directory. A thread writes a checkpoint while training continues."""
 
-
-class RunDirSession:
-    """One process, whose run directory holds the newest checkpoint and the one before it. A thread
-    writes a checkpoint while training continues."""
-
-    rank = 0
-    who: Mapping[str, float] = {}
-
-    def __init__(self, folder: Path, on_row: Callable[[dict[str, float]], None] = lambda row: None):
-        self.folder, self.on_row = Path(folder), on_row
-        self.path = self.folder / CHECKPOINT
-        self.before = self.folder / BEFORE
+    def __init__(self, folder: Path):
+        self.path, self.before = folder / CHECKPOINT, folder / BEFORE
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future | None = None
 
-    def average(self, row: dict[str, float]) -> dict[str, float]:
-        return row
-
     def load(self) -> dict[str, Any] | None:
-        download(self.folder)
+        """The newest checkpoint, or None. A damaged one is removed, and the one before is used."""
+        download(self.path.parent)
         remove_temporary(self.path.parent)
-        return newest_checkpoint([self.path, self.before])
+        for path in (self.path, self.before):
+            if path.exists():
+                try:
+                    return load_checkpoint(path)
+                except PassingError:
+                    raise
+                except UserError as error:
+                    print(f"{error}; it is removed, the one before it is used", flush=True)
+                    path.unlink()
+        return None
 
     def save(self, state: dict[str, Any], row: dict[str, float]) -> None:
-        self.on_row(row)  # before saving: after a kill the row comes again, and is logged once
-        self.settle()  # before there is a second copy in memory
+        self.wait()  # before there is a second copy in memory
         self._writing = self._pool.submit(self._write, snapshot(state))
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -74,24 +70,6 @@ def snapshot(state: Any) -> Any:
     return state
 
 
-def newest_checkpoint(paths: Iterable[Path]) -> dict[str, Any] | None:
-    """Load the newest of a training's checkpoints; None if there is none. A damaged one is removed,
-    and the one before it is loaded.
-
-    Args:
-        paths: the checkpoints, newest first; they need not exist.
-    """
-    for path in paths:
-        try:
-            return load_checkpoint(path)
-        except FileNotFoundError:
-            continue
-        except Damaged as error:
-            print(f"{error}; it is removed, the one before it is used if there is one", flush=True)
-            path.unlink(missing_ok=True)
-    return None
-
-
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint.
 
@@ -113,15 +91,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, without running code from it.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        Damaged: torch cannot load it.
+        UserError: torch cannot load it.
         PassingError: it cannot be read now, but may be later.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
     except Exception as error:  # torch raises many types
         require_readable(path, error)
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise Damaged(str(path), f"the checkpoint is damaged ({reason})") from error
+        raise UserError(str(path), f"the checkpoint is damaged ({reason})") from error

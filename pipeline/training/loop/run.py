@@ -1,20 +1,35 @@
-"""A training from its beginning, or its last checkpoint, to its end: by one process or several."""
+"""Running a training, from its beginning or its last checkpoint: in this process, or by several
+data-parallel workers under Ray Train, with checkpoints in Ray Train's storage."""
 
-from collections.abc import Callable
+import time
+from pathlib import Path
 from typing import Any
 
-from pipeline.data.ranks import ALONE
+import torch
+
+from pipeline.data.ranks import Ranks
 from pipeline.runtime.device import worker_device
-from pipeline.runtime.ray_cluster import join_ray, require_resources
-from pipeline.training.loop.checkpoints import RunDirSession
-from pipeline.training.loop.job import TrainingJob, Workers
-from pipeline.training.loop.ray_train import fit
-from pipeline.training.loop.train import train
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import in_a_line, innermost
+from pipeline.runtime.files import remove_temporary, temporary_beside
+from pipeline.runtime.limits import CHECKPOINTS
+from pipeline.runtime.node_checkout import checkout, enter
+from pipeline.runtime.ray_cluster import NODES, join_ray, may_grow, require_resources, wait_longer
+from pipeline.runtime.storage import storage
+from pipeline.runtime.trials import note_machines, this_machine
+from pipeline.training.loop.checkpoints import (
+    CHECKPOINT,
+    RunDirCheckpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from pipeline.training.loop.divergence import Diverged
+from pipeline.training.loop.train import State, train
+from pipeline.training.loop.training import Training, Workers
 
 
 def require_workers(workers: Workers, key: str) -> None:
-    """Join Ray where the workers need it; one trains in its own process, unless it may be replaced
-    by several.
+    """Join Ray if the workers run under Ray Train.
 
     Args:
         key: the param that sets their number, for the error.
@@ -27,32 +42,144 @@ def require_workers(workers: Workers, key: str) -> None:
         require_resources(workers.count, workers.cpus, workers.use_gpu, key)
 
 
-def run_training(
-    job: TrainingJob, on_row: Callable[[dict[str, float]], None] = lambda row: None
-) -> dict[str, Any]:
-    """Train in this process, or with the job's workers under Ray Train, which was joined.
-
-    Args:
-        on_row: called on the first worker with each new row of the history.
+def run_training(training: Training) -> Any:
+    """Train in this process, or with workers under Ray Train, which was joined.
 
     Returns:
-        {task, history}: the final state of the task, and a row for each checkpoint.
+        What `training.finish` makes of the final state {task, step, history, run}.
 
     Raises:
         UserError: training failed; the last checkpoint is kept.
     """
-    if job.workers.under_ray_train:
-        return fit(job, on_row)
-    device = worker_device(job.workers.use_gpu)
-    task = job.recipe(ALONE, device)
-    session = RunDirSession(job.run_dir, on_row)
-    history = train(
-        task,
-        name=job.name,
-        run=job.run,
-        steps=job.steps,
-        every=job.every,
-        seed=job.seed,
-        session=session,
+    started = time.monotonic()
+    if training.log:
+        training.log.begin()
+    if training.workers.under_ray_train:
+        state = _fit(training)
+    else:
+        task = training.task(Ranks(), worker_device(training.workers.use_gpu))
+        state = train(training, task, RunDirCheckpoints(training.run_dir))
+    return training.finish(state, round(time.monotonic() - started, 2))
+
+
+def _fit(training: Training) -> State:
+    """Train under Ray Train, which resumes a run of the same name and storage path: the name of the
+    folder carries the hash of everything that the run depends on."""
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train import TrainingFailedError as Failed
+    from ray.train.torch import TorchTrainer
+
+    workers, run = training.workers, training.run_dir
+    remove_temporary(run)  # of workers that were killed
+    if may_grow():
+        wait_longer(NODES)
+    # Type checkers read version 1 of Ray Train, which lacks two arguments, and returns nothing.
+    worker: Any = _worker
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={"training": training, "checkout": checkout()},
+        scaling_config=ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.use_gpu,
+            resources_per_worker=workers.resources,
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]
+            **_place(run),
+            failure_config=FailureConfig(  # type: ignore[call-arg]
+                max_failures=workers.max_failures, controller_failure_limit=3
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
     )
-    return {"task": task.state_dict(), "history": history}
+    try:
+        result: Any = trainer.fit()
+    except Failed as error:
+        raise _failed(training, error) from error
+    except SystemExit as stopped:  # what Ray Train makes of Ctrl-C
+        raise KeyboardInterrupt from stopped
+    if "error" in result.return_value:
+        raise UserError(*result.return_value["error"])
+    note_machines(result.return_value["machines"])
+    with result.checkpoint.as_directory() as folder:
+        return load_checkpoint(Path(folder, CHECKPOINT))
+
+
+def _place(run: Path) -> dict[str, Any]:
+    """The name and storage of a run: its run directory, or the store if there is one."""
+    store = storage()
+    if store is None:
+        return {"name": run.name, "storage_path": str(run.parent)}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return {
+        "name": "-".join(run.relative_to(store.runs).parts),
+        "storage_path": f"{store.folder}/ray-train",
+        "storage_filesystem": PyFileSystem(FSSpecHandler(store.files)),
+    }
+
+
+def _failed(training: Training, error: Exception) -> BaseException:
+    """The error to raise for a training that Ray Train gave up: a worker's own error rather than
+    one of Ray's, since the other workers have often only lost the one that failed."""
+    workers = getattr(error, "worker_failures", {}).values()
+    found = [innermost(failure) for failure in workers] or [innermost(error)]
+    own = [one for one in found if not type(one).__module__.startswith("ray.")]
+    reason = f"a worker was lost ({in_a_line(found[0])})"
+    lost = UserError(training.name, reason, "run again to resume")
+    return min(own, key=lambda one: not isinstance(one, UserError), default=lost)
+
+
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Train as one data-parallel worker; return the machines of all workers, or the error that all
+    of them end with. A worker that fails alone raises, or the others would wait for it."""
+    import ray.train
+    import ray.train.torch
+
+    enter(config["checkout"])
+    training: Training = config["training"]
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    worker_device(training.workers.use_gpu)  # fails without a GPU; sets deterministic algorithms
+    machines = [this_machine()] * ranks.workers
+    if ranks.workers > 1:
+        torch.distributed.all_gather_object(machines, machines[0])
+    try:
+        task = training.task(ranks, ray.train.torch.get_device())
+        train(training, task, RayTrainCheckpoints(training, ranks), ranks)
+    except Diverged as error:
+        return {"error": error.args}
+    return {"machines": machines}
+
+
+class RayTrainCheckpoints:
+    """Checkpoints in Ray Train's storage; the first worker writes, all report together."""
+
+    def __init__(self, training: Training, ranks: Ranks):
+        self.path, self.ranks = training.run_dir / CHECKPOINT, ranks
+
+    def load(self) -> State | None:
+        import ray.train
+
+        if (checkpoint := ray.train.get_checkpoint()) is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            return load_checkpoint(Path(folder, CHECKPOINT))
+
+    def save(self, state: State, row: dict[str, float]) -> None:
+        import ray.train
+
+        checkpoint = None
+        if self.ranks.rank == 0:
+            folder = temporary_beside(self.path)
+            save_checkpoint(state, folder / CHECKPOINT)
+            checkpoint = ray.train.Checkpoint(str(folder))
+        ray.train.report(
+            row,
+            checkpoint=checkpoint,
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    def wait(self) -> None:
+        """Ray Train itself waits for the last upload."""

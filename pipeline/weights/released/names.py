@@ -5,22 +5,22 @@ those of the PyTorch port of their tokenizer (`maskgit_vqgan.py` in open-muse an
 our own.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from pipeline.tokenizer import Tokenizer, TokenizerConfig
-from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from pipeline.tokenizer import Tokenizer
+from pipeline.transformer import MaskGitTransformer
 
-# The modules of a residual block: our names, the authors', the port's.
+# The modules of a residual block: our names, the authors'.
 RES_BLOCK = (
-    ("norm1", "GroupNorm_0", "norm1"),
-    ("conv1", "Conv_0", "conv1"),
-    ("norm2", "GroupNorm_1", "norm2"),
-    ("conv2", "Conv_1", "conv2"),
-    ("shortcut", "Conv_2", "nin_shortcut"),
+    ("norm1", "GroupNorm_0"),
+    ("conv1", "Conv_0"),
+    ("norm2", "GroupNorm_1"),
+    ("conv2", "Conv_1"),
+    ("shortcut", "Conv_2"),
 )
 # Flax's name of a module's weight, and the permutation of its axes that gives ours.
 FLAX_WEIGHT = {
@@ -36,84 +36,68 @@ FLAX_BARE = {
     "position_embedding": "Embed_0/position_embeddings/embedding",
     "vocabulary_bias": "MlmLayer_0/mlm_bias/bias",
 }
-PORT_BARE = {"quantizer.codebook": "quantize.embedding.weight"}
+# Patterns of our names of the tokenizer's weights, and the port's.
+PORT = (
+    (r"quantizer\.codebook", "quantize.embedding.weight"),
+    (r"coder\.stem\.", "coder.conv_in."),
+    (r"coder\.norm\.", "coder.norm_out."),
+    (r"coder\.out\.", "coder.conv_out."),
+    (r"\.middle\.", ".mid."),
+    (r"encoder\.levels\.(\d+)\.", r"encoder.down.\1.block."),
+    (r"\.shortcut\.", ".nin_shortcut."),
+)
 TOKEN_EMBEDDINGS = ("Embed_0/word_embeddings/embedding", "token_embedding.weight")
 
 
-@dataclass(frozen=True)
-class Part:
-    """A tensor in a file: one of our weights, or an equal share of its rows.
+class FileTensor(NamedTuple):
+    """A tensor of a file: one of our weights, or an equal share of its rows.
 
-    Attributes:
-        shape: in the file.
-        axes: ours is `tensor.permute(axes)`, reshaped.
+    Ours is `tensor.permute(axes)`, which has this shape, reshaped.
     """
 
     key: str
-    shape: tuple[int, ...]
     axes: tuple[int, ...]
+    shape: tuple[int, ...]
 
 
-Parts = dict[str, list[Part]]  # by our own names
+FileTensors = dict[str, list[FileTensor]]  # by our own names
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One set of names.
+class Layout(NamedTuple):
+    """One set of names."""
 
-    Attributes:
-        kind: `tokenizer` or `transformer`.
-        marks: prefixes of its names that no other layout has.
-        parts: gives, for a model of that kind (on any device), the parts of all its weights.
-    """
-
-    kind: str
-    marks: tuple[str, ...]
-    parts: Callable[[Any], Parts]
+    kind: str  # `tokenizer` or `transformer`
+    marks: tuple[str, ...]  # prefixes of its names that no other layout has
+    tensors: Callable[[Any], FileTensors]  # of all weights of a model of that kind
 
 
-def _permuted(key: str, own_shape: tuple[int, ...], axes: tuple[int, ...]) -> Part:
-    """The part whose permutation by `axes` has our shape."""
-    return Part(key, tuple(own_shape[axes.index(d)] for d in range(len(axes))), axes)
+def _unchanged(key: str, weight: Any) -> list[FileTensor]:
+    return [FileTensor(key, tuple(range(weight.ndim)), tuple(weight.shape))]
 
 
-def _unchanged(key: str, own_shape: tuple[int, ...]) -> Part:
-    return Part(key, own_shape, tuple(range(len(own_shape))))
+def _own(model: nn.Module) -> FileTensors:
+    return {name: _unchanged(name, weight) for name, weight in model.state_dict().items()}
 
 
-def _own(model: nn.Module) -> Parts:
-    return {name: [_unchanged(name, tuple(w.shape))] for name, w in model.state_dict().items()}
+def _port(model: Tokenizer) -> FileTensors:
+    deepest = len(model.config.multipliers) - 1
+    weights = model.state_dict().items()
+    return {name: _unchanged(_port_name(name, deepest), weight) for name, weight in weights}
 
 
-def _port(model: Tokenizer) -> Parts:
-    modules, parts = _port_modules(model.config), {}
-    for name, weight in model.state_dict().items():
-        module, _, leaf = name.rpartition(".")
-        key = PORT_BARE[name] if name in PORT_BARE else f"{modules[module]}.{leaf}"
-        parts[name] = [_unchanged(key, tuple(weight.shape))]
-    return parts
+def _port_name(name: str, deepest: int) -> str:
+    """The port's name of our weight; its `up` counts from the finest level, ours from f."""
+
+    def level(match: re.Match[str]) -> str:
+        return f"decoder.up.{deepest - int(match[1])}."
+
+    for ours, port in PORT:
+        name = re.sub(ours, port, name)
+    name = re.sub(r"decoder\.levels\.(\d+)\.", lambda m: f"{level(m)}block.", name)
+    return re.sub(r"decoder\.upsample\.(\d+)\.", lambda m: f"{level(m)}upsample_conv.", name)
 
 
-def _port_modules(config: TokenizerConfig) -> dict[str, str]:
-    """The port's names of our modules; its `up` counts from the finest level, ours from f."""
-    deepest = len(config.multipliers) - 1
-    names, blocks = {}, {}
-    for side in ("encoder", "decoder"):
-        for own, port in (("stem", "conv_in"), ("norm", "norm_out"), ("out", "conv_out")):
-            names[f"{side}.{own}"] = f"{side}.{port}"
-        for j in range(config.res_blocks):
-            blocks[f"{side}.middle.{j}"] = f"{side}.mid.{j}"
-            for i in range(deepest + 1):
-                level = f"down.{i}" if side == "encoder" else f"up.{deepest - i}"
-                blocks[f"{side}.levels.{i}.{j}"] = f"{side}.{level}.block.{j}"
-    for i in range(deepest):
-        names[f"decoder.upsample.{i}"] = f"decoder.up.{deepest - i}.upsample_conv"
-    for own_block, port_block in blocks.items():
-        names |= {f"{own_block}.{own}": f"{port_block}.{port}" for own, _, port in RES_BLOCK}
-    return names
-
-
-def _flax_tokenizer(model: Tokenizer) -> Parts:
+def _flax_tokenizer(model: Tokenizer) -> FileTensors:
     config = model.config
     levels = len(config.multipliers)
     names = {"decoder.out": f"decoder/Conv_{levels}", "encoder.out": "encoder/Conv_1"}
@@ -124,60 +108,56 @@ def _flax_tokenizer(model: Tokenizer) -> Parts:
         names |= {f"{side}.stem": f"{side}/Conv_0", f"{side}.norm": f"{side}/GroupNorm_0"}
         for i, block in enumerate(blocks):
             flax_block = f"{side}/ResBlock_{i}"
-            names |= {f"{side}.{block}.{own}": f"{flax_block}/{f}" for own, f, _ in RES_BLOCK}
+            names |= {f"{side}.{block}.{own}": f"{flax_block}/{f}" for own, f in RES_BLOCK}
     return _flax(model, names)
 
 
-def _flax_transformer(model: MaskGitTransformer) -> Parts:
+def _flax_transformer(model: MaskGitTransformer) -> FileTensors:
     names = {
         "token_embedding": "Embed_0/word_embeddings",
         "embedding_norm": "Embed_0/embeddings_ln",
         "head": "MlmLayer_0/mlm_dense",
         "head_norm": "MlmLayer_0/mlm_ln",
     }
-    attention: Parts = {}
+    attention: FileTensors = {}
+    hidden, heads = model.config.hidden, model.config.heads
+    split = (heads, hidden // heads)  # flax's kernels keep the heads as an axis
     for i in range(model.config.layers):
-        layer = f"TransformerLayer_{i}"
+        layer, own = f"TransformerLayer_{i}", f"blocks.{i}.attention"
         names |= {
             f"blocks.{i}.attention_norm": f"{layer}/Attention_0/attention_output_ln",
             f"blocks.{i}.mlp_in": f"{layer}/Mlp_0/intermediate_output",
             f"blocks.{i}.mlp_out": f"{layer}/Mlp_0/layer_output",
             f"blocks.{i}.mlp_norm": f"{layer}/Mlp_0/layer_output_ln",
         }
-        attention |= _flax_attention(f"blocks.{i}.attention", layer, model.config)
+        flax = f"{layer}/Attention_0/self_attention"
+        qkv = [f"{flax}/{x}" for x in ("query", "key", "value")]
+        attention |= {
+            f"{own}.qkv.weight": [
+                FileTensor(f"{x}/kernel", (1, 2, 0), (*split, hidden)) for x in qkv
+            ],
+            f"{own}.qkv.bias": [FileTensor(f"{x}/bias", (0, 1), split) for x in qkv],
+            f"{own}.out.weight": [FileTensor(f"{flax}/out/kernel", (2, 0, 1), (hidden, *split))],
+            f"{own}.out.bias": [FileTensor(f"{flax}/out/bias", (0,), (hidden,))],
+        }
     return _flax(model, names) | attention
 
 
-def _flax_attention(own: str, layer: str, config: TransformerConfig) -> Parts:
-    """Four dense layers, whose kernels keep the heads as an axis: (D, heads, D / heads) in."""
-    hidden, heads = config.hidden, config.heads
-    split = (heads, hidden // heads)
-    flax = f"{layer}/Attention_0/self_attention"
-    qkv = [f"{flax}/{x}" for x in ("query", "key", "value")]
-    return {
-        f"{own}.qkv.weight": [Part(f"{x}/kernel", (hidden, *split), (1, 2, 0)) for x in qkv],
-        f"{own}.qkv.bias": [Part(f"{x}/bias", split, (0, 1)) for x in qkv],
-        f"{own}.out.weight": [Part(f"{flax}/out/kernel", (*split, hidden), (2, 0, 1))],
-        f"{own}.out.bias": [Part(f"{flax}/out/bias", (hidden,), (0,))],
-    }
-
-
-def _flax(model: nn.Module, modules: dict[str, str]) -> Parts:
+def _flax(model: nn.Module, modules: dict[str, str]) -> FileTensors:
     """All weights of the modules named, and those that are no module's."""
-    parts = {}
+    tensors = {}
     for name, weight in model.state_dict().items():
-        shape = tuple(weight.shape)
         module, _, leaf = name.rpartition(".")
         if name in FLAX_BARE:
-            parts[name] = [_unchanged(FLAX_BARE[name], shape)]
+            tensors[name] = _unchanged(FLAX_BARE[name], weight)
         elif module in modules and leaf == "bias":
-            parts[name] = [_unchanged(f"{modules[module]}/bias", shape)]
+            tensors[name] = _unchanged(f"{modules[module]}/bias", weight)
         elif module in modules:
             own = model.get_submodule(module)
             kind = next(kind for kind in type(own).mro() if kind in FLAX_WEIGHT)
             leaf, axes = FLAX_WEIGHT[kind]
-            parts[name] = [_permuted(f"{modules[module]}/{leaf}", shape, axes)]
-    return parts
+            tensors[name] = [FileTensor(f"{modules[module]}/{leaf}", axes, tuple(weight.shape))]
+    return tensors
 
 
 LAYOUTS = (

@@ -1,0 +1,214 @@
+"""One look for all figures, the one way they are saved, and pictures in rows and columns."""
+
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from pipeline.runtime.files import atomic_file
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 3.5,
+}
+
+# Fonts that systems have, with letters that class names may have and matplotlib's own font lacks:
+# Chinese, Japanese, Korean.
+OTHER_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC"),
+    *("Noto Sans KR", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+    *("Hiragino Sans", "PingFang SC", "PingFang HK", "Apple SD Gothic Neo", "Arial Unicode MS"),
+    *("Yu Gothic", "Microsoft YaHei", "Malgun Gothic"),
+)
+
+
+def font_families() -> list[str]:
+    """The font of all text, then those of this machine for the letters that it lacks."""
+    installed = fontManager.get_font_names()
+    return ["sans-serif", *(name for name in OTHER_FONTS if name in installed)]
+
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; its yellow is too pale for lines
+# on white and is replaced by Tol's olive.
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+COLOURS = {
+    "exponential": ORANGE,
+    "cubic": "#56B4E9",
+    "square": GREEN,
+    "cosine": VERMILION,
+    "linear": BLUE,
+    "square_root": "#CC79A7",
+    "logarithmic": "#4D4D4D",
+    "arccos": "#999933",
+}
+MORE_COLOURS = ("#882255", "#44AA99", "#332288", "#AA4499", "#661100")
+
+
+def schedule_colours(schedules: list[str]) -> dict[str, str]:
+    """A colour per schedule: fixed for the known ones, in order of appearance for the others."""
+    others = [name for name in schedules if name not in COLOURS]
+    more = {name: MORE_COLOURS[i % len(MORE_COLOURS)] for i, name in enumerate(others)}
+    return {name: COLOURS.get(name) or more[name] for name in schedules}
+
+
+NARROW = 3.5  # inches of a chart for a narrow screen, where it is not shrunk
+LegendPlace = Literal["outside lower center", "outside right center"]
+
+
+def legend_place(narrow: bool) -> LegendPlace:
+    return "outside lower center" if narrow else "outside right center"
+
+
+def panels(canvas: Figure, narrow: bool) -> list[Axes]:
+    """Two panels: side by side, or for a narrow screen one above the other."""
+    return list(canvas.subplots(2, 1) if narrow else canvas.subplots(1, 2))
+
+
+def plain_numbers(axis: Axis, logarithmic: bool) -> None:
+    """Ticks at 1, 2 and 5 in plain numbers, also where the scale is logarithmic."""
+    if logarithmic:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def log_steps(axes: Axes, values: Iterable[float]) -> None:
+    """A logarithmic x axis with a tick at each of some values."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(set(values)))
+    axes.set_xticks([], minor=True)
+    plain_numbers(axes.xaxis, logarithmic=False)
+
+
+@contextmanager
+def figure(
+    path: Path, size: tuple[float, float], dpi: int, facecolor: str = "white"
+) -> Iterator[Figure]:
+    """Yield a figure (size in inches) and save it as PNG, the same bytes for the same content.
+
+    Made without pyplot, so no display and no global state is involved; the user's own matplotlib
+    settings are set aside and the PNG does not carry the library's version. Letters that no font
+    has are drawn as boxes, without a warning for each.
+    """
+    fonts = {"font.family": font_families()}
+    with matplotlib.style.context(["default", STYLE, fonts]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        canvas = Figure(figsize=size, dpi=dpi, layout="constrained")
+        yield canvas
+        with atomic_file(path) as temporary:
+            canvas.savefig(
+                temporary,
+                format="png",
+                dpi=dpi,
+                bbox_inches="tight",
+                pad_inches=0.05,
+                facecolor=facecolor,
+                metadata={"Software": None},
+            )
+
+
+# Pictures in rows and columns on a transparent ground; the labels read on white and on black
+
+GREY = "#767676"
+CELL_INCHES = (0.6, 1.4)  # height of one picture, small ones to large ones
+MAX_INCHES = 9.4  # width of the pictures: labels beside them, they fill the report's column
+LETTERS = (8.3, 9)  # points; less than 11 pixels is not read
+LETTER = 0.62  # mean width of a letter, as a fraction of its size
+
+
+def draw_mosaic(
+    images: np.ndarray,
+    path: Path,
+    dpi: int,
+    *,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    block: tuple[int, int] | None = None,
+    empty: np.ndarray | None = None,
+) -> None:
+    """Draw pictures with thin gaps between them.
+
+    Args:
+        images: (rows, columns, H, W, C) uint8, C = 1 or 3.
+        column_labels: one a column, or one a block.
+        block: rows and columns that belong together; between blocks the gap is wide.
+        empty: (rows, columns) bool, cells without a picture.
+    """
+    rows, columns, height, width, _ = images.shape
+    gap = max(1, height // 16)
+    down, across = block or (rows, columns)
+    tops = np.arange(rows) * (height + gap) + np.arange(rows) // down * 3 * gap
+    lefts = np.arange(columns) * (width + gap) + np.arange(columns) // across * 3 * gap
+    canvas = _laid_out(images, tops, lefts, empty)
+
+    cell = float(np.clip(height / dpi, *CELL_INCHES))
+    scale = min(cell / height, MAX_INCHES / canvas.shape[1])  # inches a pixel
+    # The axes fill the figure exactly; labels lie outside it and saving grows to hold them.
+    size = (canvas.shape[1] * scale, canvas.shape[0] * scale)
+    with figure(path, size, dpi, facecolor="none") as drawing:
+        drawing.set_layout_engine("none")
+        axes = drawing.add_axes((0, 0, 1, 1))
+        axes.imshow(canvas, interpolation="nearest" if scale * dpi > 1 else "antialiased")
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.set_facecolor("none")
+        axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False, colors=GREY)
+        centres, room = lefts + width / 2, width * scale * 72
+        if len(column_labels) < columns:  # one a block
+            centres, room = centres.reshape(-1, across).mean(axis=1), across * room
+        text, letters = _fitted(column_labels, room)
+        # Names of classes are anyone's: a dollar sign in one begins no formula.
+        axes.set_xticks(centres if text else [], text, fontsize=letters, parse_math=False)
+        middles = tops + height / 2 if len(row_labels) else []
+        axes.set_yticks(middles, row_labels, parse_math=False)
+
+
+def _laid_out(
+    images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, empty: np.ndarray | None
+) -> np.ndarray:
+    """Pictures at their places, (H, W, 4) uint8, transparent where none is."""
+    height, width = images.shape[2:4]
+    canvas = np.zeros((tops[-1] + height, lefts[-1] + width, 4), np.uint8)
+    for r, top in enumerate(tops):
+        for c, left in enumerate(lefts):
+            if empty is None or not empty[r, c]:
+                canvas[top : top + height, left : left + width, :3] = images[r, c]
+                canvas[top : top + height, left : left + width, 3] = 255
+    return canvas
+
+
+def _fitted(labels: Sequence[str], room: float) -> tuple[list[str], float]:
+    """Labels broken into lines, and the size of letters at which they fit into `room` points."""
+    longest = max((len(word) for label in labels for word in label.split()), default=1)
+    size = float(np.clip(room / (LETTER * longest), *LETTERS))
+    line = max(1, int(room / (LETTER * size)))
+    return [textwrap.fill(label, line) for label in labels], size
+
+
+def even_selection(available: int, most: int) -> np.ndarray:
+    """At most `most` indices below `available`, evenly spaced, with the first and the last."""
+    return np.linspace(0, available - 1, min(available, most)).round().astype(int)
+
+
+def shortened(name: str, most: int = 28) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -1,0 +1,231 @@
+"""In- and outpainting, measured on the composites (Table 2), and pictures (Figures 6 and 7)."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from analysis.exhibits import paper
+from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.claims import Claim, versus
+from analysis.exhibits.drawing import draw_mosaic, shortened
+from analysis.exhibits.formatting import (
+    columns,
+    counted_label,
+    extent,
+    listed,
+    number,
+    percent,
+    printed,
+    seeds_of,
+)
+from analysis.exhibits.results import Results, measure_note
+from analysis.exhibits.statistics import beside, by_seed, one_sample, over_seeds
+from pipeline.config.params import Params
+
+# The edits that are measured.
+EDITS = {
+    "inpaint_center": "inpainting, centre 50% × 50%",
+    "outpaint_right": "outpainting, right 50%",
+    "outpaint_left": "outpainting, left 50%",
+    "outpaint_top": "outpainting, top 50%",
+    "outpaint_bottom": "outpainting, bottom 50%",
+}
+TASKS = {"inpaint_center": "inpainting", "outpaint_right": "outpainting"}  # the paper's two
+ORIGINAL = "the images themselves"
+METHODS = {"maskgit": "MaskGIT", "nearest": "nearest pixel (floor)", "original": ORIGINAL}
+
+
+def claims(results: Results, params: Params) -> list[Claim]:
+    """Composites against those that copy the nearest known pixel, which no seed changes."""
+    fid = results.metric("fid")
+    found = []
+    for task, name in TASKS.items():
+        rows = results.editing[results.editing["task"] == task]
+        ours = by_seed(rows[rows["method"] == "maskgit"], fid)
+        floor = rows.loc[rows["method"] == "nearest", fid].dropna()
+        parts = []
+        if len(ours) and len(floor):
+            effect = one_sample(ours.to_numpy(), floor.iloc[0])
+            means = (ours.mean(), floor.iloc[0])
+            parts.append(versus("MaskGIT", "the floor that copies pixels", effect, means))
+        found.append(
+            Claim(
+                said=f"{name} beats copying the nearest pixel",
+                source="",
+                exhibit="table2-table",
+                shown_in="Table 2",
+                measure=f"{name}, {results.label('fid')}",
+                sign=-1,
+                parts=parts,
+            )
+        )
+    return found
+
+
+def table(results: Results, params: Params) -> Table:
+    """Every task and method in a row, then the paper's other models."""
+    printed_rows = pd.DataFrame(
+        {
+            "task": task,
+            "model": model,
+            "paper_fid_inception": score.fid,
+            "paper_is_inception": score.is_,
+        }
+        for task, scores in paper.TABLE_2.items()
+        for model, score in scores.items()
+    )
+    cells = beside(_measured(results), printed_rows, ["task", "model"])
+    rank = cells["task"].map(list(EDITS).index)
+    cells = cells.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
+    inpaint, outpaint = (paper.TABLE_2[task]["MaskGIT"] for task in paper.TABLE_2)
+    return Table(
+        name="table2",
+        title="Table 2: inpainting and outpainting, beside the paper's",
+        cells=cells,
+        readable=_readable(cells, results, params),
+        notes=_notes(results, params),
+        paper=f"without any training for it MaskGIT comes close to the best dedicated model at "
+        f"inpainting (FID (Inception) {inpaint.fid} against CoModGAN's "
+        f"{paper.TABLE_2['inpaint_center']['CoModGAN'].fid}) and beats all at outpainting "
+        f"({outpaint.fid}; Boundless {paper.TABLE_2['outpaint_right']['Boundless (TF)'].fid:.2f}).",
+        here=_facts(cells, results),
+    )
+
+
+def _measured(results: Results) -> pd.DataFrame:
+    """Means over seeds, for every task of MaskGIT, then the floor, then the images themselves."""
+    metrics = [results.metric("fid"), results.metric("is"), "class_accuracy"]
+    metrics += ["psnr_hole", "perceptual_hole", "images"]
+    means = over_seeds(results.editing, ["task", "method"], metrics)
+    means = means.rename(columns={"images_mean": "images"})
+    means = means.drop(columns=["images_std", "images_ci95"])
+    rank = means["method"].map(list(METHODS).index)
+    means = means.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
+    means["method"] = means["method"].map(METHODS)
+    return means.rename(columns={"method": "model"})
+
+
+def _readable(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
+    fid, x = results.metric("fid"), results.extractor
+    ours = partial(columns, cells, over=seeds_of(cells["seeds"], params))
+    distance = f"distance on the hole ({params.tokenizer.perceptual})"
+    return pd.DataFrame(
+        {
+            "task": cells["task"].map(EDITS),
+            "model": cells["model"],
+            **ours({fid: counted_label(fid, x, cells["images"])}),
+            paper.FID: printed(cells["paper_fid_inception"], 2),
+            **ours({results.metric("is"): results.label("is")}),
+            paper.IS: printed(cells["paper_is_inception"], 2),
+            **ours({"class_accuracy": "recognised", "psnr_hole": "PSNR on the hole (dB)"}),
+            **ours({"perceptual_hole": distance}),
+        }
+    )
+
+
+def _notes(results: Results, params: Params) -> list[str]:
+    rows, x = results.editing, results.extractor
+    return [
+        f"FID ({x}) and IS ({x}) of {extent(rows['images'])} composites, the generated part "
+        "blended into validation images. Floor and originals have no seed and no ±. "
+        "The images are the same for all seeds, so that the ± leaves out which images were taken, "
+        "the larger source for sets this small. The floor gives every unknown pixel the value "
+        f"of the nearest known one. The model is told the class. {measure_note(params, x)}",
+        f"FID ({x}) of the images themselves, unedited, is what so few images have. PSNR and the "
+        "perceptual distance are from them to the composites over the unknown pixels alone, mean "
+        f"over images; the distance is that of {params.tokenizer.perceptual} features by place.",
+        "Columns marked (paper …) are the paper's Table 2, of a model of Places2 (it does not say "
+        "whether with classes): inpainting of its validation images, outpainting of the images of "
+        "InfinityGAN's and In&Out's authors. Compare orderings, not values.",
+    ]
+
+
+def _facts(cells: pd.DataFrame, results: Results) -> list[str]:
+    """The sides that are outpainted, beside the same images untouched."""
+    fid = results.metric("fid")
+    known = cells[cells[f"{fid}_mean"].notna()].set_index(["model", "task"])[f"{fid}_mean"]
+    sides = [task for task in EDITS if task != "inpaint_center" and ("MaskGIT", task) in known]
+    each = [f"{task.split('_')[1]} {number(known['MaskGIT', task])}" for task in sides]
+    if not each:
+        return []
+    untouched = known[ORIGINAL].mean() if ORIGINAL in known else float("nan")
+    return [
+        f"MaskGIT's {results.label('fid')} by the side that is outpainted: "
+        f"{listed(each)}; of the images untouched {number(untouched)}."
+    ]
+
+
+def class_edit(results: Results, params: Params) -> Figure:
+    """The box of each image, regenerated as other classes (Figure 6)."""
+    images = results.edits["class_edit"]
+    labels = [shortened(str(name)) for name in results.edits["class_edit_labels"]]
+    return Figure(
+        name="figure6",
+        title="Figure 6: class-conditional editing, the box regenerated as another class",
+        alt="In each row an image, its box in grey, and the same with the box regenerated as "
+        f"{listed(labels)}.",
+        paper="the object in a box is replaced by one of another class while its surroundings stay "
+        "what they are; for autoregressive models it is infeasible.",
+        here=[
+            f"The box of {len(images)} validation images is regenerated as each of {len(labels)} "
+            "classes, without any training for it."
+        ],
+        draw=partial(draw_mosaic, images, column_labels=["input", "box", *labels]),
+    )
+
+
+def inpainting(results: Results, params: Params) -> Figure:
+    """Inputs with a hole, what fills it, and the originals."""
+    images, rows = results.edits["inpainting"], ["input", "MaskGIT", "original"]
+    return Figure(
+        name="inpainting",
+        title="Inpainting (grey: unknown)",
+        alt="In each column an image with a grey hole, the image with the hole filled by MaskGIT, "
+        "and the original.",
+        paper="better scores than DeepFill's and HiFill's, close to CoModGAN's (Table 2).",
+        here=[f"Holes in {len(images)} validation images are filled; measured in Table 2."],
+        draw=partial(draw_mosaic, images.swapaxes(0, 1), row_labels=rows),
+    )
+
+
+def outpainting(results: Results, params: Params) -> Figure:
+    """Half of each image, continued with several seeds (Figure 7)."""
+    images = results.edits["outpainting"]
+    drawn = images[:, 1:].astype(float)
+    seeds = drawn.shape[1]
+    # Where no seed changes anything (the known half), there is nothing to differ in.
+    deviation = drawn.std(axis=1).mean(axis=-1)
+    differs = deviation > 0
+    found = f"{seeds} {'seed' if seeds == 1 else 'seeds'} for each of {len(images)} images"
+    if seeds > 1 and differs.any():
+        found += (
+            f"; where they differ, in {percent(differs.mean())} of the pixels, their standard "
+            f"deviation is **{deviation[differs].mean():.3g} of 255 levels** on average"
+        )
+    labels = ["input", *(f"seed {i + 1}" for i in range(seeds))]
+    return Figure(
+        name="figure7",
+        title="Figure 7: outpainting with several seeds (grey: unknown)",
+        alt=f"In each row an image whose greyed part is continued with {seeds} seeds.",
+        paper="the same input is continued in diverse and coherent ways.",
+        here=[found + "."],
+        draw=partial(draw_mosaic, images, column_labels=labels),
+    )
+
+
+def panorama(results: Results, params: Params) -> Figure:
+    """Images extended to both sides by sliding the window of the model over them."""
+    images = results.edits["panorama"]
+    side = results.edits["outpainting"].shape[-2]
+    return Figure(
+        name="panorama",
+        title="Panoramas: images extended to the left and to the right",
+        alt="Wide pictures, one above the other: each is an image extended to the left and right.",
+        paper="images are extended far beyond their own size, though colours and meaning drift.",
+        here=[
+            f"{len(images)} images of {side} pixels are extended to {images.shape[2]} pixels, "
+            f"**{images.shape[2] / side:.3g} times** their width."
+        ],
+        draw=partial(draw_mosaic, np.expand_dims(images, 1)),
+    )

@@ -1,0 +1,457 @@
+"""Quality and diversity of both networks' samples (Tables 1 and 5), and label smoothing."""
+
+import math
+
+import pandas as pd
+
+from analysis.exhibits import paper
+from analysis.exhibits.base import Table
+from analysis.exhibits.claims import Claim, versus
+from analysis.exhibits.formatting import (
+    LOWER,
+    NONE,
+    column,
+    columns,
+    count,
+    counted_label,
+    extent,
+    heading,
+    listed,
+    millions,
+    number,
+    percent,
+    printed,
+    seeds_of,
+)
+from analysis.exhibits.results import (
+    DISTRIBUTION,
+    EXTRACTORS,
+    FEATURE_METRICS,
+    LOWER_IS_BETTER,
+    MODELS,
+    NETWORKS,
+    Results,
+    measure_note,
+    metric_label,
+    neighbour_metrics,
+)
+from analysis.exhibits.statistics import (
+    beside,
+    by_seed,
+    nested_choice,
+    of_one_set,
+    over_seeds,
+    real_images,
+    student,
+    welch,
+)
+from pipeline.config.params import Params
+from pipeline.runtime.tables import has_param
+
+DIVERSITY = ("precision", "recall", "density", "coverage")  # of Table 5
+BOTH = [MODELS[name] for name in NETWORKS]
+
+
+# The claims of sections 4.2 and 4.3: MaskGIT against its baseline VQGAN∗
+
+
+def claims(results: Results, params: Params) -> list[Claim]:
+    """MaskGIT against VQGAN∗ by every metric of Tables 1 and 5."""
+    main, second = params.training.label_smoothing, results.manifold_extractors[1]
+    table1, table5 = ("4.2, Table 1", "table1-table"), ("B, Table 5", "table5-table")
+    found = _by_table_1(results, main, "", *table1, "Table 1")
+    for augmentation, how, at in (
+        ("randaugment", "with RandAugment", (*table1, "Table 1")),
+        ("none", "without RandAugment", (*table5, "Table 5")),
+    ):
+        rows = results.cas[results.cas["augmentation"] == augmentation]
+        found.append(_outperforms(rows, "top1", f"CAS {how}", f"CAS top-1 {how}", *at))
+    if second != "random":  # whose features hold the decoder's texture and little else
+        rows, label = results.trained_with(main), f"recall ({second})"
+        found.append(_outperforms(rows, f"recall_{second}", label, label, *table5, "Table 5"))
+    for value in results.other_smoothings(main):
+        note = f" with label smoothing {value:g}"
+        found += _by_table_1(results, value, note, "", "smoothing-table", "Label smoothing")
+    return found
+
+
+def _by_table_1(results: Results, value: float, note: str, *at: str) -> list[Claim]:
+    """The metrics of Table 1, of networks that were trained with one label smoothing."""
+    x, (y, _) = results.extractor, results.manifold_extractors
+    rows, found = results.trained_with(value), []
+    for kind, z in {"fid": x, "is": x, "recall": y, "precision": y}.items():
+        label = f"{metric_label(f'{kind}_{z}', z)}{note}"
+        found.append(_outperforms(rows, f"{kind}_{z}", label, label, *at))
+    return found
+
+
+def _outperforms(
+    rows: pd.DataFrame, metric: str, by: str, measure: str, source: str, exhibit: str, shown_in: str
+) -> Claim:
+    """MaskGIT against VQGAN∗ as independent trainings. A seed gives both the same first weights and
+    the same batches, but what they learn of them is another task: there is no reason that their
+    scores should rise and fall together, as those of two schedules do."""
+    ours, theirs = (by_seed(rows[rows["images"] == name], metric) for name in NETWORKS)
+    parts = []
+    if len(ours) and len(theirs):
+        effect = welch(ours.to_numpy(), theirs.to_numpy())
+        parts.append(versus(*BOTH, effect, (ours.mean(), theirs.mean())))
+    return Claim(
+        said=f"MaskGIT outperforms VQGAN∗ by {by}",
+        source=source,
+        exhibit=exhibit,
+        shown_in=shown_in,
+        measure=measure,
+        sign=-1 if metric.startswith(LOWER) else 1,
+        parts=parts,
+        networks=BOTH,
+    )
+
+
+# Table 1
+
+
+def table1(results: Results, params: Params) -> Table:
+    """Every set of images in a row, beside the paper's rows of the nearest image size."""
+    side = paper.side(params.data.image_size)
+    ours, theirs = paper.TABLE_1[side]["MaskGIT"], paper.TABLE_1[side]["VQGAN∗"]
+    printed_rows = pd.DataFrame(paper.TABLE_1[side].values())
+    extractors = {"fid": "inception", "is_": "inception", "precision": "vgg", "recall": "vgg"}
+    names = {name: f"{name.strip('_')}_{network}" for name, network in extractors.items()}
+    printed_rows = printed_rows.rename(columns=names).add_prefix("paper_")
+    printed_rows.insert(0, "model", list(paper.TABLE_1[side]))
+    top1, top5 = paper.TABLE_1_REAL
+    real = {"model": MODELS["real"], "paper_cas_top1": top1, "paper_cas_top5": top5}
+    printed_rows.loc[len(printed_rows)] = real
+    cells = beside(_measured(results, params), printed_rows, ["model"])
+    return Table(
+        name="table1",
+        title=f"Table 1: class-conditional samples, beside the paper's on ImageNet {side}×{side}",
+        cells=cells,
+        readable=_readable(cells, results),
+        notes=_notes(cells, results, params, side),
+        paper=f"MaskGIT beats VQGAN∗, the autoregressive baseline with the same tokenizer and "
+        f"hyperparameters, by a wide margin: FID (Inception) {ours.fid} against {theirs.fid}, "
+        f"IS (Inception) {ours.is_} against {theirs.is_}, recall {ours.recall:.2f} against "
+        f"{theirs.recall:.2f}, CAS top-1 {percent(ours.cas_top1)} against "
+        f"{percent(theirs.cas_top1)}, in {ours.steps} steps instead of {theirs.steps}.",
+        here=_facts(cells.set_index("model"), results, params),
+    )
+
+
+def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFrame:
+    """Every set in a row: means over the trainings of a network, of others the one set's values.
+
+    Returns:
+        Columns model, over (what the intervals are over: "3 training seeds", or "images" where
+        there is one set), seeds, and of every metric those of `over_seeds`.
+    """
+    rows = results.rows.reindex(columns=results.rows.columns.union(metrics, sort=False))
+    main = rows.loc[results.trained_with(params.training.label_smoothing).index]
+    sets = []
+    for name, model in MODELS.items():
+        own = main[main["images"] == name] if name in NETWORKS else rows[rows["images"] == name]
+        if own["seed"].nunique() > 1:
+            part = over_seeds(own, ["images"], metrics).drop(columns="images")
+        else:
+            part = of_one_set(own.head(1), metrics, params.evaluation.halves)
+            part.insert(0, "seeds", own["seed"].nunique())
+        part.insert(0, "over", seeds_of(part["seeds"], params) or "images")
+        part.insert(0, "model", model)
+        sets.append(part)
+    return pd.concat(sets, ignore_index=True)
+
+
+def _measured(results: Results, params: Params) -> pd.DataFrame:
+    """Every set of images, what it cost, and the scores of classifiers that learned from it; real
+    images also in the number of the samples, where that is another."""
+    metrics = [*map(results.metric, DISTRIBUTION), *_neighbours(results), *_added(results)]
+    sets = sets_of(results, params, [*metrics, "class_accuracy"])
+    rows = pd.DataFrame(results.evaluation).T.reindex(columns=["samples", "parameters", "steps"])
+    sets = sets.join(rows.rename(index=MODELS), on="model")
+    samples = results.evaluation["transformer"]["samples"]
+    if results.evaluation["real"]["samples"] != samples:
+        name = {"model": f"{MODELS['real']} ({count(samples)})"}
+        sets = pd.concat([sets, real_images(results, samples, name)], ignore_index=True)
+    return sets.merge(_cas_scores(results, "randaugment"), how="left", on="model")
+
+
+def _neighbours(results: Results) -> list[str]:
+    """The columns of precision, recall and the like, which are measured with both extractors."""
+    y, other = results.manifold_extractors
+    names = neighbour_metrics(results.rows, y)
+    return [name for name in names if f"{name.removesuffix(y)}{other}" in results.rows]
+
+
+def _added(results: Results) -> list[str]:
+    """The columns of a user's own metrics, of the main extractor alone."""
+    x, other = results.extractor, results.second_extractor
+    names = neighbour_metrics(results.rows, x)
+    return [name for name in names if f"{name.removesuffix(x)}{other}" not in results.rows]
+
+
+def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
+    x, (y, _) = results.extractor, results.manifold_extractors
+    networks = cells["model"].isin(BOTH)
+
+    def ours(*metrics: str) -> dict[str, list[str]]:
+        """Means and intervals. Those of FID are FID∞'s: a plain FID is biased."""
+        of = {name: metric_label(name, y if name in neighbours else x) for name in metrics}
+        return columns(cells, {name: f"{label} ±" for name, label in of.items()}, "", networks)
+
+    fid, infinity, is_, kid = (results.metric(kind) for kind in DISTRIBUTION)
+    neighbours = _neighbours(results)
+    precision, recall = f"precision_{y}", f"recall_{y}"
+    others = [name for name in neighbours if name not in (precision, recall)]
+    return pd.DataFrame(
+        {
+            "model": cells["model"],
+            "±: 95% interval over": cells["over"].fillna(NONE),
+            metric_label(fid, x): column(cells, fid, networks, interval=False),
+            paper.FID: printed(cells["paper_fid_inception"], 2),
+            **ours(infinity, is_),
+            paper.IS: printed(cells["paper_is_inception"], 1),
+            **ours(precision),
+            "precision (paper, VGG)": printed(cells["paper_precision_vgg"], 2),
+            **ours(recall),
+            "recall (paper, VGG)": printed(cells["paper_recall_vgg"], 2),
+            **_cas_columns(cells, "with RandAugment", networks),
+            "parameters": cells["parameters"].map(millions),
+            "parameters (paper)": cells["paper_parameters"].map(millions),
+            "steps": cells["steps"].map(count),
+            "steps (paper)": cells["paper_steps"].map(count),
+            **ours("class_accuracy", kid, *others, *_added(results)),
+        }
+    )
+
+
+def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> list[str]:
+    evaluation, x, (y, _) = params.evaluation, results.extractor, results.manifold_extractors
+    halves = evaluation.halves
+    samples = cells.set_index("model")["samples"].dropna()
+    sets = ", ".join(f"{model} {count(images)}" for model, images in samples.items())
+    own = [f"FID ({x})", f"IS ({x})", FEATURE_METRICS["kid"]]
+    own += [FEATURE_METRICS[name.removesuffix(f"_{x}")] for name in _added(results)]
+    others = [FEATURE_METRICS[name.removesuffix(f"_{y}")] for name in _neighbours(results)]
+    trained = f"VQGAN∗ was trained for {count(params.autoregressive.steps)} steps"
+    smoothing = f"label smoothing {params.training.label_smoothing:g}"
+    if params.transformer.pretrained:
+        trained += f" with {smoothing}; MaskGIT's weights are the file's that the params name"
+    else:
+        steps = count(params.training.steps)
+        trained += f", MaskGIT for {steps}, both with {smoothing}, otherwise alike"
+    # Sets apart the images of that row from those that networks learn.
+    crops = (
+        " cut to their centre, as the training images are that all rows are compared with, whereas "
+        "networks learn random crops of these: a network that learned its images exactly would be "
+        "farther from them"
+    )
+    return [
+        f"{listed(own)} are over features of {EXTRACTORS.get(x, x)}, "
+        f"{listed(others)} over those of {EXTRACTORS.get(y, y)} (k = "
+        f"{evaluation.neighbors}, on at most {count(evaluation.manifold_images)} images of each "
+        f"side), compared with those of the training images; images: {sets}. Reconstructions are "
+        f"the tokenizer's, of validation images{'' if params.data.crop_scale[0] == 1 else crops}."
+        f"{_beyond_reconstructions(cells, results)}",
+        "± over training seeds: Student's t of the networks' trainings, each with samples of its "
+        f"own; over images: {student(halves):.2f} × the spread of {halves} random halves of the "
+        "one set. One tokenizer and one classifier were trained: their seeds are in no ±. FID∞ "
+        f"({x}) is extrapolated to infinitely many samples, and has the interval; FID ({x}) has "
+        f"none, as few samples make it too high. {measure_note(params, x)}",
+        _cas_note(cells, "with RandAugment")
+        + (" The paper names RandAugment for 256×256 alone." if side == 512 else ""),
+        f"{trained}.",
+        f"Columns marked (paper …) are the paper's Table 1 on ImageNet {side}×{side}, with "
+        "ResNet-50 for CAS: compare orderings, not values. Accuracies are fractions; recognised: "
+        "share whose class the reference classifier finds. NLL is left out: MaskGIT's is over "
+        "masked tokens and the baseline's over all, so they cannot be compared.",
+    ]
+
+
+def _beyond_reconstructions(cells: pd.DataFrame, results: Results) -> str:
+    """By what each network's mean passes the reconstructions', which are no bound of a metric."""
+    sets = cells.set_index("model")
+    x, (y, _) = results.extractor, results.manifold_extractors
+    kinds = {kind: x for kind in DISTRIBUTION if kind != "fid_infinity"}
+    kinds |= {name.removesuffix(f"_{y}"): y for name in _neighbours(results)}
+    found = []
+    for model in BOTH:
+        passed = []
+        for kind, extractor in kinds.items():
+            means = sets[f"{kind}_{extractor}_mean"]
+            sign = -1 if kind in LOWER_IS_BETTER else 1
+            if sign * (means[model] - means[MODELS["reconstruction"]]) > 0:
+                passed.append(metric_label(f"{kind}_{extractor}", extractor))
+        if passed:
+            found.append(f"{model}'s mean {listed(passed)} passes theirs")
+    return f" They are no bound: {'; '.join(found)}." if found else ""
+
+
+def _facts(cells: pd.DataFrame, results: Results, params: Params) -> list[str]:
+    """What the claims are to be read with, and whether MaskGIT's decoding was tuned here."""
+    fid, label = results.metric("fid"), results.label("fid")
+    means, steps = cells[f"{fid}_mean"], cells["steps"]
+    found = [
+        f"MaskGIT takes {count(steps['MaskGIT'])} forward passes an image, VQGAN∗ "
+        f"{count(steps['VQGAN∗'])}. For scale: the tokenizer's reconstructions have {label} "
+        f"{number(means[MODELS['reconstruction']])}, held-out real images "
+        f"{number(means[MODELS['real']])}."
+    ]
+    rows, used = results.temperature, params.decoding.choice_temperature
+    best = nested_choice(rows, "choice_temperature", fid, "fid")[fid].mean()
+    own = rows.loc[has_param(rows["choice_temperature"], used), fid].mean()
+    if pd.isna(best) or pd.isna(own):
+        return found
+    return [
+        *found,
+        f"MaskGIT decodes at choice temperature {used:g} throughout: of "
+        f"{extent(rows['samples'])} samples its {label} is "
+        f"{number(own)} there and {number(best)} at the one that another seed chooses. The "
+        "baseline was sampled at temperature 1 without truncation.",
+    ]
+
+
+# Table 5
+
+
+def table5(results: Results, params: Params) -> Table:
+    """Precision and recall over another network's features, CAS without RandAugment."""
+    _, x = results.manifold_extractors
+    metrics = [f"{kind}_{x}" for kind in DIVERSITY]
+    sets = sets_of(results, params, metrics)
+    sets = sets.merge(_cas_scores(results, "none"), how="left", on="model")
+    rows = [(model, *row) for model, row in paper.TABLE_5.items()]
+    rows.append((MODELS["real"], math.nan, math.nan, *paper.TABLE_5_REAL))
+    names = ["precision_inception", "recall_inception", "cas_top1", "cas_top5"]
+    theirs = pd.DataFrame(rows, columns=["model", *(f"paper_{name}" for name in names)])
+    cells = beside(sets, theirs, ["model"])
+    networks = cells["model"].isin(BOTH)
+    measured = columns(
+        cells, {name: f"{metric_label(name, x)} ±" for name in metrics}, "", networks
+    )
+    precision, recall, *others = measured.items()
+    maskgit, vqgan = paper.TABLE_5["MaskGIT"], paper.TABLE_5["VQGAN∗"]
+    readable = {
+        "model": cells["model"],
+        "±: 95% interval over": cells["over"].fillna(NONE),
+        precision[0]: precision[1],
+        "precision (paper, Inception)": printed(cells["paper_precision_inception"], 2),
+        recall[0]: recall[1],
+        "recall (paper, Inception)": printed(cells["paper_recall_inception"], 2),
+        **_cas_columns(cells, "without RandAugment", networks),
+        **dict(others),
+    }
+    return Table(
+        name="table5",
+        title="Table 5: diversity with a second network, and without RandAugment",
+        cells=cells,
+        readable=pd.DataFrame(readable),
+        notes=[
+            f"Precision, recall, density and coverage are over features of {EXTRACTORS.get(x, x)}, "
+            f"compared with those of the training images (k = {params.evaluation.neighbors}, on at "
+            f"most {count(params.evaluation.manifold_images)} images of each side)."
+            f"{_decoded(cells, x)}",
+            _cas_note(cells, "without RandAugment"),
+            "Columns marked (paper …) are the paper's Table 5 on ImageNet 256×256, with ResNet-50 "
+            "for CAS: compare orderings, not values.",
+        ],
+        paper=f"MaskGIT has a higher recall than VQGAN∗ with Inception's features too "
+        f"({maskgit.recall:.2f} against {vqgan.recall:.2f}), and a higher CAS without RandAugment "
+        f"(top-1 {percent(maskgit.cas_top1)} against {percent(vqgan.cas_top1)}).",
+    )
+
+
+def _decoded(cells: pd.DataFrame, x: str) -> str:
+    """How much recall an untrained network takes from images because they were decoded."""
+    recall = cells.set_index("model")[f"recall_{x}_mean"]
+    rebuilt, real = (recall[MODELS[name]] for name in ("reconstruction", "real"))
+    if x != "random" or not rebuilt < real:
+        return ""
+    return (
+        " In these features the tokenizer's reconstructions of validation images have a recall of "
+        f"{number(rebuilt)}, the validation images themselves {number(real)}: decoding alone costs "
+        "so much, whatever the tokens, so that the networks' values say nothing about the paper's."
+    )
+
+
+# Classification Accuracy Scores: with RandAugment (Table 1) and without (Table 5)
+
+
+def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
+    """Means and intervals over seeds of top1 and top5, by the images that the classifiers saw.
+
+    Returns:
+        Columns model, cas_top1_mean, cas_top1_std, cas_top1_ci95, the same of top5, cas_seeds and
+        cas_training_images.
+    """
+    rows = results.cas[results.cas["augmentation"] == augmentation]
+    means = over_seeds(rows, ["images"], ["top1", "top5", "training_images"])
+    unused = ["images", "training_images_std", "training_images_ci95"]
+    table = means.drop(columns=unused).add_prefix("cas_")
+    table = table.rename(columns={"cas_training_images_mean": "cas_training_images"})
+    table.insert(0, "model", means["images"].map(MODELS))
+    return table
+
+
+def _cas_columns(cells: pd.DataFrame, trained: str, among: pd.Series) -> dict[str, list[str]]:
+    """The columns of a table that shows them, beside the paper's; `trained` says how the
+    classifiers were: "with RandAugment" or without."""
+    seeds, found = cells["cas_seeds"].dropna(), {}
+    over = f"{extent(seeds)} trainings" if seeds.max() > 1 else ""
+    for top in ("1", "5"):
+        label = f"CAS top-{top} {trained}"
+        found[heading(label, over)] = column(cells, f"cas_top{top}", among)
+        found[f"{label} (paper)"] = printed(cells[f"paper_cas_top{top}"], 4)
+    return found
+
+
+def _cas_note(cells: pd.DataFrame, trained: str) -> str:
+    """What the scores stand on."""
+    known = cells.dropna(subset="cas_seeds")
+    pairs = zip(known["model"], known["cas_training_images"], strict=True)
+    sets = ", ".join(f"{model} {count(images)}" for model, images in pairs)
+    return (
+        f"CAS: accuracy on real validation images of a classifier trained {trained}, on images of "
+        f"one kind only ({sets}); one training for each seed, of the network that made the images "
+        "and of the classifier, or of the classifier alone where they are real."
+    )
+
+
+# Label smoothing, an ablation that the paper does not have
+
+
+def smoothing(results: Results, params: Params) -> Table:
+    """Both networks with every label smoothing that they were trained with."""
+    x, main = results.extractor, params.training.label_smoothing
+    metrics = [*map(results.metric, ("fid", "is", "precision", "recall")), "class_accuracy"]
+    values = [main, *results.other_smoothings(main)]
+    sets = [over_seeds(results.trained_with(value), ["images"], metrics) for value in values]
+    sets = [part.assign(label_smoothing=value) for part, value in zip(sets, values, strict=True)]
+    cells = pd.concat(sets, ignore_index=True)
+    rank = cells["images"].map(NETWORKS.index)
+    cells = cells.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
+    cells["images"] = cells["images"].map(MODELS)
+    samples = results.evaluation["transformer"]["samples"]
+    real = real_images(results, samples, {"images": MODELS["real"]})
+    cells = pd.concat([cells, real], ignore_index=True)
+    labels = {name: counted_label(name, x, pd.Series([samples])) for name in metrics}
+    over = seeds_of(cells["seeds"], params)
+    return Table(
+        name="smoothing",
+        title="Label smoothing: both networks with the same one",
+        cells=cells.rename(columns={"images": "model"}),
+        readable=pd.DataFrame(
+            {
+                "model": cells["images"],
+                "label smoothing": printed(cells["label_smoothing"], 1),
+                **columns(cells, labels, over, cells["seeds"].notna()),
+            }
+        ),
+        notes=[
+            "A network trained with label smoothing learns a smoothed distribution; both draw "
+            "tokens from it, the baseline each once, MaskGIT those again that it is least "
+            "confident of. The paper trains both with 0.1; the other tables have "
+            f"{main:g} for both. "
+            f"{measure_note(params, x)}"
+        ],
+    )

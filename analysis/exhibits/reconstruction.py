@@ -1,0 +1,239 @@
+"""Reconstructions from a part of the tokens (Figures 9 and 10), by the share that is masked."""
+
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.exhibits import paper
+from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.claims import Claim, Part
+from analysis.exhibits.drawing import (
+    BLUE,
+    NARROW,
+    VERMILION,
+    draw_mosaic,
+    figure,
+    legend_place,
+    panels,
+)
+from analysis.exhibits.formatting import columns, count, number, percent, seeds_of
+from analysis.exhibits.results import Arrays, Results
+from analysis.exhibits.statistics import half_width, paired, student
+from pipeline.config.params import Params
+
+MEDIAN = -1  # `draw` of the pixel-wise median over draws
+METRICS = ("psnr", "perceptual")
+KINDS = {"sample": BLUE, "median": VERMILION}
+MAX_IMAGES = 3  # of Figure 9
+
+
+def claims(results: Results, params: Params) -> list[Claim]:
+    """The fall of PSNR for each 10% of the tokens, in the step beyond the knee and in the step
+    before it: over the whole curve before, any bend would do."""
+    rows = results.reconstruction
+    samples = rows[rows["draw"] != MEDIAN]
+    psnr = samples.groupby(["seed", "mask_ratio"])["psnr"].mean().unstack().dropna(axis=1)
+    hidden = samples.groupby("mask_ratio")["hidden"].mean()
+    ratios, knee = sorted(psnr.columns), paper.KNEE
+    parts, steps = [], []
+    if knee in ratios[1:-1]:
+        place = ratios.index(knee)
+        before, beyond = ratios[place - 1 : place + 1], ratios[place : place + 2]
+        # Of few tokens not quite the ratios are hidden, or as many at two of them.
+        steps = [(psnr[a] - psnr[b], hidden[a], hidden[b]) for a, b in (beyond, before)]
+    if steps and all(a < b for _, a, b in steps):
+        falls = [fall / (b - a) / 10 for fall, a, b in steps]
+        names = [f"from {a:.0%} to {b:.0%}" for _, a, b in steps]
+        relation = "**PSNR falls {} steeply {}** of the tokens hidden than {}"
+        parts.append(
+            Part(
+                effect=paired(falls[0].to_numpy(), falls[1].to_numpy()),
+                values=(falls[0].mean(), falls[1].mean()),
+                won=relation.format("more", *names),
+                lost=relation.format("less", *names),
+                tied=f"the falls of PSNR {names[0]} of the tokens hidden and {names[1]} do not "
+                "differ by more than training seeds explain",
+            )
+        )
+    return [
+        Claim(
+            said=f"reconstructions worsen sharply beyond {knee:.0%} of the tokens hidden",
+            source="A, Figure 10",
+            exhibit="figure10",
+            shown_in="Figure 10",
+            measure="dB lost for each 10% of the tokens",
+            sign=1,
+            parts=parts,
+        )
+    ]
+
+
+def table(results: Results, params: Params) -> Table:
+    """PSNR and perceptual distance of samples and of their median, by mask ratio."""
+    cells = by_mask_ratio(results.reconstruction)
+    labels = {"psnr": "PSNR (dB)", "perceptual": "perceptual distance"}
+    labels = {
+        f"{metric}_{kind}": f"{label}, {kind}" for metric, label in labels.items() for kind in KINDS
+    }
+    means = cells.rename(columns={name: f"{name}_mean" for name in labels})
+    measured = columns(means, labels, seeds_of(cells["seeds"], params) or "images")
+    images, draws = results.reconstruction["images"].max(), cells["draws"].max()
+    return Table(
+        name="reconstruction",
+        title="Figure 10 in numbers: reconstructions from a part of the tokens",
+        cells=cells,
+        readable=pd.DataFrame({"masked": cells["hidden"].map(percent), **measured}),
+        notes=[
+            f"{count(images)} validation images, "
+            f"{f'{count(draws)} draws each' if draws > 1 else 'one draw each'}, decoded "
+            f"in T = {params.reconstruction.iterations} by a model that is told their class; "
+            "samples: mean over the draws; median: pixel by pixel over them. The images are the "
+            "same for all seeds. The perceptual distance is of the "
+            f"{params.tokenizer.perceptual} network. Where nothing is masked it is the tokenizer's "
+            "own reconstruction."
+        ],
+    )
+
+
+def chart(results: Results, params: Params) -> Figure:
+    """PSNR and perceptual distance against the mask ratio."""
+    cells = by_mask_ratio(results.reconstruction)
+    return Figure(
+        name="figure10",
+        title="Figure 10: distance from the original against the share of masked tokens",
+        alt="Two charts with two curves each, for samples and for their median: PSNR and "
+        "perceptual distance from the original against the share of tokens that is masked.",
+        paper="reconstructions keep pose and shape with most tokens masked; quality falls slowly "
+        f"up to an inflection at about {percent(paper.KNEE)} masked, and steeply beyond it.",
+        here=_findings(cells),
+        draw=partial(_draw, cells),
+        chart=True,
+    )
+
+
+def by_mask_ratio(rows: pd.DataFrame) -> pd.DataFrame:
+    """Samples pooled over draws, beside their median; both over seeds.
+
+    Returns:
+        Columns mask_ratio, hidden (the share that is, which of few tokens is not quite the ratio),
+        seeds, draws (of a seed), and psnr and perceptual as `<metric>_sample`, `<metric>_median`
+        and each of these with `_std` and `_ci95`. The stds are over images, the root of the mean
+        variance. The ci95 is half of a 95% interval: over seeds, or over images where every mask
+        ratio has one seed.
+    """
+    kinds = rows.assign(kind=np.where(rows["draw"] == MEDIAN, "median", "sample"))
+    draws = rows[rows["draw"] != MEDIAN].groupby("mask_ratio")
+    found = {"hidden": draws["hidden"].mean()}
+    found |= {"seeds": draws["seed"].nunique(), "draws": draws["draw"].nunique()}
+    images = rows.groupby("mask_ratio")["images"].max()
+    for metric in METRICS:
+        means = kinds.groupby(["kind", "mask_ratio", "seed"])[metric].mean()
+        variances = (kinds[f"{metric}_std"] ** 2).groupby([kinds["kind"], kinds["mask_ratio"]])
+        for kind in KINDS:
+            name = f"{metric}_{kind}"
+            if kind not in means.index:
+                found |= {name + end: float("nan") for end in ("", "_std", "_ci95")}
+                continue
+            seeds, std = means[kind].groupby("mask_ratio"), np.sqrt(variances.mean()[kind])
+            found[name], found[f"{name}_std"] = seeds.mean(), std
+            found[f"{name}_ci95"] = (
+                seeds.apply(half_width) if found["seeds"].max() > 1 else _over_images(std, images)
+            )
+    return pd.DataFrame(found).rename_axis("mask_ratio").reset_index()
+
+
+def _over_images(std: pd.Series, images: pd.Series) -> pd.Series:
+    """Half of the t interval (95%) of a mean over images, from their standard deviation (n); NaN
+    where that is 0."""
+    return images.map(student) * std.where(std > 0) / np.sqrt(images - 1)
+
+
+def _findings(cells: pd.DataFrame) -> list[str]:
+    first, last = cells.iloc[0], cells.iloc[-1]
+    text = (
+        f"PSNR of samples goes from {number(first['psnr_sample'])} dB with "
+        f"{percent(first['hidden'])} masked to {number(last['psnr_sample'])} dB with "
+        f"{percent(last['hidden'])}"
+    )
+    if len(cells) > 2 and last["psnr_sample"] < first["psnr_sample"]:
+        steps = [
+            ((a["psnr_sample"] - b["psnr_sample"]) / (b["hidden"] - a["hidden"]), a, b)
+            for a, b in pairwise(cells.to_dict("records"))
+            if a["hidden"] < b["hidden"]  # of few tokens as many may be, at two ratios
+        ]
+        slope, a, b = max(steps, key=lambda step: step[0])
+        slowest = min(steps, key=lambda step: step[0])[0]
+        text += (
+            f", most steeply between {percent(a['hidden'])} and {percent(b['hidden'])}:"
+            f" by {number(slope / 10)} dB for each 10% of the tokens, against "
+            f"{number(slowest / 10)} dB where it falls least"
+        )
+    found = [f"{text}."]
+    gain = (cells["psnr_median"] - cells["psnr_sample"])[cells["draws"] > 1].dropna()
+    if len(gain) and gain.max() > 0:
+        at = gain.idxmax()
+        found.append(
+            f"The median of the draws is closer to the original by up to {number(gain[at])} dB "
+            f"(with {percent(cells.loc[at, 'hidden'])} masked)."
+        )
+    elif len(gain):
+        found.append("The median of the draws is nowhere closer to the original than a draw.")
+    return found
+
+
+def _draw(cells: pd.DataFrame, path: Path, dpi: int, narrow: bool = False) -> None:
+    masked = 100 * cells["hidden"]
+    labels = {"psnr": "PSNR, dB", "perceptual": "perceptual distance"}
+    with figure(path, (NARROW, 6.6) if narrow else (8.8, 3.4), dpi) as canvas:
+        for axes, (metric, label) in zip(panels(canvas, narrow), labels.items(), strict=True):
+            for kind, colour in KINDS.items():
+                mean, std = cells[f"{metric}_{kind}"], cells[f"{metric}_{kind}_std"]
+                axes.fill_between(masked, mean - std, mean + std, color=colour, alpha=0.12, lw=0)
+                axes.plot(masked, mean, "o-", color=colour, label=kind)
+            axes.set_xlabel("tokens masked, in %")
+            axes.set_ylabel(label)
+        lines, names = axes.get_legend_handles_labels()
+        lines += axes.plot([], [], " ")
+        names += ["shaded: one standard\ndeviation over images"]
+        canvas.legend(lines, names, loc=legend_place(narrow))
+
+
+def pictures(results: Results, params: Params) -> Figure:
+    """For each image the input, a sample and the median of samples, by mask ratio (Figure 9)."""
+    hidden = results.rebuilt["hidden"]
+    return Figure(
+        name="figure9",
+        title="Figure 9: reconstructions by the share of masked tokens",
+        alt="For each image three rows: the image with masked tokens greyed, one reconstruction, "
+        "and the median of several, in a column for each mask ratio; the original on the left.",
+        paper="below 90% masked the content is rebuilt consistently; at 95% pose and shape are, "
+        "and details no more.",
+        here=[
+            f"From {percent(min(hidden))} to {percent(max(hidden))} of the tokens are masked; "
+            "measured in Figure 10."
+        ],
+        draw=partial(_draw_pictures, results.rebuilt),
+    )
+
+
+def _draw_pictures(arrays: Arrays, path: Path, dpi: int) -> None:
+    """originals (n, H, W, C); inputs, samples and medians (ratios, n, H, W, C), all uint8."""
+    hidden, originals = arrays["hidden"], arrays["originals"][:MAX_IMAGES]
+    kinds = {"input": "inputs", "sample": "samples", "median": "medians"}
+    rows, empty = [], []
+    for i, original in enumerate(originals):
+        for name in kinds.values():
+            rows.append(np.stack([original, *arrays[name][:, i]]))
+            empty.append([name != "inputs"] + [False] * len(hidden))
+    draw_mosaic(
+        np.stack(rows),
+        path,
+        dpi,
+        row_labels=list(kinds) * len(originals),
+        column_labels=["original", *map(percent, hidden)],
+        block=(len(kinds), len(hidden) + 1),
+        empty=np.array(empty),
+    )

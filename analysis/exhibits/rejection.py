@@ -1,0 +1,170 @@
+"""Classifier-based rejection sampling (Table 4), beside as many samples drawn at random."""
+
+import pandas as pd
+
+from analysis.exhibits import paper
+from analysis.exhibits.base import Table
+from analysis.exhibits.claims import BETTER, Claim, by_pairs
+from analysis.exhibits.formatting import NONE, columns, count, number, percent, printed, seeds_of
+from analysis.exhibits.results import (
+    MODELS,
+    NETWORKS,
+    Results,
+    measure_note,
+    metric_label,
+    neighbour_metrics,
+)
+from analysis.exhibits.statistics import beside, by_seed, over_seeds, real_images
+from pipeline.config.params import Params
+
+KEYS = ["model", "selection", "acceptance"]
+SELECTS = "by construction, since the same classifier selects"
+
+
+def claims(results: Results, params: Params) -> list[Claim]:
+    """MaskGIT's samples that the classifier rates highest, against as many drawn at random."""
+    rows, share = _smallest_share(results, "transformer")
+    kept, drawn = (rows[rows["selection"] == name] for name in ("rejection", "random"))
+    # What happens to a metric, as a word and as a sign, and where the paper has it.
+    expected = {
+        "is": ("improves", 1, "B, Table 4"),
+        "fid": ("improves", -1, "B, Table 4"),
+        "recall": ("lowers", -1, ""),
+    }
+    found = []
+    for kind, (said, sign, source) in expected.items():
+        ours, theirs = (by_seed(side, results.metric(kind)) for side in (kept, drawn))
+        relation = "**{}** has a lower recall than {}" if kind == "recall" else BETTER
+        found.append(
+            Claim(
+                said=f"rejection sampling {said} {results.label(kind)}",
+                source=source,
+                exhibit="table4-table",
+                shown_in="Table 4",
+                measure=results.label(kind) + (f", MaskGIT at {100 * share:g}%" if share else ""),
+                sign=sign,
+                parts=by_pairs("rejection", ours, "random selection", theirs, relation),
+                caveat=SELECTS if kind == "is" and results.extractor == "classifier" else "",
+            )
+        )
+    return found
+
+
+def _smallest_share(results: Results, network: str) -> tuple[pd.DataFrame, float | None]:
+    """A network's rows at the smallest acceptance below 1 of which rejection and random selection
+    have a FID, and that acceptance; none and None where there is none."""
+    rows = results.rejection[results.rejection["network"] == network]
+    known = rows[(rows["acceptance"] < 1) & rows[results.metric("fid")].notna()]
+    both = known.groupby("acceptance")["selection"].nunique()
+    share = min(map(float, both[both == 2].index), default=None)
+    return rows[rows["acceptance"] == share], share
+
+
+def table(results: Results, params: Params) -> Table:
+    """Every network, selection and acceptance in a row, then the paper's other models."""
+    side = paper.side(params.data.image_size)
+    cells = beside(_measured(results), _printed(side), KEYS)
+    ours, unselected = paper.TABLE_4[side]["MaskGIT"], paper.TABLE_1[side]["MaskGIT"]
+    return Table(
+        name="table4",
+        title=f"Table 4: rejection sampling, beside the paper's on ImageNet {side}×{side}",
+        cells=cells,
+        readable=_readable(cells, results, params),
+        notes=_notes(cells, results, params),
+        paper=f"keeping the {percent(paper.ACCEPTANCE)} of the samples that a classifier rates "
+        f"highest brings MaskGIT from FID (Inception) {unselected.fid} and IS (Inception) "
+        f"{unselected.is_} to {ours.fid} and {ours.is_}.",
+        here=_facts(results),
+    )
+
+
+def _readable(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
+    over, x = seeds_of(cells["seeds"], params), results.extractor
+
+    def ours(*metrics: str) -> dict[str, list[str]]:
+        return columns(cells, {name: metric_label(name, x) for name in metrics}, over)
+
+    return pd.DataFrame(
+        {
+            "model": cells["model"],
+            "selection": cells["selection"],
+            "accepted": [percent(share) for share in cells["acceptance"]],
+            "samples": cells["samples"].map(count),
+            **ours(results.metric("fid")),
+            paper.FID: printed(cells["paper_fid_inception"], 2),
+            **ours(results.metric("is")),
+            paper.IS: printed(cells["paper_is_inception"], 1),
+            **ours(*neighbour_metrics(results.rejection, x), "class_accuracy"),
+        }
+    )
+
+
+def _measured(results: Results) -> pd.DataFrame:
+    """Means over seeds, MaskGIT first, every acceptance with rejection before random; after each
+    network's as many real images."""
+    metrics = [results.metric("fid"), results.metric("is")]
+    metrics += [*neighbour_metrics(results.rejection, results.extractor), "class_accuracy"]
+    rows = results.rejection.assign(model=results.rejection["network"].map(MODELS))
+    cells = over_seeds(rows, KEYS, metrics)
+    for place, size in enumerate(("candidates", "samples")):
+        fewest = rows.groupby(KEYS)[size].min().to_numpy()  # sorted by the keys as well
+        cells.insert(len(KEYS) + place, size, fewest)
+    rank = {name: place for place, name in enumerate([*MODELS.values(), "rejection", "random"])}
+    order = cells.assign(model=cells["model"].map(rank), selection=cells["selection"].map(rank))
+    order = order.sort_values(["model", "acceptance", "selection"], ascending=[True, False, True])
+    cells = cells.loc[order.index]
+    name = {"model": MODELS["real"], "selection": NONE, "acceptance": float("nan")}
+    sizes = sorted(set(cells["samples"]), reverse=True)
+    real = [real_images(results, samples, name) for samples in sizes]
+    return pd.concat([cells, *real], ignore_index=True)
+
+
+def _printed(side: int) -> pd.DataFrame:
+    unselected = paper.TABLE_1[side]["MaskGIT"]
+    rows = [("MaskGIT", "rejection", 1.0, unselected.fid, unselected.is_)]
+    for model, score in paper.TABLE_4[side].items():
+        guided = model == "ADM"
+        selection = ("guidance", float("nan")) if guided else ("rejection", paper.ACCEPTANCE)
+        rows.append((model, *selection, *score))
+    return pd.DataFrame(rows, columns=[*KEYS, "paper_fid_inception", "paper_is_inception"])
+
+
+def _notes(cells: pd.DataFrame, results: Results, params: Params) -> list[str]:
+    fid, is_ = (f"{results.metric(kind)}_mean" for kind in ("fid", "is"))
+    x = results.extractor
+    notes = [
+        f"Of {count(cells['candidates'].max())} samples of each network, within each class, those "
+        "are kept that the reference classifier rates highest for the class; random: as many of "
+        f"them drawn without looking, since FID ({x}) depends on the number of samples.",
+        "Real images: validation images, mean over disjoint subsets of that many. Columns marked "
+        "(paper …) are the paper's Tables 4 and 1; its VQGAN is the published model, not "
+        f"VQGAN∗. {measure_note(params, x)}",
+    ]
+    if x == "classifier":
+        notes.append(
+            "The classifier that selects is the one whose features and classes are measured: a "
+            f"higher IS ({x}) and share recognised are what it selects for."
+        )
+    measured = cells[cells["samples"].notna()]
+    if measured[[fid, is_]].isna().any(axis=None):
+        notes.append(f"– under FID ({x}): too few samples for a covariance.")
+    return notes
+
+
+def _facts(results: Results) -> list[str]:
+    """What selection does to each network's samples, at the acceptance that the claims are of."""
+    recall = results.metric("recall")
+    found = []
+    for network in NETWORKS:
+        rows, share = _smallest_share(results, network)
+        if share is None:
+            found.append(f"{MODELS[network]}: no acceptance below 100% that could be compared.")
+            continue
+        means = rows.groupby("selection")[["class_accuracy", recall]].mean()
+        with_, without = means.loc["rejection"], means.loc["random"]
+        found.append(
+            f"{MODELS[network]} at {percent(share)}: {percent(with_['class_accuracy'])} of samples "
+            f"recognised with rejection, {percent(without['class_accuracy'])} without; recall "
+            f"{number(with_[recall])} with, {number(without[recall])} without."
+        )
+    return found

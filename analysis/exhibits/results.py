@@ -1,0 +1,217 @@
+"""The result files, read, and the names of the metrics in them."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config.params import Params
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.files import read_json
+from pipeline.runtime.provenance import Record
+from pipeline.runtime.tables import DAMAGED, MISSING, has_param, read_metrics, read_rows, with_nan
+
+# Metrics whose value depends on the network that extracts the features. One more line here, and
+# table 1 and the sweep's show it, and table 4 where rejection measures it (docs/extend.md).
+FEATURE_METRICS = {
+    "fid": "FID",
+    "fid_infinity": "FID∞",
+    "is": "IS",
+    "kid": "KID",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+}
+# Those of the main extractor alone; the others, of neighbours, are measured with both.
+DISTRIBUTION = ("fid", "fid_infinity", "is", "kid")
+OTHER_METRICS = {"nll": "NLL", "class_accuracy": "recognised", "psnr": "PSNR"}
+LOWER_IS_BETTER = {"fid", "fid_infinity", "kid", "nll"}
+SWEEP_METRICS = ["fid", "is", "kid", "nll", "precision", "recall", "class_accuracy"]  # of Table 3
+
+# Sets of images that are measured, by the paper's names for the networks that made them.
+MODELS = {
+    "transformer": "MaskGIT",
+    "autoregressive": "VQGAN∗",
+    "reconstruction": "reconstructions",
+    "real": "real images",
+}
+NETWORKS = ("transformer", "autoregressive")  # the sets of networks that are trained
+# Extractors in a sentence; others are called by their name.
+EXTRACTORS = {
+    "classifier": "this data's own classifier",
+    "random": "an untrained classifier",
+    "inception": "Inception",
+    "vgg": "VGG",
+}
+CURVE_TOKENS = 256  # N of the curves that are drawn: the paper's at 256×256
+
+# The CSV file of each field of `Results`, and the columns that its rows are sorted by.
+TABLES = {
+    "rows": ("evaluation/rows.csv", ["images", "label_smoothing", "seed"]),
+    "real": ("evaluation/real.csv", ["samples", "subset"]),
+    "sweep": ("sweep/rows.csv", ["schedule", "iterations", "seed"]),
+    "crossing": ("sweep/crossing.csv", ["schedule", "decoding_schedule", "seed"]),
+    "cas": ("cas/rows.csv", ["images", "augmentation", "seed"]),
+    "temperature": ("temperature/rows.csv", ["choice_temperature", "seed"]),
+    "editing": ("editing/rows.csv", ["task", "method", "seed"]),
+    "rejection": ("rejection/rows.csv", ["network", "selection", "acceptance", "seed"]),
+    "reconstruction": ("reconstruction/rows.csv", ["seed", "mask_ratio", "draw"]),
+    "speed": ("speed_timings.csv", ["method", "tokens", "batch_size"]),
+}
+ARRAYS = {
+    "class_grid": "evaluation/class_grid.npz",
+    "decoding": "evaluation/decoding.npz",
+    "neighbours": "evaluation/neighbours.npz",
+    "edits": "editing/pictures.npz",
+    "rebuilt": "reconstruction/pictures.npz",
+}
+# Every field of `Results` that an exhibit is made from, and its file or folder, from results/.
+FILES = {name: file for name, (file, _) in TABLES.items()} | ARRAYS
+FILES |= {"evaluation": "evaluation/metrics.json", "curves": "../data/schedules"}
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the stages left behind, read; the files are described in the stages."""
+
+    folder: Path
+    curves: dict[str, pd.DataFrame]  # swept schedule → columns r and gamma
+    evaluation: dict[str, dict[str, float]]  # a key of `MODELS` → metric → mean over seeds
+    extractor: str  # of FID, IS and KID
+    second_extractor: str  # of precision and recall, beside the first
+    rows: pd.DataFrame  # every set of images that was measured: of each training, real, …
+    real: pd.DataFrame  # held-out real images at other numbers of them
+    sweep: pd.DataFrame  # schedule × iterations × seed
+    crossing: pd.DataFrame  # training schedule × decoding schedule
+    cas: pd.DataFrame
+    temperature: pd.DataFrame
+    editing: pd.DataFrame
+    rejection: pd.DataFrame
+    reconstruction: pd.DataFrame
+    speed: pd.DataFrame
+    data: dict[str, float]
+    tokenizer: dict[str, float]
+    class_grid: Arrays
+    decoding: Arrays
+    neighbours: Arrays
+    edits: Arrays
+    rebuilt: Arrays
+    sources: dict[str, Record]  # stage → run, commit, machine, …; empty where none was recorded
+
+    def metric(self, kind: str) -> str:
+        """The column of a kind of metric: "fid" is `fid_classifier`, "nll" is `nll`."""
+        return f"{kind}_{self.extractor}" if kind in FEATURE_METRICS else kind
+
+    def label(self, kind: str) -> str:
+        """What readers see of a kind of metric: "FID (classifier)"."""
+        return metric_label(self.metric(kind), self.extractor)
+
+    @property
+    def manifold_extractors(self) -> tuple[str, str]:
+        """Those of precision and recall in Table 1 and in Table 5: as in the paper VGG and
+        Inception where either was used, else the main one and the second."""
+        pair = (self.extractor, self.second_extractor)
+        as_printed = self.second_extractor == "vgg" or self.extractor == "inception"
+        return pair[::-1] if as_printed else pair
+
+    def trained_with(self, smoothing: float) -> pd.DataFrame:
+        """The rows of both networks that were trained with a label smoothing, one a seed."""
+        smoothed = has_param(self.rows["label_smoothing"], smoothing)
+        return self.rows[self.rows["images"].isin(NETWORKS) & smoothed]
+
+    def other_smoothings(self, main: float) -> list[float]:
+        """The label smoothings besides the main one that the networks were trained with."""
+        column = self.rows["label_smoothing"].dropna()
+        return sorted(set(column[~has_param(column, main)]))
+
+
+def read_results(folder: Path) -> Results:
+    """Read every result file, and γ of each schedule beside them. Raises a `UserError` if one is
+    missing or damaged."""
+    tables = {name: read_rows(folder / file, keys, []) for name, (file, keys) in TABLES.items()}
+    metrics = read_json(folder / FILES["evaluation"], *MODELS, way_out=DAMAGED)
+    evaluation = {name: with_nan(values) for name, values in metrics.items()}
+    columns = list(evaluation["transformer"])
+    extractor = _extractors("fid", columns)[0]
+    others = [name for name in _extractors("precision", columns) if name != extractor]
+    return Results(
+        folder=folder,
+        curves=_read_curves(folder / FILES["curves"], sorted(set(tables["sweep"]["schedule"]))),
+        evaluation=evaluation,
+        extractor=extractor,
+        second_extractor=others[0],
+        data=read_metrics(folder / "prepare/metrics.json"),
+        tokenizer=read_metrics(folder / "tokenizer/metrics.json"),
+        sources={f.stem: read_json(f) for f in sorted((folder / "sources").glob("*.json"))},
+        **tables,
+        **{name: _read_arrays(folder / file) for name, file in ARRAYS.items()},
+    )
+
+
+def _extractors(kind: str, columns: Iterable[str]) -> list[str]:
+    """The feature extractors that a metric was measured with, from names like `fid_classifier`."""
+    return [match[1] for name in columns if (match := re.fullmatch(rf"{kind}_([^_]+)", name))]
+
+
+def _read_arrays(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except FileNotFoundError as error:
+        raise UserError(str(path), "missing", MISSING) from error
+    except Exception as error:  # a damaged file makes its reader raise nearly anything
+        raise UserError(str(path), "damaged", DAMAGED) from error
+
+
+def _read_curves(folder: Path, schedules: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """γ(r) of each schedule, without one that was swept and removed from the code since."""
+    if not folder.is_dir():
+        raise UserError(str(folder), "missing", MISSING)
+    gamma = f"gamma_{CURVE_TOKENS}"
+    paths = {name: folder / f"{name}.csv" for name in schedules}
+    return {
+        name: read_rows(path, ["r"], [gamma])[["r", gamma]].rename(columns={gamma: "gamma"})
+        for name, path in paths.items()
+        if path.exists()
+    }
+
+
+def measure_note(params: Params, extractor: str) -> str:
+    """What every FID was measured against, how many splits the IS has, and whether the tokenizer
+    was trained on the network that measures."""
+    evaluation = params.evaluation
+    published = evaluation.reference_statistics
+    reference = f"the statistics in {Path(published).name}" if published else "the training images"
+    splits = "1 split" if evaluation.is_splits == 1 else f"{evaluation.is_splits} splits"
+    note = f"FID ({extractor}) is against {reference}; IS ({extractor}) over {splits}."
+    if extractor == params.tokenizer.perceptual and not params.tokenizer.pretrained:
+        note += (
+            f" The tokenizer's perceptual loss is of the same network, so that FID ({extractor}) "
+            "flatters all that it decodes, beside real images."
+        )
+    return note
+
+
+def neighbour_metrics(columns: Iterable[str], extractor: str) -> list[str]:
+    """The columns of precision, recall and the like, and of a user's own metrics, in the order of
+    `FEATURE_METRICS`."""
+    names = (f"{kind}_{extractor}" for kind in FEATURE_METRICS if kind not in DISTRIBUTION)
+    return [name for name in names if name in columns]
+
+
+def plain(schedule: str) -> str:
+    """A mask schedule's name in words."""
+    return schedule.replace("_", " ")
+
+
+def metric_label(name: str, extractor: str) -> str:
+    """What readers see. FID and IS always carry their extractor: "FID (classifier)"."""
+    kind = name.removesuffix(f"_{extractor}")
+    if kind in FEATURE_METRICS and kind != name:
+        return f"{FEATURE_METRICS[kind]} ({extractor})"
+    return OTHER_METRICS.get(name, name.replace("_", " "))

@@ -1,0 +1,150 @@
+"""Pictures of samples: by class beside real images (Figure 5), after each iteration of decoding
+(Figure 2), and beside the training images nearest to them."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from analysis.exhibits.base import Figure
+from analysis.exhibits.drawing import draw_mosaic, even_selection, shortened
+from analysis.exhibits.formatting import count, listed, number, percent
+from analysis.exhibits.results import EXTRACTORS, MODELS, Arrays, Results
+from pipeline.config.params import Params
+
+MAX_CLASSES = 20
+MANY, FEW = 10, 5  # pictures of a class, of one model alone or of several side by side
+SHOWN = ("transformer", "autoregressive", "real")
+ORDINALS = ("nearest", "2nd", "3rd")
+MAX_ITERATIONS = 12
+GREY = 150.0  # of the cover over masked tokens
+OPACITY = 0.8
+
+
+def by_class(results: Results, params: Params) -> Figure:
+    """Samples of the main model, a row for each class; opens the report."""
+    names = results.class_grid["class_names"]
+    return Figure(
+        name="samples",
+        title=f"Samples of MaskGIT by class{_part(results)}",
+        alt=f"Samples in rows, one for each of {len(names)} classes: "
+        f"{listed(shortened(str(name)) for name in names[:MAX_CLASSES])}.",
+        draw=partial(_draw_classes, results.class_grid, ("transformer",), MANY),
+    )
+
+
+def comparison(results: Results, params: Params) -> Figure:
+    """MaskGIT's samples, the baseline's and real images side by side, by class (Figure 5)."""
+    shares = [
+        f"{percent(results.evaluation[name]['class_accuracy'])} ({MODELS[name]})" for name in SHOWN
+    ]
+    return Figure(
+        name="figure5",
+        title=f"Figure 5: MaskGIT, VQGAN∗ and real images by class{_part(results)}",
+        alt="Three blocks of pictures side by side, a row for each class: samples of MaskGIT, "
+        "samples of VQGAN∗, real images.",
+        paper="beside BigGAN-deep's samples and the training set, MaskGIT's are more diverse than "
+        "those of BigGAN-deep.",
+        here=[f"Share whose class the reference classifier recognises: {listed(shares)}."],
+        draw=partial(_draw_classes, results.class_grid, SHOWN, FEW),
+    )
+
+
+def _part(results: Results) -> str:
+    """How many of the classes are drawn, where it is not all of them."""
+    shown, total = min(len(results.class_grid["class_names"]), MAX_CLASSES), results.data["classes"]
+    return f" ({shown} of {count(total)} classes)" if shown < total else ""
+
+
+def _draw_classes(grid: Arrays, models: tuple[str, ...], most: int, path: Path, dpi: int) -> None:
+    shown = even_selection(len(grid["class_names"]), MAX_CLASSES)
+    each = min(most, *(grid[name].shape[1] for name in models))
+    draw_mosaic(
+        np.concatenate([grid[name][shown, :each] for name in models], axis=1),
+        path,
+        dpi,
+        row_labels=[shortened(str(grid["class_names"][i])) for i in shown],
+        column_labels=[MODELS[name] for name in models] if len(models) > 1 else [],
+        block=(len(shown), each),
+    )
+
+
+def neighbours(results: Results, params: Params) -> Figure:
+    """The training images nearest to samples, in the extractor's features."""
+    ours, extractor = results.evaluation["transformer"], results.extractor
+    name = f"nearest_distance_{extractor}"
+    sampled, real = ours.get(name, float("nan")), ours.get(f"{name}_real", float("nan"))
+    ratio = sampled / real if real else float("nan")
+    return Figure(
+        name="neighbours",
+        title="Samples and the training images nearest to them (left: distance)",
+        alt="In each row a sample and the training images that are nearest to it.",
+        here=[
+            "The mean distance to the nearest training image, in features of "
+            f"{EXTRACTORS.get(extractor, extractor)}, is "
+            f"{number(sampled)} for MaskGIT's samples and {number(real)} for held-out real images: "
+            f"a ratio of **{number(ratio)}**. Below 1 would hint at copies; decoded ones "
+            "are not at 0, but as far from their images as the tokenizer's reconstructions."
+        ],
+        draw=partial(_draw_neighbours, results.neighbours),
+    )
+
+
+def _draw_neighbours(arrays: Arrays, path: Path, dpi: int) -> None:
+    samples, nearest, distance = arrays["samples"], arrays["nearest"], arrays["distance"]
+    ranks = [ORDINALS[i] if i < len(ORDINALS) else f"{i + 1}th" for i in range(nearest.shape[1])]
+    draw_mosaic(
+        np.concatenate([samples[:, None], nearest], axis=1),
+        path,
+        dpi,
+        row_labels=[number(d) for d in distance[:, 0]],
+        column_labels=["sample", *ranks],
+    )
+
+
+def iterations(results: Results, params: Params) -> Figure:
+    """The sample after each iteration, with the tokens that are still masked covered (Figure 2)."""
+    images, masked = results.decoding["images"], results.decoding["masked"]
+    return Figure(
+        name="figure2",
+        title=f"Figure 2: decoding in T = {len(images)} iterations (grey: still masked)",
+        alt="A row of pictures for each sample: the canvas after each iteration. The grey tokens, "
+        "which are still masked, become fewer until none is left.",
+        paper="all tokens are predicted at once, the most confident ones are kept, and within a "
+        "few iterations the image is done; VQGAN needs one for each token.",
+        here=[_left(masked)],
+        draw=partial(draw_decoding, images, masked),
+    )
+
+
+def _left(masked: np.ndarray) -> str:
+    """How many tokens are still masked, from (T, n, h, w)."""
+    left, total = masked.mean(axis=(1, 2, 3)), len(masked)
+    if total == 1:
+        return "All tokens are kept after a single iteration."
+    said = (
+        f"{percent(left[0])} of the tokens are still masked after the first of {total} iterations"
+    )
+    half = total // 2
+    halfway = f", {percent(left[half - 1])} after {half}" if half > 1 else ""
+    return f"{said}{halfway}, none after the last."
+
+
+def draw_decoding(images: np.ndarray, masked: np.ndarray, path: Path, dpi: int) -> None:
+    """Draw the canvas after each iteration, tokens that are still masked under translucent grey.
+
+    Args:
+        images: (T, n, H, W, C) uint8, the sample after each iteration.
+        masked: (T, n, h, w) bool, tokens masked again after it; the last is ignored, as the
+            answer has none.
+    """
+    unknown = masked.copy()
+    unknown[-1] = False
+    # Nearest token of each pixel.
+    rows = np.arange(images.shape[2]) * masked.shape[2] // images.shape[2]
+    columns = np.arange(images.shape[3]) * masked.shape[3] // images.shape[3]
+    cover = OPACITY * unknown[:, :, rows[:, None], columns, None]
+    canvas = (images * (1 - cover) + GREY * cover).round().astype(np.uint8)
+    shown = even_selection(len(images), MAX_ITERATIONS)
+    labels = [f"t = {i + 1}" for i in shown]
+    draw_mosaic(canvas[shown].swapaxes(0, 1), path, dpi, column_labels=labels)

@@ -1,0 +1,652 @@
+"""Mask schedules and the number of iterations (section 4.4: Table 3 and Figure 8), and schedules
+crossed: trained with one and decoded with another, which the paper always changes together."""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis.exhibits import paper
+from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.claims import HYPOTHESIS, SCHEDULES, SWEPT, Claim, Part, by_pairs
+from analysis.exhibits.drawing import (
+    NARROW,
+    figure,
+    legend_place,
+    log_steps,
+    panels,
+    plain_numbers,
+    schedule_colours,
+)
+from analysis.exhibits.formatting import (
+    NONE,
+    column,
+    columns,
+    count,
+    counted_label,
+    extent,
+    heading,
+    listed,
+    number,
+    printed,
+    seeds_of,
+)
+from analysis.exhibits.results import (
+    CURVE_TOKENS,
+    LOWER_IS_BETTER,
+    MODELS,
+    SWEEP_METRICS,
+    Results,
+    measure_note,
+    metric_label,
+    plain,
+)
+from analysis.exhibits.statistics import (
+    Effect,
+    by_seed,
+    chosen_options,
+    nested_choice,
+    over_seeds,
+    rank_order,
+    real_images,
+)
+from pipeline.config.params import Params
+
+# The paper's three families (section 3.3); the third is linear.
+CONCAVE = ("exponential", "cubic", "square", "cosine")
+CONVEX = ("square_root", "logarithmic")
+CHOOSING = 3  # fewest seeds for a test in which each has its T from another (docs/metrics.md)
+EVERY = 3  # points of a curve from one that is drawn to the next
+
+
+# The claims of section 4.4
+
+
+def claims(results: Results, params: Params) -> list[Claim]:
+    """Which schedule, how many iterations, and what of it is training and what decoding."""
+    best_by, schedule = params.analysis.best_by, params.training.mask_schedule
+    claim = partial(Claim, networks=(SWEPT,))
+    return [
+        *_families(results, best_by, claim),
+        _sweet_spot(results, schedule, best_by, claim),
+        *_orders(results, best_by, claim),
+        *_crossed(results, claim),
+    ]
+
+
+def at_best_iterations(results: Results, kind: str) -> pd.DataFrame:
+    """The rows of the sweep at each schedule's best T by a metric, T chosen by another seed.
+
+    Returns:
+        One row per schedule and seed.
+    """
+    chosen = [
+        nested_choice(rows, "iterations", results.metric(kind), kind)
+        for _, rows in results.sweep.groupby("schedule")
+    ]
+    return pd.concat(chosen, ignore_index=True)
+
+
+def _sign(kind: str) -> int:
+    """The sign of a better value less a worse one."""
+    return -1 if kind in LOWER_IS_BETTER else 1
+
+
+def _families(results: Results, kind: str, claim: "partial[Claim]") -> list[Claim]:
+    """Cosine against each other schedule; concave against linear against convex ones."""
+    best = at_best_iterations(results, kind)
+    values = {name: by_seed(rows, results.metric(kind)) for name, rows in best.groupby("schedule")}
+    claim = partial(
+        claim,
+        source="4.4, Table 3",
+        exhibit="table3-table",
+        shown_in="Table 3",
+        measure=results.label(kind),
+        sign=_sign(kind),
+        fewest=CHOOSING,
+    )
+    best_one, all_of_them = paper.BEST_SCHEDULE, tuple(paper.TABLE_3)
+    known = values if best_one in values else {}
+    rivals = [name for name in _found(all_of_them, known) if name != best_one]
+    whole = len(rivals) in (0, len(all_of_them) - 1)
+    linear = values.get("linear", pd.Series(dtype=float))
+    return [
+        claim(
+            said=f"{best_one} is the best of the schedules{_partly(all_of_them, known)}",
+            parts=[
+                part
+                for rival in rivals
+                for part in by_pairs(
+                    best_one, values[best_one], plain(rival), values[rival], several=len(rivals) > 1
+                )
+            ],
+            whole=f"**{best_one} is better than "
+            f"{'every other schedule of the paper' if whole else _names(rivals)}**",
+        ),
+        claim(
+            said=f"concave schedules{_partly(CONCAVE, values)} are better than linear",
+            parts=by_pairs(*_mean("concave", CONCAVE, values), "linear", linear),
+        ),
+        claim(
+            said=f"linear is better than convex schedules{_partly(CONVEX, values)}",
+            parts=by_pairs("linear", linear, *_mean("convex", CONVEX, values)),
+        ),
+    ]
+
+
+def _found(family: Sequence[str], among: Iterable[str]) -> list[str]:
+    """Those of a family that were measured, in its order."""
+    measured = set(among)
+    return [name for name in family if name in measured]
+
+
+def _partly(family: Sequence[str], values: Iterable[str]) -> str:
+    """What a claim says of a family that was not swept whole."""
+    found = _found(family, values)
+    if len(found) in (0, len(family)):
+        return ""
+    return f" (of which {_names(found)} alone {'was' if len(found) == 1 else 'were'} swept)"
+
+
+def _mean(kind: str, family: Sequence[str], values: dict[str, pd.Series]) -> tuple[str, pd.Series]:
+    """What was swept of a family: how it is called, and its mean over schedules, by seed."""
+    found = _found(family, values)
+    if not found:
+        return kind, pd.Series(dtype=float)
+    mean = pd.concat([values[name] for name in found], axis=1).dropna().mean(axis=1)
+    if len(found) < len(family):
+        return f"the mean of {_names(found)}" if len(found) > 1 else _names(found), mean
+    return f"the {kind} schedules' mean", mean
+
+
+def _names(schedules: list[str]) -> str:
+    return listed(map(plain, schedules))
+
+
+def _sweet_spot(results: Results, schedule: str, kind: str, claim: "partial[Claim]") -> Claim:
+    """The best T between the smallest and the largest, chosen by another seed, against both."""
+    metric = results.metric(kind)
+    rows = results.sweep[results.sweep["schedule"] == schedule]
+    steps = sorted(set(rows["iterations"]))
+    parts, whole = [], ""
+    if len(steps) > 2:
+        whole = f"**a T between {steps[0]} and {steps[-1]} is better than either**"
+        inside = by_seed(nested_choice(rows, "iterations", metric, kind, steps[1:-1]), metric)
+        for end in (steps[0], steps[-1]):
+            outer = by_seed(rows[rows["iterations"] == end], metric)
+            parts += by_pairs("the best T between them", inside, f"T = {end}", outer, several=True)
+    return claim(
+        said="quality peaks at a sweet spot of T and then worsens",
+        source="4.4, Figure 8",
+        exhibit="figure8",
+        shown_in="Figure 8",
+        measure=f"{plain(schedule)}, {results.label(kind)}",
+        sign=_sign(kind),
+        fewest=CHOOSING,
+        parts=parts,
+        whole=whole,
+    )
+
+
+def _orders(results: Results, best_by: str, claim: "partial[Claim]") -> list[Claim]:
+    """Spearman's ρ with the paper's ordering of the schedules, by each of its three metrics."""
+    best = nested_best(results, best_by)
+    return [
+        claim(
+            said=f"the schedules rank as in the paper by {results.label(kind)}",
+            source="4.4, Table 3",
+            exhibit="rank_correlation-table",
+            shown_in="Ordering",
+            measure=results.label(kind),
+            sign=1,
+            parts=[
+                Part(
+                    effect=effect,
+                    won="**the ordering is like the paper's**",
+                    lost="**the ordering is the opposite of the paper's**",
+                    tied="the ordering agrees with the paper's no better than chance can",
+                    kind="Spearman's ρ",
+                )
+            ],
+            noise=SCHEDULES,
+            lacking="" if best["seeds"].max() > 1 else "one seed alone orders them by its luck",
+        )
+        for kind, effect in rank_correlation(best, results).items()
+    ]
+
+
+def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
+    """Concave schedules against the others, in training and in decoding alone."""
+    metric, rows = results.metric("fid"), results.crossing
+    bent, others = list(CONCAVE), ["linear", *CONVEX]
+    found = []
+    for side, step in {"schedule": "training", "decoding_schedule": "decoding"}.items():
+        ours, theirs = (_found(family, rows[side]) for family in (bent, others))
+        first, second, crossed = "concave schedules", "linear or convex ones", ""
+        if (ours, theirs) != (bent, others) and ours and theirs:
+            first, second = _names(ours), _names(theirs)
+            crossed = f" ({first} against {second})"
+        found.append(
+            claim(
+                said=f"concave schedules help in {step}{crossed}",
+                source=f"4.4, as a {HYPOTHESIS}",
+                exhibit="crossing-table",
+                shown_in="Crossing",
+                measure=results.label("fid"),
+                sign=_sign("fid"),
+                parts=by_pairs(
+                    f"{step} with {first}",
+                    by_seed(rows[rows[side].isin(ours)], metric),
+                    f"{step} with {second}",
+                    by_seed(rows[rows[side].isin(theirs)], metric),
+                ),
+            )
+        )
+    return found
+
+
+# Means over seeds, each schedule's best T, and the agreement of the ranking with the paper's
+
+
+def sweep_metrics(results: Results) -> list[str]:
+    """Every metric column of the sweep: Table 3's first, then any that was added since; the seeds
+    are the spread here, and not what a single set has."""
+    table3 = [results.metric(kind) for kind in SWEEP_METRICS]
+    known = ["schedule", "iterations", "seed", "samples", *table3]
+    others = [name for name in results.sweep.columns if name not in known]
+    return table3 + [name for name in others if not name.endswith("_std")]
+
+
+def schedule_order(names: Iterable[str]) -> list[str]:
+    """The paper's schedules in its Table 3's order, then the others by name."""
+    present = set(names)
+    return _found(tuple(paper.TABLE_3), present) + sorted(present - set(paper.TABLE_3))
+
+
+def summarize(results: Results) -> pd.DataFrame:
+    """Means over seeds of the sweep, per (schedule, T), in the paper's order of schedules.
+
+    Returns:
+        As `over_seeds`, and samples (of one seed).
+    """
+    keys = ["schedule", "iterations"]
+    summary = over_seeds(results.sweep, keys, sweep_metrics(results))
+    samples = results.sweep.groupby(keys)["samples"].min().to_numpy()  # sorted by the keys as well
+    summary.insert(summary.columns.get_loc("seeds") + 1, "samples", samples)
+    rank = summary["schedule"].map(schedule_order(summary["schedule"]).index)
+    return summary.iloc[np.lexsort((summary["iterations"], rank))].reset_index(drop=True)
+
+
+def best_iterations(summary: pd.DataFrame, metric: str, kind: str) -> pd.DataFrame:
+    """The row of each schedule's best T by the mean of a metric over all seeds, to mark it in a
+    figure; of equal ones the smallest T. A table has `nested_best`."""
+    groups = summary[f"{metric}_mean"].groupby(summary["schedule"], sort=False)
+    best = groups.idxmin() if kind in LOWER_IS_BETTER else groups.idxmax()
+    return summary.loc[best].reset_index(drop=True)
+
+
+def nested_best(results: Results, kind: str) -> pd.DataFrame:
+    """Each schedule, in the paper's order, at its best T, which another seed chooses for each.
+
+    Returns:
+        As `over_seeds`, and iterations: the T's, as text, in the order of the seeds, or the one
+        that all have; samples (of one seed).
+    """
+    rows = at_best_iterations(results, kind)
+    cells = over_seeds(rows, ["schedule"], sweep_metrics(results)).set_index("schedule")
+    groups = rows.groupby("schedule")
+    cells.insert(0, "iterations", groups.apply(chosen_options, "iterations"))
+    cells.insert(2, "samples", groups["samples"].min())
+    order = schedule_order(rows["schedule"])
+    return cells.loc[order].rename_axis("schedule").reset_index()
+
+
+def rank_correlation(best: pd.DataFrame, results: Results) -> dict[str, Effect]:
+    """Spearman's ρ between our ordering of the schedules and the paper's, by FID, IS and NLL.
+
+    Taken over the schedules that both have, each at its own best T. Fewer than three, or a metric
+    that is the same for all of them, have no ρ (NaN).
+    """
+    shared = best[best["schedule"].isin(paper.TABLE_3)]
+    theirs = [paper.TABLE_3[name] for name in shared["schedule"]]
+    return {
+        kind: rank_order(shared[f"{results.metric(kind)}_mean"], [row[place] for row in theirs])
+        for place, kind in enumerate(("fid", "is", "nll"), start=1)
+    }
+
+
+# Table 3, the whole grid, and the agreement with the paper's ordering
+
+
+def table3(results: Results, params: Params) -> Table:
+    """Every schedule at the T that is best by `analysis.best_by`, beside the paper's Table 3."""
+    best_by = params.analysis.best_by
+    best, label = nested_best(results, best_by), results.label(best_by)
+    names = ["iterations", "fid_inception", "is_inception", "nll"]
+    rows = [paper.TABLE_3.get(name) or [float("nan")] * 4 for name in best["schedule"]]
+    cells = best.join(pd.DataFrame(rows, columns=names).add_prefix("paper_"))
+    real = real_images(results, cells["samples"].max(), {"schedule": MODELS["real"]})
+    cells = pd.concat([cells, real], ignore_index=True)
+    means = zip(best["schedule"], best[f"{results.metric(best_by)}_mean"], strict=True)
+    each = [f"{plain(name)} {number(mean)}" for name, mean in means]
+    return Table(
+        name="table3",
+        title=f"Table 3: mask schedules, each at its best T by {label}, beside the paper's",
+        cells=cells,
+        readable=_beside_paper(cells, results, params),
+        notes=[
+            f"{_sampling_note(best)} {_choice_note(best)} "
+            f"{measure_note(params, results.extractor)}",
+            "NLL, in nats: mean over the masked tokens of a validation image, then over images; "
+            "masks are drawn from the schedule as in its training. Columns marked (paper …) are "
+            "the paper's Table 3 on ImageNet 256×256, which does not define its NLL: compare "
+            "orderings, not values.",
+            *_reach_notes(best, results, params),
+            *training_note(params),
+        ],
+        paper="concave schedules are generally better than linear (exponential is not, by FID "
+        "(Inception)), and linear than convex ones; cosine is "
+        f"the best, at T = {paper.TABLE_3['cosine'].iterations} (FID (Inception) "
+        f"{paper.TABLE_3['cosine'].fid}), just before square, while exponential masks too much.",
+        here=[f"{label} of each at its best T: {listed(each)}."],
+    )
+
+
+def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
+    """Our columns, the paper's after those that it has."""
+    over = seeds_of(cells["seeds"], params)
+    chosen = "T, chosen by another seed" if over else "T, chosen on the same samples"
+    theirs = {
+        results.metric("fid"): (paper.FID, printed(cells["paper_fid_inception"], 2)),
+        results.metric("is"): (paper.IS, printed(cells["paper_is_inception"], 1)),
+        "nll": (paper.NLL, printed(cells["paper_nll"], 2)),
+    }
+    readable = {
+        "schedule": cells["schedule"].map(plain),
+        chosen: cells["iterations"].fillna(NONE),
+        "T (paper)": printed(cells["paper_iterations"], 0),
+    }
+    for metric in map(results.metric, SWEEP_METRICS):
+        readable |= _ours(cells, metric, results, over) | dict(
+            [theirs[metric]] if metric in theirs else []
+        )
+    return pd.DataFrame(readable)
+
+
+def _ours(cells: pd.DataFrame, metric: str, results: Results, over: str) -> dict[str, list[str]]:
+    label = counted_label(metric, results.extractor, cells["samples"])
+    # Real images are in no competition, nor NLLs: each schedule's is over masks of its own.
+    among = None if metric == "nll" else cells["iterations"].notna()
+    return columns(cells, {metric: label}, over, among)
+
+
+def grid(results: Results, params: Params) -> Table:
+    """Every cell of the sweep, mean and interval over seeds per (schedule, T)."""
+    summary = summarize(results)
+    real = real_images(results, summary["samples"].max(), {"schedule": MODELS["real"]})
+    cells = pd.concat([summary, real], ignore_index=True)
+    over = seeds_of(cells["seeds"], params)
+    readable = {
+        "schedule": cells["schedule"].map(plain),
+        "T": cells["iterations"].map(count),
+        "seeds": cells["seeds"].map(count),
+    }
+    for metric in sweep_metrics(results):
+        readable |= _ours(cells, metric, results, over)
+    return Table(
+        name="sweep",
+        title="Every schedule at every T",
+        cells=cells,
+        readable=pd.DataFrame(readable),
+        notes=[_sampling_note(summary)],
+        folded=True,
+    )
+
+
+def agreement(results: Results, params: Params) -> Table:
+    """Rank correlations of our ordering of the schedules with the paper's."""
+    best = nested_best(results, params.analysis.best_by)
+    effects = rank_correlation(best, results)
+    cells = pd.DataFrame(
+        {
+            "metric": results.metric(kind),
+            "paper_metric": label,
+            "schedules": effect.n,
+            "spearman_rho": effect.value,
+            "p_value": effect.p,
+        }
+        for (kind, effect), label in zip(
+            effects.items(), (paper.FID, paper.IS, paper.NLL), strict=True
+        )
+    )
+    notes = ["ρ = 1: the same ordering; p: exact, two-sided, over all orderings of the schedules."]
+    others = [plain(name) for name in best["schedule"] if name not in paper.TABLE_3]
+    if others:
+        notes.append(f"Left out, as not among the paper's schedules: {listed(others)}.")
+    notes += training_note(params)
+    if cells["spearman_rho"].isna().any():
+        notes.append("– : not defined for fewer than three schedules, or if all are equal.")
+    return Table(
+        name="rank_correlation",
+        title="Agreement with the paper's ordering of the schedules (Spearman's ρ)",
+        cells=cells,
+        readable=pd.DataFrame(
+            {
+                "metric": [metric_label(name, results.extractor) for name in cells["metric"]],
+                "against": cells["paper_metric"],
+                "schedules": cells["schedules"].astype(str),
+                "ρ": cells["spearman_rho"].map(number),
+                "p, uncorrected": cells["p_value"].map(number),
+            }
+        ),
+        notes=notes,
+    )
+
+
+def _reach_notes(best: pd.DataFrame, results: Results, params: Params) -> list[str]:
+    """What the sweep may have stopped short of: larger T, longer training."""
+    largest = results.sweep.groupby("schedule")["iterations"].max()
+    ends = [
+        f"{plain(name)} (T = {largest[name]:g})"
+        for name, chosen in zip(best["schedule"], best["iterations"], strict=True)
+        if chosen == f"{largest[name]:g}"
+    ]
+    notes = []
+    if ends:
+        notes.append(
+            "Chosen for every seed is the largest T of the grid, so that the best may lie beyond: "
+            f"{listed(ends)}."
+        )
+    if not params.transformer.pretrained and params.sweep.steps < params.training.steps:
+        notes.append(
+            f"The sweep's models are trained for {count(params.sweep.steps)} steps, fewer than the "
+            f"main model's {count(params.training.steps)}."
+        )
+    return notes
+
+
+def training_note(params: Params) -> list[str]:
+    """What readers must know where released weights took training's place."""
+    if not params.transformer.pretrained:
+        return []
+    return [
+        "Every schedule decodes from the same released weights; the paper trains a model for each. "
+        "Seeds differ in what is sampled, not in the model."
+    ]
+
+
+def _sampling_note(cells: pd.DataFrame) -> str:
+    """How many seeds and samples the numbers stand on."""
+    seeds, samples = extent(cells["seeds"]), extent(cells["samples"])
+    if seeds == "1":
+        return f"One seed of {samples} samples: no interval, and nothing can be concluded."
+    return f"Means over {seeds} seeds of {samples} samples each."
+
+
+def _choice_note(cells: pd.DataFrame) -> str:
+    """On which samples the best T was chosen, and what real images in as many samples are for."""
+    real = (
+        f"Real images: validation images in subsets of {count(cells['samples'].max())}, as few "
+        "images alone are some way from the training images."
+    )
+    if cells["seeds"].max() < 2:
+        return f"T was chosen by the samples that it is reported on, which flatters it. {real}"
+    return (
+        "For each seed T is the best of another seed, so that no sample reports on a T that it "
+        f"chose; several T are in the order of the seeds. {real}"
+    )
+
+
+# Schedules crossed
+
+
+def crossing(results: Results, params: Params) -> Table:
+    """Models trained with one schedule and decoded with another; a row for each model."""
+    rows, kind = results.crossing, params.analysis.best_by
+    metric, label = results.metric(kind), results.label(kind)
+    cells = over_seeds(
+        rows, ["schedule", "decoding_schedule"], [results.metric("fid"), results.metric("is")]
+    )
+    least, note = "lowest" if kind in LOWER_IS_BETTER else "highest", ""
+    if len(cells):
+        samples = rows["samples"].min()
+        real = real_images(results, samples, {})
+        known = "" if real.empty else number(real[f"{metric}_mean"][0])
+        note = (
+            f"{label} at T = {extent(rows['iterations'])}, {count(samples)} samples a seed"
+            f"{f'; as many real images have {known}' if known else ''}. The sweep's models, each "
+            f"decoded with every schedule; the {least} means are no verdict. "
+            f"{measure_note(params, results.extractor)}"
+        )
+    return Table(
+        name="crossing",
+        title=f"One schedule in training, another in decoding: {label}",
+        cells=cells,
+        readable=_square(cells, metric, seeds_of(cells["seeds"], params), least),
+        notes=[note or "No schedules were crossed (sweep.crossed is empty)."],
+        paper="concave schedules are held to help twice: they train on harder cases, with more "
+        "masked, and they decode from less to more; both are always changed together.",
+    )
+
+
+def _square(cells: pd.DataFrame, metric: str, over: str, least: str) -> pd.DataFrame:
+    """A row for each schedule of training, a column for each of decoding, and the best of each."""
+    names = schedule_order(cells["schedule"])
+    decoded = schedule_order(cells["decoding_schedule"])
+    text = cells.assign(text=column(cells, metric))
+    text = text.pivot(index="schedule", columns="decoding_schedule", values="text")
+    means = cells.pivot(index="schedule", columns="decoding_schedule", values=f"{metric}_mean")
+    best = means.idxmin if least == "lowest" else means.idxmax
+    headings = {name: heading(f"decoded: {plain(name)}", over) for name in decoded}
+    table = {"trained": [plain(name) for name in names]}
+    table |= {headings[name]: list(text.loc[names, name].fillna(NONE)) for name in decoded}
+    table[f"{least} in the row"] = [plain(best(axis=1)[name]) for name in names]
+    table["mean of the row"] = [number(means.loc[name].mean()) for name in names]
+    if not names:
+        return pd.DataFrame(table)
+    last = {"trained": f"{least} in the column", "mean of the row": NONE}
+    last |= {headings[name]: plain(best(axis=0)[name]) for name in decoded}
+    last[f"{least} in the row"] = NONE
+    return pd.concat([pd.DataFrame(table), pd.DataFrame([last])], ignore_index=True)
+
+
+# Figure 8: the mask schedules γ(r), and FID and IS against the iterations T
+
+
+def curves(results: Results, params: Params) -> Figure:
+    """γ(r) of the sweep's schedules (left of the paper's Figure 8)."""
+    return Figure(
+        name="schedules",
+        title=f"Figure 8, left: the mask schedules γ(r), N = {CURVE_TOKENS}",
+        alt="Curves of the share of tokens that is masked, from 1 at the start of decoding to 0 at "
+        "its end, one for each mask schedule.",
+        draw=partial(_draw_curves, results),
+        chart=True,
+    )
+
+
+def quality(results: Results, params: Params) -> Figure:
+    """FID and IS against T, a line per schedule (right of the paper's Figure 8)."""
+    fid, is_ = results.label("fid"), results.label("is")
+    best_by = params.analysis.best_by
+    best = nested_best(results, best_by)
+    each = []
+    for name, iterations in zip(best["schedule"], best["iterations"], strict=True):
+        theirs = paper.TABLE_3.get(name)
+        beside = f" (paper: {theirs.iterations})" if theirs else ""
+        each.append(f"{plain(name)} {iterations.replace(', ', '/')}{beside}")
+    by = "that another seed chooses for each" if best["seeds"].max() > 1 else "of one seed"
+    tried = listed(str(steps) for steps in sorted(set(results.sweep["iterations"])))
+    return Figure(
+        name="figure8",
+        title=f"Figure 8, right: {fid} and {is_} against the iterations T",
+        alt=f"Two charts with a curve for each mask schedule: {fid} and {is_} of samples by number "
+        "of decoding iterations, each schedule's best marked with a star.",
+        paper="more iterations are not necessarily better: every schedule but the logarithmic has "
+        "a sweet spot, the earlier the more concave it is (cosine at 8 to 12).",
+        here=[f"The best T by {results.label(best_by)}, {by}: {listed(each)}; tried were {tried}."],
+        draw=partial(_draw_quality, results),
+        chart=True,
+    )
+
+
+def _draw_curves(results: Results, path: Path, dpi: int, narrow: bool = False) -> None:
+    size, ncols = ((NARROW, 4.2), 2) if narrow else ((5.2, 3.4), 1)
+    with figure(path, size, dpi) as canvas:
+        axes = canvas.subplots()
+        order = schedule_order(results.sweep["schedule"])
+        for name, colour in schedule_colours(order).items():
+            if name in results.curves:
+                curve = results.curves[name].iloc[::EVERY]
+                axes.plot(curve["r"], curve["gamma"], color=colour, label=plain(name))
+            else:  # swept once, removed from the code since: say so instead of failing
+                axes.plot([], [], " ", label=f"({name}: not defined)")
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        axes.set_xlabel("progress of decoding r = t / T")
+        axes.set_ylabel("mask ratio γ(r)")
+        canvas.legend(loc=legend_place(narrow), ncols=ncols)
+
+
+def _draw_quality(results: Results, path: Path, dpi: int, narrow: bool = False) -> None:
+    summary = summarize(results)
+    with figure(path, (NARROW, 7.4) if narrow else (9.8, 3.7), dpi) as canvas:
+        canvas.set_layout_engine("constrained", wspace=0.06, hspace=0.06)
+        for axes, kind in zip(panels(canvas, narrow), ("fid", "is"), strict=True):
+            _draw_metric(axes, summary, results.metric(kind), kind)
+            direction = "lower" if kind == "fid" else "higher"
+            axes.set_ylabel(f"{results.label(kind)}, {direction} is better")
+        lines, labels = axes.get_legend_handles_labels()
+        lines += axes.plot([], [], "*", color="#666666", markersize=11, markeredgecolor="white")
+        several = summary["seeds"].max() > 1
+        spread = "shaded: one standard\ndeviation over seeds" if several else "one seed: no spread"
+        lines += axes.plot([], [], " ")
+        labels += ["best T of all seeds", spread]
+        canvas.legend(lines, labels, loc=legend_place(narrow), ncols=2 if narrow else 1)
+
+
+def _draw_metric(axes: Axes, summary: pd.DataFrame, metric: str, kind: str) -> None:
+    means, colours = (
+        summary[f"{metric}_mean"],
+        schedule_colours(schedule_order(summary["schedule"])),
+    )
+    logarithmic = means.min() > 0 and means.max() > 10 * means.min()
+    # A log axis cannot show a band that reaches zero; it is cut below everything that is drawn.
+    floor = means.min() / 2 if logarithmic else 0.0
+    for name, colour in colours.items():
+        cells = summary[summary["schedule"] == name]
+        mean, std = cells[f"{metric}_mean"], cells[f"{metric}_std"]
+        axes.plot(cells["iterations"], mean, "o-", color=colour, label=plain(name))
+        low = np.maximum(mean - std, floor)
+        axes.fill_between(cells["iterations"], low, mean + std, color=colour, alpha=0.15, lw=0)
+    star = {"markersize": 13, "markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 4}
+    for row in best_iterations(summary, metric, kind).to_dict("records"):
+        colour, mean = colours[row["schedule"]], row[f"{metric}_mean"]
+        axes.plot(row["iterations"], mean, "*", color=colour, **star)
+    log_steps(axes, summary["iterations"])  # where the stars are
+    axes.set_xlabel("iterations T")
+    if logarithmic:
+        axes.set_yscale("log")
+    plain_numbers(axes.yaxis, logarithmic)

@@ -1,0 +1,206 @@
+"""Speed (Figure 4): time per image and speed-up over autoregressive decoding, by tokens."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.patches import Patch
+
+from analysis.exhibits import paper
+from analysis.exhibits.base import Figure, Table
+from analysis.exhibits.claims import TIMINGS, Claim, Part, versus
+from analysis.exhibits.drawing import (
+    BLUE,
+    NARROW,
+    ORANGE,
+    VERMILION,
+    figure,
+    legend_place,
+    log_steps,
+    panels,
+    plain_numbers,
+)
+from analysis.exhibits.formatting import count, extent, listed, millions, number
+from analysis.exhibits.results import MODELS, Results
+from analysis.exhibits.statistics import separation
+from pipeline.config.params import Params
+
+METHODS = {
+    "maskgit": "MaskGIT",
+    "ar_cached": "autoregressive, cached",
+    "ar_uncached": "autoregressive, uncached",
+}
+COLOURS = {"maskgit": BLUE, "ar_cached": ORANGE, "ar_uncached": VERMILION}
+BASELINES = ("ar_uncached", "ar_cached")
+STYLES = ("-", "--", ":")
+# Of fewer no order is rarer than one in twenty: all of 3 are below 3 others in 1 of 10, two-sided.
+FEWEST_TIMINGS = 4
+
+
+def claims(results: Results, params: Params) -> list[Claim]:
+    """MaskGIT against the baseline at every batch size that was timed. The paper says nothing of a
+    key-value cache, so that what it claims is of a baseline without one."""
+    rows, tokens = results.speed, params.num_tokens
+    sizes = set(rows["tokens"])
+    tokens = tokens if tokens in sizes else max(sizes)
+    timed = rows[rows["tokens"] == tokens]
+    claim = partial(
+        Claim,
+        exhibit="figure4",
+        shown_in="Figure 4",
+        measure=f"seconds an image of {tokens} tokens",
+        sign=-1,
+        noise=TIMINGS,
+        networks=(),
+        fewest=FEWEST_TIMINGS,
+    )
+    return [
+        claim(
+            said="MaskGIT decodes faster than autoregressively",
+            source="4.2, Figure 4",
+            parts=_timed(timed, "ar_uncached", "without a cache"),
+            whole="**MaskGIT is faster than VQGAN∗** without a cache",
+        ),
+        claim(
+            said="MaskGIT decodes faster than autoregressively even with a key-value cache",
+            source="",
+            parts=_timed(timed, "ar_cached", "with a cache"),
+            whole="**MaskGIT is faster than VQGAN∗** even with a cache",
+        ),
+    ]
+
+
+def _timed(rows: pd.DataFrame, baseline: str, how: str) -> list[Part]:
+    """MaskGIT against a baseline, one part for each batch size."""
+    known = rows.set_index(["method", "batch_size"]).to_dict("index")
+    return [
+        versus(
+            MODELS["transformer"],
+            f"VQGAN∗ {how}",
+            separation(
+                (ours["low"], ours["high"]),
+                (theirs["low"], theirs["high"]),
+                int(min(ours["repeats"], theirs["repeats"])),
+            ),
+            (ours["seconds_per_image"], theirs["seconds_per_image"]),
+            relation="**{}** is faster than {}",
+            noise="repeated timings",
+            where=f"batch {batch}, {how}",
+        )
+        for (method, batch), theirs in known.items()
+        if method == baseline and (ours := known.get(("maskgit", batch)))
+    ]
+
+
+def table(results: Results, params: Params) -> Table:
+    """Seconds per image and MaskGIT's speed-ups, by method, tokens and batch size."""
+    cells = with_speedups(results.speed)
+    bf16 = params.decoding.bf16 and params.autoregressive.bf16
+    precision = ", in bfloat16 where that is quick" if bf16 else ", in float32"
+    device = listed(sorted(set(results.speed["device"].astype(str))))
+    return Table(
+        name="speed",
+        title="Figure 4 in numbers: time per image",
+        cells=cells,
+        readable=pd.DataFrame(
+            {
+                "method": cells["method"].map(METHODS),
+                "tokens": cells["tokens"].map(count),
+                "batch": cells["batch_size"].map(count),
+                "forward passes": cells["iterations"].map(count),
+                "seconds per image": cells["seconds_per_image"].map(number),
+                "fastest": cells["low"].map(number),
+                "slowest": cells["high"].map(number),
+                "times as fast as uncached": cells["speedup_ar_uncached"].map(number),
+                "times as fast as cached": cells["speedup_ar_cached"].map(number),
+            }
+        ),
+        notes=[
+            f"Median, least and greatest of {extent(results.speed['repeats'])} timings, on "
+            f"{device} with {extent(results.speed['threads'])} threads{precision}; transformers of "
+            f"{millions(results.speed['parameters'].max())} parameters with random weights, no "
+            "tokenizer. MaskGIT's passes are over all tokens of an image, the baseline's over "
+            "those so far, and with a cache over one. The paper gives neither its batch size nor "
+            "whether its baseline had a cache, so that its factor has no one counterpart here."
+        ],
+        timed=True,
+    )
+
+
+def chart(results: Results, params: Params) -> Figure:
+    """Time per image and speed-up against the number of tokens."""
+    cells = with_speedups(results.speed)
+    return Figure(
+        name="figure4",
+        title="Figure 4: time per image, and speed-up over autoregressive decoding with and "
+        "without a cache",
+        alt="Two charts. Left: seconds per image by number of tokens for MaskGIT and for "
+        "autoregressive decoding with and without a cache. Right: how many times as fast MaskGIT "
+        "is.",
+        paper=f"MaskGIT is up to {paper.MAX_SPEEDUP} times as fast as VQGAN's decoding, and the "
+        "more so the more tokens an image has; it does not say whether that had a cache.",
+        here=_findings(cells),
+        draw=partial(_draw, cells),
+        chart=True,
+    )
+
+
+def with_speedups(rows: pd.DataFrame) -> pd.DataFrame:
+    """The timings, sorted, with MaskGIT's speed-up over each baseline at the same number of tokens
+    and batch size: the baseline's seconds over MaskGIT's; NaN for the baselines themselves."""
+    sizes = ["tokens", "batch_size"]
+    ours = rows["method"] == "maskgit"
+    cells = rows.assign(rank=rows["method"].map(list(METHODS).index))
+    for baseline in BASELINES:
+        seconds = rows[rows["method"] == baseline].set_index(sizes)["seconds_per_image"]
+        theirs = seconds.reindex(pd.MultiIndex.from_frame(cells[sizes])).to_numpy()
+        cells[f"speedup_{baseline}"] = (theirs / cells["seconds_per_image"]).where(ours)
+    cells = cells.sort_values(["batch_size", "tokens", "rank"]).drop(columns="rank")
+    return cells.reset_index(drop=True)
+
+
+def _findings(cells: pd.DataFrame) -> list[str]:
+    """The speed-ups at the most and at the fewest tokens, a sentence for each batch size."""
+    found = []
+    for batch, rows in cells[cells["method"] == "maskgit"].groupby("batch_size"):
+        few, many = rows.iloc[0], rows.iloc[-1]
+        pairs = {"uncached": "speedup_ar_uncached", "cached": "speedup_ar_cached"}
+        most = [f"**{many[column]:.3g} times** as fast as {name}" for name, column in pairs.items()]
+        least = [f"{few[column]:.3g}" for column in pairs.values()]
+        found.append(
+            f"Batch {count(batch)}, {count(many['tokens'])} tokens: MaskGIT is {listed(most)} "
+            f"autoregressive decoding; with {count(few['tokens'])} tokens {listed(least)} times."
+        )
+    return found
+
+
+def _draw(cells: pd.DataFrame, path: Path, dpi: int, narrow: bool = False) -> None:
+    batches = sorted(set(cells["batch_size"]))
+    styles = {batch: STYLES[i % len(STYLES)] for i, batch in enumerate(batches)}
+    with figure(path, (NARROW, 7.0) if narrow else (9.4, 3.6), dpi) as canvas:
+        left, right = panels(canvas, narrow)
+        for (method, batch), rows in cells.groupby(["method", "batch_size"]):
+            colour, seconds = COLOURS[method], rows["seconds_per_image"]
+            left.fill_between(
+                rows["tokens"], rows["low"], rows["high"], color=colour, alpha=0.15, lw=0
+            )
+            left.plot(rows["tokens"], seconds, marker="o", color=colour, ls=styles[batch])
+        for baseline in BASELINES:
+            for batch, rows in cells[cells["method"] == "maskgit"].groupby("batch_size"):
+                look: dict[str, Any] = {"color": COLOURS[baseline], "ls": styles[batch]}
+                right.plot(rows["tokens"], rows[f"speedup_{baseline}"], marker="o", **look)
+        right.axhline(1, color="#999999", lw=0.8)
+        for axes in (left, right):
+            axes.set_yscale("log")
+            log_steps(axes, cells["tokens"])
+            plain_numbers(axes.yaxis, logarithmic=True)
+            axes.set_xlabel("tokens of an image")
+        left.set_ylabel("seconds per image")
+        right.set_ylabel("MaskGIT: times as fast")
+        lines: list[Any] = [left.plot([], [], color=COLOURS[name])[0] for name in METHODS]
+        lines += [left.plot([], [], color="#666666", ls=styles[batch])[0] for batch in batches]
+        labels = [*METHODS.values(), *(f"batch {batch}" for batch in batches)]
+        lines += [Patch(color="#666666", alpha=0.15, lw=0)]
+        labels += ["from the fastest\nto the slowest"]
+        canvas.legend(lines, labels, loc=legend_place(narrow))

@@ -1,0 +1,97 @@
+"""Dropout, attention and linear layers that are fast on a CPU. They compute the same on every
+device, up to rounding."""
+
+import copy
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.runtime.device import onednn_takes_bfloat16
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Dropout(nn.Module):
+    """Dropout. torch's own draws for one element at a time on a CPU, in one thread, which takes a
+    sixth of a training step at the paper's size. Here 64 random bits decide on four elements, which
+    rounds p to a multiple of 1/65,536."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu" or torch.compiler.is_compiling():  # which has a quick one too
+            return F.dropout(x, self.p)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
+        kept = bits.view(torch.int16)[: x.numel()].view(x.shape).ge_(dropped - 2**15)
+        scale = torch.tensor(2**16 / (2**16 - dropped), dtype=x.dtype)
+        if x.dtype == torch.bfloat16:  # its bits are multiplied: no pass that converts
+            return x * kept.mul_(scale.view(torch.int16)).view(torch.bfloat16)
+        return x * kept.to(x.dtype).mul_(scale)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, dropout: Dropout, causal: bool) -> Tensor:
+    """softmax(q·kᵀ / √d)·v, with dropout of the softmax; all (B, heads, S, d)."""
+    p = dropout.p if dropout.training else 0.0
+    if q.device.type != "cpu" or (p == 0 and q.dtype == torch.float32):
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
+    # On a CPU torch computes in float32 if there is dropout, and is slow in bfloat16. Products copy
+    # non-contiguous inputs too, but slowly if these are also transposed.
+    q, k, v = (x.contiguous() for x in (q, k, v))
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    if causal:
+        scores = scores + torch.full(scores.shape[-2:], -torch.inf, dtype=scores.dtype).triu(1)
+    return dropout(scores.softmax(dim=-1)) @ v
+
+
+class LinearGelu(nn.Linear):
+    """A linear layer followed by GELU, which the release approximates by tanh."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(super().forward(x), approximate="tanh")
+
+
+class BFloat16Linear(nn.Module):
+    """A linear layer in bfloat16, for prediction only. On a CPU its weights are stored in oneDNN's
+    layout, so that they are not reordered at every call. The results are the same, except that a
+    `LinearGelu` rounds only once there, after the GELU."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.gelu = isinstance(linear, LinearGelu)
+        self.bias = nn.Parameter(linear.bias.detach().bfloat16(), requires_grad=False)
+        weight = linear.weight.detach().bfloat16()
+        on_cpu = weight.device.type == "cpu" and type(weight) is Tensor  # and none without content
+        self.laid_out = on_cpu and onednn_takes_bfloat16()
+        if self.laid_out:
+            # Private: torch offers no public way to keep weights as oneDNN's products read them.
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.bfloat16()
+        if self.laid_out:
+            after: tuple[str, list[float], str]
+            after = ("gelu", [], "tanh") if self.gelu else ("none", [], "")
+            # Private, as above: the product with such weights.
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *after)
+        y = F.linear(x, self.weight, self.bias)
+        return F.gelu(y, approximate="tanh") if self.gelu else y
+
+
+def with_bfloat16_linears(model: Network) -> Network:
+    """A copy of the model with its linear layers in bfloat16, for use under autocast without
+    gradients: no weight is cast at every call. The results are the same, except for one rounding
+    fewer at each GELU where oneDNN computes it. All other parameters are shared with the model."""
+    copied = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    for parent in list(copied.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear):
+                setattr(parent, name, BFloat16Linear(layer))
+    return copied

@@ -1,0 +1,167 @@
+"""Pictures that people bring, as clean ones: upright, opaque, 8 bits a channel, grey or RGB. What
+is stored of them is a plain JPEG or PNG, which later stages decode without any check."""
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from pipeline.runtime.errors import UserError, one_line
+from pipeline.runtime.files import read_file
+from pipeline.runtime.limits import PICTURE_ASPECT, PICTURE_BYTES, PICTURE_FORMATS, PICTURE_PIXELS
+
+FORMATS: tuple[str, ...] = PICTURE_FORMATS
+with contextlib.suppress(ImportError):  # the extra `heif` may not be installed
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    FORMATS += ("HEIF",)
+
+HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
+HEIF_WAY_OUT = "install the extra heif (`pip install pillow-heif`), or convert to JPEG"
+LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")  # if they have to be converted, they are stored as JPEG
+LARGE = 8 * 2**20  # bytes from which a file is compressed again, since trainings read it often
+
+# Pillow warns of fewer pixels than are refused here, and of odd metadata.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+class BadPicture(ValueError):
+    """A picture that cannot be used: the reason, and what the user can do."""
+
+
+def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
+    """A picture from a file, as a clean one.
+
+    Args:
+        opaque: refuse a picture that is partly transparent.
+
+    Raises:
+        UserError: the file is missing, or its picture cannot be used.
+    """
+    return _open(path, read_picture(path), opaque)[1]
+
+
+def read_picture(path: Path | str) -> bytes:
+    """The content of a picture's file; a `UserError` if it is missing, too large or no file."""
+    try:
+        return read_file(path, PICTURE_BYTES)
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = "missing" if missing else f"cannot be read ({error.strerror})"
+        raise UserError(str(path), reason, "bring it back, or run again without it") from error
+
+
+def stored_file(path: Path, side: int) -> bytes:
+    """What is stored of a picture's file: the file itself if it is a clean JPEG or PNG already.
+
+    Args:
+        side: the largest shorter side in pixels; larger pictures are resized to it, as JPEGs.
+
+    Raises:
+        UserError: the file is missing, or its picture cannot be used.
+    """
+    content = read_picture(path)
+    opened, image = _open(path, content)
+    clean = image is opened and opened.format in ("JPEG", "PNG")
+    if clean and len(content) <= LARGE and min(image.size) <= side:
+        return content
+    return stored_image(image, side, lossy=opened.format in LOSSY or len(content) > LARGE)
+
+
+def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes:
+    """What is stored of a clean picture: a PNG, or a JPEG if it is `lossy` or larger than `side`,
+    to which its shorter side is resized."""
+    if (shorter := min(image.size)) > side:
+        width, height = (max(side, round(side / shorter * length)) for length in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        lossy = True
+    image.info.clear()  # comments and colour profiles
+    buffer = io.BytesIO()
+    if lossy:
+        image.save(buffer, "JPEG", quality=95, subsampling=0)
+    else:
+        image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def clean_picture(image: Image.Image, *, opaque: bool = False) -> Image.Image:
+    """A picture of Pillow's as people see it: turned as its EXIF data say, transparent pixels on
+    white, 16 bits scaled to 8, the first of several frames; of mode L or RGB. It is the same object
+    if nothing has to be changed.
+
+    Args:
+        opaque: refuse a picture that is partly transparent.
+
+    Raises:
+        BadPicture: it is too large or too narrow, or the range of its numbers is not known.
+    """
+    width, height = image.size
+    if width * height > PICTURE_PIXELS:
+        raise BadPicture(
+            f"{width}×{height} pixels, more than the limit of {PICTURE_PIXELS:,} (docs/limits.md)",
+            "make it smaller, or delete it",
+        )
+    if max(width, height) > PICTURE_ASPECT * min(width, height):
+        reason = f"{width}×{height} pixels, more than {PICTURE_ASPECT} times as long as wide"
+        raise BadPicture(reason, "crop it, or delete it")
+    # Pillow gives 16 bits the mode I;16, but those of a PPM the mode I.
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        reason = "numbers of 32 bits, whose range is not known"
+        raise BadPicture(reason, "convert it to 8 or 16 bits")
+    image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF data: the picture is shown as it is stored
+        orientation = None
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        image = _on_white(image, opaque)
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if grey else "RGB")
+    if orientation in range(2, 9):
+        image = image.copy()
+        image.info.clear()  # else Pillow would write all EXIF data again, and fail at odd ones
+        image.getexif()[ExifTags.Base.Orientation] = orientation
+        image = ImageOps.exif_transpose(image)
+    return image
+
+
+def _open(path: Path | str, content: bytes, opaque: bool = False) -> tuple[Image.Image, ...]:
+    """A picture as Pillow opens it, and as a clean one."""
+    way_out = "replace or delete it"
+    try:
+        opened = Image.open(io.BytesIO(content), formats=FORMATS)
+        return opened, clean_picture(opened, opaque=opaque)
+    except BadPicture as error:
+        reason, way_out = error.args
+    except Image.UnidentifiedImageError:
+        reason, way_out = f"not a picture of {', '.join(FORMATS)}", "convert it to PNG or JPEG"
+        if content[4:8] == b"ftyp" and "HEIF" not in FORMATS:
+            reason, way_out = "a HEIC picture", HEIF_WAY_OUT
+    except Image.DecompressionBombError:
+        reason = f"more pixels than the limit of {PICTURE_PIXELS:,} (docs/limits.md)"
+    except Exception as error:  # a damaged file makes its decoder raise nearly anything
+        reason = f"truncated or damaged ({one_line(str(error))[:120] or type(error).__name__})"
+    raise UserError(str(path), reason, way_out)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)  # of 16 bits, which `convert` would clip
+    grey = Image.fromarray((values / 257).round().astype(np.uint8))
+    if (clear := image.info.get("transparency")) is None:
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.uint8(255 * (values != clear)))))
+
+
+def _on_white(image: Image.Image, refuse: bool) -> Image.Image:
+    colours = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    if refuse and colours.getchannel("A").getextrema()[0] < 255:
+        raise BadPicture("partly transparent", "paint it in black and white alone")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)

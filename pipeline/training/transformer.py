@@ -1,0 +1,262 @@
+"""Training a transformer by Masked Visual Token Modeling (paper, section 3.1): a worker's share of
+a step, and the training as a whole, which leaves a model."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import proxy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.config.params import Params
+from pipeline.config.paths import TOKENS
+from pipeline.config.replicates import NetworkName
+from pipeline.data.order import BatchOrder
+from pipeline.data.prefetch import Prefetch
+from pipeline.data.ranks import ALONE, Ranks
+from pipeline.data.seeds import generator, mix
+from pipeline.data.tokens import TokenCache
+from pipeline.masking import masked_nll, masked_token_loss, sample_training_mask
+from pipeline.runtime.device import autocast, require_compiler, to_device
+from pipeline.runtime.files import read_json, write_json
+from pipeline.runtime.storage import upload
+from pipeline.training.loop import Average, SpikeGuard, Task, Training, averaged_weights
+from pipeline.transformer import MaskGitTransformer, TokenTransformer
+from pipeline.weights.configs import transformer_config
+from pipeline.weights.published import save_model
+
+# The number of masked tokens differs from step to step. The head always gets a multiple of this
+# many rows, since libraries build, and keep, a kernel for every shape that they meet.
+ROWS = 512
+
+
+def ignore_model(model: Any, step: int) -> None:
+    """The default `on_evaluate`."""
+
+
+class TransformerTask(Task):
+    """One worker's share of MaskGIT's training.
+
+    Batch, views and masks are drawn from (seed, step) for all workers together, and each worker
+    takes its rows. Results therefore depend on the number of workers only by dropout and by the
+    order of sums.
+
+    Args:
+        tokens_dir: the token cache.
+        ranks: the workers, of which this is one.
+        on_evaluate: called with the averaged model at each checkpoint, on the first worker.
+    """
+
+    saved = ("model", "optimizer", "warmup", "average")
+    model: TokenTransformer
+    kind: NetworkName = "transformer"  # of its model, as `save_model` names it
+    network: type[TokenTransformer] = MaskGitTransformer
+
+    def __init__(
+        self,
+        params: Params,
+        tokens_dir: Path | str,
+        *,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        on_evaluate: Callable[[Any, int], None] = ignore_model,
+    ):
+        self.training, self.seed = params.training, seed
+        if self.training.compile:
+            require_compiler(gpu=device.type != "cpu")
+        self.device, self.ranks, self.on_evaluate = device, ranks, on_evaluate
+        self.train_tokens = TokenCache(tokens_dir, "train")
+        self.train_tokens.require(params.num_tokens, params.tokenizer.codebook_size)
+        self.order = BatchOrder(len(self.train_tokens), self.training.batch_size, seed)
+        torch.manual_seed(mix(seed, "init"))
+        config = transformer_config(params, self.train_tokens.num_classes)
+        self.model = self.network(config).to(device)
+        self.average = Average(self.model, self.training.ema_decay)
+        self.parallel: Callable[..., Tensor] = self.model
+        if ranks.workers > 1:
+            self.parallel = _data_parallel(self.model, device, self.training.bf16_gradients)
+        self.unsynchronized = getattr(self.parallel, "no_sync", nullcontext)
+        if self.training.compile:
+            self.parallel = torch.compile(self.parallel)
+        self.optimizer = _adamw(self.model, params)
+        warmup = max(self.training.warmup_steps, 1)
+        self.warmup = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: min(1.0, (step + 1) / warmup)
+        )
+        # A weak reference: a task that held a method of its own would be freed late, and its GPU
+        # memory with it, in a process that goes on to the next training.
+        me = proxy(self)
+
+        def inputs(step: int) -> tuple[Tensor, ...]:
+            return me._draw_inputs(step)
+
+        # On a GPU, a thread draws the inputs of the next step during this one.
+        self._inputs = Prefetch(inputs) if device.type != "cpu" else inputs
+        self.guard = SpikeGuard.of(self.training.spike_factor, "training")
+        self.validation = TokenCache(tokens_dir, "val").everything()
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """Take a step, with the gradients of `training.accumulate` parts of this worker's share of
+        the batch. The workers' gradients are averaged with the last part."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        parts, clip = self.training.accumulate, self.training.grad_clip
+        total = torch.zeros((), device=self.device)
+        chunks = (tensor.chunk(parts) for tensor in self._inputs(step))
+        for number, part in enumerate(zip(*chunks, strict=True), start=1):
+            with nullcontext() if number == parts else self.unsynchronized():
+                loss = self._loss(*part) / parts
+                loss.backward()
+            total += loss.detach()
+        losses = {"loss": total}
+        parameters = self.model.parameters()
+        norm = None if clip is None else nn.utils.clip_grad_norm_(parameters, clip)
+        if not self.spikes(step, total, losses, norm):
+            self.optimizer.step()
+            self.average.update_parameters(self.model)
+        self.warmup.step()
+        return losses
+
+    def _draw_inputs(self, step: int) -> tuple[Tensor, ...]:
+        """This worker's share of the batch: tokens (b, N), labels (b,) and mask (b, N)."""
+        noise = generator(self.seed, "batch", step)
+        tokens, labels = self._batch(step, noise)
+        mask = sample_training_mask(
+            self.training.batch_size,
+            tokens.shape[1],
+            self.training.mask_schedule,
+            noise,
+            self.training.min_masking_rate,
+            rows=self.ranks.rows,
+        )
+        drawn = torch.rand(self.training.batch_size, generator=noise)
+        dropped = self.ranks.rows(drawn < self.training.label_drop)
+        return tokens, labels.masked_fill(dropped, self.model.config.num_classes), mask
+
+    def _loss(self, tokens: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy of the masked tokens (or of all): mean over the images of a part."""
+        loss_at = mask if self.training.loss_on == "masked" else torch.ones_like(mask)
+        where = loss_at.flatten().nonzero()[:, 0]  # still on the CPU: no device sync
+        padded = nn.functional.pad(where, (0, -len(where) % ROWS))
+        with self._autocast():
+            logits = self.parallel(*self._move(tokens, mask, labels, padded))[: len(where)]
+        target, sample = self._move(tokens.flatten()[where], where // tokens.shape[1])
+        return masked_token_loss(
+            logits.float(), target, sample, len(tokens), self.training.label_smoothing
+        )
+
+    def _batch(self, step: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """This worker's tokens (b, N) and labels (b,) of the global batch."""
+        indices = self.order(step)
+        views = torch.randint(self.train_tokens.views, (len(indices),), generator=noise)
+        return self.train_tokens.batch(self.ranks.rows(indices), self.ranks.rows(views).numpy())
+
+    def _move(self, *tensors: Tensor) -> list[Tensor]:
+        return [to_device(x, self.device) for x in tensors]
+
+    def _autocast(self) -> torch.autocast:
+        return autocast(self.device, self.training.bf16)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        nll = self._nll()
+        if self.ranks.rank == 0:
+            self.on_evaluate(self.average.module, step)
+        return {"val_nll": nll, "lr": float(self.warmup.get_last_lr()[0])}
+
+    def _nll(self) -> float:
+        """NLL of the validation tokens under the averaged model, in nats a token."""
+        model = self.average.module
+        assert isinstance(model, MaskGitTransformer)  # `network`, or a subclass of it
+        return masked_nll(
+            model,
+            *self.validation,
+            schedule=self.training.mask_schedule,
+            min_masking_rate=self.training.min_masking_rate,
+            seed=self.seed,
+            device=self.device,
+            ranks=self.ranks,
+        )
+
+
+def _data_parallel(model: nn.Module, device: torch.device, bf16: bool) -> nn.Module:
+    """The model, which averages its gradients over the workers; in bfloat16 if asked for."""
+    gpus = [device] if device.type == "cuda" else None
+    parallel = DistributedDataParallel(model, device_ids=gpus)
+    if bf16:
+        parallel.register_comm_hook(None, _in_bfloat16)
+    return parallel
+
+
+def _in_bfloat16(
+    group: Any, bucket: torch.distributed.GradBucket
+) -> torch.futures.Future[torch.Tensor]:
+    """torch's hook under another name: by its own, torch refuses it on CPUs, where it works too."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+    return bf16_compress_hook(group, bucket)
+
+
+def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:
+    """Decoupled weight decay on matrices only; biases, norms and the like are left alone."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": params.training.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    training = params.training
+    beta1, beta2 = training.betas
+    return torch.optim.AdamW(groups, lr=training.lr, betas=(beta1, beta2), fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerTraining(Training):
+    """The training of a transformer, which leaves a model and its history in its folder."""
+
+    section = "training"
+    task_type: type[TransformerTask]
+    on_evaluate: Callable[[Any, int], None] = ignore_model  # as for `TransformerTask`
+
+    def task(self, ranks: Ranks, device: torch.device) -> TransformerTask:
+        return self.task_type(
+            self.params,
+            TOKENS,
+            seed=self.seed,
+            device=device,
+            ranks=ranks,
+            on_evaluate=self.on_evaluate,
+        )
+
+    def finish(self, state: dict[str, Any], seconds: float) -> None:
+        """Save the averaged network and the history."""
+        weights = averaged_weights(state["task"]["average"])
+        classes = TokenCache(TOKENS, "train").num_classes
+        config = transformer_config(self.params, classes)
+        save_model(self.model, self.task_type.kind, config, weights)
+        write_json(self.trained, {"history": state["history"], "seconds": seconds})
+        for path in (*self.model.iterdir(), self.trained):
+            upload(path)
+
+    @property
+    def model(self) -> Path:
+        """The folder of its finished model."""
+        return self.folder / "model"
+
+    @property
+    def trained(self) -> Path:
+        """The file with its history and its seconds, written last."""
+        return self.folder / "training.json"
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Its rows of losses and measurements, one for each checkpoint."""
+        return read_json(self.trained, "history")["history"]
+
+    @property
+    def finished(self) -> bool:
+        return self.trained.exists() and self.model.exists()

@@ -1,0 +1,168 @@
+"""The bidirectional transformer (paper, section 4.1; layout as in the authors' release).
+
+BERT's post-LayerNorm blocks over a class token followed by the image tokens. One embedding table
+holds, in this order, the K codes of the tokenizer, the classes and [MASK]; it is also the output
+projection. Shape suffixes: B batch, S sequence (class token + N tokens), D hidden, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.kernels import Dropout, LinearGelu, attend
+
+LAYER_NORM_EPS = 1e-12  # BERT's
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Architecture; the paper's values are 24 layers, 768 hidden, 8 heads, 3072 MLP."""
+
+    num_tokens: int  # N, the length of the flattened token grid
+    codebook_size: int  # K
+    num_classes: int
+    layers: int
+    hidden: int
+    heads: int
+    mlp: int
+    dropout: float
+
+    @property
+    def mask_id(self) -> int:
+        """The last row of the vocabulary."""
+        return self.codebook_size + self.num_classes
+
+    @property
+    def vocabulary(self) -> int:
+        return self.codebook_size + self.num_classes + 1
+
+
+class Cache(Protocol):
+    """Keys and values of one layer, kept between the steps of autoregressive decoding."""
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add new positions (B, heads, s, d); all so far."""
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: TransformerConfig, causal: bool):
+        super().__init__()
+        self.heads, self.causal = config.heads, causal
+        self.dropout = Dropout(config.dropout)
+        self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
+        self.out = nn.Linear(config.hidden, config.hidden)
+
+    def forward(self, x_BSD: Tensor, cache: Cache | None = None) -> Tensor:
+        qkv = self.qkv(x_BSD).unflatten(-1, (3, self.heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, S, D / heads)
+        if cache is not None:  # x is the newest position alone: it may look at all others
+            k, v = cache.append(k, v)
+        y = attend(q, k, v, self.dropout, causal=self.causal and cache is None)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each followed by dropout, the residual sum and LayerNorm (post-LN)."""
+
+    def __init__(self, config: TransformerConfig, causal: bool):
+        super().__init__()
+        self.attention = SelfAttention(config, causal)
+        self.attention_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
+        self.mlp_in = LinearGelu(config.hidden, config.mlp)
+        self.mlp_out = nn.Linear(config.mlp, config.hidden)
+        self.mlp_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x_BSD: Tensor, cache: Cache | None = None) -> Tensor:
+        x_BSD = self.attention_norm(x_BSD + self.dropout(self.attention(x_BSD, cache)))
+        y = self.mlp_out(self.mlp_in(x_BSD))
+        return self.mlp_norm(x_BSD + self.dropout(y))
+
+
+class TokenTransformer(nn.Module):
+    """Embeddings, blocks and tied head: what MaskGIT shares with its autoregressive baseline."""
+
+    causal: bool  # whether a position sees only those before it
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocabulary, config.hidden)
+        self.position_embedding = nn.Parameter(torch.empty(config.num_tokens + 1, config.hidden))
+        self.embedding_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
+        self.dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, self.causal) for _ in range(config.layers))
+        self.head = LinearGelu(config.hidden, config.hidden)
+        self.head_norm = nn.LayerNorm(config.hidden, eps=LAYER_NORM_EPS)
+        self.vocabulary_bias = nn.Parameter(torch.zeros(config.vocabulary))
+        self.apply(_init_weights)
+        nn.init.trunc_normal_(self.position_embedding, std=0.02, a=-0.04, b=0.04)
+
+    def encode(self, ids_BS: Tensor, caches: Sequence[Cache] = (), start: int = 0) -> Tensor:
+        """Hidden states (B, S, D) of a sequence of vocabulary ids, class token first.
+
+        Args:
+            caches: one a block, for a sequence whose first `start` positions went before.
+        """
+        positions_SD = self.position_embedding[start : start + ids_BS.shape[1]]
+        x_BSD = self.dropout(self.embedding_norm(self.token_embedding(ids_BS) + positions_SD))
+        for i, block in enumerate(self.blocks):
+            x_BSD = block(x_BSD, caches[i] if caches else None)
+        return x_BSD
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits over the whole vocabulary from hidden states (..., D)."""
+        return self._project(x, self.config.vocabulary)
+
+    def code_logits(self, x: Tensor) -> Tensor:
+        """Logits over the K codes only, from hidden states (..., D)."""
+        return self._project(x, self.config.codebook_size)
+
+    def _project(self, x: Tensor, rows: int) -> Tensor:
+        y = self.head_norm(self.head(x))
+        return F.linear(y, self.token_embedding.weight[:rows], self.vocabulary_bias[:rows])
+
+    def class_ids(self, labels_B: Tensor) -> Tensor:
+        """Vocabulary ids (B, 1) of labels; the label `num_classes`, which is no class, is [MASK]:
+        the input without a class that classifier-free guidance needs."""
+        return labels_B[:, None] + self.config.codebook_size
+
+
+class MaskGitTransformer(TokenTransformer):
+    """Predicts every masked token from all others and the class."""
+
+    causal = False
+
+    def sequence(self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor) -> Tensor:
+        """Vocabulary ids (B, S): the class token, then the tokens with [MASK] where masked."""
+        ids_BN = tokens_BN.masked_fill(mask_BN, self.config.mask_id)
+        return torch.cat([self.class_ids(labels_B), ids_BN], dim=1)
+
+    def predict(self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor) -> Tensor:
+        """Logits (B, N, K) over the codes at every position, as decoding needs them."""
+        hidden = self.encode(self.sequence(tokens_BN, mask_BN, labels_B))
+        return self.code_logits(hidden[:, 1:])
+
+    def forward(
+        self, tokens_BN: Tensor, mask_BN: Tensor, labels_B: Tensor, where: Tensor
+    ) -> Tensor:
+        """Logits over the whole vocabulary at chosen positions only, (len(where), V).
+
+        Args:
+            where: flat int64 indices into (B, N); the positions whose loss is taken, so that the
+                head is computed for no others.
+        """
+        hidden_BSD = self.encode(self.sequence(tokens_BN, mask_BN, labels_B))
+        return self.logits(hidden_BSD[:, 1:].flatten(0, 1).index_select(0, where))
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Truncated normal (std 0.02, cut at two deviations), zero biases."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,24 @@
+"""Features of the training images, which samples are compared with."""
+
+from pipeline.config.params import Params
+from pipeline.config.paths import FEATURES
+from pipeline.evaluation.feature_files import write_reference
+from pipeline.runtime.batches import workers_of
+from pipeline.runtime.files import publish_folder
+from pipeline.runtime.stage import Stage
+from stages.running import run_stage
+
+
+def main(params: Params) -> str:
+    workers, evaluation = workers_of(params.ray), params.evaluation
+    names = (evaluation.extractor, evaluation.second_extractor)
+    with Stage("features", params) as stage:
+        folder = stage.folder() / "features"
+        for name in names:
+            write_reference(name, folder / name, params, workers)
+        publish_folder(folder, FEATURES)
+    return f"features: {' and '.join(names)} of the training images, in {FEATURES}"
+
+
+if __name__ == "__main__":
+    run_stage(main)

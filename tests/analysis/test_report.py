@@ -1,0 +1,326 @@
+"""The report, and the files beside it: whole, traceable, and of results that are up to date."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import __main__ as analysis
+from analysis.exhibits.base import Table
+from analysis.exhibits.results import read_results
+from analysis.report.build import PLACES, build, judged, sections
+from analysis.report.layout import layout
+from analysis.report.page import commit
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.provenance import NO_RESULTS
+from tests.analysis.synthetic import analyse, write_results, write_source
+
+ROOT = Path(__file__).parents[2]
+VOID = {"meta", "link", "img", "source", "br", "hr", "input"}
+SWEPT = {"sweep": "ran with other params (sweep.steps: 300, now 20)"}
+
+
+class Document(HTMLParser):
+    """Checks that tags are nested, and collects what they say."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        assert len(dict(attributes)) == len(attributes), f"{tag} has an attribute twice"
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+# The page
+
+
+def test_the_document_is_well_formed_complete_and_of_one_piece(report):
+    text = report.read_text()
+    document = Document(text)
+    assert text.startswith("<!doctype html>") and len(text) < 6_000_000
+    ids = [attributes["id"] for _, attributes in document.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] for attributes in document.all("a")]
+    assert links and {link.removeprefix("#") for link in links} <= set(ids)
+    images = document.all("img")
+    figures = {path.stem for path in (report.parent / "figures").glob("*.png")}
+    assert len(images) == len(figures)
+    assert all(image["src"].startswith("data:image/png;base64,") for image in images)
+    assert all(len(image["alt"]) > 20 for image in images)
+    assert not re.search(r"https?:|url\(|@import|<script src|<link rel=.stylesheet", text)
+    assert "nan" not in re.sub(r'"data:[^"]*"', "", text)
+    assert "two &lt;&amp;&gt;" in text and "two <&>" not in text  # the name of a class
+    names = figures - {"samples"}
+    for folder in ("tables", "timings"):
+        names |= {f"{path.stem}-table" for path in (report.parent / folder).glob("*.csv")}
+    assert {attributes["id"] for attributes in document.all("article")} == names
+
+
+def test_what_was_run_is_told(report):
+    text = report.read_text()
+    for fact in (
+        "mnist5k: 4,000 training and 1,000 validation images of 3 classes, 28×28 grey",
+        "2 CPUs, 16 GiB, 2 × H100",
+        "on 2 other hosts: H100",
+        "3.0 hours in 2 stages",
+        "abcdef012345 and abcdef012345 (changed)",
+        "2025-01-02T03:04:05Z",
+        "evaluate-run",
+        "choice_temperature: 4.5",
+    ):
+        assert fact in text, fact
+    assert "maskgit-experiment" not in text and "mlflow:" not in text
+    assert commit({"commit": "abc", "dirty": None}) == "abc (changes unknown)"
+
+
+def test_every_claim_is_on_the_scoreboard_which_leads_to_its_exhibit(report, params):
+    text = report.read_text()
+    first = text.split("<article")[1].split("</article>")[0]
+    assert first.startswith(' id="scoreboard-table"')
+    lines = Document(f"<article{first}</article>").all("a")
+    counts = [int(n) for n in re.findall(r"(?:claims: <strong>|: )shown here (\d+)", first)]
+    assert len(lines) == first.count('<th scope="row">') > 20
+    assert sum(counts) == len(re.findall(r"<td[^>]*>shown here<", first))
+    for verdict in judged(read_results(report.parents[1] / "results"), params):
+        article = text.split(f'<article id="{verdict.claim.exhibit}">')[1].split("</article>")[0]
+        assert f"{verdict.claim.measure}: " in article, verdict.claim.said
+
+
+# How a table is laid out
+
+
+def texts(band) -> list[list[str]]:
+    return [[cell.text for cell in row if cell] for row in band.rows]
+
+
+def test_the_papers_value_stands_under_ours_and_repeated_names_are_one_cell():
+    frame = pd.DataFrame(
+        {
+            "task": list("aab"),
+            "model": list("xyx"),
+            "FID": ["1", "1", "–"],
+            "FID (paper)": list("234"),
+        }
+    )
+    (band,) = layout(frame).bands
+    assert [(heading.text, heading.paper) for heading in band.headings][2] == ("FID", "paper")
+    assert [row[0].rows if row[0] else None for row in band.rows] == [2, None, 1]
+    assert texts(band) == [["a", "x", "1"], ["y", "1"], ["b", "x", ""]]  # numbers never merge
+    assert [row[2].paper for row in band.rows] == list("234")
+
+
+def test_what_is_too_wide_goes_on_below_with_its_rows_named_again_and_empty_rows_left_out():
+    wide = {f"metric {i}": ["1" * 30, "–"] for i in range(6)}
+    frame = pd.DataFrame({"model": ["MaskGIT", "BigGAN"]} | wide | {"last": ["2", "3"]})
+    bands = layout(frame).bands
+    assert [heading.text for band in bands for heading in band.headings[1:]] == [*wide, "last"]
+    assert texts(bands[0])[0][0] == texts(bands[1])[0][0] == "MaskGIT"
+    assert [len(band.rows) for band in bands] == [1, 2]
+
+
+def test_what_every_interval_is_over_is_said_once():
+    over = "± 95% interval over 3 training seeds"
+    frame = pd.DataFrame({"model": ["a"], f"FID, {over}": ["1"], f"IS, {over}": ["1"]})
+    laid = layout(frame)
+    headings = [heading.text for heading in laid.bands[0].headings]
+    assert laid.interval == over and headings == ["model", "FID\u00a0±", "IS\u00a0±"]
+    assert layout(frame.assign(**{"CAS ±": "1"})).interval == ""  # whose ± is over something else
+
+
+# The files beside it
+
+
+def test_every_table_has_a_sidecar_with_the_hashes_of_what_it_was_made_from(outputs):
+    tables = [*(outputs / "tables").glob("*.csv"), *(outputs / "timings").glob("*.csv")]
+    recorded = {path.name.removesuffix(".sources.json") for path in (outputs / "sources").iterdir()}
+    assert tables and recorded == {table.stem for table in tables}
+    for table in tables:
+        sources = json.loads((outputs / f"sources/{table.stem}.sources.json").read_text())
+        assert sources["files"] and sources["stages"]
+        for name, digest in sources["files"].items():
+            content = (outputs.parent / "results" / name).read_bytes()
+            assert digest == hashlib.sha256(content).hexdigest()
+    sources = json.loads((outputs / "sources/speed.sources.json").read_text())
+    assert set(sources["files"]) == {"speed_timings.csv"}
+    assert set(sources["stages"]) == {"schedules", "prepare", "speed"}
+    sources = json.loads((outputs / "sources/table1.sources.json").read_text())
+    assert sources["stages"]["evaluate"]["run_id"] == "run-of-evaluate"
+    assert sources["stages"]["cas"] is None  # it recorded nothing
+
+
+def test_headline_has_the_means_over_seeds_and_the_best_cell(outputs):
+    results = outputs.parent / "results"
+    values = json.loads((results / "metrics.json").read_text())
+    assert list(values) == ["MaskGIT", "VQGAN", "editing", "sweep", "tokenizer"]
+    rows = pd.read_csv(results / "evaluation/rows.csv")
+    cas = pd.read_csv(results / "cas/rows.csv").query("augmentation == 'none'")
+    for name, network in (("MaskGIT", "transformer"), ("VQGAN", "autoregressive")):
+        mine = rows[(rows["images"] == network) & (rows["label_smoothing"] == 0.1)]
+        for metric in ("fid_classifier", "is_classifier", "class_accuracy"):
+            assert values[name][metric] == pytest.approx(mine[metric].mean())
+        assert values[name]["cas"] == pytest.approx(cas[cas["images"] == network]["top1"].mean())
+    cells = pd.read_csv(results / "sweep/rows.csv").groupby(["schedule", "iterations"])
+    means = cells["fid_classifier"].mean()
+    assert values["sweep"]["best"] == "{} T={}".format(*means.idxmin())
+    assert values["sweep"]["fid_classifier"] == pytest.approx(means.min())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_same_results_give_the_same_bytes_whatever_the_order_of_the_rows(results, params, tmp_path):
+    first = analyse(results, tmp_path / "first", params)
+    for path in results.rglob("*.csv"):
+        rows = pd.read_csv(path, keep_default_na=False)
+        rows.sample(frac=1, random_state=3).to_csv(path, index=False)
+    second = analyse(results, tmp_path / "second", params)
+    for path, again in zip(first, second, strict=True):
+        # The hashes in the sidecars are of the files themselves, which differ now.
+        assert path.parent.name == "sources" or path.read_bytes() == again.read_bytes(), path
+    written = {path for path in (tmp_path / "first").rglob("*") if path.is_file()}
+    assert written | {results / "metrics.json"} == set(first)
+
+
+def test_a_failure_leaves_the_old_report_whole(results, params, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    for name in ("tables/table1.csv", "figures/old.png", "report.html"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("old")
+    before = sorted(out.rglob("*"))
+    monkeypatch.setattr("analysis.report.build.write_report", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        analyse(results, out, params)
+    (results / "reconstruction/pictures.npz").unlink()
+    with pytest.raises(UserError) as error:
+        analyse(results, out, params)
+    assert error.value.subject.endswith("pictures.npz")
+    assert sorted(out.rglob("*")) == before and not (results / "metrics.json").exists()
+    assert all(path.read_text() == "old" for path in before if path.is_file())
+
+
+# What is out of date
+
+
+@pytest.fixture
+def analysed(results, params, tmp_path, undrawn):
+    """Analyses the results with some stages out of date; the folder of what was made."""
+
+    def run(stale):
+        build(results, tmp_path / "out", params, stale)
+        return tmp_path / "out"
+
+    return run
+
+
+def test_what_is_out_of_date_is_left_out_under_a_banner(analysed, results):
+    write_source(results, "sweep")
+    whole = (analysed({}) / "report.html").read_text()
+    out = analysed(SWEPT)
+    report = (out / "report.html").read_text()
+    before, after = (set(re.findall(r'<article id="([^"]+)"', text)) for text in (whole, report))
+    assert before - after == {
+        *("table3-table", "figure8", "schedules", "rank_correlation-table"),
+        *("crossing-table", "sweep-table"),
+    }
+    head = report.split("</header>")[0]
+    assert "sweep ran with other params (sweep.steps: 300, now 20)" in head
+    assert "Left out, as out of date: Table 3, Figure 8, right" in report
+    assert "sweep-run" in whole and "sweep-run" not in report  # the runs behind what is shown
+    left = {path.name for path in out.rglob("*") if path.is_file()}  # nothing of the first
+    assert not {name for name in left if name.startswith(("table3", "figure8", "sweep"))}
+    assert {"table1.csv", "table1.sources.json", "figure5.png"} <= left
+    assert "sweep" not in json.loads((results / "metrics.json").read_text())
+
+
+def test_leaving_out_claims_decides_no_other(analysed):
+    """Else a part of the results could show what all of them do not."""
+
+    def board(stale) -> pd.DataFrame:
+        return pd.read_csv(analysed(stale) / "timings/scoreboard.csv").set_index("claim")
+
+    before, after = board({}), board(SWEPT)
+    assert not after["exhibit"].isin(["table3-table", "figure8"]).any()
+    assert len(before) > len(after) > 10
+    assert (after["p_holm"] >= before.loc[after.index, "p_holm"] - 1e-12).all()
+
+
+def test_a_report_of_nothing_is_refused_and_the_last_one_stays(analysed, params):
+    before = (analysed({}) / "report.html").read_bytes()
+    stages = ("evaluate", "cas", "sweep", "temperature", "edit", "reject", "reconstruct", "speed")
+    with pytest.raises(UserError, match="dvc repro"):
+        analysed(dict.fromkeys(stages, NO_RESULTS))
+    assert (analysed({}) / "report.html").read_bytes() == before
+
+
+def test_exhibits_stand_where_they_are_named(results, params):
+    places = [place for section in PLACES.values() for place in section]
+    shown = [e for s in sections(read_results(results), params)[1:] for e in s.exhibits]
+    assert [e.name + "-table" * isinstance(e, Table) for e in shown] == [p.anchor for p in places]
+
+
+# The command
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A project with synthetic results."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("dvc.yaml", "params.yaml"):
+        Path(name).write_bytes((ROOT / name).read_bytes())
+    write_results(Path("results"))
+    for name in ("analysis/exhibits", "analysis/report"):
+        Path(name).mkdir(parents=True)
+        Path(name, "a.py").write_text("lr = 1")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_command_needs_no_cluster_no_server_and_no_network_of_its_own(here):
+    program = (
+        "import sys; from analysis.__main__ import main; code = main(); "
+        "print([m for m in ('ray', 'mlflow', 'dvc', 'torchvision') if m in sys.modules]); "
+        "sys.exit(code)"
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        env = {"PYTHONPATH": str(ROOT), "HOME": str(here), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-P", *arguments]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+    done = run("-c", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("[]\n") and "analysis/report.html" in done.stdout
+    Path("results/sweep/rows.csv").unlink()
+    failed = run("-m", "analysis")
+    assert failed.returncode == 1
+    assert failed.stderr == "error: results/sweep/rows.csv is missing; run `dvc repro` to make it\n"
+
+
+@pytest.mark.parametrize("changed", ["analysis/report/a.py", "results/cas/rows.csv", "params.yaml"])
+def test_code_results_and_params_that_change_meanwhile_fail_it(here, monkeypatch, capsys, changed):
+    def meanwhile(*_) -> list[Path]:
+        text = Path(changed).read_text()
+        Path(changed).write_text(re.sub(r"(?m)^seed: \d+|^lr.*", "seed: 9", text) + "\n")
+        return [Path("report.html")]
+
+    monkeypatch.setattr(analysis, "build", meanwhile)
+    assert analysis.main() == 1
+    subject = {"params.yaml": "seed", "analysis/report/a.py": "analysis/report"}
+    assert capsys.readouterr().err.startswith(f"error: {subject.get(changed, changed)}: ")

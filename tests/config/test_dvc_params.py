@@ -1,0 +1,89 @@
+"""dvc.yaml lists, for every stage, the params that it reads, and no others: one that is missing
+would leave a stale result, one too many would make a result again that cannot differ."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime.dag import flatten
+from pipeline.runtime.files import read_yaml
+from tests.project import ROOT
+
+pytestmark = pytest.mark.slow
+
+STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
+# Where a run lies and what stays there, how often it is tried again, who prepares its pictures and
+# under which name it is logged change no result.
+NEVER_LISTED = {
+    "ray.storage_path",
+    "ray.max_failures",
+    "ray.loaders_per_worker",
+    "evaluation.keep_samples",
+    "mlflow.experiment",
+}
+# How every run is named. It matters to those that train, whose lists test_dvc_deps.py holds.
+NAMING = {"ray.elastic"}
+DRAWING = {  # the samples that are logged as training goes
+    "decoding.bf16",
+    "decoding.choice_temperature",
+    "decoding.guidance_scale",
+    "decoding.iterations",
+    "decoding.rounding",
+}
+# Who makes the batches of a stage that only predicts changes none of their bytes.
+WHO = {"ray.num_workers"}
+# Which of the trained models a stage takes: it depends on these by their content.
+MODELS = {"transformer.pretrained"}
+# What a stage reads and yet does not depend on, since it puts a value of its own in the param's
+# place, or only draws pictures with it.
+NOT_USED = {
+    # It only refuses pictures that are too few; the sweep does whatever changes later.
+    "prepare": {
+        *("classifier.architecture", "classifier.width", "evaluation.extractor"),
+        *("evaluation.kid_subset_size", "evaluation.neighbors"),
+        "evaluation.reference_statistics",
+    },
+    "features": WHO,
+    "train_transformer": DRAWING,
+    "train_autoregressive": DRAWING - {"decoding.bf16"}
+    | {
+        "autoregressive.bf16",
+        "training.mask_schedule",
+        "training.steps",  # autoregressive.steps
+    },
+    "cache_tokens": WHO,
+    "sweep": WHO | {"training.mask_schedule", "training.steps"},  # a trial's own
+    "evaluate": MODELS | WHO,
+    "cas": MODELS | {"classifier.steps"},  # cas.steps
+    # temperature.values; how many tokens there are, for the check of its curve alone
+    "temperature": MODELS | WHO | {"decoding.choice_temperature", "tokenizer.multipliers"},
+    "edit": MODELS | WHO,
+    "reject": MODELS | WHO,
+    "reconstruct": MODELS | WHO,
+    # speed.grids; with more workers than one the stage may leave its GPU to one of them
+    "speed": WHO | {"data.image_size", "tokenizer.multipliers", "transformer.dropout"},
+}
+# What is listed and read only with other values than the smoke preset's.
+ELSEWHERE = {
+    "evaluation.inception_weights",  # where an extractor is Inception
+    "evaluation.vgg_weights",  # where one is VGG
+}
+
+# What is listed so that a wrong value is refused before anything runs.
+EARLY = {"schedules": {"training.mask_schedule", "sweep.schedules"}}
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if name != "analysis"])
+def test_stage_lists_the_params_that_it_reads(finished, stage):
+    project_params = read_yaml(finished.folder / "params.yaml")
+
+    def value(dotted: str):
+        found = project_params
+        for part in dotted.split("."):
+            found = found[part]
+        return found
+
+    listed = set(flatten({name: value(name) for name in STAGES[stage]["params"]}))
+    read = set(Path(finished.params_read, stage).read_text().split())
+    assert read - listed - NEVER_LISTED - NAMING == NOT_USED.get(stage, set())
+    assert listed - read == EARLY.get(stage, set()) | (listed & ELSEWHERE - read)

@@ -1,0 +1,47 @@
+"""A file that a param names and that is missing is refused before the hours of work before it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.paths import check_files
+from pipeline.runtime.dag import FILE_PARAMS
+from pipeline.runtime.errors import UserError
+from tests.params import changed, write_params
+from tests.project import ROOT
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check(key: str, stage: str | None = None, path: str = "no.bin", **extractors: str) -> None:
+    section, name = key.split(".")
+    changes = {section: {name: path} | extractors}
+    write_params(Path(), **changes)
+    check_files(changed(changes), stage)
+
+
+@pytest.mark.parametrize("key", FILE_PARAMS)
+def test_it_is_refused_by_prepare_and_by_the_stages_that_read_it(key, project):
+    used = {"extractor": "inception", "second_extractor": "vgg"}
+    extractors = used if key.startswith("evaluation.") else {}
+    for stage in ("prepare", "evaluate" if extractors else "train_transformer", None):
+        if (key, stage) != ("tokenizer.pretrained", "train_transformer"):  # which reads tokens
+            with pytest.raises(UserError) as error:
+                check(key, stage, **extractors)
+            assert error.value.subject == key
+    with pytest.raises(UserError, match="a folder"):
+        check(key, path=str(project), **extractors)
+    (project / "no.bin").touch()
+    check(key, **extractors)
+
+
+def test_a_stage_that_does_not_need_it_runs_without():
+    check("tokenizer.pretrained", "train_transformer")
+    check("evaluation.reference_statistics", "cas")
+    check("evaluation.vgg_weights")  # the second extractor is another

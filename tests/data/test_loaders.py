@@ -1,0 +1,99 @@
+"""Processes that prepare the pictures of a training: the same batches as without them, one line
+where something is wrong, and none that is left."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from pipeline.config.paths import IMAGES
+from pipeline.data.images.batches import Batches, ImageBatches, prepared
+from pipeline.data.images.shards import ImageShards
+from pipeline.data.ranks import ALONE, Ranks
+from pipeline.experiments import cas
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.process import THREADS
+from tests.data.step_batches import CPU, StepBatches
+from tests.experiments.test_cas import cas_training
+from tests.project import ROOT
+from tests.tiny_project import with_params
+
+pytestmark = [
+    pytest.mark.usefixtures("in_tiny_project"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
+]
+
+
+def cas_batches(ranks: Ranks) -> Batches:
+    """Of samples, with RandAugment, which draws from torch's global generator."""
+    params = with_params(classifier={"batch_size": 12})
+    training = cas_training(params, "transformer", "randaugment", Path("run"))
+    return cas.CasBatches(cas.training_pictures(training), params, True, 1, ranks)
+
+
+def image_batches(ranks: Ranks) -> Batches:
+    return ImageBatches(ImageShards(IMAGES, "train"), with_params().data, 12, 1, ranks)
+
+
+KINDS = {"images": image_batches, "cas": cas_batches}
+
+
+@pytest.mark.parametrize("cores, loaders", [(1, 0), (2, 0), (2, 2)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_are_the_same_bytes_whoever_prepares_them(kind, cores, loaders, monkeypatch):
+    """Of one worker and of the second of two; from the middle on, as after a restart, and back."""
+    monkeypatch.setenv(THREADS, str(cores))
+    for ranks in (ALONE, Ranks(1, 2)):
+        ready = prepared(KINDS[kind](ranks), loaders, CPU)
+        for step in (5, 6, 7, 8, 9, 10, 2):
+            torch.manual_seed(step)  # a training's own
+            state = torch.get_rng_state()
+            images, labels = ready(step)
+            assert torch.equal(torch.get_rng_state(), state)
+            wanted = KINDS[kind](ranks)(step)
+            assert torch.equal(images, wanted[0]) and torch.equal(labels, wanted[1])
+
+
+def test_a_loader_that_is_killed_is_a_line():
+    ready = prepared(StepBatches(killed_at=1), 2, CPU)
+    with pytest.raises(UserError) as error:
+        for step in range(2):
+            ready(step)
+    assert "ray.loaders_per_worker" in error.value.way_out
+    del error  # which holds this frame, and so would keep the loaders
+
+
+def test_a_loader_has_one_thread():
+    assert prepared(StepBatches(), 1, CPU)(0)[1].tolist() == [1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended", [signal.SIGKILL, signal.SIGINT])
+def test_a_training_that_is_ended_leaves_no_loader(ended):
+    """Ctrl-C goes to all processes of the terminal; only the training prints a line."""
+    training = subprocess.Popen(
+        (sys.executable, "-m", "tests.data.step_batches", "2"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+        # It would ignore SIGINT as tests in the background do.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert [training.stdout.readline() for _ in range(3)] == ["0\n", "1\n", "2\n"]
+    below = psutil.Process(training.pid).children(recursive=True)
+    assert len(below) >= 3  # two loaders and their server
+    if ended == signal.SIGKILL:
+        training.kill()
+    else:
+        os.killpg(training.pid, ended)
+    _, said = training.communicate(timeout=30)
+    assert ended == signal.SIGKILL or said == "interrupted\n"
+    _, left = psutil.wait_procs(below, timeout=20)
+    assert left == []

@@ -1,0 +1,171 @@
+"""Published samples: the pixels and labels that were drawn, in their order, in shards as the data
+set's, and what CAS makes of them."""
+
+import os
+import shutil
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.data.images import samples
+from pipeline.data.images.crops import random_resized_crop
+from pipeline.data.images.samples import (
+    are_written,
+    open_samples,
+    publish_samples,
+)
+from pipeline.data.images.views import View
+from pipeline.data.order import BatchOrder
+from pipeline.evaluation.image_sets import SampleImages
+from pipeline.experiments import cas
+from pipeline.runtime.batches import Alone
+from tests.experiments.test_cas import cas_training
+from tests.images import samples_in, write_samples
+from tests.tiny_project import SIDE, Dies, with_params
+
+COUNT, CLASSES, SHARD = 150, 3, 70
+LABELS = (np.arange(COUNT) % CLASSES).tolist()
+NAMES = [f"class {label}" for label in range(CLASSES)]
+
+
+def noise(channels: int = 1) -> np.ndarray:
+    shape = (COUNT, channels, SIDE, SIDE)
+    return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+
+
+def write(folder: Path, images=None, batch_size: int = 32) -> Path:
+    write_samples(noise() if images is None else images, LABELS, NAMES, SHARD, folder, batch_size)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def params():
+    classifier = {"batch_size": 7, "crop_scale": [0.3, 0.6]}
+    return with_params(classifier=classifier, cas={"samples": 130})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_and_labels_are_those_that_were_drawn_in_their_order(
+    tmp_path, make_params, channels
+):
+    images = noise(channels)
+    write(tmp_path / "run", images)
+    publish_samples(tmp_path / "run", tmp_path / "published")
+    found, labels = samples_in(tmp_path / "published")
+    assert np.array_equal(found, images) and labels.tolist() == LABELS
+    opened = open_samples(tmp_path / "published")
+    assert opened.labels.tolist() == LABELS and opened.class_names == NAMES
+    data = with_params(data={"channels": channels}).data
+    read = SampleImages(tmp_path / "published", data)
+    assert read.labels.tolist() == LABELS and read.shape == images.shape[1:]
+    for size in (1, 64, 71, 1000):
+        batches = list(read.batches(size))
+        assert all(len(batch) <= size and batch.is_contiguous() for batch in batches)
+        assert np.array_equal(torch.cat(batches).numpy(), images)
+    assert np.array_equal(read.read(60, 75).numpy(), images[60:75])
+
+
+def test_a_set_has_the_hash_of_its_shards_without_reading_a_pixel(tmp_path, params, monkeypatch):
+    """So that features which were computed of a run's samples are those of the published ones."""
+    publish_samples(write(tmp_path / "run"), tmp_path / "published")
+    write(tmp_path / "other", 255 - noise())
+    monkeypatch.setattr(View, "centers", None)
+    run, published, other = (
+        SampleImages(tmp_path / name, params.data) for name in ("run", "published", "other")
+    )
+    assert run.content_hash == published.content_hash != other.content_hash
+    firsts = [run.first(count).content_hash for count in (1, SHARD, SHARD + 1, COUNT)]
+    assert firsts[-1] == run.content_hash and len(set(firsts)) == 4
+    again = [published.first(count).content_hash for count in (1, SHARD, SHARD + 1)]
+    assert again == firsts[:3]
+
+
+def test_a_set_travels_by_its_name(tmp_path, params):
+    images = SampleImages(write(tmp_path / "set"), params.data)
+    first = images.first(101)
+    assert len(first) == len(first.labels) == 101 and len(images.first(10**6)) == COUNT
+    content = cloudpickle.dumps(first)
+    there = cloudpickle.loads(content)
+    assert len(content) < 2000 and torch.equal(there.read(65, 101), first.read(65, 101))
+    assert len(there) == 101
+
+
+@pytest.mark.parametrize("batch_size", [1, 33, SHARD, 100, COUNT])
+def test_the_same_samples_are_the_same_bytes_however_they_were_drawn(tmp_path, batch_size):
+    whole = contents(write(tmp_path / "whole"))
+    assert contents(write(tmp_path / "again", batch_size=batch_size)) == whole
+    names = {f"samples-0000{number}.arrow" for number in range(3)}
+    assert set(whole) == names | {"samples-labels.npy", "manifest.json"}
+    assert not list(tmp_path.glob("*.parts"))
+
+
+class Backwards(Alone):
+    """Makes the last batch first, as several workers might."""
+
+    def make(self, maker, batches):
+        return super().make(maker, dict(reversed(batches.items())))
+
+
+def test_batches_may_come_in_any_order(tmp_path, monkeypatch):
+    whole = contents(write(tmp_path / "whole"))
+    monkeypatch.setattr("tests.images.Alone", Backwards)
+    assert contents(write(tmp_path / "backwards")) == whole
+
+
+def test_a_killed_run_goes_on_after_its_batches_and_shards(tmp_path, monkeypatch):
+    """Batches of 32 in shards of 70: files of batches 0, 1, 2, the first shard, batches 3, 4 …"""
+    whole, folder = contents(write(tmp_path / "whole")), tmp_path / "killed"
+    dying = Dies(samples.write_shard, calls=5)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(samples, "write_shard", dying)
+        write(folder)
+    assert not are_written(folder) and (folder / "samples-00000.arrow").exists()
+    counted = Dies(samples.write_shard, calls=100)
+    monkeypatch.setattr(samples, "write_shard", counted)
+    write(folder)
+    assert 100 - counted.left == 3  # batch 4, and two shards
+    assert contents(folder) == whole and are_written(folder)
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_samples_are_published_whole_or_not_at_all(tmp_path, monkeypatch, copy):
+    run, target = write(tmp_path / "run"), tmp_path / "published/seed0"
+    by = (samples.shutil, "copyfile") if copy else (os, "link")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(*by, Dies(getattr(*by), calls=2))
+        publish_samples(run, target, copy)
+    assert list(target.parent.iterdir()) == []
+    publish_samples(run, target, copy)
+    shutil.rmtree(run)
+    assert np.array_equal(samples_in(target)[0], noise())
+
+
+def cas_batches(folder: Path, params) -> cas.CasBatches:
+    training = cas_training(params, "transformer", "none", folder, samples=folder)
+    return cas.CasBatches(cas.training_pictures(training), params, False, seed=1)
+
+
+def test_cas_crops_samples_as_it_would_those_of_an_array(tmp_path, params):
+    """The first `cas.samples`, in one order over all of them whatever their shards; each crop's
+    seed is the sample's number."""
+    images, data = noise(), params.classifier_images
+    batches = cas_batches(write(tmp_path / "set"), params)
+    order = BatchOrder(130, 7, seed=1)
+    for step in (0, 1, 18, 40):
+        found, labels = batches(step)
+        chosen = order(step)
+        assert labels.tolist() == [LABELS[i] for i in chosen] and max(chosen) < 130
+        for crop, index in zip(found, chosen, strict=True):
+            picture, seed = Image.fromarray(images[index, 0]), (1, f"cas/{index}", step)
+            wanted = random_resized_crop(
+                picture, SIDE, data.crop_scale, data.crop_ratio, data.flip, seed
+            )
+            assert np.array_equal(crop[0], np.asarray(wanted))

@@ -1,0 +1,109 @@
+"""FID against the Fréchet distance's formula, and the statistics that it is computed from."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch_fidelity.metric_fid import fid_statistics_to_metric
+
+from pipeline.evaluation.fid import fid, load_statistics, statistics
+from pipeline.runtime.errors import UserError
+from tests.errors import one_line
+from tests.evaluation.gaussians import gaussian
+
+
+def test_fid_is_the_frechet_distance():
+    samples, reference = gaussian(150, 8, 0), gaussian(210, 8, 1, shift=0.5)
+    a, b = samples.double().numpy(), reference.double().numpy()
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(cov_a @ cov_b).real
+    wanted = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root)
+    assert fid(samples, reference) == pytest.approx(wanted, rel=1e-6)
+    assert fid(samples, reference) == pytest.approx(fid(reference, samples), rel=1e-6)
+
+
+@pytest.mark.parametrize("rank", [3, 8])
+def test_fid_is_that_of_torch_fidelity(rank):
+    """Of features that vary in fewer directions than they have dimensions too."""
+    few = gaussian(8, 8, 5).double()[:rank]
+    samples, reference = (gaussian(200, rank, seed).double() @ few for seed in (3, 4))
+    pair = (statistics(samples), statistics(reference))
+    arrays = ({"mu": s.mu.numpy(), "sigma": s.sigma.numpy()} for s in pair)
+    wanted = fid_statistics_to_metric(*arrays, verbose=False)["frechet_inception_distance"]
+    assert fid(samples, pair[1]) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_fid_of_itself_is_zero_and_of_a_shift_its_square():
+    features = gaussian(100, 6, 2)
+    assert fid(features, features) == pytest.approx(0, abs=1e-4)
+    assert fid(features + 3, features) == pytest.approx(6 * 9, rel=1e-4)
+
+
+@pytest.mark.parametrize(("samples", "reference"), [(8, 50), (50, 8)])
+def test_fid_of_too_few_samples_names_the_numbers(samples, reference):
+    with pytest.raises(UserError) as error:
+        fid(torch.rand(samples, 8), torch.rand(reference, 8))
+    assert ("8 samples" if samples == 8 else "8 reference images") in error.value.reason
+    assert "at least 9" in error.value.way_out
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fid_against_published_statistics(tmp_path, dtype):
+    samples, reference = gaussian(150, 8, 0), gaussian(210, 8, 1)
+    array = reference.double().numpy()
+    mu, sigma = array.mean(axis=0).astype(dtype), np.cov(array, rowvar=False).astype(dtype)
+    np.savez(tmp_path / "reference.npz", mu=mu, sigma=sigma, mu_s=np.zeros(5))  # as the ADM suite's
+    published = load_statistics(tmp_path / "reference.npz")
+    assert fid(samples, published) == pytest.approx(fid(samples, reference), rel=1e-4)
+    assert fid(samples, statistics(reference)) == fid(samples, reference)
+
+
+def test_statistics_of_another_extractor_are_refused():
+    with pytest.raises(UserError) as error:
+        fid(gaussian(50, 8, 0), statistics(gaussian(50, 5, 1)))
+    assert error.value.subject == "evaluation.reference_statistics"
+
+
+def arrays(kind: str) -> dict[str, np.ndarray]:
+    """What a file holds that is not a mean and its covariance."""
+    mu, sigma = np.zeros(3), np.eye(3)
+    return {
+        "no pair": {"mu": mu},
+        "two sizes": {"mu": mu, "sigma": np.eye(4)},
+        "pickle": {"mu": np.array([{}], dtype=object), "sigma": np.eye(1)},
+        "NaN": {"mu": mu, "sigma": sigma * np.nan},
+        "asymmetric": {"mu": mu, "sigma": sigma + np.triu(np.ones((3, 3)), 1)},
+        "negative": {"mu": mu, "sigma": -sigma},
+        "zero": {"mu": mu, "sigma": 0 * sigma},
+        "text": {"mu": np.array(["a"] * 3), "sigma": sigma},
+        "empty": {"mu": np.zeros(0), "sigma": np.zeros((0, 0))},
+        "too long": {"mu": np.zeros(5000), "sigma": np.eye(5000, dtype=np.int8)},
+    }[kind]
+
+
+KINDS = "no pair, two sizes, pickle, NaN, asymmetric, negative, zero, text, empty, too long"
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "one array", *KINDS.split(", ")])
+def test_bad_statistics_files_are_named(tmp_path, kind):
+    path = tmp_path / "statistics.npz"
+    if kind == "truncated":
+        np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+        path.write_bytes(path.read_bytes()[:200])
+    elif kind == "one array":
+        with open(path, "wb") as handle:
+            np.save(handle, np.zeros(3))
+    elif kind != "missing":
+        np.savez(path, **arrays(kind))
+    with pytest.raises(UserError) as error:
+        load_statistics(path)
+    assert error.value.subject == str(path) and error.value.way_out
+    one_line(error)
+
+
+def test_statistics_are_the_same_whatever_the_blocks(monkeypatch):
+    features = gaussian(50, 4, 8).float()
+    mu, sigma = features.double().mean(dim=0), torch.cov(features.double().T)
+    monkeypatch.setattr("pipeline.evaluation.fid.BLOCK", 7)
+    torch.testing.assert_close(statistics(features).mu, mu)
+    torch.testing.assert_close(statistics(features).sigma, sigma)

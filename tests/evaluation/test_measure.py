@@ -1,0 +1,172 @@
+"""`python -m pipeline measure`: the metrics of any image set, and one line where there are none."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.__main__ import main
+from pipeline.config.paths import SAMPLES
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.image_sets import ArrayImages
+from pipeline.tools.export import export_npz, export_pngs
+from tests.images import samples_in
+from tests.tiny_project import ALONE, SIDE, make_project, with_params
+
+COUNT = 80
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    folder = make_project(tmp_path_factory.mktemp("project"))
+    (folder / "params.yaml").write_text(json.dumps(with_params().model_dump()))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_project(project, monkeypatch):
+    monkeypatch.chdir(project)
+
+
+@pytest.fixture
+def measure(monkeypatch, capsys):
+    """Run the command on a path; its output."""
+
+    def run(path: Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["pipeline", "measure", str(path)])
+        main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def error_of(measure):
+    """The line that the command ends with on a bad path."""
+
+    def run(path: Path) -> str:
+        with pytest.raises(SystemExit) as stop:
+            measure(path)
+        line = stop.value.code  # a text: printed to stderr, exit code 1
+        assert line.startswith("error: ") and "\n" not in line
+        assert "unexpected: traceback" not in line
+        return line
+
+    return run
+
+
+def wanted_of(array: np.ndarray, folder: Path, labels=None, **changes) -> dict:
+    """The evaluator's metrics."""
+    evaluator = Evaluator(with_params(**changes), ALONE, second=True)
+    return evaluator.metrics(evaluator.outputs(ArrayImages(array), folder), labels)
+
+
+def samples(count: int = COUNT) -> np.ndarray:
+    return samples_in(SAMPLES / "transformer/seed0")[0][:count]
+
+
+def test_metrics_of_every_form_are_the_evaluators(tmp_path, measure):
+    array = samples()
+    np.save(tmp_path / "set.npy", array)
+    export_pngs(ArrayImages(array), tmp_path / "set")
+    export_npz(ArrayImages(array), None, tmp_path / "set.npz")
+    wanted = wanted_of(array, tmp_path / "wanted")
+    tables = [measure(tmp_path / name) for name in ("set.npy", "set", "set.npz")]
+    assert tables[0] == tables[1] == tables[2]
+    rows = dict(re.findall(r"^(\w+) +(\S+)", tables[0], flags=re.MULTILINE))
+    assert rows.keys() == {name for name in wanted if not name.endswith("_std")}
+    assert {"fid_classifier", "kid_classifier", "precision_random", "samples"} <= set(rows)
+    for name, text in rows.items():
+        assert float(text) == pytest.approx(wanted[name], rel=1e-3), name
+    spreads = dict(re.findall(r"^(\w+) .*std (\S+)$", tables[0], flags=re.MULTILINE))
+    assert spreads.keys() == {name for name in rows if f"{name}_std" in wanted}
+
+
+def test_the_labels_of_an_npz_balance_its_subsets_and_tell_what_is_recognised(tmp_path, measure):
+    labels = torch.arange(COUNT) % 3
+    export_npz(ArrayImages(samples()), labels.numpy(), tmp_path / "set.npz")
+    wanted = wanted_of(samples(), tmp_path / "wanted", labels)
+    assert {"class_accuracy", "fid_infinity_classifier"} <= wanted.keys()
+    rows = dict(re.findall(r"^(\w+) +(\S+)", measure(tmp_path / "set.npz"), flags=re.MULTILINE))
+    assert rows.keys() == {name for name in wanted if not name.endswith("_std")}
+    for name, text in rows.items():
+        assert float(text) == pytest.approx(wanted[name], rel=1e-3), name
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.arange(COUNT) % 4, "labels from 0 to 3, and the data set has the classes 0 to 2"),
+        (np.arange(COUNT) - 1, "labels from -1 to"),
+    ],
+)
+def test_labels_that_are_none_are_refused(tmp_path, error_of, labels, said):
+    pictures = np.repeat(samples(), 3, axis=1).transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "set.npz", arr_0=pictures, arr_1=labels)
+    assert said in error_of(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("other", [np.zeros(COUNT - 1, int), np.zeros((COUNT, 3), np.float32)])
+def test_what_is_no_label_is_passed_over_in_a_line(tmp_path, capsys, monkeypatch, other):
+    """As `np.savez(path, samples, reals)` writes it."""
+    pictures = np.repeat(samples(), 3, axis=1).transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "set.npz", arr_0=pictures, arr_1=other)
+    command = ["pipeline", "measure", str(tmp_path / "set.npz"), "--json"]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    said = capsys.readouterr()
+    assert "measured without labels\n" in said.err
+    assert "class_accuracy" not in json.loads(said.out)  # which nothing else stands in
+
+
+def test_a_handful_of_images_is_measured_as_far_as_that_goes(tmp_path):
+    """As a validation split may be: a half of it has no three nearest neighbours."""
+    of_6, of_3 = (wanted_of(samples(n), tmp_path / str(n)) for n in (6, 3))
+    for name in ("precision_classifier", "coverage_random"):
+        assert (of_6[name] is None, of_6[f"{name}_std"]) == (False, None)
+        assert of_3[name] is of_3[f"{name}_std"] is None
+    assert of_3["is_classifier"] >= 1
+
+
+def test_images_of_another_size_or_channels_name_both(tmp_path, error_of):
+    np.save(tmp_path / "large.npy", np.zeros((20, 1, 9, 12), np.uint8))
+    line = error_of(tmp_path / "large.npy")
+    assert "large.npy" in line and "12×9 grey" in line and f"{SIDE}×{SIDE} grey" in line
+    assert "data.image_size" in line and "data.channels" in line
+    colour = np.repeat(samples(), 3, axis=1)
+    colour[30, 0] += 1
+    export_npz(ArrayImages(colour), None, tmp_path / "colour.npz")
+    line = error_of(tmp_path / "colour.npz")
+    assert "colour.npz" in line and "data.channels" in line
+
+
+def test_too_few_images_for_a_covariance(tmp_path, error_of):
+    np.save(tmp_path / "few.npy", samples(12))
+    line = error_of(tmp_path / "few.npy")
+    assert "12 images" in line and "16-dimensional" in line and "at least 17" in line
+
+
+def test_missing_set_and_missing_project_name_the_way_out(tmp_path, error_of, monkeypatch):
+    assert "nowhere: it cannot be read" in error_of(tmp_path / "nowhere")
+    np.save(tmp_path / "set.npy", samples())
+    (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    assert "run `dvc repro`" in error_of(Path("set.npy"))
+
+
+def test_fid_is_against_the_statistics_that_params_name(tmp_path):
+    size = with_params().feature_dimensions
+    np.savez(tmp_path / "reference.npz", mu=np.full(size, 3.0), sigma=np.eye(size))
+    given = with_params(evaluation={"reference_statistics": str(tmp_path / "reference.npz")})
+    evaluator = Evaluator(given, ALONE)
+    outputs = evaluator.outputs(ArrayImages(samples()), tmp_path / "outputs")
+    found = evaluator.scores(outputs, torch.zeros(COUNT))["fid_classifier"]
+    features = outputs.features.double().numpy()
+    covariance = np.cov(features.T)  # beside the identity the root of the product is its own
+    root = np.sqrt(np.linalg.eigvalsh(covariance).clip(0)).sum()
+    wanted = ((features.mean(0) - 3) ** 2).sum() + np.trace(covariance) + size - 2 * root
+    assert found == pytest.approx(wanted, rel=1e-4)

@@ -1,0 +1,169 @@
+"""Precision, recall, density, coverage, KID and the Inception Score against their definitions."""
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.image.inception import InceptionScore
+
+from pipeline.evaluation import metrics
+from pipeline.evaluation.metrics import class_accuracy, drawn, inception_score, kid, manifolds
+from pipeline.runtime.errors import UserError
+from tests.evaluation.gaussians import gaussian
+
+
+def inside(points: np.ndarray, others: np.ndarray, k: int) -> float:
+    """Share of `points` within the distance of some other to its own k-th neighbour."""
+    hits = 0
+    radius = []
+    for i, other in enumerate(others):
+        distances = sorted(np.linalg.norm(other - o) for j, o in enumerate(others) if j != i)
+        radius.append(distances[k - 1])
+    for point in points:
+        hits += any(np.linalg.norm(point - o) <= r for o, r in zip(others, radius, strict=True))
+    return hits / len(points)
+
+
+@pytest.mark.parametrize("block", [7, 1000])
+@pytest.mark.parametrize("neighbors", [1, 3, 5])
+def test_precision_and_recall_by_brute_force(monkeypatch, neighbors, block):
+    monkeypatch.setattr(metrics, "BLOCK", block)
+    samples, reference = gaussian(40, 3, 5) * 0.6, gaussian(60, 3, 6)
+    a, b = samples.double().numpy(), reference.double().numpy()
+    found = manifolds(samples, reference, neighbors)
+    assert found.precision == pytest.approx(inside(a, b, neighbors), abs=1e-6)
+    assert found.recall == pytest.approx(inside(b, a, neighbors), abs=1e-6)
+
+
+def test_precision_without_recall():
+    """Samples of one mode out of two: each is realistic, half of the data is never made."""
+    one_mode = gaussian(60, 2, 7)
+    reference = torch.cat([one_mode, one_mode + 1000])
+    found = manifolds(one_mode, reference, 3)
+    assert found.precision == 1 and found.recall == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("block", [7, 1000])
+@pytest.mark.parametrize("neighbors", [1, 3, 5])
+def test_density_and_coverage_by_brute_force(monkeypatch, neighbors, block):
+    monkeypatch.setattr(metrics, "BLOCK", block)
+    samples, reference = gaussian(40, 3, 24) * 0.6, gaussian(60, 3, 25)
+    balls = np.zeros((60, 40), dtype=bool)  # whether a sample lies in a real image's ball
+    for i, real in enumerate(reference.double().numpy()):
+        others = np.delete(reference.double().numpy(), i, axis=0)
+        radius = sorted(np.linalg.norm(real - other) for other in others)[neighbors - 1]
+        balls[i] = [np.linalg.norm(real - s) <= radius for s in samples.double().numpy()]
+    found = manifolds(samples, reference, neighbors)
+    assert found.density == pytest.approx(balls.sum() / (neighbors * 40), abs=1e-9)
+    assert found.coverage == pytest.approx(balls.any(axis=1).mean(), abs=1e-9)
+    assert 0 < found.coverage < 1
+
+
+def test_an_outlier_inflates_precision_but_not_density():
+    """Naeem 2020, figure 3: one real image far off has a ball that holds samples of no merit."""
+    real = torch.cat([gaussian(200, 2, 26), torch.full((1, 2), 60.0)])
+    bad = gaussian(200, 2, 27) / 10 + 30
+    found = manifolds(bad, real, 3)
+    assert found.precision == 1 and found.density == pytest.approx(1 / 3)
+    assert found.coverage == pytest.approx(1 / 201)
+
+
+def test_samples_of_one_mode_cover_half():
+    one_mode = gaussian(60, 2, 28)
+    found = manifolds(one_mode, torch.cat([one_mode, one_mode + 1000]), 3)
+    # A ball holds its centre and three others, the last on its edge, but for the rounding of
+    # distances; without the edge the density would be 1.
+    assert 1.2 < found.density <= 4 / 3 + 1e-9 and found.coverage == 0.5
+
+
+def test_samples_that_are_all_one_image_are_of_it():
+    """Their balls are points, which hold what lies on them, as torch-fidelity's do."""
+    reference = gaussian(60, 2, 29)
+    found = manifolds(reference[:1].repeat(10, 1), reference, 3)
+    assert found.precision == 1 and found.recall == pytest.approx(1 / 60)
+
+
+@pytest.mark.parametrize(("samples", "reference"), [(3, 10), (10, 3)])
+def test_too_few_neighbours_name_the_numbers(samples, reference):
+    with pytest.raises(UserError) as error:
+        manifolds(torch.rand(samples, 2), torch.rand(reference, 2), 3)
+    assert error.value.subject == "evaluation.neighbors"
+    assert f"{samples} and {reference}" in error.value.reason
+
+
+def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
+    """Unbiased, under the kernel (x·y / F + 1)³: the definition, term by term."""
+
+    def kernel(a, b):
+        return (a @ b / len(a) + 1) ** 3
+
+    within = [
+        np.mean([kernel(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j])
+        for z in (x, y)
+    ]
+    return sum(within) - 2 * np.mean([kernel(a, b) for a in x for b in y])
+
+
+def test_kid_is_the_unbiased_squared_mmd():
+    samples, reference = gaussian(30, 6, 20), gaussian(30, 6, 21, shift=0.3)
+    wanted = squared_mmd(samples.double().numpy(), reference.double().numpy())
+    found = kid(samples, reference, subsets=3, subset_size=30, seed=0)
+    assert found == pytest.approx(wanted, rel=1e-9)
+
+
+def test_kid_over_subsets_is_unbiased_and_seeded():
+    samples, reference = gaussian(80, 4, 22) / 4, gaussian(80, 4, 23) / 4
+    whole = kid(samples, reference, subsets=1, subset_size=80, seed=0)
+    means = [kid(samples, reference, subsets=20, subset_size=20, seed=seed) for seed in range(20)]
+    assert abs(np.mean(means) - whole) < 4 * np.std(means) / 20**0.5
+    assert means[0] == kid(samples, reference, subsets=20, subset_size=20, seed=0) != means[1]
+
+
+@pytest.mark.parametrize("counts", [(19, 50), (50, 19)])
+def test_kid_of_too_few_images_names_the_param(counts):
+    with pytest.raises(UserError) as error:
+        kid(*(torch.rand(count, 4) for count in counts), subsets=2, subset_size=20, seed=0)
+    assert error.value.subject == "evaluation.kid_subset_size"
+
+
+# Its notices on its buffer, and on the deviation over a single split.
+@pytest.mark.filterwarnings(
+    "ignore:Metric `InceptionScore` will save all:UserWarning", "ignore:std\\(\\):UserWarning"
+)
+def test_inception_score_is_torchmetrics():
+    logits = 2 * gaussian(300, 7, 3)
+    metric = InceptionScore(feature=torch.nn.Identity(), splits=1)
+    metric.update(logits.double())
+    wanted, _ = metric.compute()
+    assert inception_score(logits, 1, seed=0) == pytest.approx(wanted.item(), rel=1e-9)
+
+
+def test_inception_score_block_by_block_is_that_of_all_at_once(monkeypatch):
+    logits = 2 * gaussian(103, 7, 5)
+    at_once = inception_score(logits, 1, seed=3)
+    monkeypatch.setattr(metrics, "SCORED", 10)
+    assert inception_score(logits, 1, seed=3) == pytest.approx(at_once, rel=1e-12)
+
+
+def test_inception_score_extremes_and_seed():
+    sure = 200 * torch.eye(5).repeat(20, 1)
+    assert inception_score(sure, 1, seed=0) == pytest.approx(5, rel=1e-6)
+    assert inception_score(torch.zeros(50, 5), 1, seed=0) == pytest.approx(1, rel=1e-6)
+    assert inception_score(gaussian(3, 5, 4), 10, seed=0) == pytest.approx(1)  # a split each
+    logits, state = gaussian(200, 7, 4), torch.random.get_rng_state()
+    one = inception_score(logits, 10, seed=1)
+    assert one == inception_score(logits, 10, seed=1) != inception_score(logits, 10, seed=2)
+    assert torch.equal(state, torch.random.get_rng_state())  # the global generator is not used
+
+
+def test_class_accuracy():
+    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 9.0]])
+    assert class_accuracy(logits, torch.tensor([0, 1, 1, 1])) == 0.75
+
+
+def test_rows_are_drawn_in_order_and_the_same_again():
+    features = torch.arange(100.0)[:, None]
+    part = drawn(features, 10, seed=1)
+    assert len(part) == 10 and (part.diff(dim=0) > 0).all()
+    assert torch.equal(part, drawn(features, 10, seed=1))
+    assert not torch.equal(part, drawn(features, 10, seed=2))
+    assert drawn(features, 100, seed=1) is features

@@ -1,0 +1,153 @@
+"""Images that are measured on the fly, against the same images measured from an array."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.config.replicates import main_replicates
+from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.features import Extractor, Features
+from pipeline.evaluation.image_sets import BATCH, ArrayImages
+from pipeline.evaluation.outputs import Networks, OnTheFly, Outputs
+from pipeline.evaluation.samplers import sampler_of
+from pipeline.runtime.batches import (
+    Alone,
+    Maker,
+    drop_parts,
+    make_tensors,
+    parts_folder,
+)
+from pipeline.sampling import balanced_labels, sample_batches
+from tests.tiny_project import ALONE, CLASSES, CPU, with_params
+
+pytestmark = pytest.mark.usefixtures("in_tiny_project")
+
+COUNT, SIZE = 90, 40  # images, and those of a batch
+LABELS = balanced_labels(COUNT, CLASSES)
+
+
+class Means:
+    """A measure of the images, which also returns their labels."""
+
+    def __init__(self, device: torch.device):
+        assert device == CPU
+
+    def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
+        _, labels, _ = arguments
+        return {"means": images.float().mean(dim=(1, 2, 3)), "labels": labels}
+
+
+def given() -> tuple[Maker, list[tuple]]:
+    params = with_params()
+    replicate = main_replicates(params, "transformer")[1]
+    settings = params.decoding_settings()
+    return sampler_of(replicate), sample_batches(settings, LABELS, batch_size=SIZE, seed=5)
+
+
+def looked(path: Path, workers: Alone) -> dict[str, Tensor]:
+    evaluator, (sampler, batches) = Evaluator(with_params(), workers, second=True), given()
+    shown = evaluator.on_the_fly(sampler, Maker(Means))
+    return make_tensors(path, workers, shown, batches, "samples")
+
+
+@pytest.fixture
+def drawn(in_tiny_project) -> Tensor:
+    sampler, batches = given()
+    draw = sampler.open(CPU)
+    return torch.cat([draw(*batch) for batch in batches])
+
+
+def test_outputs_on_the_fly_are_those_of_stored_images(tmp_path, drawn):
+    found = looked(tmp_path / "a.safetensors", ALONE)
+    torch.testing.assert_close(found["means"], drawn.float().mean(dim=(1, 2, 3)))
+    assert torch.equal(found["labels"], LABELS)
+    evaluator, images = Evaluator(with_params(), ALONE, second=True), ArrayImages(drawn.numpy())
+    outputs, stored = Outputs.of(found), evaluator.outputs(images, tmp_path / "stored")
+    for ours, theirs in zip(outputs, stored, strict=True):
+        assert len(ours) == COUNT
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    measured, wanted = (evaluator.metrics(each, LABELS) for each in (outputs, stored))
+    assert measured == pytest.approx(wanted, rel=1e-4, abs=1e-6) and measured["samples"] == COUNT
+
+
+def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
+    path, draw = tmp_path / "killed.safetensors", []
+    plain = Networks.run
+
+    def counted(*arguments):
+        if len(draw) == 2:
+            raise KeyboardInterrupt
+        draw.append(plain(*arguments))
+        return draw[-1]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Networks, "run", counted)
+        looked(path, ALONE)
+    parts = {part.name: part for part in parts_folder(path).iterdir()}
+    assert parts.keys() == {"000000.safetensors", "000001.safetensors"}
+    before = parts["000000.safetensors"].stat().st_mtime_ns
+    found = looked(path, ALONE)
+    assert parts["000000.safetensors"].stat().st_mtime_ns == before
+    whole = looked(tmp_path / "whole.safetensors", ALONE)
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+    outputs = Outputs.of(whole)
+    numbers = 2 * outputs.features.shape[1] + outputs.logits.shape[1]  # of both extractors
+    size = sum(part.stat().st_size for part in parts_folder(path).glob("*.safetensors"))
+    means_and_labels = 4 + 8
+    assert size < COUNT * (4 * numbers + means_and_labels) + 3 * 500
+    drop_parts(path)
+    assert not path.exists() and not parts_folder(path).exists()
+
+
+class Noted:
+    """An extractor that notes how many images it is shown."""
+
+    name = "noted"
+
+    def __init__(self, extractor: Extractor):
+        self.extractor, self.sizes = extractor, []
+
+    def __call__(self, images: Tensor) -> Features:
+        self.sizes.append(len(images))
+        return self.extractor(images)
+
+
+def test_networks_see_batches_of_nearly_one_size_and_each_image_once(drawn):
+    """Not a last one of a few images, whose bits could depend on the number of threads."""
+    networks = Evaluator(with_params(), ALONE, second=True).networks
+    main, judge = Noted(networks.second), networks.judge
+    images = torch.cat([drawn] * 3)[: 3 * BATCH + 6]
+    found = Networks(main, judge, judge)(images)
+    assert sum(main.sizes) == 198 and max(main.sizes) - min(main.sizes) <= 2 * len(main.sizes)
+    assert max(main.sizes) <= BATCH and min(main.sizes) > 11
+    torch.testing.assert_close(found["features"], main.extractor(images).features)
+    torch.testing.assert_close(found["second"], judge(images).features)
+    outputs = Outputs.of(found)
+    assert torch.equal(outputs.class_logits, found["class_logits"])
+    of_one = Networks(judge, judge)(images)
+    assert set(of_one) == {"features", "logits"} and Outputs.of(of_one).class_logits is not None
+
+
+def test_images_have_the_strides_of_stored_ones(tmp_path):
+    """With the channels last, convolutions round differently."""
+
+    class ChannelsLast:
+        def __init__(self, device: torch.device):
+            pass
+
+        def __call__(self, count: int) -> Tensor:
+            images = torch.zeros(count, 3, 4, 4, dtype=torch.uint8)
+            return images.to(memory_format=torch.channels_last)
+
+    class Strides:
+        def __init__(self, device: torch.device):
+            pass
+
+        def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
+            return {"strides": torch.tensor([images.stride()] * len(images))}
+
+    shown = Maker(OnTheFly, Maker(ChannelsLast), (Maker(Strides),))
+    found = make_tensors(tmp_path / "a.safetensors", ALONE, shown, [(2,), (1,)], "images")
+    assert found["strides"].tolist() == [[48, 16, 4, 1]] * 3

@@ -1,0 +1,162 @@
+"""Metrics of two image folders against torch-fidelity's own run on them, with the real networks at
+random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch_fidelity import calculate_metrics
+from torch_fidelity import feature_extractor_inceptionv3 as inception
+
+from pipeline.data.seeds import mix
+from pipeline.evaluation.features import Features, extract, open_extractor
+from pipeline.evaluation.fid import fid
+from pipeline.evaluation.image_files import open_images
+from pipeline.evaluation.image_sets import ArrayImages, batches
+from pipeline.evaluation.metrics import inception_score, kid, manifolds
+from pipeline.tools.export import export_npz, export_pngs
+
+CPU = torch.device("cpu")
+NEIGHBORS = 3
+
+pytestmark = pytest.mark.slow  # Inception and VGG themselves, and torch-fidelity's run beside ours
+
+
+def pictures(count: int, seed: int, contrast: float) -> np.ndarray:
+    """(count, 3, 32, 32) uint8: coarse colours under fine noise, each of a strength of its own."""
+    noise = torch.Generator().manual_seed(seed)
+    coarse = torch.nn.functional.interpolate(
+        torch.randn(count, 3, 4, 4, generator=noise), size=32, mode="bilinear"
+    )
+    fine = torch.randn(count, 3, 32, 32, generator=noise)
+    strength = torch.rand(count, 3, 1, 1, generator=noise)
+    values = 128 + contrast * 60 * (coarse + strength * fine)
+    return values.clamp(0, 255).to(torch.uint8).numpy()
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> Path:
+    """A folder with the sets `samples` and `reference`, as PNGs, `.npy` and `.npz`."""
+    folder = tmp_path_factory.mktemp("sets")
+    arrays = {"samples": pictures(66, 0, 1.0), "reference": pictures(68, 1, 0.8)}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+        export_pngs(ArrayImages(array), folder / name)
+        export_npz(ArrayImages(array), None, folder / f"{name}.npz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> str:
+    """Random weights of Inception, fitted so that images stay apart to the end."""
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        torch.manual_seed(0)
+        patch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(inception.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        network = inception.FeatureExtractorInceptionV3("random", ["logits"])
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # a plain average
+    with torch.no_grad():
+        network.train()(torch.from_numpy(pictures(6, 2, 1.0)))
+        network.fc.weight *= 20
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(network.state_dict(), path)
+    return str(path)
+
+
+class FirstLayers:
+    """Inception's 64-d pool, whose covariance few images give."""
+
+    name = "inception64"
+
+    def __init__(self, weights: str):
+        self.network = inception.FeatureExtractorInceptionV3(
+            "first-layers", ["64"], feature_extractor_weights_path=weights
+        )
+
+    def __call__(self, images: Tensor) -> Features:
+        return Features(*self.network(images))
+
+
+def theirs(samples: Path, reference: Path, weights: str, **metrics) -> dict[str, float]:
+    return calculate_metrics(
+        input1=str(samples),
+        input2=str(reference),
+        feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=weights,
+        cuda=False,
+        cache=False,
+        save_cpu_ram=True,  # no loader processes
+        verbose=False,
+        **metrics,
+    )
+
+
+def test_fid_of_every_form(sets, weights):
+    wanted = theirs(
+        sets / "samples", sets / "reference", weights, fid=True, feature_layer_fid="64"
+    )["frechet_inception_distance"]
+    extractor = FirstLayers(weights)
+    reference = extract(extractor, batches(open_images(sets / "reference"))).features
+    for suffix in ("", ".npy", ".npz"):
+        samples = extract(extractor, batches(open_images(sets / f"samples{suffix}"))).features
+        assert fid(samples, reference) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_is_kid_precision_and_recall(sets, weights, tmp_path, make_params):
+    counts = {"samples": 18, "reference": 22}
+    for name, count in counts.items():
+        images = np.load(sets / f"{name}.npy")[:count]
+        export_pngs(ArrayImages(images), tmp_path / name)
+    wanted = theirs(
+        tmp_path / "samples",
+        tmp_path / "reference",
+        weights,
+        isc=True,
+        isc_splits=1,
+        kid=True,
+        kid_subsets=10,
+        kid_subset_size=12,
+        rng_seed=mix(7, "kid") % 2**32,  # our draws of the subsets
+        prc=True,
+        prc_neighborhood=NEIGHBORS,
+    )
+    evaluation = make_params(evaluation={"inception_weights": weights}).evaluation
+    extractor = open_extractor("inception", None, evaluation, CPU)
+    samples, reference = (
+        extract(extractor, batches(open_images(tmp_path / name))) for name in counts
+    )
+    assert samples.features.shape == (18, 2048) and samples.logits.shape == (18, 1008)
+    score = inception_score(samples.logits, 1, seed=7)
+    assert score == pytest.approx(wanted["inception_score_mean"], rel=1e-3) and score > 2
+    mean = kid(samples.features, reference.features, subsets=10, subset_size=12, seed=7)
+    assert mean == pytest.approx(wanted["kernel_inception_distance_mean"], rel=1e-3)
+    found = manifolds(samples.features, reference.features, NEIGHBORS)
+    assert found.precision == pytest.approx(wanted["precision"], rel=1e-3)
+    assert found.recall == pytest.approx(wanted["recall"], rel=1e-3)
+
+
+def test_vgg_is_torchvisions_second_fully_connected_layer(tmp_path, make_params):
+    """At its own 224 × 224, where nothing is resized; a grey image counts as grey RGB."""
+    from torchvision.models import vgg16
+    from torchvision.transforms.v2.functional import normalize
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = vgg16().eval()
+    torch.save(network.state_dict(), tmp_path / "vgg.pth")
+    evaluation = make_params(evaluation={"vgg_weights": str(tmp_path / "vgg.pth")}).evaluation
+    extractor = open_extractor("vgg", None, evaluation, CPU)
+    grey = torch.randint(256, (1, 1, 224, 224), generator=torch.Generator().manual_seed(0))
+    grey = grey.to(torch.uint8)
+    colour = normalize(
+        grey.expand(-1, 3, -1, -1) / 255, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]
+    )
+    with torch.no_grad():
+        wanted = network.classifier[:5](network.avgpool(network.features(colour)).flatten(1))
+    features = extract(extractor, [grey])
+    assert features.logits is None and features.features.shape == (1, 4096)
+    torch.testing.assert_close(features.features, wanted, rtol=1e-3, atol=1e-4)

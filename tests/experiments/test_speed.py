@@ -1,0 +1,92 @@
+"""Timings: what is timed, and how."""
+
+import pytest
+import torch
+
+from pipeline.experiments import speed
+from pipeline.sampling import balanced_labels
+from pipeline.transformer import MaskGitTransformer, TokenTransformer, TransformerConfig
+from tests.tiny_project import (
+    CLASSES,
+    CODES,
+    CPU,
+    with_params,
+)
+
+
+def config(grid: int) -> TransformerConfig:
+    t = with_params().transformer
+    return TransformerConfig(grid**2, CODES, CLASSES, t.layers, t.hidden, t.heads, t.mlp, 0.1)
+
+
+def test_every_method_and_batch_size_is_timed():
+    rows = speed.speed_rows(with_params(), 2, CLASSES, CPU)
+    keys = [(row["method"], row["batch_size"]) for row in rows]
+    assert keys == [(m, b) for b in (1, 3) for m in ("maskgit", "ar_cached", "ar_uncached")]
+    for row in rows:
+        assert 0 < row["low"] <= row["seconds_per_image"] <= row["high"]
+        assert (row["tokens"], row["repeats"], row["device"]) == (4, 3, "cpu")
+        assert row["threads"] == torch.get_num_threads()
+        assert row["iterations"] == (3 if row["method"] == "maskgit" else 4)
+    sizes = {sum(p.numel() for p in MaskGitTransformer(config(2)).parameters())}
+    assert {row["parameters"] for row in rows} == sizes
+
+
+def test_time_is_the_median_of_rounds_after_the_first_per_image(monkeypatch):
+    """Two methods on a clock that only they move, by what each call of theirs takes."""
+    clock, drawn = [0.0], []
+
+    def work(name: str, durations: list[float]):
+        def draw(labels: torch.Tensor) -> None:
+            drawn.append((name, len(labels)))
+            clock[0] += durations.pop(0)
+
+        return speed.Method(MaskGitTransformer(config(2)), 3, draw)
+
+    timed = {"slow": work("slow", [99, 5, 9, 4]), "fast": work("fast", [0, 1, 1, 8])}
+    monkeypatch.setattr(speed, "methods", lambda *_: timed)
+    monkeypatch.setattr("pipeline.runtime.device.time.perf_counter", lambda: clock[0])
+    params = with_params(speed={"batch_sizes": [2], "repeats": 3})
+    rows = speed.speed_rows(params, 2, CLASSES, CPU)
+    assert drawn == [("slow", 2), ("fast", 2)] * 4
+    times = [(row["low"], row["seconds_per_image"], row["high"]) for row in rows]
+    assert times == [(4 / 2, 5 / 2, 9 / 2), (1 / 2, 1 / 2, 8 / 2)]
+
+
+def test_what_is_timed_draws_the_same_tokens_with_and_without_a_cache(monkeypatch):
+    """In as many passes as the row says, each over the positions that the method computes."""
+    methods = speed.methods(with_params(decoding={"iterations": 9}), config(3), CPU)
+    labels = balanced_labels(4, CLASSES)
+    positions = []
+    encode = TokenTransformer.encode
+
+    def spied(self, ids, *args, **kwargs):
+        positions.append(ids.shape[1])
+        return encode(self, ids, *args, **kwargs)
+
+    monkeypatch.setattr(TokenTransformer, "encode", spied)
+    computed = {"maskgit": [10] * 9, "ar_cached": [1] * 9, "ar_uncached": list(range(1, 10))}
+    tokens = {}
+    for name, method in methods.items():
+        positions.clear()
+        tokens[name] = method.draw(labels)
+        assert positions == computed[name] and method.iterations == 9
+        assert tokens[name].shape == (4, 9)
+    assert torch.equal(tokens["ar_cached"], tokens["ar_uncached"])
+    assert len(tokens["ar_cached"].unique()) > 1
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(False, False), (True, False), (True, True)])
+def test_all_compute_in_one_dtype(in_bfloat16, ours, theirs, monkeypatch):
+    params = with_params(decoding={"bf16": ours}, autoregressive={"bf16": theirs})
+    kinds = []
+
+    def logits(self, x):
+        kinds.append(self.head.weight.dtype)
+        return code_logits(self, x)
+
+    code_logits = TokenTransformer.code_logits
+    monkeypatch.setattr(TokenTransformer, "code_logits", logits)
+    for method in speed.methods(params, config(2), CPU).values():
+        method.draw(torch.tensor([0]))
+    assert set(kinds) == {torch.bfloat16 if ours and theirs else torch.float32}

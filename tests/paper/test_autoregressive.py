@@ -1,0 +1,138 @@
+"""The autoregressive baseline: causality, sampling with and without the cache, exact likelihood."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+from torch import Tensor
+
+from pipeline.autoregressive import (
+    AutoregressiveTransformer,
+    KeyValueCache,
+    generate_autoregressive,
+    token_nll,
+)
+from pipeline.sampling import sampler
+from pipeline.transformer import TransformerConfig
+
+
+def decided(seed: int = 0, **changes) -> AutoregressiveTransformer:
+    """A random model whose answers depend strongly on what it has read."""
+    torch.manual_seed(seed)
+    values = {"num_tokens": 9, "codebook_size": 12, "num_classes": 4, "layers": 2, "hidden": 32}
+    values |= {"heads": 4, "mlp": 64, "dropout": 0.0}
+    model = AutoregressiveTransformer(TransformerConfig(**(values | changes)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(std=0.4)
+    return model.eval()
+
+
+def batch(model: AutoregressiveTransformer, size: int = 3) -> tuple[Tensor, Tensor]:
+    config, draw = model.config, torch.Generator().manual_seed(1)
+    tokens = torch.randint(config.codebook_size, (size, config.num_tokens), generator=draw)
+    return tokens, torch.randint(config.num_classes, (size,), generator=draw)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@torch.no_grad()
+def test_a_token_changes_later_logits_only(dropout):
+    """With dropout the same noise is drawn; attention takes another path then."""
+    model = decided(dropout=dropout).train()
+    tokens, labels = batch(model)
+
+    def logits(tokens: Tensor, labels: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return model.predict(tokens, labels)
+
+    before = logits(tokens, labels)
+    for j in range(9):
+        changed = tokens.clone()
+        changed[:, j] = (changed[:, j] + 1) % 12
+        difference = (logits(changed, labels) - before).abs().amax(dim=-1)
+        assert (difference[:, : j + 1] < 1e-6).all(), j
+        assert (difference[:, j + 1 :] > 1e-4).all(), j
+    difference = (logits(tokens, (labels + 1) % 4) - before).abs().amax(dim=-1)
+    assert (difference > 1e-4).all()  # the class reaches every position
+
+
+# --- likelihood -----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_chain_rule_with_the_cache():
+    """Token by token, each position computed once, against the whole sequence at once."""
+    model = decided()
+    tokens, labels = batch(model, 5)
+    caches = [KeyValueCache(9) for _ in model.blocks]
+    ids, total = model.class_ids(labels), 0.0
+    for n in range(9):
+        logits = model.code_logits(model.encode(ids, caches, start=n))[:, 0]
+        total -= logits.double().log_softmax(dim=-1).gather(1, tokens[:, n : n + 1]).sum().item()
+        ids = tokens[:, n : n + 1]
+    for batch_size in (5, 2):
+        nll = token_nll(model, tokens, labels, batch_size=batch_size)
+        assert nll == pytest.approx(total / 45, rel=1e-5)
+    assert nll > 1.1 * math.log(12)  # it says something: tokens at random surprise the model
+
+
+def test_probabilities_of_all_sequences_sum_to_one():
+    model = decided(num_tokens=4, codebook_size=3)
+    sequences = torch.tensor(list(itertools.product(range(3), repeat=4)))
+    nll = [4 * token_nll(model, row[None], torch.tensor([2]), batch_size=1) for row in sequences]
+    assert sum(math.exp(-x) for x in nll) == pytest.approx(1, abs=1e-5)
+    assert max(nll) - min(nll) > 2
+
+
+# --- sampling -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("size", "num_tokens"), [(1, 9), (7, 9), (4, 1), (3, 25)])
+def test_sampling_is_the_same_without_the_cache(seed, size, num_tokens):
+    model = decided(seed, num_tokens=num_tokens)
+    labels = torch.arange(size) % 4
+    tokens = generate_autoregressive(model, labels, seed=seed)
+    assert tokens.shape == (size, num_tokens) and tokens.dtype == torch.int64
+    assert tokens.min() >= 0 and tokens.max() < 12
+    assert torch.equal(tokens, generate_autoregressive(model, labels, seed=seed, cache=False))
+    if num_tokens > 1:
+        other = generate_autoregressive(model, labels, seed=seed + 1)
+        assert not torch.equal(tokens, other)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@torch.no_grad()
+def test_samples_follow_the_models_distribution(cache):
+    """All nine sequences of two tokens of three codes, counted, for each class."""
+    model, count = decided(num_tokens=2, codebook_size=3), 4000
+    sequences = torch.tensor(list(itertools.product(range(3), repeat=2)))
+    found, wanted = [], []
+    for label in (0, 1):
+        labels = torch.full((count,), label)
+        tokens = generate_autoregressive(model, labels, seed=label, cache=cache)
+        found.append(np.bincount(tokens @ torch.tensor([3, 1]), minlength=9))
+        log_prob = model.predict(sequences, torch.full((9,), label)).double().log_softmax(dim=-1)
+        wanted.append(log_prob.gather(2, sequences[..., None]).sum(dim=(1, 2)).exp().numpy())
+    for label in (0, 1):
+        assert chisquare(found[label], count * wanted[label]).pvalue > 0.01
+        assert chisquare(found[label], count * wanted[1 - label]).pvalue < 1e-9
+
+
+def test_sampler_draws_from_the_baseline_in_the_precision_asked_for(in_bfloat16, make_params):
+    model, labels = decided(), torch.arange(200) % 4
+    drawn = {}
+    for bf16 in (False, True):
+        params = make_params(autoregressive={"bf16": bf16})
+        drawn[bf16] = sampler(model, params.decoding_settings(autoregressive=True))(labels, 5)
+        wanted = generate_autoregressive(model, labels, seed=5, bf16=bf16)
+        assert torch.equal(drawn[bf16], wanted)
+    assert 0.5 < (drawn[False] == drawn[True]).float().mean() < 1  # rounding decides few draws
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+# --- training -------------------------------------------------------------------------------------

@@ -1,0 +1,191 @@
+"""The tokenizer's discriminators and the adversarial losses, against closed forms and against what
+the authors' code computes."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.discriminator import (
+    BlurPool,
+    PatchDiscriminator,
+    StyleGanDiscriminator,
+    adaptive_weight,
+    adversarial_ramp,
+    discriminator_loss,
+    generator_loss,
+    r1_penalty,
+)
+from tests.release import FOLDER
+from tests.tiny_networks import seeded
+
+# --- the release's --------------------------------------------------------------------------------
+
+
+def release_weights() -> dict[str, torch.Tensor]:
+    """The weights behind the reference data, by the formula that comes with it."""
+    shapes = json.loads((FOLDER / "discriminator_parameters.json").read_text())
+    weights = {}
+    for k, (path, shape) in enumerate(sorted(shapes.items())):
+        u = np.sin(12.9898 * np.arange(math.prod(shape)) + 78.233 * k) * 43758.5453
+        u = u - np.floor(u) - 0.5
+        u *= math.sqrt(24 / math.prod(shape[:-1])) if path.endswith("kernel") else 0.1
+        weights[path] = torch.from_numpy(u.astype(np.float32).reshape(shape))
+    return weights
+
+
+def ours(path: str, weight: torch.Tensor) -> tuple[str, torch.Tensor]:
+    """Our name and layout of a weight of the release's."""
+    *parents, layer, kind = path.removeprefix("params/").split("/")
+    names = {"Conv_0": "stem", "Conv_1": "conv", "Dense_0": "hidden", "Dense_1": "out"}
+    if parents:
+        names = {"Conv_0": "conv1", "Conv_1": "shortcut", "Conv_2": "conv2"}
+        names[layer] = f"blocks.{parents[0].removeprefix('ResBlock_')}.{names[layer]}"
+    if weight.ndim == 4:
+        weight = weight.permute(3, 2, 0, 1)
+    elif names[layer] == "hidden" and kind == "kernel":  # of maps with their channels last
+        weight = weight.view(4, 4, -1, weight.shape[1]).permute(3, 2, 0, 1).flatten(1)
+    elif weight.ndim == 2:
+        weight = weight.T
+    return f"{names[layer]}.{'weight' if kind == 'kernel' else kind}", weight
+
+
+@pytest.fixture(scope="module")
+def released() -> tuple[StyleGanDiscriminator, dict[str, np.ndarray]]:
+    discriminator = StyleGanDiscriminator(channels=3, filters=512, side=32)
+    discriminator.load_state_dict(dict(ours(*item) for item in release_weights().items()))
+    with np.load(FOLDER / "discriminator_expected.npz") as arrays:
+        return discriminator, dict(arrays)
+
+
+def nchw(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images).movedim(-1, 1)
+
+
+def test_stylegan_is_the_releases_discriminator(released):
+    discriminator, wanted = released
+    for images, logits in (("image", "logit"), ("fake_image", "fake_logit")):
+        computed = discriminator(nchw(wanted[images])).detach().flatten(1).numpy()
+        np.testing.assert_allclose(computed, wanted[logits], rtol=1e-3)
+
+
+def test_losses_are_the_releases(released):
+    discriminator, wanted = released
+    real, fake = (discriminator(nchw(wanted[name])) for name in ("image", "fake_image"))
+    losses = {
+        "d_loss_nonsaturating": discriminator_loss(real, fake),
+        "g_loss_nonsaturating": generator_loss(fake),
+        "r1_cost10": 10 * r1_penalty(discriminator, nchw(wanted["image"])),
+    }
+    for name, loss in losses.items():
+        assert loss.item() == pytest.approx(wanted[name].item(), rel=1e-3), name
+
+
+@pytest.mark.parametrize(
+    ("filters", "side", "channels"),
+    [  # the release's table, with its channel multiplier of 1 and of 2
+        (64, 256, [64, 128, 256, 512, 512, 512, 512]),
+        (32, 512, [32, 64, 128, 256, 512, 512, 512, 512]),
+        (512, 64, [512, 512, 512, 512, 512]),
+        (8, 4, [8]),
+    ],
+)
+def test_stylegans_channels_double_with_each_halving(filters, side, channels):
+    with torch.device("meta"):
+        network = StyleGanDiscriminator(3, filters, side)
+        maps, seen = network.stem(torch.empty(1, 3, side, side)), []
+        for block in [nn.Identity(), *network.blocks]:
+            maps = block(maps)
+            seen.append((maps.shape[1], maps.shape[2]))
+        assert network.forward(torch.empty(2, 3, side, side)).shape == (2, 1, 1, 1)
+    assert seen == [(width, side >> i) for i, width in enumerate(channels)]
+
+
+def test_blurring_is_the_binomial_mean_of_sixteen_pixels():
+    maps = torch.rand(1, 2, 8, 8, generator=seeded(3))
+    blurred = BlurPool(2)(maps)
+    assert blurred.shape == (1, 2, 4, 4)
+    weights = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+    for channel in range(2):
+        patch = maps[0, channel, 3:7, 1:5].numpy()  # around row 4½, column 2½
+        assert blurred[0, channel, 2, 1].item() == pytest.approx((patch * weights).sum(), rel=1e-5)
+
+
+def test_stylegan_starts_as_flax_does():
+    """Uniform weights of variance 2 / (fan in + fan out), zero biases."""
+    torch.manual_seed(0)
+    network = StyleGanDiscriminator(3, 64, 16)
+    for name, weight in network.named_parameters():
+        if weight.ndim == 1:
+            assert not weight.any(), name
+        elif weight.numel() > 1000:
+            fans = (weight.shape[0] + weight.shape[1]) * weight[0, 0].numel()
+            assert weight.abs().max().item() == pytest.approx((6 / fans) ** 0.5, rel=0.02), name
+            assert weight.var().item() == pytest.approx(2 / fans, rel=0.1), name
+
+
+# --- the small one --------------------------------------------------------------------------------
+
+
+def test_a_patch_has_26_pixels():
+    images = torch.rand(1, 1, 64, 64, generator=seeded(4)).requires_grad_()
+    PatchDiscriminator(1, 4)(images)[0, 0, 8, 8].backward()
+    rows, columns = images.grad[0, 0].nonzero(as_tuple=True)
+    assert [(x.max() - x.min() + 1).item() for x in (rows, columns)] == [26, 26]
+
+
+# --- the losses -----------------------------------------------------------------------------------
+
+
+class LinearDiscriminator(nn.Module):
+    """Patch logits whose mean is w·x + 1."""
+
+    def __init__(self, weight: torch.Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, images):
+        logit = (images * self.weight).sum(dim=(1, 2, 3)) + 1
+        return logit[:, None, None, None].expand(-1, 1, 2, 2)
+
+
+def test_r1_of_a_linear_discriminator():
+    weight = torch.randn(3, 4, 4, generator=seeded(8))
+    penalty = r1_penalty(LinearDiscriminator(weight), torch.rand(5, 3, 4, 4))
+    assert penalty.item() == pytest.approx(weight.pow(2).sum().item(), rel=1e-5)
+
+
+def test_r1_reaches_the_discriminators_weights():
+    discriminator = LinearDiscriminator(torch.randn(1, 2, 2, generator=seeded(9)))
+    r1_penalty(discriminator, torch.rand(3, 1, 2, 2)).backward()
+    torch.testing.assert_close(discriminator.weight.grad, 2 * discriminator.weight.detach())
+
+
+def test_gan_losses():
+    zero = torch.zeros(2, 1, 3, 3)
+    assert generator_loss(zero).item() == pytest.approx(math.log(2))
+    assert discriminator_loss(zero, zero).item() == pytest.approx(2 * math.log(2))
+    sure = torch.full((2, 1, 3, 3), 20.0)
+    assert discriminator_loss(sure, -sure).item() == pytest.approx(0, abs=1e-6)
+    assert generator_loss(-sure).item() == pytest.approx(20, rel=1e-6)  # does not saturate
+    assert generator_loss(sure).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_adversarial_ramp():
+    assert [adversarial_ramp(s, 4) for s in (0, 3, 4, 5, 7, 8, 100)] == [0, 0, 0.25, 0.5, 1, 1, 1]
+    assert adversarial_ramp(0, 0) == 1
+    assert adversarial_ramp(50_499, 50_000) == pytest.approx(0.5)  # at most 1,000 steps
+
+
+def test_adaptive_weight_is_the_quotient_of_the_gradients_norms():
+    layer = torch.ones(2, requires_grad=True)
+    faithful, fooling = (layer * torch.tensor([6.0, 8.0])).sum(), layer[0] * 0.4
+    weight = adaptive_weight(faithful, fooling, layer)
+    assert weight.item() == pytest.approx(10 / 0.4, rel=1e-4) and not weight.requires_grad
+    assert adaptive_weight(faithful, 0 * fooling, layer).item() == 1e4
+    assert adaptive_weight(0 * faithful, fooling, layer).item() == 0
+    (faithful + weight * fooling).backward()  # the graph is still there
+    torch.testing.assert_close(layer.grad, torch.tensor([6.0 + 10, 8.0]), rtol=1e-4, atol=0)

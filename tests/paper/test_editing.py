@@ -1,0 +1,247 @@
+"""What an edit may change and what it may see, on tiny models with random weights."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from pipeline.data.images.pixels import as_float, as_uint8
+from pipeline.decoding import DecodingSettings
+from pipeline.editing import (
+    box_mask,
+    center_mask,
+    edit,
+    feather_weight,
+    fill_unknown,
+    outpaint_mask,
+    pixel_mask_to_tokens,
+)
+from pipeline.runtime.errors import UserError
+from tests.editing_inputs import (
+    CLASSES,
+    CODES,
+    DECODING,
+    F_PIXELS,
+    distance,
+    masks,
+    models,
+    random_images,
+)
+
+
+@st.composite
+def edits(draw) -> dict:
+    """Arguments of any edit, rows of a batch with masks of their own."""
+    grid = draw(st.sampled_from([1, 2, 5]))
+    batch, seed = draw(st.integers(1, 3)), draw(st.integers(0, 1000))
+    return {
+        "images": random_images(seed, batch, 3, grid * F_PIXELS, grid * F_PIXELS),
+        "mask": draw(masks(grid, batch)),
+        "labels": torch.arange(batch) % CLASSES,
+        "settings": DecodingSettings(
+            iterations=draw(st.integers(1, 5)),
+            schedule=draw(st.sampled_from(["cosine", "exponential", "logarithmic"])),
+            choice_temperature=4.5,
+            bf16=draw(st.booleans()),
+        ),
+        "seed": seed,
+        "dilate": draw(st.integers(0, 2)),
+        "feather": draw(st.sampled_from([None, 0, 1, 3, 8])),
+    }
+
+
+def grid_of(arguments: dict) -> int:
+    return arguments["images"].shape[-1] // F_PIXELS
+
+
+@settings(max_examples=60, deadline=None)
+@given(edits())
+def test_edit_changes_what_it_may_and_nothing_else(arguments):
+    model, tokenizer = models(grid_of(arguments))
+    images, mask = arguments["images"], arguments["mask"]
+    edited = edit(model, tokenizer, **arguments)
+
+    expected = pixel_mask_to_tokens(mask, grid_of(arguments), arguments["dilate"])
+    assert torch.equal(edited.unknown, expected)
+    assert ((edited.tokens >= 0) & (edited.tokens < CODES)).all()  # no [MASK] survives
+    known = tokenizer.encode(as_float(fill_unknown(images, mask)))
+    assert torch.equal(edited.tokens[~edited.unknown], known[~edited.unknown])
+    assert torch.equal(edited.canvas, as_uint8(tokenizer.decode(edited.tokens)))
+
+    feather = arguments["feather"]
+    if feather is None:
+        feather = arguments["dilate"] * F_PIXELS
+    away = torch.stack([distance(row) for row in mask])
+    weight = feather_weight(mask, feather)[:, None].double()
+    blended = weight * edited.canvas + (1 - weight) * images
+    assert ((edited.composite - blended).abs() < 0.5 + 1e-3).all()
+    for got, image, canvas, apart in zip(
+        edited.composite, images, edited.canvas, away, strict=True
+    ):
+        assert torch.equal(got[:, apart > feather], image[:, apart > feather])
+        assert torch.equal(got[:, apart == 0], canvas[:, apart == 0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(edits(), st.integers(0, 1000))
+def test_edit_sees_nothing_of_what_is_hidden(arguments, other_seed):
+    model, tokenizer = models(grid_of(arguments))
+    images, hidden = arguments["images"], arguments["mask"][:, None]
+    other = torch.where(hidden, random_images(other_seed, *images.shape), images)
+    one = edit(model, tokenizer, **arguments)
+    two = edit(model, tokenizer, **arguments | {"images": other})
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@settings(max_examples=30, deadline=None)
+@given(edits())
+def test_default_feather_blends_with_generated_content_only(arguments):
+    model, tokenizer = models(grid_of(arguments))
+    edited = edit(model, tokenizer, **arguments | {"feather": None})
+    generated = edited.unknown.repeat_interleave(F_PIXELS, 1).repeat_interleave(F_PIXELS, 2)
+    changed = (edited.composite != arguments["images"]).any(dim=1)
+    assert not (changed & ~generated).any()
+
+
+@pytest.mark.parametrize("grid", [1, 5])
+def test_empty_mask_returns_the_image_and_whole_mask_the_canvas(grid):
+    model, tokenizer = models(grid)
+    side = grid * F_PIXELS
+    images, labels = random_images(0, 2, 3, side, side), torch.tensor([0, 1])
+    nothing = torch.zeros(side, side, dtype=torch.bool)
+    empty = edit(model, tokenizer, images, nothing, labels, DECODING, seed=0)
+    assert torch.equal(empty.composite, images) and not empty.unknown.any()
+    whole = edit(model, tokenizer, images, ~nothing, labels, DECODING, seed=0)
+    assert torch.equal(whole.composite, whole.canvas) and whole.unknown.all()
+    assert not torch.equal(whole.composite, images)
+
+
+def test_every_iteration_starts_from_what_is_known(monkeypatch):
+    """⌊10·cos(πk/8)⌋ of 10 unknown tokens are masked in the k-th pass; the others stay."""
+    model, tokenizer = models(5)
+    images, box = random_images(3, 1, 3, 10, 10), box_mask((10, 10), 0, 0, 10, 4)
+    seen, predict = [], model.predict
+    monkeypatch.setattr(model, "predict", lambda *inputs: seen.append(inputs) or predict(*inputs))
+    four = replace(DECODING, iterations=4)
+    edited = edit(model, tokenizer, images, box, torch.tensor([0]), four, seed=0, dilate=0)
+    assert [mask.sum().item() for _, mask, _ in seen] == [10, 9, 7, 3]
+    assert torch.equal(seen[0][1], edited.unknown.flatten(1))
+    for tokens, mask, _ in seen:
+        assert torch.equal(edited.tokens.flatten(1)[~mask], tokens[~mask])
+
+
+def test_another_label_or_guidance_changes_the_box_only():
+    """Class-conditional editing, Figure 6."""
+    model, tokenizer = models(5)
+    images, box = random_images(2, 1, 3, 10, 10), box_mask((10, 10), 0, 0, 4, 4)
+
+    def run(label, **changes):
+        labels, how = torch.tensor([label]), replace(DECODING, **changes)
+        return edit(model, tokenizer, images, box, labels, how, seed=0)
+
+    own = run(0)
+    for other in (run(1), run(0, guidance_scale=3.0)):
+        assert not torch.equal(other.tokens[other.unknown], own.tokens[own.unknown])
+        outside = distance(box) > F_PIXELS
+        assert torch.equal(other.composite[..., outside], own.composite[..., outside])
+
+
+@pytest.mark.parametrize("name", ["image", "mask"])
+def test_wrong_size_names_what_has_it(name):
+    model, tokenizer = models(2)
+    sizes = {"image": 4, "mask": 4} | {name: 6}
+    images, mask = random_images(0, 1, 3, 4, sizes["image"]), torch.ones(4, sizes["mask"]).bool()
+    with pytest.raises(UserError, match=r"4×6 pixels .* 4×4; resize") as error:
+        edit(model, tokenizer, images, mask, torch.tensor([0]), DECODING, seed=0)
+    assert error.value.subject == f"the {name}"
+
+
+# --- masks ---
+
+
+def test_masks_of_table_2():
+    center, right = center_mask((8, 12), 0.5), outpaint_mask((8, 12), "right", 0.5)
+    rows, columns = center.nonzero().T
+    assert (rows.unique().tolist(), columns.unique().tolist()) == ([2, 3, 4, 5], [3, 4, 5, 6, 7, 8])
+    assert center.sum() == 4 * 6
+    assert right[:, 6:].all() and not right[:, :6].any()
+
+
+def test_outpaint_masks_are_flips_and_turns_of_one_another():
+    left = outpaint_mask((6, 8), "left", 0.25)
+    assert left[:, :2].all() and not left[:, 2:].any()
+    assert torch.equal(outpaint_mask((6, 8), "right", 0.25), left.flip(1))
+    top = outpaint_mask((8, 6), "top", 0.25)
+    assert torch.equal(top, left.T)
+    assert torch.equal(outpaint_mask((8, 6), "bottom", 0.25), top.flip(0))
+
+
+@pytest.mark.parametrize("box", [(-1, 0, 3, 3), (0, 0, 3, 9), (6, 0, 3, 3), (0, 0, 0, 3)])
+def test_box_outside_of_the_image_names_itself(box):
+    with pytest.raises(UserError, match="not inside an image of 8×8 pixels") as raised:
+        box_mask((8, 8), *box)
+    assert "\n" not in str(raised.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5).flatmap(lambda g: st.tuples(st.just(g), masks(g, 2))), st.integers(0, 2))
+def test_pixel_mask_to_tokens_matches_loops(grid_and_mask, dilate):
+    grid, mask = grid_and_mask
+    expected = torch.zeros(len(mask), grid, grid, dtype=torch.bool)
+    for b, y, x in mask.nonzero().tolist():
+        for row in range(grid):
+            for column in range(grid):
+                near = max(abs(row - y // F_PIXELS), abs(column - x // F_PIXELS)) <= dilate
+                expected[b, row, column] |= near
+    assert torch.equal(pixel_mask_to_tokens(mask, grid, dilate), expected)
+
+
+@pytest.mark.parametrize(
+    ("top", "left", "height", "width"), [(64, 32, 128, 144), (0, 240, 256, 16)]
+)
+def test_tokens_of_an_aligned_box_match_the_release(top, left, height, width):
+    """The release's bounds of the latent mask, for 256 pixels."""
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    rows = slice(max(0, top // 16 - 1), min(16, height // 16 + top // 16 + 1))
+    columns = slice(max(0, left // 16 - 1), min(16, left // 16 + width // 16 + 1))
+    mask[rows, columns] = True
+    box = box_mask((256, 256), top, left, height, width)
+    assert torch.equal(pixel_mask_to_tokens(box[None], 16)[0], mask)
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks(8), st.integers(0, 9))
+@example(box_mask((16, 16), 5, 0, 4, 3)[None], 9)
+def test_feather_matches_scipy(mask, feather):
+    radius = feather - feather // 2
+    reach = 2 * (feather // 2) + 1
+    grown = ndimage.grey_dilation(mask[0].numpy().astype(float), (reach, reach), mode="nearest")
+    expected = ndimage.gaussian_filter(grown, max(radius / 2, 1), mode="nearest", radius=radius)
+    expected[mask[0]] = 1
+    weight = feather_weight(mask, feather)[0]
+    np.testing.assert_allclose(weight, expected, atol=1e-6)
+    away = distance(mask[0])
+    assert (weight[away == 0] == 1).all() and (weight[away > feather] == 0).all()
+    assert ((weight > 0) == (away <= feather)).all() and weight.max() <= 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(masks(3, 2), st.integers(0, 1000))
+def test_unknown_pixels_take_a_nearest_known_value(mask, seed):
+    images = random_images(seed, 2, 3, 6, 6)
+    filled = fill_unknown(images, mask)
+    for b in range(2):
+        known = (~mask[b]).nonzero()
+        for y in range(6):
+            for x in range(6):
+                if len(known) == 0:
+                    assert (filled[b, :, y, x] == 0).all()
+                    continue
+                squared = (known - torch.tensor([y, x])).pow(2).sum(dim=1)
+                nearest = known[squared == squared.min()]
+                candidates = images[b][:, nearest[:, 0], nearest[:, 1]]  # (C, ties)
+                assert (candidates == filled[b, :, y, x, None]).all(dim=0).any()

@@ -1,0 +1,159 @@
+"""What was made fast in the transformers: faster, not different."""
+
+import copy
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.stats import binomtest, chisquare
+from torch import nn
+
+from pipeline.autoregressive import AutoregressiveTransformer
+from pipeline.decoding import DecodingSettings, predictor
+from pipeline.kernels import (
+    BFloat16Linear,
+    Dropout,
+    LinearGelu,
+    attend,
+    with_bfloat16_linears,
+)
+from pipeline.runtime.device import onednn_takes_bfloat16
+from pipeline.transformer import MaskGitTransformer
+from tests.tiny_networks import inputs, spread
+
+# --- dropout ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.93])
+def test_dropout_zeroes_a_share_p_and_scales_the_rest(p):
+    torch.manual_seed(0)
+    x = torch.full((999, 1001), 3.0)
+    y = Dropout(p)(x)
+    zeros = int((y == 0).sum())
+    assert binomtest(zeros, x.numel(), p).pvalue > 1e-3
+    torch.testing.assert_close(
+        y[y != 0], torch.full((x.numel() - zeros,), 3 / (1 - p)), rtol=2e-4, atol=0
+    )
+
+
+def test_dropout_decides_on_every_element_by_itself():
+    torch.manual_seed(0)
+    zero = (Dropout(0.3)(torch.ones(400_000)) == 0).numpy()
+    share = np.array([0.7, 0.3])
+    for gap in (1, 2, 3, 4, 5):  # four elements share 64 bits
+        pairs = np.bincount(2 * zero[:-gap:8] + zero[gap::8][: len(zero[:-gap:8])], minlength=4)
+        assert chisquare(pairs, pairs.sum() * np.outer(share, share).ravel()).pvalue > 1e-3
+    for word in range(4):
+        assert binomtest(int(zero[word::4].sum()), 100_000, 0.3).pvalue > 1e-3
+
+
+def test_dropout_in_bfloat16_drops_the_same_and_rounds_once():
+    x = torch.linspace(-5, 5, 999).bfloat16()
+    torch.manual_seed(0)
+    y = Dropout(0.3)(x)
+    torch.manual_seed(0)
+    factor = Dropout(0.3)(torch.ones(999)).bfloat16()
+    assert y.dtype == torch.bfloat16 and torch.equal(y, x * factor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("p", [0.0, 1e-9])  # 1e-9 drops nothing and yet takes dropout's path
+def test_attention_is_torchs(dtype, causal, p):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 4, 11, 8)
+    wanted = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    y = attend(q.to(dtype), k.to(dtype), v.to(dtype), Dropout(p), causal)
+    assert y.dtype == dtype
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(y.float(), wanted, atol=tolerance, rtol=0)
+
+
+def test_attention_drops_weights_and_keeps_their_mean():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, 5, 8)
+    repeats = 4000
+    many = (x.expand(repeats, -1, -1, -1) for x in (q, k, v))
+    y = attend(*many, Dropout(0.3), False)
+    assert not torch.equal(y[0], y[1])
+    wanted = F.scaled_dot_product_attention(q, k, v)[0]
+    error = (y.mean(0) - wanted).abs() / (y.std(0) / math.sqrt(repeats))
+    assert error.max() < 5
+
+
+# --- weights that are cast once ---------------------------------------------------------------
+
+
+def test_bfloat16_decoding_is_that_of_autocast(in_bfloat16):
+    model, how = spread(MaskGitTransformer), DecodingSettings(3, "cosine", 4.5, bf16=True)
+    tokens, mask, labels = inputs()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = model.predict(tokens, mask, labels)
+    with torch.no_grad():
+        found = predictor(model, labels, how)(tokens, mask)
+        exact = predictor(model, labels, replace(how, bf16=False))(tokens, mask)
+    assert exact.dtype == torch.float32 and not torch.equal(exact, wanted.float())
+    assert found.dtype == wanted.dtype
+    # It rounds less often, and is therefore no further from the exact logits than autocast is.
+    errors = [(logits.float() - exact).abs().mean() for logits in (found, wanted)]
+    assert 0 < errors[0] < 1.05 * errors[1]
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("inputs, outputs", [(96, 288), (7, 13), (768, 3072), (3072, 768)])
+def test_a_layer_laid_out_for_products_gives_the_same_bits(inputs, outputs, onednn, monkeypatch):
+    if not onednn:  # a build of torch without it
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    torch.manual_seed(0)
+    layer = nn.Linear(inputs, outputs)
+    weight, bias = layer.weight.bfloat16(), layer.bias.bfloat16()
+    for rows in (1, 3, 11, 50, 257, 514):  # some for each of oneDNN's kernels
+        x = torch.randn(2, rows, inputs)
+        with torch.no_grad():
+            assert torch.equal(BFloat16Linear(layer)(x), F.linear(x.bfloat16(), weight, bias))
+
+
+def gelu_of_a_layer(approximate: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A layer's GELU as it predicts it in bfloat16, and that of its bfloat16 weights in float32."""
+    torch.manual_seed(0)
+    layer, x = LinearGelu(96, 288), 4 * torch.randn(500, 96)
+    with torch.no_grad():
+        weight, bias = (p.bfloat16().float() for p in (layer.weight, layer.bias))
+        product = F.linear(x.bfloat16().float(), weight, bias)
+        plain = F.linear(x, layer.weight, layer.bias)
+        assert torch.equal(layer(x), F.gelu(plain, approximate="tanh"))
+        return BFloat16Linear(layer)(x), F.gelu(product, approximate=approximate)
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+def test_gelu_of_a_layer_is_taken_with_it(onednn, monkeypatch):
+    if not onednn:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    found, wanted = gelu_of_a_layer("tanh")
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, atol=2e-2, rtol=2**-6)
+
+
+@pytest.mark.skipif(not onednn_takes_bfloat16(), reason="oneDNN multiplies no bfloat16 here")
+def test_onednn_rounds_gelu_once_and_approximates_it_by_tanh():
+    found, wanted = gelu_of_a_layer("tanh")
+    assert (found == wanted.bfloat16()).double().mean() > 0.99
+    found, exact = gelu_of_a_layer("none")
+    assert (found == exact.bfloat16()).double().mean() < 0.95
+
+
+def test_casting_leaves_the_model_and_shares_the_rest():
+    model = spread(AutoregressiveTransformer)
+    before = copy.deepcopy(model.state_dict())
+    cast = with_bfloat16_linears(model)
+    assert cast.config == model.config and not cast.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) and value.dtype == torch.float32
+    shared = dict(model.named_parameters())
+    for name, parameter in cast.named_parameters():
+        linear = any(part in name for part in ("qkv", "out.", "mlp_in", "mlp_out", "head."))
+        assert (parameter.dtype == torch.bfloat16) == linear
+        assert (parameter is shared[name]) != linear

@@ -1,0 +1,100 @@
+"""Mask schedules against closed forms and the authors' numbers, and as published curves."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.exhibits import paper
+from pipeline.schedules import SCHEDULES, curve, curve_csv, mask_ratio
+from tests.release import expected
+
+CLOSED_FORMS = {
+    "exponential": lambda r, n: 1 - 2 ** (-math.log2(n) * (1 - r)),
+    "cubic": lambda r, n: 1 - r**3,
+    "square": lambda r, n: 1 - r**2,
+    "cosine": lambda r, n: math.cos(math.pi * r / 2),
+    "arccos": lambda r, n: 2 / math.pi * math.acos(r),
+    "linear": lambda r, n: 1 - r,
+    "square_root": lambda r, n: 1 - math.sqrt(r),
+    "logarithmic": lambda r, n: math.inf if r == 0 else -math.log2(r) / math.log2(n),
+}
+RELEASE_NAMES = {
+    "linear": "uniform",
+    "cosine": "cosine",
+    "square": "pow2",
+    "cubic": "pow3",
+    "square_root": "pow0.5",
+    "logarithmic": "log",
+    "exponential": "exp",
+}
+
+
+def gamma(schedule: str, r: float, n: int) -> float:
+    return min(max(CLOSED_FORMS[schedule](r, n), 1e-6), 1.0)
+
+
+def test_every_schedule_has_a_closed_form_here():
+    assert set(SCHEDULES) == set(CLOSED_FORMS)
+    assert set(paper.TABLE_3) == set(RELEASE_NAMES)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("tokens", [2, 49, 256, 1024])
+def test_closed_form_and_monotone(schedule, tokens):
+    r = np.linspace(0, 1, 101)
+    ratio = mask_ratio(schedule, torch.from_numpy(r), tokens).numpy()
+    reference = [gamma(schedule, float(x), tokens) for x in r]
+    np.testing.assert_allclose(ratio, reference, atol=1e-9, rtol=0)
+    assert (np.diff(ratio) <= 0).all()
+    assert ratio[-1] == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_everything_is_masked_at_the_start(schedule):
+    start = mask_ratio(schedule, 0.0, 256).item()
+    # The exponential schedule's own value at 0 is 1 - 1/N: all tokens but one.
+    assert start == (1 - 1 / 256 if schedule == "exponential" else 1.0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_one_token_is_defined(schedule):
+    ratio = mask_ratio(schedule, torch.tensor([0.0, 0.3, 1.0]), torch.tensor([1, 1, 1]))
+    assert ratio.isfinite().all() and (ratio > 0).all()
+
+
+@pytest.mark.parametrize(("schedule", "released"), RELEASE_NAMES.items())
+def test_schedule_matches_the_release(schedule, released):
+    arrays = expected()
+    ratio = mask_ratio(schedule, torch.from_numpy(arrays["ratio"]), 256).numpy()
+    np.testing.assert_allclose(ratio, arrays[f"schedule_{released}"], atol=1e-6, rtol=0)
+
+
+# --- as numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_curve_is_the_schedule_at_every_number_of_tokens(schedule):
+    columns = curve(schedule, 49)
+    r = torch.tensor(columns["r"], dtype=torch.float64)
+    assert {"gamma_49", "gamma_256", "gamma_1024"} < set(columns)
+    assert (r[0], r[-1]) == (0, 1) and (r.diff() > 0).all()
+    for name in set(columns) - {"r"}:
+        tokens = int(name.removeprefix("gamma_"))
+        assert columns[name] == mask_ratio(schedule, r, tokens).tolist()
+
+
+def test_no_two_schedules_have_the_same_curve():
+    """A run is told from others by its curve, not by the schedule's name."""
+    curves = [tuple(curve(name, 49)["gamma_49"]) for name in SCHEDULES]
+    assert len(set(curves)) == len(SCHEDULES)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_curve_is_written_to_the_last_digit(schedule):
+    """Two formulas of one curve round apart: ⌊N·γ⌋, and so a decoding, may differ."""
+    names, *rows = csv.reader(curve_csv(schedule, 49).splitlines())
+    columns = zip(*(map(float, row) for row in rows), strict=True)
+    assert dict(zip(names, map(list, columns), strict=True)) == curve(schedule, 49)

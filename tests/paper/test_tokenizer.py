@@ -1,0 +1,172 @@
+"""The VQGAN tokenizer against the authors' computation, its quantizer and its metrics."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.runtime.errors import UserError
+from pipeline.tokenizer import Tokenizer, TokenizerConfig, tokens_to_images
+from pipeline.tokenizer.quantizer import VectorQuantizer, code_usage, entropy_loss
+from pipeline.weights.released.checkpoint import load_pretrained
+from tests.release import TOKENIZER_CHECKPOINT, expected, needs_tokenizer
+from tests.tiny_networks import seeded
+
+RELEASED = TokenizerConfig(
+    channels=3,
+    filters=32,
+    multipliers=(1, 2, 2),
+    res_blocks=2,
+    embedding_dim=16,
+    codebook_size=64,
+)
+
+
+def small(**changes) -> Tokenizer:
+    torch.manual_seed(0)
+    values = {"channels": 1, "filters": 32, "multipliers": (1, 1), "res_blocks": 1}
+    values |= {"embedding_dim": 4, "codebook_size": 8}
+    return Tokenizer(TokenizerConfig(**(values | changes))).eval()
+
+
+@needs_tokenizer
+def test_tokenizer_matches_the_release():
+    model = Tokenizer(RELEASED).eval()
+    model.load_state_dict(load_pretrained(TOKENIZER_CHECKPOINT, RELEASED))
+    arrays = {name: torch.from_numpy(value) for name, value in expected().items()}
+    images = arrays["image"].permute(0, 3, 1, 2)
+    with torch.no_grad():
+        encoded = model.encoder(images).permute(0, 2, 3, 1)
+        tokens = model.encode(images)
+        reconstruction, quantized = model(images)
+    torch.testing.assert_close(encoded, arrays["encoded"], atol=1e-4, rtol=0)
+    assert torch.equal(tokens, arrays["indices"].long())
+    assert torch.equal(quantized.tokens, tokens)
+    wanted = arrays["reconstruction"]
+    torch.testing.assert_close(reconstruction.permute(0, 2, 3, 1), wanted, atol=1e-4, rtol=0)
+    decoded = model.decode(tokens).permute(0, 2, 3, 1)
+    torch.testing.assert_close(decoded, wanted.clamp(0, 1), atol=1e-4, rtol=0)
+
+
+def test_parameter_count_at_the_papers_size():
+    config = TokenizerConfig(
+        channels=3,
+        filters=128,
+        multipliers=(1, 1, 2, 2, 4),
+        res_blocks=2,
+        embedding_dim=256,
+        codebook_size=1024,
+    )
+    with torch.device("meta"):
+        model = Tokenizer(config)
+    assert sum(p.numel() for p in model.parameters()) == 54_515_587
+    assert config.downsampling == 16
+
+
+@pytest.mark.parametrize(("multipliers", "factor"), [((1,), 1), ((1, 2), 2), ((1, 1, 2), 4)])
+def test_shapes(multipliers, factor):
+    model = small(multipliers=multipliers)
+    images = torch.rand(2, 1, 8, 8)
+    assert model.encode(images).shape == (2, 8 // factor, 8 // factor)
+    decoded = model.decode(model.encode(images))
+    assert decoded.shape == images.shape
+    assert decoded.min() >= 0 and decoded.max() <= 1
+
+
+# --- quantizer ------------------------------------------------------------------------------------
+
+
+def random_quantizer(codes: int = 12, dimension: int = 5) -> VectorQuantizer:
+    quantizer = VectorQuantizer(codes, dimension)
+    with torch.no_grad():
+        quantizer.codebook.copy_(torch.randn(codes, dimension, generator=seeded(0)))
+    return quantizer
+
+
+def test_nearest_is_the_nearest():
+    quantizer = random_quantizer()
+    z = torch.randn(3, 5, 2, 4, generator=seeded(1))
+    codes = quantizer.codebook.detach().double().numpy()
+    tokens = quantizer.nearest(z)
+    distances = quantizer.distances(z).detach()
+    for row, (b, i, j) in enumerate(np.ndindex(3, 2, 4)):
+        squared = ((codes - z[b, :, i, j].double().numpy()) ** 2).sum(axis=1)
+        assert tokens[b, i, j] == squared.argmin()
+        np.testing.assert_allclose(distances[row].numpy(), squared, rtol=1e-4, atol=1e-4)
+    looked_up = quantizer.lookup(tokens)
+    assert torch.equal(looked_up[2, :, 1, 3], quantizer.codebook[tokens[2, 1, 3]])
+
+
+def test_straight_through_and_where_each_loss_pulls():
+    quantizer = random_quantizer()
+    z = torch.randn(2, 5, 3, 3, generator=seeded(2)).requires_grad_()
+    out = quantizer(z)
+    torch.testing.assert_close(out.embedding, quantizer.lookup(out.tokens))
+    weight = torch.randn(2, 5, 3, 3, generator=seeded(3))
+    (gradient,) = torch.autograd.grad((out.embedding * weight).sum(), z, retain_graph=True)
+    assert torch.equal(gradient, weight)
+    codes = quantizer.lookup(out.tokens)
+    (pull,) = torch.autograd.grad(out.commitment_loss, z, retain_graph=True)
+    torch.testing.assert_close(pull, 2 * (z - codes) / z.numel())
+    to_codes = torch.autograd.grad(
+        out.commitment_loss, quantizer.codebook, retain_graph=True, allow_unused=True
+    )
+    assert to_codes[0] is None
+    (pull,) = torch.autograd.grad(out.codebook_loss, quantizer.codebook, retain_graph=True)
+    unused = torch.bincount(out.tokens.flatten(), minlength=12) == 0
+    assert unused.any() and not pull[unused].any() and pull[~unused].any(dim=1).all()
+    assert torch.autograd.grad(out.codebook_loss, z, allow_unused=True)[0] is None
+    mean_squared = ((z - codes) ** 2).mean().item()
+    assert out.commitment_loss.item() == pytest.approx(mean_squared, rel=1e-5)
+    assert out.codebook_loss.item() == pytest.approx(mean_squared, rel=1e-5)
+
+
+def test_revive_moves_dead_codes_onto_encoder_outputs_and_no_others():
+    quantizer = random_quantizer()
+    before = quantizer.codebook.detach().clone()
+    z = torch.randn(2, 5, 2, 2, generator=seeded(4))
+    dead = torch.zeros(12, dtype=torch.bool)
+    dead[[1, 7]] = True
+    quantizer.revive(z, dead, seeded(5))
+    after = quantizer.codebook.detach()
+    assert torch.equal(after[~dead], before[~dead])
+    outputs = {tuple(row) for row in z.movedim(1, -1).flatten(0, 2).tolist()}
+    assert all(tuple(row) in outputs for row in after[dead].tolist())
+    quantizer.revive(z, torch.zeros(12, dtype=torch.bool), seeded(6))
+    assert torch.equal(quantizer.codebook, after)
+
+
+def test_entropy_loss_extremes():
+    codes, sure = 16, 1e3
+    all_used = sure * (1 - torch.eye(codes))  # each position certain of a code of its own
+    assert entropy_loss(all_used, 0.01).item() == pytest.approx(-math.log(codes), abs=1e-3)
+    one_used = sure * (1 - torch.eye(codes)[:1].expand(codes, codes))
+    assert entropy_loss(one_used, 0.01).item() == pytest.approx(0, abs=1e-3)
+    undecided = torch.zeros(codes, codes)
+    assert entropy_loss(undecided, 0.01).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_entropy_loss_closed_form():
+    distances = torch.rand(7, 5, generator=seeded(7))
+    affinity = -distances.double().numpy() / 0.3
+    p = np.exp(affinity) / np.exp(affinity).sum(axis=1, keepdims=True)
+    mean = p.mean(axis=0)
+    wanted = -(p * np.log(p)).sum(axis=1).mean() + (mean * np.log(mean)).sum()
+    assert entropy_loss(distances, 0.3).item() == pytest.approx(wanted, abs=1e-4)
+
+
+def test_code_usage_and_perplexity():
+    usage, perplexity = code_usage(torch.tensor([5, 5, 0, 0, 5, 5, 0, 0]))
+    assert (usage, perplexity) == (0.5, pytest.approx(4))
+    usage, perplexity = code_usage(torch.tensor([9, 0, 0, 0]))
+    assert (usage, perplexity) == (0.25, pytest.approx(1))
+    _, perplexity = code_usage(torch.tensor([3, 1]))
+    assert perplexity == pytest.approx(math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)))
+
+
+def test_pixels_that_are_nan_are_no_picture():
+    model = small()
+    torch.nn.init.constant_(model.decoder.out.weight, torch.nan)
+    with pytest.raises(UserError, match="pixels are NaN"):
+        tokens_to_images(model, torch.zeros(1, 4, dtype=torch.long))

@@ -1,0 +1,140 @@
+"""The transformer against the authors' computation, its size, and its loss."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline.decoding import DecodingSettings, generate
+from pipeline.sampling import balanced_labels
+from pipeline.transformer import MaskGitTransformer, TransformerConfig
+from pipeline.weights.released.checkpoint import load_pretrained
+from tests.release import FOLDER, expected
+
+RELEASED = TransformerConfig(
+    num_tokens=16, codebook_size=64, num_classes=10, layers=3, hidden=32, heads=4, mlp=64, dropout=0
+)
+
+
+def small(**changes) -> MaskGitTransformer:
+    torch.manual_seed(0)
+    values = {"num_tokens": 9, "codebook_size": 20, "num_classes": 4, "layers": 2, "hidden": 32}
+    values |= {"heads": 4, "mlp": 64, "dropout": 0.1}
+    return MaskGitTransformer(TransformerConfig(**(values | changes))).eval()
+
+
+def batch(model: MaskGitTransformer, size: int = 3):
+    config, draw = model.config, torch.Generator().manual_seed(1)
+    tokens = torch.randint(config.codebook_size, (size, config.num_tokens), generator=draw)
+    mask = torch.rand(size, config.num_tokens, generator=draw) < 0.5
+    mask[:, 0] = True
+    return tokens, mask, torch.randint(config.num_classes, (size,), generator=draw)
+
+
+def test_logits_match_the_release():
+    model = MaskGitTransformer(RELEASED).eval()
+    model.load_state_dict(load_pretrained(FOLDER / "transformer_tiny_checkpoint", RELEASED))
+    arrays = expected()
+    ids = torch.from_numpy(arrays["ids"]).long()
+    assert (ids == -1).any()
+    with torch.no_grad():
+        logits = model.logits(model.encode(ids.where(ids >= 0, RELEASED.mask_id)))
+        labels, mask = ids[:, 0] - RELEASED.codebook_size, ids[:, 1:] == -1
+        predicted = model.predict(ids[:, 1:], mask, labels)
+    wanted = torch.from_numpy(arrays["logits"])
+    torch.testing.assert_close(logits, wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(predicted, wanted[:, 1:, :64], atol=1e-4, rtol=0)
+
+
+def test_parameter_count_at_the_papers_size():
+    with torch.device("meta"):
+        model = MaskGitTransformer(
+            TransformerConfig(
+                num_tokens=256,
+                codebook_size=1024,
+                num_classes=1000,
+                layers=24,
+                hidden=768,
+                heads=8,
+                mlp=3072,
+                dropout=0.1,
+            )
+        )
+    assert sum(p.numel() for p in model.parameters()) == 172_457_193
+
+
+def test_vocabulary_is_codes_then_classes_then_mask():
+    model = small()
+    tokens = torch.arange(9)[None]
+    mask = torch.arange(9)[None] % 3 == 0
+    ids = model.sequence(tokens, mask, torch.tensor([2]))
+    assert ids.tolist() == [[22, 24, 1, 2, 24, 4, 5, 24, 7, 8]]
+    assert model.config.vocabulary == 25
+
+
+@torch.no_grad()
+def test_forward_is_the_chosen_rows_of_all_positions():
+    model = small()
+    tokens, mask, labels = batch(model)
+    where = mask.flatten().nonzero()[:, 0]
+    chosen = model(tokens, mask, labels, where)
+    assert chosen.shape == (len(where), model.config.vocabulary)
+    everywhere = model.predict(tokens, mask, labels).flatten(0, 1)
+    torch.testing.assert_close(chosen[:, :20], everywhere[where])
+
+
+@torch.no_grad()
+def test_what_lies_under_the_mask_is_not_seen():
+    model = small()
+    tokens, mask, labels = batch(model)
+    other = torch.where(mask, (tokens + 7) % 20, tokens)
+    assert torch.equal(model.predict(tokens, mask, labels), model.predict(other, mask, labels))
+
+
+@torch.no_grad()
+def test_attention_is_bidirectional_and_positions_matter():
+    model = small()
+    tokens, mask, labels = torch.arange(9)[None], torch.zeros(1, 9, dtype=torch.bool), torch.ones(1)
+    labels = labels.long()
+    before = model.predict(tokens, mask, labels)
+    changed = tokens.clone()
+    changed[0, -1] = 15
+    difference = (model.predict(changed, mask, labels) - before).abs().amax(dim=-1)[0]
+    assert (difference > 1e-6).all()  # the last token reaches every position
+    swapped = tokens[:, [1, 0, *range(2, 9)]]
+    moved = model.predict(swapped, mask, labels)[0, 2:] - before[0, 2:]
+    assert moved.abs().max() > 1e-6
+
+
+@torch.no_grad()
+def test_class_conditions_every_position():
+    model = small()
+    tokens, mask = torch.zeros(1, 9, dtype=torch.long), torch.ones(1, 9, dtype=torch.bool)
+    one, other = (model.predict(tokens, mask, torch.tensor([c])) for c in (0, 3))
+    assert ((one - other).abs().amax(dim=-1) > 1e-6).all()
+
+
+def test_initialization():
+    model = small(hidden=96, codebook_size=200)
+    for name, value in model.named_parameters():
+        if name.endswith("bias"):
+            assert not value.any(), name
+        elif "norm" not in name:
+            assert value.abs().max() <= 0.04 and 0.015 < value.std() < 0.02, name
+    tokens, mask, labels = batch(model, 16)
+    where = mask.flatten().nonzero()[:, 0]
+    logits = model(tokens, mask, labels, where)
+    loss = F.cross_entropy(logits, tokens.flatten()[where]).item()
+    assert loss == pytest.approx(math.log(model.config.vocabulary), abs=0.1)
+
+
+def test_generate_gives_codes_and_repeats():
+    model = small()
+    how = DecodingSettings(4, "cosine", 4.5)
+    labels = balanced_labels(6, 4)
+    assert labels.tolist() == [0, 1, 2, 3, 0, 1]
+    one, again, other = (generate(model, labels, how, seed=s)[-1] for s in (1, 1, 2))
+    assert one.sampled.shape == (6, 9) and one.sampled.max() < 20 and one.sampled.min() >= 0
+    assert torch.equal(one.sampled, again.sampled)
+    assert not torch.equal(one.sampled, other.sampled)

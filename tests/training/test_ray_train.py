@@ -1,0 +1,141 @@
+"""Ray Train itself: data-parallel training against one worker, a lost worker, a full disk."""
+
+import os
+import platform
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config.params import Params
+from pipeline.config.paths import TOKENS
+from pipeline.runtime.errors import UserError
+from pipeline.training.loop import Workers
+from pipeline.training.loop.run import _fit as fit
+from pipeline.training.loop.train import train
+from pipeline.training.transformer import TransformerTask, TransformerTraining
+from tests.images import write_token_cache
+from tests.interruption import ALONE, RunDirCheckpoints, assert_same
+from tests.params import make_params
+from tests.project import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory) -> Iterator[None]:
+    """Ray on this machine, whose workers find the tests, and the working directory: a project with
+    a token cache of random grids, 64 training and 8 validation images of 4 classes."""
+    import ray
+
+    from pipeline.runtime.ray_cluster import join_ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        join_ray()
+        patch.chdir(tmp_path_factory.mktemp("project"))
+        rng, counts = np.random.default_rng(0), {"train": 64, "val": 8}
+        grids = {split: [rng.integers(64, size=(n, 1, 49))] for split, n in counts.items()}
+        labels = {split: np.arange(n) % 4 for split, n in counts.items()}
+        TOKENS.parent.mkdir(parents=True)
+        write_token_cache(TOKENS, grids, labels, codes=64)
+        yield
+    ray.shutdown()
+
+
+def params_with(**training) -> Params:
+    small = {"layers": 2, "hidden": 32, "heads": 2, "mlp": 64, "dropout": 0.0}
+    values = {"steps": 6, "batch_size": 16, "bf16": False, "checkpoint_every": 2}
+    return make_params(transformer=small, training=values | training, ray={"max_failures": 1})
+
+
+def training(folder: Path, params: Params | None = None, log: Any = None) -> TransformerTraining:
+    params = params or params_with()
+    return TransformerTraining(
+        name="transformer",
+        params=params,
+        task_type=TransformerTask,
+        seed=0,
+        folder=folder,
+        workers=Workers.of(params.ray, 2),
+        log=log,
+    )
+
+
+@dataclass
+class DiesOnce:
+    """In the place of a log: the first worker is lost at step 4, after the checkpoint of step 2."""
+
+    rows: Path
+
+    def log_training(self, row: dict[str, float]) -> None:
+        with open(self.rows, "a") as file:
+            file.write(f"{row['step']} ")
+        if row["step"] == 4 and self.rows.read_text().count("4") == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> tuple[TransformerTraining, dict[str, Any]]:
+    """A training of two workers that nothing disturbs, and how it ended."""
+    undisturbed = training(tmp_path_factory.mktemp("straight") / "run")
+    return undisturbed, fit(undisturbed)
+
+
+def test_two_workers_train_as_one_with_the_same_global_batch(straight, tmp_path):
+    """Without dropout and in float32, DDP over two workers is the same optimisation."""
+    from pipeline.runtime import trials
+
+    undisturbed, two = straight
+    task = undisturbed.task(ALONE, torch.device("cpu"))
+    one = train(undisturbed, task, RunDirCheckpoints(tmp_path / "one"))
+    for name, weight in one["task"]["model"].items():
+        torch.testing.assert_close(two["task"]["model"][name], weight, rtol=1e-4, atol=1e-5)
+    val = [[row["val_nll"] for row in state["history"]] for state in (one, two)]
+    assert val[0] == pytest.approx(val[1], rel=1e-4)
+    # A finished run of that name is taken up, not trained again.
+    assert fit(undisturbed)["history"] == two["history"]
+    (machine,) = trials.machines()  # each once
+    assert machine["host"] == platform.node() and machine["device"].startswith("cpu")
+
+
+def test_a_training_goes_on_when_a_worker_is_lost(straight, tmp_path):
+    rows = tmp_path / "rows"
+    assert_same(fit(training(tmp_path / "run", log=DiesOnce(rows))), straight[1])
+    assert rows.read_text() == "2 4 4 6 "
+
+
+def test_workers_end_together_when_the_training_diverges(tmp_path):
+    diverging = params_with(lr=1e30, warmup_steps=0, grad_clip=None)
+    with pytest.raises(UserError, match="step") as error:
+        fit(training(tmp_path / "run", diverging))
+    assert error.value.subject == "transformer" and "learning rate" in error.value.way_out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_ends_several_workers_in_a_line_and_they_go_on_after_it(
+    straight, tmp_path, capfd
+):
+    """The checkpoint is written by Ray's thread while they train."""
+    (small := tmp_path / "small").mkdir()
+    command = ("mount", "-t", "tmpfs", "-o", "size=16M", "tmpfs", small)
+    subprocess.run(command, check=True)
+    try:
+        filler = small / "filler"
+        filler.write_bytes(bytes(os.statvfs(small).f_bavail * 4096 - 300_000))
+        with pytest.raises(UserError, match="make room"):
+            fit(training(small / "run"))
+        said = capfd.readouterr()
+        assert "Traceback" not in said.out + said.err
+        filler.unlink()
+        found = fit(training(small / "run"))
+        assert not list((small / "run").rglob("*.tmp"))
+    finally:
+        subprocess.run(("umount", "-l", small), check=True)
+    assert_same(found, straight[1])

@@ -1,0 +1,222 @@
+"""The tokenizer's task: the objective of a step, and what it trains."""
+
+import copy
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pipeline.classifier import Classifier, ClassifierConfig
+from pipeline.discriminator import discriminator_loss, generator_loss, r1_penalty
+from pipeline.evaluation.reconstruction import Reconstruction
+from pipeline.perceptual import open_perceptual
+from pipeline.tokenizer.quantizer import entropy_loss
+from pipeline.training.tokenizer import TokenizerTask
+from pipeline.weights.configs import tokenizer_config
+from tests.images import banded_batches, image_batches
+from tests.interruption import straight_and_resumed, weight_bytes
+
+CPU = torch.device("cpu")
+
+
+def tokenizer_task(make_params, batches=image_batches, device=CPU, **changes) -> TokenizerTask:
+    values = {"filters": 32, "multipliers": [1, 1], "res_blocks": 1, "embedding_dim": 4}
+    values |= {"codebook_size": 256, "bf16": False, "discriminator_filters": 4}
+    values |= {"adversarial_start": 1, "r1_every": 2, "revive_after": 2}
+    params = make_params(data={"image_size": 32}, tokenizer=values | changes)
+    torch.manual_seed(0)
+    classifier = Classifier(ClassifierConfig("small", 1, 3, 4)).to(device).eval()
+    classifier.requires_grad_(False)
+    return TokenizerTask(
+        tokenizer_config(params),
+        params.tokenizer,
+        open_perceptual("classifier", classifier, device),
+        batches,
+        batches(99)[0],
+        seed=1,
+        device=device,
+    )
+
+
+# Weights that no other number could be taken for; the adversarial one is large, for a discriminator
+# fresh from its initialisation has gradients that are small.
+WEIGHTS = {"perceptual_weight": 0.7, "commitment_weight": 0.31, "entropy_weight": 0.23}
+WEIGHTS |= {"entropy_temperature": 0.4, "adversarial_weight": 43.0, "r1_weight": 0.9}
+
+
+@pytest.fixture(
+    params=[(1, "patch"), (2, "patch"), (3, "patch"), (6, "patch"), (3, "stylegan")],
+    ids=lambda param: f"step {param[0]}, {param[1]}",
+)
+def one_step(request, make_params):
+    """A step of a task whose discriminator joins at step 2 with weight 1/2, at 3 with its whole,
+    and pays R1 at every third: what was there before it, and what it left."""
+    step, discriminator = request.param
+    changes = WEIGHTS | {"adversarial_start": 2, "r1_every": 3, "revive_after": 1000}
+    task = tokenizer_task(make_params, discriminator=discriminator, **changes)
+    before = SimpleNamespace(
+        model=copy.deepcopy(task.model), discriminator=copy.deepcopy(task.discriminator)
+    )
+    losses = task.step(step)
+    images = image_batches(step)[0].float() / 255
+    return SimpleNamespace(step=step, task=task, losses=losses, before=before, images=images)
+
+
+def assert_same_gradients(module: torch.nn.Module, other: torch.nn.Module) -> None:
+    largest = max(p.grad.abs().max().item() for p in other.parameters())
+    for mine, wanted in zip(module.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-3, atol=1e-5 * largest)
+
+
+def test_a_step_descends_the_weighted_sum_of_its_losses(one_step):
+    step, model, images = one_step.step, one_step.before.model, one_step.images
+    z = model.encoder(images)
+    nearest = torch.cdist(z.movedim(1, -1), model.quantizer.codebook).argmin(dim=-1)
+    codes = model.quantizer.codebook[nearest].movedim(-1, 1)
+    reconstruction = model.decoder(z + (codes - z).detach())
+    wanted = {
+        "reconstruction": (reconstruction - images).square().mean(),
+        "perceptual": one_step.task.perceptual(images, reconstruction).mean(),
+        "commitment": (z - codes.detach()).square().mean(),
+        "codebook": (z.detach() - codes).square().mean(),
+        "entropy": entropy_loss(model.quantizer.distances(z), 0.4),
+    }
+    weight = {"reconstruction": 1, "perceptual": 0.7, "commitment": 0.31, "codebook": 1}
+    weight |= {"entropy": 0.23, "adversarial": 43 / 2 if step == 2 else 43}
+    if step >= 2:
+        logits = one_step.before.discriminator(reconstruction)
+        wanted["adversarial"] = generator_loss(logits)
+    assert set(one_step.losses) - {"discriminator"} == set(wanted)
+    for name, loss in wanted.items():
+        assert one_step.losses[name].item() == pytest.approx(loss.item(), rel=1e-4), name
+        assert abs(loss.item()) > 1e-6, name  # a term that says something
+    sum(weight[name] * loss for name, loss in wanted.items()).backward()
+    assert_same_gradients(one_step.task.model, model)
+
+
+def test_discriminator_descends_its_loss_and_lazily_r1(one_step):
+    """R1, taken at every third step, counts three times there."""
+    step, images = one_step.step, one_step.images
+    discriminator, trained = one_step.before.discriminator, one_step.task.discriminator
+    if step < 2:
+        assert "discriminator" not in one_step.losses
+        assert weight_bytes(trained) == weight_bytes(discriminator)
+        return
+    with torch.no_grad():
+        fake = one_step.before.model(images)[0]
+    loss = discriminator_loss(discriminator(images), discriminator(fake))
+    assert one_step.losses["discriminator"].item() == pytest.approx(loss.item(), rel=1e-5)
+    penalty = 3 * 0.9 * r1_penalty(discriminator, images) if step % 3 == 0 else 0
+    (loss + penalty).backward()
+    assert_same_gradients(trained, discriminator)
+    assert weight_bytes(trained) != weight_bytes(discriminator)
+
+
+def test_the_adaptive_weight_balances_the_gradients_at_the_last_layer(make_params):
+    """By the gradient of each loss alone: the adversarial one's norm there is to be that of the
+    reconstruction and perceptual losses, times the ramped weight."""
+    task = tokenizer_task(make_params, adversarial_start=2, adaptive_weight=True, **WEIGHTS)
+    model, discriminator = copy.deepcopy(task.model), copy.deepcopy(task.discriminator)
+    images, gradients = image_batches(2)[0].float() / 255, {}
+    for name in ("faithful", "fooling"):
+        output, _ = model(images)
+        if name == "faithful":
+            loss = (output - images).square().mean() + 0.7 * task.perceptual(images, output).mean()
+        else:
+            loss = generator_loss(discriminator(output))
+        model.zero_grad()
+        loss.backward()
+        gradients[name] = model.decoder.out.weight.grad.clone()
+    norms = {name: gradient.norm().item() for name, gradient in gradients.items()}
+    weight = 43 / 2 * norms["faithful"] / norms["fooling"]
+    assert abs(weight / (43 / 2) - 1) > 0.5  # unlike the weight without it
+
+    assert task.step(2)["adversarial_weight"].item() == pytest.approx(weight, rel=1e-3)
+    wanted = gradients["faithful"] + weight * gradients["fooling"]
+    trained = task.model.decoder.out.weight.grad  # which the other losses do not reach
+    torch.testing.assert_close(trained, wanted, rtol=1e-2, atol=1e-4 * wanted.abs().max().item())
+    assert "adversarial_weight" not in task.step(1)
+    assert "adversarial_balance" not in task.evaluate(2)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_reconstruction_improves(make_params, bf16):
+    """From worse than every image's mean grey to well above it, in float32 and under autocast, with
+    the discriminator at work from the middle on."""
+    task = tokenizer_task(
+        make_params, banded_batches, adversarial_start=15, revive_after=5, ema_decay=0.8, bf16=bf16
+    )
+    images = task.validation / 255
+    flat = (images - images.mean(dim=(2, 3), keepdim=True)).square().mean().item()
+    before = task.evaluate(0)["psnr"]
+    first, *_, last = [task.step(step)["reconstruction"].item() for step in range(30)]
+    assert before < -10 * math.log10(flat) < task.evaluate(30)["psnr"] - 5
+    assert last < first / 4
+
+
+def test_averaged_weights_are_those_of_all_steps_and_are_what_is_measured(make_params):
+    task = tokenizer_task(make_params, banded_batches, ema_decay=0.4)
+    wanted = task.model.decoder.out.bias.detach().clone()
+    for step in range(6):
+        task.step(step)
+        decay = min(0.4, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * task.model.decoder.out.bias.detach()
+    published = task.average.module
+    torch.testing.assert_close(published.decoder.out.bias.detach(), wanted)
+    assert not published.training and not any(p.requires_grad for p in published.parameters())
+    measured = task.evaluate(6)
+    del measured["adversarial_balance"]  # of the weights that are trained
+    averaged, trained = Reconstruction(published, CPU), Reconstruction(task.model, CPU)
+    averaged(task.validation), trained(task.validation)
+    assert measured == averaged.metrics() != trained.metrics()
+
+
+def test_the_adversarial_balance_is_logged_once_the_discriminator_joins(make_params):
+    """Its weighted pull at the last layer, over that of the losses that ask for faithfulness."""
+    task = tokenizer_task(make_params, adversarial_start=2, **WEIGHTS)
+    assert "adversarial_balance" not in task.evaluate(1)
+    logged = task.evaluate(2)["adversarial_balance"]  # the ramp is at 1/2
+
+    images = task.validation[: task.params.batch_size] / 255
+    norms = {}
+    for name in ("faithful", "fooling"):
+        output, _ = task.model(images)
+        if name == "faithful":
+            loss = (output - images).square().mean() + 0.7 * task.perceptual(images, output).mean()
+        else:
+            loss = 43 / 2 * generator_loss(task.discriminator(output))
+        (gradient,) = torch.autograd.grad(loss, task.model.decoder.out.weight)
+        norms[name] = gradient.norm()
+    assert logged == pytest.approx((norms["fooling"] / norms["faithful"]).item(), rel=1e-4)
+
+
+def test_interrupted_tokenizer_ends_with_the_same_bytes(make_params, tmp_path):
+    """Codes are revived at step 4, by what was counted before the interruption at step 3."""
+
+    def task():
+        return tokenizer_task(make_params, revive_after=4)
+
+    (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=6, every=3)
+    assert again == history
+    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+    assert weight_bytes(resumed.average.module) == weight_bytes(straight.average.module)
+    assert weight_bytes(resumed.discriminator) == weight_bytes(straight.discriminator)
+    assert torch.equal(resumed.idle, straight.idle) and resumed.idle.any()
+
+
+def test_codes_are_revived_after_their_time(make_params):
+    task = tokenizer_task(make_params, revive_after=2, lr=1e-8)
+    task.step(0)
+    idle = task.idle == 1
+    assert idle.any()
+    before = task.model.quantizer.codebook.detach().clone()
+    task.step(1)
+    moved = (task.model.quantizer.codebook - before).abs().amax(dim=1) > 1e-5
+    assert not moved.any()
+    dead = task.idle == 2
+    assert dead.any()
+    task.step(2)
+    moved = (task.model.quantizer.codebook - before).abs().amax(dim=1) > 1e-5
+    assert torch.equal(moved, dead)
+    assert task.idle[dead].max() == 1  # they have their time again

@@ -1,0 +1,264 @@
+"""The transformer's training: what a step shows to the network, how it descends the loss, what it
+resumes from, and workers."""
+
+import copy
+import gc
+import math
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.autoregressive import AutoregressiveTransformer, token_nll
+from pipeline.data.prefetch import Prefetch
+from pipeline.data.ranks import ALONE, Ranks, sum_in_order
+from pipeline.data.tokens import TokenCache
+from pipeline.masking import masked_nll
+from pipeline.training.autoregressive import AutoregressiveTask
+from pipeline.training.transformer import TransformerTask
+from pipeline.transformer import MaskGitTransformer
+from tests.images import write_token_cache
+from tests.interruption import straight_and_resumed, weight_bytes
+from tests.tiny_networks import inputs, spread
+from tests.transformer_task import CLASSES, calls, spied, transformer_task
+
+
+def test_an_epoch_shows_every_image_in_a_random_view_with_its_label(tiny, tokens_dir):
+    """20 images in batches of 8: five steps are two epochs."""
+    whole, labels = TokenCache(tokens_dir, "train"), {}
+    for view in range(2):
+        rows = whole.batch(np.arange(20), np.full(20, view))
+        for i, (tokens, label) in enumerate(zip(*(x.tolist() for x in rows), strict=True)):
+            labels[tuple(tokens)] = i, view, label
+    seen = []
+    for call in calls(tiny(), tokens_dir, range(40)):
+        for tokens, label in zip(call.tokens.tolist(), call.labels.tolist(), strict=True):
+            index, view, wanted = labels[tuple(tokens)]
+            assert label == wanted
+            seen.append((index, view))
+    for epoch in range(16):
+        assert sorted(i for i, _ in seen[20 * epoch : 20 * (epoch + 1)]) == list(range(20))
+    assert 120 < sum(view for _, view in seen) < 200  # of 320, ± 4.5 deviations
+    assert len(set(seen)) == 40
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 7])
+def test_workers_share_out_the_batch_of_one(tiny, tokens_dir, step):
+    params = tiny(label_drop=0.5)
+    (whole,) = calls(params, tokens_dir, [step])
+    shares = [calls(params, tokens_dir, [step], ranks=Ranks(r, 2))[0] for r in range(2)]
+    for name in ("tokens", "mask", "labels"):
+        alone, *shared = (getattr(call, name) for call in (whole, *shares))
+        assert torch.equal(alone, torch.cat(shared)), name
+    assert whole.tokens.shape == whole.mask.shape == (8, 49) and whole.labels.shape == (8,)
+    assert whole.mask.any(dim=1).all()
+
+
+def test_mean_gradient_of_two_workers_is_that_of_one(tiny, tokens_dir):
+    """What data-parallel training averages; dropout and clipping are off."""
+    params = tiny(grad_clip=None)
+    tasks = [transformer_task(params, tokens_dir)]
+    tasks += [transformer_task(params, tokens_dir, ranks=Ranks(r, 2)) for r in range(2)]
+    losses = [task.step(0)["loss"].item() for task in tasks]
+    assert losses[0] == pytest.approx((losses[1] + losses[2]) / 2, rel=1e-5)
+    one, *two = ([p.grad for p in task.model.parameters()] for task in tasks)
+    for alone, a, b in zip(one, *two, strict=True):
+        torch.testing.assert_close(alone, (a + b) / 2, atol=1e-6, rtol=1e-4)
+
+
+def test_batches_and_masks_change_with_step_seed_and_schedule(tiny, tokens_dir):
+    (call,) = calls(tiny(), tokens_dir)
+    (again,) = calls(tiny(), tokens_dir)
+    assert all(torch.equal(a, b) for a, b in zip(call, again, strict=True))
+    for options in ({"steps": [1]}, {"seed": 4}):
+        (other,) = calls(tiny(), tokens_dir, **options)
+        assert not torch.equal(call.tokens, other.tokens)
+        assert not torch.equal(call.mask, other.mask)
+    (other,) = calls(tiny(mask_schedule="linear"), tokens_dir)
+    assert torch.equal(call.tokens, other.tokens) and not torch.equal(call.mask, other.mask)
+
+
+def test_min_masking_rate_reaches_the_masks(tiny, tokens_dir):
+    params = tiny(min_masking_rate=0.5, mask_schedule="logarithmic")
+    seen = calls(params, tokens_dir, range(10))
+    assert torch.cat([call.mask.sum(dim=1) for call in seen]).min() == math.ceil(0.5 * 49)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("loss_on", ["masked", "all"])
+def test_loss_is_that_of_the_chosen_positions(tiny, tokens_dir, loss_on, smoothing):
+    """However the head's rows are picked and padded."""
+    params = tiny(loss_on=loss_on, label_smoothing=smoothing, other_label_smoothings=[])
+    task = spied(transformer_task(params, tokens_dir))
+    model = copy.deepcopy(task.model)
+    loss = task.step(0)["loss"].item()
+    tokens, mask, labels, _ = task.parallel.calls[0]
+    with torch.no_grad():
+        logits = model.logits(model.encode(model.sequence(tokens, mask, labels))[:, 1:])
+    chosen = mask if loss_on == "masked" else torch.ones_like(mask)
+    wanted = [
+        nn.functional.cross_entropy(
+            logits[b][chosen[b]], tokens[b][chosen[b]], label_smoothing=smoothing
+        )
+        for b in range(8)
+    ]
+    assert loss == pytest.approx(torch.stack(wanted).mean().item(), rel=1e-5)
+
+
+def test_gradients_are_clipped_by_their_global_norm(tiny, tokens_dir):
+    def gradient(grad_clip):
+        task = transformer_task(tiny(grad_clip=grad_clip), tokens_dir)
+        task.step(0)
+        return torch.cat([p.grad.flatten() for p in task.model.parameters()])
+
+    free = gradient(None)
+    norm = free.norm().item()
+    assert norm > 0.1
+    torch.testing.assert_close(gradient(norm / 4), free / 4, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(gradient(norm * 4), free)
+
+
+def test_warm_up_weight_decay_and_betas(tiny, tokens_dir):
+    params = tiny(warmup_steps=4, lr=1e-3)
+    task = transformer_task(params, tokens_dir)
+    rates = []
+    for step in range(6):
+        rates.append(task.optimizer.param_groups[0]["lr"])
+        task.step(step)
+    assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3, 1e-3])
+    decayed, others = task.optimizer.param_groups
+    assert decayed["weight_decay"] == 4.5e-2 and others["weight_decay"] == 0
+    assert all(p.ndim >= 2 for p in decayed["params"]) and len(others["params"]) > 0
+    assert decayed["betas"] == (0.9, 0.96)
+    count = len(decayed["params"]) + len(others["params"])
+    assert count == len(list(task.model.parameters()))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_transformer_learns_constant_tokens(tiny, tmp_path, bf16):
+    fives = {split: [np.full((20, 2, 49), 5)] for split in ("train", "val")}
+    labels = {split: np.arange(20) % CLASSES for split in fives}
+    tokens_dir = write_token_cache(tmp_path / "fives", fives, labels, codes=16)
+    task = transformer_task(tiny(lr=1e-2, ema_decay=0.5, bf16=bf16), tokens_dir)
+    before = task.evaluate(0)["val_nll"]
+    for step in range(30):
+        task.step(step)
+    assert before > 2.5 and task.evaluate(30)["val_nll"] < 0.5
+
+
+def test_interrupted_transformer_ends_with_the_same_bytes(tiny, tokens_dir, tmp_path):
+    """In the middle of the warm-up, and with dropout on, which is drawn anew in every step."""
+
+    def task():
+        return transformer_task(tiny(dropout=0.1, warmup_steps=3), tokens_dir)
+
+    (straight, history), (resumed, again) = straight_and_resumed(task, tmp_path, steps=4, every=2)
+    assert again == history
+    assert weight_bytes(resumed.model) == weight_bytes(straight.model)
+    assert weight_bytes(resumed.average.module) == weight_bytes(straight.average.module)
+    without = transformer_task(tiny(dropout=0.0, warmup_steps=3), tokens_dir)
+    for step in range(4):
+        without.step(step)
+    assert weight_bytes(without.model) != weight_bytes(straight.model)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_task_ends_with_its_training(tiny, tokens_dir, ahead):
+    """In a process that goes on to the next one: a GPU would hold both."""
+    task = transformer_task(tiny(), tokens_dir)
+    if ahead:  # as on a GPU
+        task._inputs = Prefetch(task._inputs)
+    task.step(0)
+    model = weakref.ref(task.model)
+    gc.disable()
+    try:
+        del task
+        deadline = time.monotonic() + 10
+        while model() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)  # the thread draws the inputs of the step that is next
+        assert model() is None
+    finally:
+        gc.enable()
+
+
+def test_evaluation_is_of_the_averaged_weights_and_shows_them(tiny, tokens_dir):
+    shown = []
+    params = tiny(lr=1e-2, ema_decay=0.9)
+    task = transformer_task(params, tokens_dir, on_evaluate=lambda *args: shown.append(args))
+    for step in range(3):
+        task.step(step)
+    row = task.evaluate(3)
+    ((model, at),) = shown
+    assert at == 3 and not model.training
+    assert weight_bytes(model) == weight_bytes(task.average.module) != weight_bytes(task.model)
+    val = TokenCache(tokens_dir, "val").everything()
+    options = {"schedule": "cosine", "seed": 3, "batch_size": 500}
+    assert row == {"val_nll": masked_nll(model, *val, **options), "lr": pytest.approx(1e-2)}
+    assert row["val_nll"] != masked_nll(copy.deepcopy(task.model).eval(), *val, **options)
+
+
+def test_only_the_first_worker_shows_what_all_measured(tiny, tokens_dir, monkeypatch):
+    shown = []
+    tasks = [
+        transformer_task(
+            tiny(), tokens_dir, ranks=Ranks(rank, 2), on_evaluate=lambda *_: shown.append(1)
+        )
+        for rank in range(2)
+    ]
+    monkeypatch.setattr(Ranks, "total", lambda ranks, values: values)
+    first, second = (task.evaluate(0) for task in tasks)
+    assert first["val_nll"] > 0 and second["val_nll"] == 0  # of the one batch there is
+    assert first["lr"] == second["lr"] and shown == [1]
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        (TransformerTask, {}),
+        (TransformerTask, {"loss_on": "all"}),
+        (AutoregressiveTask, {}),
+    ],
+)
+def test_its_loss_and_gradient_are_those_of_the_whole(tiny, tokens_dir, task, changes, parts):
+    """To 1e-6, with the dropout that draws for each part off."""
+
+    def step(accumulate: int):
+        params = tiny(accumulate=accumulate, grad_clip=None, **changes)
+        trained = transformer_task(params, tokens_dir, task)
+        loss = trained.step(0)["loss"]
+        return [loss, *(p.grad for p in trained.model.parameters())]
+
+    for mine, wanted in zip(step(parts), step(1), strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 7])
+@pytest.mark.parametrize(
+    ("network", "measure", "options"),
+    [
+        (MaskGitTransformer, masked_nll, {"schedule": "cosine", "seed": 1}),
+        (AutoregressiveTransformer, token_nll, {}),
+    ],
+)
+def test_a_likelihood_that_workers_share_is_that_of_one_to_the_last_bit(
+    network, measure, options, workers
+):
+    tokens, _, labels = inputs(size=29)
+    model, parts = spread(network), []
+
+    class Unconnected(Ranks):
+        def total(self, values):
+            parts.append(values)
+            return values
+
+    def likelihood(ranks: Ranks) -> float:
+        return measure(model, tokens, labels, batch_size=5, ranks=ranks, **options)
+
+    for rank in range(workers):
+        likelihood(Unconnected(rank, workers))
+    assert all((torch.stack(parts) != 0).sum(dim=0) == 1)  # each batch by one worker
+    assert sum_in_order(sum(parts)) / len(tokens) == likelihood(ALONE)

@@ -1,0 +1,72 @@
+"""Released checkpoints through the stages: nothing is trained, everything after runs on them."""
+
+import pandas as pd
+import pytest
+
+from pipeline.weights.published import load_model
+from tests.project import Project
+from tests.release import TOKENIZER_CHECKPOINT, TRANSFORMER_CHECKPOINT, needs_tokenizer
+
+pytestmark = [needs_tokenizer, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    """The smoke preset with the architecture of the tiny released checkpoints."""
+    project = Project.clone(tmp_path_factory.mktemp("released"))
+    project.run("python", "-m", "pipeline", "preset", "smoke")
+    project.set(
+        data__image_size=16,
+        data__channels=3,
+        classifier__steps=10,
+        tokenizer__pretrained=str(TOKENIZER_CHECKPOINT),
+        tokenizer__filters=32,
+        tokenizer__multipliers=[1, 2, 2],
+        tokenizer__res_blocks=2,
+        tokenizer__embedding_dim=16,
+        tokenizer__codebook_size=64,
+        transformer__pretrained=str(TRANSFORMER_CHECKPOINT),
+        transformer__layers=3,
+        transformer__hidden=32,
+        transformer__heads=4,
+        transformer__mlp=64,
+    )
+    return project
+
+
+def test_sample_needs_no_stage_at_all(project):
+    project.run("python", "-m", "pipeline", "sample", "--count", "6", "--output", "grid.png")
+    first = (project.folder / "grid.png").read_bytes()
+    project.run("python", "-m", "pipeline", "sample", "--count", "6", "--output", "grid.png")
+    assert (project.folder / "grid.png").read_bytes() == first
+    project.run(
+        "python", "-m", "pipeline", "sample", "--count", "6", "--classes", "3,5",
+        "--output", "grid.png",
+    )  # fmt: skip
+    assert (project.folder / "grid.png").read_bytes() != first
+    output = project.run("python", "-m", "pipeline", "sample", "--classes", "10", ok=False)
+    assert output.startswith("error: --classes: ") and len(output.strip().splitlines()) == 1
+
+
+def test_stages_convert_and_the_sweep_only_decodes(project):
+    before = ("prepare", "train_classifier", "features", "train_tokenizer", "cache_tokens")
+    for stage in (*before, "schedules"):
+        project.stage(stage)
+    assert "validation NLL" in project.stage("train_transformer")
+    output = project.stage("sweep")
+    assert "loss" not in output  # no training step is logged
+    rows = pd.read_csv(project.folder / "results/sweep/rows.csv")
+    assert len(rows) == 6 and rows["nll"].notna().all()
+    model = load_model(project.folder / "models/transformer/main/seed0", "transformer")
+    assert model.config.layers == 3 and model.config.num_classes == 10
+    assert (project.folder / "results/transformer/history.csv").read_text().count("\n") == 2
+
+
+def test_a_mismatch_is_one_line_and_writes_nothing(project):
+    before = (project.folder / "models/tokenizer/model.safetensors").read_bytes()
+    project.set(tokenizer__embedding_dim=32)
+    output = project.stage("train_tokenizer", ok=False)
+    project.set(tokenizer__embedding_dim=16)
+    assert output.startswith("error: ") and len(output.strip().splitlines()) == 1
+    assert "tokenizer.*" in output
+    assert (project.folder / "models/tokenizer/model.safetensors").read_bytes() == before
