@@ -171,4 +171,6 @@ def latex(table: pd.DataFrame, caption: str) -> str:
 
 def _escape(text: str) -> str:
     """Escape special characters of LaTeX, and set words between ** in bold."""
-    return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text.translate(str.maketrans(LATEX)))
+    return re.sub(
+        r"\*\*(.+?)\*\*", r"\\textbf{\1}", text.translate({ord(k): v for k, v in LATEX.items()})
+    )

@@ -44,6 +44,6 @@ def headline(results: Results, stale: Collection[str] = ()) -> dict[str, Values]
 def _network(results: Results, network: str) -> Values:
     """The samples of a network, and CAS without RandAugment."""
     metrics = [results.metric(kind) for kind in ("fid", "is", "class_accuracy")]
-    values = {name: results.evaluation[network][name] for name in metrics}
+    values: Values = {name: results.evaluation[network][name] for name in metrics}
     cas = results.cas[results.cas["augmentation"] == "none"]
     return values | {"cas": float(cas[cas["images"] == network]["top1"].mean())}

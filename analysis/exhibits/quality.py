@@ -95,7 +95,7 @@ def _outperforms(
     parts = []
     if len(ours) and len(theirs):
         effect = welch(ours.to_numpy(), theirs.to_numpy())
-        parts.append(versus(*BOTH, effect, (ours.mean(), theirs.mean())))
+        parts.append(versus(BOTH[0], BOTH[1], effect, (ours.mean(), theirs.mean())))
     return Claim(
         said=f"MaskGIT outperforms VQGAN∗ by {by}",
         source=source,

@@ -4,6 +4,7 @@ crossed: trained with one and decoded with another, which the paper always chang
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -635,7 +636,12 @@ def _draw_metric(axes: Axes, summary: pd.DataFrame, metric: str, kind: str) -> N
         axes.plot(cells["iterations"], mean, "o-", color=colour, label=plain(name))
         low = np.maximum(mean - std, floor)
         axes.fill_between(cells["iterations"], low, mean + std, color=colour, alpha=0.15, lw=0)
-    star = {"markersize": 13, "markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 4}
+    star: dict[str, Any] = {
+        "markersize": 13,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.8,
+        "zorder": 4,
+    }
     for row in best_iterations(summary, metric, kind).to_dict("records"):
         colour, mean = colours[row["schedule"]], row[f"{metric}_mean"]
         axes.plot(row["iterations"], mean, "*", color=colour, **star)

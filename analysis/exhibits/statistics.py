@@ -6,10 +6,11 @@ numbers, which do not prove that there is no noise.
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -245,7 +246,7 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
     return pd.DataFrame(columns)
 
 
-def real_images(results: Results, samples: float, keys: dict[str, str | float]) -> pd.DataFrame:
+def real_images(results: Results, samples: float, keys: Mapping[str, Any]) -> pd.DataFrame:
     """Held-out real images, as many as there are samples, since FID depends on their number.
 
     Args:
@@ -260,4 +261,4 @@ def real_images(results: Results, samples: float, keys: dict[str, str | float]) 
         return pd.DataFrame()
     metrics = [name for name in rows.columns if name not in ("samples", "subset")]
     means = {f"{name}_mean": rows[name].mean() for name in metrics}
-    return pd.DataFrame([keys | {"samples": samples} | means])
+    return pd.DataFrame([{**keys, "samples": samples, **means}])
