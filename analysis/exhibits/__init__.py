@@ -1,1 +1,1 @@
-"""A module for each table and figure of the paper, and what they are made with."""
+"""A module for each subject of the paper: its claims, tables and figures; and shared helpers."""

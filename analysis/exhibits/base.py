@@ -19,8 +19,8 @@ class Exhibit:
     Args:
         name: stem of its files.
         paper: what the paper found, in plain sentences; empty where it has nothing like it.
-        here: what this run found; words between ** are emphasized.
-        files: the fields of `Results` that it is made from; the report sets them.
+        here: what this run found; words between ** are bold.
+        files: the fields of `Results` that it is made from; set by the report.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Table(Exhibit):
     Args:
         cells: every value, written with ten digits; the paper's in columns named `paper_…`.
         readable: the same as strings, the paper's in columns named "… (paper…)".
-        notes: what the numbers stand on.
-        timed: it holds timings, which no second run repeats.
-        folded: so long that the report shows it on demand.
-        links: for each row the anchor in the report that its last cell leads to.
+        notes: how the numbers were measured.
+        timed: it holds timings, which differ from run to run.
+        folded: the report shows it only after a click, since it is long.
+        links: for each row, the anchor in the report that its last cell links to.
     """
 
     cells: pd.DataFrame
@@ -70,10 +70,10 @@ class Figure(Exhibit):
     """A drawing.
 
     Args:
-        alt: what a reader who cannot see it should know.
-        draw: draws it as PNG to a path, at a resolution in dpi; a chart also with `narrow=True`, in
-            the form for a narrow screen.
-        chart: curves on white, and not pictures.
+        alt: a text for readers who cannot see it.
+        draw: writes a PNG to a path at a resolution in dpi. A chart also takes `narrow=True`, for a
+            narrow screen.
+        chart: it shows curves on white, not pictures.
     """
 
     alt: str

@@ -1,9 +1,9 @@
-"""What the paper claims, judged as one family, and the sentences that say what came of it.
+"""The claims of the paper, tested together, and the sentences that report the verdicts.
 
-No table or figure concludes anything but what stands here. Whoever looks at some twenty
-comparisons finds one at p = 0.05 by chance; so each p is corrected for all of them (Holm), and only
-a corrected p below 5% decides. The p of what repeats is corrected as if nothing were found of the
-timings, which is stricter: else how long something took here would decide what another p is.
+Tables and figures draw no conclusions of their own. Of twenty comparisons, one has p = 0.05 by
+chance; so each p is corrected for all of them (Holm), and only a corrected p below 5% decides.
+Timings differ from run to run. So that all other p repeat, they are corrected as if no timings
+differed, which is stricter.
 """
 
 import math
@@ -37,13 +37,13 @@ class Part:
     """One comparison of two sides, as numbers and in words.
 
     Args:
-        effect: the first side less the second, or how far the two agree.
-        values: what was measured of each side; empty where the effect says all.
-        won: the sentence where the first side is on the claim's side of the second; lost, where it
-            is the other way round; tied, where it is open.
-        kind: what the effect is.
-        where: the conditions that it is of, where a claim's parts differ in them.
-        sides: which two, where they do in that.
+        effect: the first side minus the second, or the agreement of the two.
+        values: the mean of each side; empty if the effect is all there is.
+        won: the sentence if the first side is better; `lost`, if the second is; `tied`, if neither
+            can be told to be.
+        kind: the name of the effect.
+        where: the conditions, if the parts of a claim differ in them.
+        sides: the two sides, if the parts of a claim differ in them.
     """
 
     effect: Effect
@@ -57,7 +57,7 @@ class Part:
 
     @property
     def turned(self) -> "Part":
-        """The same with its sides changed, where there are two."""
+        """The same comparison with its sides swapped, if it has two."""
         if not self.values:
             return self
         effect = self.effect
@@ -67,7 +67,7 @@ class Part:
 
     @property
     def numbers(self) -> str:
-        """ "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)", after where that is."""
+        """ "0.590 against 0.690, difference −0.100 (−0.140 to −0.060)", after the conditions."""
         text, effect = " against ".join(map(number, self.values)), self.effect
         if not math.isnan(effect.low) or not self.values:
             like = max((abs(value) for value in self.values), default=effect.value)
@@ -81,29 +81,28 @@ class Part:
 
     @property
     def numbers_of_sides(self) -> str:
-        """The numbers, after which sides they are where nothing else says so."""
+        """The numbers, after the two sides if the parts of a claim differ in them."""
         return f"{self.sides}: {self.numbers}" if self.sides else self.numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Something that the paper says, or that one would expect, and what it is measured by here.
+    """A statement of the paper, or an expectation of ours, and the comparisons that test it.
 
     Args:
         said: the claim in plain words.
-        source: where the paper has it; empty for an expectation of ours.
-        exhibit: name of the table or figure that shows its numbers; `shown_in` is how readers
-            know it.
+        source: its section in the paper; empty for an expectation of ours.
+        exhibit: anchor of the table or figure that shows its numbers; `shown_in` is its label.
         measure: what is compared, as in the tables: "FID (classifier)".
-        sign: of the effect if the claim holds.
-        parts: all of them must hold; empty where nothing was measured.
-        whole: the sentence where all of several parts hold.
-        noise: what n counts, and what another run would draw again.
-        networks: whose samples are compared; nothing is tested of one that is barely trained.
-        fewest: the n that a test needs. Where seeds choose T for one another it is three: of two
-            each would choose by what the other reports.
-        caveat: why the claim's holding would be no finding; empty where it would be one.
-        lacking: why nothing can be tested, whatever n is; empty where something can.
+        sign: sign of the effect if the claim holds.
+        parts: comparisons that must all hold; empty if nothing was measured.
+        whole: the sentence if all of several parts hold.
+        noise: what n counts.
+        networks: the networks whose samples are compared; none of them may be barely trained.
+        fewest: the smallest n that can be tested. It is three where seeds choose T for one another:
+            each of two would choose by the value that the other reports.
+        caveat: why the claim holds trivially; empty if it does not.
+        lacking: why nothing can be tested at any n; empty if something can.
     """
 
     said: str
@@ -177,7 +176,7 @@ def versus(
 
     Args:
         relation: the sentence that puts one side before the other, with {} for each.
-        several: whether other parts of the claim are of other sides.
+        several: whether the claim has parts with other sides.
     """
     return Part(
         effect=effect,
@@ -198,7 +197,7 @@ def by_pairs(
     relation: str = BETTER,
     several: bool = False,
 ) -> list[Part]:
-    """Two sides, paired by seed; no part where no seed has both. Arguments as in `versus`."""
+    """A comparison paired by seed; none if no seed has both sides. Arguments as in `versus`."""
     a, b = pairs(ours, theirs)
     if not len(a):
         return []
@@ -211,10 +210,10 @@ class Verdict:
     """A claim and what this run says of it.
 
     Args:
-        p: of this claim alone; NaN where nothing can be tested.
-        adjusted: p corrected for every comparison of the report.
-        comparisons: how many those are.
-        untested: why nothing can be concluded whatever the numbers are; empty where it can.
+        p: p of this claim alone; NaN if nothing can be tested.
+        adjusted: p corrected for all comparisons of the report.
+        comparisons: the number of these comparisons.
+        untested: why the networks allow no conclusion; empty if they do.
     """
 
     claim: Claim
@@ -235,7 +234,7 @@ class Verdict:
 
     @property
     def brief(self) -> str:
-        """The word, with n where that is why nothing is known, or that only a part fails."""
+        """The word, with n if it is undecided, or a note if only a part of the claim fails."""
         if self.word == UNDECIDED:
             return UNDECIDED if self.claim.lacking else f"{UNDECIDED} (n = {self.claim.n})"
         return f"{self.word}: its parts differ" if self.mixed else self.word
@@ -247,7 +246,7 @@ class Verdict:
 
     @property
     def numbers(self) -> str:
-        """What was measured, of the part that supports the claim least, with its 95% interval."""
+        """The numbers of the part that supports the claim least, with a 95% interval."""
         part = self.claim.weakest
         return part.numbers_of_sides if part else "not measured"
 
@@ -311,9 +310,8 @@ def judge(
     """Every claim with its verdict, in the same order.
 
     Args:
-        left_out: exhibits whose results are out of date. Their claims have no verdict, and are
-            still counted, as if nothing were found of them: else leaving one out could decide
-            others.
+        left_out: exhibits whose results are out of date. Their claims get no verdict but are still
+            counted, with p = 1: otherwise leaving one out could decide others.
     """
     barely = barely_trained(results, params)
     reasons = [_reason(claim, barely, params, left_out) for claim in claims]
@@ -333,7 +331,7 @@ def judge(
 def _reason(
     claim: Claim, barely: Collection[str], params: Params, left_out: Collection[str]
 ) -> str:
-    """Why a claim cannot be tested: by what its networks are; empty where it can."""
+    """Why the networks of a claim allow no test; empty if they do."""
     if not claim.networks:
         return ""
     if params.transformer.pretrained:
@@ -346,7 +344,7 @@ def _reason(
 
 
 def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
-    """Holm's p in the whole family; of what is not timed, at least that and without the times."""
+    """Holm's p over all claims. Claims without timings get p as if no timings differed."""
     each = zip(p_values, timed, strict=True)
     alike = [1.0 if is_timed and not math.isnan(p) else p for p, is_timed in each]
     corrected = zip(holm(p_values), holm(alike), timed, strict=True)
@@ -354,8 +352,8 @@ def _corrected(p_values: list[float], timed: list[bool]) -> list[float]:
 
 
 def p_value(p: float) -> str:
-    """Two significant digits, more where they would read as the threshold itself, and a bound where
-    p is smaller than anyone needs to know."""
+    """Format p with two significant digits, with more if it would read "0.05", and tiny ones as a
+    bound."""
     if math.isnan(p):
         return "–"
     if p < P_LEAST:
@@ -408,7 +406,7 @@ def barely_trained(results: Results, params: Params) -> dict[str, Recognised]:
 
 
 def _recognised(rows: pd.DataFrame, results: Results, params: Params) -> Recognised | None:
-    """Of sets of samples together; None without any."""
+    """The share over several sets of samples; None if they have no samples."""
     rows = rows.dropna(subset="class_accuracy")
     samples, data = int(rows["samples"].sum()), results.data
     if not samples:
@@ -468,8 +466,8 @@ def scoreboard(
 
 
 def _barely_trained(results: Results, params: Params, left_out: Collection[str]) -> list[str]:
-    """Which networks have learned too little for anything to be told of them; nothing of those
-    whose samples, or the real images beside them, are out of date."""
+    """Sentences that name the barely trained networks, unless the results that tell are out of
+    date."""
     if "figure5" in left_out:
         return []
     return [
@@ -483,7 +481,7 @@ def _barely_trained(results: Results, params: Params, left_out: Collection[str])
 
 
 def _count(verdicts: list[Verdict]) -> str:
-    """The paper's claims apart from what it supposes, and from ours."""
+    """Count verdicts of the paper's claims, of its hypotheses and of our own claims."""
     words: dict[str, list[str]] = {"claims": [], "hypotheses": [], "ours": []}
     for verdict in verdicts:
         source = verdict.claim.source
@@ -505,7 +503,7 @@ def _of(words: list[str]) -> str:
 
 
 def _measured(verdict: Verdict) -> str:
-    """The numbers, after what they are unless the claim says it."""
+    """The numbers, after the name of the measure unless the claim names it."""
     measure = verdict.claim.measure
     return verdict.numbers if measure in verdict.claim.said else f"{measure}: {verdict.numbers}"
 

@@ -43,7 +43,7 @@ OTHER_FONTS = (
 
 
 def font_families() -> list[str]:
-    """The font of all text, then those of this machine for the letters that it lacks."""
+    """The font of all text, then installed fonts that have letters which it lacks."""
     installed = fontManager.get_font_names()
     return ["sans-serif", *(name for name in OTHER_FONTS if name in installed)]
 
@@ -93,7 +93,7 @@ def plain_numbers(axis: Axis, logarithmic: bool) -> None:
 
 
 def log_steps(axes: Axes, values: Iterable[float]) -> None:
-    """A logarithmic x axis with a tick at each of some values."""
+    """Make the x axis logarithmic, with a tick at each value."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(set(values)))
     axes.set_xticks([], minor=True)
@@ -150,7 +150,7 @@ def draw_mosaic(
 
     Args:
         images: (rows, columns, H, W, C) uint8, C = 1 or 3.
-        column_labels: one a column, or one a block.
+        column_labels: one for each column, or one for each block.
         block: rows and columns that belong together; between blocks the gap is wide.
         empty: (rows, columns) bool, cells without a picture.
     """
@@ -186,7 +186,7 @@ def draw_mosaic(
 def _laid_out(
     images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, empty: np.ndarray | None
 ) -> np.ndarray:
-    """Pictures at their places, (H, W, 4) uint8, transparent where none is."""
+    """Place the pictures on a transparent canvas, (H, W, 4) uint8."""
     height, width = images.shape[2:4]
     canvas = np.zeros((tops[-1] + height, lefts[-1] + width, 4), np.uint8)
     for r, top in enumerate(tops):
@@ -198,7 +198,7 @@ def _laid_out(
 
 
 def _fitted(labels: Sequence[str], room: float) -> tuple[list[str], float]:
-    """Labels broken into lines, and the size of letters at which they fit into `room` points."""
+    """Break labels into lines, and choose a font size at which they fit into `room` points."""
     longest = max((len(word) for label in labels for word in label.split()), default=1)
     size = float(np.clip(room / (LETTER * longest), *LETTERS))
     line = max(1, int(room / (LETTER * size)))

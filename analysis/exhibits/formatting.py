@@ -1,6 +1,6 @@
 """Numbers and tables as text, Markdown and LaTeX.
 
-"±" has one meaning in all tables: half of a 95% interval, and the heading says over what.
+"±" means half of a 95% interval in all tables; the heading says over what.
 """
 
 import math
@@ -23,7 +23,7 @@ LATEX |= {"ρ": r"$\rho$", "γ": r"$\gamma$", "−": "$-$", "–": "--", "…": 
 
 
 def number(value: float, like: float | None = None) -> str:
-    """Four significant digits, below 1 three, or as many decimals as `like` has; "–" for none."""
+    """Format with four significant digits (three below 1), or as many decimals as `like` has."""
     if math.isnan(value):
         return NONE
     scale = abs(value if like is None else like)
@@ -42,8 +42,7 @@ def spread(mean: float, std: float) -> str:
 
 
 def printed(values: pd.Series, decimals: int) -> list[str]:
-    """A column of the paper's values with so many decimals, or more where it prints more; "–" for
-    none."""
+    """Format the paper's values with at least so many decimals; NaN is "–"."""
     return [
         NONE if pd.isna(value) else max(f"{value:.{decimals}f}", f"{value:g}", key=len)
         for value in values
@@ -51,7 +50,7 @@ def printed(values: pd.Series, decimals: int) -> list[str]:
 
 
 def count(value: float) -> str:
-    """An integer with its thousands set apart; "–" for none."""
+    """Format an integer with thousands separators; NaN is "–"."""
     return NONE if math.isnan(value) else f"{int(value):,}"
 
 
@@ -82,7 +81,7 @@ def extent(values: pd.Series) -> str:
 
 
 def seeds_of(seeds: pd.Series, params: Params) -> str:
-    """What the seeds of a table repeat: "3 training seeds"; "" for one, which has no interval."""
+    """What intervals are over: "3 training seeds"; "" for one seed, which has no interval."""
     repeated = seeds[seeds > 0]  # without what has no seed, such as a floor
     if repeated.empty or repeated.max() < 2:
         return ""
@@ -91,8 +90,8 @@ def seeds_of(seeds: pd.Series, params: Params) -> str:
 
 
 def counted_label(name: str, extractor: str, samples: pd.Series) -> str:
-    """As `metric_label`; a plain FID carries the number of samples too, on which its bias depends:
-    "FID (classifier) of 320 samples"."""
+    """As `metric_label`, with the number of samples for FID, whose bias depends on it: "FID
+    (classifier) of 320 samples"."""
     label = metric_label(name, extractor)
     if name != f"fid_{extractor}" or samples.dropna().empty:
         return label
@@ -100,15 +99,20 @@ def counted_label(name: str, extractor: str, samples: pd.Series) -> str:
 
 
 def heading(label: str, over: str) -> str:
-    """A column's heading with what its ± is over, if it has one."""
+    """The heading of a column, which says what its ± is over if it has one."""
     return f"{label}, ± 95% interval over {over}" if over else label
 
 
 def columns(
     cells: pd.DataFrame, labels: Mapping[str, str], over: str, among: pd.Series | None = None
 ) -> dict[str, list[str]]:
-    """Readable columns of metrics, by heading; `labels` are what readers see of each metric, and
-    `among` is as in `column`."""
+    """Format several metrics as columns, by heading.
+
+    Args:
+        labels: label of each metric.
+        over: what the intervals are over.
+        among: as in `column`.
+    """
     return {heading(label, over): column(cells, name, among) for name, label in labels.items()}
 
 
@@ -118,8 +122,8 @@ def column(
     """ "mean ± half of the interval" of a metric, as `statistics.over_seeds` leaves it.
 
     Args:
-        among: the rows that can be compared, of which the best mean is bold.
-        interval: without it the mean alone.
+        among: rows that can be compared; the best mean among them is bold.
+        interval: whether the interval is shown.
     """
     means = cells[f"{metric}_mean"]
     halves = cells[f"{metric}_ci95"] if interval else means * math.nan
@@ -166,5 +170,7 @@ def latex(table: pd.DataFrame, caption: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Words between ** in bold, and LaTeX's own characters as such."""
-    return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text.translate(str.maketrans(LATEX)))
+    """Escape special characters of LaTeX, and set words between ** in bold."""
+    return re.sub(
+        r"\*\*(.+?)\*\*", r"\\textbf{\1}", text.translate({ord(k): v for k, v in LATEX.items()})
+    )

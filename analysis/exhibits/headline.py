@@ -1,4 +1,4 @@
-"""The few numbers that DVC and MLflow show of a run: all others are in the result files."""
+"""The few numbers of a run that DVC and MLflow show; all others are in the result files."""
 
 import math
 from collections.abc import Collection
@@ -16,10 +16,10 @@ STAGES = {
 
 
 def headline(results: Results, stale: Collection[str] = ()) -> dict[str, Values]:
-    """Means over seeds, by what they are of; what could not be measured is left out.
+    """Means over seeds, by group, without those that could not be measured.
 
     Args:
-        stale: stages whose results are out of date: what they made is left out, too.
+        stale: stages whose results are out of date; their numbers are left out.
     """
     fid = results.metric("fid")
     rebuilt = results.evaluation["reconstruction"].get(f"r{fid}", math.nan)
@@ -44,6 +44,6 @@ def headline(results: Results, stale: Collection[str] = ()) -> dict[str, Values]
 def _network(results: Results, network: str) -> Values:
     """The samples of a network, and CAS without RandAugment."""
     metrics = [results.metric(kind) for kind in ("fid", "is", "class_accuracy")]
-    values = {name: results.evaluation[network][name] for name in metrics}
+    values: Values = {name: results.evaluation[network][name] for name in metrics}
     cas = results.cas[results.cas["augmentation"] == "none"]
     return values | {"cas": float(cas[cas["images"] == network]["top1"].mean())}

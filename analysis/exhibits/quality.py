@@ -95,7 +95,7 @@ def _outperforms(
     parts = []
     if len(ours) and len(theirs):
         effect = welch(ours.to_numpy(), theirs.to_numpy())
-        parts.append(versus(*BOTH, effect, (ours.mean(), theirs.mean())))
+        parts.append(versus(BOTH[0], BOTH[1], effect, (ours.mean(), theirs.mean())))
     return Claim(
         said=f"MaskGIT outperforms VQGAN∗ by {by}",
         source=source,
@@ -112,7 +112,7 @@ def _outperforms(
 
 
 def table1(results: Results, params: Params) -> Table:
-    """Every set of images in a row, beside the paper's rows of the nearest image size."""
+    """One row per set of images, beside the paper's rows of the nearest image size."""
     side = paper.side(params.data.image_size)
     ours, theirs = paper.TABLE_1[side]["MaskGIT"], paper.TABLE_1[side]["VQGAN∗"]
     printed_rows = pd.DataFrame(paper.TABLE_1[side].values())
@@ -140,11 +140,11 @@ def table1(results: Results, params: Params) -> Table:
 
 
 def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFrame:
-    """Every set in a row: means over the trainings of a network, of others the one set's values.
+    """One row per set of images: means over the trainings of a network, or the values of one set.
 
     Returns:
-        Columns model, over (what the intervals are over: "3 training seeds", or "images" where
-        there is one set), seeds, and of every metric those of `over_seeds`.
+        Columns model, over (what the intervals are over: "3 training seeds", or "images" for one
+        set), seeds, and those of `over_seeds` for each metric.
     """
     rows = results.rows.reindex(columns=results.rows.columns.union(metrics, sort=False))
     main = rows.loc[results.trained_with(params.training.label_smoothing).index]
@@ -163,8 +163,8 @@ def sets_of(results: Results, params: Params, metrics: list[str]) -> pd.DataFram
 
 
 def _measured(results: Results, params: Params) -> pd.DataFrame:
-    """Every set of images, what it cost, and the scores of classifiers that learned from it; real
-    images also in the number of the samples, where that is another."""
+    """All sets of images with their cost and CAS; and as many real images as there are samples, if
+    that is another number."""
     metrics = [*map(results.metric, DISTRIBUTION), *_neighbours(results), *_added(results)]
     sets = sets_of(results, params, [*metrics, "class_accuracy"])
     rows = pd.DataFrame(results.evaluation).T.reindex(columns=["samples", "parameters", "steps"])
@@ -177,14 +177,14 @@ def _measured(results: Results, params: Params) -> pd.DataFrame:
 
 
 def _neighbours(results: Results) -> list[str]:
-    """The columns of precision, recall and the like, which are measured with both extractors."""
+    """The columns of precision, recall, … that are measured with both extractors."""
     y, other = results.manifold_extractors
     names = neighbour_metrics(results.rows, y)
     return [name for name in names if f"{name.removesuffix(y)}{other}" in results.rows]
 
 
 def _added(results: Results) -> list[str]:
-    """The columns of a user's own metrics, of the main extractor alone."""
+    """The columns of added metrics, which only the main extractor has."""
     x, other = results.extractor, results.second_extractor
     names = neighbour_metrics(results.rows, x)
     return [name for name in names if f"{name.removesuffix(x)}{other}" not in results.rows]
@@ -195,7 +195,7 @@ def _readable(cells: pd.DataFrame, results: Results) -> pd.DataFrame:
     networks = cells["model"].isin(BOTH)
 
     def ours(*metrics: str) -> dict[str, list[str]]:
-        """Means and intervals. Those of FID are FID∞'s: a plain FID is biased."""
+        """Means and intervals."""
         of = {name: metric_label(name, y if name in neighbours else x) for name in metrics}
         return columns(cells, {name: f"{label} ±" for name, label in of.items()}, "", networks)
 
@@ -269,7 +269,7 @@ def _notes(cells: pd.DataFrame, results: Results, params: Params, side: int) -> 
 
 
 def _beyond_reconstructions(cells: pd.DataFrame, results: Results) -> str:
-    """By what each network's mean passes the reconstructions', which are no bound of a metric."""
+    """The metrics by which a network is better than the reconstructions."""
     sets = cells.set_index("model")
     x, (y, _) = results.extractor, results.manifold_extractors
     kinds = {kind: x for kind in DISTRIBUTION if kind != "fid_infinity"}
@@ -288,7 +288,7 @@ def _beyond_reconstructions(cells: pd.DataFrame, results: Results) -> str:
 
 
 def _facts(cells: pd.DataFrame, results: Results, params: Params) -> list[str]:
-    """What the claims are to be read with, and whether MaskGIT's decoding was tuned here."""
+    """The cost of each network, the scale of FID, and whether MaskGIT's decoding was tuned."""
     fid, label = results.metric("fid"), results.label("fid")
     means, steps = cells[f"{fid}_mean"], cells["steps"]
     found = [
@@ -362,7 +362,7 @@ def table5(results: Results, params: Params) -> Table:
 
 
 def _decoded(cells: pd.DataFrame, x: str) -> str:
-    """How much recall an untrained network takes from images because they were decoded."""
+    """A note on how much recall decoding alone costs in features of an untrained network."""
     recall = cells.set_index("model")[f"recall_{x}_mean"]
     rebuilt, real = (recall[MODELS[name]] for name in ("reconstruction", "real"))
     if x != "random" or not rebuilt < real:
@@ -394,8 +394,8 @@ def _cas_scores(results: Results, augmentation: str) -> pd.DataFrame:
 
 
 def _cas_columns(cells: pd.DataFrame, trained: str, among: pd.Series) -> dict[str, list[str]]:
-    """The columns of a table that shows them, beside the paper's; `trained` says how the
-    classifiers were: "with RandAugment" or without."""
+    """The columns of CAS beside the paper's; `trained` is "with RandAugment" or "without
+    RandAugment"."""
     seeds, found = cells["cas_seeds"].dropna(), {}
     over = f"{extent(seeds)} trainings" if seeds.max() > 1 else ""
     for top in ("1", "5"):
@@ -406,7 +406,7 @@ def _cas_columns(cells: pd.DataFrame, trained: str, among: pd.Series) -> dict[st
 
 
 def _cas_note(cells: pd.DataFrame, trained: str) -> str:
-    """What the scores stand on."""
+    """A note on how CAS was measured."""
     known = cells.dropna(subset="cas_seeds")
     pairs = zip(known["model"], known["cas_training_images"], strict=True)
     sets = ", ".join(f"{model} {count(images)}" for model, images in pairs)

@@ -31,8 +31,8 @@ MAX_IMAGES = 3  # of Figure 9
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """The fall of PSNR for each 10% of the tokens, in the step beyond the knee and in the step
-    before it: over the whole curve before, any bend would do."""
+    """The fall of PSNR per 10% of the tokens in the step after the knee, against the step before it
+    (against the whole curve before, any bend would count)."""
     rows = results.reconstruction
     samples = rows[rows["draw"] != MEDIAN]
     psnr = samples.groupby(["seed", "mask_ratio"])["psnr"].mean().unstack().dropna(axis=1)

@@ -77,7 +77,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Results:
-    """What the stages left behind, read; the files are described in the stages."""
+    """The contents of all result files; the stages describe each file."""
 
     folder: Path
     curves: dict[str, pd.DataFrame]  # swept schedule → columns r and gamma
@@ -113,19 +113,19 @@ class Results:
 
     @property
     def manifold_extractors(self) -> tuple[str, str]:
-        """Those of precision and recall in Table 1 and in Table 5: as in the paper VGG and
-        Inception where either was used, else the main one and the second."""
+        """The extractors of precision and recall in Table 1 and in Table 5: VGG and Inception as in
+        the paper if either was used, else the main and the second one."""
         pair = (self.extractor, self.second_extractor)
         as_printed = self.second_extractor == "vgg" or self.extractor == "inception"
         return pair[::-1] if as_printed else pair
 
     def trained_with(self, smoothing: float) -> pd.DataFrame:
-        """The rows of both networks that were trained with a label smoothing, one a seed."""
+        """The rows of both networks trained with that label smoothing, one per seed."""
         smoothed = has_param(self.rows["label_smoothing"], smoothing)
         return self.rows[self.rows["images"].isin(NETWORKS) & smoothed]
 
     def other_smoothings(self, main: float) -> list[float]:
-        """The label smoothings besides the main one that the networks were trained with."""
+        """All label smoothings of the networks but the main one."""
         column = self.rows["label_smoothing"].dropna()
         return sorted(set(column[~has_param(column, main)]))
 
@@ -169,7 +169,7 @@ def _read_arrays(path: Path) -> Arrays:
 
 
 def _read_curves(folder: Path, schedules: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """γ(r) of each schedule, without one that was swept and removed from the code since."""
+    """γ(r) of each schedule, without schedules that were removed from the code since."""
     if not folder.is_dir():
         raise UserError(str(folder), "missing", MISSING)
     gamma = f"gamma_{CURVE_TOKENS}"
@@ -182,8 +182,8 @@ def _read_curves(folder: Path, schedules: Iterable[str]) -> dict[str, pd.DataFra
 
 
 def measure_note(params: Params, extractor: str) -> str:
-    """What every FID was measured against, how many splits the IS has, and whether the tokenizer
-    was trained on the network that measures."""
+    """A note on the reference of FID, the splits of IS, and whether the tokenizer was trained with
+    the network that measures."""
     evaluation = params.evaluation
     published = evaluation.reference_statistics
     reference = f"the statistics in {Path(published).name}" if published else "the training images"
@@ -198,7 +198,7 @@ def measure_note(params: Params, extractor: str) -> str:
 
 
 def neighbour_metrics(columns: Iterable[str], extractor: str) -> list[str]:
-    """The columns of precision, recall and the like, and of a user's own metrics, in the order of
+    """The columns of precision, recall, density, coverage and added metrics, in the order of
     `FEATURE_METRICS`."""
     names = (f"{kind}_{extractor}" for kind in FEATURE_METRICS if kind not in DISTRIBUTION)
     return [name for name in names if name in columns]
@@ -210,7 +210,7 @@ def plain(schedule: str) -> str:
 
 
 def metric_label(name: str, extractor: str) -> str:
-    """What readers see. FID and IS always carry their extractor: "FID (classifier)"."""
+    """The label of a column. Metrics of features carry their extractor: "FID (classifier)"."""
     kind = name.removesuffix(f"_{extractor}")
     if kind in FEATURE_METRICS and kind != name:
         return f"{FEATURE_METRICS[kind]} ({extractor})"

@@ -4,6 +4,7 @@ crossed: trained with one and decoded with another, which the paper always chang
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,7 @@ EVERY = 3  # points of a curve from one that is drawn to the next
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """Which schedule, how many iterations, and what of it is training and what decoding."""
+    """The best schedule, the best T, and the effect of a schedule on training and on decoding."""
     best_by, schedule = params.analysis.best_by, params.training.mask_schedule
     claim = partial(Claim, networks=(SWEPT,))
     return [
@@ -78,11 +79,8 @@ def claims(results: Results, params: Params) -> list[Claim]:
 
 
 def at_best_iterations(results: Results, kind: str) -> pd.DataFrame:
-    """The rows of the sweep at each schedule's best T by a metric, T chosen by another seed.
-
-    Returns:
-        One row per schedule and seed.
-    """
+    """The rows of the sweep at each schedule's best T, chosen by another seed; one row per schedule
+    and seed."""
     chosen = [
         nested_choice(rows, "iterations", results.metric(kind), kind)
         for _, rows in results.sweep.groupby("schedule")
@@ -91,7 +89,7 @@ def at_best_iterations(results: Results, kind: str) -> pd.DataFrame:
 
 
 def _sign(kind: str) -> int:
-    """The sign of a better value less a worse one."""
+    """The sign of a better value minus a worse one."""
     return -1 if kind in LOWER_IS_BETTER else 1
 
 
@@ -138,13 +136,13 @@ def _families(results: Results, kind: str, claim: "partial[Claim]") -> list[Clai
 
 
 def _found(family: Sequence[str], among: Iterable[str]) -> list[str]:
-    """Those of a family that were measured, in its order."""
+    """The schedules of a family that were measured, in its order."""
     measured = set(among)
     return [name for name in family if name in measured]
 
 
 def _partly(family: Sequence[str], values: Iterable[str]) -> str:
-    """What a claim says of a family that was not swept whole."""
+    """An addition to a claim whose family was only partly swept."""
     found = _found(family, values)
     if len(found) in (0, len(family)):
         return ""
@@ -152,7 +150,7 @@ def _partly(family: Sequence[str], values: Iterable[str]) -> str:
 
 
 def _mean(kind: str, family: Sequence[str], values: dict[str, pd.Series]) -> tuple[str, pd.Series]:
-    """What was swept of a family: how it is called, and its mean over schedules, by seed."""
+    """A name for the swept schedules of a family, and their mean by seed."""
     found = _found(family, values)
     if not found:
         return kind, pd.Series(dtype=float)
@@ -252,8 +250,7 @@ def _crossed(results: Results, claim: "partial[Claim]") -> list[Claim]:
 
 
 def sweep_metrics(results: Results) -> list[str]:
-    """Every metric column of the sweep: Table 3's first, then any that was added since; the seeds
-    are the spread here, and not what a single set has."""
+    """Every metric column of the sweep: those of Table 3, then added ones."""
     table3 = [results.metric(kind) for kind in SWEEP_METRICS]
     known = ["schedule", "iterations", "seed", "samples", *table3]
     others = [name for name in results.sweep.columns if name not in known]
@@ -281,19 +278,18 @@ def summarize(results: Results) -> pd.DataFrame:
 
 
 def best_iterations(summary: pd.DataFrame, metric: str, kind: str) -> pd.DataFrame:
-    """The row of each schedule's best T by the mean of a metric over all seeds, to mark it in a
-    figure; of equal ones the smallest T. A table has `nested_best`."""
+    """The row of each schedule's best T by the mean over all seeds, for figures (tables have
+    `nested_best`). Of equal means the smallest T wins."""
     groups = summary[f"{metric}_mean"].groupby(summary["schedule"], sort=False)
     best = groups.idxmin() if kind in LOWER_IS_BETTER else groups.idxmax()
     return summary.loc[best].reset_index(drop=True)
 
 
 def nested_best(results: Results, kind: str) -> pd.DataFrame:
-    """Each schedule, in the paper's order, at its best T, which another seed chooses for each.
+    """Each schedule, in the paper's order, at the best T that another seed chooses.
 
     Returns:
-        As `over_seeds`, and iterations: the T's, as text, in the order of the seeds, or the one
-        that all have; samples (of one seed).
+        As `over_seeds`, with iterations (the T of each seed, as text) and samples (of one seed).
     """
     rows = at_best_iterations(results, kind)
     cells = over_seeds(rows, ["schedule"], sweep_metrics(results)).set_index("schedule")
@@ -307,8 +303,7 @@ def nested_best(results: Results, kind: str) -> pd.DataFrame:
 def rank_correlation(best: pd.DataFrame, results: Results) -> dict[str, Effect]:
     """Spearman's ρ between our ordering of the schedules and the paper's, by FID, IS and NLL.
 
-    Taken over the schedules that both have, each at its own best T. Fewer than three, or a metric
-    that is the same for all of them, have no ρ (NaN).
+    Only schedules that both have count, each at its best T. Fewer than three have no ρ (NaN).
     """
     shared = best[best["schedule"].isin(paper.TABLE_3)]
     theirs = [paper.TABLE_3[name] for name in shared["schedule"]]
@@ -322,7 +317,7 @@ def rank_correlation(best: pd.DataFrame, results: Results) -> dict[str, Effect]:
 
 
 def table3(results: Results, params: Params) -> Table:
-    """Every schedule at the T that is best by `analysis.best_by`, beside the paper's Table 3."""
+    """Every schedule at its best T by `analysis.best_by`, beside the paper's Table 3."""
     best_by = params.analysis.best_by
     best, label = nested_best(results, best_by), results.label(best_by)
     names = ["iterations", "fid_inception", "is_inception", "nll"]
@@ -356,7 +351,7 @@ def table3(results: Results, params: Params) -> Table:
 
 
 def _beside_paper(cells: pd.DataFrame, results: Results, params: Params) -> pd.DataFrame:
-    """Our columns, the paper's after those that it has."""
+    """Our columns, each followed by the paper's if it has one."""
     over = seeds_of(cells["seeds"], params)
     chosen = "T, chosen by another seed" if over else "T, chosen on the same samples"
     theirs = {
@@ -447,7 +442,7 @@ def agreement(results: Results, params: Params) -> Table:
 
 
 def _reach_notes(best: pd.DataFrame, results: Results, params: Params) -> list[str]:
-    """What the sweep may have stopped short of: larger T, longer training."""
+    """Notes on larger T and longer training that the sweep did not try."""
     largest = results.sweep.groupby("schedule")["iterations"].max()
     ends = [
         f"{plain(name)} (T = {largest[name]:g})"
@@ -469,7 +464,7 @@ def _reach_notes(best: pd.DataFrame, results: Results, params: Params) -> list[s
 
 
 def training_note(params: Params) -> list[str]:
-    """What readers must know where released weights took training's place."""
+    """A note for released weights, which replace training."""
     if not params.transformer.pretrained:
         return []
     return [
@@ -479,7 +474,7 @@ def training_note(params: Params) -> list[str]:
 
 
 def _sampling_note(cells: pd.DataFrame) -> str:
-    """How many seeds and samples the numbers stand on."""
+    """A note on the number of seeds and samples."""
     seeds, samples = extent(cells["seeds"]), extent(cells["samples"])
     if seeds == "1":
         return f"One seed of {samples} samples: no interval, and nothing can be concluded."
@@ -487,7 +482,7 @@ def _sampling_note(cells: pd.DataFrame) -> str:
 
 
 def _choice_note(cells: pd.DataFrame) -> str:
-    """On which samples the best T was chosen, and what real images in as many samples are for."""
+    """A note on how T was chosen, and on the row of real images."""
     real = (
         f"Real images: validation images in subsets of {count(cells['samples'].max())}, as few "
         "images alone are some way from the training images."
@@ -641,7 +636,12 @@ def _draw_metric(axes: Axes, summary: pd.DataFrame, metric: str, kind: str) -> N
         axes.plot(cells["iterations"], mean, "o-", color=colour, label=plain(name))
         low = np.maximum(mean - std, floor)
         axes.fill_between(cells["iterations"], low, mean + std, color=colour, alpha=0.15, lw=0)
-    star = {"markersize": 13, "markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 4}
+    star: dict[str, Any] = {
+        "markersize": 13,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.8,
+        "zorder": 4,
+    }
     for row in best_iterations(summary, metric, kind).to_dict("records"):
         colour, mean = colours[row["schedule"]], row[f"{metric}_mean"]
         axes.plot(row["iterations"], mean, "*", color=colour, **star)

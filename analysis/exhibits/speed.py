@@ -39,8 +39,8 @@ FEWEST_TIMINGS = 4
 
 
 def claims(results: Results, params: Params) -> list[Claim]:
-    """MaskGIT against the baseline at every batch size that was timed. The paper says nothing of a
-    key-value cache, so that what it claims is of a baseline without one."""
+    """MaskGIT against the baseline at every batch size. The paper mentions no key-value cache, so
+    its claim is tested against a baseline without one."""
     rows, tokens = results.speed, params.num_tokens
     sizes = set(rows["tokens"])
     tokens = tokens if tokens in sizes else max(sizes)
@@ -147,8 +147,8 @@ def chart(results: Results, params: Params) -> Figure:
 
 
 def with_speedups(rows: pd.DataFrame) -> pd.DataFrame:
-    """The timings, sorted, with MaskGIT's speed-up over each baseline at the same number of tokens
-    and batch size: the baseline's seconds over MaskGIT's; NaN for the baselines themselves."""
+    """Sort the timings, and add MaskGIT's speed-up over each baseline at the same number of tokens
+    and batch size; NaN for the baselines."""
     sizes = ["tokens", "batch_size"]
     ours = rows["method"] == "maskgit"
     cells = rows.assign(rank=rows["method"].map(list(METHODS).index))

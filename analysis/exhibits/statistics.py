@@ -1,15 +1,16 @@
-"""Means, intervals and tests of few numbers: what a mean over seeds says of other seeds.
+"""Means, intervals and tests over few seeds.
 
-Every test is two-sided. Where nothing can be tested (one number, or several that are all equal) p
-is NaN and nothing may be concluded: equal numbers are no proof that there is no noise.
+All tests are two-sided. p is NaN if nothing can be tested: for a single number, and for equal
+numbers, which do not prove that there is no noise.
 """
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,13 +26,13 @@ NAN = math.nan
 
 @dataclass(frozen=True)
 class Effect:
-    """An estimate, and what is known of its noise.
+    """An estimate with its interval and p.
 
     Args:
-        value: a difference, or a correlation; NaN where it could not be measured.
-        low: lower end of its 95% interval, as high the upper one; NaN where there is none.
-        p: two-sided, of a true value of zero; NaN where nothing can be tested.
-        n: how many independent numbers each side has, the fewer of the two.
+        value: a difference, or a correlation; NaN if it could not be measured.
+        low, high: ends of its 95% interval; NaN if there is none.
+        p: two-sided p under a true value of zero; NaN if nothing can be tested.
+        n: number of independent values of the smaller side.
     """
 
     value: float
@@ -41,13 +42,13 @@ class Effect:
     n: int = 0
 
     def one_sided(self, sign: int) -> float:
-        """p against the alternative that the true value has this sign; NaN where p is."""
+        """One-sided p for the alternative that the true value has this sign; NaN if p is."""
         return self.p / 2 if self.value * sign > 0 else 1 - self.p / 2
 
 
 def half_width(values: ArrayLike) -> float:
-    """Half of the t interval (95%) of the mean of independent values; NaN for fewer than two, and
-    for values that are all equal."""
+    """Half of the 95% t interval of the mean of independent values; NaN for fewer than two values,
+    and for equal values."""
     numbers = np.asarray(values, float)
     numbers = numbers[np.isfinite(numbers)]
     if len(numbers) < 2 or _equal(numbers):
@@ -57,17 +58,17 @@ def half_width(values: ArrayLike) -> float:
 
 @cache
 def student(n: int) -> float:
-    """How many standard errors of the mean of n values are half of its interval."""
+    """Half of the 95% interval of a mean of n values, in standard errors."""
     return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
 
 
 def one_sample(values: ArrayLike, constant: float = 0.0) -> Effect:
-    """The mean of independent values less a number that has no noise of its own (Student's t)."""
+    """The mean of independent values minus a constant (Student's t)."""
     return paired(values, np.full_like(values, constant, float))
 
 
 def paired(first: ArrayLike, second: ArrayLike) -> Effect:
-    """The mean difference of values that belong together in pairs, by a seed (paired t)."""
+    """The mean difference of values that are paired, such as by seed (paired t)."""
     a, b = np.asarray(first, float), np.asarray(second, float)
     differences, n = a - b, len(a)
     value = float(differences.mean()) if n else NAN
@@ -96,11 +97,11 @@ def separation(first: tuple[float, float], second: tuple[float, float], n: int) 
     """Whether all of n numbers lie below all of n others: the exact permutation test.
 
     Args:
-        first: the least and the greatest of the n numbers; so is second of the others.
+        first, second: the least and the greatest of each n numbers.
 
     Returns:
-        value: the gap between the two ranges, negative where the first lies below; 0 if they
-        overlap, which has p = 1: the ranges alone then tell no more.
+        The gap between the two ranges, negative if the first lies below; 0 with p = 1 if they
+        overlap.
     """
     below, above = first[1] - second[0], first[0] - second[1]
     if below < 0 or above > 0:
@@ -109,9 +110,9 @@ def separation(first: tuple[float, float], second: tuple[float, float], n: int) 
 
 
 def rank_order(ours: ArrayLike, theirs: ArrayLike) -> Effect:
-    """Spearman's ρ between two orderings of the same things, with the exact p over all orderings.
+    """Spearman's ρ between two orderings of the same items, with the exact p over all orderings.
 
-    Fewer than three things, or things that are all equal, have no ρ (NaN).
+    NaN for fewer than three items, and for items that are all equal.
     """
     a, b = np.asarray(ours, float), np.asarray(theirs, float)
     n = len(a)
@@ -127,10 +128,10 @@ def rank_order(ours: ArrayLike, theirs: ArrayLike) -> Effect:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p corrected for all comparisons of the family (Holm 1979), in the order given.
+    """Correct p for multiple comparisons (Holm 1979), in the order given.
 
-    The chance that any true zero has a corrected p below 5% is at most 5%, whatever the dependence.
-    NaN, which was not tested, stays NaN and does not count.
+    The chance that any true zero has a corrected p below 5% is at most 5%, also for dependent
+    tests. NaN, for what was not tested, stays NaN and does not count.
     """
     tested = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     adjusted, highest = [NAN] * len(p_values), 0.0
@@ -148,12 +149,12 @@ def _equal(values: np.ndarray, scale: float | None = None) -> bool:
 
 @cache
 def _orderings(n: int) -> np.ndarray:
-    """(n!, n) every ordering of n places."""
+    """Every ordering of n places, (n!, n)."""
     return np.array(list(permutations(range(n))))
 
 
 def by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
-    """A metric, indexed by seed; the mean where a seed has several rows; without missing values."""
+    """A metric by seed, without missing values; the mean if a seed has several rows."""
     if metric not in rows:
         return pd.Series(dtype=float)
     return rows.dropna(subset=["seed", metric]).groupby("seed")[metric].mean()
@@ -168,25 +169,24 @@ def pairs(first: pd.Series, second: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 def nested_choice(
     rows: pd.DataFrame, option: str, metric: str, kind: str, among: Iterable[float] | None = None
 ) -> pd.DataFrame:
-    """For each seed the row of the option that is best for the *next* seed, and for the last the
-    first's.
+    """For each seed, the row of the option that is best for the next seed; for the last seed, the
+    first seed's best.
 
-    The best of several options, reported on the samples it was chosen by, is flattered by its luck.
-    Here a seed's own value has no part in the choice. One seed chooses for one, and not all others
-    for each: these would choose by each other's values, which then vary together, so that a t test
-    of three seeds finds twice and of five three times as many false differences as it says
-    (tests/analysis). With a single seed there is no other, and the option is chosen and reported on
-    the same samples.
+    Choosing the best option and reporting it on the same samples is biased. Here a seed's own value
+    has no part in the choice. One seed chooses for one other. If all others chose for each seed,
+    their values would vary together, and a paired t test would find two (n = 3) to three times
+    (n = 5) as many false differences as its level says. A single seed chooses and reports on the
+    same samples.
 
     Args:
         rows: one row per option and seed.
-        option: column of what is chosen: iterations, choice_temperature.
-        metric: column that decides; of equal ones the smallest option. `kind` says in which
+        option: column that is chosen: iterations, choice_temperature.
+        metric: column that decides; of equal values the smallest option wins. `kind` says in which
             direction it is better.
-        among: options to choose from; all that every seed has, if None.
+        among: options to choose from; None: all that every seed has.
 
     Returns:
-        One row a seed, sorted by seed; none where no option was measured for all seeds.
+        One row per seed, sorted by seed; none if no option was measured for all seeds.
     """
     values = rows.pivot(index=option, columns="seed", values=metric).dropna()
     if among is not None:
@@ -200,18 +200,17 @@ def nested_choice(
 
 
 def chosen_options(rows: pd.DataFrame, option: str) -> str:
-    """What the seeds chose, in their order: "8" if it is one, else "8, 12, 8"."""
+    """The options that the seeds chose, in their order: "8, 12, 8", or "8" if all are equal."""
     values = [f"{value:g}" for value in rows.sort_values("seed")[option]]
     return values[0] if len(set(values)) == 1 else ", ".join(values)
 
 
 def over_seeds(rows: pd.DataFrame, keys: list[str], metrics: list[str]) -> pd.DataFrame:
-    """Mean, sample standard deviation and interval over seeds, by `keys` and sorted by them.
+    """Mean, sample standard deviation and interval over seeds, grouped and sorted by `keys`.
 
     Returns:
-        The keys, seeds (how many), and of every metric `<metric>_mean`, `<metric>_std` and
-        `<metric>_ci95`, half of the mean's 95% t interval. One seed has neither of the last two
-        (NaN).
+        The keys, the number of seeds, and `<metric>_mean`, `<metric>_std` and `<metric>_ci95` of
+        each metric. The last is half of the 95% t interval. For one seed both are NaN.
     """
     cells = rows.groupby(keys)
     columns = {"seeds": cells["seed"].nunique()}
@@ -223,7 +222,7 @@ def over_seeds(rows: pd.DataFrame, keys: list[str], metrics: list[str]) -> pd.Da
 
 
 def beside(ours: pd.DataFrame, theirs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Our rows with the paper's columns joined to them, then the rows that only the paper has."""
+    """Our rows with the paper's columns, then the rows that only the paper has."""
     joined = ours.merge(theirs, how="left", on=keys)
     known = set(ours[keys].itertuples(index=False, name=None))
     new = [key not in known for key in theirs[keys].itertuples(index=False, name=None)]
@@ -231,10 +230,10 @@ def beside(ours: pd.DataFrame, theirs: pd.DataFrame, keys: list[str]) -> pd.Data
 
 
 def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFrame:
-    """Single sets of images in the columns of `over_seeds`: the interval is over images, from the
-    spread over so many random halves that the rows have of a metric, if any.
+    """Single sets of images, in the columns of `over_seeds`. The interval is over images, from the
+    spread over random halves of a set.
 
-    FID∞ is FID less its bias, which hardly varies: it has the spread of FID.
+    FID∞ has the spread of FID, since the bias that it removes hardly varies.
     """
     quantile = student(halves)  # a standard deviation of so few is itself uncertain
     columns = {}
@@ -247,19 +246,19 @@ def of_one_set(rows: pd.DataFrame, metrics: list[str], halves: int) -> pd.DataFr
     return pd.DataFrame(columns)
 
 
-def real_images(results: Results, samples: float, keys: dict[str, str | float]) -> pd.DataFrame:
-    """Held-out real images in as many as the samples of a table: its FID is mostly of their number.
+def real_images(results: Results, samples: float, keys: Mapping[str, Any]) -> pd.DataFrame:
+    """Held-out real images, as many as there are samples, since FID depends on their number.
 
     Args:
-        keys: what the row has in the table's own columns.
+        keys: values of the row in the key columns of the table.
 
     Returns:
-        One row in the columns of `over_seeds`, the mean over disjoint subsets, without an interval;
-        none where the validation images are too few.
+        One row in the columns of `over_seeds`, with means over disjoint subsets and no interval;
+        no row if there are too few validation images.
     """
     rows = results.real[results.real["samples"] == samples]
     if rows.empty:
         return pd.DataFrame()
     metrics = [name for name in rows.columns if name not in ("samples", "subset")]
     means = {f"{name}_mean": rows[name].mean() for name in metrics}
-    return pd.DataFrame([keys | {"samples": samples} | means])
+    return pd.DataFrame([{**keys, "samples": samples, **means}])

@@ -1,1 +1,1 @@
-"""What is shown in which order, the page that shows it, and which runs its numbers come from."""
+"""The order of the exhibits, the files and the page that show them, and their sources."""

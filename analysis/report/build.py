@@ -1,4 +1,4 @@
-"""What is shown, and in which order: the paper's exhibits by subject, as files and as a report."""
+"""All exhibits in the order of the report, written as files and as one page."""
 
 import os
 import shutil
@@ -42,11 +42,11 @@ NEW = "new"  # the folder in which all is made before any of it is in its place
 
 
 class Place(NamedTuple):
-    """Where an exhibit stands, known before it is made.
+    """An exhibit before it is made.
 
     Args:
-        anchor: of its article in the report; claims name it.
-        label: how readers know it.
+        anchor: id of its article in the report; claims name it.
+        label: its name for readers.
         files: the fields of `Results` that it is made from.
     """
 
@@ -106,8 +106,7 @@ def sections(results: Results, params: Params, stale: Collection[str] = ()) -> l
     """Everything that is shown, the scoreboard first.
 
     Args:
-        stale: stages whose results are out of date. What shows them is left out, and its claims are
-            not in the scoreboard.
+        stale: stages whose results are out of date. Their exhibits and claims are left out.
     """
     places = [place for each in PLACES.values() for place in each]
     made = dag.makers()
@@ -150,15 +149,14 @@ def build(
     """Make everything from the result files alone, and return the files written.
 
     Args:
-        output: gets tables/ (CSV, Markdown, LaTeX), figures/, timings/ (tables that no second run
-            repeats), sources/ (what each table was made from) and report.html. The few numbers that
-            DVC shows go to metrics.json beside the results.
-        stale: stages whose results are out of date: what shows them is left out, also what an
-            earlier analysis made of them, and the report says so.
+        output: gets tables/ (CSV, Markdown, LaTeX), figures/, timings/ (tables of timings),
+            sources/ (the files and runs behind each table) and report.html; each folder is
+            replaced. The headline goes to metrics.json beside the results.
+        stale: stages whose results are out of date. Their exhibits are left out.
 
     Raises:
-        UserError: a result file is missing or damaged, or all is out of date; nothing has been
-            written then.
+        UserError: a result file is missing or damaged, or all results are out of date. Nothing has
+            been written then.
     """
     results, stale = read_results(results_folder), stale or {}
     current = {stage: entry for stage, entry in results.sources.items() if stage not in stale}
@@ -193,8 +191,8 @@ def build(
 
 
 def _write_sources(table: Table, results: Results, folder: Path) -> None:
-    """Write `<table>.sources.json`: the SHA-256 of each result file that the table was made from,
-    and of each stage behind them its run, commit and machine (null where that was not recorded)."""
+    """Write `<table>.sources.json`: the SHA-256 of each result file behind the table, and the run,
+    commit and machine of each stage behind it (null if not recorded)."""
     made, files = dag.makers(), [FILES[name] for name in table.files]
     stages = {s for name in table.files for s in dag.stages_up_to(_maker(name, made))}
     hashes = {name: file_hash(results.folder / name) for name in files}

@@ -1,5 +1,5 @@
-"""How the report lays out a table so that it fits its column: the paper's value stands under ours,
-cells that repeat are one, and what is still too wide goes on in a band below."""
+"""Lay out the tables of the report to fit its column: the paper's value stands under ours, repeated
+cells are merged, and a table that is still too wide continues in a band below."""
 
 import re
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ PAPER = re.compile(r" \((paper.*)\)$")
 
 @dataclass(frozen=True)
 class Cell:
-    """A value or a heading, and the paper's under it; `rows` are those that it stands for, `words`
-    says that its column has no numbers."""
+    """A value or a heading, with the paper's below it. It spans `rows` rows; `words` says that its
+    column holds no numbers."""
 
     text: str
     paper: str = ""
@@ -28,8 +28,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Band:
-    """Some columns of a table, after those that name a row; a row has None where a cell above
-    stands for it."""
+    """The columns that name a row, and some of the others; None where a cell above spans the
+    row."""
 
     headings: list[Cell]
     rows: list[list[Cell | None]]
@@ -37,7 +37,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Layout:
-    """The bands of a table, and what all of their "±" are."""
+    """The bands of a table, and what all its "±" mean (empty if they differ)."""
 
     bands: list[Band]
     interval: str
@@ -69,7 +69,7 @@ def layout(frame: pd.DataFrame) -> Layout:
 
 
 def _band(named: list[_Column], part: list[_Column]) -> Band:
-    """Without rows that have nothing in these columns."""
+    """A band, without rows that are empty in these columns."""
     rows = zip(*(column.cells for column in part), strict=True)
     told = [any(cell.text not in ("", NONE) or cell.paper for cell in row) for row in rows]
     cells: list[list[Cell | None]] = []
@@ -83,7 +83,7 @@ def _band(named: list[_Column], part: list[_Column]) -> Band:
 
 
 def _merged(cells: list[Cell]) -> list[Cell | None]:
-    """Cells that repeat as one, and None for the others."""
+    """Merge runs of equal cells into one, followed by None for each other row."""
     merged: list[Cell | None] = []
     for cell, repeated in groupby(cells):
         rows = len(list(repeated))
@@ -92,7 +92,7 @@ def _merged(cells: list[Cell]) -> list[Cell | None]:
 
 
 def _keys(frame: pd.DataFrame) -> int:
-    """How many columns it takes to name a row."""
+    """The number of leading columns that identify a row."""
     for count in range(1, frame.shape[1]):
         if not frame.iloc[:, :count].duplicated().any():
             return count
@@ -100,7 +100,7 @@ def _keys(frame: pd.DataFrame) -> int:
 
 
 def _columns(frame: pd.DataFrame) -> list[_Column]:
-    """The columns, the paper's joined to that before it."""
+    """The columns; a column of the paper is joined to the one before it."""
     columns: list[_Column] = []
     for name, values in frame.items():
         paper = PAPER.search(name)
@@ -117,7 +117,7 @@ def _columns(frame: pd.DataFrame) -> list[_Column]:
 
 
 def _without_dashes(columns: list[_Column]) -> list[_Column]:
-    """Our dashes taken from above the paper's values, in rows that only the paper has."""
+    """Remove our dashes above the paper's values in rows that only the paper has."""
     rows = list(zip(*(column.cells for column in columns), strict=True))
     for i, row in enumerate(rows):
         if all(cell.text == NONE for cell in row):
@@ -127,7 +127,7 @@ def _without_dashes(columns: list[_Column]) -> list[_Column]:
 
 
 def _parts(columns: list[_Column], room: float) -> list[list[_Column]]:
-    """The columns in as few parts as fit, of about the same width."""
+    """Split the columns into as few parts as fit, of about the same width."""
     fewest = len(_filled(columns, room))
     widths = range(int(sum(c.width for c in columns) / fewest), int(room), 5)
     each = next((w for w in widths if len(_filled(columns, w)) == fewest), room)

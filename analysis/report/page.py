@@ -27,7 +27,7 @@ CSS_DPI = 96  # pixels of an inch, by definition
 
 @dataclass(frozen=True)
 class Section:
-    """One subject of the paper: what is shown of it, and what is not, as it is out of date."""
+    """A subject of the paper: its exhibits, and the labels of those that are out of date."""
 
     title: str
     exhibits: list[Exhibit]
@@ -46,9 +46,9 @@ def write_report(
     """Write the report.
 
     Args:
-        samples: the figure that opens the page, unless it is out of date.
-        figures: folder with the figures, drawn.
-        stale: stages that are out of date, whose results are not among the sections.
+        samples: the figure that opens the page; None if it is out of date.
+        figures: folder with the drawn figures.
+        stale: stages whose results are out of date and not in the sections.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -80,7 +80,7 @@ def write_report(
 
 
 def _emphasized(text: str) -> Markup:
-    """Words between ** in bold, as the Markdown files have them; "±" and "=" stay with theirs."""
+    """Set words between ** in bold, and keep "±" and "=" on the line of their operands."""
     unbroken = re.sub(" ([±=]) ", "\u00a0\\1\u00a0", str(escape(text)))
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", unbroken))
 
@@ -90,7 +90,7 @@ def _anchor(title: str) -> str:
 
 
 def _narrow(chart: Figure, dpi: int) -> dict[str, str | int]:
-    """The form for a narrow screen, which the page alone has."""
+    """Draw the form for a narrow screen, which only the page has."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "narrow.png"
         chart.draw(path, dpi, narrow=True)
@@ -98,7 +98,7 @@ def _narrow(chart: Figure, dpi: int) -> dict[str, str | int]:
 
 
 def _picture(path: Path, dpi: int) -> dict[str, str | int]:
-    """A PNG as a data URI, and the size in CSS pixels at which its letters have theirs."""
+    """A PNG as a data URI, with its size in CSS pixels."""
     with Image.open(path, formats=("PNG",)) as image:
         width, height = (round(side * CSS_DPI / dpi) for side in image.size)
     data = base64.b64encode(path.read_bytes()).decode()
@@ -115,8 +115,7 @@ def _data_name(params: Params) -> str:
 
 
 def _facts(results: Results, params: Params, stale: Container[str]) -> list[tuple[str, str]]:
-    """Pairs of a subject and what there is to say of it, without what is of a stage that is out of
-    date."""
+    """Pairs of a subject and a fact, without those of stages that are out of date."""
     data, tokenizer, ours = results.data, results.tokenizer, results.evaluation["transformer"]
     size, network, training = params.data.image_size, params.transformer, params.training
     decoding, weights = params.decoding, params.transformer.pretrained
@@ -175,7 +174,7 @@ def _facts(results: Results, params: Params, stale: Container[str]) -> list[tupl
 
 
 def _run(entries: list[Record]) -> list[tuple[str, str]]:
-    """Code, machine and cost, as far as the stages recorded them."""
+    """Commit, machine and cost, from the records of the stages."""
     if not entries:
         return []
     hours = sum(entry["seconds"] for entry in entries) / 3600
@@ -206,13 +205,13 @@ def _machine(entry: Record) -> str:
 
 
 def commit(entry: Record) -> str:
-    """The commit that a stage's record names, and whether the code was changed since."""
+    """The commit of a stage's record, and whether the code had uncommitted changes."""
     state = {False: "", True: " (changed)", None: " (changes unknown)"}[entry["dirty"]]
     return f"{entry['commit'][:12]}{state}"
 
 
 def _runs(results: Results) -> pd.DataFrame:
-    """One row a stage: the run, commit and machine behind it; empty where none was recorded."""
+    """One row per stage with its run and commit."""
     rows = [
         {
             "stage": stage,

@@ -17,8 +17,8 @@ from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.project import in_project, of_project
 
 # Stored pictures have shorter sides of at most so many times the side that networks see, since
-# trainings decode them again and again. A crop of a fiftieth of the area still has enough pixels.
-TIMES = 8
+# trainings decode them again and again. A crop of a sixteenth of the area still has as many pixels.
+TIMES = 4
 
 
 def open_source(name: str, download_dir: str, image_size: int) -> Source:
