@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from pyarrow import feather
 from torch import Tensor
 
 from pipeline.data.images.samples import draw_samples
@@ -37,7 +37,7 @@ def noise_array(count: int, channels: int, seed: int = 0) -> np.ndarray:
 
 def samples_in(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Published samples (M, C, H, W) uint8 and their labels (M,), as other programs read them."""
-    tables = [pq.read_table(path) for path in sorted(folder.glob("*.parquet"))]
+    tables = [feather.read_table(path) for path in sorted(folder.glob("*.arrow"))]
     rows = [row for table in tables for row in table.to_pylist()]
     pictures = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]
     images = [p[None] if p.ndim == 2 else p.transpose(2, 0, 1) for p in pictures]

@@ -80,7 +80,7 @@ def test_outpainting_beyond_is_edits_of_windows_in_turn(side):
 
 
 @pytest.mark.parametrize(
-    ("shape", "overlap", "subject"),
+    ("shape", "overlap", "said"),
     [((10, 8), 5, "8 pixels"), ((10, 10), 10, "overlap"), ((12, 10), 5, "12×10")],
 )
 def test_outpainting_beyond_says_what_does_not_fit(shape, overlap, said):

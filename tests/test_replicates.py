@@ -180,7 +180,7 @@ def test_killed_trainings_go_on_and_end_with_the_same_bytes(train_stage, monkeyp
 
     def dies(self, row):
         rows.append(row)
-        if len(rows) == 4:  # the last of the second training, before its checkpoint
+        if len(rows) == 6:  # of the second training, before its checkpoint: 2 × 2 are the first's
             raise KeyboardInterrupt
         log(self, row)
 

@@ -72,7 +72,7 @@ def sample(
 ) -> None:
     """Draw pictures of classes.
 
-    The model is this project's, as params.yaml says: trained, or of released files; or another's.
+    The model is this project's (trained, or released weights that params.yaml names), or another.
     """
     form = output_format(file, ".png", ".gif", ".npz", "")
     opened = open_model(model, replicate)
@@ -213,7 +213,7 @@ def demo(
     model: Model = ".",
     replicate: Replicate = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than loopback let others in.")
+        str, typer.Option(help="Address to listen on; any other than loopback lets others in.")
     ] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="[default: 7860, or a free one]")

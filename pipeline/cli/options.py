@@ -58,7 +58,7 @@ Model = Annotated[
 ]
 Replicate = Annotated[
     int | None,
-    typer.Option(metavar="SEED", help="One of evaluation.seeds; the first, if not given."),
+    typer.Option(metavar="SEED", help="One of evaluation.seeds. [default: the first]"),
 ]
 Picture = Annotated[
     Path, typer.Argument(metavar="PICTURE", help="Cut to its centred square and resized.")
@@ -69,24 +69,22 @@ Class = Annotated[
 Box = Annotated[
     Any,
     typer.Option(
-        parser=box_of, metavar="X0,Y0,X1,Y1", help="Left, top, right, bottom, in its pixels."
+        parser=box_of,
+        metavar="X0,Y0,X1,Y1",
+        help="Left, top, right, bottom of the part, in pixels.",
     ),
 ]
 Mask = Annotated[
     Path | None,
-    typer.Option(metavar="MASK", help="A picture of its size, light where it is made anew."),
+    typer.Option(metavar="MASK", help="A picture of the same size, light where it is drawn again."),
 ]
 Count = Annotated[
     int,
-    typer.Option(
-        min=1, max=1000, metavar="N", help="How many results; a grid of them, if 2 or more."
-    ),
+    typer.Option(min=1, max=1000, metavar="N", help="How many results; two or more make a grid."),
 ]
 Seed = Annotated[
     int,
-    typer.Option(
-        min=0, max=SEED, metavar="SEED", help="What is drawn; the same gives the same bytes."
-    ),
+    typer.Option(min=0, max=SEED, metavar="SEED", help="The same seed gives the same bytes."),
 ]
 Iterations = Annotated[
     int | None, typer.Option("--iterations", "-T", metavar="T", help=f"Decoding steps. {OWN}")
@@ -98,7 +96,7 @@ Temperature = Annotated[float | None, typer.Option(help=f"Choice temperature. {O
 Guidance = Annotated[float | None, typer.Option(help=f"Classifier-free guidance. {OWN}")]
 Rounding = Annotated[
     Literal["floor", "ceil"] | None,
-    typer.Option(help=f"Of the number of tokens that stay masked. {OWN}"),
+    typer.Option(help=f"How the number of tokens that stay masked is rounded. {OWN}"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=PNG)]

@@ -48,8 +48,8 @@ def report(
 def ui() -> None:
     """Browse the runs in MLflow, on loopback.
 
-    Prints what to open; Ctrl-C ends it. Of a server that MLFLOW_TRACKING_URI names it prints the
-    links alone.
+    Prints links and serves until Ctrl-C. If MLFLOW_TRACKING_URI names a server, it only prints
+    the links.
     """
     from pipeline.tools.ui import main
 
@@ -84,7 +84,7 @@ def measure(
 ) -> None:
     """Print the metrics of images against the training images.
 
-    std: how much a fresh set of as many images would vary, as random halves of this one tell.
+    std estimates, from random halves of the set, how much another set of this size would vary.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.measure import measured, table
@@ -115,8 +115,8 @@ def sync() -> None:
 def register(replicate: Replicate = None) -> None:
     """Add the model of the last run to MLflow's registry.
 
-    It becomes a version of maskgit-<preset>, unless the same weights are one already, and the
-    champion if there is none or its samples have a lower FID than the champion's, measured alike.
+    It becomes a version of maskgit-<preset>, unless a version has the same weights, and the
+    champion if its samples have a lower FID than the champion's, measured in the same way.
     """
     from pipeline.config.params import load_params
     from pipeline.tools.registry import register as add

@@ -11,9 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.data.images.batches import Batch, Batches
+from pipeline.data.images.batches import Batch, Batches, prepared
 from pipeline.data.images.crops import random_resized_crop
-from pipeline.data.images.loading import prepared
 from pipeline.data.images.pixels import decode_image, to_chw
 from pipeline.data.images.samples import open_samples
 from pipeline.data.images.shards import WINDOW, ImageShards
@@ -148,21 +147,13 @@ class CasBatches(Batches):
         count = len(pictures.labels)
         self.order = BatchOrder(count, batch_size, seed, pictures.block_start, WINDOW)
 
-    def read(self, step: int) -> tuple[list[tuple[int, bytes]], np.ndarray]:
+    def load(self, step: int) -> tuple[list[Image.Image], Tensor]:
         indices = self.ranks.rows(self.order(step))
-        numbers = indices.tolist()
-        # Read by one thread, so that each row group is read once.
-        images = [image for _, image in self.pictures.images.read_each(numbers)]
-        return list(zip(numbers, images, strict=True)), self.pictures.labels[indices]
+        pictures = in_threads(partial(self._crop, step), indices.tolist())
+        return pictures, torch.from_numpy(self.pictures.labels[indices])
 
-    def crop(
-        self, step: int, stored: tuple[list[tuple[int, bytes]], np.ndarray]
-    ) -> tuple[list[Image.Image], Tensor]:
-        pictures, labels = stored
-        return in_threads(partial(self._crop, step), pictures), torch.from_numpy(labels)
-
-    def finish(self, step: int, cropped: tuple[list[Image.Image], Tensor]) -> Batch:
-        pictures, labels = cropped
+    def finish(self, step: int, loaded: tuple[list[Image.Image], Tensor]) -> Batch:
+        pictures, labels = loaded
         if self.augment is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(mix(self.seed, "randaugment", step))
@@ -171,10 +162,9 @@ class CasBatches(Batches):
                 pictures = [self.augment(picture) for picture in pictures]
         return torch.from_numpy(np.stack([to_chw(picture) for picture in pictures])), labels
 
-    def _crop(self, step: int, item: tuple[int, bytes]) -> Image.Image:
-        index, content = item
+    def _crop(self, step: int, index: int) -> Image.Image:
         data, seed = self.data, (self.seed, f"cas/{index}", step)
-        picture = decode_image(content, data.channels)
+        picture = decode_image(self.pictures.images.read(index)[1], data.channels)
         return random_resized_crop(
             picture, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
         )

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.data.images.shards import Item, Source
 from pipeline.prepare.folder import FolderSource
 from pipeline.prepare.pictures import clean_picture, stored_file, stored_image
-from pipeline.prepare.split import Item, Source
 from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.project import in_project, of_project
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from PIL import Image
 
+from pipeline.data.images.shards import Item
 from pipeline.prepare.pictures import (
     FORMATS,
     HEIF_SUFFIXES,
@@ -17,7 +18,6 @@ from pipeline.prepare.pictures import (
     read_picture,
     stored_file,
 )
-from pipeline.prepare.split import Item
 from pipeline.runtime.errors import UserError, printable
 from pipeline.runtime.files import value_hash
 
@@ -58,13 +58,11 @@ class FolderSource:
             what = "is a file" if root.exists() else "does not exist"
             raise UserError("data.source", f"{root} {what}", "give an existing folder")
         splits = _splits(root)
-        names = [folder.name for folder in _subfolders(next(iter(splits.values())))]
+        first = next(iter(splits.values()))
+        names = [folder.name for folder in _subfolders(first)]
         if not names:
-            raise UserError(
-                "data.source",
-                f"{next(iter(splits.values()))} has no class folders",
-                "put the pictures of each class into a folder of its own",
-            )
+            way_out = "put the pictures of each class into a folder of its own"
+            raise UserError("data.source", f"{first} has no class folders", way_out)
         self.class_names = [printable(name) for name in names]
         skipped: Counter[str] = Counter()
         refused: list[Path] = []
@@ -74,33 +72,33 @@ class FolderSource:
                 reason = f"training and validation in {root} have different classes: {odd}"
                 raise UserError("data.source", reason, "add the missing folders, or delete these")
             for label, name in enumerate(names):
-                self._list_class(folder / name, root, Item("", label, split), skipped, refused)
+                pictures = []
+                for path in sorted(_files(folder / name, skipped)):
+                    suffix = path.suffix.lower()
+                    kind = Image.registered_extensions().get(suffix)
+                    if kind in FORMATS:
+                        pictures.append(path)
+                    elif kind in Image.OPEN or suffix in HEIF_SUFFIXES:
+                        refused.append(path)
+                    else:
+                        skipped[printable(suffix) or "without a suffix"] += 1
+                if not pictures and not refused:
+                    reason = f"the class folder {folder / name} has no pictures"
+                    raise UserError("data.source", reason, "add some, or delete the folder")
+                keys = [printable(str(path.relative_to(root))) for path in pictures]
+                self.items += [Item(key, label, split) for key in keys]
+                self._paths += pictures
         if refused:
-            _refuse_formats(refused)
+            some = ", ".join(map(str, refused[:3])) + (", …" if refused[3:] else "")
+            reason = f"{len(refused)} pictures have an unsupported format ({some})"
+            heif = any(path.suffix.lower() in HEIF_SUFFIXES for path in refused)
+            way_out = HEIF_WAY_OUT if heif else "convert them to PNG or JPEG, or delete them"
+            raise UserError("data.source", reason, way_out)
         if skipped:
             kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common(8))
             print(f"data.source: files that are not pictures are skipped: {kinds}", flush=True)
         if None not in splits:
             self._refuse_duplicates(root)
-
-    def _list_class(
-        self, folder: Path, root: Path, item: Item, skipped: Counter[str], refused: list[Path]
-    ) -> None:
-        suffixes = Image.registered_extensions()
-        first = len(self._paths)
-        for path in sorted(_files(folder, skipped)):
-            suffix = path.suffix.lower()
-            if suffixes.get(suffix) in FORMATS:
-                self._paths.append(path)
-                key = printable(str(path.relative_to(root)))
-                self.items.append(item._replace(key=key))
-            elif suffixes.get(suffix) in Image.OPEN or suffix in HEIF_SUFFIXES:
-                refused.append(path)
-            else:
-                skipped[printable(suffix)[:20] or "without a suffix"] += 1
-        if len(self._paths) == first and not refused:
-            reason = f"the class folder {folder} has no pictures"
-            raise UserError("data.source", reason, "add some, or delete the folder")
 
     def _refuse_duplicates(self, root: Path) -> None:
         """Refuse a validation split of training pictures, on which every metric would be
@@ -176,16 +174,6 @@ def _files(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
 
 def _raise(error: OSError) -> NoReturn:
     raise error
-
-
-def _refuse_formats(paths: list[Path]) -> NoReturn:
-    names = ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
-    heif = any(path.suffix.lower() in HEIF_SUFFIXES for path in paths)
-    raise UserError(
-        "data.source",
-        f"{len(paths)} pictures have an unsupported format ({names})",
-        HEIF_WAY_OUT if heif else "convert them to PNG or JPEG, or delete them",
-    )
 
 
 def _digest(path: Path) -> bytes:

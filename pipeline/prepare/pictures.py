@@ -1,6 +1,7 @@
 """Pictures that people bring, as clean ones: upright, opaque, 8 bits a channel, grey or RGB. What
 is stored of them is a plain JPEG or PNG, which later stages decode without any check."""
 
+import contextlib
 import io
 import warnings
 from pathlib import Path
@@ -12,18 +13,17 @@ from pipeline.runtime.errors import UserError, one_line
 from pipeline.runtime.files import read_file
 from pipeline.runtime.limits import PICTURE_ASPECT, PICTURE_BYTES, PICTURE_FORMATS, PICTURE_PIXELS
 
-try:
+FORMATS: tuple[str, ...] = PICTURE_FORMATS
+with contextlib.suppress(ImportError):  # the extra `heif` may not be installed
     import pillow_heif
-except ImportError:  # the extra `heif` is not installed
-    FORMATS = PICTURE_FORMATS
-else:
+
     pillow_heif.register_heif_opener()
-    FORMATS = (*PICTURE_FORMATS, "HEIF")
+    FORMATS += ("HEIF",)
 
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
 HEIF_WAY_OUT = "install the extra heif (`pip install pillow-heif`), or convert to JPEG"
 LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")  # if they have to be converted, they are stored as JPEG
-LARGE = 8 * 2**20  # bytes from which a file is compressed again: trainings keep thousands in memory
+LARGE = 8 * 2**20  # bytes from which a file is compressed again, since trainings read it often
 
 # Pillow warns of fewer pixels than are refused here, and of odd metadata.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -50,8 +50,9 @@ def read_picture(path: Path | str) -> bytes:
     """The content of a picture's file; a `UserError` if it is missing, too large or no file."""
     try:
         return read_file(path, PICTURE_BYTES)
-    except FileNotFoundError as error:
-        reason = "a broken link" if Path(path).is_symlink() else "missing"
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = "missing" if missing else f"cannot be read ({error.strerror})"
         raise UserError(str(path), reason, "bring it back, or run again without it") from error
 
 

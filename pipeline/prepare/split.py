@@ -1,30 +1,9 @@
-"""What a data set is to the pipeline, its split, and whether its training images suffice."""
-
-from typing import NamedTuple, Protocol
+"""Splitting a data set, and whether its training images suffice."""
 
 import numpy as np
 
+from pipeline.data.images.shards import Source
 from pipeline.runtime.errors import UserError
-
-
-class Item(NamedTuple):
-    key: str  # unique and stable: the seeds of the image's crops derive from it
-    label: int
-    split: str | None  # "train", "val", or None if the source has no split of its own
-
-
-class Source(Protocol):
-    """A data set: its classes, its images, and what is stored of each image."""
-
-    class_names: list[str]
-    items: list[Item]
-
-    @property
-    def version(self) -> str:
-        """Changes when the images of the same items may have changed."""
-
-    def read(self, index: int) -> bytes:
-        """The PNG or JPEG of `items[index]` that is stored; several threads call it at once."""
 
 
 def stratified_split(source: Source, val_fraction: float, seed: int) -> dict[str, list[int]]:

@@ -12,8 +12,7 @@ from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES
 from pipeline.config.schema import Classifier as ClassifierParams
-from pipeline.data.images.batches import Batch, ImageBatches
-from pipeline.data.images.loading import prepared
+from pipeline.data.images.batches import Batch, ImageBatches, prepared
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View

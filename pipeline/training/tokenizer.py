@@ -11,8 +11,7 @@ from torch import Tensor
 
 from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.config.schema import Tokenizer as TokenizerParams
-from pipeline.data.images.batches import Batch, ImageBatches
-from pipeline.data.images.loading import prepared
+from pipeline.data.images.batches import Batch, ImageBatches, prepared
 from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View

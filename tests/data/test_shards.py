@@ -1,9 +1,9 @@
-"""Splits, Parquet shards, and the images and batches that are read from them."""
+"""Splits, shards, and the images and batches that are read from them."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,9 +13,9 @@ from PIL import Image
 from pipeline.data.images.batches import ImageBatches
 from pipeline.data.images.crops import center_crop
 from pipeline.data.images.pixels import decode_image, encode_png, to_chw
-from pipeline.data.images.shards import ROW_GROUP, ImageShards, write_manifest, write_shards
+from pipeline.data.images.shards import GROUP, ImageShards, Item, write_manifest, write_shards
 from pipeline.data.images.views import View
-from pipeline.prepare.split import Item, stratified_split
+from pipeline.prepare.split import stratified_split
 from pipeline.runtime.errors import UserError
 from tests.images import noise_image
 
@@ -89,35 +89,37 @@ def written(folder: Path, source, indices, shard_size: int) -> ImageShards:
     return ImageShards(folder, "train")
 
 
-def test_shards_round_trip_across_row_groups(tmp_path):
+def test_shards_round_trip_across_record_batches(tmp_path):
     source = FakeSource([100, 70])
     indices = np.random.default_rng(0).permutation(170).tolist()
     images = written(tmp_path, source, indices, shard_size=100)
     assert len(images) == 170 and images.class_names == source.class_names
-    assert images.group_start.tolist() == [0, ROW_GROUP, 100, 100 + ROW_GROUP, 170]
+    assert images.group_start.tolist() == [0, GROUP, 100, 100 + GROUP, 170]
     for position in (*range(0, 170, 7), 63, 64, 99, 100, 163, 164, 169):
         item = source.items[indices[position]]
         assert images.read(position) == (item.key, source.read(indices[position]))
         assert images.labels[position] == item.label
 
 
-def test_recently_used_row_groups_are_kept_and_others_dropped(tmp_path, monkeypatch):
-    """A window of two: what was used last stays, and memory does not grow."""
-    monkeypatch.setattr("pipeline.data.images.shards.ROW_GROUP", 4)
-    monkeypatch.setattr("pipeline.data.images.shards.WINDOW", 2)
+def test_shards_travel_by_their_name(tmp_path, monkeypatch):
     source = FakeSource([20])
     images = written(tmp_path, source, list(range(20)), shard_size=8)
-    reads, read = [], pq.ParquetFile.read_row_group
+    content = pickle.dumps(images)
+    monkeypatch.chdir("/")
+    assert len(content) < 500 and pickle.loads(content).read(13) == images.read(13)
 
-    def counted(file, group, columns):
-        table = read(file, group, columns)
-        reads.append(table["key"][0].as_py())
-        return table
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
-    for index in (0, 5, 2, 7, 1, 17, 3, 6, 4, 16):  # of groups 0 1 0 1 0 4 0 1 1 4
-        assert images.read(index) == (source.items[index].key, source.read(index))
-    assert reads == ["k/0000", "k/0004", "k/0016", "k/0004", "k/0016"]
+@pytest.mark.parametrize("damage", ["missing", "cut", "no manifest"])
+def test_shards_that_cannot_be_read_name_the_file_and_the_stage(tmp_path, damage):
+    written(tmp_path, FakeSource([20]), list(range(20)), shard_size=8)
+    path = tmp_path / ("manifest.json" if damage == "no manifest" else "train-00001.arrow")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match="dvc repro") as error:
+        ImageShards(tmp_path, "train").read(8)
+    assert path.name in error.value.subject
 
 
 def test_manifest_counts_every_class(tmp_path):
@@ -149,11 +151,11 @@ def test_interrupted_write_goes_on_without_rewriting(tmp_path):
     folder.mkdir()
     with pytest.raises(KeyboardInterrupt):
         write_shards(FakeSource([10], fail_at=6), indices, "train", 4, folder)
-    assert sorted(p.name for p in folder.iterdir()) == ["train-00000.parquet"]
-    before = (folder / "train-00000.parquet").stat().st_mtime_ns
+    assert sorted(p.name for p in folder.iterdir()) == ["train-00000.arrow"]
+    before = (folder / "train-00000.arrow").stat().st_mtime_ns
     source = FakeSource([10])
     resumed = write_shards(source, indices, "train", 4, folder)
-    assert (folder / "train-00000.parquet").stat().st_mtime_ns == before
+    assert (folder / "train-00000.arrow").stat().st_mtime_ns == before
     assert sorted(source.was_read) == [4, 5, 6, 7, 8, 9]
     assert resumed == whole  # names, counts and hashes
 

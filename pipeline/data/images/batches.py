@@ -1,49 +1,56 @@
-"""Training batches of images."""
+"""A training's batches of images, prepared while the batches before them are in use: by a thread of
+the training's process, or by processes of their own (loaders)."""
 
+import os
+import signal
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from itertools import count
+from multiprocessing import connection, forkserver, parent_process
+from threading import Thread
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.images.shards import WINDOW, ImageShards
-from pipeline.data.images.views import Encoded, ImageParams, View
+from pipeline.data.images.views import ImageParams, View
 from pipeline.data.order import BatchOrder
+from pipeline.data.prefetch import Prefetch
 from pipeline.data.ranks import ALONE, Ranks
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.process import THREADS, cores, set_up
+
+# Params are checked for more loaders than cores.
+warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
 
 Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,) int64
 
 
 class Batches(ABC):
-    """Batches by step, each a pure function of (seed, step). A batch is made in three parts, which
-    may be the work of different threads and processes: it travels, without what it has in memory.
-    """
+    """Batches by step, each a pure function of (seed, step)."""
 
     def __call__(self, step: int) -> Batch:
-        return self.finish(step, self.crop(step, self.read(step)))
+        return self.finish(step, self.load(step))
 
     @abstractmethod
-    def read(self, step: int) -> Any:
-        """What is stored of the batch's pictures, in no tensors, which travel by files that are
-        open. For one thread of the training's process, in the order of the steps: each row group is
-        then read once, and kept in memory once."""
+    def load(self, step: int) -> Any:
+        """Read, decode and crop the images of a batch. Any thread may call it: it draws from
+        generators of its own."""
 
-    @abstractmethod
-    def crop(self, step: int, stored: Any) -> Any:
-        """The same decoded and cropped. For any thread: it draws from generators of its own."""
-
-    @abstractmethod
-    def finish(self, step: int, cropped: Any) -> Batch:
-        """The batch. For a thread that no other draws beside: it may take torch's global generator,
-        whose state it gives back."""
+    def finish(self, step: int, loaded: Any) -> Batch:
+        """The batch. Call only when no other thread draws random numbers: it may use torch's global
+        generator, and restores its state."""
+        return loaded
 
 
 class ImageBatches(Batches):
     """Randomly cropped batches of the data set.
 
     Args:
-        ranks: the workers that share each batch; this one reads its own rows.
+        ranks: the workers that share each batch; this one loads its own rows.
     """
 
     def __init__(
@@ -57,13 +64,94 @@ class ImageBatches(Batches):
         self.view, self.ranks = View(images, data, seed), ranks
         self.order = BatchOrder(len(images), batch_size, seed, images.group_start, WINDOW)
 
-    def read(self, step: int) -> tuple[list[Encoded], np.ndarray]:
+    def load(self, step: int) -> Batch:
         indices = self.ranks.rows(self.order(step))
-        return self.view.encoded(indices), self.view.images.labels[indices]
+        return self.view.crops(indices, step), torch.from_numpy(self.view.images.labels[indices])
 
-    def crop(self, step: int, stored: tuple[list[Encoded], np.ndarray]) -> Batch:
-        encoded, labels = stored
-        return self.view.cropped(encoded, step), torch.from_numpy(labels)
 
-    def finish(self, step: int, cropped: Batch) -> Batch:
-        return cropped
+def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
+    """The same batches, by step, each prepared ahead. A step out of order waits for its batch.
+
+    Args:
+        loaders: processes that load and finish batches. With none, a thread loads them; but on a
+            CPU of one core each batch is made when it is asked for, since a thread would only
+            compete with the training.
+        device: of the training.
+    """
+    if loaders:
+        return _ByLoaders(batches, loaders, device)
+    return batches if device.type == "cpu" and cores() == 1 else _ByThread(batches)
+
+
+class _ByThread:
+    def __init__(self, batches: Batches):
+        self._batches, self._loaded = batches, Prefetch(batches.load)
+
+    def __call__(self, step: int) -> Batch:
+        return self._batches.finish(step, self._loaded(step))
+
+
+class _Steps(Dataset):
+    def __init__(self, batches: Batches):
+        self._batches = batches
+
+    def __getitem__(self, step: int) -> Batch:
+        return self._batches(step)
+
+
+class _ByLoaders:
+    """Batches of a `DataLoader`. Its processes start with the first batch that is asked for, and
+    end with this object or with the training's process."""
+
+    def __init__(self, batches: Batches, loaders: int, device: torch.device):
+        self._batches, self._loaders, self._device = batches, loaders, device
+        self._coming: Iterator[Batch] = iter(())
+        self._next = -1  # the step of the batch that comes next
+
+    def __call__(self, step: int) -> Batch:
+        if step != self._next:
+            self._coming = iter(())  # end the processes that prepare other steps
+            self._coming = self._start(step)
+        self._next = -1
+        try:
+            images, labels = next(self._coming)
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            raise UserError(
+                "a process that prepares images was lost",
+                "it may have been killed because memory or /dev/shm is full",
+                "lower ray.loaders_per_worker or make room, and run again to resume",
+            ) from error
+        self._next = step + 1
+        return images, labels
+
+    def _start(self, step: int) -> Iterator[Batch]:
+        # The server has imported what loaders need, and forks them without the training's threads.
+        forkserver.set_forkserver_preload([type(self._batches).__module__])
+        loader = DataLoader(
+            _Steps(self._batches),
+            sampler=count(step),
+            batch_size=None,  # an item is a batch already
+            num_workers=self._loaders,
+            pin_memory=self._device.type == "cuda",
+            multiprocessing_context="forkserver",
+            worker_init_fn=_set_up_loader,
+            generator=torch.Generator(),  # else it would draw a seed from the global generator
+        )
+        return iter(loader)
+
+
+def _set_up_loader(number: int) -> None:
+    os.environ[THREADS] = "1"  # as `cores` reads it
+    set_up()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training answers Ctrl-C
+    Thread(target=_end_with_training, daemon=True).start()
+
+
+def _end_with_training() -> None:
+    """End this process when the training's has ended: torch watches the fork server instead."""
+    training = parent_process()
+    assert training is not None
+    connection.wait([training.sentinel])
+    os._exit(1)

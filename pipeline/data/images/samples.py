@@ -1,14 +1,10 @@
-"""The samples of a main replicate: shards as the data set's, of PNGs. `evaluate` writes and
-publishes them, and other stages read them as they read the data set."""
+"""The samples of a main replicate, in shards as the data set. `evaluate` draws and publishes them;
+other stages read them as they read the data set."""
 
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -16,6 +12,8 @@ from pipeline.data.images.pixels import encode_png, from_chw
 from pipeline.data.images.shards import (
     MANIFEST,
     ImageShards,
+    Item,
+    open_shard,
     plan_shards,
     shard_entry,
     write_manifest,
@@ -23,59 +21,11 @@ from pipeline.data.images.shards import (
 )
 from pipeline.data.images.threads import in_threads
 from pipeline.runtime.batches import Alone, Maker, drop_parts, load_part, making, parts_folder
-from pipeline.runtime.files import (
-    atomic_file,
-    atomic_folder,
-    link_or_copy,
-    read_json,
-    remove_temporary,
-)
+from pipeline.runtime.files import atomic_folder, link_or_copy, remove_temporary
 
 SPLIT = "samples"
 LEVEL = 1  # of zlib's effort: a third of the default's time, for a tenth more bytes
 WAY_OUT = "run `dvc repro evaluate` to make it again (if that runs nothing, delete it first)"
-
-
-class _Sample(NamedTuple):
-    key: str
-    label: int
-
-
-class _Samples:
-    """A set of samples on its way: which of its shards are missing, and the batches that they are
-    drawn in."""
-
-    def __init__(self, labels: Sequence[int], batch_size: int, shard_size: int, folder: Path):
-        self.labels, self.folder = labels, folder
-        self.batches = range(0, len(labels), batch_size)  # where each begins
-        self.shards = list(plan_shards(len(labels), SPLIT, shard_size, folder))
-        self.missing = [shard for shard in self.shards if not shard[0].exists()]
-
-    def part(self, batch: int) -> Path:
-        """The file of a batch, until its shards are there."""
-        return parts_folder(self.folder) / f"{batch:06d}.parquet"
-
-    def batches_of(self, shard: tuple[Path, int, int]) -> range:
-        """Those that have a sample of the shard."""
-        _, start, stop = shard
-        return range(start // self.batches.step, (stop - 1) // self.batches.step + 1)
-
-    @property
-    def needed(self) -> set[int]:
-        """Batches that have a sample of a missing shard."""
-        return {batch for shard in self.missing for batch in self.batches_of(shard)}
-
-    def write(self, shard: tuple[Path, int, int]) -> None:
-        """Write a shard, of which all batches are there, and delete those that no other needs."""
-        path, start, stop = shard
-        batches = self.batches_of(shard)
-        before = start - self.batches[batches[0]]  # samples of its first batch, of other shards
-        drawn = [image for batch in batches for image in _read_batch(self.part(batch))]
-        items = [_Sample(f"{number:08d}", self.labels[number]) for number in range(start, stop)]
-        write_shard(path, items, drawn[before : before + len(items)])
-        self.missing.remove(shard)
-        for batch in set(batches) - self.needed:
-            self.part(batch).unlink()
 
 
 def draw_samples(
@@ -90,9 +40,8 @@ def draw_samples(
     folder: Path,
     name: str,
 ) -> None:
-    """Draw samples, and write them as shards. Whoever draws a batch encodes it, and shards are put
-    together of them while others are drawn: neither all samples nor their pixels lie anywhere at
-    once. What a killed run has made is kept.
+    """Draw samples, and write them as shards, one shard after the other. The worker that draws a
+    batch encodes it. A killed run goes on after the batches and shards that it has made.
 
     Args:
         batches: the arguments of each batch, in order, for the maker: images (B, C, H, W) uint8.
@@ -102,24 +51,36 @@ def draw_samples(
         name: names the set in messages.
 
     Raises:
-        UserError: a file cannot be written, or the maker's.
+        UserError: a file cannot be written, or the maker raises it.
     """
     remove_temporary(folder)
-    samples = _Samples(labels, batch_size, shard_size, folder)
-    waiting = samples.needed
-    parts = {samples.part(batch): batches[batch] for batch in sorted(waiting)}
-    for part in making(parts, workers, Maker(Encoded, maker), name, save_batch):
-        waiting.remove(batch := int(part.stem))
-        for shard in [s for s in samples.missing if batch in samples.batches_of(s)]:
-            if waiting.isdisjoint(samples.batches_of(shard)):
-                samples.write(shard)
-    shards = [shard_entry(path, stop - start) for path, start, stop in samples.shards]
+    parts = parts_folder(folder)
+    encoder, shards = Maker(Encoder, maker), []
+
+    def items(start: int, count: int) -> list[Item]:
+        return [Item(f"{n:08d}", labels[n]) for n in range(start, start + count)]
+
+    def save_batch(encoded: list[bytes], path: Path) -> None:
+        write_shard(path, items(int(path.stem) * batch_size, len(encoded)), encoded)
+
+    for path, start, stop in plan_shards(len(labels), SPLIT, shard_size, folder):
+        if not path.exists():
+            first, last = start // batch_size, (stop - 1) // batch_size
+            files = {parts / f"{n:06d}.arrow": batches[n] for n in range(first, last + 1)}
+            list(making(files, workers, encoder, name, save_batch))
+            tables = [load_part(file, open_shard) for file in files]
+            drawn = [image for table in tables for image in table["image"].to_pylist()]
+            own = slice(start - first * batch_size, stop - first * batch_size)
+            write_shard(path, items(start, stop - start), drawn[own])
+            for file in list(files)[: None if stop % batch_size == 0 else -1]:
+                file.unlink()  # the next shard has samples of the last batch too
+        shards.append(shard_entry(path, stop - start))
     write_manifest(folder, class_names, SPLIT, {SPLIT: shards})
     drop_parts(folder)
 
 
-class Encoded:
-    """Makes images, and gives them as PNGs.
+class Encoder:
+    """Makes images, and encodes them as PNGs.
 
     Args:
         maker: of images (B, C, H, W) uint8.
@@ -133,19 +94,8 @@ class Encoded:
         return in_threads(lambda image: encode_png(from_chw(image), LEVEL), images.numpy())
 
 
-def save_batch(encoded: list[bytes], path: Path) -> None:
-    """Write a batch of PNGs."""
-    with atomic_file(path) as temporary:
-        pq.write_table(pa.table({"image": encoded}), temporary, compression="none")
-
-
-def _read_batch(path: Path) -> list[bytes]:
-    table = load_part(path, partial(pq.read_table, partitioning=None))
-    return table.column("image").to_pylist()
-
-
 def are_written(folder: Path) -> bool:
-    """Whether all samples of an earlier, killed run are there: the manifest is written last."""
+    """Whether an earlier, killed run has drawn all samples: the manifest is written last."""
     return (folder / MANIFEST).exists()
 
 
@@ -153,16 +103,15 @@ def publish_samples(samples: Path, folder: Path, copy: bool = True) -> None:
     """Publish a folder of samples: it appears whole or not at all.
 
     Args:
-        copy: else its files are the same by another name, if the file system has such links: they
-            take no room before the first name is deleted.
+        copy: if false, the files are linked where the file system has links, which takes no room
+            before `samples` is deleted.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    shards = read_json(samples / MANIFEST)["shards"][SPLIT]
     with atomic_folder(folder) as temporary:
-        for name in (*(shard["file"] for shard in shards), MANIFEST):
-            (shutil.copyfile if copy else link_or_copy)(samples / name, temporary / name)
+        for path in samples.iterdir():
+            (shutil.copyfile if copy else link_or_copy)(path, temporary / path.name)
 
 
 def open_samples(folder: Path) -> ImageShards:

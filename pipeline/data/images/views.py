@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pipeline.data.images.crops import center_crop, random_resized_crop
@@ -34,68 +33,52 @@ class ImageParams(Protocol):
     def flip(self) -> bool: ...
 
 
-class Encoded(NamedTuple):
-    """An image as it is stored."""
-
-    key: str
-    content: bytes
-
-
-def _stacked(decode: Callable[[Encoded], np.ndarray], encoded: Iterable[Encoded]) -> Tensor:
-    return torch.from_numpy(np.stack(in_threads(decode, encoded)))
-
-
 class View:
-    """Loads images of a split as (C, size, size) uint8: the centre, or a seeded random crop.
+    """The images of a split as (C, size, size) uint8: centre crops, or seeded random crops.
 
     Args:
-        seed: of the random crops; centre crops have none.
+        seed: of the random crops.
     """
 
     def __init__(self, images: ImageShards, data: ImageParams, seed: int = 0):
         self.images, self.data, self.seed = images, data, seed
 
     def centers(self, indices: Iterable[int]) -> Tensor:
-        """(len(indices), C, size, size) uint8."""
-        return _stacked(self._center, self.encoded(indices))
+        """Centre crops (len(indices), C, size, size) uint8."""
+        return _stacked(self._center, indices)
 
     def crops(self, indices: Iterable[int], draw: int) -> Tensor:
-        """(len(indices), C, size, size) uint8, the `draw`-th random crop of each: a pure function
-        of (seed, the image's key, draw)."""
-        return self.cropped(self.encoded(indices), draw)
-
-    def encoded(self, indices: Iterable[int]) -> list[Encoded]:
-        """Each image as it is stored, read by this thread, so that each row group is read once."""
-        return [Encoded(*stored) for stored in self.images.read_each(list(map(int, indices)))]
-
-    def cropped(self, encoded: Iterable[Encoded], draw: int) -> Tensor:
-        """The same as `crops`, of images that were read."""
-        return _stacked(partial(self._crop, draw), encoded)
-
-    def _center(self, encoded: Encoded) -> np.ndarray:
-        return to_chw(center_crop(self._decoded(encoded), self.data.image_size))
-
-    def _decoded(self, encoded: Encoded) -> Image.Image:
-        return decode_image(encoded.content, self.data.channels)
-
-    def _crop(self, draw: int, encoded: Encoded) -> np.ndarray:
-        image, data, key = self._decoded(encoded), self.data, encoded.key
-        seed = (self.seed, key, draw)
-        cropped = random_resized_crop(
-            image, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
-        )
-        return to_chw(cropped)
+        """Random crops (len(indices), C, size, size) uint8, the `draw`-th of each image: a pure
+        function of (seed, the image's key, draw)."""
+        return _stacked(partial(self._crop, draw), indices)
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:
         """Centre crops (M, C, size, size) uint8 and labels (M,) of the first `count` images, or of
-        all where there are fewer."""
+        all if there are fewer."""
         return self.chosen(range(min(count, len(self.images))))
 
     def chosen(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The same of the images of these indices."""
+        """Centre crops and labels of the images of these indices."""
         return self.centers(indices), torch.from_numpy(self.images.labels[list(indices)])
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Centre crops of the whole split in order, (B, C, size, size) uint8, B at most `size`."""
         for start in range(0, len(self.images), size):
             yield self.centers(range(start, min(start + size, len(self.images))))
+
+    def _center(self, index: int) -> np.ndarray:
+        image = decode_image(self.images.read(index)[1], self.data.channels)
+        return to_chw(center_crop(image, self.data.image_size))
+
+    def _crop(self, draw: int, index: int) -> np.ndarray:
+        key, content = self.images.read(index)
+        data, seed = self.data, (self.seed, key, draw)
+        image = decode_image(content, data.channels)
+        cropped = random_resized_crop(
+            image, data.image_size, data.crop_scale, data.crop_ratio, data.flip, seed
+        )
+        return to_chw(cropped)
+
+
+def _stacked(crop: Callable[[int], np.ndarray], indices: Iterable[int]) -> Tensor:
+    return torch.from_numpy(np.stack(in_threads(crop, map(int, indices))))

@@ -1,0 +1,51 @@
+"""Batches that are made of their step alone, for loaders; and a training that takes them until it
+is ended: `python -m tests.data.step_batches LOADERS`, which prints its steps."""
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import torch
+
+from pipeline.data.images.batches import Batch, Batches, prepared
+from pipeline.runtime.process import cores, set_up
+
+CPU = torch.device("cpu")
+
+
+class StepBatches(Batches):
+    """A batch is its step, and the numbers of cores and threads that it was made with.
+
+    Args:
+        killed_at: the step whose process is killed.
+        seconds: that loading a batch takes.
+    """
+
+    def __init__(self, killed_at: int = -1, seconds: float = 0.0):
+        self.killed_at, self.seconds = killed_at, seconds
+
+    def load(self, step: int) -> Any:
+        time.sleep(self.seconds)
+        if step == self.killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step
+
+    def finish(self, step: int, loaded: Any) -> Batch:
+        return torch.tensor([loaded]), torch.tensor([cores(), torch.get_num_threads()])
+
+
+def main(loaders: int) -> None:
+    set_up()
+    batches = prepared(StepBatches(seconds=0.2), loaders, CPU)
+    try:
+        for step in range(10_000):
+            batches(step)
+            print(step, flush=True)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
