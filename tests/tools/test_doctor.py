@@ -60,7 +60,7 @@ def test_a_project_that_is_ready_is_called_so(project, capsys, monkeypatch):
 
 
 def test_what_would_stop_a_run_fails_with_a_way_out(project, capsys, monkeypatch):
-    (project / "params.yaml").write_text("seed: 0\n")
+    (project / "params.yaml").write_text("seed: -1\n")
     (project / ".dvc").rmdir()
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
     done = maskgit("doctor", capsys=capsys)
