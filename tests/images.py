@@ -12,7 +12,7 @@ from pyarrow import feather
 from torch import Tensor
 
 from pipeline.data.images.samples import draw_samples
-from pipeline.runtime.batches import Alone, Maker
+from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.runtime.files import file_hash, write_json
 
 
@@ -61,7 +61,7 @@ def write_samples(
         [(start,) for start in range(0, len(images), batch_size)],
         labels,
         class_names,
-        workers=Alone(torch.device("cpu")),
+        workers=BatchWorkers(torch.device("cpu")),
         maker=Maker(draw, here=draw),
         batch_size=batch_size,
         shard_size=shard_size,

@@ -22,7 +22,7 @@ from pipeline.data.seeds import mix
 from pipeline.evaluation.feature_files import write_reference
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split
-from pipeline.runtime.batches import Alone
+from pipeline.runtime.batches import BatchWorkers
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
@@ -31,7 +31,7 @@ from tests.images import noise_image, write_samples
 from tests.params import make_params
 
 CPU = torch.device("cpu")
-ALONE = Alone(CPU)
+ALONE = BatchWorkers(CPU)
 SIDE, GRID, CODES, CLASSES = 8, 4, 11, 3
 VAL = 24  # validation images; the classifier's features have 16 dimensions
 CHANGES = {

@@ -30,7 +30,7 @@ from pipeline.evaluation.metrics import (
 )
 from pipeline.evaluation.outputs import OnTheFly, Outputs, open_networks
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
-from pipeline.runtime.batches import Alone, Maker
+from pipeline.runtime.batches import BatchWorkers, Maker
 
 Metrics = dict[str, float | None]  # by name; None where the images are too few
 
@@ -44,7 +44,9 @@ class Evaluator:
         second: whether to use the second extractor, as `metrics` does.
     """
 
-    def __init__(self, params: Params, workers: Alone, root: Path = Path(), second: bool = False):
+    def __init__(
+        self, params: Params, workers: BatchWorkers, root: Path = Path(), second: bool = False
+    ):
         self.params, self.workers, self.root, self._second = params, workers, root, second
         self.networks = open_networks(params, root, second, workers.device)
         self.extractor = self.networks.main

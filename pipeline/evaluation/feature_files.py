@@ -17,7 +17,14 @@ from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES
 from pipeline.evaluation.features import extract, open_extractor
 from pipeline.evaluation.fid import Statistics, load_statistics, save_statistics, statistics
 from pipeline.evaluation.image_sets import BATCH, CenterCrops, ImageSet
-from pipeline.runtime.batches import Alone, Maker, drop_parts, load_part, load_tensors, make_parts
+from pipeline.runtime.batches import (
+    BatchWorkers,
+    Maker,
+    drop_parts,
+    load_part,
+    load_tensors,
+    make_parts,
+)
 from pipeline.runtime.files import atomic_folder, remove_temporary
 from pipeline.runtime.project import of_project
 from pipeline.weights.published import load_model
@@ -34,7 +41,7 @@ def compute_part(images: ImageSet, compute: Compute, start: int, stop: int) -> d
 
 
 def stored_tensors(
-    folder: Path, count: int, workers: Alone, maker: Maker, name: str
+    folder: Path, count: int, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[str, Tensor]:
     """Float32 tensors (count, …) of an image set, memory-mapped from `<folder>/<name>.npy`. If the
     folder does not exist they are computed first; a killed run resumes with the part that it was
@@ -75,7 +82,7 @@ def _load(path: Path) -> Tensor:
 # The training images
 
 
-def write_reference(name: str, folder: Path, params: Params, workers: Alone) -> None:
+def write_reference(name: str, folder: Path, params: Params, workers: BatchWorkers) -> None:
     """Write the features of every training image (centre crops) by the extractor of that name, and
     their mean and covariance unless published ones take their place.
 

@@ -14,7 +14,7 @@ from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.ranks import sum_in_order
-from pipeline.runtime.batches import Alone, Maker, tensors_of
+from pipeline.runtime.batches import BatchWorkers, Maker, tensors_of
 from pipeline.tokenizer import Tokenizer
 from pipeline.tokenizer.quantizer import code_usage
 from pipeline.weights.published import WEIGHTS, load_model
@@ -79,7 +79,9 @@ class HeldOutSums:
         return {"sums": reconstruction.sums()[None]}
 
 
-def held_out_quality(folder: Path, params: Params, parts: Path, workers: Alone) -> dict[str, float]:
+def held_out_quality(
+    folder: Path, params: Params, parts: Path, workers: BatchWorkers
+) -> dict[str, float]:
     """`quality` of a published tokenizer on all validation images.
 
     Args:

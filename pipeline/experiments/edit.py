@@ -29,7 +29,7 @@ from pipeline.evaluation.reconstruction import hole_distances
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.perceptual import open_distance_map
-from pipeline.runtime.batches import Alone, Maker
+from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.weights.published import load_model
 
 # Pixels (H, W) that are unknown; the first two are Table 2's.
@@ -125,7 +125,7 @@ def open_distances(
 
 
 def edit_rows(
-    params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: Alone
+    params: Params, folders: Mapping[Replicate, Path], baseline: Path, workers: BatchWorkers
 ) -> list[Row]:
     """A row for every task, method and replicate: the scores of its composites, and how far these
     are from the originals over the unknown pixels. Each task has a row of the originals too,

@@ -21,7 +21,7 @@ from pipeline.decoding import decode, predictor
 from pipeline.evaluation.reconstruction import psnr
 from pipeline.experiments.rows import Row
 from pipeline.perceptual import open_perceptual
-from pipeline.runtime.batches import Alone, Maker, load_tensors, save_tensors, write_files
+from pipeline.runtime.batches import BatchWorkers, Maker, load_tensors, save_tensors, write_files
 from pipeline.tokenizer import tokens_to_images
 from pipeline.weights.published import load_model
 
@@ -113,7 +113,7 @@ class Reconstructor:
 
 
 def reconstruct_hidden(
-    params: Params, folders: Mapping[Replicate, Path], workers: Alone
+    params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Rebuild validation images with a share of their tokens hidden.
 
@@ -137,7 +137,7 @@ def reconstruct_hidden(
 
 
 def _rebuild(
-    params: Params, replicate: Replicate, folder: Path, workers: Alone
+    params: Params, replicate: Replicate, folder: Path, workers: BatchWorkers
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """The rows and the pictures of one replicate."""
     maker = Maker(Reconstructor, params, replicate)

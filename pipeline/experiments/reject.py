@@ -17,13 +17,15 @@ from pipeline.evaluation.image_sets import SampleImages
 from pipeline.evaluation.labels import kept_of_each
 from pipeline.evaluation.outputs import Outputs
 from pipeline.experiments.rows import Row
-from pipeline.runtime.batches import Alone
+from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.files import read_json, write_json
 
 KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
 
 
-def rejection_rows(params: Params, folders: Mapping[Replicate, Path], workers: Alone) -> list[Row]:
+def rejection_rows(
+    params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
+) -> list[Row]:
     """A row for every replicate's published samples, acceptance and selection: "rejection", and
     "random" of the same size and classes, since FID falls with the number of samples.
 

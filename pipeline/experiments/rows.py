@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.runtime.batches import Alone, Maker, drop_parts, make_tensors
+from pipeline.runtime.batches import BatchWorkers, Maker, drop_parts, make_tensors
 from pipeline.runtime.files import read_json, write_json
 
 Row = dict[str, Any]
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 def measured_row(
     file: Path,
-    workers: Alone,
+    workers: BatchWorkers,
     maker: Maker,
     batches: Sequence[tuple],
     name: str,

@@ -11,12 +11,12 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.outputs import Outputs
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.rows import Row, measured_row
-from pipeline.runtime.batches import Alone
+from pipeline.runtime.batches import BatchWorkers
 from pipeline.sampling import sample_batches
 
 
 def temperature_rows(
-    params: Params, folders: Mapping[Replicate, Path], workers: Alone
+    params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
     """A row for every temperature and replicate: the scores of its samples. A seed gives the same
     random numbers at every temperature.

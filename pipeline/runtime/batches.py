@@ -47,8 +47,8 @@ class Maker:
         return self.__dict__ | {"_here": None}
 
 
-class Alone:
-    """This process, which makes every batch itself on its device."""
+class BatchWorkers:
+    """Those that make batches: here this process alone, on its device."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -63,12 +63,12 @@ class Alone:
         """Give the workers' CPUs and GPUs back to the cluster."""
 
 
-def workers_of(ray: Any) -> Alone:
+def workers_of(ray: Any) -> BatchWorkers:
     """Who makes batches, as the section `ray` of the params says: this process, or Ray's actors."""
-    return Several(ray) if ray.num_workers > 1 else Alone(worker_device(ray.use_gpu))
+    return RayActors(ray) if ray.num_workers > 1 else BatchWorkers(worker_device(ray.use_gpu))
 
 
-class Several(Alone):
+class RayActors(BatchWorkers):
     """A pool of Ray's actors, from the first batch until `end`. Ray replaces a lost one up to
     `ray.max_failures` times, and repeats its batch."""
 
@@ -145,7 +145,11 @@ def drop_parts(path: Path) -> None:
 
 
 def making(
-    batches: Batches, workers: Alone, maker: Maker, name: str, save: Callable[[Any, Path], None]
+    batches: Batches,
+    workers: BatchWorkers,
+    maker: Maker,
+    name: str,
+    save: Callable[[Any, Path], None],
 ) -> Iterator[Path]:
     """Make the files of batches, except those that are there; yields each once it is there, in any
     order. The caller may delete it then.
@@ -169,7 +173,9 @@ def making(
             yield part
 
 
-def make_parts(files: Files, workers: Alone, maker: Maker, name: str) -> dict[Path, list[Path]]:
+def make_parts(
+    files: Files, workers: BatchWorkers, maker: Maker, name: str
+) -> dict[Path, list[Path]]:
     """Make the batches of files, each of named tensors, except those that are there; returns the
     batches' own files, in order. The workers share them as if all were batches of one file."""
     parts = {
@@ -182,7 +188,7 @@ def make_parts(files: Files, workers: Alone, maker: Maker, name: str) -> dict[Pa
 
 
 def make_tensors(
-    path: Path, workers: Alone, maker: Maker, batches: Sequence[tuple], name: str
+    path: Path, workers: BatchWorkers, maker: Maker, batches: Sequence[tuple], name: str
 ) -> dict[str, Tensor]:
     """Make the named tensors of a file that is not written: the caller calls `drop_parts`."""
     parts = make_parts({path: batches}, workers, maker, name)[path]
@@ -190,7 +196,12 @@ def make_tensors(
 
 
 def tensors_of(
-    weights: Path, folder: Path, workers: Alone, maker: Maker, batches: Sequence[tuple], name: str
+    weights: Path,
+    folder: Path,
+    workers: BatchWorkers,
+    maker: Maker,
+    batches: Sequence[tuple],
+    name: str,
 ) -> dict[str, Tensor]:
     """Make named tensors with a network, and keep none. Batches that a killed run made with other
     weights are not used."""
@@ -201,7 +212,7 @@ def tensors_of(
 
 
 def write_files(
-    files: Files, workers: Alone, maker: Maker, name: str, save: Callable[[Any, Path], None]
+    files: Files, workers: BatchWorkers, maker: Maker, name: str, save: Callable[[Any, Path], None]
 ) -> None:
     """Make files, except those that are there; `save` writes the tensors of one to its file."""
     missing = {path: batches for path, batches in files.items() if not path.exists()}

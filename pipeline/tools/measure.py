@@ -13,7 +13,7 @@ from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import statistics
 from pipeline.evaluation.image_files import open_images, size_text
 from pipeline.evaluation.image_sets import ImageSet
-from pipeline.runtime.batches import Alone
+from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.device import pick_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.provenance import require_current
@@ -42,7 +42,7 @@ def measured(params: Params, path: Path) -> dict[str, float | None]:
             f"{size_text(ours)} (data.image_size, data.channels)",
             "convert them",
         )
-    evaluator = Evaluator(params, Alone(pick_device()), second=True)
+    evaluator = Evaluator(params, BatchWorkers(pick_device()), second=True)
     with tempfile.TemporaryDirectory() as folder:
         outputs = evaluator.outputs(images, Path(folder, path.name))
         statistics(outputs.features, f"images in {path}")  # raises if too few

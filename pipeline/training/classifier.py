@@ -19,7 +19,7 @@ from pipeline.data.images.views import View
 from pipeline.data.microbatches import PIXELS, in_parts
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.data.seeds import mix
-from pipeline.runtime.batches import Alone, Maker, tensors_of
+from pipeline.runtime.batches import BatchWorkers, Maker, tensors_of
 from pipeline.runtime.device import autocast, to_device
 from pipeline.training.loop import SpikeGuard, Task, Training
 from pipeline.training.loop.divergence import put_back
@@ -180,7 +180,7 @@ class Judge:
 
 
 def held_out_accuracy(
-    folder: Path, params: Params, parts: Path, workers: Alone
+    folder: Path, params: Params, parts: Path, workers: BatchWorkers
 ) -> tuple[float, float]:
     """Top-1 and top-5 accuracy of a published classifier on all validation images.
 

@@ -12,7 +12,7 @@ from pipeline.config.replicates import NetworkName
 from pipeline.data.ranks import sum_in_order
 from pipeline.data.tokens import TokenCache
 from pipeline.masking import BATCH, masked_nll_sum
-from pipeline.runtime.batches import Alone, Maker, tensors_of
+from pipeline.runtime.batches import BatchWorkers, Maker, tensors_of
 from pipeline.transformer import MaskGitTransformer
 from pipeline.weights.published import WEIGHTS, load_model
 
@@ -63,7 +63,12 @@ def held_out(params: Params) -> TokenCache:
 
 
 def held_out_nll(
-    network: NetworkName, folder: Path, params: Params, seed: int, parts: Path, workers: Alone
+    network: NetworkName,
+    folder: Path,
+    params: Params,
+    seed: int,
+    parts: Path,
+    workers: BatchWorkers,
 ) -> float:
     """Negative log-likelihood of the validation tokens, in nats a token: MaskGIT's that of masked
     tokens, the baseline's the exact one, so that the two are not comparable.

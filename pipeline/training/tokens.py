@@ -12,7 +12,7 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import View
 from pipeline.data.tokens import SHARD, TokenCache
-from pipeline.runtime.batches import Alone, Maker, write_files
+from pipeline.runtime.batches import BatchWorkers, Maker, write_files
 from pipeline.runtime.device import autocast
 from pipeline.runtime.files import atomic_file, file_hash, remove_temporary, write_json
 from pipeline.tokenizer.quantizer import code_usage
@@ -45,7 +45,7 @@ class Coder:
 
 
 def cache_tokens(
-    split: str, crops: int, params: Params, folder: Path, workers: Alone
+    split: str, crops: int, params: Params, folder: Path, workers: BatchWorkers
 ) -> list[dict]:
     """Encode one split into `<split>-00000.npy` …, each (n, views, N) uint16; existing
     files are kept.

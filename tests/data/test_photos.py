@@ -22,7 +22,7 @@ from pipeline.evaluation.reconstruction import Reconstruction, psnr
 from pipeline.perceptual import open_perceptual
 from pipeline.prepare.datasets import open_source
 from pipeline.prepare.split import stratified_split
-from pipeline.runtime.batches import Alone
+from pipeline.runtime.batches import BatchWorkers
 from pipeline.sampling import balanced_labels, sampler
 from pipeline.tokenizer import Tokenizer, tokens_to_images
 from pipeline.training.classifier import ClassifierTask, accuracy
@@ -124,7 +124,7 @@ def tokens_dir(photos, tokenizer, tmp_path_factory) -> Path:
         IMAGES.symlink_to(photos.folder)
         save_model(TOKENIZER, "tokenizer", tokenizer.config, tokenizer.state_dict())
         shards = {
-            split: cache_tokens(split, number, photos.params, folder, Alone(CPU))
+            split: cache_tokens(split, number, photos.params, folder, BatchWorkers(CPU))
             for split, number in crops.items()
         }
     write_tokens_manifest(folder, photos.params, "hash", shards, classes=2)

@@ -21,7 +21,7 @@ from pipeline.data.images.samples import (
 from pipeline.data.order import BatchOrder
 from pipeline.evaluation.image_sets import SampleImages
 from pipeline.experiments import cas
-from pipeline.runtime.batches import Alone
+from pipeline.runtime.batches import BatchWorkers
 from tests.experiments.test_cas import cas_training
 from tests.images import samples_in, write_samples
 from tests.tiny_project import SIDE, Dies, with_params
@@ -86,7 +86,7 @@ def test_the_same_samples_are_the_same_bytes_however_they_were_drawn(tmp_path, b
     assert not list(tmp_path.glob("*.parts"))
 
 
-class Backwards(Alone):
+class Backwards(BatchWorkers):
     """Makes the last batch first, as several workers might."""
 
     def make(self, maker, batches):
@@ -95,7 +95,7 @@ class Backwards(Alone):
 
 def test_batches_may_come_in_any_order(tmp_path, monkeypatch):
     whole = contents(write(tmp_path / "whole"))
-    monkeypatch.setattr("tests.images.Alone", Backwards)
+    monkeypatch.setattr("tests.images.BatchWorkers", Backwards)
     assert contents(write(tmp_path / "backwards")) == whole
 
 

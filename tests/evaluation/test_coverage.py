@@ -16,7 +16,7 @@ from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.uncertainty import fid_infinity, spreads
-from pipeline.runtime.batches import Alone
+from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.process import cores
 from pipeline.sampling import balanced_labels, sampler
 from pipeline.tokenizer import tokens_to_images
@@ -36,7 +36,7 @@ class Model:
 
     def __init__(self):
         params, device = load_params(), torch.device("cpu")
-        self.evaluator = Evaluator(params, Alone(device))
+        self.evaluator = Evaluator(params, BatchWorkers(device))
         self.reference = self.evaluator.statistics
         model = load_model(Path("models/transformer/main/seed0"), "transformer", device)
         self.tokenizer = load_model(Path("models/tokenizer"), "tokenizer", device)

@@ -92,7 +92,7 @@ import torch
 from functools import partial
 from pipeline.evaluation.feature_files import compute_part, stored_tensors
 from pipeline.evaluation.image_files import open_images
-from pipeline.runtime.batches import Alone, Maker
+from pipeline.runtime.batches import BatchWorkers, Maker
 
 def wide(batches):
     return {"features": torch.cat([x[:, 0, 0, :1].float().expand(-1, 2048) for x in batches])}
@@ -110,7 +110,7 @@ def watch():
 thread = threading.Thread(target=watch)
 thread.start()
 maker = Maker(partial, here=partial(compute_part, images, wide))
-stored_tensors(Path("stored"), len(images), Alone(torch.device("cpu")), maker, "wide")
+stored_tensors(Path("stored"), len(images), BatchWorkers(torch.device("cpu")), maker, "wide")
 done.set()
 thread.join()
 print(peak - before)

@@ -13,7 +13,7 @@ from pipeline.evaluation.image_sets import BATCH, ArrayImages
 from pipeline.evaluation.outputs import Networks, OnTheFly, Outputs
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.runtime.batches import (
-    Alone,
+    BatchWorkers,
     Maker,
     drop_parts,
     make_tensors,
@@ -46,7 +46,7 @@ def given() -> tuple[Maker, list[tuple]]:
     return sampler_of(replicate), sample_batches(settings, LABELS, batch_size=SIZE, seed=5)
 
 
-def looked(path: Path, workers: Alone) -> dict[str, Tensor]:
+def looked(path: Path, workers: BatchWorkers) -> dict[str, Tensor]:
     evaluator, (sampler, batches) = Evaluator(with_params(), workers, second=True), given()
     shown = evaluator.on_the_fly(sampler, Maker(Means))
     return make_tensors(path, workers, shown, batches, "samples")

@@ -18,7 +18,7 @@ from pipeline.decoding import DecodingSettings, generate
 from pipeline.experiments.ablation import grid
 from pipeline.experiments.ablation.measuring import decoders, measure_trial
 from pipeline.masking import masked_nll
-from pipeline.runtime.batches import Alone
+from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.files import write_json, write_text
 from pipeline.sampling import balanced_labels
 from pipeline.schedules import SCHEDULES, curve_csv
@@ -133,5 +133,5 @@ def test_a_trials_cells_are_decoded_by_its_workers_but_for_one(make_params, each
     )
     trial = SimpleNamespace(workers=grid.trial_workers(params), params=params)
     workers = decoders(trial)
-    assert (type(workers) is Alone) == (decode == 1)
+    assert (type(workers) is BatchWorkers) == (decode == 1)
     assert decode == 1 or workers._ray.num_workers == decode

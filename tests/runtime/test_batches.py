@@ -18,7 +18,7 @@ from pipeline.experiments.reconstruct import reconstruct_hidden
 from pipeline.experiments.temperature import temperature_rows
 from pipeline.runtime import trials
 from pipeline.runtime.batches import (
-    Alone,
+    BatchWorkers,
     Maker,
     load_tensors,
     make_tensors,
@@ -66,11 +66,11 @@ def noted(file: Path) -> list[str]:
     return file.read_text().split()
 
 
-def several(**ray: int) -> Alone:
+def several(**ray: int) -> BatchWorkers:
     return workers_of(with_params(ray={"num_workers": 2, "max_failures": 2} | ray).ray)
 
 
-def squares(folder: Path, workers: Alone, given=BATCHES, **dies: int) -> Path:
+def squares(folder: Path, workers: BatchWorkers, given=BATCHES, **dies: int) -> Path:
     """The file of squares in a folder, with the notes of those who made it."""
     folder.mkdir(exist_ok=True)
     maker = Maker(Squares, folder, {int(start[1:]): often for start, often in dies.items()})
@@ -87,7 +87,7 @@ def workers(ray):
 
 def test_one_worker_is_this_process():
     alone = workers_of(with_params(ray={"num_workers": 1}).ray)
-    assert type(alone) is Alone and alone.device == CPU
+    assert type(alone) is BatchWorkers and alone.device == CPU
 
 
 def test_a_killed_run_goes_on_after_its_last_batch(tmp_path, capsys):
@@ -173,7 +173,7 @@ def test_a_batch_that_kills_every_worker_is_one_line(tmp_path, workers):
     assert parts_folder(tmp_path / "set/set.safetensors").exists()
 
 
-def made(folder: Path, params: Params, workers: Alone) -> dict[str, bytes]:
+def made(folder: Path, params: Params, workers: BatchWorkers) -> dict[str, bytes]:
     """Everything that the stages make of batches, as files of the folder."""
     (tokens := folder / "tokens").mkdir(parents=True)
     crops = {"train": 2, "val": 0}

@@ -17,7 +17,7 @@ from pipeline.data.images.views import View
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation import reconstruction
 from pipeline.masking import masked_nll
-from pipeline.runtime.batches import Alone
+from pipeline.runtime.batches import BatchWorkers
 from pipeline.training import classifier, likelihood
 from pipeline.weights.published import load_model
 from tests.images import write_token_cache
@@ -66,7 +66,7 @@ def nll_of_one(network: str) -> float:
     return masked_nll(*given, schedule=schedule, batch_size=BATCH, seed=replicate.seed)
 
 
-def nll_of(network: str, parts: Path, workers: Alone) -> float:
+def nll_of(network: str, parts: Path, workers: BatchWorkers) -> float:
     replicate, params = main_replicates(with_params(), network)[1], with_params()
     given = (network, replicate.folder, params, replicate.seed)
     return likelihood.held_out_nll(*given, parts, workers)

@@ -20,7 +20,14 @@ from pipeline.data.images.shards import (
     write_shard,
 )
 from pipeline.data.images.threads import in_threads
-from pipeline.runtime.batches import Alone, Maker, drop_parts, load_part, making, parts_folder
+from pipeline.runtime.batches import (
+    BatchWorkers,
+    Maker,
+    drop_parts,
+    load_part,
+    making,
+    parts_folder,
+)
 from pipeline.runtime.files import atomic_folder, link_or_copy, remove_temporary
 
 SPLIT = "samples"
@@ -33,7 +40,7 @@ def draw_samples(
     labels: Sequence[int],
     class_names: list[str],
     *,
-    workers: Alone,
+    workers: BatchWorkers,
     maker: Maker,
     batch_size: int,
     shard_size: int,

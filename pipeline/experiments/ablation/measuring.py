@@ -16,7 +16,7 @@ from pipeline.evaluation.outputs import Outputs
 from pipeline.experiments.ablation.grid import Cell, Trial
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.masking import masked_nll
-from pipeline.runtime.batches import Alone, Maker, workers_of
+from pipeline.runtime.batches import BatchWorkers, Maker, workers_of
 from pipeline.runtime.files import read_json
 from pipeline.runtime.storage import download, upload
 from pipeline.runtime.trials import run_beside
@@ -63,7 +63,7 @@ def measure_trial(trial: Trial) -> None:
         upload(cell.path)
 
 
-def decoders(trial: Trial) -> Alone:
+def decoders(trial: Trial) -> BatchWorkers:
     """The trial's workers but the one that measures, or this process where it is the only one."""
     count = max(1, trial.workers.count - 1)
     return workers_of(trial.params.ray.model_copy(update={"num_workers": count}))

@@ -18,7 +18,7 @@ from pipeline.decoding import generate
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.image_sets import SampleImages, batches
 from pipeline.experiments.evaluate.measuring import BLOCK, nearest
-from pipeline.runtime.batches import Alone
+from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.files import write_npz
 from pipeline.sampling import balanced_labels
 from pipeline.tokenizer import tokens_to_images
@@ -31,7 +31,7 @@ NEIGHBOURS = 5  # training images beside each sample
 COMPARED = 10  # samples that are shown beside their neighbours
 
 
-def write_gallery(params: Params, folder: Path, workers: Alone) -> None:
+def write_gallery(params: Params, folder: Path, workers: BatchWorkers) -> None:
     """Write `class_grid.npz`, `samples.png`, `decoding.npz` and `neighbours.npz` to `folder`, of
     each network's first replicate."""
     images = ImageShards(IMAGES, "train")
@@ -83,7 +83,7 @@ def _write_decoding(params: Params, replicate: Replicate, path: Path, device: to
 
 
 def _write_neighbours(
-    params: Params, replicate: Replicate, view: View, path: Path, workers: Alone
+    params: Params, replicate: Replicate, view: View, path: Path, workers: BatchWorkers
 ) -> None:
     # A block of them: products of few rows are not the same bits with any number of threads.
     count = min(BLOCK, params.evaluation.samples)

@@ -23,7 +23,7 @@ from pipeline.evaluation.reconstruction import BATCH, Reconstruction
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments.rows import Row, measured_row
-from pipeline.runtime.batches import Alone, Maker
+from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.runtime.files import read_json, write_json
 from pipeline.sampling import sample_batches
 from pipeline.training.likelihood import held_out_nll
@@ -37,7 +37,7 @@ BLOCK, REFERENCE = 1000, 10_000
 
 
 def evaluate_all(
-    params: Params, folders: Mapping[Replicate, Path], images_folder: Path, workers: Alone
+    params: Params, folders: Mapping[Replicate, Path], images_folder: Path, workers: BatchWorkers
 ) -> list[Row]:
     """A row of metrics for the samples of every replicate, for "reconstruction" and for "real". The
     samples of main replicates are published.
@@ -193,7 +193,7 @@ def _reconstruction_row(
     return {"images": "reconstruction"} | row
 
 
-def real_rows(params: Params, workers: Alone, folder: Path) -> list[Row]:
+def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
     """The scores of disjoint sets of validation images, as many as there are of each size: what FID
     and IS are for sets as small as other stages measure, when nothing is generated.
 
