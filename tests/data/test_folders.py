@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +134,7 @@ def test_a_folder_that_cannot_be_read_is_refused(classes, monkeypatch, what):
 
         monkeypatch.setattr(os, "scandir", refusing)
         root = classes
-    with pytest.raises(UserError, match=re.escape(str(classes))) as error:
+    with pytest.raises(UserError) as error:
         folder_source(root)
     assert error.value.subject == "data.source"
 

@@ -292,7 +292,11 @@ def test_200_odd_files_are_refused_or_read_as_torchvision_reads_them(tmp_path):
             continue
         if (other := as_torchvision_reads(kind, content)) is not None:
             assert shown.shape == other.shape, kind
-            lossy = {"WEBP": 12, "JPEG": 1, "GIF": 1}.get(kind, 0)  # a WebP is stored as JPEG
-            assert np.abs(shown.astype(int) - other).mean() <= lossy, kind
+            difference = np.abs(shown.astype(int) - other)
+            if kind == "GIF":  # torchvision reads any memory for a number beyond the palette
+                assert (difference.sum(axis=2) > 0).mean() < 0.01
+            else:
+                lossy = {"WEBP": 12, "JPEG": 1}.get(kind, 0)  # a WebP is stored as JPEG
+                assert difference.mean() <= lossy, kind
             compared += 1
     assert refused >= 50 and compared >= 50
