@@ -35,7 +35,7 @@ smoke: env ## The same at its smallest, in 2 to 3 minutes (edits params.yaml: `g
 	dvc repro
 	python -m pipeline summary
 
-check: env ## Check style, types and what is quick to test, in 5 to 9 minutes on 2 CPU cores
+check: env ## Check style, types and what is quick to test, in about 4 minutes on 2 CPU cores
 	ruff check .
 	ruff format --check .
 	mypy
