@@ -53,11 +53,12 @@ def page() -> str:
 
 def described(name: str, command: Any, shared: Container[str]) -> str:
     """What a command does, its examples, its own options, and the names of the shared ones."""
-    examples = "".join(f"{each.strip()}\n" for each in command.epilog.splitlines()[2:])
+    about = inspect.cleandoc(command.help).replace("<", "&lt;")
+    examples = "".join(f"    {each.strip()}\n" for each in command.epilog.splitlines()[2:])
     own = "".join(line(each) for each in command.params if line(each) not in shared)
     also = ", ".join(names(each)[0] for each in command.params if line(each) in shared)
-    parts = [f"### {name}\n\n{inspect.cleandoc(command.help)}\n\n```\n{examples}```\n", own]
-    return "\n".join(part for part in [*parts, f"Also: {also}.\n" if also else ""] if part)
+    parts = [f"### {name}\n\n{about}\n\n{examples}", own, f"Also: {also}.\n" if also else ""]
+    return "\n".join(part for part in parts if part)
 
 
 def names(parameter: Any) -> list[str]:
