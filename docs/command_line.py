@@ -2,6 +2,8 @@
 
 import inspect
 import re
+from collections import Counter
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -19,56 +21,68 @@ PARTS = {
 }
 OPENING = """# The command line
 
-`maskgit` is installed with the package; `python -m pipeline` is the same. This page shows the help
-of every command (`python docs/command_line.py` makes it).
+```sh
+maskgit sample --classes 3,5 --count 20 --output digits.png
+```
 
-- The option `--install-completion` makes your shell complete commands and options.
-- `--json` prints what scripts read, where a command has it.
-- Exit codes: 0, done; 1, an error, whose one line on stderr says how to mend it; 2, a command line
-  that cannot be read; 130, Ctrl-C.
-- Files are written whole or not at all, and an output with an unsupported suffix is refused before
-  any work.
-- Commands that need a project look for it in the current folder. `sample`, `edit`, `inpaint`,
-  `outpaint`, `reconstruct`, `save` and `demo` take a model from anywhere with `--model`: a
-  project's folder, one that `maskgit save` wrote, or a repository of the Hugging Face Hub
-  ([From Python](python.md#where-models-come-from)).
+Run commands in the project's folder. `python -m pipeline` is the same as `maskgit`.
+
+- `maskgit --install-completion` makes your shell complete commands and options.
+- Exit codes: 0, success; 1, an error, with one line on stderr that says how to correct it; 2, wrong
+  usage; 130, Ctrl-C.
+- `--model` takes a model from [other places](python.md#where-models-come-from) too.
+
+`python docs/command_line.py` makes this page from the help of the commands.
 """
 
 
 def page() -> str:
     commands, parts = typer.main.get_command(app).commands, [OPENING]
+    lines = Counter(line(each) for command in commands.values() for each in command.params)
+    shared = {text: None for text, count in lines.items() if count > 1}
+    parts.append("## Options of several commands\n\n" + "".join(shared))
     for title, module in PARTS.items():
         parts.append(f"## {title}\n")
         parts += [
-            described(name, command)
+            described(name, command, shared)
             for name, command in commands.items()
             if command.callback.__module__ == module.__name__
         ]
     return "\n".join(parts)
 
 
-def described(name: str, command: Any) -> str:
-    """What a command does, its examples, and a table of its arguments and options."""
-    examples = "".join(f"{line.strip()}\n" for line in command.epilog.splitlines()[2:])
-    rows = [row(parameter) for parameter in command.params]
-    table = "".join(["\n| | | default |\n|---|---|---|\n", *rows]) if rows else ""
-    return f"### {name}\n\n{inspect.cleandoc(command.help)}\n\n```\n{examples}```\n{table}"
+def described(name: str, command: Any, shared: Container[str]) -> str:
+    """What a command does, its examples, its own options, and the names of the shared ones."""
+    about = inspect.cleandoc(command.help).replace("<", "&lt;")
+    examples = "".join(f"    {each.strip()}\n" for each in command.epilog.splitlines()[2:])
+    own = "".join(line(each) for each in command.params if line(each) not in shared)
+    also = ", ".join(names(each)[0] for each in command.params if line(each) in shared)
+    parts = [f"### {name}\n\n{about}\n\n{examples}", own, f"Also: {also}.\n" if also else ""]
+    return "\n".join(part for part in parts if part)
 
 
-def row(parameter: Any) -> str:
-    """An argument or option."""
-    option = parameter.param_type_name == "option"
-    names = ", ".join(f"`{name}`" for name in parameter.opts) if option else parameter.name.upper()
+def names(parameter: Any) -> list[str]:
+    if parameter.param_type_name == "option":
+        return [f"`{name}`" for name in parameter.opts]
+    return [f"`{parameter.name.upper()}`"]
+
+
+def line(parameter: Any) -> str:
+    """An argument or option, what it means, and its default."""
     text = parameter.help or ""
     said = re.search(r" ?\[default: (.*?)\]", text)
     default = parameter.default
-    if parameter.required:
-        shown = "**needed**"
-    elif said:
+    if said:
         shown, text = said[1], text.replace(said[0], "")
     else:
         shown = "" if default is None or default is False else f"`{default}`"
-    return f"| {names} | {text} | {shown} |\n"
+    about = [f"{text.rstrip('.')}." if text else ""]
+    if parameter.required and parameter.param_type_name == "option":
+        about.append("Required.")
+    elif shown and not parameter.required:
+        about.append(f"Default: {shown}.")
+    meaning = " ".join(part for part in about if part)
+    return f"- {', '.join(names(parameter))}{': ' if meaning else ''}{meaning}\n"
 
 
 if __name__ == "__main__":

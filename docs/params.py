@@ -3,56 +3,81 @@
 Types, defaults and meanings are those of pipeline/config; dvc.yaml says which stages read a param.
 """
 
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipeline.config.params import Params
 from pipeline.config.schema import Section
 from pipeline.runtime.files import read_yaml, write_text
+from pipeline.runtime.limits import SEED
 
 PAGE = Path(__file__).with_suffix(".md")
 DAG = Path(__file__).parents[1] / "dvc.yaml"
 OPENING = """# Every param
 
-`params.yaml` holds every param of the pipeline. `python docs/params.py` makes this page of
-`pipeline/config/schema.py` and `dvc.yaml`; a test compares them. The values are the defaults, which
-are those of the preset `mnist5k`. A param that no stage lists changes no result. The report lists
-all but those of `mlflow`, so `analysis` runs again after a change; it is not named in each row.
+`dvc exp run -S training.lr=2e-4` changes one value of `params.yaml` and runs what depends on it.
+Quote a list for the shell: `-S 'sweep.iterations=[2,4,8]'`. `maskgit params` checks the file and
+prints it. A wrong value stops the first stage in one line before any work.
 
-A wrong value stops the first stage with one line that names the key and the way out, before any
-work. `maskgit params` checks the file and prints it. `dvc exp run -S training.lr=2e-4` changes one
-value and runs what depends on it; a list is quoted for the shell, `-S 'sweep.iterations=[2,4,8]'`.
+Each param is listed with its default (that of the preset `mnist5k`) and its type. *Stage* names
+where a change takes effect: DVC runs these stages again, then those that use their outputs. The
+report (`analysis`) runs again after every change but those of `mlflow`. *Paper* and *release* give
+the authors' values for ImageNet.
+
+`python docs/params.py` makes this page from `pipeline/config/schema.py` and `dvc.yaml`.
 """
-HEAD = ["| param | default | may be | meaning | of stages |", "|---|---|---|---|---|"]
-BOUNDS = {"multipleOf": "multiple of", "minimum": "≥", "exclusiveMinimum": ">"}
+BOUNDS = {"multipleOf": "multiple of ", "minimum": "≥", "exclusiveMinimum": ">"}
 BOUNDS |= {"maximum": "≤", "exclusiveMaximum": "<"}
+TYPES = {"integer": "int", "number": "float"}
 
 
 def allowed(kind: dict[str, Any]) -> str:
-    """What a value may be, from the JSON schema of its type."""
+    """What a value may be, from the JSON schema of its type; nothing if the default shows it."""
     if "anyOf" in kind:
-        return f"{allowed(kind['anyOf'][0])}, or null"
+        return f"{allowed(kind['anyOf'][0]) or 'text'}, or null"
     if "enum" in kind:
         return ", ".join(f"`{value}`" for value in kind["enum"])
     if kind["type"] == "array":
         pair = kind.get("minItems") == kind.get("maxItems") == 2
-        many = "two of" if pair else "a list of" if "minItems" in kind else "a list, or `[]`, of"
-        return f"{many}: {allowed(kind['items'])}"
-    name = {"boolean": "true, false", "string": "a text"}.get(kind["type"], kind["type"])
-    return ", ".join(
-        [name, *(f"{said} {kind[key]:,}" for key, said in BOUNDS.items() if key in kind)]
-    )
+        many = "two" if pair else "list" if "minItems" in kind else "list or `[]`"
+        items = allowed(kind["items"])
+        return f"{many}: {items}" if items else many
+    if kind["type"] in ("boolean", "string"):
+        return ""
+    bounds = [f"{said}{kind[key]}" for key, said in BOUNDS.items() if kind.get(key, SEED) != SEED]
+    return " ".join([TYPES[kind["type"]], ", ".join(bounds)])
+
+
+def sources(dag: dict[str, Any]) -> dict[str, set[str]]:
+    """For each stage, all stages whose outputs it needs, directly or not."""
+    outs = {
+        name: [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]]
+        for name, stage in dag["stages"].items()
+    }
+    found: dict[str, set[str]] = {}
+    for name, stage in dag["stages"].items():  # dvc.yaml lists them in the order of a run
+        direct = {
+            other
+            for other in found
+            for out in outs[other]
+            if any(f"{dep}/".startswith(f"{out}/") for dep in stage["deps"])
+        }
+        found[name] = direct.union(*(found[other] for other in direct))
+    return found
 
 
 def stages(key: str, dag: dict[str, Any]) -> str:
-    """The stages that list a param or its section; `analysis` lists all, so it is left out."""
-    names = [
+    """The stages that a param reaches first. `analysis` lists all params, so it is left out."""
+    names = {
         name
         for name, stage in dag["stages"].items()
         if {key, key.split(".")[0]} & set(stage.get("params", ()))
         and (name != "analysis" or key.startswith("analysis."))
-    ]
-    return ", ".join(f"`{name}`" for name in names) or "none: it changes no result"
+    }
+    needed = sources(dag)
+    first = [name for name in dag["stages"] if name in names and not needed[name] & names]
+    return ", ".join(f"`{name}`" for name in first) or "none (no result changes)"
 
 
 def shown(value: Any) -> str:
@@ -64,28 +89,36 @@ def shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def rows(fields: dict[str, dict[str, Any]], prefix: str, dag: dict[str, Any]) -> list[str]:
-    """A row for each param, from the JSON schemas of their types."""
-    return [
-        f"| `{key}` | `{shown(field['default'])}` | {allowed(field)} | "
-        f"{' '.join(field['description'].split()).replace('|', '&#124;').replace('<', '&lt;')} | "
-        f"{stages(prefix + key, dag)} |"
-        for key, field in fields.items()
-    ]
+def section(fields: dict[str, dict[str, Any]], prefix: str, dag: dict[str, Any]) -> str:
+    """The stages that the params reach, and a line for each param."""
+    reached = {key: stages(prefix + key, dag) for key in fields}
+    usual, _ = Counter(reached.values()).most_common(1)[0]
+    others: dict[str, list[str]] = {}
+    for key, names in reached.items():
+        if names != usual:
+            others.setdefault(names, []).append(f"`{key}`")
+    said = [f"{', '.join(keys)}: {names}" for names, keys in others.items()]
+    lines = ["; ".join([f"Stage: {usual}", *said]) + ".", ""]
+    for key, field in fields.items():
+        kind = allowed(field)
+        meaning = " ".join(field["description"].split()).replace("<", "&lt;")
+        lines.append(
+            f"- `{key}: {shown(field['default'])}`{f' ({kind})' if kind else ''}. {meaning}"
+        )
+    return "\n".join([*lines, ""])
 
 
 def page() -> str:
     """The whole page."""
     dag, whole = read_yaml(DAG), Params.model_json_schema()["properties"]
     top = {key: field for key, field in whole.items() if "$ref" not in field}
-    parts = [OPENING, "\n".join([*HEAD, *rows(top, "", dag), ""])]
+    parts = [OPENING, section(top, "", dag)]
     for name, field in Params.model_fields.items():
         if name not in top:
-            section: type[Section] = field.annotation
-            kind = section.model_json_schema()
+            kind = cast(type[Section], field.annotation).model_json_schema()
             about = [" ".join(kind["description"].split()), ""] if "description" in kind else []
-            lines = rows(kind["properties"], f"{name}.", dag)
-            parts.append("\n".join([f"## {name}", "", *about, *HEAD, *lines, ""]))
+            body = section(kind["properties"], f"{name}.", dag)
+            parts.append("\n".join([f"## {name}", "", *about, body]))
     return "\n".join(parts)
 
 

@@ -118,24 +118,24 @@ class Section(BaseModel):
 
 class Data(Section):
     source: Annotated[Text, AfterValidator(_known_source)] = "mnist5k"
-    """mnist5k (5,000 digits, no download), torchvision:NAME, or folder:PATH with one subfolder a
-    class, with or without train/ and val/ above them."""
+    """`mnist5k` (5,000 digits, no download), `torchvision:NAME`, or `folder:PATH` with a subfolder
+    for each class, with or without `train/` and `val/` above."""
     download_dir: Annotated[Text, AfterValidator(_folder)] = "data/raw"
-    """Folder that torchvision downloads data sets to."""
+    """Folder for torchvision downloads."""
     image_size: PositiveInt = 28
-    """Side of the square images in pixels; divisible by 2^(len(tokenizer.multipliers) - 1)."""
+    """Side in pixels; divisible by 2^(len(tokenizer.multipliers) - 1)."""
     channels: Literal[1, 3] = 1
     """1 for grey, 3 for RGB."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of each class that is held out if the source has no validation split."""
+    """Share of each class held out if the source has no validation split."""
     shard_size: PositiveInt = 1024
-    """Images in a shard file."""
+    """Images per shard file."""
     crop_scale: Annotated[Pair[Share], AfterValidator(_ascending)] = [0.8, 1.0]
-    """RandomResizedCrop: range of the crop's area as a share of the image's. Paper: not given."""
+    """Range of a random crop's area as a share of the image's. Paper: not given."""
     crop_ratio: Annotated[Pair[PositiveFloat], AfterValidator(_ascending)] = [0.9, 1.1111]
-    """RandomResizedCrop: range of the crop's aspect ratio. Paper: not given."""
+    """Range of a random crop's aspect ratio. Paper: not given."""
     flip: bool = False
-    """Mirror images at random (not useful for digits)."""
+    """Mirror images at random (not for digits)."""
 
     @property
     def folder(self) -> str:
@@ -145,44 +145,43 @@ class Data(Section):
 
 
 class Classifier(Section):
-    """The reference classifier: features for metrics, and the perceptual loss of small images."""
+    """The reference classifier, for metrics and for the perceptual loss of small images."""
 
     architecture: Annotated[str, AfterValidator(_known_architecture)] = "small"
-    """small (a residual network for small images), or a ResNet, such as torchvision:resnet50."""
+    """`small`, a residual network for small images, or a ResNet such as `torchvision:resnet50`."""
     width: PositiveInt = 16
-    """Channels of the small network's first stage; its features have 4 × width dimensions."""
+    """Channels of the first stage of `small`; its features have 4 × width dimensions."""
     crop_scale: Annotated[Pair[Share], AfterValidator(_ascending)] = [0.8, 1.0]
-    """As data.crop_scale, for classifiers. Commonly 0.08 to 1 for ResNet-50 on ImageNet."""
+    """As data.crop_scale, for classifiers. Usual for ResNet-50 on ImageNet: 0.08 to 1."""
     steps: PositiveInt = 400
     """Training steps."""
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """Images in a step."""
+    """Images per step."""
     lr: PositiveFloat = 4e-3
     """Peak learning rate of AdamW under a one-cycle schedule."""
     weight_decay: NonNegativeFloat = 0.05
-    """Decoupled weight decay; 0 for none."""
+    """Decoupled weight decay."""
     label_smoothing: Fraction = 0.1
-    """Share of the target that is spread over all classes; 0 for none."""
+    """Share of the target spread over all classes."""
     spike_factor: SpikeFactor = None
     """As training.spike_factor."""
     bf16: bool = True
-    """bfloat16 autocast, as training.bf16."""
+    """As training.bf16."""
     checkpoint_every: PositiveInt = 100
-    """Steps between checkpoints, which are also the points of the logged curves."""
+    """Steps between checkpoints and logged values."""
 
 
 class Tokenizer(Section):
     """The VQGAN."""
 
     pretrained: Text | None = None
-    """Use these weights instead of training: the authors' checkpoint, the PyTorch port
-    maskgit-vqgan-imagenet-f16-256.bin, or safetensors. The architecture below must be theirs."""
+    """Weights to use instead of training, of the architecture below (docs/released.md)."""
     filters: Annotated[int, Field(ge=32, multiple_of=32)] = 32
-    """Channels of the first level; a multiple of 32, the groups of GroupNorm. Release: 128."""
+    """Channels of the first level. Release: 128."""
     multipliers: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 1, 2]
     """Channel multiplier of each level; all but the first halve the side. Release: 1,1,2,2,4."""
     res_blocks: PositiveInt = 1
-    """Residual blocks in a level and in the middle. Release: 2."""
+    """Residual blocks in each level and in the middle. Release: 2."""
     embedding_dim: PositiveInt = 16
     """Dimension of a code. Release: 256."""
     codebook_size: Annotated[int, Field(ge=2, le=CODES)] = 64
@@ -190,48 +189,48 @@ class Tokenizer(Section):
     steps: PositiveInt = 800
     """Training steps. Release: 1M."""
     batch_size: PositiveInt = 64
-    """Images in a step. Release: 256."""
+    """Images per step. Release: 256."""
     lr: PositiveFloat = 1e-3
-    """Learning rate of Adam for the tokenizer and the discriminator. Release: 1e-4."""
+    """Learning rate of Adam, also for the discriminator. Release: 1e-4."""
     betas: Pair[Fraction] = [0.0, 0.99]
-    """Betas of Adam. Release: 0.0, 0.99."""
+    """Betas of Adam. Release: the same."""
     ema_decay: Fraction = 0.99
-    """Decay of the exponential moving average of the weights, which is published."""
+    """Decay of the exponential moving average of the weights, which later stages use."""
     perceptual: Literal["classifier", "lpips_vgg", "lpips_alex", "lpips_squeeze"] = "classifier"
-    """Network of the perceptual loss: the reference classifier, or LPIPS (a download)."""
+    """Network of the perceptual loss. LPIPS is downloaded."""
     perceptual_weight: NonNegativeFloat = 0.1
-    """Weight of the perceptual loss. Release: 0.1, of its own network."""
+    """Weight of the perceptual loss. Release: 0.1, with a network that is not released."""
     commitment_weight: NonNegativeFloat = 0.25
-    """Weight of the commitment loss. Release: 0.25."""
+    """Weight of the commitment loss. Release: the same."""
     entropy_weight: NonNegativeFloat = 0.1
-    """Weight of the entropy loss. Release: 0.1."""
+    """Weight of the entropy loss. Release: the same."""
     entropy_temperature: PositiveFloat = 0.01
-    """Temperature of the softmax over distances to the codes. Release: 0.01."""
+    """Temperature of the softmax over distances in the entropy loss. Release: the same."""
     revive_after: PositiveInt = 50
-    """Steps after which an unused code is moved onto an output of the encoder."""
+    """Steps after which an unused code moves onto an output of the encoder."""
     adversarial_weight: NonNegativeFloat = 0.05
-    """Weight of the generator's non-saturating GAN loss. Release: 0.1."""
+    """Weight of the non-saturating GAN loss. Release: 0.1."""
     adversarial_start: NonNegativeInt = 400
     """Step at which the discriminator joins; its weight ramps up in as many steps, at most 1000."""
     adaptive_weight: bool = False
-    """Multiply adversarial_weight by VQGAN's λ, a ratio of the gradients' norms. Release: false;
-    VQGAN, whose set-up the paper names: true, with adversarial_weight 0.8."""
+    """Multiply adversarial_weight by VQGAN's λ, a ratio of gradient norms. Release: false; VQGAN:
+    true, with adversarial_weight 0.8."""
     r1_weight: NonNegativeFloat = 0.5
-    """Weight of the R1 penalty ‖∇D‖². Release: 10, which is too much for small images."""
+    """Weight of the R1 penalty ‖∇D‖². Release: 10, too much for small images."""
     r1_every: PositiveInt = 8
-    """Steps between R1 penalties; the weight is multiplied by this number."""
+    """Steps between R1 penalties, whose weight is multiplied by this number."""
     discriminator: Literal["patch", "stylegan"] = "patch"
-    """patch (four convolutions, for small images), or stylegan (release; sides of 2^n pixels)."""
+    """Four convolutions for small images, or the release's, for images of 2^n pixels a side."""
     discriminator_filters: PositiveInt = 16
-    """Channels of its first convolution; later ones have more. Release: 64 at 256×256 pixels."""
+    """Channels of the discriminator's first convolution. Release: 64 at 256×256 pixels."""
     spike_factor: SpikeFactor = None
-    """As training.spike_factor; the discriminator skips the same steps."""
+    """As training.spike_factor, for the discriminator too."""
     bf16: bool = True
-    """bfloat16 autocast, as training.bf16, but not of the discriminator."""
+    """As training.bf16, without the discriminator."""
     tf32: bool = False
-    """Let a GPU use TF32 in float32 convolutions, which makes the discriminator much faster."""
+    """Allow TF32 in float32 convolutions on a GPU."""
     checkpoint_every: PositiveInt = 100
-    """Steps between checkpoints and points of the curves."""
+    """Steps between checkpoints and logged values."""
 
     @property
     def downsampling(self) -> int:
@@ -239,12 +238,12 @@ class Tokenizer(Section):
 
 
 class Tokens(Section):
-    """The token cache that the transformers are trained on."""
+    """The tokens that the transformers train on."""
 
     crops_per_image: PositiveInt = 4
-    """Random crops of each training image that are encoded and cached."""
+    """Random crops of each training image that are encoded."""
     bf16: bool = False
-    """Encode in bfloat16 where the device is faster in it; some tokens differ (0.6% here)."""
+    """Encode in bfloat16 if the device is faster in it; 0.6% of the tokens differed here."""
     batch_size: PositiveInt = 256
     """Images encoded at once."""
 
@@ -253,17 +252,17 @@ class Transformer(Section):
     """The network of MaskGIT and of the autoregressive baseline."""
 
     pretrained: Text | None = None
-    """Weights to use instead of training, as tokenizer.pretrained; the sweep then only decodes."""
+    """Weights to use instead of training; the sweep then only decodes."""
     layers: PositiveInt = 2
     """Number of layers. Paper: 24."""
     hidden: Annotated[int, Field(ge=2)] = 128
     """Dimension of a token; a multiple of heads. Paper: 768."""
     heads: PositiveInt = 4
-    """Attention heads in a layer. Paper: 8; release: 16."""
+    """Attention heads per layer. Paper: 8; release: 16."""
     mlp: PositiveInt = 256
-    """Hidden dimension of a layer's MLP. Paper: 3072."""
+    """Hidden dimension of the MLPs. Paper: 3072."""
     dropout: Fraction = 0.0
-    """Dropout rate in training. Paper: 0.1, which makes a step slower here."""
+    """Dropout rate in training. Paper: 0.1."""
 
     @model_validator(mode="after")
     def _heads_divide(self):
@@ -278,76 +277,76 @@ class Training(Section):
     """Training of both transformers."""
 
     steps: PositiveInt = 600
-    """MaskGIT's training steps. Paper: 300 epochs of ImageNet, about 1.5M steps at batch 256."""
+    """MaskGIT's training steps. Paper: 300 epochs, about 1.5M steps."""
     batch_size: PositiveInt = 64
     """Images in a step, over all workers. Paper: 256."""
     accumulate: PositiveInt = 1
-    """Microbatches of a worker's images, to save memory; the gradient is that of all of them."""
+    """Microbatches per step, to save memory; the gradient stays that of the whole batch."""
     lr: PositiveFloat = 4e-3
-    """Peak learning rate. Release: 1e-4; small models and short runs learn fastest at 4e-3."""
+    """Peak learning rate. Release: 1e-4."""
     warmup_steps: NonNegativeInt = 50
-    """Steps in which the learning rate rises linearly to its peak. Release: 5000."""
+    """Steps of linear warm-up. Release: 5000."""
     betas: Pair[Fraction] = [0.9, 0.96]
-    """Betas of Adam. Paper: 0.9, 0.96."""
+    """Betas of Adam. Paper: the same."""
     weight_decay: NonNegativeFloat = 4.5e-2
-    """Decoupled weight decay. Release: 4.5e-2; the paper gives none."""
+    """Decoupled weight decay. Release: the same; paper: not given."""
     grad_clip: PositiveFloat | None = 1.0
-    """Global norm that gradients are clipped to; null for none. Paper: none; others: 1."""
+    """Global norm that gradients are clipped to; null: no clipping, as in the paper."""
     spike_factor: SpikeFactor = None
-    """After 100 steps, skip a step whose loss or gradient norm is not finite, or larger than this
-    factor times its running mean; 3, for example, for long runs. null skips none."""
+    """After 100 steps, skip a step whose loss or gradient norm is not finite, or exceeds this
+    factor times its running mean. Try 3 for long runs; null: skip no step."""
     ema_decay: Fraction = 0.99
     """Decay of the exponential moving average of the weights. Release: 0.999."""
     mask_schedule: Schedule = "cosine"
-    """Schedule γ of the main model; sweep.schedules lists the names. Paper: cosine."""
+    """Schedule γ of the main model. Paper: cosine."""
     min_masking_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Lower bound of the mask ratio in training. Paper: none; release: 0.5."""
     loss_on: Literal["masked", "all"] = "masked"
-    """Loss on the masked tokens, as in the paper, or on all tokens."""
+    """Tokens that the loss counts. Paper: masked."""
     label_drop: Fraction = 0.0
-    """Share of images whose class is hidden, for classifier-free guidance. Paper: none."""
+    """Share of images whose class is hidden, for classifier-free guidance. Paper: 0."""
     bf16: bool = True
     """bfloat16 autocast, on a CPU only if it multiplies bfloat16 (docs/presets.md)."""
     bf16_gradients: bool = False
-    """Send gradients between workers in bfloat16, which halves the bytes."""
+    """Send gradients between workers in bfloat16: half the bytes."""
     compile: bool = False
     """torch.compile of the transformer, for GPUs; needs Python's headers and a C compiler."""
     label_smoothing: Fraction = 0.1
-    """Label smoothing of both networks. Paper: 0.1."""
+    """Label smoothing. Paper: 0.1."""
     other_label_smoothings: Distinct[Fraction] = [0.0]
-    """Other values that both networks are trained with too, for an ablation; [] for none."""
+    """More values to train both networks with, for an ablation."""
     checkpoint_every: PositiveInt = 200
-    """Steps between checkpoints and points of the curves."""
+    """Steps between checkpoints and logged values."""
 
 
 class Autoregressive(Section):
     """The baseline VQGAN∗: the same architecture and training, causal, in raster order."""
 
     steps: PositiveInt = 600
-    """Training steps; as many as training.steps for a fair comparison."""
+    """Training steps; equal to training.steps for a fair comparison."""
     bf16: bool = False
     """bfloat16 autocast in sampling. In float32, the key-value cache changes no token."""
 
 
 class Ray(Section):
-    """Workers and devices; docs/cluster.md explains how to choose them."""
+    """Workers and devices (docs/cluster.md)."""
 
     num_workers: PositiveInt = 1
-    """Data-parallel workers of a training, and processes that other stages share batches among."""
+    """Data-parallel workers of a training, or processes that share the batches of another stage."""
     cpus_per_worker: PositiveInt = 1
-    """CPUs of a worker, and its threads."""
+    """CPUs and threads per worker."""
     loaders_per_worker: NonNegativeInt = 0
-    """How many of these CPUs load images in processes; 0 loads them in threads. Same images."""
+    """How many of these CPUs load images in processes; 0: in threads."""
     use_gpu: bool = False
-    """One GPU for each worker, and for the stage's own process; false uses none."""
+    """Give one GPU to each worker and to the stage's own process."""
     elastic: bool = False
-    """Resume a training after a change of its workers, though its results depend on when that was.
-    false trains again, so that equal params give equal bytes. Choose it before the first run."""
+    """Resume a training if its workers change; results then depend on when that was. false: train
+    again. Choose it before the first run."""
     max_failures: NonNegativeInt = 2
-    """Restarts of a training after a worker is lost."""
+    """Restarts of a training that loses a worker."""
     storage_path: Annotated[Text, AfterValidator(_storage)] = "runs"
-    """Folder of run directories that every node sees, or s3://bucket/folder or gs://bucket/folder
-    for checkpoints and models, with run directories in runs."""
+    """Folder of run directories that every node sees; or `s3://bucket/folder` or `gs://bucket/folder`
+    for checkpoints and models, with run directories in `runs`."""
 
     @property
     def folder(self) -> str:
@@ -364,11 +363,11 @@ class Decoding(Section):
     """Iterative decoding of the main model (section 3.2)."""
 
     iterations: PositiveInt = 8
-    """T. Paper: 8 at 256×256, 12 at 512×512."""
+    """T, the number of steps. Paper: 8 at 256×256, 12 at 512×512."""
     choice_temperature: NonNegativeFloat = 4.5
-    """Scale of the Gumbel noise on the confidence, annealed to 0. Release: 4.5."""
+    """Scale of the Gumbel noise on the confidence, annealed to 0. Release: the same."""
     rounding: Literal["floor", "ceil"] = "floor"
-    """Rounding of the number of tokens to mask: floor (release), or ceil (paper: ⌈γ(t/T)·N⌉)."""
+    """Rounding of the number of tokens to mask. Release: floor; paper: ceil."""
     guidance_scale: NonNegativeFloat = 0.0
     """Classifier-free guidance s: (1 + s)·conditional − s·unconditional logits. Paper: 0."""
     bf16: bool = True
@@ -381,19 +380,19 @@ class Sweep(Section):
     """The ablation of mask schedules (Table 3, Figure 8)."""
 
     schedules: Grid[Schedule] = [*SEVEN]
-    """Mask schedules to train with. Paper: these seven. Also: arccos."""
+    """Mask schedules to train with. Paper: the same. Also: arccos."""
     iterations: Grid[PositiveInt] = [2, 4, 8, 12, 24]
-    """Values of T; each trained model is decoded with all of them."""
+    """Values of T to decode each model with."""
     seeds: Grid[Seed] = [0, 1, 2]
-    """Seeds; each schedule is trained once with each."""
+    """Seeds to train each schedule with."""
     crossed: Distinct[Schedule] = ["cubic", "cosine", "linear", "square_root"]
-    """Schedules whose models are decoded with each other's γ too, with T = decoding.iterations."""
+    """Schedules whose models are also decoded with each other's γ, at T = decoding.iterations."""
     steps: PositiveInt = 250
-    """Training steps of each training."""
+    """Steps of each training."""
     samples: PositiveInt = 320
-    """Samples of each schedule, T and seed."""
+    """Samples per schedule, T and seed."""
     workers_per_trial: PositiveInt | None = 1
-    """Workers of a training; null, with ray.elastic, for the fewest that keep all workers busy."""
+    """Workers of a training; null, with ray.elastic: the fewest that keep all workers busy."""
 
 
 class Evaluation(Section):
@@ -405,43 +404,43 @@ class Evaluation(Section):
     """Features of a second precision and recall; random: the classifier with random weights. Paper:
     VGG in Table 1, Inception in Table 5."""
     inception_weights: Text | None = None
-    """File of torch-fidelity's Inception weights; null downloads it."""
+    """File of torch-fidelity's Inception weights; null: download."""
     vgg_weights: Text | None = None
-    """File of torchvision's VGG-16 weights; null downloads it."""
+    """File of torchvision's VGG-16 weights; null: download."""
     reference_statistics: Text | None = None
-    """ADM .npz file of reference statistics for FID; null takes the training images."""
+    """ADM .npz file of reference statistics for FID; null: the training images."""
     bf16: bool = False
-    """Compute features in bfloat16 where the device is faster in it; FIDs differ by 0.01 here."""
+    """Compute features in bfloat16 if the device is faster in it; FIDs differed by 0.01 here."""
     seeds: Grid[Seed] = [0, 1, 2]
-    """Seeds; both networks are trained and sampled once with each, and tables show the spread."""
+    """Seeds to train and sample both networks with."""
     samples: PositiveInt = 1000
-    """Samples of each model. Paper: 50,000."""
+    """Samples per model. Paper: 50,000."""
     labels: Literal["training", "uniform"] = "training"
-    """Classes of samples: as often as in the training images, or uniform, as usual on ImageNet."""
+    """Classes of samples: as frequent as in training images, or uniform, as usual on ImageNet."""
     keep_samples: bool = True
-    """Keep a copy of data/samples in run directories, so that one more seed samples only itself."""
+    """Keep a copy of the samples in `runs`, so that one more seed samples only itself."""
     neighbors: PositiveInt = 3
-    """k of the nearest neighbors in precision, recall, density and coverage."""
+    """k of precision, recall, density and coverage."""
     manifold_images: PositiveInt = 10000
-    """Maximum number of images on each side for precision, recall, density and coverage."""
+    """Maximum number of images on each side for these four metrics."""
     is_splits: PositiveInt = 1
-    """Splits of the Inception Score. The paper gives none; ADM averages splits of 5,000 samples."""
+    """Splits of the Inception Score. Paper: not given; ADM: 5,000 samples per split."""
     kid_subsets: PositiveInt = 20
     """Random subsets that KID is averaged over."""
     kid_subset_size: Annotated[int, Field(ge=2)] = 100
-    """Images in a subset; sets with fewer images have no KID."""
+    """Images per subset; smaller sets have no KID."""
     halves: Annotated[int, Field(ge=2)] = 20
-    """Random halves of a set that the spread of its metrics is computed from."""
+    """Random halves of a set, for the spread of its metrics."""
 
 
 class Cas(Section):
-    """Classification Accuracy Score: classifiers that are trained on samples only, one for each of
-    evaluation.seeds, set of images (MaskGIT's, the baseline's, real ones) and augmentation."""
+    """Classification Accuracy Score: one classifier for each of evaluation.seeds, each set of
+    images (MaskGIT's, the baseline's, real ones) and augmentation."""
 
     samples: PositiveInt = 4000
-    """Images that each classifier is trained on."""
+    """Training images per classifier."""
     steps: PositiveInt = 150
-    """Training steps of each classifier."""
+    """Training steps per classifier."""
     workers_per_classifier: PositiveInt | None = 1
     """As sweep.workers_per_trial."""
 
@@ -450,20 +449,20 @@ class Temperature(Section):
     """Samples of the main model at several values of decoding.choice_temperature."""
 
     values: Grid[NonNegativeFloat] = [0.0, 1.0, 2.0, 4.5, 8.0, 12.0]
-    """Choice temperatures; 0 always takes the most confident tokens."""
+    """Choice temperatures; 0: always the most confident tokens."""
     samples: PositiveInt = 1000
-    """Samples of each value and seed."""
+    """Samples per value and seed."""
 
 
 class Editing(Section):
     """In- and outpainting of validation images (Table 2, Figures 6 and 7)."""
 
     images: PositiveInt = 200
-    """Images of each task; at most the validation split."""
+    """Images per task, of the validation split."""
     iterations: PositiveInt = 8
-    """T. The paper gives none; the large presets use as many as for generation."""
+    """T, the number of steps. Paper: not given."""
     dilate: NonNegativeInt = 0
-    """Tokens by which a mask grows on each side. Release: 1, too many for a 7×7 grid."""
+    """Tokens by which a mask grows on each side. Release: 1."""
     feather: NonNegativeInt = 2
     """Width of the blend around a mask in pixels."""
 
@@ -472,7 +471,7 @@ class Rejection(Section):
     """Rejection sampling by the reference classifier (Table 4)."""
 
     acceptance: Grid[Share] = [1.0, 0.5, 0.2, 0.05]
-    """Shares of each class's samples that are kept. Paper: 0.05."""
+    """Shares of each class's samples to keep. Paper: 0.05."""
 
 
 class Reconstruction(Section):
@@ -483,9 +482,9 @@ class Reconstruction(Section):
     mask_ratios: Grid[Annotated[float, Field(ge=0, le=1)]] = [0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]
     """Shares of the tokens that are masked."""
     draws: PositiveInt = 5
-    """Samples of each image; their median is a reconstruction too."""
+    """Samples per image; their median is also reported."""
     iterations: PositiveInt = 8
-    """T."""
+    """T, the number of steps."""
 
 
 class Speed(Section):
@@ -496,19 +495,19 @@ class Speed(Section):
     batch_sizes: Grid[PositiveInt] = [1, 8]
     """Images decoded at once."""
     repeats: PositiveInt = 8
-    """Timings of which the median is taken, after one warm-up."""
+    """Timings, after one warm-up; the median counts."""
 
 
 class Analysis(Section):
     dpi: Annotated[int, Field(ge=10)] = 150
-    """Resolution of the figures in dots per inch."""
+    """Resolution of figures, in dots per inch."""
     best_by: Literal["fid", "is"] = "fid"
     """Metric that selects the best T of a schedule."""
 
 
 class Mlflow(Section):
     experiment: Text = "maskgit"
-    """Experiment that runs are logged to."""
+    """Name of the experiment."""
 
 
 def user_error(error: ValidationError, model: Any = None) -> UserError:
