@@ -109,7 +109,7 @@ def _prepare_local() -> None:
 
 def _cannot_join(address: str, reason: str) -> UserError:
     if address:
-        way_out = "start a head with `ray start --head`, or unset RAY_ADDRESS"
+        way_out = "start a head (docs/cluster.md), or unset RAY_ADDRESS"
         return UserError("RAY_ADDRESS", f"cannot join Ray at '{address}': {reason}", way_out)
     way_out = "run again when the machine is less busy, or set RAY_TMPDIR to a shorter path"
     return UserError("Ray", f"cannot start: {reason.splitlines()[0]}", way_out)

@@ -26,7 +26,7 @@ from pipeline.runtime.runs import provenance
 from pipeline.runtime.secrets import redacted, server_of
 from pipeline.tools.job import KEY, ORDER, Order, push
 
-START = "start a head with `ray start --head`, or give the address of one with --address"
+START = "start a head (docs/cluster.md), or give the address of one with --address"
 TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or write the token to ~/.ray/auth_token"
 AGENT = "start the head with --dashboard-agent-listen-port and a free port"
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
