@@ -106,4 +106,4 @@ def test_submitting_without_a_head_is_one_line(tmp_path):
     command = ("python", "-m", "pipeline", "submit", "--address", address)
     (line,) = project.run(*command, ok=False).splitlines()
     assert line.startswith(f"error: the Ray dashboard at {address}: Connection refused")
-    assert "ray start --head" in line
+    assert "docs/cluster.md" in line
