@@ -15,14 +15,6 @@ pytestmark = pytest.mark.slow
 HEADLINE = 13  # columns of `dvc metrics show`, at most
 
 
-def test_a_changed_param_is_one_line_of_the_diff(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    project.run("git", "checkout", "-q", "params.yaml")
-    project.run("dvc", "exp", "run", "-S", "training.lr=2e-4", "schedules")
-    changed = project.run("git", "diff", "--numstat", "params.yaml").split()
-    assert changed == ["1", "1", "params.yaml"]
-
-
 def test_an_experiment_in_a_copy_leaves_its_runs_in_the_project(finished, tmp_path):
     from mlflow import MlflowClient
 

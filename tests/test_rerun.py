@@ -207,5 +207,6 @@ def test_sweep_of_distributed_trials_does_not_starve(finished, tmp_path):
         sweep__crossed=["cosine", "cubic"],
         sweep__workers_per_trial=2,
     )
+    project.stage("schedules")
     project.stage("sweep", timeout=400)
     assert len(pd.read_csv(project.folder / "results/sweep/rows.csv")) == 2 * 2
