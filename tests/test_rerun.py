@@ -198,9 +198,7 @@ def test_edited_code_runs_only_what_depends_on_it(finished, tmp_path, file, expe
 
 
 def test_sweep_of_distributed_trials_does_not_starve(finished, tmp_path):
-    """The workers that compute the features of the training images make room for the trials'."""
     project = finished.copy(tmp_path / "project")
-    shutil.rmtree(project.folder / "runs/features")
     project.set(
         ray__num_workers=min(8, 2 ** int(math.log2(os.cpu_count()))),  # all, or nearly
         sweep__schedules=["cosine", "cubic"],

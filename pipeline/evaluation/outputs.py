@@ -50,7 +50,7 @@ class Networks:
 
     def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
         # In batches of nearly one size: the bits of a small last one could depend on the number of
-        # threads (tests/test_kernels.py).
+        # threads (tests/paper/test_kernels.py).
         return self.run(images.chunk(-(-len(images) // BATCH)))
 
     def run(self, batches: Sequence[Tensor]) -> dict[str, Tensor]:

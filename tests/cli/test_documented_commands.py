@@ -37,8 +37,7 @@ def commands() -> list[tuple[str, str]]:
         lines += re.findall(r"`((?:maskgit|make|dvc) [^`]+)`", text)
         for line in lines:
             for part in re.split(r"\s(?:&&|\|)\s", line.partition(" #")[0]):
-                # `maskgit scale` is named once, as withdrawn.
-                if re.match("(maskgit (?!scale)|make |dvc )[a-z]", part.strip()):
+                if re.match("(maskgit |make |dvc )[a-z]", part.strip()):
                     found.append((page.relative_to(ROOT).as_posix(), " ".join(part.split())))
     return sorted(set(found))
 

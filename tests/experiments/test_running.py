@@ -101,7 +101,7 @@ def test_a_stage_started_by_hand_refuses_inputs_of_other_params(project, monkeyp
     monkeypatch.setattr(sys, "argv", ["stages/train_classifier.py"])
     monkeypatch.delenv("DVC_STAGE", raising=False)
     for seed in (0, 5):
-        made = stage_params("prepare") | {"seed": seed}
+        made = stage_params("prepare") | {"seed": seed, "ray.num_workers": 9}
         write_json("results/sources/prepare.json", {"params": made})
         if seed == 0:
             running.run_stage(lambda params: "done")

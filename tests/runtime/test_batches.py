@@ -189,7 +189,6 @@ def made(folder: Path, params: Params, workers: BatchWorkers) -> dict[str, bytes
     rows += temperature_rows(params, folders_of(folder / "temperature", params), workers)
     more, pictures = reconstruct_hidden(params, folders_of(folder / "rebuilt", params), workers)
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*.*")}
-    files |= {f"features/{path.name}": path for path in Path("runs/features").glob("*.s*")}
     content = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
     return content | {"rows": repr(rows + more).encode(), "pictures": pictures["samples"].tobytes()}
 
