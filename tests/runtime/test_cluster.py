@@ -27,6 +27,7 @@ from pipeline.runtime.ray_cluster import (
     wait_longer,
     why_no_cluster,
 )
+from stages.running import INTERRUPTED
 from tests.project import ROOT
 
 # What a process sees of the local cluster that it has started. Of each port: its process, its
@@ -160,7 +161,10 @@ running.run_stage(work)
 @pytest.mark.slow
 @pytest.mark.parametrize("whom", ["all", "the stage"])
 def test_a_stage_that_a_scheduler_ends_prints_one_line(whom):
-    """A scheduler tells all processes of a job, Ray's servers too; others tell the stage alone."""
+    """A scheduler tells all processes of a job, Ray's servers too; others tell the stage alone.
+
+    Ray's core may log that its servers are gone, before or after the line.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DVC_"))}
     process = subprocess.Popen(
         (sys.executable, "-c", TOLD, whom),
@@ -174,8 +178,8 @@ def test_a_stage_that_a_scheduler_ends_prints_one_line(whom):
     assert process.stdout.readline() == "told\n"
     told = time.monotonic()
     printed, said = process.communicate(timeout=45)
-    line = "error: interrupted; run again to go on from the last checkpoint\n"
-    assert (process.returncode, printed, said) == (1, "", line)
+    lines = [line for line in said.splitlines() if whom != "all" or not line.startswith("[20")]
+    assert (process.returncode, printed, lines) == (1, "", [INTERRUPTED])
     assert time.monotonic() - told < 25  # 2 s of the stage alone, 9 s of all processes
 
 
