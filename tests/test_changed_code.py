@@ -65,17 +65,6 @@ def test_params_that_change_before_the_stage_looks_are_told_too(
     assert "made of" not in capsys.readouterr().out
 
 
-def test_a_file_that_params_name_has_changed_too(stage, make_params):
-    Path("a.npz").write_text("1")
-    params = make_params(evaluation={"reference_statistics": "a.npz"})
-    Path("params.yaml").write_text(json.dumps(params.model_dump()))
-    stages = json.loads(Path("dvc.yaml").read_text())
-    stages["stages"]["edit"]["params"] = ["evaluation"]
-    Path("dvc.yaml").write_text(json.dumps(stages))
-    with pytest.raises(UserError, match=r"^a\.npz: changed while edit ran"), Stage("edit", params):
-        Path("a.npz").write_text("22")
-
-
 def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_params_before(
     stage, make_params
 ):
@@ -91,19 +80,6 @@ def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_params_befo
 def test_inputs_that_are_made_anew_meanwhile_have_changed(stage):
     with pytest.raises(UserError, match=SAID.replace("science", "data/images")), stage:
         Path("data/images/a.py").write_text("lr = 2")
-
-
-def test_code_that_is_gone_has_changed(stage):
-    with pytest.raises(UserError, match=SAID), stage:
-        Path("science/a.py").unlink()
-        Path("science").rmdir()
-
-
-def test_a_run_directory_that_is_asked_for_later_has_the_name_of_the_code_before(stage):
-    with pytest.raises(UserError, match=SAID), stage:
-        before = stage.folder("cas", part=1)
-        Path("science/a.py").write_text("lr = 2")
-        assert stage.folder("training", part=1) == before
 
 
 @pytest.mark.parametrize("changed", ["others/a.py", "science/__pycache__/a.pyc", "notes.txt"])

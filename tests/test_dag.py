@@ -83,15 +83,6 @@ def test_workers_say_how_far_they_are_and_nothing_else(finished):
     assert [line.partition(":")[0] for line in others] == ["sweep"] * 2  # first line and last one
 
 
-def test_dvc_shows_metrics_plots_and_experiments(finished):
-    metrics = finished.run("dvc", "metrics", "show")
-    assert "MaskGIT.fid_classifier" in metrics
-    assert max(map(len, metrics.splitlines())) < 350  # in one line: DVC has no other way
-    assert "transformer" in finished.run("dvc", "dag")
-    plots = finished.run("dvc", "plots", "show", "--json")
-    assert "figure8.png" in plots and "val_nll" in plots
-
-
 def test_summary_names_the_extractor_and_where_results_are(finished):
     summary = finished.run("python", "-m", "pipeline", "summary")
     assert "FID (classifier)" in summary and "analysis/report.html" in summary

@@ -1,13 +1,10 @@
 """DVC as its users expect it: experiments, numbers, plots, models and a remote."""
 
 import json
-import re
-import shutil
 
 import pytest
 
 from pipeline.runtime.files import read_yaml, tree_hash
-from tests.images import noise_image
 from tests.project import ROOT, Project
 
 pytestmark = pytest.mark.slow
@@ -36,20 +33,6 @@ def test_an_experiment_in_a_copy_leaves_its_runs_in_the_project(finished, tmp_pa
     assert [file.path for file in files] == ["params.yaml"]
     shown = json.loads(project.run("dvc", "exp", "show", "--json"))
     assert "square-one" in json.dumps(shown)
-
-
-def test_an_experiment_in_a_copy_finds_pictures_that_git_does_not_know(finished, tmp_path):
-    project = finished.copy(tmp_path / "project")
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message", "smoke")
-    for number in range(200):
-        folder = project.folder / "data/raw/mine" / "ab"[number % 2]
-        folder.mkdir(parents=True, exist_ok=True)
-        noise_image(20, 16, "L", seed=number).save(folder / f"{number}.png")
-    own = ("-S", "data.source=folder:data/raw/mine")
-    log = project.run("dvc", "exp", "run", "--temp", "-n", "mine", *own, "prepare")
-    assert "prepare: 200 images of 2 classes" in log
-    assert "mine" in project.run("dvc", "exp", "list")
 
 
 def test_metrics_are_few(finished):
@@ -117,8 +100,3 @@ def test_what_dvc_writes_in_a_run_is_what_git_holds(finished):
     changed = finished.run("git", "status", "--porcelain").splitlines()
     files = {line[3:] for line in changed}
     assert not [name for name in files if name.endswith(".gitignore")]
-
-
-def test_the_dag_is_drawn_for_a_page(finished):
-    assert re.search(r"flowchart TD\n.*-->", finished.run("dvc", "dag", "--mermaid"), re.S)
-    shutil.rmtree(finished.folder / "dvc_plots", ignore_errors=True)

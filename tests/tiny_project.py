@@ -109,13 +109,6 @@ def write_features(params: Params) -> None:
         write_reference(name, FEATURES / name, params, ALONE)
 
 
-def save_resnet() -> None:
-    """A torchvision network of random weights as the classifier: of its 512 features params know
-    nothing."""
-    config = ClassifierConfig("torchvision:resnet18", 1, CLASSES, width=4)
-    save_model(CLASSIFIER, "classifier", config, Classifier(config).state_dict())
-
-
 def write_noise(count: int) -> None:
     noise = np.random.default_rng(0)
     for folder in (r.samples for n in NETWORKS for r in main_replicates(with_params(), n)):
