@@ -100,6 +100,7 @@ def test_params_that_came_or_went_are_named(project):
     assert "train.steps: 900, now None; train.warmup: None, now 5" in reason
 
 
+@pytest.mark.slow
 def test_a_stage_that_ran_alone_leaves_those_that_read_it_out_of_date(project):
     set_params(side=16)
     dvc("repro", "prepare")
@@ -136,6 +137,7 @@ def test_a_dvc_lock_with_a_merge_conflict_is_one_line(project):
         out_of_date()
 
 
+@pytest.mark.slow
 def test_hashes_are_those_of_dvc(project):
     for name in ("é", "a.b", "a/z", "a0", "__pycache__/x.pyc", "x.py~", "é/.DS_Store"):
         path = Path("tree", f"{name}.d", "x") if "/" not in name else Path("tree", name)
