@@ -311,7 +311,6 @@ def port(tmp_path_factory) -> Iterator[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timed
 @pytest.mark.parametrize("mode", ["refused", "silent", "errors"])
 def test_an_outage_of_a_real_server_loses_nothing(port, project, monkeypatch, capfd, mode):
     load_mlflow()
