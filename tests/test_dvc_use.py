@@ -7,11 +7,10 @@ import pytest
 from pipeline.runtime.files import read_yaml, tree_hash
 from tests.project import ROOT, Project
 
-pytestmark = pytest.mark.slow
-
 HEADLINE = 13  # columns of `dvc metrics show`, at most
 
 
+@pytest.mark.soak
 def test_an_experiment_in_a_copy_leaves_its_runs_in_the_project(finished, tmp_path):
     from mlflow import MlflowClient
 
@@ -35,6 +34,7 @@ def test_an_experiment_in_a_copy_leaves_its_runs_in_the_project(finished, tmp_pa
     assert "square-one" in json.dumps(shown)
 
 
+@pytest.mark.slow
 def test_metrics_are_few(finished):
     shown = json.loads(finished.run("dvc", "metrics", "show", "--json"))
     (files,) = [revision["data"] for revision in shown.values()]
@@ -45,6 +45,7 @@ def test_metrics_are_few(finished):
     assert all(isinstance(v, str | int | float) for of in values.values() for v in of.values())
 
 
+@pytest.mark.slow
 def test_the_sweep_is_coloured_by_schedule_with_titled_axes(finished):
     plots = json.loads(finished.run("dvc", "plots", "show", "--json"))
     (sweep,) = plots["data"]["Sweep (as Figure 8)"]
@@ -60,6 +61,7 @@ def test_the_sweep_is_coloured_by_schedule_with_titled_axes(finished):
     assert {float(row["iterations"]) for row in rows} == {2, 4}
 
 
+@pytest.mark.slow
 def test_models_are_artifacts(finished, tmp_path):
     """As docs/dvc.md has it."""
     artifacts = read_yaml(ROOT / "dvc.yaml")["artifacts"]
@@ -76,6 +78,7 @@ def test_models_are_artifacts(finished, tmp_path):
     assert tree_hash(project.folder / "there") == expected
 
 
+@pytest.mark.slow
 def test_a_remote_gives_a_clone_what_was_computed(finished, tmp_path):
     """As docs/dvc.md has it: push here, pull there; nothing runs then."""
     project = finished.copy(tmp_path / "project")
@@ -95,6 +98,7 @@ def test_a_remote_gives_a_clone_what_was_computed(finished, tmp_path):
     assert "Running stage" not in clone.run("dvc", "repro")
 
 
+@pytest.mark.slow
 def test_what_dvc_writes_in_a_run_is_what_git_holds(finished):
     """As .gitignore files, which DVC completes: a run leaves none of them changed."""
     changed = finished.run("git", "status", "--porcelain").splitlines()

@@ -11,8 +11,6 @@ import pytest
 from pipeline.runtime.files import read_yaml, tree_hash
 from tests.project import ROOT, Project, trained
 
-pytestmark = pytest.mark.slow
-
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 
 
@@ -20,10 +18,12 @@ def would_run(project: Project) -> set[str]:
     return set(re.findall(r"Running stage '(\w+)'", project.run("dvc", "repro", "--dry")))
 
 
+@pytest.mark.slow
 def test_second_repro_runs_nothing(finished):
     assert "Running stage" not in finished.run("dvc", "repro")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -47,6 +47,7 @@ def test_a_changed_param_runs_only_what_lists_it(finished, tmp_path, change, exp
     assert would_run(project) == expected
 
 
+@pytest.mark.soak
 def test_a_refused_run_costs_no_results(finished, tmp_path):
     """DVC deletes them before it runs the stage that refuses; with the params of then they come
     back, and no stage runs."""
@@ -60,6 +61,7 @@ def test_a_refused_run_costs_no_results(finished, tmp_path):
     assert {path: tree_hash(project.folder / path) for path in kept} == kept
 
 
+@pytest.mark.soak
 def test_results_are_told_from_those_of_other_params_which_come_back_even_after_make_clean(
     finished, tmp_path
 ):
@@ -86,6 +88,7 @@ def test_results_are_told_from_those_of_other_params_which_come_back_even_after_
     assert project.repro()[0] == []  # what DVC keeps of the smoke run is there
 
 
+@pytest.mark.slow
 def test_what_was_computed_once_comes_back_from_the_run_cache(finished, tmp_path):
     """As where one goes back to a preset: no lock, no result and no live run is left."""
     project = finished.copy(tmp_path / "project")
@@ -108,6 +111,7 @@ def test_what_was_computed_once_comes_back_from_the_run_cache(finished, tmp_path
     assert (project.folder / "analysis/tables/table1.md").read_bytes() == table
 
 
+@pytest.mark.soak
 def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_path):
     """The recipe for a metric: of one extractor, and of both. Nor does code of the sweep train that
     only measures, nor a choice of the samples' classes; as the smoke run's are of one size, its
@@ -146,6 +150,7 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
     assert columns[columns.index("precision (paper, VGG)") - 1] == "precision (classifier) ±"
 
 
+@pytest.mark.slow
 def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(finished, tmp_path):
     """The recipe for a schedule: one line, and its name among those of the sweep."""
     project = finished.copy(tmp_path / "project")
@@ -171,6 +176,7 @@ def test_a_new_schedule_a_changed_one_and_one_more_T_run_what_is_new(finished, t
     assert "quartic" in (project.folder / "analysis/tables/table3.md").read_text()
 
 
+@pytest.mark.soak
 def test_trials_are_trained_again_by_what_trains_them(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     with open(project.folder / "pipeline/experiments/ablation/training.py", "a") as code:
@@ -180,6 +186,7 @@ def test_trials_are_trained_again_by_what_trains_them(finished, tmp_path):
     assert "3 trials, 0 finished before" in log
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
@@ -197,6 +204,7 @@ def test_edited_code_runs_only_what_depends_on_it(finished, tmp_path, file, expe
     assert set(project.repro()[0]) == expected
 
 
+@pytest.mark.soak
 def test_sweep_of_distributed_trials_does_not_starve(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     project.set(
