@@ -47,7 +47,7 @@ def source_form(name: str) -> str:
         known, _, wanted = form.partition(":")
         if kind == known and bool(argument) == bool(wanted):
             return form
-    raise ValueError(f"unknown source '{name}'; one of {', '.join(SOURCES)}")
+    raise ValueError(f"unknown source '{name}'; use one of {', '.join(SOURCES)}")
 
 
 class Mnist5kSource:
