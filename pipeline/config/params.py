@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Params(schema.Section):
-    """The whole file. A param that is left out has its default."""
+    """All params of params.yaml. A missing param has its default."""
 
     preset: schema.Text = "mnist5k"
     """Preset that the values came from; recorded with every result."""
@@ -61,7 +61,7 @@ class Params(schema.Section):
 
     @property
     def feature_dimensions(self) -> int | None:
-        """Number of features of the main extractor; None if only its network knows."""
+        """Number of features of the main extractor; None for a ResNet of torchvision."""
         if self.evaluation.extractor == "inception":
             return 2048
         return 4 * self.classifier.width if self.classifier.architecture == "small" else None
@@ -69,7 +69,7 @@ class Params(schema.Section):
     def decoding_settings(
         self, *, iterations: int | None = None, autoregressive: bool = False
     ) -> "DecodingSettings":
-        """The settings for decoding MaskGIT's tokens, or the baseline's, which has its own `bf16`.
+        """Settings for decoding with MaskGIT, or for the baseline, which has its own `bf16`.
 
         Args:
             iterations: T in place of `decoding.iterations`.
@@ -178,7 +178,7 @@ class Params(schema.Section):
                 raise UserError("training.accumulate", f"{reason} of a worker", "choose a divisor")
 
     def _check_folders(self) -> None:
-        """Refuse paths whose files DVC would delete."""
+        """Refuse paths in folders that DVC deletes before a stage runs."""
         values = flatten(self.model_dump())
         given = {key: values[key] for key in (*FILE_PARAMS, "data.download_dir")}
         given["ray.storage_path"], given["data.source"] = self.ray.folder, self.data.folder
@@ -199,7 +199,7 @@ def load_params(path: Path | str = PARAMS_FILE) -> Params:
 
 
 def validated(values: dict[str, Any], path: Path | str) -> Params:
-    """Params of these values; errors name the file at `path`."""
+    """Validate values as params; errors name the file at `path`."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -213,7 +213,8 @@ def validated(values: dict[str, Any], path: Path | str) -> Params:
 
 
 def _explained(error: dict[str, Any]) -> UserError:
-    """One of pydantic's errors; the messages of validators are `reason; way out`."""
+    """One of pydantic's errors as a `UserError`. The messages of our validators have the form
+    `reason; way out`."""
     *sections, name = key = [str(part) for part in error["loc"]]
     reason, _, way_out = error["msg"].removeprefix("Value error, ").partition("; ")
     if error["type"] == "extra_forbidden":

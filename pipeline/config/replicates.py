@@ -29,7 +29,7 @@ class Replicate(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Unique among the replicates of its network."""
+        """A name that is unique among the replicates of the network."""
         return f"{self._group}/seed{self.seed}"
 
     @property
@@ -60,7 +60,7 @@ def main_replicates(params: Params, network: NetworkName) -> list[Replicate]:
 
 
 def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Replicate:
-    """The main replicate of a seed; the first one for None.
+    """The main replicate of a seed; the first main replicate for None.
 
     Raises:
         ArgumentError: no replicate has this seed.
@@ -74,8 +74,8 @@ def main_replicate(params: Params, network: NetworkName, seed: int | None) -> Re
 
 
 def replicates(params: Params, network: NetworkName) -> list[Replicate]:
-    """The main replicates and those of `training.other_label_smoothings`; released weights have
-    only main ones."""
+    """The main replicates and those of `training.other_label_smoothings`. Released weights have
+    only main replicates."""
     others = [] if _released(params, network) else params.training.other_label_smoothings
     return main_replicates(params, network) + [
         Replicate(network, seed, seed, value)

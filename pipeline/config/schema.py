@@ -134,7 +134,7 @@ class Data(Section):
 
     @property
     def folder(self) -> str:
-        """The folder of a folder source."""
+        """The folder of a source `folder:PATH`; empty for other sources."""
         kind, _, argument = self.source.partition(":")
         return argument if kind == "folder" else ""
 
@@ -336,12 +336,12 @@ class Ray(Section):
 
     @property
     def folder(self) -> str:
-        """The folder of run directories: an object store only gets copies."""
+        """The folder of run directories; with an object store, a local folder."""
         return RUNS if is_store(self.storage_path) else self.storage_path
 
     @property
     def not_in_key(self) -> tuple[str, ...]:
-        """The params that a run's key leaves out, since elastic trainings resume after a change."""
+        """The params that a run's key leaves out: elastic trainings resume after these change."""
         return WHO if self.elastic else ()
 
 
