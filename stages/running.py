@@ -1,4 +1,4 @@
-"""What the stage scripts share: validated params, one-line errors, a closing summary; run
+"""Shared code of the stage scripts: validated params, one-line errors, a closing summary, run
 directories, trials and result files."""
 
 import os
@@ -88,8 +88,8 @@ def _last_results() -> str:
 def replicate_folders(
     stage: Stage, replicates: Iterable[Replicate], *ignore: str, samples: bool = False
 ) -> dict[Replicate, Path]:
-    """The run directory of a stage's work on each replicate. It is named by the replicate's own
-    model, so that one more seed leaves what was made of the others as it is.
+    """The run directory of a stage's work on each replicate. It is named after the replicate's own
+    model, so that a new seed leaves other replicates' directories unchanged.
 
     Args:
         ignore: params that the work does not depend on.
