@@ -32,7 +32,7 @@ class DecodingSettings:
 
     def __post_init__(self):
         if not isinstance(self.iterations, int) or self.iterations < 1:
-            raise ArgumentError("iterations", f"{self.iterations} decode nothing", "use 1, 2, 3 …")
+            raise ArgumentError("iterations", f"{self.iterations} is not allowed", "use 1, 2, 3 …")
         for name, allowed in (("schedule", SCHEDULES), ("rounding", get_args(Rounding))):
             if (given := getattr(self, name)) not in allowed:
                 way_out = f"use one of {', '.join(allowed)}"

@@ -52,7 +52,7 @@ def box_mask(size: tuple[int, int], top: int, left: int, height: int, width: int
     if not inside:
         box = f"top {top}, left {left}, height {height}, width {width}"
         image = f"an image of {size[0]}×{size[1]} pixels (height × width)"
-        raise UserError("box", f"{box} is not inside {image}", "give a box that is")
+        raise UserError("box", f"{box} is not inside {image}", "give a box inside the image")
     mask = torch.zeros(size, dtype=torch.bool)
     mask[top : top + height, left : left + width] = True
     return mask
@@ -273,4 +273,4 @@ def _check_window(extent: int, size: int, overlap: int) -> None:
         raise UserError("the image", reason, "resize it")
     if not 0 < overlap < size:
         reason = f"windows have {size} pixels, {overlap} is not within 1–{size - 1}"
-        raise UserError("overlap", reason, "give a number that is")
+        raise UserError("overlap", reason, f"use 1 to {size - 1}")

@@ -70,7 +70,7 @@ def _check_inputs(stage: str) -> None:
             for key, (was, now) in differences(made, stage_params(maker)).items():
                 if key.startswith("ray."):  # who works may differ from stage to stage
                     continue
-                reason = f"{maker} ran with {str(was)[:80]}, and it is {str(now)[:80]} now"
+                reason = f"{maker} ran with {str(was)[:80]}, but it is now {str(now)[:80]}"
                 raise UserError(key, reason, f"run `dvc repro {stage}`")
 
 

@@ -103,13 +103,13 @@ def pixel_mask(
     if box is not None and mask is not None:
         raise ArgumentError("box and mask", "both are given", "give one of them")
     if len(sizes) > 1:
-        raise ArgumentError("pictures", "of several sizes", "edit them one by one")
+        raise ArgumentError("pictures", "they have several sizes", "edit them one by one")
     width, height = next(iter(sizes))
     full = _as_bool(mask) if box is None else _boxed(box, width, height).numpy()
     if full.shape != (height, width):
         shape = "×".join(map(str, full.shape[::-1]))
         reason = f"{shape} pixels (width × height), and the picture has {width}×{height}"
-        raise ArgumentError("mask", reason, "make them alike")
+        raise ArgumentError("mask", reason, "give a mask of the picture's size")
     fitted = _fitted(full, side)
     if not fitted.any():
         reason = "no pixel to regenerate lies in the centred square of the picture"

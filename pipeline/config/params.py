@@ -164,7 +164,7 @@ class Params(schema.Section):
         ):
             size = getattr(self, section).batch_size
             if workers is None and not ray.elastic:
-                raise UserError(key, "null needs ray.elastic", "set it to true or give a number")
+                raise UserError(key, "null needs ray.elastic: true", "set that or give a number")
             if workers and size % workers:
                 reason = f"{workers} workers do not divide {section}.batch_size {size}"
                 raise UserError(key, reason, "choose a divisor")

@@ -47,9 +47,9 @@ class TokenCache:
             UserError: its images have another number of tokens, or its codebook another size.
         """
         if (self.num_tokens, self.codebook_size) != (num_tokens, codebook_size):
+            known = f"the token cache has {self.num_tokens} tokens of {self.codebook_size} codes"
             raise UserError(
-                f"token cache: {self.num_tokens} tokens an image of {self.codebook_size} codes, "
-                f"where params.yaml asks for {num_tokens} of {codebook_size}; {WAY_OUT}"
+                f"{known}, but params.yaml asks for {num_tokens} of {codebook_size}; {WAY_OUT}"
             )
 
     def batch(self, indices: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -113,7 +113,7 @@ class FolderSource:
         found = sum(_digest(path) in train for path in val)
         if found == len(val):
             reason = f"validation in {root} has the same pictures as training"
-            way_out = "give others, or delete its folder: data.val_fraction holds some out then"
+            way_out = "use other pictures, or delete the folder: data.val_fraction is then held out"
             raise UserError("data.source", reason, way_out)
         if found:
             print(

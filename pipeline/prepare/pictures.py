@@ -54,7 +54,7 @@ def read_picture(path: Path | str) -> bytes:
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "missing" if missing else f"cannot be read ({error.strerror})"
-        raise UserError(str(path), reason, "bring it back, or run again without it") from error
+        raise UserError(str(path), reason, "restore it, or run again without it") from error
 
 
 def stored_file(path: Path, side: int) -> bytes:
@@ -112,7 +112,7 @@ def clean_picture(image: Image.Image, *, opaque: bool = False) -> Image.Image:
         raise BadPicture(reason, "crop it, or delete it")
     # Pillow gives 16 bits the mode I;16, but those of a PPM the mode I.
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        reason = "numbers of 32 bits, whose range is not known"
+        reason = "32-bit numbers of an unknown range"
         raise BadPicture(reason, "convert it to 8 or 16 bits")
     image.load()
     try:
@@ -165,5 +165,5 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _on_white(image: Image.Image, refuse: bool) -> Image.Image:
     colours = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     if refuse and np.asarray(colours.getchannel("A")).min() < 255:
-        raise BadPicture("partly transparent", "paint it in black and white alone")
+        raise BadPicture("partly transparent", "use only black and white")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)

@@ -36,8 +36,8 @@ def worker_device(use_gpu: bool) -> torch.device:
     """The device of a process that does a stage's work: the stage itself, or a Ray worker. Raises a
     `UserError` if `ray.use_gpu` is true and there is no GPU: on a CPU the work would take days."""
     if use_gpu and not torch.cuda.is_available():
-        reason = f"PyTorch sees no GPU on {platform.node()}, where this works"
-        way_out = "set it to false, or run where there is one (docs/cluster.md)"
+        reason = f"PyTorch finds no GPU on {platform.node()}, where this process runs"
+        way_out = "set it to false, or use a machine with a GPU (docs/cluster.md)"
         raise UserError("ray.use_gpu", reason, way_out)
     return pick_device() if use_gpu else torch.device("cpu")
 

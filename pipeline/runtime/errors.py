@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.runtime.limits import MESSAGE, WORD
 
-_MOVE = "something else lies in its place, or in that of a folder around it: move it away"
+_MOVE = "another file or folder is in the way: move it"
 WAYS_OUT = {  # what a user can do about an error of the system, by its number
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more of them (`ulimit -n`)"),

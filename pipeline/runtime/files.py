@@ -115,7 +115,7 @@ def to_disk(path: Path) -> None:
 def require_new(folder: Path) -> None:
     """Raise a `UserError` if the path exists and is not an empty folder."""
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} is there already and no empty folder; give a new one")
+        raise UserError(f"{folder} exists and is not an empty folder; give a new one")
 
 
 # Reading and writing
@@ -178,7 +178,7 @@ def read_yaml(path: Path) -> dict:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run from the project's root folder") from error
     except ValueError as error:  # of the text, or of its encoding
-        raise UserError(str(path), f"not valid YAML ({error})", "correct it there") from error
+        raise UserError(str(path), f"not valid YAML ({error})", "correct the file") from error
     if not isinstance(values, dict):
         reason = "must hold sections of key: value pairs"
         raise UserError(str(path), reason, "`maskgit preset mnist5k` writes one")

@@ -98,7 +98,7 @@ def enter(project: Checkout) -> None:
     try:
         os.chdir(project.folder)
     except OSError as error:
-        reason = f"{platform.node()} does not see it ({error.strerror})"
+        reason = f"{platform.node()} cannot reach this folder ({error.strerror})"
         way_out = "share it among all nodes, or send a job with a DVC remote (docs/cluster.md)"
         raise UserError(project.folder, reason, way_out) from None
     require_unchanged(project.code, project.stage)

@@ -133,6 +133,6 @@ def require_current(*stages: str) -> None:
     if found := [stage for stage in stages if stage in stale]:
         raise UserError(
             f"the results of {found[0]}",
-            f"not of {PARAMS_FILE} as it is now: {described(stale)}",
+            f"they are out of date: {described(stale)}",
             f"run `dvc repro {found[0]}`",
         )

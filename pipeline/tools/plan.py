@@ -80,7 +80,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
         train -= val
     if train < classes:
         reason = f"{train} training images are too few for {classes} classes"
-        raise UserError("--images", reason, "give one image of each class at least")
+        raise UserError("--images", reason, "give at least one image per class")
     return DataSize(train, val, classes, origin, size)
 
 
@@ -358,7 +358,7 @@ def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[floa
     cores = params.ray.cpus_per_worker
     if tflops is not None:
         if not limits.SMALLEST <= tflops <= limits.LARGEST:
-            raise UserError("--tflops", f"{tflops:g} is not a rate", "give one such as 150")
+            raise UserError("--tflops", f"{tflops:g} is not a rate", "give a rate such as 150")
         return 1e12 * tflops, gpu or ("GPU" if params.ray.use_gpu else "CPU worker")
     if gpu or params.ray.use_gpu:
         name = gpu or "A100"
