@@ -18,15 +18,15 @@ TRANSFORMER = Path("models/transformer")
 AUTOREGRESSIVE = Path("models/autoregressive")
 RESULTS = Path("results")
 SAMPLES = Path("data/samples")
-# DVC deletes a stage's outputs before it runs the stage, and hashes the code.
+# The outputs that DVC deletes before it runs a stage, and the code that it hashes.
 OUTPUTS: tuple[Path, ...] = (IMAGES, TOKENS, FEATURES, CURVES, SAMPLES, RESULTS)
 OUTPUTS += (CLASSIFIER, TOKENIZER, TRANSFORMER, AUTOREGRESSIVE)
 CODE = (Path("pipeline"), Path("stages"), Path("analysis"))
 
 
 def check_files(params: dict[str, Any], stage: str | None = None) -> None:
-    """Check the files that params name for a stage and for the stages that depend on it, so that a
-    missing file stops the work before hours of it are done.
+    """Check that the files exist which params name and which a stage, or one that depends on it,
+    reads: a missing file must stop the work before hours of it are done.
 
     Args:
         params: as `Params.model_dump()` gives them.
@@ -36,13 +36,14 @@ def check_files(params: dict[str, Any], stage: str | None = None) -> None:
         UserError: a file is missing, or not a regular file.
     """
     values = flatten(params)
+    named = {key: values[key] for key in FILE_PARAMS if values[key]}
     extractors = {values["evaluation.extractor"], values["evaluation.second_extractor"]}
-    unused = {f"evaluation.{name}_weights" for name in {"inception", "vgg"} - extractors}
+    for extractor in {"inception", "vgg"} - extractors:
+        named.pop(f"evaluation.{extractor}_weights", None)
     # The analysis lists all params and reads no file that they name.
     readers = (stages_from(stage) if stage else set(read_stages())) - {"analysis"}
-    listed = {key for reader in readers for key in stage_params(reader)}
-    for key in FILE_PARAMS:
-        if (file := values[key]) and key in listed - unused:
+    for key, file in named.items():
+        if any(key in stage_params(reader) for reader in readers):
             try:
                 require_file(of_project(file))
             except FileNotFoundError:

@@ -15,7 +15,7 @@ from pipeline.data.images.threads import in_threads
 
 
 class ImageParams(Protocol):
-    """The params of a view, as in the section `data` of params.yaml."""
+    """The params of a view: the section `data` of params.yaml has them."""
 
     @property
     def image_size(self) -> int: ...
