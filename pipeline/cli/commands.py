@@ -1,4 +1,4 @@
-"""The Typer application; each module of commands adds its own."""
+"""The Typer application, to which each module of commands adds its own."""
 
 import typer
 

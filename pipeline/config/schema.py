@@ -50,7 +50,7 @@ def _schedule(name: str) -> str:
     return _one_of(name, SCHEDULES)
 
 
-def _architecture(name: str) -> str:
+def _known_architecture(name: str) -> str:
     return _one_of(name, ["small", *(f"torchvision:{resnet}" for resnet in RESNETS.split())])
 
 
@@ -142,7 +142,7 @@ class Data(Section):
 class Classifier(Section):
     """The reference classifier, for metrics and for the perceptual loss of small images."""
 
-    architecture: Annotated[str, AfterValidator(_architecture)] = "small"
+    architecture: Annotated[str, AfterValidator(_known_architecture)] = "small"
     """`small`, a residual network for small images, or a ResNet such as `torchvision:resnet50`."""
     width: PositiveInt = 16
     """Channels of the first stage of `small`; its features have 4 × width dimensions."""

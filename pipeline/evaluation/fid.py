@@ -65,7 +65,7 @@ def statistics(features: Tensor, what: str = REFERENCE) -> Statistics:
 
 
 def save_statistics(found: Statistics, path: Path) -> None:
-    """Write statistics in the format in which they are published."""
+    """Write statistics in the form in which they are published."""
     with atomic_file(path) as temporary, open(temporary, "wb") as out:
         np.savez(out, **{name: array.numpy() for name, array in found._asdict().items()})
 
@@ -109,8 +109,8 @@ def _not_statistics(mu: Tensor, sigma: Tensor) -> str:
 
 
 def fid(samples: Tensor, reference: Tensor | Statistics) -> float:
-    """Fréchet distance between Gaussians fitted to features (M, F) and to a reference, given as
-    features (R, F) or as statistics.
+    """Fréchet distance between Gaussians fitted to features (M, F) and to a reference, which is
+    given as features (R, F) or as statistics.
 
     Raises:
         TooFew: the samples are too few for a covariance.
