@@ -43,7 +43,7 @@ def blocks() -> dict[str, str]:
     summary, _, _ = (DEFAULT / "summary.txt").read_text().partition("\nWhere\n")
     board = pd.read_csv(DEFAULT / "scoreboard.csv")
     return {
-        "summary": f"```\n{summary}\n```",
+        "summary": f"```\n{summary.rstrip()}\n```",
         "scoreboard": scoreboard(board),
     }
 
