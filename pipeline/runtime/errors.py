@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.runtime.limits import MESSAGE, WORD
 
-_MOVE = "another file or folder is in the way: move it"
+_MOVE = "another file or folder is in the way: move it away"
 WAYS_OUT = {  # what a user can do about an error of the system, by its number
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more of them (`ulimit -n`)"),

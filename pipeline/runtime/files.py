@@ -115,7 +115,7 @@ def to_disk(path: Path) -> None:
 def require_new(folder: Path) -> None:
     """Raise a `UserError` if the path exists and is not an empty folder."""
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder; give a new one")
+        raise UserError(f"{folder} is there already and is not an empty folder; give a new one")
 
 
 # Reading and writing
