@@ -1,4 +1,5 @@
-"""The classifier trained on real images: offline feature extractor, CAS reference, perceptual loss.
+"""The reference classifier, trained on real images. It gives features without a download, the
+perceptual loss and the upper bound of CAS.
 
 Images are NCHW in [0, 1].
 """

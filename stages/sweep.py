@@ -1,4 +1,4 @@
-"""The ablation over mask schedule and iteration count, with Ray Tune."""
+"""The ablation of mask schedules and numbers of iterations, with Ray Tune."""
 
 from dataclasses import replace
 from statistics import fmean

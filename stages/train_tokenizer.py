@@ -1,4 +1,4 @@
-"""The VQGAN tokenizer, trained or taken from released weights."""
+"""Trains the VQGAN tokenizer, or converts released weights."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""A model as a folder that others open: safetensors and JSON, and a model card.
+"""Saves a model as a folder for others: safetensors, JSON and a model card.
 
 config.json              classes, the values it decodes with, what was measured
 README.md                the model card

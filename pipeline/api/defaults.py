@@ -1,4 +1,4 @@
-"""What a model is used with unless a call says otherwise: the values of the run that made it."""
+"""The default settings of a model: the values of the run that made it."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ from pipeline.runtime.errors import ArgumentError
 
 
 class Decoding(TypedDict, total=False):
-    """How a call decodes; what is left out is the model's own."""
+    """Decoding options of a call; missing options have the model's defaults."""
 
     iterations: int  # T, from 1 to the number of tokens of an image
     schedule: str  # name of the mask schedule γ
@@ -63,7 +63,7 @@ class Defaults:
         )
 
     def settings(self, num_tokens: int, given: Decoding, *, edit: bool = False) -> DecodingSettings:
-        """The default settings, with the values that a call gave.
+        """The default settings, updated with the values of a call.
 
         Raises:
             ArgumentError: a name or a value is not allowed.

@@ -19,7 +19,7 @@ LISTED = 12  # names that a message lists
 
 
 def class_labels(classes: Classes, names: Sequence[str]) -> Tensor:
-    """(n,) int64 labels of classes. A text is a class's name, or else its number.
+    """Labels (n,) int64 of classes. A text is a class's name, or else its number.
 
     Raises:
         ArgumentError: the model has no such class, or none is given.

@@ -1,4 +1,4 @@
-"""A trained MaskGIT to use from Python."""
+"""A trained MaskGIT for use from Python."""
 
 import math
 import os
@@ -66,7 +66,7 @@ class Canvas(NamedTuple):
 
     @property
     def shown(self) -> Tensor:
-        """The images with what is masked in grey."""
+        """The images with masked pixels in grey."""
         return self.images.masked_fill(self.masked[:, None], GREY)
 
 
@@ -135,7 +135,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         classes: Sequence[str] | None = None,
         device: torch.device | str | None = None,
     ) -> "MaskGIT":
-        """Open checkpoints of the authors' release, or of any other format that the stages accept.
+        """Open checkpoints of the authors' release, or of another accepted format.
 
         Args:
             preset: whose architecture and decoding they have.
@@ -351,7 +351,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         }
 
     def _batches(self, images: Tensor, classes: Classes) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Batches of pictures and their labels, with the numbers that their seeds come from."""
+        """Batches of pictures and their labels, with the numbers that determine their seeds."""
         labels, size = class_labels(classes, self.classes), self.defaults.batch_size
         if len(labels) not in (1, len(images)):
             reason = f"{len(labels)} of them for {len(images)} pictures"
@@ -379,12 +379,13 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         return torch.cat([tokens_to_images(tokenizer, c.to(self.device)) for c in chunks])
 
     def reconstruct(self, pictures: Pictures) -> Tensor:
-        """Pictures as their tokens keep them, (B, C, H, W) uint8; no sample can be better."""
+        """Encode pictures as tokens and decode them again, (B, C, H, W) uint8. No sample can look
+        better."""
         return self.decode(self.encode(pictures))
 
     @staticmethod
     def to_pil(images: Tensor) -> list[Image.Image]:
-        """Images (B, C, H, W) uint8 as pictures of Pillow, grey or RGB."""
+        """Convert images (B, C, H, W) uint8 to Pillow pictures, grey or RGB."""
         return convert.to_pil(images)
 
     @staticmethod

@@ -63,7 +63,7 @@ class Opened(NamedTuple):
 
 
 def open_folder(folder: Path, seed: int | None, device: torch.device) -> Opened:
-    """A project (its root, or its `models/`), or a folder that was saved.
+    """Open a project (its root, or its `models/`), or a saved folder.
 
     Raises:
         UserError: it is neither.
@@ -84,8 +84,7 @@ def open_folder(folder: Path, seed: int | None, device: torch.device) -> Opened:
 
 
 def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
-    """The model of a project, as its params.yaml says: trained, or of the released files that it
-    names.
+    """Open the model that a project's params.yaml describes: a trained one, or released files.
 
     Args:
         seed: the replicate's; None for the first.
@@ -125,7 +124,7 @@ def open_released(
     device: torch.device,
     classes: Sequence[str] | None = None,
 ) -> Opened:
-    """The authors' checkpoints, or others that the stages accept, with a preset's architecture.
+    """Open the authors' checkpoints, or other accepted ones, with a preset's architecture.
 
     Raises:
         UserError: there is no such preset, or a file does not hold this architecture.
@@ -142,7 +141,7 @@ def open_released(
 
 
 def open_saved(folder: Path, device: torch.device) -> Opened:
-    """What `save_pretrained` wrote.
+    """Open a model that `save_pretrained` wrote.
 
     Raises:
         UserError: a file is missing, damaged, or does not fit the others.

@@ -1,4 +1,4 @@
-"""Pictures as people have them, as the batches that a model takes, and back."""
+"""Converts users' pictures to the batches that a model takes, and back."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ _ONE = (Image.Image, Path, str)
 def open_picture(
     picture: Picture, channels: int = 3, name: str = "pictures", *, opaque: bool = False
 ) -> Image.Image:
-    """A picture, opened where it is a path, as people see it, in grey (mode L) or RGB.
+    """Open a picture (if it is a path) and clean it: upright, grey (mode L) or RGB.
 
     Args:
         name: of the argument, for messages.
@@ -46,8 +46,9 @@ def open_picture(
 
 
 def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[tuple[int, int]]]:
-    """Pictures as (B, C, side, side) uint8, and the sizes (width, height) that they had. Pillow's
-    and files are cut to their centred square and resized; tensors have the model's size already.
+    """Convert pictures to (B, C, side, side) uint8, and return their original sizes (width,
+    height). Files and Pillow pictures are cut to their centred square and resized; tensors must
+    have the model's size.
 
     Raises:
         ArgumentError: a tensor has another shape or kind of numbers, or there is no picture.
@@ -90,8 +91,9 @@ def _checked(images: Tensor, channels: int, side: int) -> Tensor:
 def pixel_mask(
     box: Box | None, mask: Mask | None, sizes: set[tuple[int, int]], side: int
 ) -> Tensor:
-    """(side, side) bool, True on every pixel to regenerate: all that the box or mask touches, cut
-    and resized as the pictures are. Without box and mask, the centred box of half the sides.
+    """A mask (side, side) bool, True on every pixel to regenerate: every pixel that the box or mask
+    touches, cut and resized like the pictures. Without box and mask: the centred box of half the
+    sides.
 
     Args:
         sizes: (width, height) of the pictures, whose pixels box and mask count in.
@@ -101,13 +103,13 @@ def pixel_mask(
     if box is not None and mask is not None:
         raise ArgumentError("box and mask", "both are given", "give one of them")
     if len(sizes) > 1:
-        raise ArgumentError("pictures", "of several sizes", "edit them one by one")
+        raise ArgumentError("pictures", "they have several sizes", "edit them one by one")
     width, height = next(iter(sizes))
     full = _as_bool(mask) if box is None else _boxed(box, width, height).numpy()
     if full.shape != (height, width):
         shape = "×".join(map(str, full.shape[::-1]))
         reason = f"{shape} pixels (width × height), and the picture has {width}×{height}"
-        raise ArgumentError("mask", reason, "make them alike")
+        raise ArgumentError("mask", reason, "give a mask of the picture's size")
     fitted = _fitted(full, side)
     if not fitted.any():
         reason = "no pixel to regenerate lies in the centred square of the picture"
@@ -132,7 +134,7 @@ def _boxed(box: Box, width: int, height: int) -> Tensor:
 
 
 def _as_bool(mask: Mask | None) -> np.ndarray:
-    """(H, W) bool, True where a picture, or an array of numbers to 1 or to 255, is light."""
+    """A mask (H, W) bool, True where a picture, or an array of numbers up to 1 or 255, is light."""
     if isinstance(mask, _ONE):
         # On a white background, transparent pixels of a mask would be regenerated.
         mask = np.array(open_picture(mask, channels=1, name="mask", opaque=True))
@@ -144,8 +146,8 @@ def _as_bool(mask: Mask | None) -> np.ndarray:
 
 
 def _fitted(mask: np.ndarray, side: int) -> Tensor:
-    """The centred square of a (H, W) mask as (side, side), True on every pixel that the filter of
-    resized pictures takes from the mask."""
+    """The centred square of a (H, W) mask as (side, side), True on every pixel whose resized value
+    depends on the mask."""
     height, width = mask.shape
     square = min(height, width)
     left, top = (width - square) // 2, (height - square) // 2

@@ -1,4 +1,4 @@
-"""The entry point of `maskgit`, and how a command ends.
+"""The entry point of `maskgit`, which turns errors into exit codes and one line.
 
 Exit codes: 0, done; 1, an error, whose line says how to mend it; 2, a command line that cannot be
 read; 130, Ctrl-C. Commands import what they need when they run, so that `--help` answers at once.

@@ -29,7 +29,8 @@ PNG = "A .png. [default: named after the command]"
 
 
 def box_of(text: str) -> tuple[int, ...]:
-    """Four numbers: left, top, right and bottom. A `UserError` if they are not a box."""
+    """Parse a box of four numbers: left, top, right, bottom. Raises a `UserError` if they are not a
+    box."""
     parts = text.split(",")
     if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
         raise UserError("--box", f"'{text}' is not four whole numbers", "write --box 4,4,20,20")
@@ -41,7 +42,8 @@ def box_of(text: str) -> tuple[int, ...]:
 
 
 def schedule_of(text: str) -> str:
-    """A known mask schedule. A `UserError` that names the nearest one if it is not."""
+    """Check the name of a mask schedule. The `UserError` for an unknown name suggests the nearest
+    known one."""
     if text not in SCHEDULES:
         near = difflib.get_close_matches(text, SCHEDULES, n=1)
         way_out = f"did you mean {near[0]}?" if near else f"use one of {', '.join(SCHEDULES)}"
@@ -133,7 +135,7 @@ def one_or_all(text: str | None, names: Sequence[str]) -> list[str] | None:
 
 
 def output_format(path: Path, *formats: str, reads: Sequence[Path | None] = ()) -> str:
-    """Check an output before the work whose result it is.
+    """Check the path of an output before its content is computed.
 
     Args:
         formats: the suffixes that are written; "" for a folder.

@@ -1,4 +1,4 @@
-"""Commands for what a run has made."""
+"""Commands for the results of a run."""
 
 import sys
 from contextlib import redirect_stdout

@@ -1,4 +1,4 @@
-"""The paths of the DAG's outputs, as dvc.yaml declares them, and the files that params name."""
+"""The paths of the DAG's outputs, as in dvc.yaml, and a check of the files that params name."""
 
 from pathlib import Path
 from typing import Any

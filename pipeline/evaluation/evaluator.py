@@ -74,7 +74,7 @@ class Evaluator:
         return torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
 
     def outputs(self, images: ImageSet, folder: Path) -> Outputs:
-        """What the networks return for stored images.
+        """The outputs of the measuring networks for stored images.
 
         Args:
             folder: in a run directory; where the outputs are stored, and found by a later call.
@@ -139,7 +139,7 @@ class Evaluator:
         return values | {"samples": count, "is_splits": evaluation.is_splits}
 
     def sample_metrics(self, outputs: Outputs, labels: Tensor, seed: int) -> Metrics:
-        """FID, IS, KID, precision, recall, density and coverage of the main extractor, and the
+        """FID, IS, KID, precision, recall, density and coverage by the main extractor, and the
         recognised share.
 
         Args:
@@ -150,7 +150,7 @@ class Evaluator:
         return values | {"class_accuracy": class_accuracy(outputs.class_logits, labels)}
 
     def scores(self, outputs: Outputs, labels: Tensor, say: bool = True) -> Metrics:
-        """FID, IS and the recognised share of a set that may be small.
+        """FID, IS and the recognised share of a set, which may be small.
 
         Args:
             labels: (M,).

@@ -1,4 +1,4 @@
-"""Features of whole image sets, in memory-mapped files: those of ImageNet take 10 GB.
+"""Features of whole image sets in memory-mapped files: ImageNet's take 10 GB.
 
 The features of the training images, which samples are compared with, are made by the stage
 `features`. Those of other sets lie in the run directory of the stage that needs them.
@@ -44,8 +44,7 @@ def stored_tensors(
     folder: Path, count: int, workers: BatchWorkers, maker: Maker, name: str
 ) -> dict[str, Tensor]:
     """Float32 tensors (count, …) of an image set, memory-mapped from `<folder>/<name>.npy`. If the
-    folder does not exist they are computed first; a killed run resumes with the part that it was
-    at.
+    folder does not exist, the tensors are computed first; a killed run resumes at its last part.
 
     Args:
         maker: opens `compute_part` of the set, as a function of (start, stop).
@@ -83,8 +82,8 @@ def _load(path: Path) -> Tensor:
 
 
 def write_reference(name: str, folder: Path, params: Params, workers: BatchWorkers) -> None:
-    """Write the features of every training image (centre crops) by the extractor of that name, and
-    their mean and covariance unless published ones take their place.
+    """Write the features of every training image (centre crops) by the extractor of that name. Also
+    write their mean and covariance, unless published ones are used.
 
     Raises:
         TooFew: the training images are too few for a covariance.
@@ -112,8 +111,8 @@ def reference_features(name: str, root: Path = Path()) -> Tensor:
 
 
 def reference_statistics(params: Params, root: Path = Path()) -> Statistics:
-    """What FID compares with: published statistics if params name any, otherwise those of the
-    training images. Raises as `load_statistics`."""
+    """The statistics with which FID compares: published ones if params name a file, otherwise those
+    of the training images. Raises the errors of `load_statistics`."""
     if published := params.evaluation.reference_statistics:
         return load_statistics(root / of_project(published))
     return load_statistics(root / FEATURES / params.evaluation.extractor / "statistics.npz")

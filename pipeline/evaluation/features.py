@@ -1,5 +1,5 @@
-"""Feature extractors: networks that turn images into the features that metrics compare. Every
-metric is named after its extractor, and a bare "FID" always means Inception's."""
+"""Feature extractors: networks that turn images into the features that metrics compare. Metrics are
+named after their extractors."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol

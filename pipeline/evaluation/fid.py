@@ -1,5 +1,6 @@
-"""Fréchet Inception Distance (Heusel 2017), as torch-fidelity defines it, and the mean and
-covariance that it compares. Sets of images that must not be distributed are published as these.
+"""Fréchet Inception Distance (Heusel 2017) as torch-fidelity defines it, and the mean and
+covariance that it compares. Data sets that must not be distributed are often published as these
+statistics.
 
 The code is our own: torchmetrics takes no published mean and covariance, and a row needs about 50
 FIDs (of halves, and for FID∞), each of which torchmetrics computes from scratch.
@@ -25,7 +26,7 @@ REFERENCE, SAMPLES = "reference images", "samples"  # of a `TooFew`
 
 
 class TooFew(UserError):
-    """A set of images is too small for a metric."""
+    """The set of images is too small for a metric."""
 
 
 class Statistics(NamedTuple):
@@ -70,7 +71,8 @@ def save_statistics(found: Statistics, path: Path) -> None:
 
 
 def load_statistics(path: Path | str) -> Statistics:
-    """Published statistics: an `.npz` with `mu` and `sigma`, as pytorch-fid and the ADM suite have.
+    """Load published statistics: an `.npz` with `mu` and `sigma`, as of pytorch-fid and the ADM
+    suite.
 
     Raises:
         UserError: the file is missing or damaged, or does not hold a mean and a covariance.
@@ -143,7 +145,7 @@ def _root(sigma_FF: Tensor) -> Tensor:
 
 
 def require_dimensions(reference: Statistics, dimensions: int) -> None:
-    """Raise a `UserError` if statistics are of features with another number of dimensions."""
+    """Raise a `UserError` if the statistics have another number of dimensions than the features."""
     if len(reference.mu) != dimensions:
         raise UserError(
             "evaluation.reference_statistics",

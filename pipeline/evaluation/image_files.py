@@ -1,4 +1,4 @@
-"""Image sets that users bring to `maskgit measure`: PNGs, `.npy`, and the ADM suite's `.npz`."""
+"""Image sets for `maskgit measure`: PNGs, `.npy`, and the ADM suite's `.npz`."""
 
 import os
 import tempfile
@@ -19,8 +19,8 @@ from pipeline.runtime.files import require_file
 
 
 def open_images(path: Path | str) -> ImageSet:
-    """The image set at a path: a folder of PNGs, an `.npy` (n, C, H, W), or an `.npz` of the ADM
-    suite, with `arr_0` (n, H, W, C) and perhaps the labels `arr_1` (n,); all uint8.
+    """Open the image set at a path: a folder of PNGs, an `.npy` (n, C, H, W), or an `.npz` of the
+    ADM suite with `arr_0` (n, H, W, C) and optional labels `arr_1` (n,); all uint8.
 
     Raises:
         UserError: it is missing, empty or damaged, or has an unsupported format.
@@ -49,7 +49,7 @@ def _open_npy(path: Path) -> ArrayImages:
 
 
 def _open_npz(path: Path) -> ArrayImages:
-    """The images, unpacked to a temporary file: an archive cannot be memory-mapped."""
+    """Unpack the images to a temporary file, since an archive cannot be memory-mapped."""
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
         array = np.load(archive.extract("arr_0.npy", folder), mmap_mode="r")
         images = _images(path, np.moveaxis(array, -1, 1), "(n, H, W, C)")  # stays mapped
@@ -64,7 +64,7 @@ def _open_npz(path: Path) -> ArrayImages:
 
 
 def _images(path: Path, array: np.ndarray, wanted: str) -> np.ndarray:
-    """The array, if it holds images (n, C, H, W)."""
+    """Check that an array holds images (n, C, H, W), and return it."""
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
         reason = f"it holds {array.dtype} of shape {array.shape}, not images"
         raise UserError(str(path), reason, f"give uint8 {wanted}, C 1 or 3")
@@ -103,6 +103,6 @@ class PngImages:
 
 
 def size_text(shape: tuple[int, ...]) -> str:
-    """The size of images (C, H, W) in words, as "28×28 grey"."""
+    """The size of images (C, H, W) in words, such as "28×28 grey"."""
     channels, height, width = shape
     return f"{width}×{height} {'grey' if channels == 1 else 'RGB'}"

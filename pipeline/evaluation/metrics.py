@@ -54,8 +54,8 @@ def _require_subset(samples: int, reference: int, size: int) -> None:
 
 
 def inception_score(logits: Tensor, splits: int, seed: int) -> float:
-    """exp E KL(p(y|x) ‖ p(y)) from logits (M, classes): the mean over `splits` random parts of the
-    samples (over M parts, if M is smaller)."""
+    """Inception Score, exp E KL(p(y|x) ‖ p(y)), from logits (M, classes): the mean over `splits`
+    random parts of the samples (M parts if M is smaller)."""
     count, splits = len(logits), min(splits, len(logits))
     order = np.random.RandomState(mix(seed, "is_splits") % 2**32).permutation(count)
     parts = (order[i * count // splits : (i + 1) * count // splits] for i in range(splits))
@@ -78,8 +78,8 @@ def _inception_score(logits: Tensor) -> float:
 
 
 class Manifolds(NamedTuple):
-    """How samples and a reference lie in the balls that reach from each image to its k-th nearest
-    of the same set."""
+    """Which samples and reference images lie within each other's balls; the ball of an image
+    reaches to its k-th nearest neighbour in the same set."""
 
     precision: float  # share of the samples in a ball of the reference's
     recall: float  # share of the reference in a ball of the samples'
@@ -88,9 +88,9 @@ class Manifolds(NamedTuple):
 
 
 def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> Manifolds:
-    """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of features
-    (M, F) against (R, F). Density, which may exceed 1, and coverage correspond to precision and
-    recall, and are not inflated by outliers.
+    """Precision and recall (Kynkäänniemi 2019), density and coverage (Naeem 2020) of features (M,
+    F) against (R, F). Density (which may exceed 1) and coverage resemble precision and recall, but
+    are robust to outliers.
 
     Raises:
         TooFew: fewer images than neighbours.
@@ -115,7 +115,7 @@ def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> Manifolds:
 
 
 def _radii(features: Tensor, neighbors: int) -> Tensor:
-    """Distance (M,) of each row of features (M, F) to its k-th nearest other."""
+    """Distance (M,) of each row of features (M, F) to its k-th nearest other row."""
     blocks = features.split(BLOCK)
     # An image is its own nearest neighbour.
     distances = (torch.cdist(block, features).kthvalue(neighbors + 1, dim=1) for block in blocks)
@@ -136,8 +136,8 @@ def _require_neighbors(samples: int, reference: int, neighbors: int) -> None:
 
 
 def drawn(features: Tensor, count: int, seed: int) -> Tensor:
-    """At most `count` rows of features (M, F), drawn at random and kept in order; which ones
-    depends on M, `count` and the seed alone."""
+    """At most `count` rows of features (M, F), drawn at random, in their order. The draw depends on
+    M, `count` and the seed alone."""
     if len(features) <= count:
         return features
     chosen = torch.randperm(len(features), generator=generator(seed, "manifold", len(features)))
@@ -154,7 +154,7 @@ def class_accuracy(logits: Tensor, labels: Tensor) -> float:
 
 @contextmanager
 def unless_few(say: bool = True) -> Iterator[None]:
-    """Leave the block where it raises `TooFew`, and print why."""
+    """Skip the rest of the block if it raises `TooFew`, and print why."""
     try:
         yield
     except TooFew as error:
@@ -165,8 +165,8 @@ def unless_few(say: bool = True) -> Iterator[None]:
 def require_enough(
     key: str, samples: int, reference: tuple[int, int], evaluation: Evaluation
 ) -> None:
-    """Raise a `UserError` if samples that are not drawn yet, or the reference images, will be too
-    few for a metric.
+    """Raise a `UserError` if the samples to be drawn, or the reference images, are too few for a
+    metric.
 
     Args:
         key: the param with the number of samples.

@@ -1,5 +1,5 @@
-"""How faithfully images are rebuilt: PSNR and code usage of a tokenizer, and distances from the
-originals over the pixels of a hole."""
+"""Quality of reconstructions: PSNR and code usage of a tokenizer, and distances from the originals
+over the pixels of a hole."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -103,8 +103,8 @@ def hole_distances(
     hole: Tensor,
     distance_map: Callable[[Tensor, Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """How far edited images are from the originals over the pixels of a hole: psnr_hole, in dB, and
-    perceptual_hole of each image, (B,), on the CPU.
+    """The distances of edited images from the originals over the pixels of a hole: psnr_hole in dB
+    and perceptual_hole of each image, (B,), on the CPU.
 
     Args:
         images, originals: (B, C, H, W) uint8, on the device of the distance.

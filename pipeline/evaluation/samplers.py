@@ -1,4 +1,4 @@
-"""The sampler of a published network, opened by whoever samples."""
+"""Opens the samplers of published networks."""
 
 from pathlib import Path
 
@@ -18,5 +18,5 @@ def open_sampler(network: str, folder: Path, device: torch.device) -> Sampler:
 
 
 def sampler_of(replicate: Replicate) -> Maker:
-    """The sampler of a replicate's model."""
+    """Open the sampler of a replicate's model."""
     return Maker(open_sampler, replicate.network, replicate.folder)

@@ -1,5 +1,5 @@
-"""Classification Accuracy Score (paper, section 4.2): a classifier trained on samples only, tested
-on real validation images; with RandAugment (Table 1) and without (Table 5)."""
+"""Classification Accuracy Score (paper, section 4.2): a classifier is trained only on samples and
+tested on real validation images, with RandAugment (Table 1) and without (Table 5)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,7 @@ ONE_PIXEL = Image.new("L", (1, 1))  # is augmented in no time, by the same draws
 
 @dataclass(frozen=True, kw_only=True)
 class CasTraining(Training):
-    """The training of a classifier of the reference classifier's architecture. Paths are
+    """The training of a classifier with the reference classifier's architecture. Paths are
     absolute."""
 
     section = "classifier"
@@ -48,7 +48,7 @@ class CasTraining(Training):
 
     @property
     def result(self) -> Path:
-        """The file with the row of its accuracy."""
+        """The file with the row of this classifier's accuracy."""
         return self.folder / "result.json"
 
     @property
@@ -72,7 +72,7 @@ class CasTraining(Training):
 
 
 def run_cas(training: CasTraining) -> Row:
-    """Train a classifier, from its last checkpoint if there is one; returns the row of its top-1
+    """Train a classifier from its last checkpoint, if there is one. Returns the row with its top-1
     and top-5 accuracy on the validation images."""
     weights, workers = run_training(training)["task"]["model"], training.workers
     if workers.under_ray_train:
@@ -124,7 +124,7 @@ def _blocks(samples: ImageShards, count: int) -> np.ndarray | None:
 
 
 class CasBatches(Batches):
-    """Randomly cropped, perhaps augmented batches.
+    """Randomly cropped batches, with or without RandAugment.
 
     Args:
         ranks: the workers that share each batch; this one makes its own rows.

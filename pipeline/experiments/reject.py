@@ -1,5 +1,5 @@
-"""Table 4: classifier-based rejection sampling (paper, appendix B). Of the samples of each class
-the share is kept that the reference classifier rates highest for the class."""
+"""Table 4: classifier-based rejection sampling (paper, appendix B). For each class, the share of
+samples that the reference classifier rates highest is kept."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +26,8 @@ KEYS = ("network", "seed", "selection", "acceptance", "candidates", "samples")
 def rejection_rows(
     params: Params, folders: Mapping[Replicate, Path], workers: BatchWorkers
 ) -> list[Row]:
-    """A row for every replicate's published samples, acceptance and selection: "rejection", and
-    "random" of the same size and classes, since FID falls with the number of samples.
+    """A row for every replicate's published samples, acceptance rate and selection: "rejection",
+    and "random" of the same size and classes, because FID depends on the number of samples.
 
     Where `evaluation.extractor` is the reference classifier itself, the network that selects is the
     one that measures: IS and the recognised share rise by construction.
@@ -58,7 +58,7 @@ def rejection_rows(
 def _selections(
     replicate: Replicate, outputs: Outputs, labels: Tensor, acceptance: float, evaluator: Evaluator
 ) -> list[Row]:
-    """A row for each selection of that share."""
+    """A row for each selection with that acceptance rate."""
     rows, draws = [], generator(replicate.seed, "reject", replicate.network)
     ratings = {
         "rejection": class_log_odds(outputs.class_logits, labels),
@@ -89,8 +89,8 @@ def _block_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def select(ratings: Tensor, labels: Tensor, acceptance: float) -> Tensor:
-    """The highest rated samples of each class, as many as `kept_of_each` says. Of equal ratings the
-    earlier sample goes first.
+    """The highest rated samples of each class, as many as `kept_of_each` says. Among equal ratings
+    the earlier sample is chosen.
 
     Args:
         ratings: (M,).

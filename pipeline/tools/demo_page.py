@@ -65,7 +65,7 @@ def fillings(
     seed: int,
     **decoding: Unpack[Decoding],
 ) -> Image.Image:
-    """A row of results: a picture whose drawn-over part is drawn again as a class.
+    """A row of results: a picture whose marked part is drawn again as a class.
 
     Args:
         picture: transparent where the canvas is larger than the picture.

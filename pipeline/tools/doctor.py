@@ -1,4 +1,4 @@
-"""`maskgit doctor`: is this machine, and this folder, ready for a run?"""
+"""`maskgit doctor`: checks whether this machine and folder are ready for a run."""
 
 import contextlib
 import io
@@ -145,7 +145,7 @@ def params() -> Finding:
 
 
 def data(params: Params) -> Finding:
-    """Whether the data set is there; of a folder, what the stage prepare would skip."""
+    """Whether the data set exists; for a folder, also what the stage prepare would skip."""
     source, manifest = params.data.source, IMAGES / "manifest.json"
     if manifest.exists() and read_json(manifest).get("source") == source:
         return Finding("data", "good", f"{source}, prepared in {IMAGES}")

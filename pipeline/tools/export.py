@@ -24,8 +24,8 @@ def export_samples(
     seed: int | None = None,
     everything: bool = False,
 ) -> int:
-    """Write the published samples of one of a network's replicates as an `.npz` in the ADM suite's
-    layout, or as PNGs.
+    """Write the published samples of a network's replicate as an `.npz` in the ADM suite's layout,
+    or as PNGs.
 
     Args:
         seed: the replicate's; None for the first.
@@ -53,7 +53,7 @@ def export_samples(
 
 
 def export_pngs(images: ImageSet, folder: Path | str) -> None:
-    """Write `000000.png` …, grey images as grey. The folder appears once it is complete.
+    """Write `000000.png` …, grey images as grey. The folder appears only when it is complete.
 
     Raises:
         UserError: the folder exists and is not empty, or it cannot be written.
@@ -74,8 +74,8 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
 
 
 def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path | str) -> None:
-    """Write what the ADM suite reads, batch by batch: `arr_0` (n, H, W, 3) uint8, grey repeated to
-    RGB, and `arr_1` (n,) int64 where labels are given. The same images give the same bytes.
+    """Write an `.npz` for the ADM suite, batch by batch: `arr_0` (n, H, W, 3) uint8, grey repeated
+    to RGB, and, with labels, `arr_1` (n,) int64. The same images give the same bytes.
 
     Raises:
         UserError: the file cannot be written.

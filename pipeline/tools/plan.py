@@ -50,7 +50,8 @@ KNOWN: dict[str, tuple[int, int | None, int]] = {
 
 
 def data_size(params: Params, images: int | None = None, classes: int | None = None) -> DataSize:
-    """The size of `data.source`: as given, else of the prepared images, else as published.
+    """The size of `data.source`: the given one, else that of the prepared images, else the
+    published one.
 
     Args:
         images: number of images in all; `data.val_fraction` of them are held out.
@@ -79,7 +80,7 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
         train -= val
     if train < classes:
         reason = f"{train} training images are too few for {classes} classes"
-        raise UserError("--images", reason, "give one image of each class at least")
+        raise UserError("--images", reason, "give at least one image per class")
     return DataSize(train, val, classes, origin, size)
 
 
@@ -98,7 +99,8 @@ class Costs:
 
 
 def costs(params: Params, classes: int) -> Costs:
-    """Counted by PyTorch's `FlopCounterMode` on the meta device: no weight is allocated."""
+    """Count FLOPs with PyTorch's `FlopCounterMode` on the meta device, which allocates no
+    weights."""
     import torch
 
     from pipeline.classifier import Classifier
@@ -147,7 +149,7 @@ def count_flops(run: Callable[[], object]) -> int:
 
 
 class Plan:
-    """What a run with some params computes and writes.
+    """The work and outputs of a run with given params.
 
     Args:
         size: of the data set.
@@ -356,7 +358,7 @@ def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[floa
     cores = params.ray.cpus_per_worker
     if tflops is not None:
         if not limits.SMALLEST <= tflops <= limits.LARGEST:
-            raise UserError("--tflops", f"{tflops:g} is not a rate", "give one such as 150")
+            raise UserError("--tflops", f"{tflops:g} is not a rate", "give a rate such as 150")
         return 1e12 * tflops, gpu or ("GPU" if params.ray.use_gpu else "CPU worker")
     if gpu or params.ray.use_gpu:
         name = gpu or "A100"
@@ -367,7 +369,7 @@ def _device(params: Params, gpu: str | None, tflops: float | None) -> tuple[floa
 
 
 def _scaled(value: float) -> str:
-    """Three digits and a decimal prefix."""
+    """A number with three digits and a decimal prefix."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
         if value < 999.5:
             return f"{value:.3g} {prefix}"

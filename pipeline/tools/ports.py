@@ -1,4 +1,4 @@
-"""Where a server of ours listens."""
+"""Finds a free port for a server."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""`maskgit register`: the model of the last run as a version in MLflow's model registry."""
+"""`maskgit register`: registers the model of the last run in MLflow's model registry."""
 
 import io
 import tempfile
@@ -87,8 +87,8 @@ def fid(params: Params, seed: int | None) -> tuple[str, float]:
 
 
 def measured_on(params: Params) -> str:
-    """Hash of what FIDs must have in common to be compared: reference images or statistics, number
-    and classes of the samples, and the network of features."""
+    """The hash of everything that two FIDs must share to be comparable: reference images or
+    statistics, number and classes of samples, and the network of features."""
     evaluation = params.evaluation
     network = CLASSIFIER if evaluation.extractor == "classifier" else evaluation.inception_weights
     statistics = evaluation.reference_statistics
@@ -119,7 +119,8 @@ def _version(client: Any, model: "MaskGIT", weights: Path, name: str, run_id: st
 
 
 def judge(client: Any, name: str, version: str, tags: dict[str, str]) -> str:
-    """Move the alias if the version is better than the champion; says what was found."""
+    """Move the alias if the version is better than the champion. Returns a line about the
+    result."""
     metric = next(iter(tags))
     champion = client.get_registered_model(name).aliases.get(CHAMPION)
     if champion is not None and str(champion) != version:

@@ -1,4 +1,4 @@
-"""`maskgit submit`: the DAG, or a stage of it, as a job on a Ray cluster.
+"""`maskgit submit`: runs the DAG, or a stage, as a job on a Ray cluster.
 
 If the project has a default DVC remote, the job needs nothing else of this machine: Ray uploads the
 code as the job's working directory, without what .gitignore names, and data travel through the
@@ -34,7 +34,7 @@ TRIES, PAUSE = 12, 5.0  # times that a connection is lost in a row, and the seco
 
 
 def submit(stage: str | None, address: str) -> str:
-    """Run stages as a job and show what it prints; returns a closing line.
+    """Run stages as a job and show its output. Returns a closing line.
 
     Args:
         stage: of dvc.yaml, with what it needs; None for all.
@@ -93,8 +93,8 @@ def _refused(address: str, error: Exception) -> UserError:
 
 
 def _environment() -> dict[str, str]:
-    """What the job's stages are told: about MLflow and the object store, the threads that they
-    would have here, and the commit, since .git does not travel."""
+    """The environment variables of the job's stages: MLflow, the object store, the number of
+    threads here, and the commit, because .git is not uploaded."""
     origin, names = provenance(), (THREADS, *KEYS)
     told = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_") or k in names}
     return told | {"MASKGIT_COMMIT": origin["git.commit"], "MASKGIT_DIRTY": origin["git.dirty"]}
@@ -176,7 +176,7 @@ async def _show(client: Any, job: str, printed: list[str]) -> None:
 
 
 def _without_key(text: str) -> str:
-    """Ray prints the job's command, which holds the order's key."""
+    """Remove the order's key from Ray's output, which contains the job's command."""
     return re.sub(rf"({KEY}=)\S+", r"\1...", text)
 
 

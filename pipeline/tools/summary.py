@@ -1,4 +1,4 @@
-"""The closing summary of `make repro`, from result files, as text and as JSON."""
+"""The summary at the end of `make repro`, made from result files, as text and as JSON."""
 
 import math
 import textwrap
@@ -27,8 +27,8 @@ BySeed = dict[str, float | None]  # JSON has no NaN: what was not measured is nu
 
 
 def summary_values() -> dict[str, Any]:
-    """The results as numbers: every metric of both networks by seed. Results that are out of date
-    are left out, and their stages named.
+    """The results as numbers: every metric of both networks by seed. Stages whose results are out
+    of date are named instead.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -84,8 +84,8 @@ def _without_nan(value: Any) -> Any:
 
 
 def summary() -> str:
-    """The main results in a few lines, and where to find all results. What is out of date is left
-    out, and named.
+    """The main results in a few lines, and where to find all results. Stages whose results are out
+    of date are named instead.
 
     Raises:
         UserError: no result is of these params, or a file is missing or damaged.

@@ -19,8 +19,8 @@ BY_NAME = quote("tags.`mlflow.runName`")
 
 
 def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
-    """Addresses of all runs, and of Figure 8: the charts of the newest sweep's trials of one seed
-    (MLflow draws ten runs unless it is told otherwise).
+    """Links to all runs and to Figure 8: the charts of the newest sweep's trials with one seed,
+    because MLflow draws ten runs by default.
 
     Args:
         uri: of the tracking store.
@@ -57,7 +57,8 @@ def links(uri: str, server: str, name: str, seed: int) -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the links; then become the server, unless MLFLOW_TRACKING_URI names one."""
+    """Print the links, then replace this process by MLflow's server, unless MLFLOW_TRACKING_URI
+    names a server."""
     uri, params = tracking_uri(), load_params()
     remote = server_of(uri) is not None
     server = uri if remote else f"http://{HOST}:{free_port(HOST, None, PORT)}"

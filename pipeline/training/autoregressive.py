@@ -10,7 +10,8 @@ from pipeline.training.transformer import TransformerTask
 
 
 class AutoregressiveTask(TransformerTask):
-    """Every token is predicted from those before it; batches and views are MaskGIT's."""
+    """One worker's share of the baseline's training: predicts every token from the tokens before
+    it, on MaskGIT's batches."""
 
     network = AutoregressiveTransformer
     kind = "autoregressive"

@@ -1,5 +1,5 @@
-"""Training the VQGAN tokenizer: reconstruction, perceptual, adversarial, commitment and entropy
-losses, with unused codes revived (paper, section 4.1; weights as in the authors' release)."""
+"""Training the VQGAN tokenizer with reconstruction, perceptual, adversarial, commitment and entropy
+losses; unused codes are replaced (paper, section 4.1; weights as in the authors' release)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class TokenizerTraining(Training):
 
 
 class TokenizerTask(Task):
-    """A worker's share of the training of a tokenizer, whose weights are averaged, and of its
+    """One worker's share of the training of a tokenizer, whose weights are averaged, and of its
     discriminator.
 
     Every loss is a mean over the batch, and so the mean of the workers' losses. The entropy of the
@@ -164,7 +164,8 @@ class TokenizerTask(Task):
     def _fooling(
         self, reconstruction: Tensor, faithful: Tensor, step: int
     ) -> tuple[Tensor, float | Tensor]:
-        """The adversarial loss and its weight; no gradient reaches the discriminator."""
+        """The adversarial loss of the tokenizer, and its weight; the discriminator gets no
+        gradient."""
         weight: float | Tensor = self._adversarial_weight(step)
         self.discriminator.requires_grad_(False)
         fooling = generator_loss(self.discriminator(reconstruction))
@@ -209,10 +210,9 @@ class TokenizerTask(Task):
         return quality(self.ranks.total(reconstruction.sums())) | self._balance(step)
 
     def _balance(self, step: int) -> dict[str, float]:
-        """The pull of the discriminator: the norm of the weighted adversarial gradient at the
-        decoder's last layer, divided by that of the reconstruction and perceptual losses. (The
-        adaptive weight holds it at the ramped `adversarial_weight`: there is nothing to measure.)
-        """
+        """The discriminator's influence: the norm of the weighted adversarial gradient at the
+        decoder's last layer, divided by that of the reconstruction and perceptual losses. With the
+        adaptive weight it is always the ramped `adversarial_weight`, and is not measured."""
         p, weight = self.params, self._adversarial_weight(step)
         if weight == 0 or p.adaptive_weight:
             return {}

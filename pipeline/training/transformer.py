@@ -1,5 +1,5 @@
 """Training a transformer by Masked Visual Token Modeling (paper, section 3.1): a worker's share of
-a step, and the training as a whole, which leaves a model."""
+a step, and the training as a whole."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -101,8 +101,8 @@ class TransformerTask(Task):
         self.validation = TokenCache(tokens_dir, "val").everything()
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """Take a step, with the gradients of `training.accumulate` parts of this worker's share of
-        the batch. The workers' gradients are averaged with the last part."""
+        """Take a step with the gradients of `training.accumulate` microbatches of this worker's
+        share of the batch. The workers' gradients are averaged with the last microbatch."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts, clip = self.training.accumulate, self.training.grad_clip
@@ -139,7 +139,8 @@ class TransformerTask(Task):
         return tokens, labels.masked_fill(dropped, self.model.config.num_classes), mask
 
     def _loss(self, tokens: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        """Cross-entropy of the masked tokens (or of all): mean over the images of a part."""
+        """Cross-entropy of the masked tokens (or of all tokens), averaged over the images of a
+        microbatch."""
         loss_at = mask if self.training.loss_on == "masked" else torch.ones_like(mask)
         where = loss_at.flatten().nonzero()[:, 0]  # still on the CPU: no device sync
         padded = nn.functional.pad(where, (0, -len(where) % ROWS))
@@ -169,7 +170,7 @@ class TransformerTask(Task):
         return {"val_nll": nll, "lr": float(self.warmup.get_last_lr()[0])}
 
     def _nll(self) -> float:
-        """NLL of the validation tokens under the averaged model, in nats a token."""
+        """NLL of the validation tokens under the averaged model, in nats per token."""
         model = self.average.module
         assert isinstance(model, MaskGitTransformer)  # `network`, or a subclass of it
         return masked_nll(
@@ -216,7 +217,7 @@ def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerTraining(Training):
-    """The training of a transformer, which leaves a model and its history in its folder."""
+    """The training of a transformer, which writes a model and its history to a folder."""
 
     section = "training"
     task_type: type[TransformerTask]
@@ -249,12 +250,12 @@ class TransformerTraining(Training):
 
     @property
     def trained(self) -> Path:
-        """The file with its history and its seconds, written last."""
+        """The file with the history and the seconds of the training, written last."""
         return self.folder / "training.json"
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """Its rows of losses and measurements, one for each checkpoint."""
+        """The rows of losses and measurements of the training, one for each checkpoint."""
         return read_json(self.trained, "history")["history"]
 
     @property

@@ -1,4 +1,5 @@
-"""Published models: a folder with `model.safetensors` and the `config.json` that builds it."""
+"""Published models: a folder with `model.safetensors` and the `config.json` that describes the
+network."""
 
 import dataclasses
 from pathlib import Path
@@ -29,7 +30,7 @@ MODELS: dict[str, tuple[type[nn.Module], type]] = {
 
 
 def save_model(folder: Path | str, kind: str, config: Any, weights: dict[str, Tensor]) -> None:
-    """Publish a model, whole or not at all.
+    """Publish a model atomically.
 
     Args:
         kind: a key of `MODELS`.
@@ -103,6 +104,6 @@ def load_model(
 
 
 def not_finite(weights: dict[str, Tensor]) -> str | None:
-    """The first weight with a value that is NaN or infinite."""
+    """The name of the first weight with a value that is NaN or infinite."""
     floats = {k: v for k, v in weights.items() if v.is_floating_point()}
     return next((name for name, w in floats.items() if not w.isfinite().all()), None)

@@ -74,7 +74,7 @@ def test_output_that_cannot_be_written_is_no_traceback(closed):
         (system_error(errno.ENOSPC), "No space left on device; make room"),
         (system_error(errno.EACCES, "a/b"), "a/b: Permission denied; change its permissions"),
         (system_error(errno.EROFS, "a/b"), "a/b: Read-only file system; make its file system"),
-        (system_error(errno.ENOTDIR, "a/b"), "a/b: Not a directory; something else lies in"),
+        (system_error(errno.ENOTDIR, "a/b"), "a/b: Not a directory; another file or folder"),
         (system_error(errno.EMFILE), "Too many open files; allow more of them"),
         (MemoryError(), "there is not enough memory; use a smaller batch_size"),
         (torch.OutOfMemoryError(CUDA), f"there is not enough memory: {CUDA}; use a smaller"),

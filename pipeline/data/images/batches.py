@@ -1,5 +1,5 @@
-"""A training's batches of images, prepared while the batches before them are in use: by a thread of
-the training's process, or by processes of their own (loaders)."""
+"""A training's batches of images, prepared in advance by a thread of the training's process or by
+loader processes."""
 
 import os
 import signal
@@ -37,12 +37,12 @@ class Batches(ABC):
 
     @abstractmethod
     def load(self, step: int) -> Any:
-        """Read, decode and crop the images of a batch. Any thread may call it: it draws from
+        """Read, decode and crop the images of a batch. Any thread may call it, since it has random
         generators of its own."""
 
     def finish(self, step: int, loaded: Any) -> Batch:
-        """The batch. Call only when no other thread draws random numbers: it may use torch's global
-        generator, and restores its state."""
+        """Finish the batch. Call only when no other thread draws random numbers: it may use
+        PyTorch's global generator, and restores its state."""
         return loaded
 
 
@@ -70,7 +70,7 @@ class ImageBatches(Batches):
 
 
 def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[int], Batch]:
-    """The same batches, by step, each prepared ahead. A step out of order waits for its batch.
+    """Prepare batches in advance, in the order of steps. A step out of order waits for its batch.
 
     Args:
         loaders: processes that load and finish batches. With none, a thread loads them; but on a
@@ -100,7 +100,7 @@ class _Steps(Dataset):
 
 
 class _ByLoaders:
-    """Batches of a `DataLoader`. Its processes start with the first batch that is asked for, and
+    """Batches of a `DataLoader`. Its processes start with the first batch that is requested, and
     end with this object or with the training's process."""
 
     def __init__(self, batches: Batches, loaders: int, device: torch.device):
@@ -150,7 +150,8 @@ def _set_up_loader(number: int) -> None:
 
 
 def _end_with_training() -> None:
-    """End this process when the training's has ended: torch watches the fork server instead."""
+    """End this loader process when the training's process has ended: PyTorch watches the fork
+    server instead."""
     training = parent_process()
     assert training is not None
     connection.wait([training.sentinel])

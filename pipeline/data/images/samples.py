@@ -1,5 +1,5 @@
-"""The samples of a main replicate, in shards as the data set. `evaluate` draws and publishes them;
-other stages read them as they read the data set."""
+"""The samples of a main replicate, stored in shards like the data set. `evaluate` draws and
+publishes them; other stages read them."""
 
 import shutil
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def draw_samples(
 
 
 class Encoder:
-    """Makes images, and encodes them as PNGs.
+    """Draws images and encodes them as PNGs.
 
     Args:
         maker: of images (B, C, H, W) uint8.
@@ -102,12 +102,12 @@ class Encoder:
 
 
 def are_written(folder: Path) -> bool:
-    """Whether an earlier, killed run has drawn all samples: the manifest is written last."""
+    """Whether an earlier run has drawn all samples: the manifest is written last."""
     return (folder / MANIFEST).exists()
 
 
 def publish_samples(samples: Path, folder: Path, copy: bool = True) -> None:
-    """Publish a folder of samples: it appears whole or not at all.
+    """Publish a folder of samples atomically.
 
     Args:
         copy: if false, the files are linked where the file system has links, which takes no room
@@ -122,7 +122,7 @@ def publish_samples(samples: Path, folder: Path, copy: bool = True) -> None:
 
 
 def open_samples(folder: Path) -> ImageShards:
-    """Published samples.
+    """Open published samples.
 
     Raises:
         UserError: they are missing, or cannot be read.

@@ -1,5 +1,5 @@
-"""Shards of encoded images, the data set's and those of samples: files in Arrow's IPC format, which
-are memory-mapped, so that every process reads them from the system's page cache."""
+"""Shards of encoded images, for the data set and for samples: memory-mapped Arrow IPC files, so
+that all processes share the system's page cache."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,14 +32,14 @@ class Item(NamedTuple):
 
 
 class Source(Protocol):
-    """A data set that shards are written of."""
+    """A data set from which shards are written."""
 
     class_names: list[str]
     items: list[Item]
 
     @property
     def version(self) -> str:
-        """Changes when the images of the same items may have changed."""
+        """A version, to be changed when the images of the same items may have changed."""
 
     def read(self, index: int) -> bytes:
         """The PNG or JPEG of `items[index]` that is stored; several threads call it at once."""
@@ -48,7 +48,7 @@ class Source(Protocol):
 def write_shards(
     source: Source, indices: Sequence[int], split: str, shard_size: int, folder: Path
 ) -> list[dict]:
-    """Write one split as `<split>-00000.arrow` …; a shard that exists is kept.
+    """Write one split as `<split>-00000.arrow` …; existing shards are not written again.
 
     Args:
         indices: of the split's items, in order.
@@ -74,7 +74,7 @@ def write_shards(
 def plan_shards(
     count: int, split: str, shard_size: int, folder: Path
 ) -> Iterator[tuple[Path, int, int]]:
-    """The file of each shard of `count` images, with the numbers of its images."""
+    """The file of each shard of `count` images, and the numbers of its images."""
     for number, start in enumerate(range(0, count, shard_size)):
         yield folder / f"{split}-{number:05d}.arrow", start, min(start + shard_size, count)
 
@@ -98,7 +98,7 @@ def write_shard(path: Path, items: Sequence[Item], images: Iterable[bytes]) -> N
 
 
 def shard_entry(path: Path, count: int) -> dict:
-    """A shard in the manifest."""
+    """The manifest's entry for a shard."""
     return {"file": path.name, "count": count, "hash": file_hash(path)}
 
 
@@ -123,17 +123,17 @@ def write_manifest(
 
 
 def read_manifest(folder: Path, way_out: str = WAY_OUT) -> dict[str, Any]:
-    """The manifest of shards; `way_out` ends the message if it cannot be read."""
+    """Read the manifest of shards. `way_out` ends the error message if it cannot be read."""
     return read_json(folder / MANIFEST, "class_names", "shards", way_out=way_out)
 
 
 def open_shard(path: Path) -> pa.Table:
-    """A shard as a memory-mapped table of key, label and image."""
+    """Open a shard as a memory-mapped table of key, label and image."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 class ImageShards:
-    """Random access to the images of one split. Each shard is mapped when it is first read.
+    """Random access to the images of one split. A shard is mapped when it is first read.
 
     Args:
         way_out: ends the message if a file cannot be read.
@@ -177,7 +177,7 @@ class ImageShards:
         return self._hashes[: np.searchsorted(self._start, count)]
 
     def read(self, index: int) -> tuple[str, bytes]:
-        """(key, encoded image) of one image."""
+        """Read (key, encoded image) of one image."""
         shard = bisect_right(self._start, index) - 1
         if (table := self._tables.get(shard)) is None:
             table = self._tables[shard] = self._readable(open_shard, self._files[shard])

@@ -48,8 +48,8 @@ class View:
         return _stacked(self._center, indices)
 
     def crops(self, indices: Iterable[int], draw: int) -> Tensor:
-        """Random crops (len(indices), C, size, size) uint8, the `draw`-th of each image: a pure
-        function of (seed, the image's key, draw)."""
+        """Random crops (len(indices), C, size, size) uint8: the `draw`-th crop of each image, a
+        pure function of (seed, the image's key, draw)."""
         return _stacked(partial(self._crop, draw), indices)
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ class View:
         return self.chosen(range(min(count, len(self.images))))
 
     def chosen(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Centre crops and labels of the images of these indices."""
+        """Centre crops and labels of the images with these indices."""
         return self.centers(indices), torch.from_numpy(self.images.labels[list(indices)])
 
     def batches(self, size: int) -> Iterator[Tensor]:

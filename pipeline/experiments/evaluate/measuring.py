@@ -67,8 +67,8 @@ def evaluate_all(
 def _replicate_row(
     replicate: Replicate, folder: Path, evaluator: Evaluator, class_names: list[str], real: Tensor
 ) -> Row:
-    """Sample and measure a replicate, unless its folder has the row already; publish the samples of
-    a main one.
+    """Sample and measure a replicate, unless its folder already has the row. Publish the samples of
+    a main replicate.
 
     Args:
         real: features (R, F) of the validation images.
@@ -128,15 +128,16 @@ def _replicate_row(
 
 
 def drop_samples(folders: Mapping[Replicate, Path]) -> None:
-    """Delete the published samples from the run directories, at the end of a stage: one that is
-    killed before resumes from them, and one that runs again after this draws them again."""
+    """Delete the published samples from the run directories at the end of a stage. A stage that is
+    killed earlier resumes from them; one that runs again later draws them again."""
     for replicate, folder in folders.items():
         if replicate.main:
             shutil.rmtree(folder / ENCODED, ignore_errors=True)
 
 
 def mean_metrics(rows: list[Row], params: Params) -> dict[str, dict[str, float | None]]:
-    """Each set's metrics: means over the main replicates. One that a replicate lacks is None."""
+    """The metrics of each set: means over the main replicates, or None if a replicate lacks the
+    metric."""
     main = params.training.label_smoothing
     sets: dict[str, list[Row]] = {}
     for row in rows:
@@ -157,7 +158,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 class Rebuilder:
-    """The tokenizer, and the validation images that it rebuilds."""
+    """The tokenizer and the validation images that it reconstructs."""
 
     def __init__(self, params: Params, device: torch.device):
         self.real = CenterCrops(IMAGES, "val", params.data)
@@ -172,7 +173,7 @@ class Rebuilder:
 def _reconstruction_row(
     real: CenterCrops, folder: Path, evaluator: Evaluator, features: Tensor
 ) -> Row:
-    """Rebuild and measure the validation images, unless the folder has their row already.
+    """Reconstruct and measure the validation images, unless the folder already has their row.
 
     Args:
         features: (R, F), of the validation images.
@@ -194,8 +195,8 @@ def _reconstruction_row(
 
 
 def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
-    """The scores of disjoint sets of validation images, as many as there are of each size: what FID
-    and IS are for sets as small as other stages measure, when nothing is generated.
+    """The scores of disjoint sets of real validation images, as many as there are of each size.
+    They show the FID and IS of such small sets without any generation.
 
     Args:
         folder: has the networks' outputs for the validation images, if `evaluate_all` ran.
@@ -216,7 +217,8 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
 
 
 def real_columns(params: Params) -> list[str]:
-    """The columns of these rows, of which there are none where the validation images are few."""
+    """The columns of `real_rows`, for the case that there are too few validation images for any
+    row."""
     name = params.evaluation.extractor
     return ["samples", "subset", f"fid_{name}", f"is_{name}", "class_accuracy"]
 

@@ -19,8 +19,8 @@ BEFORE = "checkpoint.before.pt"  # the one before
 
 
 class RunDirCheckpoints:
-    """The newest checkpoint of a training in one process and the one before it, in its run
-    directory. A thread writes a checkpoint while training continues."""
+    """Stores the two newest checkpoints of a training in one process, in its run directory. A
+    thread writes a checkpoint while the training continues."""
 
     def __init__(self, folder: Path):
         self.path, self.before = folder / CHECKPOINT, folder / BEFORE
@@ -60,7 +60,7 @@ class RunDirCheckpoints:
 
 
 def snapshot(state: Any) -> Any:
-    """A copy of a state in the processor's memory, which the next step does not change."""
+    """A copy of a state in CPU memory, which the next step does not change."""
     if isinstance(state, Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):

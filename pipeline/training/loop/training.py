@@ -27,19 +27,19 @@ class Task(ABC):
 
     @abstractmethod
     def step(self, step: int) -> dict[str, Tensor]:
-        """Take an optimisation step. Returns scalars whose means are logged; none if the step was
-        skipped because they are not finite."""
+        """Take an optimisation step. Returns scalars whose means are logged, or none if the step
+        was skipped because a scalar was not finite."""
 
     @abstractmethod
     def evaluate(self, step: int) -> dict[str, float]:
-        """Measure the networks after `step` steps, at a checkpoint."""
+        """Measure the networks after `step` steps, when a checkpoint is written."""
 
     def spikes(
         self, step: int, loss: Tensor, losses: dict[str, Tensor], norm: Tensor | None = None
     ) -> bool:
-        """Whether to skip a step because its loss or its gradient spikes. With a guard, the
-        gradient's norm is added to the losses; those of a skipped step are removed if one of them
-        is not finite on some worker.
+        """Whether to skip a step because its loss or gradient spikes. With a guard, the gradient's
+        norm is added to the losses. If a loss of a skipped step is not finite on some worker, all
+        losses of the step are removed.
 
         Args:
             norm: of the gradient; None to compute it.
@@ -68,7 +68,7 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class Workers:
-    """The data-parallel workers of a training: how many, and what each occupies."""
+    """The number of data-parallel workers of a training, and the resources of each."""
 
     count: int
     cpus: int
@@ -86,7 +86,7 @@ class Workers:
         return {"workers": self.count, "cpus_per_worker": self.cpus} if self.elastic else {}
 
     def needs(self, folder: Path) -> Needs:
-        """What each training occupies as a trial of Ray Tune.
+        """The resources that each training needs as a trial of Ray Tune.
 
         Args:
             folder: of Ray Tune's own files.
@@ -100,14 +100,14 @@ class Workers:
 
     @property
     def resources(self) -> dict[str, float]:
-        """Ray's resources of each worker."""
+        """The Ray resources of each worker."""
         cpus: dict[str, float] = {"CPU": self.cpus}
         return cpus | ({"GPU": 1} if self.use_gpu else {})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training(ABC):
-    """A training, as values that travel to its workers."""
+    """The description of a training, as values that are sent to its workers."""
 
     section: ClassVar[str]  # of the params, with `steps` and `checkpoint_every`
 
@@ -132,7 +132,7 @@ class Training(ABC):
         """Build the task of a worker on its device."""
 
     def finish(self, state: dict[str, Any], seconds: float) -> Any:
-        """Save what the training leaves besides checkpoints; returns what `run_training` returns.
+        """Save the training's results besides checkpoints. Returns what `run_training` returns.
 
         Args:
             state: {task, step, history, run}: the last checkpoint.
@@ -142,7 +142,8 @@ class Training(ABC):
 
     @property
     def run(self) -> str:
-        """The last two parts of the folder, by which a checkpoint of another run is refused."""
+        """The last two parts of the folder's path. A checkpoint of another run is refused by this
+        name."""
         return Path(*self.folder.parts[-2:]).as_posix()
 
     @property
