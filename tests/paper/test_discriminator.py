@@ -22,8 +22,6 @@ from pipeline.discriminator import (
 from tests.release import FOLDER
 from tests.tiny_networks import seeded
 
-# --- the release's --------------------------------------------------------------------------------
-
 
 def release_weights() -> dict[str, torch.Tensor]:
     """The weights behind the reference data, by the formula that comes with it."""
@@ -88,8 +86,6 @@ def test_losses_are_the_releases(released):
     ("filters", "side", "channels"),
     [  # the release's table, with its channel multiplier of 1 and of 2
         (64, 256, [64, 128, 256, 512, 512, 512, 512]),
-        (32, 512, [32, 64, 128, 256, 512, 512, 512, 512]),
-        (512, 64, [512, 512, 512, 512, 512]),
         (8, 4, [8]),
     ],
 )
@@ -127,17 +123,11 @@ def test_stylegan_starts_as_flax_does():
             assert weight.var().item() == pytest.approx(2 / fans, rel=0.1), name
 
 
-# --- the small one --------------------------------------------------------------------------------
-
-
 def test_a_patch_has_26_pixels():
     images = torch.rand(1, 1, 64, 64, generator=seeded(4)).requires_grad_()
     PatchDiscriminator(1, 4)(images)[0, 0, 8, 8].backward()
     rows, columns = images.grad[0, 0].nonzero(as_tuple=True)
     assert [(x.max() - x.min() + 1).item() for x in (rows, columns)] == [26, 26]
-
-
-# --- the losses -----------------------------------------------------------------------------------
 
 
 class LinearDiscriminator(nn.Module):
@@ -152,16 +142,13 @@ class LinearDiscriminator(nn.Module):
         return logit[:, None, None, None].expand(-1, 1, 2, 2)
 
 
-def test_r1_of_a_linear_discriminator():
+def test_r1_of_a_linear_discriminator_and_its_gradient():
     weight = torch.randn(3, 4, 4, generator=seeded(8))
-    penalty = r1_penalty(LinearDiscriminator(weight), torch.rand(5, 3, 4, 4))
+    discriminator = LinearDiscriminator(weight)
+    penalty = r1_penalty(discriminator, torch.rand(5, 3, 4, 4))
     assert penalty.item() == pytest.approx(weight.pow(2).sum().item(), rel=1e-5)
-
-
-def test_r1_reaches_the_discriminators_weights():
-    discriminator = LinearDiscriminator(torch.randn(1, 2, 2, generator=seeded(9)))
-    r1_penalty(discriminator, torch.rand(3, 1, 2, 2)).backward()
-    torch.testing.assert_close(discriminator.weight.grad, 2 * discriminator.weight.detach())
+    penalty.backward()
+    torch.testing.assert_close(discriminator.weight.grad, 2 * weight)
 
 
 def test_gan_losses():
