@@ -4,6 +4,7 @@ a step, and the training as a whole, which leaves a model."""
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import proxy
@@ -86,11 +87,7 @@ class TransformerTask(Task):
         )
         # A weak reference: a task that held a method of its own would be freed late, and its GPU
         # memory with it, in a process that goes on to the next training.
-        me = proxy(self)
-
-        def inputs(step: int) -> tuple[Tensor, ...]:
-            return me._draw_inputs(step)
-
+        inputs = partial(type(self)._draw_inputs, proxy(self))
         # On a GPU, a thread draws the inputs of the next step during this one.
         self._inputs = Prefetch(inputs) if device.type != "cpu" else inputs
         self.guard = SpikeGuard.of(self.training.spike_factor, "training")

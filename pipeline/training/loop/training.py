@@ -26,7 +26,6 @@ from pipeline.training.loop.divergence import (
     SpikeGuard,
     mean_over_workers,
     require_finite,
-    total_norm,
 )
 
 Checkpoints = RunDirCheckpoints | RayTrainCheckpoints
@@ -61,7 +60,9 @@ class Task(ABC):
         """
         if self.guard is None:
             return False
-        norm = total_norm(self.model) if norm is None else norm
+        if norm is None:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
         watched = mean_over_workers({"loss": loss, "gradient_norm": norm}, self.ranks)
         if not self.guard.skips(step, watched):
             losses["gradient_norm"] = norm
