@@ -113,17 +113,16 @@ class TokenizerTask(Task):
             return self._step(step)
 
     def _step(self, step: int) -> dict[str, Tensor]:
-        images = as_float(to_device(self.batches(step)[0], self.device))
+        p, images = self.params, as_float(to_device(self.batches(step)[0], self.device))
         self.model.train()
-        p = self.params
-        with self._autocast():
+        with autocast(self.device, p.bf16):
             z = self.model.encoder(images)
         z = z.float()  # the nearest code is found in full precision
         moved = (self.model.quantizer.codebook, self.idle)
         before = [tensor.detach().clone() for tensor in moved] if self.guard else []
         self._revive_codes(z, step)
         quantized = self.model.quantizer(z)
-        with self._autocast():
+        with autocast(self.device, p.bf16):
             reconstruction = self.model.decoder(quantized.embedding)
             perceptual = self.perceptual(images, reconstruction).mean()
         reconstruction = reconstruction.float()
@@ -178,9 +177,6 @@ class TokenizerTask(Task):
         """Weight of the adversarial loss, before the adaptive one."""
         ramp = adversarial_ramp(step, self.params.adversarial_start)
         return self.params.adversarial_weight * ramp
-
-    def _autocast(self) -> torch.autocast:
-        return autocast(self.device, self.params.bf16)
 
     def _discriminator_step(self, images: Tensor, fake: Tensor, step: int) -> dict[str, Tensor]:
         loss = discriminator_loss(self.discriminator(images), self.discriminator(fake))

@@ -4,6 +4,7 @@ a step, and the training as a whole."""
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import proxy
@@ -34,10 +35,6 @@ from pipeline.weights.published import save_model
 ROWS = 512
 
 
-def ignore_model(model: Any, step: int) -> None:
-    """The default `on_evaluate`."""
-
-
 class TransformerTask(Task):
     """One worker's share of MaskGIT's training.
 
@@ -64,7 +61,7 @@ class TransformerTask(Task):
         seed: int,
         device: torch.device,
         ranks: Ranks = ALONE,
-        on_evaluate: Callable[[Any, int], None] = ignore_model,
+        on_evaluate: Callable[[Any, int], None] | None = None,
     ):
         self.training, self.seed = params.training, seed
         if self.training.compile:
@@ -90,11 +87,7 @@ class TransformerTask(Task):
         )
         # A weak reference: a task that held a method of its own would be freed late, and its GPU
         # memory with it, in a process that goes on to the next training.
-        me = proxy(self)
-
-        def inputs(step: int) -> tuple[Tensor, ...]:
-            return me._draw_inputs(step)
-
+        inputs = partial(type(self)._draw_inputs, proxy(self))
         # On a GPU, a thread draws the inputs of the next step during this one.
         self._inputs = Prefetch(inputs) if device.type != "cpu" else inputs
         self.guard = SpikeGuard.of(self.training.spike_factor, "training")
@@ -144,7 +137,7 @@ class TransformerTask(Task):
         loss_at = mask if self.training.loss_on == "masked" else torch.ones_like(mask)
         where = loss_at.flatten().nonzero()[:, 0]  # still on the CPU: no device sync
         padded = nn.functional.pad(where, (0, -len(where) % ROWS))
-        with self._autocast():
+        with autocast(self.device, self.training.bf16):
             logits = self.parallel(*self._move(tokens, mask, labels, padded))[: len(where)]
         target, sample = self._move(tokens.flatten()[where], where // tokens.shape[1])
         return masked_token_loss(
@@ -160,12 +153,9 @@ class TransformerTask(Task):
     def _move(self, *tensors: Tensor) -> list[Tensor]:
         return [to_device(x, self.device) for x in tensors]
 
-    def _autocast(self) -> torch.autocast:
-        return autocast(self.device, self.training.bf16)
-
     def evaluate(self, step: int) -> dict[str, float]:
         nll = self._nll()
-        if self.ranks.rank == 0:
+        if self.on_evaluate and self.ranks.rank == 0:
             self.on_evaluate(self.average.module, step)
         return {"val_nll": nll, "lr": float(self.warmup.get_last_lr()[0])}
 
@@ -186,31 +176,22 @@ class TransformerTask(Task):
 
 def _data_parallel(model: nn.Module, device: torch.device, bf16: bool) -> nn.Module:
     """The model, which averages its gradients over the workers; in bfloat16 if asked for."""
-    gpus = [device] if device.type == "cuda" else None
-    parallel = DistributedDataParallel(model, device_ids=gpus)
-    if bf16:
-        parallel.register_comm_hook(None, _in_bfloat16)
-    return parallel
-
-
-def _in_bfloat16(
-    group: Any, bucket: torch.distributed.GradBucket
-) -> torch.futures.Future[torch.Tensor]:
-    """torch's hook under another name: by its own, torch refuses it on CPUs, where it works too."""
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
-    return bf16_compress_hook(group, bucket)
+    gpus = [device] if device.type == "cuda" else None
+    parallel = DistributedDataParallel(model, device_ids=gpus)
+    if bf16:  # under another name: torch refuses its own on CPUs, where it works too
+        parallel.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
+    return parallel
 
 
 def _adamw(model: nn.Module, params: Params) -> torch.optim.Optimizer:
     """Decoupled weight decay on matrices only; biases, norms and the like are left alone."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
+    training, weights = params.training, list(model.parameters())
     groups = [
-        {"params": matrices, "weight_decay": params.training.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in weights if p.ndim >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
     ]
-    training = params.training
     beta1, beta2 = training.betas
     return torch.optim.AdamW(groups, lr=training.lr, betas=(beta1, beta2), fused=True)
 
@@ -221,7 +202,7 @@ class TransformerTraining(Training):
 
     section = "training"
     task_type: type[TransformerTask]
-    on_evaluate: Callable[[Any, int], None] = ignore_model  # as for `TransformerTask`
+    on_evaluate: Callable[[Any, int], None] | None = None  # as for `TransformerTask`
 
     def task(self, ranks: Ranks, device: torch.device) -> TransformerTask:
         return self.task_type(

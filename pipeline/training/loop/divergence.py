@@ -100,11 +100,6 @@ class SpikeGuard:
         vars(self).update(state)
 
 
-def total_norm(model: nn.Module) -> Tensor:
-    """The Euclidean norm of all gradients of a network, a scalar."""
-    return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-
-
 @torch.no_grad()
 def put_back(tensors: Iterable[Tensor], before: Iterable[Tensor]) -> None:
     """Restore the values that tensors had before a skipped step."""

@@ -11,7 +11,7 @@ from pipeline.data.ranks import Ranks
 from pipeline.runtime.device import worker_device
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import in_a_line, innermost
-from pipeline.runtime.files import remove_temporary, temporary_beside
+from pipeline.runtime.files import remove_temporary
 from pipeline.runtime.limits import CHECKPOINTS
 from pipeline.runtime.node_checkout import checkout, enter
 from pipeline.runtime.ray_cluster import NODES, join_ray, may_grow, require_resources, wait_longer
@@ -19,13 +19,13 @@ from pipeline.runtime.storage import storage
 from pipeline.runtime.trials import note_machines, this_machine
 from pipeline.training.loop.checkpoints import (
     CHECKPOINT,
+    RayTrainCheckpoints,
     RunDirCheckpoints,
+    State,
     load_checkpoint,
-    save_checkpoint,
 )
 from pipeline.training.loop.divergence import Diverged
-from pipeline.training.loop.train import State, train
-from pipeline.training.loop.training import Training, Workers
+from pipeline.training.loop.training import Training, Workers, train
 
 
 def require_workers(workers: Workers, key: str) -> None:
@@ -148,40 +148,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
         torch.distributed.all_gather_object(machines, machines[0])
     try:
         task = training.task(ranks, ray.train.torch.get_device())
-        train(training, task, RayTrainCheckpoints(training, ranks), ranks)
+        train(training, task, RayTrainCheckpoints(training.run_dir, ranks), ranks)
     except Diverged as error:
         return {"error": error.args}
     return {"machines": machines}
-
-
-class RayTrainCheckpoints:
-    """Checkpoints in Ray Train's storage; the first worker writes, all report together."""
-
-    def __init__(self, training: Training, ranks: Ranks):
-        self.path, self.ranks = training.run_dir / CHECKPOINT, ranks
-
-    def load(self) -> State | None:
-        import ray.train
-
-        if (checkpoint := ray.train.get_checkpoint()) is None:
-            return None
-        with checkpoint.as_directory() as folder:
-            return load_checkpoint(Path(folder, CHECKPOINT))
-
-    def save(self, state: State, row: dict[str, float]) -> None:
-        import ray.train
-
-        checkpoint = None
-        if self.ranks.rank == 0:
-            folder = temporary_beside(self.path)
-            save_checkpoint(state, folder / CHECKPOINT)
-            checkpoint = ray.train.Checkpoint(str(folder))
-        ray.train.report(
-            row,
-            checkpoint=checkpoint,
-            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
-            delete_local_checkpoint_after_upload=True,
-        )
-
-    def wait(self) -> None:
-        """Ray Train itself waits for the last upload."""
