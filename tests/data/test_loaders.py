@@ -43,7 +43,9 @@ def image_batches(ranks: Ranks) -> Batches:
 KINDS = {"images": image_batches, "cas": cas_batches}
 
 
-@pytest.mark.parametrize("cores, loaders", [(1, 0), (2, 0), (2, 2)])
+@pytest.mark.parametrize(
+    ("cores", "loaders"), [(1, 0), (2, 0), pytest.param(2, 2, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_are_the_same_bytes_whoever_prepares_them(kind, cores, loaders, monkeypatch):
     """Of one worker and of the second of two; from the middle on, as after a restart, and back."""
@@ -59,17 +61,15 @@ def test_batches_are_the_same_bytes_whoever_prepares_them(kind, cores, loaders, 
             assert torch.equal(images, wanted[0]) and torch.equal(labels, wanted[1])
 
 
-def test_a_loader_that_is_killed_is_a_line():
+@pytest.mark.slow
+def test_a_loader_has_one_thread_and_is_a_line_if_it_is_killed():
+    assert prepared(StepBatches(), 1, CPU)(0)[1].tolist() == [1, 1]
     ready = prepared(StepBatches(killed_at=1), 2, CPU)
     with pytest.raises(UserError) as error:
         for step in range(2):
             ready(step)
     assert "ray.loaders_per_worker" in error.value.way_out
     del error  # which holds this frame, and so would keep the loaders
-
-
-def test_a_loader_has_one_thread():
-    assert prepared(StepBatches(), 1, CPU)(0)[1].tolist() == [1, 1]
 
 
 @pytest.mark.slow

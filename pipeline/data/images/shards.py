@@ -42,7 +42,7 @@ class Source(Protocol):
         """Changes when the images of the same items may have changed."""
 
     def read(self, index: int) -> bytes:
-        """The PNG or JPEG of `items[index]` that is stored; several threads call it at once."""
+        """What is stored of `items[index]`: a PNG, JPEG or PPM. Several threads call it at once."""
 
 
 def write_shards(
@@ -148,13 +148,11 @@ class ImageShards:
 
     def __init__(self, folder: Path | str, split: str, way_out: str = WAY_OUT):
         folder = Path(folder).absolute()
-        self._opened_by = (folder, split, way_out)
-        self._way_out = way_out
+        self._opened_by, self._way_out = (folder, split, way_out), way_out
         manifest = read_manifest(folder, way_out)
         self.class_names: list[str] = manifest["class_names"]
         shards = manifest["shards"][split]
         self._files = [folder / shard["file"] for shard in shards]
-        self._hashes: list[str] = [shard["hash"] for shard in shards]
         counts = [shard["count"] for shard in shards]
         self._start = np.cumsum([0, *counts]).tolist()
         groups = [min(GROUP, count - at) for count in counts for at in range(0, count, GROUP)]
@@ -171,10 +169,6 @@ class ImageShards:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def hashes(self, count: int) -> list[str]:
-        """Hashes of the files that hold the first `count` images."""
-        return self._hashes[: np.searchsorted(self._start, count)]
 
     def read(self, index: int) -> tuple[str, bytes]:
         """(key, encoded image) of one image."""
