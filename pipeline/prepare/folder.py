@@ -1,12 +1,10 @@
 """Folders of pictures: one subfolder a class, in splits or without."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
 
 from PIL import Image
 
@@ -73,7 +71,7 @@ class FolderSource:
                 raise UserError("data.source", reason, "add the missing folders, or delete these")
             for label, name in enumerate(names):
                 pictures = []
-                for path in sorted(_files(folder / name)):
+                for path in _files(folder / name):
                     suffix = path.suffix.lower()
                     kind = Image.registered_extensions().get(suffix)
                     if kind in FORMATS:
@@ -162,14 +160,12 @@ def _hidden(name: str) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files in a folder and below it. Links to folders are not followed."""
-    for place, inner, names in os.walk(folder, onerror=_raise):
-        inner[:] = [name for name in inner if not _hidden(name)]
-        yield from (Path(place, name) for name in names if not _hidden(name))
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
+    """The files in a folder and below it, in order. Links to folders are not followed."""
+    for path in sorted(folder.iterdir()):
+        if not _hidden(path.name) and not path.is_dir():
+            yield path
+        elif not _hidden(path.name) and not path.is_symlink():
+            yield from _files(path)
 
 
 def _digest(path: Path) -> bytes:

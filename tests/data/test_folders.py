@@ -37,6 +37,7 @@ def classes(tmp_path) -> Path:
     return tmp_path / "pictures"
 
 
+@pytest.mark.slow  # reading a CSV of 8 MB takes two seconds
 def test_mnist5k_is_balanced_and_read():
     source = open_source("mnist5k", "nowhere", 28)
     assert source.class_names == [str(d) for d in range(10)]

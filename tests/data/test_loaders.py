@@ -43,16 +43,14 @@ def image_batches(ranks: Ranks) -> Batches:
 KINDS = {"images": image_batches, "cas": cas_batches}
 
 
-@pytest.mark.parametrize(
-    ("cores", "loaders"), [(1, 0), (2, 0), pytest.param(2, 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("loaders", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches_are_the_same_bytes_whoever_prepares_them(kind, cores, loaders, monkeypatch):
+def test_batches_are_the_same_bytes_whoever_prepares_them(kind, loaders, monkeypatch):
     """Of one worker and of the second of two; from the middle on, as after a restart, and back."""
-    monkeypatch.setenv(THREADS, str(cores))
+    monkeypatch.setenv(THREADS, "2")
     for ranks in (ALONE, Ranks(1, 2)):
         ready = prepared(KINDS[kind](ranks), loaders, CPU)
-        for step in (5, 6, 7, 8, 9, 10, 2):
+        for step in (5, 6, 7, 2):
             torch.manual_seed(step)  # a training's own
             state = torch.get_rng_state()
             images, labels = ready(step)

@@ -37,8 +37,6 @@ def test_the_table_of_sizes_is_what_plan_counts():
 
 def test_300_pictures_are_enough_for_every_metric_of_the_preset():
     params = preset_params("photos")
-    held_out = round(300 * params.data.val_fraction)
-    dimensions = params.feature_dimensions or 0
-    assert held_out > dimensions and 300 - held_out > dimensions
-    assert held_out >= params.evaluation.kid_subset_size
-    assert params.editing.images <= held_out
+    held_out, dimensions = round(300 * params.data.val_fraction), params.feature_dimensions or 0
+    assert dimensions < held_out < 300 - dimensions
+    assert held_out >= max(params.evaluation.kid_subset_size, params.editing.images)
