@@ -81,8 +81,8 @@ def test_exif_orientation_is_applied(shown, orientation):
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = orientation, "maker"
     wanted = UPRIGHT[orientation](pixels.astype(int))
-    for kind in ("JPEG", "PNG", "WEBP"):
-        seen = shown(encoded(Image.fromarray(pixels), kind, exif=exif))[..., 0]
+    for kind in ("JPEG", "PNG", "WEBP", *(["HEIF"] if HEIF else [])):
+        seen = shown(encoded(Image.fromarray(pixels), kind, exif=exif.tobytes()))[..., 0]
         assert seen.shape == wanted.shape and np.abs(seen - wanted).mean() < 20
 
 
