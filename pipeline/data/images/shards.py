@@ -60,14 +60,19 @@ def write_shards(
     shards = []
     remove_temporary(folder)
     with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:
+
+        def read(start: int, stop: int) -> Iterator[bytes]:
+            for first in range(start, stop, GROUP):
+                last = min(first + GROUP, stop)
+                images = in_threads(source.read, indices[first:last])
+                bar(last)
+                yield from images
+
         for path, start, stop in plan_shards(len(indices), split, shard_size, folder):
-            chosen = indices[start:stop]
             if not path.exists():
-                groups = (chosen[i : i + GROUP] for i in range(0, len(chosen), GROUP))
-                images = (image for group in groups for image in in_threads(source.read, group))
-                write_shard(path, [source.items[i] for i in chosen], images)
-            shards.append(shard_entry(path, len(chosen)))
-            bar(stop)
+                items = [source.items[i] for i in indices[start:stop]]
+                write_shard(path, items, read(start, stop))
+            shards.append(shard_entry(path, stop - start))
     return shards
 
 
