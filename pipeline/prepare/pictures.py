@@ -1,5 +1,5 @@
 """Pictures that people bring, as clean ones: upright, opaque, 8 bits a channel, grey or RGB. What
-is stored of them is a plain JPEG or PNG, which later stages decode without any check."""
+is stored of them is a plain JPEG, PNG or PPM, which later stages decode without any check."""
 
 import contextlib
 import io
@@ -23,6 +23,7 @@ with contextlib.suppress(ImportError):  # the extra `heif` may not be installed
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
 HEIF_WAY_OUT = "install the extra heif (`pip install pillow-heif`), or convert to JPEG"
 LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")  # if they have to be converted, they are stored as JPEG
+TINY = 64  # pixels of the longer side up to which pixels are stored: decoding would take longer
 LARGE = 8 * 2**20  # bytes from which a file is compressed again, since trainings read it often
 
 # Pillow warns of fewer pixels than are refused here, and of odd metadata.
@@ -58,7 +59,8 @@ def read_picture(path: Path | str) -> bytes:
 
 
 def stored_file(path: Path, side: int) -> bytes:
-    """What is stored of a picture's file: the file itself if it is a clean JPEG or PNG already.
+    """What is stored of a picture's file: the file itself if it is a clean JPEG or PNG already, and
+    larger than `TINY`.
 
     Args:
         side: the largest shorter side in pixels; larger pictures are resized to it, as JPEGs.
@@ -69,21 +71,23 @@ def stored_file(path: Path, side: int) -> bytes:
     content = read_picture(path)
     opened, image = _open(path, content)
     clean = image is opened and opened.format in ("JPEG", "PNG")
-    if clean and len(content) <= LARGE and min(image.size) <= side:
+    if clean and len(content) <= LARGE and min(image.size) <= side and max(image.size) > TINY:
         return content
     return stored_image(image, side, lossy=opened.format in LOSSY or len(content) > LARGE)
 
 
 def stored_image(image: Image.Image, side: int, *, lossy: bool = False) -> bytes:
-    """What is stored of a clean picture: a PNG, or a JPEG if it is `lossy` or larger than `side`,
-    to which its shorter side is resized."""
+    """What is stored of a clean picture: a PPM if it is `TINY`, else a PNG, or a JPEG if it is
+    `lossy` or larger than `side`, to which its shorter side is resized."""
     if (shorter := min(image.size)) > side:
         width, height = (max(side, round(side / shorter * length)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
         lossy = True
     image.info.clear()  # comments and colour profiles
     buffer = io.BytesIO()
-    if lossy:
+    if max(image.size) <= TINY:
+        image.save(buffer, "PPM")
+    elif lossy:
         image.save(buffer, "JPEG", quality=95, subsampling=0)
     else:
         image.save(buffer, "PNG")

@@ -29,11 +29,13 @@ warnings.filterwarnings("ignore", message="This DataLoader will create", categor
 Batch = tuple[Tensor, Tensor]  # images (b, C, size, size) uint8 and labels (b,) int64
 
 
-class Batches(ABC):
+class Batches(Dataset[Batch], ABC):
     """Batches by step, each a pure function of (seed, step)."""
 
     def __call__(self, step: int) -> Batch:
         return self.finish(step, self.load(step))
+
+    __getitem__ = __call__
 
     @abstractmethod
     def load(self, step: int) -> Any:
@@ -80,23 +82,10 @@ def prepared(batches: Batches, loaders: int, device: torch.device) -> Callable[[
     """
     if loaders:
         return _ByLoaders(batches, loaders, device)
-    return batches if device.type == "cpu" and cores() == 1 else _ByThread(batches)
-
-
-class _ByThread:
-    def __init__(self, batches: Batches):
-        self._batches, self._loaded = batches, Prefetch(batches.load)
-
-    def __call__(self, step: int) -> Batch:
-        return self._batches.finish(step, self._loaded(step))
-
-
-class _Steps(Dataset):
-    def __init__(self, batches: Batches):
-        self._batches = batches
-
-    def __getitem__(self, step: int) -> Batch:
-        return self._batches(step)
+    if device.type == "cpu" and cores() == 1:
+        return batches
+    loaded = Prefetch(batches.load)
+    return lambda step: batches.finish(step, loaded(step))
 
 
 class _ByLoaders:
@@ -130,7 +119,7 @@ class _ByLoaders:
         # The server has imported what loaders need, and forks them without the training's threads.
         forkserver.set_forkserver_preload([type(self._batches).__module__])
         loader = DataLoader(
-            _Steps(self._batches),
+            self._batches,
             sampler=count(step),
             batch_size=None,  # an item is a batch already
             num_workers=self._loaders,

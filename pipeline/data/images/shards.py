@@ -42,7 +42,7 @@ class Source(Protocol):
         """A version, to be changed when the images of the same items may have changed."""
 
     def read(self, index: int) -> bytes:
-        """The PNG or JPEG of `items[index]` that is stored; several threads call it at once."""
+        """What is stored of `items[index]`: a PNG, JPEG or PPM. Several threads call it at once."""
 
 
 def write_shards(
@@ -60,14 +60,19 @@ def write_shards(
     shards = []
     remove_temporary(folder)
     with progress(f"shards: {split} images", 0, len(indices), pause=PAUSE) as bar:
+
+        def read(start: int, stop: int) -> Iterator[bytes]:
+            for first in range(start, stop, GROUP):
+                last = min(first + GROUP, stop)
+                images = in_threads(source.read, indices[first:last])
+                bar(last)
+                yield from images
+
         for path, start, stop in plan_shards(len(indices), split, shard_size, folder):
-            chosen = indices[start:stop]
             if not path.exists():
-                groups = (chosen[i : i + GROUP] for i in range(0, len(chosen), GROUP))
-                images = (image for group in groups for image in in_threads(source.read, group))
-                write_shard(path, [source.items[i] for i in chosen], images)
-            shards.append(shard_entry(path, len(chosen)))
-            bar(stop)
+                items = [source.items[i] for i in indices[start:stop]]
+                write_shard(path, items, read(start, stop))
+            shards.append(shard_entry(path, stop - start))
     return shards
 
 
@@ -148,13 +153,11 @@ class ImageShards:
 
     def __init__(self, folder: Path | str, split: str, way_out: str = WAY_OUT):
         folder = Path(folder).absolute()
-        self._opened_by = (folder, split, way_out)
-        self._way_out = way_out
+        self._opened_by, self._way_out = (folder, split, way_out), way_out
         manifest = read_manifest(folder, way_out)
         self.class_names: list[str] = manifest["class_names"]
         shards = manifest["shards"][split]
         self._files = [folder / shard["file"] for shard in shards]
-        self._hashes: list[str] = [shard["hash"] for shard in shards]
         counts = [shard["count"] for shard in shards]
         self._start = np.cumsum([0, *counts]).tolist()
         groups = [min(GROUP, count - at) for count in counts for at in range(0, count, GROUP)]
@@ -171,10 +174,6 @@ class ImageShards:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def hashes(self, count: int) -> list[str]:
-        """Hashes of the files that hold the first `count` images."""
-        return self._hashes[: np.searchsorted(self._start, count)]
 
     def read(self, index: int) -> tuple[str, bytes]:
         """Read (key, encoded image) of one image."""

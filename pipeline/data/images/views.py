@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,24 +13,9 @@ from pipeline.data.images.pixels import decode_image, to_chw
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.threads import in_threads
 
-
-class ImageParams(Protocol):
-    """The params of a view: the section `data` of params.yaml has them."""
-
-    @property
-    def image_size(self) -> int: ...
-
-    @property
-    def channels(self) -> int: ...
-
-    @property
-    def crop_scale(self) -> Sequence[float]: ...
-
-    @property
-    def crop_ratio(self) -> Sequence[float]: ...
-
-    @property
-    def flip(self) -> bool: ...
+# The section `data` of the params, or another object with image_size, channels, crop_scale,
+# crop_ratio and flip.
+ImageParams = Any
 
 
 class View:
