@@ -1,20 +1,22 @@
 """Measures all sets of images with the same extractors, reference and settings."""
 
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pipeline.config.params import Params
-from pipeline.config.paths import IMAGES
+from pipeline.config.paths import CLASSIFIER, IMAGES
 from pipeline.data.images.shards import ImageShards
 from pipeline.evaluation.feature_files import (
-    compute_part,
     reference_features,
     reference_statistics,
     stored_tensors,
 )
+from pipeline.evaluation.features import Extractor, extract, open_extractor
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import ImageSet
 from pipeline.evaluation.labels import proportional_labels
@@ -23,16 +25,96 @@ from pipeline.evaluation.metrics import (
     class_accuracy,
     drawn,
     drawn_reference,
+    fid_infinity,
     inception_score,
     kid,
     manifolds,
+    spreads,
     unless_few,
 )
-from pipeline.evaluation.outputs import OnTheFly, Outputs, open_networks
-from pipeline.evaluation.uncertainty import fid_infinity, spreads
 from pipeline.runtime.batches import BatchWorkers, Maker
+from pipeline.weights.published import load_model
 
 Metrics = dict[str, float | None]  # by name; None where the images are too few
+
+
+class Outputs(NamedTuple):
+    """What the networks return for M images."""
+
+    features: Tensor  # (M, F) of the main extractor
+    logits: Tensor  # (M, classes of the main extractor)
+    class_logits: Tensor  # (M, classes of the data set), of the reference classifier
+    second: Tensor | None = None  # features (M, G) of the second extractor
+
+    def of_rows(self, rows: Tensor) -> "Outputs":
+        """The outputs for some of the images."""
+        return Outputs(*(None if field is None else field[rows] for field in self))
+
+    @classmethod
+    def of(cls, found: dict[str, Tensor]) -> "Outputs":
+        """The tensors of `Networks`; where the reference classifier is the main extractor, its
+        logits are among them once."""
+        fields = {name: found[name] for name in cls._fields if name in found}
+        return cls(**{"class_logits": found["logits"]} | fields)
+
+
+class Networks:
+    """The networks that images are measured with.
+
+    Args:
+        main: the extractor of FID, IS and KID.
+        judge: the reference classifier.
+        second: the second extractor, if it is used.
+    """
+
+    def __init__(self, main: Extractor, judge: Extractor, second: Extractor | None = None):
+        self.main, self.judge, self.second = main, judge, second
+
+    def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
+        """The fields of `Outputs` for images (B, C, H, W) uint8, by name."""
+        networks = {each.name: each for each in (self.main, self.judge, self.second) if each}
+        found = {name: extract(network, images) for name, network in networks.items()}
+        features, logits = found[self.main.name]
+        others = found[self.second.name].features if self.second else None
+        judged = found[self.judge.name].logits if self.judge.name != self.main.name else None
+        outputs = zip(Outputs._fields, (features, logits, judged, others), strict=True)
+        return {name: tensor for name, tensor in outputs if tensor is not None}
+
+
+def open_networks(params: Params, root: Path, second: bool, device: torch.device) -> Networks:
+    """The networks that params name.
+
+    Args:
+        root: the project's folder.
+        second: whether to open the second extractor.
+    """
+    evaluation = params.evaluation
+    classifier = load_model(root / CLASSIFIER, "classifier", device)
+    names: list[str] = [evaluation.extractor, "classifier"]
+    names += [evaluation.second_extractor] if second else []
+    return Networks(*(open_extractor(name, classifier, evaluation, device) for name in names))
+
+
+class OnTheFly:
+    """Makes images, and returns what is measured of them instead of the images: 50,000 samples of
+    256×256 pixels take 10 GB.
+
+    Args:
+        maker: opens a function that makes images (B, C, H, W) uint8.
+        measures: each opens a function of the images and the arguments they were made from, which
+            returns tensors (B, …) on the CPU by name.
+    """
+
+    def __init__(self, maker: Maker, measures: Sequence[Maker], device: torch.device):
+        self.make, self.measures = maker.open(device), [each.open(device) for each in measures]
+
+    def __call__(self, *arguments: object) -> dict[str, Tensor]:
+        # Contiguous, as stored images are: for other strides a convolution could round differently.
+        images = self.make(*arguments).contiguous()
+        found: dict[str, Tensor] = {}
+        for measure in self.measures:
+            found |= measure(images, *arguments)
+        return found
 
 
 class Evaluator:
@@ -63,15 +145,10 @@ class Evaluator:
 
     def labels(self, count: int) -> Tensor:
         """Labels (count,) of samples to measure, in the proportions of `evaluation.labels`."""
-        images_K = self._images_K
+        images = ImageShards(self.root / IMAGES, "train")
+        images_K = torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
         uniform = self.params.evaluation.labels == "uniform"
         return proportional_labels(count, torch.ones_like(images_K) if uniform else images_K)
-
-    @cached_property
-    def _images_K(self) -> Tensor:
-        """The number of training images of each class, (classes,)."""
-        images = ImageShards(self.root / IMAGES, "train")
-        return torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
 
     def outputs(self, images: ImageSet, folder: Path) -> Outputs:
         """What the networks return for stored images.
@@ -79,7 +156,10 @@ class Evaluator:
         Args:
             folder: in a run directory; where the outputs are stored, and found by a later call.
         """
-        here = partial(compute_part, images, self.networks.run)
+
+        def here(start: int, stop: int) -> dict[str, Tensor]:
+            return self.networks(images.read(start, stop))
+
         maker = Maker(_open_part, images, self.params, self.root, self._second, here=here)
         name = f"features: {folder.name}"
         return Outputs.of(stored_tensors(folder, len(images), self.workers, maker, name))
@@ -105,25 +185,22 @@ class Evaluator:
             outputs: with those of the second extractor.
             labels: (M,); None leaves out the recognised share.
         """
-        assert outputs.second is not None, "the evaluator was opened without the second extractor"
-        evaluation, seed, second = self.params.evaluation, self.params.seed, outputs.second
-        count = len(outputs.features)
-        classes = torch.zeros(count, dtype=torch.long) if labels is None else labels
+        evaluation, seed = self.params.evaluation, self.params.seed
+        every = torch.arange(len(outputs.features))
+        classes = torch.zeros_like(every) if labels is None else labels
 
         def distribution(rows: Tensor, say: bool = False) -> Metrics:
             return self._distribution(outputs.of_rows(rows), seed, say)
 
         def neighbours(rows: Tensor, say: bool = False) -> Metrics:
-            values = self.manifolds(outputs.features[rows], seed, say)
-            name, reference = evaluation.second_extractor, self.second_reference
-            return values | self._manifolds(second[rows], reference, name, say)
+            chosen, name = outputs.of_rows(rows), evaluation.second_extractor
+            assert chosen.second is not None, "the evaluator was opened without it"
+            values = self.manifolds(chosen.features, seed, say)
+            return values | self._manifolds(chosen.second, self.second_reference, name, say)
 
         def recognised(rows: Tensor) -> Metrics:
-            if labels is None:
-                return {}
-            return {"class_accuracy": class_accuracy(outputs.class_logits[rows], labels[rows])}
+            return {} if labels is None else _recognised(outputs.of_rows(rows), labels[rows])
 
-        every = torch.arange(count)
         # Neighbours are searched among at most `manifold_images`, whatever the size of the set. So
         # their spread comes from halves of these: half of a larger set would have as many.
         near = drawn(every, evaluation.manifold_images, seed)
@@ -136,7 +213,7 @@ class Evaluator:
         with unless_few():
             infinity = fid_infinity(outputs.features, classes, self.statistics, seed=seed)
         values[f"fid_infinity_{self.extractor.name}"] = infinity
-        return values | {"samples": count, "is_splits": evaluation.is_splits}
+        return values | {"samples": len(every), "is_splits": evaluation.is_splits}
 
     def sample_metrics(self, outputs: Outputs, labels: Tensor, seed: int) -> Metrics:
         """FID, IS, KID, precision, recall, density and coverage of the main extractor, and the
@@ -147,7 +224,7 @@ class Evaluator:
             seed: draws KID's subsets, the splits of IS, and the images of each manifold.
         """
         values = self._distribution(outputs, seed) | self.manifolds(outputs.features, seed)
-        return values | {"class_accuracy": class_accuracy(outputs.class_logits, labels)}
+        return values | _recognised(outputs, labels)
 
     def scores(self, outputs: Outputs, labels: Tensor, say: bool = True) -> Metrics:
         """FID, IS and the recognised share of a set that may be small.
@@ -156,8 +233,7 @@ class Evaluator:
             labels: (M,).
             say: print a line where the images are too few.
         """
-        values = self._fid_and_is(outputs, self.params.seed, say)
-        return values | {"class_accuracy": class_accuracy(outputs.class_logits, labels)}
+        return self._fid_and_is(outputs, self.params.seed, say) | _recognised(outputs, labels)
 
     def manifolds(self, features: Tensor, seed: int, say: bool = True) -> Metrics:
         """Precision, recall, density and coverage of features (M, F) of the main extractor, on at
@@ -190,7 +266,12 @@ class Evaluator:
         return {f"{metric}_{name}": value for metric, value in values.items()}
 
 
+def _recognised(outputs: Outputs, labels: Tensor) -> Metrics:
+    return {"class_accuracy": class_accuracy(outputs.class_logits, labels)}
+
+
 def _open_part(
     images: ImageSet, params: Params, root: Path, second: bool, device: torch.device
-) -> partial[dict[str, Tensor]]:
-    return partial(compute_part, images, open_networks(params, root, second, device).run)
+) -> Callable[[int, int], dict[str, Tensor]]:
+    networks = open_networks(params, root, second, device)
+    return lambda start, stop: networks(images.read(start, stop))

@@ -23,10 +23,9 @@ from pipeline.editing import (
     outpaint_beyond,
     outpaint_mask,
 )
-from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.outputs import Outputs
+from pipeline.evaluation.evaluator import Evaluator, Outputs
+from pipeline.evaluation.metrics import disjoint
 from pipeline.evaluation.reconstruction import hole_distances
-from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.perceptual import open_distance_map
 from pipeline.runtime.batches import BatchWorkers, Maker

@@ -11,11 +11,10 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import generator
-from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.evaluator import Evaluator, Outputs
 from pipeline.evaluation.fid import BLOCK
 from pipeline.evaluation.image_sets import SampleImages
 from pipeline.evaluation.labels import kept_of_each
-from pipeline.evaluation.outputs import Outputs
 from pipeline.experiments.rows import Row
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.files import read_json, write_json

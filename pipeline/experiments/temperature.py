@@ -7,8 +7,7 @@ from pathlib import Path
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import mix
-from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.outputs import Outputs
+from pipeline.evaluation.evaluator import Evaluator, Outputs
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.runtime.batches import BatchWorkers

@@ -15,7 +15,7 @@ from pipeline.config.params import load_params
 from pipeline.data.seeds import mix
 from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
-from pipeline.evaluation.uncertainty import fid_infinity, spreads
+from pipeline.evaluation.metrics import fid_infinity, spreads
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.process import cores
 from pipeline.sampling import balanced_labels, sampler

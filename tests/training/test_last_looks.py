@@ -46,10 +46,10 @@ def images() -> View:
 
 
 def quality_of_one() -> dict[str, float]:
-    whole = reconstruction.Reconstruction(load_model(TOKENIZER, "tokenizer"), CPU)
-    for batch in images().batches(BATCH):
-        whole(batch)
-    return whole.metrics()
+    model, batches = load_model(TOKENIZER, "tokenizer"), images().batches(BATCH)
+    return reconstruction.quality(
+        sum(reconstruction.rebuild(model, batch, CPU)[1] for batch in batches)
+    )
 
 
 def accuracy_of_one() -> tuple[float, float]:

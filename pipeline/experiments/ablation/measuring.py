@@ -11,8 +11,7 @@ from torch import Tensor
 from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
-from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.outputs import Outputs
+from pipeline.evaluation.evaluator import Evaluator, Outputs
 from pipeline.experiments.ablation.grid import Cell, Trial
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.masking import masked_nll

@@ -13,15 +13,13 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import are_written, draw_samples, publish_samples
-from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.evaluator import Evaluator, Outputs
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import CenterCrops, SampleImages
 from pipeline.evaluation.labels import kept_of_each
-from pipeline.evaluation.metrics import require_enough, unless_few
-from pipeline.evaluation.outputs import Outputs
-from pipeline.evaluation.reconstruction import BATCH, Reconstruction
+from pipeline.evaluation.metrics import disjoint, require_enough, unless_few
+from pipeline.evaluation.reconstruction import BATCH, rebuild
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.runtime.files import read_json, write_json
@@ -161,12 +159,11 @@ class Rebuilder:
 
     def __init__(self, params: Params, device: torch.device):
         self.real = CenterCrops(IMAGES, "val", params.data)
-        tokenizer = load_model(TOKENIZER, "tokenizer", device)
-        self.reconstruction = Reconstruction(tokenizer, device)
+        self.tokenizer, self.device = load_model(TOKENIZER, "tokenizer", device), device
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """Reconstructions (B, C, H, W) uint8 of the images from `start` to before `stop`."""
-        return self.reconstruction(self.real.read(start, stop))
+        return rebuild(self.tokenizer, self.real.read(start, stop), self.device)[0]
 
 
 def _reconstruction_row(

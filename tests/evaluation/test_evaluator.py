@@ -1,5 +1,6 @@
 """Images that are measured on the fly, against the same images measured from an array."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,18 +8,11 @@ import torch
 from torch import Tensor
 
 from pipeline.config.replicates import main_replicates
-from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.features import Extractor, Features
-from pipeline.evaluation.image_sets import BATCH, ArrayImages
-from pipeline.evaluation.outputs import Networks, OnTheFly, Outputs
+from pipeline.evaluation.evaluator import Evaluator, Networks, OnTheFly, Outputs
+from pipeline.evaluation.features import BATCH, Extractor, Features
+from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.runtime.batches import (
-    BatchWorkers,
-    Maker,
-    drop_parts,
-    make_tensors,
-    parts_folder,
-)
+from pipeline.runtime.batches import Maker, make_tensors, parts_folder
 from pipeline.sampling import balanced_labels, sample_batches
 from tests.tiny_project import ALONE, CLASSES, CPU, with_params
 
@@ -28,15 +22,12 @@ COUNT, SIZE = 90, 40  # images, and those of a batch
 LABELS = balanced_labels(COUNT, CLASSES)
 
 
-class Means:
+def means(device: torch.device) -> Callable[..., dict[str, Tensor]]:
     """A measure of the images, which also returns their labels."""
-
-    def __init__(self, device: torch.device):
-        assert device == CPU
-
-    def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
-        _, labels, _ = arguments
-        return {"means": images.float().mean(dim=(1, 2, 3)), "labels": labels}
+    return lambda images, tokens, labels, seed: {
+        "means": images.float().mean(dim=(1, 2, 3)),
+        "labels": labels,
+    }
 
 
 def given() -> tuple[Maker, list[tuple]]:
@@ -46,10 +37,9 @@ def given() -> tuple[Maker, list[tuple]]:
     return sampler_of(replicate), sample_batches(settings, LABELS, batch_size=SIZE, seed=5)
 
 
-def looked(path: Path, workers: BatchWorkers) -> dict[str, Tensor]:
-    evaluator, (sampler, batches) = Evaluator(with_params(), workers, second=True), given()
-    shown = evaluator.on_the_fly(sampler, Maker(Means))
-    return make_tensors(path, workers, shown, batches, "samples")
+def looked(path: Path) -> dict[str, Tensor]:
+    evaluator, (sampler, batches) = Evaluator(with_params(), ALONE, second=True), given()
+    return make_tensors(path, ALONE, evaluator.on_the_fly(sampler, Maker(means)), batches, "them")
 
 
 @pytest.fixture
@@ -60,7 +50,7 @@ def drawn(in_tiny_project) -> Tensor:
 
 
 def test_outputs_on_the_fly_are_those_of_stored_images(tmp_path, drawn):
-    found = looked(tmp_path / "a.safetensors", ALONE)
+    found = looked(tmp_path / "a.safetensors")
     torch.testing.assert_close(found["means"], drawn.float().mean(dim=(1, 2, 3)))
     assert torch.equal(found["labels"], LABELS)
     evaluator, images = Evaluator(with_params(), ALONE, second=True), ArrayImages(drawn.numpy())
@@ -74,7 +64,7 @@ def test_outputs_on_the_fly_are_those_of_stored_images(tmp_path, drawn):
 
 def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
     path, draw = tmp_path / "killed.safetensors", []
-    plain = Networks.run
+    plain = Networks.__call__
 
     def counted(*arguments):
         if len(draw) == 2:
@@ -83,22 +73,20 @@ def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
         return draw[-1]
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Networks, "run", counted)
-        looked(path, ALONE)
+        patch.setattr(Networks, "__call__", counted)
+        looked(path)
     parts = {part.name: part for part in parts_folder(path).iterdir()}
     assert parts.keys() == {"000000.safetensors", "000001.safetensors"}
     before = parts["000000.safetensors"].stat().st_mtime_ns
-    found = looked(path, ALONE)
+    found = looked(path)
     assert parts["000000.safetensors"].stat().st_mtime_ns == before
-    whole = looked(tmp_path / "whole.safetensors", ALONE)
+    whole = looked(tmp_path / "whole.safetensors")
     assert all(torch.equal(found[name], whole[name]) for name in whole)
     outputs = Outputs.of(whole)
     numbers = 2 * outputs.features.shape[1] + outputs.logits.shape[1]  # of both extractors
     size = sum(part.stat().st_size for part in parts_folder(path).glob("*.safetensors"))
     means_and_labels = 4 + 8
     assert size < COUNT * (4 * numbers + means_and_labels) + 3 * 500
-    drop_parts(path)
-    assert not path.exists() and not parts_folder(path).exists()
 
 
 class Noted:
@@ -130,24 +118,12 @@ def test_networks_see_batches_of_nearly_one_size_and_each_image_once(drawn):
     assert set(of_one) == {"features", "logits"} and Outputs.of(of_one).class_logits is not None
 
 
-def test_images_have_the_strides_of_stored_ones(tmp_path):
+def test_images_have_the_strides_of_stored_ones():
     """With the channels last, convolutions round differently."""
+    image = torch.zeros(2, 3, 4, 4, dtype=torch.uint8).to(memory_format=torch.channels_last)
 
-    class ChannelsLast:
-        def __init__(self, device: torch.device):
-            pass
+    def strides(images: Tensor) -> dict[str, Tensor]:
+        return {"strides": torch.tensor(images.stride())}
 
-        def __call__(self, count: int) -> Tensor:
-            images = torch.zeros(count, 3, 4, 4, dtype=torch.uint8)
-            return images.to(memory_format=torch.channels_last)
-
-    class Strides:
-        def __init__(self, device: torch.device):
-            pass
-
-        def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
-            return {"strides": torch.tensor([images.stride()] * len(images))}
-
-    shown = Maker(OnTheFly, Maker(ChannelsLast), (Maker(Strides),))
-    found = make_tensors(tmp_path / "a.safetensors", ALONE, shown, [(2,), (1,)], "images")
-    assert found["strides"].tolist() == [[48, 16, 4, 1]] * 3
+    shown = OnTheFly(Maker(None, here=lambda: image), [Maker(None, here=strides)], CPU)
+    assert shown()["strides"].tolist() == [48, 16, 4, 1]
