@@ -5,13 +5,18 @@ from email.message import Message
 
 import pytest
 import torch
+from torch import nn
+from torchvision import models
+from torchvision.transforms import _presets as transforms
 
+from pipeline.classifier import torchvision_classifier
 from pipeline.config.paths import CLASSIFIER
 from pipeline.evaluation.features import extract, open_extractor
 from pipeline.runtime import device
 from pipeline.runtime.errors import UserError
-from pipeline.weights.published import load_model
-from tests.tiny_project import CPU, SIDE, with_params
+from pipeline.weights.published import load_model, save_model
+from stages import train_classifier
+from tests.tiny_project import CLASSES, CPU, SIDE, with_params
 
 
 @pytest.mark.parametrize("name, kind", [("inception", "other weights"), ("vgg", "missing")])
@@ -61,3 +66,38 @@ def test_features_in_bfloat16_differ_by_its_rounding(in_tiny_project, monkeypatc
     apart = (ours.features - theirs.features).norm() / ours.features.norm()
     assert 1e-4 < apart < 2e-2 if quick else apart == 0
     assert exact.name == rounded.name == name
+
+
+@pytest.fixture
+def resnet(tmp_path) -> nn.Module:
+    """Of three classes; its state dict is in `resnet.pth`."""
+    torch.manual_seed(0)
+    network = models.resnet18(num_classes=CLASSES)
+    network(torch.randn(8, 3, 64, 64))  # batch statistics of its own
+    torch.save(network.state_dict(), tmp_path / "resnet.pth")
+    return network.eval()
+
+
+@pytest.mark.parametrize("side", [48, 256])
+def test_a_released_classifier_gives_torchvisions_logits(tmp_path, resnet, side):
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+    ours = torchvision_classifier("resnet18", tmp_path / "resnet.pth")
+    preset = transforms.ImageClassification(crop_size=256, resize_size=256)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), resnet(preset(images)), rtol=1e-4, atol=1e-4)
+    save_model(tmp_path / "model", "classifier", ours.config, ours.state_dict())
+    published = load_model(tmp_path / "model", "classifier")
+    assert torch.equal(published(images[:, :1]), ours(images[:, :1].expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize("architecture, classes", [("resnet34", CLASSES), ("resnet18", 5)])
+def test_a_released_classifier_that_does_not_fit_names_the_param(
+    in_tiny_project, tmp_path, architecture, classes
+):
+    network = models.resnet18(num_classes=classes)
+    torch.save(network.state_dict(), tmp_path / "other.pth")
+    given = {"pretrained": str(tmp_path / "other.pth")}
+    params = with_params(classifier=given | {"architecture": f"torchvision:{architecture}"})
+    with pytest.raises(UserError) as error:
+        train_classifier.main(params)
+    assert error.value.subject == "classifier.pretrained"
