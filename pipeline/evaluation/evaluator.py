@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from pipeline.evaluation.feature_files import (
     stored_tensors,
 )
 from pipeline.evaluation.features import Extractor, extract, open_extractor
-from pipeline.evaluation.fid import fid
+from pipeline.evaluation.fid import Statistics, fid, statistics
 from pipeline.evaluation.image_sets import ImageSet
 from pipeline.evaluation.labels import proportional_labels
 from pipeline.evaluation.metrics import (
@@ -36,26 +35,12 @@ from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.weights.published import load_model
 
 Metrics = dict[str, float | None]  # by name; None where the images are too few
+SECOND_FID = ("classifier", "inception")  # second extractors whose FID is measured too
 
-
-class Outputs(NamedTuple):
-    """What the networks return for M images."""
-
-    features: Tensor  # (M, F) of the main extractor
-    logits: Tensor  # (M, classes of the main extractor)
-    class_logits: Tensor  # (M, classes of the data set), of the reference classifier
-    second: Tensor | None = None  # features (M, G) of the second extractor
-
-    def of_rows(self, rows: Tensor) -> "Outputs":
-        """The outputs for some of the images."""
-        return Outputs(*(None if field is None else field[rows] for field in self))
-
-    @classmethod
-    def of(cls, found: dict[str, Tensor]) -> "Outputs":
-        """The tensors of `Networks`; where the reference classifier is the main extractor, its
-        logits are among them once."""
-        fields = {name: found[name] for name in cls._fields if name in found}
-        return cls(**{"class_logits": found["logits"]} | fields)
+# What the networks return for M images: of the main extractor, features (M, F) and logits
+# (M, classes of the extractor); class_logits (M, classes of the data set) of the reference
+# classifier; and second, features (M, G) of the second extractor, if it is used.
+Outputs = dict[str, Tensor]
 
 
 class Networks:
@@ -70,15 +55,17 @@ class Networks:
     def __init__(self, main: Extractor, judge: Extractor, second: Extractor | None = None):
         self.main, self.judge, self.second = main, judge, second
 
-    def __call__(self, images: Tensor, *arguments: object) -> dict[str, Tensor]:
-        """The fields of `Outputs` for images (B, C, H, W) uint8, by name."""
+    def __call__(self, images: Tensor, *arguments: object) -> Outputs:
+        """The outputs for images (B, C, H, W) uint8."""
         networks = {each.name: each for each in (self.main, self.judge, self.second) if each}
         found = {name: extract(network, images) for name, network in networks.items()}
-        features, logits = found[self.main.name]
-        others = found[self.second.name].features if self.second else None
-        judged = found[self.judge.name].logits if self.judge.name != self.main.name else None
-        outputs = zip(Outputs._fields, (features, logits, judged, others), strict=True)
-        return {name: tensor for name, tensor in outputs if tensor is not None}
+        (features, logits), (_, judged) = found[self.main.name], found[self.judge.name]
+        assert logits is not None and judged is not None  # VGG alone has none
+        # A copy, since both may be the same network's: safetensors refuses shared memory.
+        outputs = {"features": features, "logits": logits, "class_logits": judged.clone()}
+        if self.second:
+            outputs["second"] = found[self.second.name].features
+        return outputs
 
 
 def open_networks(params: Params, root: Path, second: bool, device: torch.device) -> Networks:
@@ -143,6 +130,11 @@ class Evaluator:
         features = reference_features(evaluation.second_extractor, self.root)
         return drawn(features, evaluation.manifold_images, self.params.seed)
 
+    @cached_property
+    def second_statistics(self) -> Statistics:
+        """The training images' mean and covariance for the second extractor."""
+        return statistics(reference_features(self.params.evaluation.second_extractor, self.root))
+
     def labels(self, count: int) -> Tensor:
         """Labels (count,) of samples to measure, in the proportions of `evaluation.labels`."""
         images = ImageShards(self.root / IMAGES, "train")
@@ -157,15 +149,15 @@ class Evaluator:
             folder: in a run directory; where the outputs are stored, and found by a later call.
         """
 
-        def here(start: int, stop: int) -> dict[str, Tensor]:
+        def here(start: int, stop: int) -> Outputs:
             return self.networks(images.read(start, stop))
 
         maker = Maker(_open_part, images, self.params, self.root, self._second, here=here)
         name = f"features: {folder.name}"
-        return Outputs.of(stored_tensors(folder, len(images), self.workers, maker, name))
+        return stored_tensors(folder, len(images), self.workers, maker, name)
 
     def on_the_fly(self, maker: Maker, *others: Maker) -> Maker:
-        """Measures the images of a maker, which are not stored, for `Outputs.of`.
+        """Gives the outputs for the images of a maker, which are not stored.
 
         Args:
             maker: of images (B, C, H, W) uint8.
@@ -178,28 +170,33 @@ class Evaluator:
     # A row of a result file
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
-        """Every metric, named after its extractor; its standard deviation over random halves of the
-        set, `<metric>_std`; and `fid_infinity_<extractor>`, the FID of infinitely many samples.
+        """Every metric, named after its extractor; FID of the second extractor too, if its features
+        are those of `SECOND_FID`; the standard deviation of each over random halves of the set,
+        `<metric>_std`; and `fid_infinity_<extractor>`, the FID of infinitely many samples.
 
         Args:
             outputs: with those of the second extractor.
             labels: (M,); None leaves out the recognised share.
         """
         evaluation, seed = self.params.evaluation, self.params.seed
-        every = torch.arange(len(outputs.features))
+        second = evaluation.second_extractor
+        every = torch.arange(len(outputs["features"]))
         classes = torch.zeros_like(every) if labels is None else labels
 
         def distribution(rows: Tensor, say: bool = False) -> Metrics:
-            return self._distribution(outputs.of_rows(rows), seed, say)
+            values = self._distribution(of_rows(outputs, rows), seed, say)
+            if second in SECOND_FID:
+                values[f"fid_{second}"] = None
+                with unless_few(say):
+                    values[f"fid_{second}"] = fid(outputs["second"][rows], self.second_statistics)
+            return values
 
         def neighbours(rows: Tensor, say: bool = False) -> Metrics:
-            chosen, name = outputs.of_rows(rows), evaluation.second_extractor
-            assert chosen.second is not None, "the evaluator was opened without it"
-            values = self.manifolds(chosen.features, seed, say)
-            return values | self._manifolds(chosen.second, self.second_reference, name, say)
+            values, others = self.manifolds(outputs["features"][rows], seed, say), outputs["second"]
+            return values | self._manifolds(others[rows], self.second_reference, second, say)
 
         def recognised(rows: Tensor) -> Metrics:
-            return {} if labels is None else _recognised(outputs.of_rows(rows), labels[rows])
+            return {} if labels is None else _recognised(of_rows(outputs, rows), labels[rows])
 
         # Neighbours are searched among at most `manifold_images`, whatever the size of the set. So
         # their spread comes from halves of these: half of a larger set would have as many.
@@ -211,7 +208,7 @@ class Evaluator:
         values |= {f"{name}_std": spread[f"{name}_std"] for name in values}
         infinity = None
         with unless_few():
-            infinity = fid_infinity(outputs.features, classes, self.statistics, seed=seed)
+            infinity = fid_infinity(outputs["features"], classes, self.statistics, seed=seed)
         values[f"fid_infinity_{self.extractor.name}"] = infinity
         return values | {"samples": len(every), "is_splits": evaluation.is_splits}
 
@@ -223,7 +220,7 @@ class Evaluator:
             labels: (M,).
             seed: draws KID's subsets, the splits of IS, and the images of each manifold.
         """
-        values = self._distribution(outputs, seed) | self.manifolds(outputs.features, seed)
+        values = self._distribution(outputs, seed) | self.manifolds(outputs["features"], seed)
         return values | _recognised(outputs, labels)
 
     def scores(self, outputs: Outputs, labels: Tensor, say: bool = True) -> Metrics:
@@ -245,8 +242,8 @@ class Evaluator:
     def _fid_and_is(self, outputs: Outputs, seed: int, say: bool) -> Metrics:
         distance = None
         with unless_few(say):
-            distance = fid(outputs.features, self.statistics)
-        score = inception_score(outputs.logits, self.params.evaluation.is_splits, seed)
+            distance = fid(outputs["features"], self.statistics)
+        score = inception_score(outputs["logits"], self.params.evaluation.is_splits, seed)
         return {f"fid_{self.extractor.name}": distance, f"is_{self.extractor.name}": score}
 
     def _distribution(self, outputs: Outputs, seed: int, say: bool = True) -> Metrics:
@@ -255,7 +252,7 @@ class Evaluator:
         subsets, size = self.params.evaluation.kid_subsets, self.params.evaluation.kid_subset_size
         with unless_few(say):
             how = {"subsets": subsets, "subset_size": size, "seed": seed}
-            distance = kid(outputs.features, self.reference, **how)
+            distance = kid(outputs["features"], self.reference, **how)
         return values | {f"kid_{self.extractor.name}": distance}
 
     def _manifolds(self, features: Tensor, reference: Tensor, name: str, say: bool) -> Metrics:
@@ -266,12 +263,17 @@ class Evaluator:
         return {f"{metric}_{name}": value for metric, value in values.items()}
 
 
+def of_rows(outputs: Outputs, rows: Tensor) -> Outputs:
+    """The outputs for some of the images."""
+    return {name: tensor[rows] for name, tensor in outputs.items()}
+
+
 def _recognised(outputs: Outputs, labels: Tensor) -> Metrics:
-    return {"class_accuracy": class_accuracy(outputs.class_logits, labels)}
+    return {"class_accuracy": class_accuracy(outputs["class_logits"], labels)}
 
 
 def _open_part(
     images: ImageSet, params: Params, root: Path, second: bool, device: torch.device
-) -> Callable[[int, int], dict[str, Tensor]]:
+) -> Callable[[int, int], Outputs]:
     networks = open_networks(params, root, second, device)
     return lambda start, stop: networks(images.read(start, stop))

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, FEATURES, IMAGES
 from pipeline.evaluation.features import extract, open_extractor
-from pipeline.evaluation.fid import Statistics, load_statistics, save_statistics, statistics
+from pipeline.evaluation.fid import Statistics, load_statistics, statistics
 from pipeline.evaluation.image_sets import CenterCrops, ImageSet
 from pipeline.runtime.batches import (
     BatchWorkers,
@@ -25,7 +25,7 @@ from pipeline.runtime.batches import (
     load_tensors,
     make_parts,
 )
-from pipeline.runtime.files import atomic_folder, remove_temporary
+from pipeline.runtime.files import atomic_file, atomic_folder, remove_temporary
 from pipeline.runtime.project import of_project
 from pipeline.weights.published import load_model
 
@@ -81,7 +81,9 @@ def write_reference(name: str, folder: Path, params: Params, workers: BatchWorke
     maker = Maker(_open_extraction, name, images, params)
     found = stored_tensors(folder, len(images), workers, maker, f"features: {name}")
     if name == params.evaluation.extractor and not params.evaluation.reference_statistics:
-        save_statistics(statistics(found["features"]), folder / "statistics.npz")
+        mu, sigma = statistics(found["features"])
+        with atomic_file(folder / "statistics.npz") as temporary, open(temporary, "wb") as out:
+            np.savez(out, mu=mu.numpy(), sigma=sigma.numpy())
 
 
 def _open_extraction(

@@ -34,7 +34,7 @@ def kid(samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, s
     """
     from torch_fidelity.metric_kid import kernel_mmd
 
-    _require_subset(len(samples), len(reference), subset_size)
+    _require("evaluation.kid_subset_size", subset_size, len(samples), len(reference))
     draw = np.random.RandomState(mix(seed, "kid") % 2**32)
     sides = (samples.numpy(), reference.numpy())  # torch's threads and NumPy's would take turns
 
@@ -43,16 +43,6 @@ def kid(samples: Tensor, reference: Tensor, *, subsets: int, subset_size: int, s
         return features[rows].astype(np.float64)
 
     return float(np.mean([kernel_mmd(*map(subset, sides)) for _ in range(subsets)]))
-
-
-def _require_subset(samples: int, reference: int, size: int) -> None:
-    if size > min(samples, reference):
-        raise TooFew(
-            "evaluation.kid_subset_size",
-            f"subsets of {size} cannot be drawn from {samples} samples and {reference} reference "
-            "images",
-            "use smaller ones",
-        )
 
 
 def inception_score(logits: Tensor, splits: int, seed: int) -> float:
@@ -90,7 +80,7 @@ def manifolds(samples: Tensor, reference: Tensor, neighbors: int) -> Manifolds:
     Raises:
         TooFew: fewer images than neighbours.
     """
-    _require_neighbors(len(samples), len(reference), neighbors)
+    _require("evaluation.neighbors", neighbors + 1, len(samples), len(reference))
     radii_R, radii_M = _reference_radii(reference, neighbors), _radii(samples, neighbors)
     precise = hits = 0
     covered_R, recalled_R = torch.zeros(2, len(reference), dtype=torch.bool)
@@ -121,15 +111,6 @@ def _radii(features: Tensor, neighbors: int) -> Tensor:
 _reference_radii = lru_cache(maxsize=2)(_radii)
 
 
-def _require_neighbors(samples: int, reference: int, neighbors: int) -> None:
-    if min(samples, reference) <= neighbors:
-        raise TooFew(
-            "evaluation.neighbors",
-            f"{neighbors} nearest neighbours need more than {neighbors} images on each side, and "
-            f"there are {samples} and {reference}",
-        )
-
-
 def drawn(features: Tensor, count: int, seed: int) -> Tensor:
     """At most `count` rows of features (M, F), drawn at random and kept in order; which ones
     depends on M, `count` and the seed alone."""
@@ -157,6 +138,13 @@ def unless_few(say: bool = True) -> Iterator[None]:
             print(f"not measured: {error}", flush=True)
 
 
+def _require(key: str, needed: int, samples: int, reference: int) -> None:
+    """Raise a `TooFew` unless there are as many samples and reference images as a param needs."""
+    if needed > min(samples, reference):
+        reason = f"{samples} samples and {reference} reference images are too few for it"
+        raise TooFew(key, reason, f"lower it, or use at least {needed} of both")
+
+
 def require_enough(
     key: str, samples: int, reference: tuple[int, int], evaluation: Evaluation
 ) -> None:
@@ -169,14 +157,10 @@ def require_enough(
     """
     count, dimensions = reference
     if samples <= dimensions:
-        raise UserError(
-            key,
-            f"{samples} samples give no covariance of the {dimensions}-dimensional features of "
-            f"evaluation.extractor {evaluation.extractor}, and so no FID",
-            f"use at least {dimensions + 1}",
-        )
-    _require_subset(samples, count, evaluation.kid_subset_size)
-    _require_neighbors(samples, count, evaluation.neighbors)
+        reason = f"{samples} samples give no covariance of {dimensions}-dimensional features"
+        raise UserError(key, f"{reason}, and so no FID", f"use at least {dimensions + 1}")
+    _require("evaluation.kid_subset_size", evaluation.kid_subset_size, samples, count)
+    _require("evaluation.neighbors", evaluation.neighbors + 1, samples, count)
 
 
 # The uncertainty of metrics of one set of images

@@ -23,7 +23,7 @@ from pipeline.editing import (
     outpaint_beyond,
     outpaint_mask,
 )
-from pipeline.evaluation.evaluator import Evaluator, Outputs
+from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.metrics import disjoint
 from pipeline.evaluation.reconstruction import hole_distances
 from pipeline.experiments.rows import Row, measured_row
@@ -143,7 +143,7 @@ def edit_rows(
 
     def measure(found: dict[str, Tensor]) -> Row:
         far = {name: found[name].mean().item() for name in DISTANCES if name in found}
-        return evaluator.scores(Outputs.of(found), editor.labels) | far
+        return evaluator.scores(found, editor.labels) | far
 
     def row(method: str, seed: int | None, maker: Maker, folder: Path, task: str | None) -> Row:
         name = f"edit: {task or 'originals'} {method}{'' if seed is None else f' seed {seed}'}"

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from pipeline.config.replicates import main_replicates
-from pipeline.evaluation.evaluator import Evaluator, Networks, OnTheFly, Outputs
+from pipeline.evaluation import evaluator as module
+from pipeline.evaluation.evaluator import Evaluator, Networks, OnTheFly
+from pipeline.evaluation.feature_files import reference_features
 from pipeline.evaluation.features import BATCH, Extractor, Features
+from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import ArrayImages
 from pipeline.evaluation.samplers import sampler_of
 from pipeline.runtime.batches import Maker, make_tensors, parts_folder
@@ -54,12 +57,23 @@ def test_outputs_on_the_fly_are_those_of_stored_images(tmp_path, drawn):
     torch.testing.assert_close(found["means"], drawn.float().mean(dim=(1, 2, 3)))
     assert torch.equal(found["labels"], LABELS)
     evaluator, images = Evaluator(with_params(), ALONE, second=True), ArrayImages(drawn.numpy())
-    outputs, stored = Outputs.of(found), evaluator.outputs(images, tmp_path / "stored")
-    for ours, theirs in zip(outputs, stored, strict=True):
-        assert len(ours) == COUNT
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    measured, wanted = (evaluator.metrics(each, LABELS) for each in (outputs, stored))
+    stored = evaluator.outputs(images, tmp_path / "stored")
+    assert stored.keys() == {"features", "logits", "class_logits", "second"}
+    for name, theirs in stored.items():
+        assert len(theirs) == COUNT
+        torch.testing.assert_close(found[name], theirs, rtol=1e-5, atol=1e-5)
+    measured, wanted = (evaluator.metrics(each, LABELS) for each in (found, stored))
     assert measured == pytest.approx(wanted, rel=1e-4, abs=1e-6) and measured["samples"] == COUNT
+
+
+def test_the_second_extractor_has_an_fid_of_its_own(tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(module, "SECOND_FID", ("random",))
+    evaluator = Evaluator(with_params(), ALONE, second=True)
+    outputs = evaluator.outputs(ArrayImages(drawn.numpy()), tmp_path / "stored")
+    wanted = fid(outputs["second"], reference_features("random"))
+    found = evaluator.metrics(outputs, None)
+    assert found["fid_random"] == pytest.approx(wanted, rel=1e-9) != found["fid_classifier"]
+    assert found["fid_random_std"] > 0
 
 
 def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
@@ -82,8 +96,7 @@ def test_no_image_is_kept_and_a_killed_run_goes_on(tmp_path, monkeypatch):
     assert parts["000000.safetensors"].stat().st_mtime_ns == before
     whole = looked(tmp_path / "whole.safetensors")
     assert all(torch.equal(found[name], whole[name]) for name in whole)
-    outputs = Outputs.of(whole)
-    numbers = 2 * outputs.features.shape[1] + outputs.logits.shape[1]  # of both extractors
+    numbers = sum(whole[name].shape[1] for name in ("features", "logits", "class_logits", "second"))
     size = sum(part.stat().st_size for part in parts_folder(path).glob("*.safetensors"))
     means_and_labels = 4 + 8
     assert size < COUNT * (4 * numbers + means_and_labels) + 3 * 500
@@ -112,10 +125,7 @@ def test_networks_see_batches_of_nearly_one_size_and_each_image_once(drawn):
     assert max(main.sizes) <= BATCH and min(main.sizes) > 11
     torch.testing.assert_close(found["features"], main.extractor(images).features)
     torch.testing.assert_close(found["second"], judge(images).features)
-    outputs = Outputs.of(found)
-    assert torch.equal(outputs.class_logits, found["class_logits"])
-    of_one = Networks(judge, judge)(images)
-    assert set(of_one) == {"features", "logits"} and Outputs.of(of_one).class_logits is not None
+    torch.testing.assert_close(found["class_logits"], judge(images).logits)
 
 
 def test_images_have_the_strides_of_stored_ones():

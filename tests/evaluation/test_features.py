@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms import _presets as transforms
 
-from pipeline.classifier import torchvision_classifier
+from pipeline import classifier
 from pipeline.config.paths import CLASSIFIER
 from pipeline.evaluation.features import extract, open_extractor
 from pipeline.runtime import device
@@ -78,11 +78,13 @@ def resnet(tmp_path) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("side", [48, 256])
-def test_a_released_classifier_gives_torchvisions_logits(tmp_path, resnet, side):
+@pytest.mark.parametrize("side", [48, 64])
+def test_a_released_classifier_gives_torchvisions_logits(tmp_path, monkeypatch, resnet, side):
+    assert classifier.IMAGENET_SIDE == 256
+    monkeypatch.setattr(classifier, "IMAGENET_SIDE", 64)  # which is quicker
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1))
-    ours = torchvision_classifier("resnet18", tmp_path / "resnet.pth")
-    preset = transforms.ImageClassification(crop_size=256, resize_size=256)
+    ours = classifier.torchvision_classifier("resnet18", tmp_path / "resnet.pth")
+    preset = transforms.ImageClassification(crop_size=64, resize_size=64)
     with torch.no_grad():
         torch.testing.assert_close(ours(images), resnet(preset(images)), rtol=1e-4, atol=1e-4)
     save_model(tmp_path / "model", "classifier", ours.config, ours.state_dict())

@@ -165,7 +165,7 @@ def test_fid_is_against_the_statistics_that_params_name(tmp_path):
     evaluator = Evaluator(given, ALONE)
     outputs = evaluator.outputs(ArrayImages(samples()), tmp_path / "outputs")
     found = evaluator.scores(outputs, torch.zeros(COUNT))["fid_classifier"]
-    features = outputs.features.double().numpy()
+    features = outputs["features"].double().numpy()
     covariance = np.cov(features.T)  # beside the identity the root of the product is its own
     root = np.sqrt(np.linalg.eigvalsh(covariance).clip(0)).sum()
     wanted = ((features.mean(0) - 3) ** 2).sum() + np.trace(covariance) + size - 2 * root

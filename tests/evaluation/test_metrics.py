@@ -65,7 +65,7 @@ def test_too_few_neighbours_name_the_numbers(samples, reference):
     with pytest.raises(UserError) as error:
         manifolds(torch.rand(samples, 2), torch.rand(reference, 2), 3)
     assert error.value.subject == "evaluation.neighbors"
-    assert f"{samples} and {reference}" in error.value.reason
+    assert f"{samples} samples and {reference} ref" in error.value.reason
 
 
 def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:

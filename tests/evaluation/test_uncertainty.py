@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.config.params import Params
-from pipeline.evaluation.evaluator import Evaluator, Outputs
+from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import TooFew, fid, statistics
 from pipeline.evaluation.metrics import (
     class_accuracy,
@@ -75,6 +75,9 @@ def test_spread_is_that_over_fresh_samples():
     assert np.mean(found) == pytest.approx(true, rel=1 / 3)
 
 
+OUTPUTS = ("features", "logits", "class_logits", "second")
+
+
 class OfFeatures(Evaluator):
     """Both extractors have the same reference features."""
 
@@ -95,7 +98,7 @@ def test_spread_of_a_set_larger_than_its_manifold_is_that_over_fresh_samples(mak
     params = make_params(evaluation=settings)
     evaluator = OfFeatures(params, reference)
     sets = (normal(10 * times * k, 3, 42) + 1).split(times * k)
-    measured = [evaluator.metrics(Outputs(x, x, x, x), None) for x in sets]
+    measured = [evaluator.metrics(dict.fromkeys(OUTPUTS, x), None) for x in sets]
     near = drawn(reference, k, params.seed)
     fresh = [manifolds(x + 1, near, 3) for x in normal(400 * k, 3, 43).split(k)]
     for kind in ("precision", "density"):

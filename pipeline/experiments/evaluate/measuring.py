@@ -13,7 +13,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import are_written, draw_samples, publish_samples
-from pipeline.evaluation.evaluator import Evaluator, Outputs
+from pipeline.evaluation.evaluator import Evaluator, of_rows
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import CenterCrops, SampleImages
 from pipeline.evaluation.labels import kept_of_each
@@ -54,10 +54,10 @@ def evaluate_all(
     real = CenterCrops(IMAGES, "val", params.data)
     held_out, names = evaluator.outputs(real, images_folder / REAL), real.view.images.class_names
     for replicate, folder in folders.items():
-        rows.append(_replicate_row(replicate, folder, evaluator, names, held_out.features))
+        rows.append(_replicate_row(replicate, folder, evaluator, names, held_out["features"]))
         name = f"{replicate.network}/{replicate.name}"
         print(f"evaluate: {name} measured on {evaluation.samples} samples", flush=True)
-    rows.append(_reconstruction_row(real, images_folder, evaluator, held_out.features))
+    rows.append(_reconstruction_row(real, images_folder, evaluator, held_out["features"]))
     rows.append({"images": "real"} | evaluator.metrics(held_out, real.labels))
     return rows
 
@@ -93,7 +93,7 @@ def _replicate_row(
         }
 
     def measure(found: dict[str, Tensor]) -> Row:
-        return evaluator.metrics(Outputs.of(found), labels) | of_network()
+        return evaluator.metrics(found, labels) | of_network()
 
     if not replicate.main:
         shown = evaluator.on_the_fly(sampler)
@@ -117,7 +117,7 @@ def _replicate_row(
             outputs = evaluator.outputs(images, folder / "outputs")
             row = evaluator.metrics(outputs, images.labels) | of_network()
             if network == "transformer":
-                row |= neighbour_distances(evaluator, outputs.features, real)
+                row |= neighbour_distances(evaluator, outputs["features"], real)
             write_json(file, row)
         publish_samples(samples, replicate.samples, copy=params.evaluation.keep_samples)
         row = read_json(file)
@@ -179,10 +179,10 @@ def _reconstruction_row(
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
     def measure(found: dict[str, Tensor]) -> Row:
-        rebuilt, rfid = Outputs.of(found), None
+        rfid = None
         with unless_few():  # of the reconstructed images against the validation images
-            rfid = fid(rebuilt.features, features)
-        values = evaluator.metrics(rebuilt, real.labels)
+            rfid = fid(found["features"], features)
+        values = evaluator.metrics(found, real.labels)
         return values | {f"rfid_{evaluator.extractor.name}": rfid}
 
     file, name = folder / "reconstruction.json", "evaluate: reconstructions"
@@ -207,7 +207,7 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
     for size in sorted(sizes | {params.evaluation.samples}):
         for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
             labels = images.labels[chosen]
-            scores = evaluator.scores(outputs.of_rows(chosen), labels, say=number == 0)
+            scores = evaluator.scores(of_rows(outputs, chosen), labels, say=number == 0)
             rows.append({"samples": size, "subset": number} | scores)
     return rows
 
