@@ -15,7 +15,7 @@ from pipeline.evaluation.feature_files import (
     reference_statistics,
     stored_tensors,
 )
-from pipeline.evaluation.features import Extractor, extract, open_extractor
+from pipeline.evaluation.features import extract, open_extractor
 from pipeline.evaluation.fid import Statistics, fid, statistics
 from pipeline.evaluation.image_sets import ImageSet
 from pipeline.evaluation.labels import proportional_labels
@@ -43,43 +43,31 @@ SECOND_FID = ("classifier", "inception")  # second extractors whose FID is measu
 Outputs = dict[str, Tensor]
 
 
-class Networks:
-    """The networks that images are measured with.
-
-    Args:
-        main: the extractor of FID, IS and KID.
-        judge: the reference classifier.
-        second: the second extractor, if it is used.
-    """
-
-    def __init__(self, main: Extractor, judge: Extractor, second: Extractor | None = None):
-        self.main, self.judge, self.second = main, judge, second
-
-    def __call__(self, images: Tensor, *arguments: object) -> Outputs:
-        """The outputs for images (B, C, H, W) uint8."""
-        networks = {each.name: each for each in (self.main, self.judge, self.second) if each}
-        found = {name: extract(network, images) for name, network in networks.items()}
-        (features, logits), (_, judged) = found[self.main.name], found[self.judge.name]
-        assert logits is not None and judged is not None  # VGG alone has none
-        # A copy, since both may be the same network's: safetensors refuses shared memory.
-        outputs = {"features": features, "logits": logits, "class_logits": judged.clone()}
-        if self.second:
-            outputs["second"] = found[self.second.name].features
-        return outputs
-
-
-def open_networks(params: Params, root: Path, second: bool, device: torch.device) -> Networks:
-    """The networks that params name.
+def open_networks(
+    params: Params, root: Path, second: bool, device: torch.device
+) -> Callable[..., Outputs]:
+    """The networks that params name, as a function of images (B, C, H, W) uint8.
 
     Args:
         root: the project's folder.
-        second: whether to open the second extractor.
+        second: whether to use the second extractor.
     """
-    evaluation = params.evaluation
+    main, other = params.evaluation.extractor, params.evaluation.second_extractor
     classifier = load_model(root / CLASSIFIER, "classifier", device)
-    names: list[str] = [evaluation.extractor, "classifier"]
-    names += [evaluation.second_extractor] if second else []
-    return Networks(*(open_extractor(name, classifier, evaluation, device) for name in names))
+    extractors = {
+        name: open_extractor(name, classifier, params.evaluation, device)
+        for name in dict.fromkeys((main, "classifier", *([other] if second else [])))
+    }
+
+    def outputs(images: Tensor, *arguments: object) -> Outputs:
+        found = {name: extract(extractor, images) for name, extractor in extractors.items()}
+        (features, logits), (_, judged) = found[main], found["classifier"]
+        assert logits is not None and judged is not None  # VGG alone has none
+        # A copy, since both may be the same network's: safetensors refuses shared memory.
+        every = {"features": features, "logits": logits, "class_logits": judged.clone()}
+        return every | ({"second": found[other].features} if second else {})
+
+    return outputs
 
 
 class OnTheFly:
@@ -118,8 +106,8 @@ class Evaluator:
     ):
         self.params, self.workers, self.root, self._second = params, workers, root, second
         self.networks = open_networks(params, root, second, workers.device)
-        self.extractor = self.networks.main
-        self.reference = reference_features(self.extractor.name, root)  # (R, F)
+        self.extractor: str = params.evaluation.extractor
+        self.reference = reference_features(self.extractor, root)  # (R, F)
         self.statistics = reference_statistics(params, root)
 
     @cached_property
@@ -209,7 +197,7 @@ class Evaluator:
         infinity = None
         with unless_few():
             infinity = fid_infinity(outputs["features"], classes, self.statistics, seed=seed)
-        values[f"fid_infinity_{self.extractor.name}"] = infinity
+        values[f"fid_infinity_{self.extractor}"] = infinity
         return values | {"samples": len(every), "is_splits": evaluation.is_splits}
 
     def sample_metrics(self, outputs: Outputs, labels: Tensor, seed: int) -> Metrics:
@@ -237,14 +225,14 @@ class Evaluator:
         most `manifold_images` of each side, drawn at random."""
         count = self.params.evaluation.manifold_images
         reference = drawn_reference(self.reference, count, seed)
-        return self._manifolds(drawn(features, count, seed), reference, self.extractor.name, say)
+        return self._manifolds(drawn(features, count, seed), reference, self.extractor, say)
 
     def _fid_and_is(self, outputs: Outputs, seed: int, say: bool) -> Metrics:
         distance = None
         with unless_few(say):
             distance = fid(outputs["features"], self.statistics)
         score = inception_score(outputs["logits"], self.params.evaluation.is_splits, seed)
-        return {f"fid_{self.extractor.name}": distance, f"is_{self.extractor.name}": score}
+        return {f"fid_{self.extractor}": distance, f"is_{self.extractor}": score}
 
     def _distribution(self, outputs: Outputs, seed: int, say: bool = True) -> Metrics:
         """FID, IS and KID."""
@@ -253,7 +241,7 @@ class Evaluator:
         with unless_few(say):
             how = {"subsets": subsets, "subset_size": size, "seed": seed}
             distance = kid(outputs["features"], self.reference, **how)
-        return values | {f"kid_{self.extractor.name}": distance}
+        return values | {f"kid_{self.extractor}": distance}
 
     def _manifolds(self, features: Tensor, reference: Tensor, name: str, say: bool) -> Metrics:
         values: Metrics = dict.fromkeys(Manifolds._fields)

@@ -138,7 +138,7 @@ def edit_rows(
     makers = [Maker(Editor, params, replicate) for replicate in folders]
     editor: Editor = makers[0].open(workers.device)
     shown = [evaluator.on_the_fly(maker, Maker(open_distances, maker, params)) for maker in makers]
-    extractor = evaluator.extractor.name
+    extractor = evaluator.extractor
     scores = (f"fid_{extractor}", f"is_{extractor}", "class_accuracy")
 
     def measure(found: dict[str, Tensor]) -> Row:

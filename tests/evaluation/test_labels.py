@@ -1,19 +1,13 @@
 """The classes of samples that are measured."""
 
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation import evaluator
-from pipeline.evaluation.evaluator import Evaluator
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.labels import proportional_labels
 from pipeline.sampling import balanced_labels
-from tests.tiny_project import ALONE, with_params
 
 
 def apportioned(count: int, images: list[int]) -> list[int]:
@@ -49,11 +43,3 @@ def test_fid_holds_other_proportions_against_perfect_samples():
     reference = features(torch.arange(3).repeat_interleave(images))
     assert fid(features(proportional_labels(3000, images)), reference) < 0.1
     assert fid(features(balanced_labels(3000, 3)), reference) == pytest.approx(11, abs=0.5)
-
-
-@pytest.mark.parametrize("labels, counts", [("training", [6, 0, 2]), ("uniform", [3, 3, 2])])
-def test_the_param_chooses(in_tiny_project, monkeypatch, labels, counts):
-    measured = Evaluator(with_params(evaluation={"labels": labels}), ALONE)
-    uneven = SimpleNamespace(labels=np.array([2, 0, 0, 0, 0, 0, 0, 2]), class_names=["a", "b", "c"])
-    monkeypatch.setattr(evaluator, "ImageShards", lambda folder, split: uneven)
-    assert measured.labels(8).bincount(minlength=3).tolist() == counts

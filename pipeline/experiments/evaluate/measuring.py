@@ -183,7 +183,7 @@ def _reconstruction_row(
         with unless_few():  # of the reconstructed images against the validation images
             rfid = fid(found["features"], features)
         values = evaluator.metrics(found, real.labels)
-        return values | {f"rfid_{evaluator.extractor.name}": rfid}
+        return values | {f"rfid_{evaluator.extractor}": rfid}
 
     file, name = folder / "reconstruction.json", "evaluate: reconstructions"
     row = measured_row(file, evaluator.workers, shown, batches, name, measure)
@@ -221,7 +221,7 @@ def real_columns(params: Params) -> list[str]:
 def neighbour_distances(evaluator: Evaluator, samples: Tensor, real: Tensor) -> dict[str, float]:
     """Mean distance to the nearest training image, in the extractor's features, of samples (M, F)
     and of held-out real images (R, F)."""
-    name = evaluator.extractor.name
+    name = evaluator.extractor
     values = {}
     for suffix, features in (("", samples), ("_real", real)):
         distance, _ = nearest(features, evaluator.reference, 1, evaluator.workers.device)
