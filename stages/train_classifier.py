@@ -1,12 +1,17 @@
-"""The reference classifier on real images."""
+"""The reference classifier, trained on real images or taken from released weights."""
+
+from typing import Any
 
 import torch
 
+from pipeline.classifier import Classifier, torchvision_classifier
 from pipeline.config.params import Params
-from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS
+from pipeline.config.paths import CLASSIFIER, IMAGES, RESULTS, TORCHVISION
 from pipeline.data.images.shards import ImageShards
 from pipeline.runtime.batches import workers_of
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.files import write_csv, write_json
+from pipeline.runtime.project import of_project
 from pipeline.runtime.stage import Stage
 from pipeline.training.classifier import ClassifierTraining, held_out_accuracy, new_classifier
 from pipeline.training.loop import Workers, require_workers, run_training
@@ -17,30 +22,53 @@ from stages.running import run_stage
 
 def main(params: Params) -> str:
     workers, own = workers_of(params.ray), Workers.of(params.ray, params.ray.num_workers)
-    require_workers(own, "ray.num_workers")
+    classes, released = len(ImageShards(IMAGES, "val").class_names), None
+    if params.classifier.pretrained:
+        released = _released(params, classes)
+    else:
+        require_workers(own, "ray.num_workers")
     with Stage("train_classifier", params) as stage:
-        training = ClassifierTraining(
-            name="classifier",
-            params=params,
-            seed=params.seed,
-            folder=stage.folder(),
-            workers=own,
-            log=stage.run,
-        )
-        state, held_out = run_training(training), ImageShards(IMAGES, "val")
-        for row in state["history"]:  # another machine may have made some
-            stage.run.log_training(row)
-        config = classifier_config(params, len(held_out.class_names))
-        model = new_classifier(config, torch.device("cpu"))
-        model.load_state_dict(state["task"]["model"])
-        save_model(CLASSIFIER, "classifier", config, model.state_dict())
+        model, history = (released, []) if released else _train(params, own, classes, stage)
+        save_model(CLASSIFIER, "classifier", model.config, model.state_dict())
         parts = stage.folder() / "validation"
         top1, top5 = held_out_accuracy(CLASSIFIER, params, parts, workers)
         metrics = {"real_top1": top1, "real_top5": top5}
-        write_csv(RESULTS / "classifier/history.csv", state["history"])
+        curve = history or [{"step": 0, "loss": None, "val_accuracy": top1}]
+        write_csv(RESULTS / "classifier/history.csv", curve)
         write_json(RESULTS / "classifier/metrics.json", metrics)
         stage.run.log_group("classifier", metrics)
     return f"train_classifier: {top1:.1%} of validation images right; model in {CLASSIFIER}"
+
+
+def _released(params: Params, classes: int) -> Classifier:
+    """The network of `classifier.pretrained`, which must have the data set's number of classes."""
+    given = params.classifier.pretrained
+    file = None if given in (None, TORCHVISION) else of_project(given)
+    model = torchvision_classifier(params.classifier.architecture.partition(":")[2], file)
+    if (known := model.config.num_classes) != classes:
+        reason = f"it knows {known} classes, and the data set has {classes}"
+        raise UserError("classifier.pretrained", reason, "set it to null, or give another file")
+    return model
+
+
+def _train(
+    params: Params, workers: Workers, classes: int, stage: Stage
+) -> tuple[Classifier, list[dict[str, Any]]]:
+    """The trained classifier, and the history of its training."""
+    training = ClassifierTraining(
+        name="classifier",
+        params=params,
+        seed=params.seed,
+        folder=stage.folder(),
+        workers=workers,
+        log=stage.run,
+    )
+    state = run_training(training)
+    for row in state["history"]:  # another machine may have made some
+        stage.run.log_training(row)
+    model = new_classifier(classifier_config(params, classes), torch.device("cpu"))
+    model.load_state_dict(state["task"]["model"])
+    return model, state["history"]
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_a_new_metric_is_measured_everywhere_and_trains_nothing(finished, tmp_pa
         "            values = dict(found._asdict())\n"
         '            values["twice_precision"] = 2 * found.precision\n',
     )
-    kid = '        return values | {f"kid_{self.extractor.name}": distance}\n'
+    kid = '        return values | {f"kid_{self.extractor}": distance}\n'
     half = '        values["half_kid_classifier"] = None if distance is None else distance / 2\n'
     project.edit("pipeline/evaluation/evaluator.py", kid, half + kid)
     names = '    "half_kid": "half KID",\n    "twice_precision": "twice precision",\n'

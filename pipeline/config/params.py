@@ -147,6 +147,12 @@ class Params(schema.Section):
         if untrained := set(self.sweep.crossed) - set(self.sweep.schedules):
             reason = f"{min(untrained)} is not in sweep.schedules, which are trained"
             raise UserError("sweep.crossed", reason, "add it there or remove it here")
+        if self.classifier.pretrained and self.classifier.architecture == "small":
+            reason = (
+                "it has weights of torchvision's networks, and classifier.architecture is small"
+            )
+            way_out = "set the architecture to theirs, such as torchvision:resnet50"
+            raise UserError("classifier.pretrained", reason, way_out)
         drops = training.label_drop > 0 or self.transformer.pretrained
         if self.decoding.guidance_scale > 0 and not drops:
             reason = "guidance needs a model that was trained on some images without their class"

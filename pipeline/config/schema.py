@@ -142,6 +142,9 @@ class Data(Section):
 class Classifier(Section):
     """The reference classifier, for metrics and for the perceptual loss of small images."""
 
+    pretrained: Text | None = None
+    """Weights to use instead of training: `torchvision`, its weights of ImageNet for a data set of
+    the same 1,000 classes; or a file of such weights of the architecture below."""
     architecture: Annotated[str, AfterValidator(_known_architecture)] = "small"
     """`small`, a residual network for small images, or a ResNet such as `torchvision:resnet50`."""
     width: PositiveInt = 16

@@ -26,26 +26,22 @@ def open_images(path: Path | str) -> ImageSet:
         UserError: it is missing, empty or damaged, or has an unsupported format.
     """
     path = Path(path)
-    opens = {".npy": _open_npy, ".npz": _open_npz}.get(path.suffix.lower())
     try:
         if path.is_dir():
             return PngImages(path)
         require_file(path)
-        if opens is not None:
-            return opens(path)
+        if path.suffix.lower() == ".npy":
+            return ArrayImages(_images(path, np.load(path, mmap_mode="r"), "(n, C, H, W)"))
+        if path.suffix.lower() == ".npz":
+            return _open_npz(path)
     except UserError:
         raise
     except Exception as error:  # a damaged file makes its reader raise nearly anything
         require_readable(path, error)
-        raise UserError(
-            str(path), f"it cannot be read ({in_a_line(error)})", "replace it"
-        ) from error
+        reason = f"it cannot be read ({in_a_line(error)})"
+        raise UserError(str(path), reason, "replace it") from error
     way_out = "give a folder of PNGs, an .npy or an .npz"
     raise UserError(str(path), "it has an unsupported format", way_out)
-
-
-def _open_npy(path: Path) -> ArrayImages:
-    return ArrayImages(_images(path, np.load(path, mmap_mode="r"), "(n, C, H, W)"))
 
 
 def _open_npz(path: Path) -> ArrayImages:
@@ -73,15 +69,13 @@ def _images(path: Path, array: np.ndarray, wanted: str) -> np.ndarray:
 
 class PngImages:
     """The PNG files of a folder, sorted by name; grey files give one channel, all others three.
-    Hidden files, which macOS leaves beside pictures, are ignored."""
+    Other files are ignored: macOS leaves some beside pictures."""
 
     def __init__(self, folder: Path):
-        found = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-        self.folder, self.names = folder, [n for n in found if n.lower().endswith(".png")]
+        names = [n for n in sorted(os.listdir(folder)) if n.lower().endswith(".png")]
+        self.folder, self.names = folder, [n for n in names if not n.startswith(".")]
         if not self.names:
             raise UserError(str(folder), "it holds no PNG files", "give the folder that holds them")
-        if others := len(found) - len(self.names):
-            print(f"note: {others} entries of {folder} are not PNG files and are ignored")
         self.shape = self._read(self.names[0]).shape
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from pipeline.data.images.samples import SPLIT, open_samples
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.images.views import ImageParams, View
 
-BATCH = 64  # images that a network is run on at once
+BATCH = 64  # images read at once
 
 
 class ImageSet(Protocol):

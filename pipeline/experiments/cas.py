@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline.classifier import ClassifierConfig
 from pipeline.config.params import Params
 from pipeline.data.images.batches import Batch, Batches, prepared
 from pipeline.data.images.crops import random_resized_crop
@@ -26,7 +27,7 @@ from pipeline.runtime.device import worker_device
 from pipeline.runtime.trials import run_beside
 from pipeline.training.classifier import BATCH, LOGGED, ClassifierTask, accuracy, new_classifier
 from pipeline.training.loop import Training, run_training
-from pipeline.weights.published import load_model
+from pipeline.weights.configs import classifier_config
 
 REAL = "real"
 AUGMENTATIONS = {"none": False, "randaugment": True}
@@ -44,7 +45,12 @@ class CasTraining(Training):
     augmentation: str  # a key of `AUGMENTATIONS`
     images_dir: Path
     samples_dir: Path
-    classifier_dir: Path  # of the reference classifier
+
+    @property
+    def config(self) -> ClassifierConfig:
+        """The reference classifier's, unless released weights take its place."""
+        classes = ImageShards(self.images_dir, "val").class_names
+        return classifier_config(self.params, len(classes))
 
     @property
     def result(self) -> Path:
@@ -61,7 +67,7 @@ class CasTraining(Training):
         augmented = AUGMENTATIONS[self.augmentation]
         batches = CasBatches(training_pictures(self), params, augmented, self.seed, ranks)
         return ClassifierTask(
-            load_model(self.classifier_dir, "classifier").config,
+            self.config,
             params.classifier,
             prepared(batches, params.ray.loaders_per_worker, device),
             View(held_out, params.data).chosen(looked_at),
@@ -82,7 +88,7 @@ def run_cas(training: CasTraining) -> Row:
 
 def _measure(training: CasTraining, weights: dict[str, Tensor]) -> Row:
     device = worker_device(training.params.ray.use_gpu)
-    model = new_classifier(load_model(training.classifier_dir, "classifier").config, device)
+    model = new_classifier(training.config, device)
     model.load_state_dict(weights)
     held_out = View(ImageShards(training.images_dir, "val"), training.params.data)
     truth = torch.from_numpy(held_out.images.labels)

@@ -24,9 +24,8 @@ from pipeline.editing import (
     outpaint_mask,
 )
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.outputs import Outputs
+from pipeline.evaluation.metrics import disjoint
 from pipeline.evaluation.reconstruction import hole_distances
-from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.perceptual import open_distance_map
 from pipeline.runtime.batches import BatchWorkers, Maker
@@ -139,12 +138,12 @@ def edit_rows(
     makers = [Maker(Editor, params, replicate) for replicate in folders]
     editor: Editor = makers[0].open(workers.device)
     shown = [evaluator.on_the_fly(maker, Maker(open_distances, maker, params)) for maker in makers]
-    extractor = evaluator.extractor.name
+    extractor = evaluator.extractor
     scores = (f"fid_{extractor}", f"is_{extractor}", "class_accuracy")
 
     def measure(found: dict[str, Tensor]) -> Row:
         far = {name: found[name].mean().item() for name in DISTANCES if name in found}
-        return evaluator.scores(Outputs.of(found), editor.labels) | far
+        return evaluator.scores(found, editor.labels) | far
 
     def row(method: str, seed: int | None, maker: Maker, folder: Path, task: str | None) -> Row:
         name = f"edit: {task or 'originals'} {method}{'' if seed is None else f' seed {seed}'}"

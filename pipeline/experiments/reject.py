@@ -11,11 +11,10 @@ from torch import Tensor
 from pipeline.config.params import Params
 from pipeline.config.replicates import Replicate
 from pipeline.data.seeds import generator
-from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.evaluator import Evaluator, Outputs, of_rows
 from pipeline.evaluation.fid import BLOCK
 from pipeline.evaluation.image_sets import SampleImages
 from pipeline.evaluation.labels import kept_of_each
-from pipeline.evaluation.outputs import Outputs
 from pipeline.experiments.rows import Row
 from pipeline.runtime.batches import BatchWorkers
 from pipeline.runtime.files import read_json, write_json
@@ -61,7 +60,7 @@ def _selections(
     """A row for each selection with that acceptance rate."""
     rows, draws = [], generator(replicate.seed, "reject", replicate.network)
     ratings = {
-        "rejection": class_log_odds(outputs.class_logits, labels),
+        "rejection": class_log_odds(outputs["class_logits"], labels),
         "random": torch.rand(len(labels), generator=draws),
     }
     for selection, rating in ratings.items():
@@ -69,9 +68,9 @@ def _selections(
         row: Row = {"network": replicate.network, "seed": replicate.seed}
         row |= {"selection": selection, "acceptance": acceptance}
         row |= {"candidates": len(labels), "samples": len(kept)}
-        chosen = outputs.of_rows(kept)
+        chosen = of_rows(outputs, kept)
         scores = evaluator.scores(chosen, labels[kept])
-        rows.append(row | scores | evaluator.manifolds(chosen.features, evaluator.params.seed))
+        rows.append(row | scores | evaluator.manifolds(chosen["features"], evaluator.params.seed))
     return rows
 
 

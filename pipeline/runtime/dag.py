@@ -17,6 +17,7 @@ HERE = Path()  # the project's root folder, from which stages run
 
 # Params that name a file: a stage depends on the file's content too.
 FILE_PARAMS = (
+    "classifier.pretrained",
     "tokenizer.pretrained",
     "transformer.pretrained",
     "evaluation.inception_weights",

@@ -20,4 +20,3 @@ SMALLEST = 1e-12  # one that must be positive
 
 # State.
 CHECKPOINTS = 2  # kept: the newest, and the one before in case that it is damaged
-STATISTICS_SIZE = 4096  # dimensions of reference statistics

@@ -189,7 +189,9 @@ class Plan:
         schedules = sum(self._masked(schedule) for schedule in sweep.schedules) * len(sweep.seeds)
         trained = 3 * steps * (trials * c.body + schedules * c.head)
         return {
-            "train_classifier": p.classifier.steps * p.classifier.batch_size * 3 * c.classifier,
+            "train_classifier": 0
+            if p.classifier.pretrained
+            else p.classifier.steps * p.classifier.batch_size * 3 * c.classifier,
             "train_tokenizer": self._tokenizer(),
             "cache_tokens": views * c.encode,
             **{f"train_{network}": self._transformer(network) for network in NETWORKS},

@@ -26,7 +26,7 @@ from pipeline.discriminator import (
     make_discriminator,
     r1_penalty,
 )
-from pipeline.evaluation.reconstruction import BATCH, Reconstruction, quality
+from pipeline.evaluation.reconstruction import BATCH, quality, rebuild
 from pipeline.perceptual import Perceptual, open_perceptual
 from pipeline.runtime.device import autocast, tf32, to_device
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
@@ -200,10 +200,10 @@ class TokenizerTask(Task):
         self.idle = (self.idle + 1).masked_fill(used > 0, 0)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        reconstruction = Reconstruction(self.average.module, self.device)
-        for images in self.ranks.rows(self.validation).split(BATCH):
-            reconstruction(images)
-        return quality(self.ranks.total(reconstruction.sums())) | self._balance(step)
+        batches = self.ranks.rows(self.validation).split(BATCH)
+        sums = [rebuild(self.average.module, images, self.device)[1] for images in batches]
+        total = sum(sums[1:], start=sums[0])
+        return quality(self.ranks.total(total)) | self._balance(step)
 
     def _balance(self, step: int) -> dict[str, float]:
         """The discriminator's influence: the norm of the weighted adversarial gradient at the

@@ -16,7 +16,7 @@ from pipeline.data.images.pixels import as_float
 from pipeline.data.seeds import mix
 from pipeline.decoding import DecodingSettings
 from pipeline.editing import edit, feather_weight, outpaint_mask
-from pipeline.evaluation.uncertainty import disjoint
+from pipeline.evaluation.metrics import disjoint
 from pipeline.experiments import edit as edits
 from pipeline.experiments import rows as rows_module
 from pipeline.weights.published import load_model

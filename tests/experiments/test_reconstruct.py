@@ -14,7 +14,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from pipeline.config.paths import CLASSIFIER, TOKENIZER
 from pipeline.config.replicates import main_replicates
 from pipeline.data.images.pixels import as_float
-from pipeline.evaluation.reconstruction import Reconstruction
+from pipeline.evaluation.reconstruction import rebuild
 from pipeline.experiments import reconstruct as reconstruction
 from pipeline.perceptual import classifier_distance
 from pipeline.weights.published import load_model
@@ -69,7 +69,7 @@ def drawn(ratio: float, **changes) -> Tensor:
 def test_without_hidden_tokens_it_is_the_tokenizers_reconstruction(tmp_path):
     rows, pictures = rebuilt(tmp_path, images=10, mask_ratios=[0.0])
     images, _ = validation(10)
-    expected = Reconstruction(load_model(TOKENIZER, "tokenizer"), CPU)(images)
+    expected = rebuild(load_model(TOKENIZER, "tokenizer"), images, CPU)[0]
     assert all(torch.equal(draw, expected) for draw in drawn(0.0, images=10))
     assert len({row["psnr"] for row in rows}) == 1  # of the median too
     channels_last = expected.permute(0, 2, 3, 1).numpy()

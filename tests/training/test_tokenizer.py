@@ -10,7 +10,7 @@ import torch
 from pipeline.classifier import Classifier, ClassifierConfig
 from pipeline.data.ranks import ALONE
 from pipeline.discriminator import discriminator_loss, generator_loss, r1_penalty
-from pipeline.evaluation.reconstruction import Reconstruction
+from pipeline.evaluation.reconstruction import quality, rebuild
 from pipeline.perceptual import open_perceptual
 from pipeline.tokenizer.quantizer import entropy_loss
 from pipeline.training.tokenizer import TokenizerTask
@@ -141,9 +141,8 @@ def test_averaged_weights_are_those_of_all_steps_and_are_what_is_measured(make_p
     assert not published.training and not any(p.requires_grad for p in published.parameters())
     measured = task.evaluate(6)
     del measured["adversarial_balance"]  # of the weights that are trained
-    averaged, trained = Reconstruction(published, CPU), Reconstruction(task.model, CPU)
-    averaged(task.validation), trained(task.validation)
-    assert measured == averaged.metrics() != trained.metrics()
+    averaged, trained = (rebuild(m, task.validation, CPU)[1] for m in (published, task.model))
+    assert measured == quality(averaged) != quality(trained)
 
 
 def test_codes_are_revived_after_their_time(make_params):

@@ -12,7 +12,6 @@ from pipeline.config.paths import TOKENIZER, TOKENS
 from pipeline.data.seeds import mix
 from pipeline.data.tokens import TokenCache
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.outputs import Outputs
 from pipeline.experiments.ablation.grid import Cell, Trial
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.masking import masked_nll
@@ -85,7 +84,7 @@ def _measure(
         found: what the networks make of the samples.
     """
     decode_seconds, train_seconds = time.monotonic() - started, 0.0
-    values = evaluator.sample_metrics(Outputs.of(found), labels, trial.seed)
+    values = evaluator.sample_metrics(found, labels, trial.seed)
     if trial.training is not None:
         train_seconds = read_json(trial.training.trained, "seconds")["seconds"]
     own = {"schedule": trial.schedule, "seed": trial.seed} | cell.varied

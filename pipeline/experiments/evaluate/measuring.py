@@ -13,15 +13,13 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import are_written, draw_samples, publish_samples
-from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.evaluator import Evaluator, of_rows
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import CenterCrops, SampleImages
 from pipeline.evaluation.labels import kept_of_each
-from pipeline.evaluation.metrics import require_enough, unless_few
-from pipeline.evaluation.outputs import Outputs
-from pipeline.evaluation.reconstruction import BATCH, Reconstruction
+from pipeline.evaluation.metrics import disjoint, require_enough, unless_few
+from pipeline.evaluation.reconstruction import BATCH, rebuild
 from pipeline.evaluation.samplers import sampler_of
-from pipeline.evaluation.uncertainty import disjoint
 from pipeline.experiments.rows import Row, measured_row
 from pipeline.runtime.batches import BatchWorkers, Maker
 from pipeline.runtime.files import read_json, write_json
@@ -56,10 +54,10 @@ def evaluate_all(
     real = CenterCrops(IMAGES, "val", params.data)
     held_out, names = evaluator.outputs(real, images_folder / REAL), real.view.images.class_names
     for replicate, folder in folders.items():
-        rows.append(_replicate_row(replicate, folder, evaluator, names, held_out.features))
+        rows.append(_replicate_row(replicate, folder, evaluator, names, held_out["features"]))
         name = f"{replicate.network}/{replicate.name}"
         print(f"evaluate: {name} measured on {evaluation.samples} samples", flush=True)
-    rows.append(_reconstruction_row(real, images_folder, evaluator, held_out.features))
+    rows.append(_reconstruction_row(real, images_folder, evaluator, held_out["features"]))
     rows.append({"images": "real"} | evaluator.metrics(held_out, real.labels))
     return rows
 
@@ -95,7 +93,7 @@ def _replicate_row(
         }
 
     def measure(found: dict[str, Tensor]) -> Row:
-        return evaluator.metrics(Outputs.of(found), labels) | of_network()
+        return evaluator.metrics(found, labels) | of_network()
 
     if not replicate.main:
         shown = evaluator.on_the_fly(sampler)
@@ -119,7 +117,7 @@ def _replicate_row(
             outputs = evaluator.outputs(images, folder / "outputs")
             row = evaluator.metrics(outputs, images.labels) | of_network()
             if network == "transformer":
-                row |= neighbour_distances(evaluator, outputs.features, real)
+                row |= neighbour_distances(evaluator, outputs["features"], real)
             write_json(file, row)
         publish_samples(samples, replicate.samples, copy=params.evaluation.keep_samples)
         row = read_json(file)
@@ -162,12 +160,11 @@ class Rebuilder:
 
     def __init__(self, params: Params, device: torch.device):
         self.real = CenterCrops(IMAGES, "val", params.data)
-        tokenizer = load_model(TOKENIZER, "tokenizer", device)
-        self.reconstruction = Reconstruction(tokenizer, device)
+        self.tokenizer, self.device = load_model(TOKENIZER, "tokenizer", device), device
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """Reconstructions (B, C, H, W) uint8 of the images from `start` to before `stop`."""
-        return self.reconstruction(self.real.read(start, stop))
+        return rebuild(self.tokenizer, self.real.read(start, stop), self.device)[0]
 
 
 def _reconstruction_row(
@@ -183,11 +180,11 @@ def _reconstruction_row(
     batches = [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
     def measure(found: dict[str, Tensor]) -> Row:
-        rebuilt, rfid = Outputs.of(found), None
+        rfid = None
         with unless_few():  # of the reconstructed images against the validation images
-            rfid = fid(rebuilt.features, features)
-        values = evaluator.metrics(rebuilt, real.labels)
-        return values | {f"rfid_{evaluator.extractor.name}": rfid}
+            rfid = fid(found["features"], features)
+        values = evaluator.metrics(found, real.labels)
+        return values | {f"rfid_{evaluator.extractor}": rfid}
 
     file, name = folder / "reconstruction.json", "evaluate: reconstructions"
     row = measured_row(file, evaluator.workers, shown, batches, name, measure)
@@ -211,7 +208,7 @@ def real_rows(params: Params, workers: BatchWorkers, folder: Path) -> list[Row]:
     for size in sorted(sizes | {params.evaluation.samples}):
         for number, chosen in enumerate(disjoint(images.labels, size, seed=params.seed)):
             labels = images.labels[chosen]
-            scores = evaluator.scores(outputs.of_rows(chosen), labels, say=number == 0)
+            scores = evaluator.scores(of_rows(outputs, chosen), labels, say=number == 0)
             rows.append({"samples": size, "subset": number} | scores)
     return rows
 
@@ -226,7 +223,7 @@ def real_columns(params: Params) -> list[str]:
 def neighbour_distances(evaluator: Evaluator, samples: Tensor, real: Tensor) -> dict[str, float]:
     """Mean distance to the nearest training image, in the extractor's features, of samples (M, F)
     and of held-out real images (R, F)."""
-    name = evaluator.extractor.name
+    name = evaluator.extractor
     values = {}
     for suffix, features in (("", samples), ("_real", real)):
         distance, _ = nearest(features, evaluator.reference, 1, evaluator.workers.device)
