@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import starmap
 from pathlib import Path
@@ -17,7 +18,7 @@ from pipeline.api.arguments import require_free, whole
 from pipeline.api.card import CARD, FILES, describe
 from pipeline.api.defaults import Decoding
 from pipeline.api.labels import Classes, class_labels, labels_for
-from pipeline.api.opening import Opened, open_folder, open_released
+from pipeline.api.opening import ModelWarning, Opened, open_folder, open_here, open_released
 from pipeline.api.pictures import Box, Mask, Pictures
 from pipeline.data.image_grid import grid_picture
 from pipeline.data.images.pixels import as_float
@@ -85,7 +86,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     def __init__(self, opened: Opened):
         self._opened, self.project = opened, opened.project
         self.tokenizer, self.transformer = opened.tokenizer, opened.transformer
-        self.classes, self.defaults = opened.classes, opened.defaults
+        self.classes, self.defaults = tuple(opened.about.classes), opened.about.defaults
         self.channels = self.tokenizer.config.channels  # 1 grey, 3 RGB
         self.num_tokens = self.transformer.config.num_tokens
         self.grid = math.isqrt(self.num_tokens)  # tokens along a side of an image
@@ -98,7 +99,7 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
     @classmethod
     def from_pretrained(  # type: ignore[override] # a project is no repository
         cls,
-        source: Path | str,
+        source: Path | str | None = None,
         *,
         seed: int | None = None,
         device: torch.device | str | None = None,
@@ -109,6 +110,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         Args:
             source: a project's folder or its `models/`, a folder that `save_pretrained` wrote, or
                 a repository of the Hugging Face Hub ("owner/name"; a folder of that name is first).
+                None is the current folder or, if no model was trained there, the one that ships
+                with this package (a warning says so).
             seed: the one to open of a project's replicates (`evaluation.seeds`); None the first.
             device: the GPU if there is one, if None.
             hub: options of `huggingface_hub.snapshot_download`, such as `revision` or `token`.
@@ -117,13 +120,20 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
             UserError: there is no model, or it is damaged, or has another seed.
         """
         _require_plain_torch()
-        folder, seed = Path(source), None if seed is None else whole("seed", seed)
-        if not os.path.exists(folder):
+        seed = None if seed is None else whole("seed", seed)
+        if source is not None and not os.path.exists(source):
             try:
-                folder = Path(snapshot_download(str(source), allow_patterns=FILES, **hub))
+                source = snapshot_download(str(source), allow_patterns=FILES, **hub)
             except Exception as error:  # of names and of the network, which have many
                 raise _of_hub(str(source), "neither a folder nor on the Hub", error) from error
-        return cls(open_folder(folder, seed, _device(device)))
+        device = _device(device)
+        if source is None:
+            opened = open_here(seed, device)
+        else:
+            opened = open_folder(Path(source), seed, device)
+        for note in opened.notes:
+            warnings.warn(note, ModelWarning, stacklevel=2)
+        return cls(opened)
 
     @classmethod
     def from_released(
@@ -152,7 +162,8 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         self, save_directory: Path | str, **options: Any
     ) -> Path:
         """Write the model to a new folder of safetensors and JSON, whole or not at all, with a
-        model card that has the run's own numbers if its results are of this model.
+        model card that has the run's own numbers if its results are of this model. Weights keep
+        their dtype; `model.transformer.half()` halves the file.
 
         Args:
             options: of `ModelHubMixin.save_pretrained`.
@@ -162,17 +173,17 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         """
         folder = Path(save_directory)
         require_free(folder)
-        config = describe(self._opened)
-        card = {"name": str(folder), "opened": self._opened, "measured": config["measured"]}
+        about = describe(self._opened)
+        card = {"name": str(folder), "opened": self._opened, "about": about}
         options["model_card_kwargs"] = card | (options.get("model_card_kwargs") or {})
+        options["config"] = about.model_dump(mode="json")
         with atomic_folder(folder) as temporary:
-            super().save_pretrained(temporary, **options | {"config": config})
+            super().save_pretrained(temporary, **options)
         return folder
 
     def _save_pretrained(self, save_directory: Path) -> None:
         for kind, network in (("tokenizer", self.tokenizer), ("transformer", self.transformer)):
-            # In float32, as a model is opened, whatever the caller made of it.
-            weights = {k: v.to("cpu", torch.float32) for k, v in network.state_dict().items()}
+            weights = {k: v.cpu() for k, v in network.state_dict().items()}
             save_model(save_directory / kind, kind, network.config, weights)
 
     def push_to_hub(  # type: ignore[override] # private, and its card names the repository

@@ -1,41 +1,63 @@
 """Pretrained weights: the authors' checkpoints, the port of their tokenizer, published models."""
 
 import dataclasses
-from collections.abc import Collection
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.files import read_json
 from pipeline.runtime.project import of_project
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.configs import tokenizer_config, transformer_config
-from pipeline.weights.released.formats import AGAIN, read_weights
-from pipeline.weights.released.names import LAYOUTS, TOKEN_EMBEDDINGS, FileTensor, Layout
+from pipeline.weights.published import WEIGHTS, not_finite
+from pipeline.weights.released import names
+from pipeline.weights.released.formats import read_weights
+from pipeline.weights.released.names import Weights
 
-PUBLISHED = "model.safetensors"
-KINDS = {
-    TokenizerConfig: ("tokenizer", Tokenizer),
-    TransformerConfig: ("transformer", MaskGitTransformer),
+# By the config: the kind of model, its class, and the params that names and shapes follow from.
+MODELS: dict[type, tuple[str, type, str]] = {
+    TokenizerConfig: ("tokenizer", Tokenizer, "tokenizer.* and data.channels"),
+    TransformerConfig: (
+        "transformer",
+        MaskGitTransformer,
+        "transformer.*, tokenizer.codebook_size and data.image_size",
+    ),
 }
-# The params that names and shapes of the weights follow from.
-ARCHITECTURE = {
-    "tokenizer": "tokenizer.* and data.channels",
-    "transformer": "transformer.*, tokenizer.codebook_size and data.image_size",
-}
+
+
+class Layout(NamedTuple):
+    """One set of names of weights."""
+
+    kind: str
+    prefixes: tuple[str, ...]  # of names that no other layout has
+    convert: Callable[[Weights, Any], Weights]  # to our names and shapes
+
+
+def _own(weights: Weights, config: Any) -> Weights:
+    return weights
+
+
+LAYOUTS = (
+    Layout("tokenizer", ("encoder/", "decoder/", "quantizer/"), names.from_flax_tokenizer),
+    Layout(
+        "transformer", ("Embed_0/", "TransformerLayer_", "MlmLayer_0/"), names.from_flax_transformer
+    ),
+    Layout("tokenizer", ("encoder.down.", "decoder.up.", "quantize."), names.from_port),
+    Layout("tokenizer", ("encoder.levels.", "decoder.levels.", "quantizer."), _own),
+    Layout("transformer", ("token_embedding.", "position_embedding", "blocks."), _own),
+)
 
 
 def open_pretrained_tokenizer(params: Params, device: torch.device) -> Tokenizer:
     """The released tokenizer `tokenizer.pretrained`, frozen; raises as `load_pretrained`."""
     assert params.tokenizer.pretrained is not None
-    config = tokenizer_config(params)
-    tokenizer = Tokenizer(config)
-    tokenizer.load_state_dict(load_pretrained(of_project(params.tokenizer.pretrained), config))
-    return tokenizer.to(device).eval().requires_grad_(False)
+    path = of_project(params.tokenizer.pretrained)
+    return load_pretrained(path, tokenizer_config(params)).to(device)
 
 
 def open_pretrained_transformer(
@@ -50,16 +72,12 @@ def open_pretrained_transformer(
     path = of_project(params.transformer.pretrained)
     if num_classes is None:
         num_classes = pretrained_num_classes(path, params.tokenizer.codebook_size)
-    config = transformer_config(params, num_classes)
-    model = MaskGitTransformer(config)
-    model.load_state_dict(load_pretrained(path, config))
-    return model.to(device).eval().requires_grad_(False)
+    return load_pretrained(path, transformer_config(params, num_classes)).to(device)
 
 
-def load_pretrained(
-    path: Path | str, config: TokenizerConfig | TransformerConfig
-) -> dict[str, Tensor]:
-    """Float32 state dict of `Tokenizer(config)` or `MaskGitTransformer(config)`, on the CPU.
+def load_pretrained(path: Path | str, config: TokenizerConfig | TransformerConfig) -> Any:
+    """Load `Tokenizer(config)` or `MaskGitTransformer(config)` in evaluation mode and float32, on
+    the CPU, its weights frozen.
 
     The format is found from the content: a checkpoint of the authors' release (flax msgpack), the
     PyTorch port of their tokenizer (`maskgit-vqgan-imagenet-f16-256.bin`), or a published model's
@@ -70,21 +88,24 @@ def load_pretrained(
 
     Raises:
         UserError: the file is missing, damaged or in none of these formats; or its weights are
-            another model's, have keys or shapes that do not fit, or are not finite.
+            another model's, have names or shapes that do not fit, or are not finite.
     """
-    path = _file(path)
-    kind, model_class = KINDS[type(config)]
-    with torch.device("meta"):
-        model = model_class(config)
+    path, (kind, model_class, architecture) = _file(path), MODELS[type(config)]
     weights = read_weights(path)
-    tensors = _layout(path, weights, kind).tensors(model)
-    _check_keys(path, kind, {t.key for group in tensors.values() for t in group}, {*weights})
-    if path.name == PUBLISHED:
-        _check_description(path.with_name("config.json"), kind, config)
-    return {
-        name: torch.cat([_rows(path, kind, t, weights) for t in tensors[name]]).reshape(ours.shape)
-        for name, ours in model.state_dict().items()
-    }
+    layout = _layout(path, weights, kind)
+    model = model_class(config)
+    try:
+        if path.name == WEIGHTS:
+            _check_description(path.with_name("config.json"), kind, config)
+        model.load_state_dict(layout.convert(weights, config))
+        if name := not_finite(model.state_dict()):
+            raise ValueError(f"{name} holds values that are NaN or infinite")
+    except (RuntimeError, ValueError, IndexError) as error:
+        lines = str(error).splitlines()  # PyTorch's first line names the class alone
+        reason = f"does not fit ({' '.join(lines[min(1, len(lines) - 1)].split())[:200]})"
+        way_out = f"give the whole file, or make {architecture} in params.yaml agree with it"
+        raise UserError(str(path), reason, way_out) from error
+    return model.eval().requires_grad_(False)
 
 
 def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
@@ -98,7 +119,8 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
     path = _file(path)
     weights = read_weights(path)
     _layout(path, weights, "transformer")
-    rows = next((len(weights[key]) for key in TOKEN_EMBEDDINGS if key in weights), 0)
+    keys = (names.TOKEN_EMBEDDINGS, "token_embedding.weight")
+    rows = next((len(weights[key]) for key in keys if key in weights), 0)
     if (classes := rows - codebook_size - 1) < 1:
         raise UserError(
             str(path),
@@ -109,59 +131,29 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
 
 
 def _file(path: Path | str) -> Path:
-    return Path(path, PUBLISHED) if Path(path).is_dir() else Path(path)
+    return Path(path, WEIGHTS) if Path(path).is_dir() else Path(path)
 
 
-def _layout(path: Path, weights: Collection[str], kind: str) -> Layout:
-    """The layout with most of the file's names; a `UserError` unless it is one of that kind."""
-    counts = [sum(key.startswith(layout.marks) for key in weights) for layout in LAYOUTS]
-    best = LAYOUTS[counts.index(max(counts))]
-    if not max(counts):
-        raise UserError(
-            str(path),
-            f"its keys ({next(iter(weights), 'none')[:100]}, …) are neither a tokenizer's nor a "
-            f"transformer's",
-            "give the authors' file, the PyTorch port's or a published model",
-        )
-    if best.kind != kind:
-        reason = f"holds a {best.kind} and not a {kind}"
-        raise UserError(str(path), reason, f"give the {kind}'s file")
-    return best
-
-
-def _check_keys(path: Path, kind: str, needed: set[str], found: set[str]) -> None:
-    missing, unexpected = sorted(needed - found), sorted(found - needed)
-    if first := missing or unexpected:
-        what = "lacks" if missing else "has an unexpected"
-        more = f" (and {len(first) - 1} more)" if len(first) > 1 else ""
-        raise UserError(str(path), f"{what} {first[0][:200]}{more}", _way_out(kind))
-
-
-def _way_out(kind: str) -> str:
-    return f"give the whole file, or make {ARCHITECTURE[kind]} in params.yaml agree with it"
+def _layout(path: Path, weights: Weights, kind: str) -> Layout:
+    """The layout of the file's names; a `UserError` unless it is one of that kind."""
+    for layout in LAYOUTS:
+        if any(key.startswith(layout.prefixes) for key in weights):
+            if layout.kind == kind:
+                return layout
+            reason = f"holds a {layout.kind} and not a {kind}"
+            raise UserError(str(path), reason, f"give the {kind}'s file")
+    raise UserError(
+        str(path),
+        f"has neither a tokenizer's nor a transformer's weights ({next(iter(weights), '')[:100]})",
+        "give the authors' file, the PyTorch port's or a published model",
+    )
 
 
 def _check_description(path: Path, kind: str, config: TokenizerConfig | TransformerConfig) -> None:
-    """Compare the `config.json` beside a published model with what names and shapes of the weights
-    do not tell."""
-    description = read_json(path) if path.exists() else {}
+    """Compare the `config.json` beside a published model with the values that names and shapes of
+    its weights do not show; a ValueError if one differs."""
+    description = json.loads(path.read_bytes()) if path.exists() else {}
     ours = {"kind": kind} | dataclasses.asdict(config)
     for key in ("kind", "heads", "codebook_size"):
         if key in description and description[key] != ours.get(key):
-            reason = f"{key} is {description[key]} and not {ours.get(key)}"
-            raise UserError(str(path), reason, f"give another model, or change {key}")
-
-
-def _rows(path: Path, kind: str, wanted: FileTensor, weights: dict[str, Tensor]) -> Tensor:
-    """A tensor of the file as float32 rows of our weight; it is taken out of `weights`."""
-    found, key = weights.pop(wanted.key), wanted.key
-    shape = tuple(wanted.shape[wanted.axes.index(axis)] for axis in range(len(wanted.axes)))
-    if tuple(found.shape) != shape:
-        reason = f"{key} has shape {tuple(found.shape)} and not {shape}"
-        raise UserError(str(path), reason, _way_out(kind))
-    if not found.is_floating_point():
-        raise UserError(str(path), f"{key} is {found.dtype}, not a float", AGAIN)
-    rows = found.to(torch.float32).permute(wanted.axes)
-    if not rows.isfinite().all():
-        raise UserError(str(path), f"{key} holds values that are NaN or infinite", AGAIN)
-    return rows
+            raise ValueError(f"{key} is {description[key]} and not {ours.get(key)}")
