@@ -1,6 +1,7 @@
 """Where a model is opened from: a project, a saved folder, released files, or this package."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.api.defaults import Defaults
 from pipeline.api.results import read_results
-from pipeline.config.params import Params, load_params
+from pipeline.config.params import load_params
 from pipeline.config.paths import IMAGES, TOKENIZER, TRANSFORMER
 from pipeline.config.presets import preset_params
 from pipeline.config.replicates import main_replicate
@@ -120,16 +121,13 @@ def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
     """
     params = load_params(root / PARAMS_FILE)
     replicate = main_replicate(params, "transformer", seed)
-    released = {"tokenizer": params.tokenizer.pretrained}
-    released["transformer"] = params.transformer.pretrained
-    params = _with_pretrained(params, {k: root / v for k, v in released.items() if v})
     folders = root / TOKENIZER, root / replicate.folder
-    if released["tokenizer"]:
-        tokenizer = open_pretrained_tokenizer(params, device)
+    if file := params.tokenizer.pretrained:
+        tokenizer = open_pretrained_tokenizer(params, device, root / file)
     else:
         tokenizer = load_model(folders[0], "tokenizer", device)
-    if released["transformer"]:
-        transformer = open_pretrained_transformer(params, device)
+    if file := params.transformer.pretrained:
+        transformer = open_pretrained_transformer(params, device, path=root / file)
     else:
         transformer = load_model(folders[1], "transformer", device)
     names = [str(label) for label in range(transformer.config.num_classes)]
@@ -142,7 +140,7 @@ def open_project(root: Path, seed: int | None, device: torch.device) -> Opened:
         defaults=Defaults.of(params),
         preset=params.preset,
         seed=replicate.seed,
-        steps=None if released["transformer"] else params.training.steps,
+        steps=None if params.transformer.pretrained else params.training.steps,
         measured=measured,
         barely_trained=barely_trained,
     )
@@ -161,22 +159,22 @@ def open_released(
     Raises:
         UserError: there is no such preset, or a file does not hold this architecture.
     """
-    files = {"tokenizer": tokenizer, "transformer": transformer}
-    params = _with_pretrained(preset_params(preset), files)
-    model = open_pretrained_transformer(params, device)
+    params = preset_params(preset)
+    model = open_pretrained_transformer(params, device, path=transformer)
     known = list(classes or map(str, range(model.config.num_classes)))
     if isinstance(classes, str) or len(known) != model.config.num_classes:
         reason = f"{len(known)} names, and the model has {model.config.num_classes} classes"
         raise ArgumentError("classes", reason, "give a list with a name for each")
-    about = Description(classes=known, defaults=Defaults.of(params), preset=preset)
-    return Opened(open_pretrained_tokenizer(params, device), model, about)
+    defaults = replace(Defaults.of(params), guided=True)
+    about = Description(classes=known, defaults=defaults, preset=preset)
+    return Opened(open_pretrained_tokenizer(params, device, tokenizer), model, about)
 
 
 def open_saved(folder: Path, device: torch.device) -> Opened:
     """What `save_pretrained` wrote.
 
     Raises:
-        UserError: a file is missing, damaged, or does not fit the others.
+        UserError: a file is missing or damaged.
     """
     path = folder / CONFIG
     try:
@@ -189,18 +187,4 @@ def open_saved(folder: Path, device: torch.device) -> Opened:
     folders = folder / "tokenizer", folder / "transformer"
     tokenizer = load_model(folders[0], "tokenizer", device, AGAIN)
     transformer = load_model(folders[1], "transformer", device, AGAIN)
-    codes, config = tokenizer.config.codebook_size, transformer.config
-    if codes != config.codebook_size or len(about.classes) != config.num_classes:
-        reason = f"a tokenizer of {codes} codes and {len(about.classes)} names of classes"
-        wanted = f"a transformer of {config.codebook_size} codes and {config.num_classes} classes"
-        raise UserError(str(folder), f"{reason}, but {wanted}", AGAIN)
     return Opened(tokenizer, transformer, about, folders=folders)
-
-
-def _with_pretrained(params: Params, files: Mapping[str, Path | str]) -> Params:
-    """The params with these files as `pretrained` of the tokenizer or the transformer."""
-    sections = {
-        name: getattr(params, name).model_copy(update={"pretrained": str(path)})
-        for name, path in files.items()
-    }
-    return params.model_copy(update=sections)

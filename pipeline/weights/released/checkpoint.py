@@ -6,19 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgpack
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from pipeline.config.params import Params
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.failures import require_readable
+from pipeline.runtime.files import require_file
 from pipeline.runtime.project import of_project
+from pipeline.runtime.pytorch_files import read_state_dict
 from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.configs import tokenizer_config, transformer_config
 from pipeline.weights.published import WEIGHTS, not_finite
 from pipeline.weights.released import names
-from pipeline.weights.released.formats import read_weights
 from pipeline.weights.released.names import Weights
 
+NDARRAY = 1  # flax's msgpack extension type of an array
+AGAIN = "download or copy it again"
 # By the config: the kind of model, its class, and the params that names and shapes follow from.
 MODELS: dict[type, tuple[str, type, str]] = {
     TokenizerConfig: ("tokenizer", Tokenizer, "tokenizer.* and data.channels"),
@@ -53,23 +60,28 @@ LAYOUTS = (
 )
 
 
-def open_pretrained_tokenizer(params: Params, device: torch.device) -> Tokenizer:
-    """The released tokenizer `tokenizer.pretrained`, frozen; raises as `load_pretrained`."""
-    assert params.tokenizer.pretrained is not None
-    path = of_project(params.tokenizer.pretrained)
+def open_pretrained_tokenizer(
+    params: Params, device: torch.device, path: Path | str | None = None
+) -> Tokenizer:
+    """A released tokenizer, frozen: of `tokenizer.pretrained`, or another path; raises as
+    `load_pretrained`."""
+    path = path or of_project(str(params.tokenizer.pretrained))
     return load_pretrained(path, tokenizer_config(params)).to(device)
 
 
 def open_pretrained_transformer(
-    params: Params, device: torch.device, num_classes: int | None = None
+    params: Params,
+    device: torch.device,
+    num_classes: int | None = None,
+    path: Path | str | None = None,
 ) -> MaskGitTransformer:
-    """The released transformer `transformer.pretrained`, frozen; raises as `load_pretrained`.
+    """A released transformer, frozen: of `transformer.pretrained`, or another path; raises as
+    `load_pretrained`.
 
     Args:
         num_classes: how many classes it must have; None accepts any number.
     """
-    assert params.transformer.pretrained is not None
-    path = of_project(params.transformer.pretrained)
+    path = path or of_project(str(params.transformer.pretrained))
     if num_classes is None:
         num_classes = pretrained_num_classes(path, params.tokenizer.codebook_size)
     return load_pretrained(path, transformer_config(params, num_classes)).to(device)
@@ -157,3 +169,63 @@ def _check_description(path: Path, kind: str, config: TokenizerConfig | Transfor
     for key in ("kind", "heads", "codebook_size"):
         if key in description and description[key] != ours.get(key):
             raise ValueError(f"{key} is {description[key]} and not {ours.get(key)}")
+
+
+def read_weights(path: Path) -> Weights:
+    """Every weight by the file's own name, in its own shape and dtype. No code in the file is run.
+
+    Names of nested flax weights are joined by `/`, without the outer `params`; all that is not
+    under `params` (an optimizer's state) is left out.
+
+    Raises:
+        UserError: the file is missing, in none of the three formats, truncated or damaged.
+    """
+    try:
+        require_file(path)
+    except FileNotFoundError as error:
+        raise UserError(str(path), "missing", "give the path of a checkpoint") from error
+    with open(path, "rb") as handle:
+        start = handle.read(9)
+    try:
+        if start[:4] == b"PK\x03\x04":
+            return read_state_dict(path)
+        if start[5:] == b"\0\0\0{":  # the high bytes of the header's length, then its JSON
+            return load_file(path)
+        if start[:1] and start[0] in (*range(0x81, 0x90), 0xDE, 0xDF):  # a map of msgpack
+            return _read_flax(path)
+    except Exception as error:  # each library has errors of its own for damaged files
+        require_readable(path, error)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(str(path), f"truncated or damaged ({reason})", AGAIN) from error
+    raise UserError(
+        str(path),
+        "neither a flax checkpoint (msgpack), a PyTorch state dict (zip) nor safetensors",
+        "download it again, or give another file",
+    )
+
+
+def _read_flax(path: Path) -> Weights:
+    # Arrays stay packed, as ExtType, so that those of an optimizer are never decoded.
+    tree = msgpack.unpackb(path.read_bytes())
+    while isinstance(tree.get("params"), dict):
+        tree = tree["params"]
+    weights: Weights = {}
+
+    def add(name: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, child in node.items():
+                add(f"{name}/{key}" if name else key, child)
+        else:
+            weights[name] = _array(name, node)
+
+    add("", tree)
+    return weights
+
+
+def _array(name: str, leaf: Any) -> Tensor:
+    """Tensor of flax's packed (shape, name of the dtype, row-major bytes)."""
+    if not isinstance(leaf, msgpack.ExtType) or leaf.code != NDARRAY:
+        raise ValueError(f"{name[:100]} is not an array")
+    shape, dtype, data = msgpack.unpackb(leaf.data, raw=True)
+    kind = getattr(torch, dtype.decode())
+    return torch.frombuffer(bytearray(data), dtype=kind).reshape(shape)
