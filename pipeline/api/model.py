@@ -352,11 +352,11 @@ class MaskGIT(ModelHubMixin, library_name="maskgit-pipeline", tags=TAGS, model_c
         """Images (B, C, H, W) uint8 of tokens (B, h, w)."""
         _, tokenizer = self._networks()
         codes, tokens = tokenizer.config.codebook_size, torch.as_tensor(tokens)
-        if tokens.ndim != 3 or tokens.shape[1:] != (self.grid, self.grid):
-            reason = f"shape {tuple(tokens.shape)}"
-            raise ArgumentError("tokens", reason, f"give (B, {self.grid}, {self.grid})")
-        if tokens.is_floating_point() or not ((tokens >= 0) & (tokens < codes)).all():
-            raise ArgumentError("tokens", f"not all are whole numbers from 0 to {codes - 1}")
+        known = not tokens.is_floating_point() and ((tokens >= 0) & (tokens < codes)).all()
+        if not known or tokens.shape != (len(tokens), self.grid, self.grid):
+            allowed = f"whole numbers from 0 to {codes - 1}, of shape (B, {self.grid}, {self.grid})"
+            reason = f"{tokens.dtype}, shape {tuple(tokens.shape)}"
+            raise ArgumentError("tokens", reason, f"give {allowed}")
         chunks = tokens.long().flatten(1).split(self.defaults.batch_size)
         return torch.cat([tokens_to_images(tokenizer, c.to(self.device)) for c in chunks])
 

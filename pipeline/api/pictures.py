@@ -71,19 +71,13 @@ def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[
 
 def _checked(images: Tensor, channels: int, side: int) -> Tensor:
     batch = images[None] if images.ndim == 3 else images
-    if batch.ndim != 4 or batch.shape[1:] != (channels, side, side) or not len(batch):
-        raise ArgumentError(
-            "pictures",
-            f"a tensor of shape {tuple(images.shape)}; this model takes (B, {channels}, {side}, "
-            f"{side}), or pictures of Pillow, which are cut and resized",
-        )
-    if batch.is_floating_point():
-        if not ((batch >= 0) & (batch <= 1)).all():
-            reason = "numbers outside of 0 to 1"
-            raise ArgumentError("pictures", reason, "scale them, or give uint8")
+    if batch.is_floating_point() and ((batch >= 0) & (batch <= 1)).all():
         batch = as_uint8(batch)
-    if batch.dtype != torch.uint8:
-        raise ArgumentError("pictures", f"numbers of {batch.dtype}", "give uint8, or floats")
+    shape = (len(batch), channels, side, side)
+    if batch.dtype != torch.uint8 or batch.shape != shape or not len(batch):
+        reason = f"a tensor of shape {tuple(images.shape)}, {images.dtype}"
+        allowed = f"(B, {channels}, {side}, {side}), uint8 or floats from 0 to 1"
+        raise ArgumentError("pictures", reason, f"give {allowed}, or pictures of Pillow")
     return batch.cpu()
 
 

@@ -188,7 +188,7 @@ def test_tokens_go_there_and_back(model, pictures, tmp_path):
         (lambda m, p: m.outpaint(p, 0, sides=["left", "top"]), "sides", "left, right or both"),
         (lambda m, p: m.outpaint(p, 0, pixels=0), "pixels", "1 or more"),
         (lambda m, p: m.encode(p.repeat(1, 3, 1, 1)), "pictures", "(5, 3, 8, 8)"),
-        (lambda m, p: m.encode(p.float()), "pictures", "outside of 0 to 1"),
+        (lambda m, p: m.encode(p.float()), "pictures", "floats from 0 to 1"),
         (lambda m, p: m.decode(torch.full((1, 4, 4), CODES)), "tokens", f"0 to {CODES - 1}"),
         (lambda m, p: m.from_pretrained(m.project, seed=1.0), "seed", "whole number"),
     ],
