@@ -187,7 +187,7 @@ def test_where_nothing_was_trained_the_model_of_the_package_is_opened(tmp_path, 
 def test_a_small_install_draws(tmp_path):
     command = (sys.executable, "-c", SMALL)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout == "samples in a.png\n" and "the package" in done.stderr
+    assert done.stdout.endswith("samples in a.png\n") and "the package" in done.stderr
     assert "maskgit-pipeline[pipeline]" in bug(ModuleNotFoundError("ray", name="ray"), "maskgit")
 
 
