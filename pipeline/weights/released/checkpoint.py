@@ -21,8 +21,13 @@ from pipeline.tokenizer import Tokenizer, TokenizerConfig
 from pipeline.transformer import MaskGitTransformer, TransformerConfig
 from pipeline.weights.configs import tokenizer_config, transformer_config
 from pipeline.weights.published import WEIGHTS, not_finite
-from pipeline.weights.released import names
-from pipeline.weights.released.names import Weights
+from pipeline.weights.released.names import (
+    TOKEN_EMBEDDINGS,
+    Weights,
+    from_flax_tokenizer,
+    from_flax_transformer,
+    from_port,
+)
 
 NDARRAY = 1  # flax's msgpack extension type of an array
 AGAIN = "download or copy it again"
@@ -50,11 +55,9 @@ def _own(weights: Weights, config: Any) -> Weights:
 
 
 LAYOUTS = (
-    Layout("tokenizer", ("encoder/", "decoder/", "quantizer/"), names.from_flax_tokenizer),
-    Layout(
-        "transformer", ("Embed_0/", "TransformerLayer_", "MlmLayer_0/"), names.from_flax_transformer
-    ),
-    Layout("tokenizer", ("encoder.down.", "decoder.up.", "quantize."), names.from_port),
+    Layout("tokenizer", ("encoder/", "decoder/", "quantizer/"), from_flax_tokenizer),
+    Layout("transformer", ("Embed_0/", "TransformerLayer_", "MlmLayer_0/"), from_flax_transformer),
+    Layout("tokenizer", ("encoder.down.", "decoder.up.", "quantize."), from_port),
     Layout("tokenizer", ("encoder.levels.", "decoder.levels.", "quantizer."), _own),
     Layout("transformer", ("token_embedding.", "position_embedding", "blocks."), _own),
 )
@@ -131,7 +134,7 @@ def pretrained_num_classes(path: Path | str, codebook_size: int) -> int:
     path = _file(path)
     weights = read_weights(path)
     _layout(path, weights, "transformer")
-    keys = (names.TOKEN_EMBEDDINGS, "token_embedding.weight")
+    keys = (TOKEN_EMBEDDINGS, "token_embedding.weight")
     rows = next((len(weights[key]) for key in keys if key in weights), 0)
     if (classes := rows - codebook_size - 1) < 1:
         raise UserError(
