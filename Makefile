@@ -19,7 +19,7 @@ $(VENV)/.ready: pyproject.toml
 	@echo "Installing into $(VENV), which takes a few minutes"
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --upgrade pip 'setuptools>=77'
-	pip install --quiet --no-compile --editable '.[test,docs]'
+	pip install --quiet --no-compile --editable '.[pipeline,test,docs]'
 	python -W ignore -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true # on all cores, as pip does on one
 	touch $@
 

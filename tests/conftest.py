@@ -15,10 +15,7 @@ from pipeline.config.params import Params
 from tests.analysis.synthetic import analyse, write_results, write_source, write_tables
 from tests.damage import within
 from tests.params import make_params
-from tests.pretrained_files import TOKENIZER, TRANSFORMER
 from tests.project import FAIR, Project
-from tests.release import flax_tokenizer, flax_transformer
-from tests.tiny_networks import seeded
 from tests.tiny_project import make_project, with_params
 from tests.transformer_task import random_tokens, tiny_params
 
@@ -167,18 +164,6 @@ def tiny(make_params) -> Callable[..., Params]:
 def tokens_dir(tmp_path) -> Path:
     """A cache of random tokens to train a tiny transformer on."""
     return random_tokens(tmp_path / "tokens")
-
-
-@pytest.fixture(scope="session")
-def tokenizer_tree() -> dict:
-    """Weights of a tiny tokenizer, named and laid out as in the authors' files."""
-    return flax_tokenizer(torch.rand(1, 8, 8, 1, generator=seeded(0)), TOKENIZER)[0]
-
-
-@pytest.fixture(scope="session")
-def transformer_tree() -> dict:
-    """The same of a tiny transformer."""
-    return flax_transformer(torch.zeros(1, 7, dtype=torch.long), TRANSFORMER)[0]
 
 
 @pytest.fixture(scope="module")

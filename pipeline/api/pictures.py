@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.api.arguments import whole
+from pipeline.api.labels import whole
 from pipeline.data.images.crops import center_crop
 from pipeline.data.images.pixels import as_uint8
 from pipeline.editing import box_mask, center_mask
@@ -72,19 +72,13 @@ def as_batch(pictures: Pictures, channels: int, side: int) -> tuple[Tensor, set[
 
 def _checked(images: Tensor, channels: int, side: int) -> Tensor:
     batch = images[None] if images.ndim == 3 else images
-    if batch.ndim != 4 or batch.shape[1:] != (channels, side, side) or not len(batch):
-        raise ArgumentError(
-            "pictures",
-            f"a tensor of shape {tuple(images.shape)}; this model takes (B, {channels}, {side}, "
-            f"{side}), or pictures of Pillow, which are cut and resized",
-        )
-    if batch.is_floating_point():
-        if not ((batch >= 0) & (batch <= 1)).all():
-            reason = "numbers outside of 0 to 1"
-            raise ArgumentError("pictures", reason, "scale them, or give uint8")
+    if batch.is_floating_point() and ((batch >= 0) & (batch <= 1)).all():
         batch = as_uint8(batch)
-    if batch.dtype != torch.uint8:
-        raise ArgumentError("pictures", f"numbers of {batch.dtype}", "give uint8, or floats")
+    shape = (len(batch), channels, side, side)
+    if batch.dtype != torch.uint8 or batch.shape != shape or not len(batch):
+        reason = f"a tensor of shape {tuple(images.shape)}, {images.dtype}"
+        allowed = f"(B, {channels}, {side}, {side}), uint8 or floats from 0 to 1"
+        raise ArgumentError("pictures", reason, f"give {allowed}, or pictures of Pillow")
     return batch.cpu()
 
 
@@ -119,17 +113,15 @@ def pixel_mask(
 
 
 def _boxed(box: Box, width: int, height: int) -> Tensor:
-    corners = [whole("box", number) for number in box] if isinstance(box, Iterable) else []
-    if len(corners) != 4:
-        raise ArgumentError("box", f"{box} is not left, top, right, bottom")
-    left, top, right, bottom = corners
+    try:
+        left, top, right, bottom = (whole("box", number) for number in box)
+    except (TypeError, ValueError):
+        reason = f"{box} is not left, top, right, bottom in whole numbers"
+        raise ArgumentError("box", reason) from None
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ArgumentError(
-            "box",
-            f"{left},{top},{right},{bottom} is not a box (left, top, right, bottom) inside the "
-            f"picture of {width}×{height} pixels (width × height)",
-            "give one",
-        )
+        size = f"a picture of {width}×{height} pixels (width × height)"
+        reason = f"{left},{top},{right},{bottom} is not left, top, right, bottom inside {size}"
+        raise ArgumentError("box", reason, "give a box that is")
     return box_mask((height, width), top, left, bottom - top, right - left)
 
 
@@ -160,17 +152,5 @@ def _fitted(mask: np.ndarray, side: int) -> Tensor:
 
 def to_pil(images: Tensor) -> list[Image.Image]:
     """Batches (B, C, H, W) uint8 as pictures of Pillow, grey or RGB."""
-    arrays = as_images(images).permute(0, 2, 3, 1).numpy()
+    arrays = images.cpu().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(a[..., 0] if a.shape[2] == 1 else a) for a in arrays]
-
-
-def as_images(images: Tensor) -> Tensor:
-    """A batch (B, C, H, W) uint8, grey or RGB, on the CPU.
-
-    Raises:
-        ArgumentError: it has another shape or type.
-    """
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
-        reason = f"shape {tuple(images.shape)}, {images.dtype}"
-        raise ArgumentError("images", reason, "give uint8 (B, 1 or 3, H, W)")
-    return images.cpu()

@@ -67,7 +67,7 @@ def sample(
     guidance: Guidance = None,
     rounding: Rounding = None,
     seed: Seed = 0,
-    model: Model = ".",
+    model: Model = None,
     replicate: Replicate = None,
 ) -> None:
     """Draw pictures of classes.
@@ -90,7 +90,7 @@ def sample(
 
 
 @app.command(epilog=examples("reconstruct photo.jpg"))
-def reconstruct(picture: Picture, file: Png = None, model: Model = ".") -> None:
+def reconstruct(picture: Picture, file: Png = None, model: Model = None) -> None:
     """Encode a picture as tokens and decode it again.
 
     Samples are decoded in the same way, so this shows the best that they can look.
@@ -129,7 +129,7 @@ def edit(
     schedule: Schedule = None,
     temperature: Temperature = None,
     seed: Seed = 0,
-    model: Model = ".",
+    model: Model = None,
     replicate: Replicate = None,
 ) -> None:
     """Draw a part of a picture again as a class (Figure 6).
@@ -173,7 +173,7 @@ def outpaint(
     schedule: Schedule = None,
     temperature: Temperature = None,
     seed: Seed = 0,
-    model: Model = ".",
+    model: Model = None,
     replicate: Replicate = None,
 ) -> None:
     """Extend a picture beyond its sides (Figure 7).
@@ -197,7 +197,7 @@ def outpaint(
 @app.command(epilog=examples("save digits", "save digits --replicate 1"))
 def save(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New, or empty.")],
-    model: Model = ".",
+    model: Model = None,
     replicate: Replicate = None,
 ) -> None:
     """Write a model as one folder, to keep or to give away.
@@ -210,7 +210,7 @@ def save(
 
 @app.command(epilog=examples("demo", "demo --model digits --port 8080"))
 def demo(
-    model: Model = ".",
+    model: Model = None,
     replicate: Replicate = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any other than loopback lets others in.")

@@ -52,10 +52,11 @@ def schedule_of(text: str) -> str:
 
 
 Model = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="PLACE",
-        help="A project's folder, one that `maskgit save` wrote, or owner/name on the Hub.",
+        help="A project's folder, one that `maskgit save` wrote, or owner/name on the Hub. "
+        "[default: this project's or, if nothing was trained here, the one in this package]",
     ),
 ]
 Replicate = Annotated[
@@ -104,7 +105,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=PNG)]
 
 
-def open_model(place: str, replicate: int | None) -> "MaskGIT":
+def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
     """Open a model; a `UserError` if there is none, or none of that replicate."""
     from pipeline.api.model import MaskGIT
 
@@ -114,8 +115,8 @@ def open_model(place: str, replicate: int | None) -> "MaskGIT":
 
 @contextlib.contextmanager
 def warnings_as_notes() -> Iterator[None]:
-    """Print the project's own warnings in a line each, such as that a model is of an earlier run;
-    hide those of libraries."""
+    """Print the project's own warnings in a line each, such as that a model is barely trained; hide
+    those of libraries."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught:

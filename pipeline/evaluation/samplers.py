@@ -13,7 +13,7 @@ from pipeline.weights.published import load_model
 
 def open_sampler(network: str, folder: Path, device: torch.device) -> Sampler:
     """The sampler of a network that is published in that folder."""
-    model = load_model(folder, network, device)  # type: ignore[call-overload]
+    model = load_model(folder, network, device)
     return Sampler(model, load_model(TOKENIZER, "tokenizer", device))
 
 

@@ -24,6 +24,9 @@ def bug(error: Exception, name: str) -> str:
     inner = innermost(error)
     if lacks_memory(inner):
         return in_a_line(inner)
+    if isinstance(inner, ModuleNotFoundError):  # of a small install
+        way_out = "`pip install 'maskgit-pipeline[pipeline]'`, or in a clone `make env`"
+        return str(UserError(name, f"it needs {inner.name}, which is not installed", way_out))
     if isinstance(inner, OSError) and inner.errno in WAYS_OUT:
         way_out = f"{WAYS_OUT[inner.errno]} and run again"
         return redacted(str(UserError(str(inner.filename or ""), str(inner.strerror), way_out)))

@@ -73,8 +73,8 @@ def out_of_date(root: Path = HERE) -> OutOfDate:
             continue  # the analysis, which shows the results of the others
         if reason := _reason(stage, locked, current, root):
             found[stage] = reason
-        elif any(made.get(dep) in found for dep in dag.stage_deps(stage, root)):
-            found[stage] = "used results of these"
+        elif stale := {made[dep] for dep in dag.stage_deps(stage, root) if made.get(dep) in found}:
+            found[stage] = f"used results of {', '.join(sorted(stale))}"
     return found
 
 

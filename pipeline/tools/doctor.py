@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,7 +32,8 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Every check, in the order in which a new user meets them."""
-    found = [_one(check) for check in (packages, device, ray, tracking, project)]
+    run = (ray, tracking) if find_spec("ray") else ()  # a small install draws, and runs nothing
+    found = [_one(check) for check in (packages, device, *run, project)]
     if DVC_FILE.exists():
         found.append(_one(params))
         if found[-1].state != "fails":
@@ -64,19 +66,20 @@ def findings_text(findings: list[Finding]) -> str:
 
 
 def packages() -> Finding:
-    """The package's requirements, and what is installed."""
+    """The package's requirements, those of runs if there is a project, and what is installed."""
     from packaging.requirements import Requirement
 
-    wrong = []
+    wrong, extras = [], ("", "pipeline") if DVC_FILE.exists() else ("",)
     for text in metadata.requires("maskgit-pipeline") or ():
         wanted = Requirement(text)
-        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+        if wanted.marker is None or any(wanted.marker.evaluate({"extra": e}) for e in extras):
             with contextlib.suppress(metadata.PackageNotFoundError):
                 if wanted.specifier.contains(metadata.version(wanted.name), prereleases=True):
                     continue
             wrong.append(text.partition(";")[0].strip())
     if wrong:
-        return Finding("packages", "fails", f"not installed: {', '.join(wrong)}", "pip install it")
+        way_out = "pip install 'maskgit-pipeline[pipeline]', or in a clone run `make env`"
+        return Finding("packages", "fails", f"not installed: {', '.join(wrong)}", way_out)
     return Finding("packages", "good", f"Python {platform.python_version()}, all requirements met")
 
 

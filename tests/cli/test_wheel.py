@@ -57,6 +57,8 @@ def test_it_holds_the_code_the_presets_the_dag_the_template_and_the_style(wheel)
     wanted |= {f"analysis/report/{name}" for name in ("report.css", "report.html.j2", "report.js")}
     wanted |= {f"pipeline/_project/presets/{name}.yaml" for name in preset_names()}
     wanted |= {"pipeline/_project/dvc.yaml"}
+    shipped = (ROOT / "pipeline/api/pretrained").rglob("*.*")
+    wanted |= {path.relative_to(ROOT).as_posix() for path in shipped}
     assert {name for name in names if ".dist-info/" not in name} == wanted
 
 

@@ -25,8 +25,7 @@ def small(multipliers: tuple[int, ...] = (1, 1)) -> Tokenizer:
 
 @needs_tokenizer
 def test_tokenizer_matches_the_release():
-    model = Tokenizer(RELEASED).eval()
-    model.load_state_dict(load_pretrained(TOKENIZER_CHECKPOINT, RELEASED))
+    model = load_pretrained(TOKENIZER_CHECKPOINT, RELEASED)
     arrays = {name: torch.from_numpy(value) for name, value in expected().items()}
     images = arrays["image"].permute(0, 3, 1, 2)
     with torch.no_grad():
