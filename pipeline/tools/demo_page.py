@@ -1,6 +1,5 @@
 """The page of `maskgit demo`: its controls, and the pictures that the Python API draws for them."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +14,7 @@ from pipeline.data.image_grid import grid_picture
 from pipeline.runtime.errors import UserError
 from pipeline.schedules import SCHEDULES
 
-# Bounds of the memory of a drawing, each canvas of which is kept for the slider.
-SAMPLES, PIXELS, ITERATIONS = 25, 2**19, 64
+SAMPLES, ITERATIONS = 25, 64  # at most
 COLUMNS = 5
 FILLINGS = 4  # results of an edit
 EXAMPLES = 12
@@ -32,24 +30,16 @@ CSS = ".sharp img {image-rendering: pixelated}"
 
 def canvases(
     model: MaskGIT, classes: str | None, count: int, seed: int, **decoding: Any
-) -> Iterator[tuple[Image.Image, float]]:
-    """The blank canvas, then the canvas after each iteration, each with the seconds that the model
-    took so far; the last canvas is the samples.
+) -> Iterator[Image.Image]:
+    """The blank canvas, then the canvas after each iteration; the last one is the samples.
 
     Args:
         classes: one, or None to cycle through all.
     """
-    columns, seconds = min(count, COLUMNS), 0.0
-    steps = model.sample_steps(classes, count, seed=seed, **decoding)
     size = (count, model.channels, model.image_size, model.image_size)
-    yield grid_picture(torch.full(size, GREY, dtype=torch.uint8), columns), 0.0
-    while True:
-        started = time.perf_counter()  # of the decoding alone: to show it takes time as well
-        canvas = next(steps, None)
-        seconds += time.perf_counter() - started
-        if canvas is None:
-            return
-        yield grid_picture(canvas.shown, columns), seconds
+    yield grid_picture(torch.full(size, GREY, dtype=torch.uint8), min(count, COLUMNS))
+    for canvas in model.sample_steps(classes, count, seed=seed, **decoding):
+        yield grid_picture(canvas.shown, min(count, COLUMNS))
 
 
 def fillings(
@@ -113,40 +103,27 @@ def build(model: MaskGIT) -> gr.Blocks:
 
 def _sampling(model: MaskGIT, panels: int) -> None:
     """Canvases side by side that fill, each with a schedule of its own."""
-    iterations = model.defaults.decoding.iterations
-    most = min(SAMPLES, max(1, PIXELS // model.image_size**2), model.defaults.batch_size)
+    most = min(SAMPLES, model.defaults.batch_size)
     with gr.Row():
         with gr.Column(scale=1):
             label = gr.Dropdown([ALL, *model.classes], label="Class")
             count = gr.Slider(1, most, min(10, most), step=1, label="Samples")
             schedules = [_schedule(model, number) for number in range(panels)]
-            settings = _settings(model, iterations)
+            settings = _settings(model, model.defaults.decoding.iterations)
             press = gr.Button("Draw", variant="primary")
-        with gr.Column(scale=2):
-            step = gr.Slider(0, iterations, 0, step=1, label="Iteration shown")
-            with gr.Row():
-                pictures, times = zip(*(_picture_and_time() for _ in range(panels)), strict=True)
-    drawn = gr.State([])  # a list of pictures for each iteration
+        with gr.Column(scale=2), gr.Row():
+            pictures = [gr.Image(**SHOWN) for _ in range(panels)]
 
     def draw(label, count, iterations, temperature, seed, *schedules):
-        classes, drawn = None if label == ALL else label, []
+        classes = None if label == ALL else label
         own = {"iterations": iterations, "temperature": temperature}
         each = [canvases(model, classes, count, seed, schedule=s, **own) for s in schedules]
         with _errors_in_page():
-            for number, shown in enumerate(zip(*each, strict=True)):
-                drawn.append([enlarged(picture) for picture, _ in shown])
-                took = [f"{s}, {of[1]:.2f} s" for s, of in zip(schedules, shown, strict=True)]
-                yield drawn, gr.Slider(value=number, maximum=iterations), *drawn[-1], *took
+            for shown in zip(*each, strict=True):
+                large = [enlarged(picture) for picture in shown]
+                yield large if panels > 1 else large[0]
 
-    def go_back(step: int, drawn: list[list[Image.Image]]) -> Any:
-        if not 0 <= step < len(drawn):
-            raise gr.Error("no canvas of this iteration was drawn yet", print_exception=False)
-        return drawn[step] if panels > 1 else drawn[step][0]
-
-    shown = [drawn, step, *pictures, *times]
-    press.click(draw, [label, count, *settings, *schedules], shown, **ALONE)
-    quiet: Any = {"show_progress": "hidden", "api_visibility": "private"}
-    step.input(go_back, [step, drawn], [*pictures], **quiet)
+    press.click(draw, [label, count, *settings, *schedules], pictures, **ALONE)
 
 
 def _editing(model: MaskGIT) -> None:
@@ -176,7 +153,7 @@ def _editing(model: MaskGIT) -> None:
             schedule = _schedule(model)
             settings = _settings(model, model.defaults.editing_iterations)
             press = gr.Button("Fill", variant="primary")
-            result, took = _picture_and_time()
+            result = gr.Image(**SHOWN)
 
     def take(chosen: gr.SelectData) -> tuple[Image.Image, str]:
         return enlarged(examples[chosen.index]), names[chosen.index]
@@ -184,13 +161,11 @@ def _editing(model: MaskGIT) -> None:
     def fill(edited, label, iterations, temperature, seed, schedule):
         picture, layers = (edited["background"], edited["layers"]) if edited else (None, [])
         own = {"iterations": iterations, "temperature": temperature, "schedule": schedule}
-        started = time.perf_counter()
         with _errors_in_page():
-            row = enlarged(fillings(model, picture, layers, label, seed, **own))
-        return row, f"{schedule}, {time.perf_counter() - started:.2f} s"
+            return enlarged(fillings(model, picture, layers, label, seed, **own))
 
     gallery.select(take, None, [editor, label], **ALONE)
-    press.click(fill, [editor, label, *settings, schedule], [result, took], **ALONE)
+    press.click(fill, [editor, label, *settings, schedule], result, **ALONE)
 
 
 def _schedule(model: MaskGIT, number: int = 0) -> gr.Dropdown:
@@ -209,11 +184,6 @@ def _settings(model: MaskGIT, iterations: int) -> list[gr.components.Component]:
         gr.Number(temperature, label="Choice temperature", step=0.5),
         gr.Number(0, label="Seed", precision=0),
     ]
-
-
-def _picture_and_time() -> tuple[gr.Image, gr.Markdown]:
-    with gr.Column(min_width=160):
-        return gr.Image(**SHOWN), gr.Markdown()
 
 
 @contextmanager

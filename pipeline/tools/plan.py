@@ -2,7 +2,7 @@
 
 FLOPs are those of matrix products and convolutions; a multiply-add counts as two. A training step
 counts as three forward passes of its images: its backward pass does twice the work of its forward
-pass. Validation, communication and reading are left out.
+pass. Validation, metrics, communication and reading are left out.
 """
 
 import sys
@@ -22,9 +22,7 @@ from pipeline.runtime.files import read_json
 
 EDITS = 5  # tasks of the stage `edit`
 PNG = 0.7  # bytes of a sample's PNG, as a share of its pixels' bytes
-# FLOPs and features of the pretrained extractors, of one image (torchvision's documentation).
-INCEPTION, VGG = 11.4e9, 30.9e9
-FEATURES = {"inception": 2048 + 1008, "vgg": 4096}
+FEATURES = {"inception": 2048 + 1008, "vgg": 4096}  # numbers that the stage `features` keeps
 LPIPS = {"vgg": 612e3, "alex": 26e3, "squeeze": 10e3}  # FLOPs of a pixel, of their convolutions
 # Dense bfloat16 FLOP/s by NVIDIA's data sheets, and the share of them that is taken to be reached.
 PEAKS = {"L4": 121e12, "A100": 312e12, "L40S": 362e12, "H100": 989e12, "H200": 989e12}
@@ -177,52 +175,45 @@ class Plan:
     """
 
     def __init__(
-        self,
-        params: Params,
-        size: DataSize,
-        gpu: str | None = None,
-        tflops: float | None = None,
+        self, params: Params, size: DataSize, gpu: str | None = None, tflops: float | None = None
     ):
         self.params, self.size, self.costs = params, size, costs(params, size.classes)
         self.rate, self.device = _device(params, gpu, tflops)
 
     def flops(self) -> dict[str, float]:
         """FLOPs of each stage."""
-        p, c, seeds = self.params, self.costs, len(self.params.evaluation.seeds)
+        p, c, sweep, heated = self.params, self.costs, self.params.sweep, self.params.temperature
+        seeds, trials, hidden = len(p.evaluation.seeds), trial_count(p), p.reconstruction
         guided = 2 if p.decoding.guidance_scale else 1
         one_pass = guided * (c.body + p.num_tokens * c.head)
         drawn = p.decoding.iterations * one_pass + c.decode
-        extracted = self._extractor(p.evaluation.extractor)
-        both = extracted + self._extractor(p.evaluation.second_extractor)
-        main = extracted + c.classifier
-        trials, sweep, heated, hidden = trial_count(p), p.sweep, p.temperature, p.reconstruction
         cells = trials * len(sweep.iterations) + len(sweep.crossed) ** 2 * len(sweep.seeds)
-        decoded = trials * sum(sweep.iterations) * one_pass + cells * (c.decode + main)
+        decoded = trials * sum(sweep.iterations) * one_pass + cells * c.decode
         steps = sweep.steps * p.training.batch_size * len(sweep.seeds)
         trained = steps * sum(self._step(schedule) for schedule in sweep.schedules)
         edited = EDITS * seeds * min(p.editing.images, self.size.val)
         rebuilt = seeds * min(hidden.images, self.size.val) * hidden.draws * len(hidden.mask_ratios)
         views = self.size.train * p.tokens.crops_per_image + self.size.val
+        samples = max(p.evaluation.samples, p.cas.samples)
+        evaluated = {network: samples * len(replicates(p, network)) for network in NETWORKS}
         classified = 3 * p.classifier.batch_size * c.classifier
         return {
             "train_classifier": p.classifier.steps * classified,
-            "features": self.size.train * both,
             "train_tokenizer": self._tokenizer(),
             "cache_tokens": views * c.encode,
             **{f"train_{network}": self._transformer(network) for network in NETWORKS},
             "sweep": (0 if p.transformer.pretrained else trained) + sweep.samples * decoded,
-            "evaluate": self._samples("transformer") * (drawn + both + c.classifier)
-            + self._samples("autoregressive") * (one_pass / guided + c.decode + both + c.classifier)
-            + 2 * self.size.val * (both + c.classifier),
+            "evaluate": evaluated["transformer"] * drawn
+            + evaluated["autoregressive"] * (one_pass / guided + c.decode),
             "cas": classifier_count(p) * p.cas.steps * classified,
-            "temperature": len(heated.values) * seeds * heated.samples * (drawn + main),
-            "edit": edited * (p.editing.iterations * one_pass + c.encode + c.decode + main),
+            "temperature": len(heated.values) * seeds * heated.samples * drawn,
+            "edit": edited * (p.editing.iterations * one_pass + c.encode + c.decode),
             "reconstruct": rebuilt * (hidden.iterations * one_pass + c.decode),
         }
 
     def _tokenizer(self) -> float:
-        """For the tokenizer's loss an image also goes through the network of the perceptual loss
-        and, as the discriminator trains, four times through the discriminator."""
+        """For its loss an image also passes the network of the perceptual loss, and from
+        `adversarial_start` on the discriminator, which trains beside it."""
         p, c = self.params.tokenizer, self.costs
         if p.pretrained:
             return 0
@@ -254,15 +245,6 @@ class Plan:
             ratio = mask_ratio(schedule, r, p.num_tokens).clamp(min=p.training.min_masking_rate)
             masked = torch.ceil(ratio * p.num_tokens).mean().item()
         return 3 * (self.costs.body + masked * self.costs.head)
-
-    def _extractor(self, name: str) -> float:
-        return {"inception": INCEPTION, "vgg": VGG}.get(name, self.costs.classifier)
-
-    def _samples(self, network: NetworkName) -> int:
-        """Samples of all replicates; CAS, too, is trained on those of the main ones."""
-        measured, largest = self.params.evaluation.samples, self.params.cas.samples
-        of = replicates(self.params, network)
-        return sum(max(measured, largest) if r.main else measured for r in of)
 
     def disk(self) -> dict[str, tuple[float, float]]:
         """Bytes that each stage writes: outputs, which DVC keeps a second time in its cache, and

@@ -105,10 +105,8 @@ def _command(key: str, remote: Remote | None) -> str:
     if remote:  # with the cluster's own Python
         return f"{KEY}={key} exec python {module} ."
     folder, python = shlex.quote(str(Path.cwd())), shlex.quote(sys.executable)
-    unseen = shlex.quote(
-        f"error: the cluster does not see {Path.cwd()}; share the folder, or name a DVC remote "
-        f"(`dvc remote add --default`), through which data travel"
-    )
+    way_out = "share the folder, or name a DVC remote (`dvc remote add --default`)"
+    unseen = shlex.quote(f"error: the cluster does not see {Path.cwd()}; {way_out}")
     run = f'{KEY}={key} exec {python} {module} "$OLDPWD"'
     return f"cd {folder} || {{ echo {unseen}; exit 1; }}; {run}"
 
