@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.commands import app, examples
-from pipeline.cli.options import open_model, output_format
+from pipeline.cli.options import app, examples, open_model, output_format
 from pipeline.runtime.errors import UserError
 
 if TYPE_CHECKING:

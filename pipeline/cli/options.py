@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""The Typer application, to which each module adds its commands, and what several of them have."""
 
 import contextlib
 import difflib
@@ -22,6 +22,31 @@ from pipeline.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from pipeline.api.model import MaskGIT
+
+app = typer.Typer(
+    name="maskgit",
+    help="MaskGIT (Chang et al., CVPR 2022), reproduced as a pipeline: its runs, models, results.",
+    epilog="\b\nA first run, in the project's folder:\n"
+    "  maskgit doctor         is this machine ready?\n"
+    "  dvc repro              train, measure, and make the report\n"
+    "  maskgit summary        what came out\n"
+    "  maskgit sample         pictures of the model",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich takes half a second to import, and wraps examples
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help.
+
+    Args:
+        lines: what stands after `maskgit`.
+    """
+    title = "Examples" if len(lines) > 1 else "Example"
+    return f"\b\n{title}:" + "".join(f"\n  maskgit {line}" for line in lines)
+
 
 OWN = "[default: the run's own]"
 PNG = "A .png. [default: named after the command]"

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.commands import app, examples
-from pipeline.cli.options import AsJson, print_json
+from pipeline.cli.options import AsJson, app, examples, print_json
 from pipeline.runtime.dag import DVC_FILE
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.limits import IMAGES

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.cli.commands import app, examples
-from pipeline.cli.options import AsJson, Replicate, output_format, print_json, warnings_as_notes
+from pipeline.cli import options
+from pipeline.cli.options import AsJson, Replicate, app, examples, print_json
 from pipeline.runtime.errors import UserError
 
 
@@ -65,7 +65,7 @@ def export(
     from pipeline.config.params import load_params
     from pipeline.tools.export import export_samples
 
-    output_format(path, ".npz", "")
+    options.output_format(path, ".npz", "")
     count = export_samples(load_params(), network, path, replicate, everything)
     print(f"{count} samples in {path}")
 
@@ -114,6 +114,6 @@ def register(replicate: Replicate = None) -> None:
     from pipeline.config.params import load_params
     from pipeline.tools.registry import register as add
 
-    with warnings_as_notes():
+    with options.warnings_as_notes():
         added = add(load_params(), replicate)
     print(added)

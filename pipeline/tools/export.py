@@ -1,6 +1,7 @@
 """Images as files: grids and GIFs to look at, and the ADM suite's `.npz` or PNGs for the
 evaluators of other projects."""
 
+import itertools
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -121,19 +122,16 @@ def export_pngs(images: ImageSet, folder: Path | str) -> None:
     Raises:
         UserError: the folder exists and is not empty, or it cannot be written.
     """
-    folder = Path(folder)
-    require_new(folder)
+    require_new(Path(folder))
+    numbers = itertools.count()
     with atomic_folder(folder) as temporary:
 
-        def save(item: tuple[int, Tensor]) -> None:
-            number, image = item
+        def save(item: tuple[Tensor, int]) -> None:
+            image, number = item
             from_chw(image.numpy()).save(temporary / f"{number:06d}.png")
 
-        first = 0
         for batch in batches(images):
-            in_threads(save, enumerate(batch, start=first))
-            first += len(batch)
-        require_new(folder)  # another process may have made it meanwhile
+            in_threads(save, zip(batch, numbers, strict=False))
 
 
 def export_npz(images: ImageSet, labels: np.ndarray | Tensor | None, path: Path | str) -> None:

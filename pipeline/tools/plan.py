@@ -61,20 +61,18 @@ def data_size(params: Params, images: int | None = None, classes: int | None = N
         UserError: the size is unknown, or there are fewer images than classes.
     """
     source, manifest, size = params.data.source, IMAGES / "manifest.json", 0
-    prepared = read_json(manifest) if manifest.exists() else {}
     known, origin = KNOWN.get(source), "published size"
-    if prepared.get("source") == source:
-        counts = {split: sum(of.values()) for split, of in prepared["counts"].items()}
-        known, origin = (counts["train"], counts["val"], len(prepared["class_names"])), str(IMAGES)
-        size = sum(file.stat().st_size for file in IMAGES.iterdir())
-    classes = classes or (known[2] if known else None)
     if images is not None:
-        known, origin, size = (images, None, classes or 0), "as given", 0
-    if known is None or not classes:
-        raise UserError(
-            source, "its size is unknown before `dvc repro prepare`", "give --images and --classes"
-        )
-    train, val, _ = known
+        known, origin = (images, None, known[2] if known else 0), "as given"
+    elif manifest.exists() and (prepared := read_json(manifest)).get("source") == source:
+        counts = [sum(prepared["counts"][split].values()) for split in ("train", "val")]
+        known, origin = (*counts, len(prepared["class_names"])), str(IMAGES)
+        size = sum(file.stat().st_size for file in IMAGES.iterdir())
+    train, val, own = known or (0, 0, 0)
+    classes = classes or own
+    if not train or not classes:
+        way_out = "give --images and --classes"
+        raise UserError(source, "its size is unknown before `dvc repro prepare`", way_out)
     if val is None:
         val = round(params.data.val_fraction * train)
         train -= val
@@ -248,42 +246,34 @@ class Plan:
 
     def disk(self) -> dict[str, tuple[float, float]]:
         """Bytes that each stage writes: outputs, which DVC keeps a second time in its cache, and
-        what stays under `ray.storage_path`."""
-        p, e = self.params, self.params.evaluation
+        what stays under `ray.storage_path`: checkpoints of the weights, Adam's two moments and the
+        averaged weights."""
+        p, e, parameters = self.params, self.params.evaluation, self.costs.parameters
+        names = ("tokenizer", "transformer", "classifier")
+        coder, transformer, classifier = (4 * parameters[name] for name in names)
+        live, own = 4 * limits.CHECKPOINTS, not p.transformer.pretrained
+        seeds = len(replicates(p, "transformer")) if own else 1
+        baselines = len(replicates(p, "autoregressive"))
         published = len(NETWORKS) * len(e.seeds) * max(e.samples, p.cas.samples)
         samples = published * PNG * p.data.channels * p.data.image_size**2
-        names = {e.extractor, e.second_extractor}
-        of_image = 4 * sum(FEATURES.get(name, self.costs.features) for name in names)
+        extractors = {e.extractor, e.second_extractor}
+        of_image = 4 * sum(FEATURES.get(name, self.costs.features) for name in extractors)
         grids = self.size.train * p.tokens.crops_per_image + self.size.val
-        written = {
+        return {
             "prepare": (self.size.shard_bytes, 0),
-            "train_classifier": self._models("classifier", 1),
+            "train_classifier": (classifier, live * classifier),
             "features": (of_image * self.size.train, 0),
-            "train_tokenizer": self._models("tokenizer", 1),
+            "train_tokenizer": (coder, 0 if p.tokenizer.pretrained else live * coder),
             "cache_tokens": (2 * grids * p.num_tokens, 0),
-            **{
-                f"train_{network}": self._models("transformer", len(replicates(p, network)))
-                for network in NETWORKS
-            },
-            "sweep": (0, sum(self._models("transformer", trial_count(p)))),
+            "train_transformer": (seeds * transformer, own * seeds * live * transformer),
+            "train_autoregressive": (baselines * transformer, baselines * live * transformer),
+            "sweep": (0, own * trial_count(p) * (1 + live) * transformer),
             "evaluate": (
                 samples,
                 samples * e.keep_samples + of_image * (self.size.val + published),
             ),
-            "cas": (0, sum(self._models("classifier", classifier_count(p)))),
+            "cas": (0, classifier_count(p) * (1 + live) * classifier),
         }
-        if p.tokenizer.pretrained:
-            written["train_tokenizer"] = (written["train_tokenizer"][0], 0)
-        if p.transformer.pretrained:
-            written |= {"train_transformer": (self._models("transformer", 1)[0], 0)}
-            written |= {"sweep": (0, 0)}
-        return written
-
-    def _models(self, name: str, count: int) -> tuple[float, float]:
-        """Published weights in float32, and live checkpoints: weights, Adam's two moments, and the
-        averaged weights."""
-        weights = 4 * self.costs.parameters[name] * count
-        return weights, limits.CHECKPOINTS * 4 * weights
 
     def disk_bytes(self) -> float:
         return sum(2 * outputs + live for outputs, live in self.disk().values())
