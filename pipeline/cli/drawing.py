@@ -57,12 +57,11 @@ def sample(
     opened = open_model(model, replicate)
     from pipeline.tools.export import write_samples
 
-    decoding = {"iterations": iterations, "schedule": schedule, "temperature": temperature}
+    decoding: Any = {"iterations": iterations, "schedule": schedule, "temperature": temperature}
     decoding |= {"guidance": guidance, "rounding": rounding}
-    # A class's name may contain commas.
-    names = (
-        None if classes is None else [classes] if classes in opened.classes else classes.split(",")
-    )
+    names = None if classes is None else classes.split(",")
+    if classes in opened.classes:  # a class's name may contain commas
+        names = [classes]
     write_samples(opened, file, names, count, seed, decoding)
     print(f"samples in {file}")
 

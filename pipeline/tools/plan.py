@@ -175,8 +175,8 @@ class Plan:
     def __init__(
         self, params: Params, size: DataSize, gpu: str | None = None, tflops: float | None = None
     ):
-        self.params, self.size, self.costs = params, size, costs(params, size.classes)
         self.rate, self.device = _device(params, gpu, tflops)
+        self.params, self.size, self.costs = params, size, costs(params, size.classes)
 
     def flops(self) -> dict[str, float]:
         """FLOPs of each stage."""

@@ -81,24 +81,19 @@ def waited(condition: Callable[[], bool]) -> bool:
 
 
 def test_samples_are_drawn_and_a_wrong_value_is_a_message(page, model):
-    field(page, "Seed").fill("4")
-    page.get_by_role("button", name="Draw").click()
-    *_, last = demo_page.canvases(model, None, 10, 4)
-    assert drawn(page, last)
-    field(page, "Choice temperature").fill("-1")
-    page.get_by_role("button", name="Draw").click()
-    assert "temperature" in page.locator(".toast-body").inner_text()
-
-
-def test_two_schedules_start_from_one_seed(page, model):
     page.get_by_role("tab", name="Two schedules").click()
     field(page, "Class").click()
     page.get_by_role("option", name="class2").click()
     assert waited(lambda: field(page, "Class").input_value() == "class2")
+    field(page, "Seed").fill("4")
     page.get_by_role("button", name="Draw").click()
     for number, schedule in enumerate(("cosine", "exponential")):
-        *_, last = demo_page.canvases(model, "class2", 10, 0, schedule=schedule)
+        *_, last = demo_page.canvases(model, "class2", 10, 4, schedule=schedule)
         assert drawn(page, last, number)
+    page.get_by_role("tab", name="Sample").click()
+    field(page, "Choice temperature").fill("-1")
+    page.get_by_role("button", name="Draw").click()
+    assert "temperature" in page.locator(".toast-body").inner_text()
 
 
 def test_a_part_that_is_drawn_over_is_filled(page, model):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.classifier import Classifier
-from pipeline.config.presets import preset_names, preset_params
+from pipeline.config.presets import preset_params
 from pipeline.runtime.dag import read_stages
 from pipeline.runtime.errors import UserError
 from pipeline.tokenizer import Tokenizer
@@ -115,15 +115,6 @@ def test_a_rate_that_no_device_has_is_refused():
         with pytest.raises(UserError) as error:
             Plan(make_params(), DIGITS, tflops=rate)
         assert error.value.subject == "--tflops"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", preset_names())
-def test_every_preset_is_planned(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    params = preset_params(name)
-    size = data_size(params, *((300, 3) if name == "photos" else ()))
-    assert Plan(params, size).values()["in_all"]["seconds"] > 0
 
 
 def test_the_command_prints_days_and_disk_first_and_writes_nothing(tmp_path, monkeypatch, capsys):

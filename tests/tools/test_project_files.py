@@ -1,9 +1,8 @@
-"""The files around the code: versions that were tested, the container's recipe, the citation."""
+"""The files around the code: versions that were tested and the container's recipe."""
 
 import re
 import tomllib
 
-import yaml
 from packaging.requirements import Requirement
 
 from tests.project import ROOT
@@ -37,9 +36,3 @@ def test_the_container_copies_and_installs_what_there_is():
     assert {name for names in extras for name in names.split(",")} <= set(OPTIONAL)
     python = re.search(r"python:(\d\.\d+)", recipe)[1]
     assert f"Python {python}" in (ROOT / "constraints.txt").read_text()
-
-
-def test_the_citation_and_the_changes_are_of_this_version():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == PROJECT["version"]
-    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
