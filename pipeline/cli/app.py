@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import drawing, project, results  # noqa: F401  (they add their commands)
-from pipeline.cli.commands import app
+from pipeline.cli.options import app
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.failures import bug
 from pipeline.runtime.process import reader_may_leave

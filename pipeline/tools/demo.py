@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PORT = 7860  # gradio's usual one
 WAITING = 16  # requests, before the page says that it is busy
-SESSIONS = 16  # windows whose canvases are kept
 
 
 def require_gradio() -> None:
@@ -53,7 +52,6 @@ def serve(model: "MaskGIT", host: str, port: int) -> None:
             run_history=False,
             enable_monitoring=False,
             max_file_size=PICTURE_BYTES,
-            state_session_capacity=SESSIONS,
             css=CSS,
         )
         print(f"the page is at {page.local_url} (Ctrl-C ends it)", flush=True)

@@ -75,11 +75,8 @@ def main(folder: Path) -> None:
         _dvc("repro", *filter(None, [order.stage]))
         return
     if "://" not in remote.url and not Path(remote.url).is_dir():
-        raise UserError(
-            f"the DVC remote '{remote.name}'",
-            f"the cluster has no folder {remote.url}",
-            "name a remote that every machine reaches, or make the folder there",
-        )
+        subject, reason = f"the DVC remote '{remote.name}'", f"the cluster has no {remote.url}"
+        raise UserError(subject, reason, "name a remote that every machine reaches")
     (folder / ORDER).unlink()
     with _checkout(remote):
         for stage in stages_up_to(order.stage):
@@ -93,10 +90,10 @@ def _checkout(remote: Remote) -> Iterator[None]:
     """Connect the current folder to the DVC remote; the remote's keys are removed from the folder
     afterwards."""
     cache = cache_folder(remote)
-    for name in ("cache", "runs", "mlruns"):
-        (cache / name).mkdir(parents=True, exist_ok=True)
+    (cache / "cache").mkdir(parents=True, exist_ok=True)
     cache.chmod(0o700)
     for name in ("runs", "mlruns"):
+        (cache / name).mkdir(exist_ok=True)
         Path(name).symlink_to(cache / name)
     os.environ["PYTHONPATH"] = str(Path.cwd())  # this code, whatever is installed here
     os.environ[JOB] = "1"
@@ -139,12 +136,12 @@ def push(remote: Remote) -> int:
                 for objects in out.get_used_objs().values():
                     result = repo.cloud.push(objects)
                     pushed, failed = pushed + len(result.transferred), failed + len(result.failed)
-        reason = f"it did not take {failed} files" if failed else ""
+        if not failed:
+            return pushed
+        reason = f"it did not take {failed} files"
     except Exception as error:  # each kind of store has errors of its own
         reason = redacted(in_a_line(error))  # it may repeat the address
-    if reason:
-        raise UserError(redacted(remote.url), f"cannot push: {reason}", "check address and keys")
-    return pushed
+    raise UserError(redacted(remote.url), f"cannot push: {reason}", "check address and keys")
 
 
 def _dvc(*arguments: str) -> None:

@@ -62,17 +62,11 @@ def test_it_holds_the_code_the_presets_the_dag_the_template_and_the_style(wheel)
     assert {name for name in names if ".dist-info/" not in name} == wanted
 
 
-def test_the_command_is_the_wheels(installed):
+def test_its_commands_work_without_a_project(installed):
     where = installed.run("python", "-c", "import pipeline; print(pipeline.__file__)")
     assert "venv/lib" in where
     assert installed.run("maskgit", "--version").startswith("maskgit-pipeline ")
-
-
-def test_doctor_finds_nothing_that_would_stop_it(installed):
     assert installed.run("maskgit", "doctor").endswith("ready\n")
-
-
-def test_presets_are_listed_and_planned_and_written_to_no_folder_without_a_project(installed):
     listed = json.loads(installed.run("maskgit", "preset", "--json"))
     assert [preset["name"] for preset in listed] == preset_names()
     assert "preset smoke" in installed.run("maskgit", "plan", "smoke")
