@@ -6,6 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pandas as pd
 import yaml
@@ -14,15 +15,17 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from analysis.exhibits.base import Exhibit, Figure, Table
-from analysis.exhibits.formatting import count, extent, listed, millions, number, percent
+from analysis.exhibits.formatting import NONE, count, extent, listed, millions, number, percent
 from analysis.exhibits.results import Results
-from analysis.report.layout import layout
 from pipeline.config.params import Params
 from pipeline.runtime.files import write_text
 from pipeline.runtime.provenance import OutOfDate, Record, described
 
 HERE = Path(__file__).parent
 CSS_DPI = 96  # pixels of an inch, by definition
+INTERVAL = re.compile(r", (± 95% interval over .+)$")
+PAPER = re.compile(r" \((paper.*)\)$")
+UNDER = Markup('<span class="paper">{}</span>')
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def write_report(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"emphasized": _emphasized, "anchor": _anchor, "layout": layout}
+    environment.filters |= {"emphasized": _emphasized, "anchor": _anchor, "grid": _grid}
     dpi = params.analysis.dpi
     environment.globals["picture"] = lambda figure: _picture(figures / f"{figure.name}.png", dpi)
     environment.globals["narrow"] = lambda figure: _narrow(figure, dpi)
@@ -74,7 +77,6 @@ def write_report(
         ),
         preset=params.preset,
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
     )
     write_text(path, page.strip() + "\n")
 
@@ -83,6 +85,32 @@ def _emphasized(text: str) -> Markup:
     """Set words between ** in bold, and keep "±" and "=" on the line of their operands."""
     unbroken = re.sub(" ([±=]) ", "\u00a0\\1\u00a0", str(escape(text)))
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", unbroken))
+
+
+class Grid(NamedTuple):
+    """A table as HTML, and what all its "±" mean (empty if they differ: the headings say it)."""
+
+    headings: list[Markup]
+    rows: list[tuple[Markup, ...]]
+    interval: str
+
+
+def _grid(strings: pd.DataFrame) -> Grid:
+    """Put each column of the paper under ours."""
+    found = [INTERVAL.search(name) for name in strings if "±" in name]
+    intervals = {match[1] if match else "" for match in found}
+    interval = intervals.pop() if len(intervals) == 1 else ""
+    columns: dict[Markup, list[Markup]] = {}
+    for name, values in strings.items():
+        cells = [_emphasized(value) for value in values]
+        if paper := PAPER.search(name):
+            heading, ours = columns.popitem()
+            under = ["" if cell == NONE else UNDER.format(cell) for cell in cells]
+            both = [own + theirs for own, theirs in zip(ours, under, strict=True)]
+            columns[heading + UNDER.format(paper[1])] = both
+        else:
+            columns[_emphasized(INTERVAL.sub(" ±", name) if interval else name)] = cells
+    return Grid(list(columns), list(zip(*columns.values(), strict=True)), interval)
 
 
 def _anchor(title: str) -> str:

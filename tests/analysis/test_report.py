@@ -15,7 +15,6 @@ from analysis import __main__ as analysis
 from analysis.exhibits.base import Table
 from analysis.exhibits.results import read_results
 from analysis.report.build import PLACES, build, judged, sections
-from analysis.report.layout import layout
 from analysis.report.page import commit
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.provenance import NO_RESULTS
@@ -105,45 +104,15 @@ def test_every_claim_is_on_the_scoreboard_which_leads_to_its_exhibit(report, par
         assert f"{verdict.claim.measure}: " in article, verdict.claim.said
 
 
-# How a table is laid out
-
-
-def texts(band) -> list[list[str]]:
-    return [[cell.text for cell in row if cell] for row in band.rows]
-
-
-def test_the_papers_value_stands_under_ours_and_repeated_names_are_one_cell():
-    frame = pd.DataFrame(
-        {
-            "task": list("aab"),
-            "model": list("xyx"),
-            "FID": ["1", "1", "–"],
-            "FID (paper)": list("234"),
-        }
-    )
-    (band,) = layout(frame).bands
-    assert [(heading.text, heading.paper) for heading in band.headings][2] == ("FID", "paper")
-    assert [row[0].rows if row[0] else None for row in band.rows] == [2, None, 1]
-    assert texts(band) == [["a", "x", "1"], ["y", "1"], ["b", "x", ""]]  # numbers never merge
-    assert [row[2].paper for row in band.rows] == list("234")
-
-
-def test_what_is_too_wide_goes_on_below_with_its_rows_named_again_and_empty_rows_left_out():
-    wide = {f"metric {i}": ["1" * 30, "–"] for i in range(6)}
-    frame = pd.DataFrame({"model": ["MaskGIT", "BigGAN"]} | wide | {"last": ["2", "3"]})
-    bands = layout(frame).bands
-    assert [heading.text for band in bands for heading in band.headings[1:]] == [*wide, "last"]
-    assert texts(bands[0])[0][0] == texts(bands[1])[0][0] == "MaskGIT"
-    assert [len(band.rows) for band in bands] == [1, 2]
-
-
-def test_what_every_interval_is_over_is_said_once():
-    over = "± 95% interval over 3 training seeds"
-    frame = pd.DataFrame({"model": ["a"], f"FID, {over}": ["1"], f"IS, {over}": ["1"]})
-    laid = layout(frame)
-    headings = [heading.text for heading in laid.bands[0].headings]
-    assert laid.interval == over and headings == ["model", "FID\u00a0±", "IS\u00a0±"]
-    assert layout(frame.assign(**{"CAS ±": "1"})).interval == ""  # whose ± is over something else
+def test_the_papers_value_stands_under_ours_and_one_line_says_what_each_interval_is_over(report):
+    text = re.sub(r"\s+", " ", report.read_text())
+    table = text.split('<article id="table3-table">')[1].split("</article>")[0]
+    assert '<p class="notes">± 95% interval over 3 training seeds</p>' in table
+    heading = 'FID (classifier) of 100 samples ±<span class="paper">paper, Inception</span>'
+    assert f'<th scope="col">{heading}</th>' in table
+    assert "<td>4.027 ± " in table and '<span class="paper">6.06</span></td>' in table
+    table = text.split('<article id="table1-table">')[1].split("</article>")[0]
+    assert "CAS top-1 with RandAugment, ± 95% interval over 3 trainings" in table
 
 
 # The files beside it
