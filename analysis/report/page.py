@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from analysis.exhibits.base import Exhibit, Figure, Table
+from analysis.exhibits.claims import Verdict
 from analysis.exhibits.formatting import NONE, count, extent, listed, millions, number, percent
 from analysis.exhibits.results import Results
 from pipeline.config.params import Params
@@ -37,10 +38,26 @@ class Section:
     left_out: list[str]
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What the report begins with.
+
+    Args:
+        warnings: sentences on networks that are barely trained.
+        headlines: the main claims, by whose they are.
+        samples: None if they are out of date; the same of `figure8`.
+    """
+
+    warnings: list[str]
+    headlines: dict[str, list[Verdict]]
+    samples: Figure | None
+    figure8: Exhibit | None
+
+
 def write_report(
     path: Path,
+    opening: Opening,
     sections: list[Section],
-    samples: Figure | None,
     figures: Path,
     results: Results,
     params: Params,
@@ -49,7 +66,6 @@ def write_report(
     """Write the report.
 
     Args:
-        samples: the figure that opens the page; None if it is out of date.
         figures: folder with the drawn figures.
         stale: stages whose results are out of date and not in the sections.
     """
@@ -63,13 +79,13 @@ def write_report(
     environment.filters |= {"emphasized": _emphasized, "anchor": _anchor, "grid": _grid}
     dpi = params.analysis.dpi
     environment.globals["picture"] = lambda figure: _picture(figures / f"{figure.name}.png", dpi)
-    environment.globals["narrow"] = lambda figure: _narrow(figure, dpi)
+    environment.globals["drawn"] = lambda figure, **form: _drawn(figure, dpi, **form)
     environment.tests["table"] = lambda exhibit: isinstance(exhibit, Table)
     page = environment.get_template("report.html.j2").render(
         title="MaskGIT" if "prepare" in stale else f"MaskGIT on {_data_name(params)}",
         stale=described(stale),
         sections=sections,
-        samples=samples,
+        opening=opening,
         facts=_facts(results, params, stale),
         provenance=_runs(results),
         parameters=yaml.safe_dump(
@@ -117,11 +133,11 @@ def _anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def _narrow(chart: Figure, dpi: int) -> dict[str, str | int]:
-    """Draw the form for a narrow screen, which only the page has."""
+def _drawn(figure: Figure, dpi: int, **form: bool) -> dict[str, str | int]:
+    """Draw what only the page has: the samples that open it, and charts for narrow screens."""
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "narrow.png"
-        chart.draw(path, dpi, narrow=True)
+        path = Path(folder) / "drawn.png"
+        figure.draw(path, dpi, **form)
         return _picture(path, dpi)
 
 

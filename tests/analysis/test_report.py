@@ -14,7 +14,7 @@ import pytest
 from analysis import __main__ as analysis
 from analysis.exhibits.base import Table
 from analysis.exhibits.results import read_results
-from analysis.report.build import PLACES, build, judged, sections
+from analysis.report.build import PLACES, build, contents, judged
 from analysis.report.page import commit
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.provenance import NO_RESULTS
@@ -62,13 +62,13 @@ def test_the_document_is_well_formed_complete_and_of_one_piece(report):
     assert links and {link.removeprefix("#") for link in links} <= set(ids)
     images = document.all("img")
     figures = {path.stem for path in (report.parent / "figures").glob("*.png")}
-    assert len(images) == len(figures)
+    assert len(images) == len(figures) + 2  # a few samples and Figure 8 open the page
     assert all(image["src"].startswith("data:image/png;base64,") for image in images)
     assert all(len(image["alt"]) > 20 for image in images)
     assert not re.search(r"https?:|url\(|@import|<script src|<link rel=.stylesheet", text)
     assert "nan" not in re.sub(r'"data:[^"]*"', "", text)
     assert "two &lt;&amp;&gt;" in text and "two <&>" not in text  # the name of a class
-    names = figures - {"samples"}
+    names = figures
     for folder in ("tables", "timings"):
         names |= {f"{path.stem}-table" for path in (report.parent / folder).glob("*.csv")}
     assert {attributes["id"] for attributes in document.all("article")} == names
@@ -93,8 +93,11 @@ def test_what_was_run_is_told(report):
 
 def test_every_claim_is_on_the_scoreboard_which_leads_to_its_exhibit(report, params):
     text = report.read_text()
-    first = text.split("<article")[1].split("</article>")[0]
+    opening, first = text.split("</article>")[0].split("<article")
     assert first.startswith(' id="scoreboard-table"')
+    papers, ours = opening.split("Our own claims")
+    assert [papers.count("<li><a"), ours.count("<li><a")] == [10 + 4, 1]  # with the contents
+    assert '"#table1-table">MaskGIT outperforms VQGAN∗ by FID (classifier)</a>: <b>shown' in papers
     lines = Document(f"<article{first}</article>").all("a")
     counts = [int(n) for n in re.findall(r"(?:claims: <strong>|: )shown here (\d+)", first)]
     assert len(lines) == first.count('<th scope="row">') > 20
@@ -240,7 +243,7 @@ def test_a_report_of_nothing_is_refused_and_the_last_one_stays(analysed, params)
 
 def test_exhibits_stand_where_they_are_named(results, params):
     places = [place for section in PLACES.values() for place in section]
-    shown = [e for s in sections(read_results(results), params)[1:] for e in s.exhibits]
+    shown = [e for s in contents(read_results(results), params)[1][1:] for e in s.exhibits]
     assert [e.name + "-table" * isinstance(e, Table) for e in shown] == [p.anchor for p in places]
 
 
