@@ -54,7 +54,7 @@ def test_it_holds_the_code_the_presets_the_dag_the_template_and_the_style(wheel)
     names = set(zipfile.ZipFile(wheel).namelist())
     code = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("*/**/*.py")}
     wanted = {name for name in code if name.split("/")[0] in ("pipeline", "stages", "analysis")}
-    wanted |= {f"analysis/report/{name}" for name in ("report.css", "report.html.j2", "report.js")}
+    wanted |= {f"analysis/report/{name}" for name in ("report.css", "report.html.j2")}
     wanted |= {f"pipeline/_project/presets/{name}.yaml" for name in preset_names()}
     wanted |= {"pipeline/_project/dvc.yaml"}
     shipped = (ROOT / "pipeline/api/pretrained").rglob("*.*")
