@@ -129,7 +129,7 @@ Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help
 
 def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
     """Open a model; a `UserError` if there is none, or none of that replicate."""
-    if "/" not in place and not os.path.exists(place):
+    if place and "/" not in place and not os.path.exists(place):
         way_out = "give a folder, or the name of a repository on the Hub, owner/name"
         raise UserError("--model", f"there is no folder '{place}'", way_out)
     from pipeline.api.model import MaskGIT
