@@ -51,7 +51,7 @@ def interrupted(copy: Project, stage: str, log: Path, ready: Callable[[], bool])
     """What a stage says that Ctrl-C ends, once it is ready for that."""
     with open(log, "w") as output:
         process = subprocess.Popen(
-            ("python", "-m", f"stages.{stage}"),
+            ("python", "-m", "stages", stage),
             cwd=copy.folder,
             env=copy.env,
             stdout=output,
@@ -89,9 +89,9 @@ def test_an_interruption_is_one_line_and_loses_nothing(project, tmp_path, stage)
 def test_a_bug_in_a_trial_names_the_file_with_its_traceback(project, tmp_path):
     copy = project.copy(tmp_path / "project")
     copy.set(sweep__schedules=["cosine"], sweep__crossed=[], ray__max_failures=0)
-    start = '"""Decode the samples of every cell that is missing from the trial\'s model'
-    copy.edit("pipeline/experiments/ablation/measuring.py", start, f"len(3); {start}")
+    start = '"""Decode samples from the trial\'s model in every way'
+    copy.edit("pipeline/experiments/ablation.py", start, f"len(3); {start}")
     line = copy.stage("sweep", ok=False).splitlines()[-1]
     assert "TypeError: object of type 'int' has no len()" in line
     file = copy.folder / "runs/traceback-sweep.txt"
-    assert str(file) in line and "measuring.py" in file.read_text()
+    assert str(file) in line and "ablation.py" in file.read_text()
