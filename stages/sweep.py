@@ -12,23 +12,20 @@ from pipeline.evaluation.fid import require_dimensions
 from pipeline.evaluation.metrics import require_enough
 from pipeline.experiments.ablation import Trial, axes, run_trial, trials
 from pipeline.runtime.files import write_csv
-from pipeline.runtime.run_log import RunLog
 from pipeline.runtime.stage import Stage
 from stages.running import IDENTITY, run_jobs
-
-NOTE = (
-    "A training with this schedule and seed (`train/`, by step), decoded with every T: `samples/`, "
-    "whose step is T. `samples_best/` is over T."
-)
 
 
 def main(params: Params) -> str:
     key, file = named_by(params, "sweep.workers_per_trial"), RESULTS / "sweep/rows.csv"
     with Stage("sweep", params) as stage:
-        grid = [replace(trial, run=_run_of(trial, stage)) for trial in trials(params, stage)]
-        for trial in grid:
+        grid = []
+        for trial in trials(params, stage):
+            own = {"schedule": trial.schedule, "seed": trial.seed}
+            run = stage.run.child(f"{stage.hash}/{trial.name}", trial.name, own)
+            grid.append(replace(trial, run=run))
             if trial.finished:
-                _log(trial)
+                _log(grid[-1])
         if not all(trial.finished for trial in grid):
             require_reference(params)
         try:
@@ -47,11 +44,6 @@ def main(params: Params) -> str:
         stage.run.log_group("best", best)
         stage.run.log_tags({f"best.{k}": v for k, v in best.items() if isinstance(v, str)})
     return f"sweep: {len(rows)} cells (schedule × T × seed) in {file}"
-
-
-def _run_of(trial: Trial, stage: Stage) -> RunLog:
-    own = {"schedule": trial.schedule, "seed": trial.seed}
-    return stage.run.child(f"{stage.hash}/{trial.name}", trial.name, own, NOTE)
 
 
 def require_reference(params: Params) -> None:
