@@ -95,8 +95,8 @@ def replicate_folders(
     for r in replicates:
         # A main one has more samples, and more is measured of it.
         own = {"network": r.network, "seed": r.seed, "main": r.main}
-        own["input"] = tree_hash(r.samples if samples else r.folder)
-        found[r] = stage.folder(*ignored, **own)
+        made = tree_hash(r.samples if samples else r.folder)
+        found[r] = stage.folder(*ignored, **own, input=made)
     return found
 
 

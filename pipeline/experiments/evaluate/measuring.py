@@ -146,9 +146,10 @@ def mean_metrics(rows: list[Row], params: Params) -> dict[str, dict[str, float |
 
 
 def _mean(values: list[float | None]) -> float | None:
-    if None in values:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
         return None
-    return values[0] if len(set(values)) == 1 else float(np.mean(values))
+    return known[0] if len(set(known)) == 1 else float(np.mean(known))
 
 
 class Rebuilder:
