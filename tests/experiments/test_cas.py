@@ -1,17 +1,21 @@
 """CAS: what its classifiers are trained on, and that they are the same again."""
 
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pipeline.config.params import Params
 from pipeline.config.paths import CLASSIFIER, IMAGES, SAMPLES
+from pipeline.config.replicates import NETWORKS
 from pipeline.data.images.shards import ImageShards
 from pipeline.data.ranks import ALONE, Ranks
 from pipeline.experiments import cas
 from pipeline.training.classifier import accuracy
 from pipeline.training.loop import Workers
+from stages.cas import trainings
 from tests.tiny_project import SIDE, validation, with_params
 
 pytestmark = pytest.mark.usefixtures("in_tiny_project")
@@ -81,3 +85,14 @@ def test_a_classifier_is_the_same_again_and_tested_on_the_validation_images(
     held_out = ImageShards(IMAGES, "val")
     assert torch.equal(tested[-1][0], validation(len(held_out))[0])
     assert tested[-1][1].tolist() == held_out.labels.tolist()
+
+
+def test_a_classifier_is_trained_for_each_set_augmentation_and_seed():
+    named = SimpleNamespace(folder=lambda *_, **own: Path("-".join(map(str, own.values()))))
+    jobs = trainings(with_params(cas={"steps": 7}), named)
+    keys = {(job.images, job.augmentation, job.seed) for job in jobs}
+    assert keys == set(product((cas.REAL, *NETWORKS), cas.AUGMENTATIONS, (0, 1)))
+    assert len({job.folder for job in jobs}) == len(jobs) and {job.steps for job in jobs} == {7}
+    for job in jobs:
+        own = IMAGES if job.images == cas.REAL else SAMPLES / job.images / f"seed{job.seed}"
+        assert job.samples_dir == own.absolute()
