@@ -27,7 +27,7 @@ def main(params: Params) -> str:
         grid = []
         for trial in trials(params, stage):
             own = {"schedule": trial.schedule, "seed": trial.seed}
-            run = stage.run.child(f"{stage.hash}/{trial.name}", trial.name, own)
+            run = stage.run.child(f"{stage.hash}/{trial.name}", trial.name, own, NOTE)
             grid.append(replace(trial, run=run))
             if trial.finished:
                 _log(grid[-1])

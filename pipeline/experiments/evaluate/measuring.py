@@ -13,7 +13,7 @@ from pipeline.config.params import Params
 from pipeline.config.paths import IMAGES, TOKENIZER
 from pipeline.config.replicates import Replicate, label_smoothing
 from pipeline.data.images.samples import are_written, draw_samples, publish_samples
-from pipeline.evaluation.evaluator import Evaluator, of_rows
+from pipeline.evaluation.evaluator import Evaluator, Outputs, of_rows
 from pipeline.evaluation.fid import fid
 from pipeline.evaluation.image_sets import CenterCrops, SampleImages
 from pipeline.evaluation.labels import kept_of_each
