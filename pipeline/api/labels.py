@@ -1,4 +1,4 @@
-"""Classes by their names or numbers, as the labels that a model takes; and whole numbers."""
+"""Converts class names or numbers to the labels that a model takes."""
 
 import difflib
 import operator

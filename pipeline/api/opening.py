@@ -1,4 +1,4 @@
-"""Where a model is opened from: a project, a saved folder, released files, or this package."""
+"""Opens models of a project, a saved folder or released files."""
 
 from collections.abc import Sequence
 from dataclasses import replace

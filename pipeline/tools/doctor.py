@@ -29,7 +29,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    """Every check, in the order in which a new user meets them."""
+    """Run every check, in the order in which a new user meets the problems."""
     run = (ray, tracking) if find_spec("ray") else ()  # a small install draws, and runs nothing
     found = [_one(check) for check in (packages, device, *run, project)]
     if DVC_FILE.exists():

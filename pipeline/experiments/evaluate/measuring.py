@@ -163,7 +163,8 @@ class Rebuilder:
         self.tokenizer, self.device = load_model(TOKENIZER, "tokenizer", device), device
 
     def __call__(self, start: int, stop: int) -> Tensor:
-        """Reconstructions (B, C, H, W) uint8 of the images from `start` to before `stop`."""
+        """Reconstructions (B, C, H, W) uint8 of the images from `start` up to, but not including,
+        `stop`."""
         return rebuild(self.tokenizer, self.real.read(start, stop), self.device)[0]
 
 
