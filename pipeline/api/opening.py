@@ -61,8 +61,8 @@ class Opened(NamedTuple):
 
 
 def open_here(seed: int | None, device: torch.device) -> Opened:
-    """The model of the current folder or, if none was trained there, the one that ships with this
-    package. Raises as `open_folder`."""
+    """Open the model of the current folder or, if nothing was trained there, the one that ships
+    with this package. Raises the errors of `open_folder`."""
     trained = any(path.exists() for path in (Path(CONFIG), TOKENIZER, TRANSFORMER))
     if not trained and PARAMS_FILE.exists():
         params = load_params()

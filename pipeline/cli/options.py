@@ -1,4 +1,5 @@
-"""The Typer application, to which each module adds its commands, and what several of them have."""
+"""The Typer application, to which each module adds its commands, and options of several
+commands."""
 
 import contextlib
 import difflib

@@ -71,8 +71,8 @@ def open_networks(
 
 
 class OnTheFly:
-    """Makes images, and returns what is measured of them instead of the images: 50,000 samples of
-    256×256 pixels take 10 GB.
+    """Makes images and returns their measurements instead of the images: 50,000 samples of 256×256
+    pixels take 10 GB.
 
     Args:
         maker: opens a function that makes images (B, C, H, W) uint8.

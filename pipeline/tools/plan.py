@@ -147,8 +147,8 @@ def count_flops(run: Callable[..., object], *inputs: object) -> int:
 
 @contextmanager
 def _without_compiler() -> Iterator[None]:
-    """Operations on the meta device import torch.compile, only to be left alone by it, which takes
-    a third of the time of `maskgit plan`. Unless it is imported already, give them a stand-in."""
+    """Replace torch.compile by a stand-in, unless it is imported already. Operations on the meta
+    device would import it without using it, which takes a third of the time of `maskgit plan`."""
     name = "torch._dynamo"
     if name in sys.modules:
         yield
@@ -212,8 +212,8 @@ class Plan:
         }
 
     def _tokenizer(self) -> float:
-        """For its loss an image also passes the network of the perceptual loss, and from
-        `adversarial_start` on the discriminator, which trains beside it."""
+        """FLOPs of the tokenizer's training. An image also passes the network of the perceptual
+        loss and, from `adversarial_start` on, the discriminator, which is trained too."""
         p, c = self.params.tokenizer, self.costs
         if p.pretrained:
             return 0
@@ -233,8 +233,8 @@ class Plan:
         return len(replicates(p, network)) * steps * p.training.batch_size * each
 
     def _step(self, schedule: str | None) -> float:
-        """FLOPs of a training step of one image, whose head is computed at the tokens that the loss
-        is of: the masked ones, by a mask schedule, or all."""
+        """FLOPs of a training step for one image. The head is computed only at the tokens that the
+        loss counts: the masked ones, by a mask schedule, or all."""
         import torch
 
         from pipeline.schedules import mask_ratio

@@ -1,5 +1,5 @@
-"""Table 1: samples of every replicate of MaskGIT and the baseline, reconstructions (what the
-tokenizer alone loses) and held-out real images, all measured in the same way."""
+"""Table 1: samples of every replicate of MaskGIT and the baseline, reconstructions (the loss by the
+tokenizer alone) and held-out real images, all measured in the same way."""
 
 import shutil
 from collections.abc import Mapping
