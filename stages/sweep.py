@@ -52,9 +52,8 @@ def main(params: Params) -> str:
 
 
 def require_reference(params: Params) -> None:
-    """Raise a `UserError` if the samples of a trial will be too few to compare with the training
-    images, which params cannot tell of the features of a torchvision network, or if published
-    statistics are of other features."""
+    """Raise a `UserError` if a trial's samples are too few for the features of a torchvision
+    network (params alone do not tell), or if published statistics are of other features."""
     evaluation = params.evaluation
     count, dimensions = reference_features(evaluation.extractor).shape
     require_enough("sweep.samples", params.sweep.samples, (count, dimensions), evaluation)

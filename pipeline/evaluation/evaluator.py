@@ -71,8 +71,8 @@ def open_networks(
 
 
 class OnTheFly:
-    """Makes images, and returns what is measured of them instead of the images: 50,000 samples of
-    256×256 pixels take 10 GB.
+    """Makes images and returns their measurements instead of the images: 50,000 samples of 256×256
+    pixels take 10 GB.
 
     Args:
         maker: opens a function that makes images (B, C, H, W) uint8.
@@ -124,7 +124,7 @@ class Evaluator:
         return statistics(reference_features(self.params.evaluation.second_extractor, self.root))
 
     def labels(self, count: int) -> Tensor:
-        """Labels (count,) of samples to measure, in the proportions of `evaluation.labels`."""
+        """Labels (count,) of the samples to measure, in the proportions of `evaluation.labels`."""
         images = ImageShards(self.root / IMAGES, "train")
         images_K = torch.from_numpy(images.labels).bincount(minlength=len(images.class_names))
         uniform = self.params.evaluation.labels == "uniform"
@@ -153,9 +153,9 @@ class Evaluator:
     # A row of a result file
 
     def metrics(self, outputs: Outputs, labels: Tensor | None) -> Metrics:
-        """Every metric, named after its extractor; FID of the second extractor too, if its features
-        are those of `SECOND_FID`; the standard deviation of each over random halves of the set,
-        `<metric>_std`; and `fid_infinity_<extractor>`, the FID of infinitely many samples.
+        """All metrics, named after their extractors, with standard deviations over random halves of
+        the set (`<metric>_std`) and the FID extrapolated to infinitely many samples
+        (`fid_infinity_<extractor>`).
 
         Args:
             outputs: with those of the second extractor.

@@ -1,6 +1,5 @@
-"""Metrics of features and logits: Inception Score, KID, precision and recall (all as torch-fidelity
-computes them), density and coverage; their spread over halves of the set, and the FID of infinitely
-many samples.
+"""Metrics of features and logits: Inception Score, KID, precision and recall (computed as by
+torch-fidelity), density and coverage.
 
 Precision, recall, density and coverage are our own code: no library has the last two, which need
 the same distances, and torch-fidelity searches the reference's neighbours again for every set.

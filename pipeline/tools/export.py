@@ -30,8 +30,8 @@ FRAME, LAST = 250, 2000  # milliseconds that a canvas is shown, and the result
 def write_samples(
     model: MaskGIT, path: Path, classes: list[str] | None, count: int, seed: int, decoding: Any
 ) -> None:
-    """Write `count` samples, by the suffix: .png, a grid; .gif, the canvas after each iteration;
-    .npz, for the ADM suite; none, a folder of PNGs.
+    """Write `count` samples in the format of the suffix: .png, a grid; .gif, the canvas after each
+    iteration; .npz, for the ADM suite; no suffix, a folder of PNGs.
 
     Args:
         classes: names or numbers that the samples cycle through; None for all.
@@ -65,7 +65,7 @@ def _write_gif(canvases: list[Tensor], path: Path) -> None:
 
 
 def write_results(images: Tensor, path: Path) -> None:
-    """Write one image as it is, or several as a grid, as a PNG."""
+    """Write images as a PNG: a single one as it is, several as a grid."""
     single = MaskGIT.to_pil(images)[0] if len(images) == 1 else None
     save_picture(single or grid_picture(images, min(len(images), COLUMNS)), path)
 
