@@ -18,8 +18,8 @@ from pipeline.runtime.stage import Stage
 from stages.running import require_room, run_jobs, run_stage
 
 NOTE = (
-    "A training with this schedule and seed (`train/`, by step), decoded with every T: `T/`, "
-    "whose step is T. `T_best/` is over T."
+    "A training with this schedule and seed (`train/`, by step), decoded with every T: `samples/`, "
+    "whose step is T. `samples_best/` is over T."
 )
 
 
@@ -75,7 +75,7 @@ def require_reference(params: Params) -> None:
 
 def _log(trial: Trial) -> None:
     """Log a finished trial: its training curve, its metrics with T as the step, and its best T.
-    MLflow draws groups in the order of their names: Figure 8, `T`, is the first."""
+    MLflow draws groups in the order of their names: Figure 8, `samples`, is the first."""
     run = trial.run.begin()  # its worker may have logged on another machine
     for row in trial.training.history if trial.training else ():
         run.log_training(row)
@@ -91,9 +91,9 @@ def _log(trial: Trial) -> None:
             lambda row: row["iterations"],
         )
 
-    log(rows, "T")
-    log(trial.crossing(), "T_decoded_{decoding_schedule}")
-    run.log_group("T_best", _best(rows, params))
+    log(rows, "samples")
+    log(trial.crossing(), "samples_decoded_{decoding_schedule}")
+    run.log_group("samples_best", _best(rows, params))
     run.finish(ok=True)
 
 
