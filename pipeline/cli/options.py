@@ -124,15 +124,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 Png = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help=PNG)]
 
 
-def open_model(place: str, replicate: int | None) -> "MaskGIT":
+def open_model(place: str | None, replicate: int | None) -> "MaskGIT":
     """Open a model; a `UserError` if there is none, or none of that replicate."""
-    if "/" not in place and not os.path.exists(place):
+    if place and "/" not in place and not os.path.exists(place):
         way_out = "give a folder, or the name of a repository on the Hub, owner/name"
         raise UserError("--model", f"there is no folder '{place}'", way_out)
     from pipeline.api.model import MaskGIT
 
     with warnings_as_notes():
-        return MaskGIT.from_pretrained(place, seed=replicate)
+        return MaskGIT.from_pretrained(place or ".", seed=replicate)
 
 
 @contextlib.contextmanager

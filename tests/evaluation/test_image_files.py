@@ -124,6 +124,9 @@ def test_exported_are_the_samples_that_were_measured_or_all(
         assert archive["arr_1"].tolist() == labels[:count].tolist()
     export_samples(params, "transformer", Path("other"), 5, everything=all_of_them)
     assert np.array_equal(everything(open_images("other")), array[::-1][:count])
+    with pytest.raises(UserError, match="unsupported suffix") as error:
+        export_samples(params, "transformer", Path("set.png"))
+    one_line(error)
     with pytest.raises(UserError, match="no replicate 0; use one of 3, 5") as error:
         export_samples(params, "transformer", Path("none"), 0)
     one_line(error)
