@@ -139,9 +139,9 @@ def test_mlflow_has_a_child_per_trial_with_fid_at_each_T(finished):
         "square_root/seed0",
     }
     for child in children:
-        points = client.get_metric_history(child.info.run_id, "samples/fid_classifier")
+        points = client.get_metric_history(child.info.run_id, "T/fid_classifier")
         assert sorted(p.step for p in points) == [2, 4]
-        assert child.data.metrics["samples_best/iterations"] in (2, 4)
+        assert child.data.metrics["T_best/iterations"] in (2, 4)
         assert sweep.info.start_time < child.info.start_time <= child.info.end_time
     training = next(r for r in runs if r.info.run_name == "main/seed0")
     pictures = client.list_artifacts(training.info.run_id, "images")
